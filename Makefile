@@ -1,0 +1,35 @@
+# `make test` and `make quickstart` need only Python >= 3.11 and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+BIN := $(VENV)/bin
+
+.PHONY: test lint quickstart benchmarks clean
+
+test: lint
+	$(BIN)/python -m pytest -n auto
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+quickstart: $(STAMP)
+	$(BIN)/smtool quickstart
+
+benchmarks: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+# uv installs in seconds; USE_PIP=1 takes plain pip where uv has no build.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smtool needs Python 3.11 or newer, found " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifdef USE_PIP
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+else
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]'
+endif
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

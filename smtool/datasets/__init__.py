@@ -1,0 +1,1 @@
+"""Images in, shards out, batches back: sources, shards and readers."""

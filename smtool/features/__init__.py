@@ -1,0 +1,1 @@
+"""Frozen feature networks, and where their weights live."""

@@ -1,0 +1,1 @@
+"""Autoencoders written by other tools."""

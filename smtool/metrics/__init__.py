@@ -1,0 +1,1 @@
+"""Scores of reconstructions and generations: pure maths on tensors."""

@@ -1,0 +1,1 @@
+"""Networks and their recipe sections; no loss and no file."""

@@ -1,0 +1,1 @@
+"""One function per command: where rooms meet and files are opened."""

@@ -1,0 +1,73 @@
+"""Every random number of a run, as a function of (seed, step, turn, name, position).
+
+Nothing is remembered between steps, so a run that is killed and resumed draws what an unbroken one draws. What belongs to
+a sample is drawn for the whole global batch and sliced by position, so it does not depend on ranks or micro-batches.
+Draws are made on the CPU: the same numbers on every device.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+
+def generator(*key: int | str) -> Generator:
+    """A CPU generator seeded by a digest of the key; keys that differ anywhere give unrelated streams."""
+    digest = hashlib.sha256("\x1f".join(f"{type(part).__name__}:{part}" for part in key).encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+
+
+def permutation(length: int, *key: int | str) -> Tensor:
+    """A random order of range(length), (length,) int64, fixed by the key."""
+    return torch.randperm(length, generator=generator("permutation", *key))
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Named random streams of one step.
+
+    start:stop are the positions of this rank's micro-batch in the global batch of `total` samples.
+    """
+
+    seed: int
+    step: int
+    turn: str
+    start: int
+    stop: int
+    total: int
+    device: str = "cpu"
+
+    def shared(self, name: str) -> Generator:
+        """A CPU generator that is the same on every rank and in every micro-batch of the step."""
+        return generator(self.seed, self.step, self.turn, "shared", name)
+
+    def batch(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Standard normal noise, shape (B, ...) with B = stop - start, on the streams' device, float32."""
+        return self._sliced(torch.randn((self.total, *shape[1:]), generator=self._sample(name, shape)))
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Uniform numbers in [0, 1), shape (B, ...), on the streams' device, float32."""
+        return self._sliced(torch.rand((self.total, *shape[1:]), generator=self._sample(name, shape)))
+
+    def integers(self, name: str, high: int, shape: Sequence[int]) -> Tensor:
+        """Uniform integers in [0, high), shape (B, ...), on the streams' device, int64."""
+        return self._sliced(torch.randint(high, (self.total, *shape[1:]), generator=self._sample(name, shape)))
+
+    def at(self, start: int, stop: int) -> "Streams":
+        """The streams of another slice of the same global batch."""
+        return replace(self, start=start, stop=stop)
+
+    def _sample(self, name: str, shape: Sequence[int]) -> Generator:
+        if shape[0] != self.stop - self.start:
+            raise ValueError(f"stream {name!r} is asked for {shape[0]} samples, but holds positions {self.start}:{self.stop}")
+        return generator(self.seed, self.step, self.turn, "batch", name)
+
+    def _sliced(self, drawn: Tensor) -> Tensor:
+        return drawn[self.start : self.stop].to(self.device)
+
+
+def streams(seed: int, step: int, turn: str, *, batch: int, device: str = "cpu") -> Streams:
+    """The streams of a step's turn ("autoencoder", "discriminator", "validation" ...) over a global batch of `batch` samples."""
+    return Streams(seed, step, turn, start=0, stop=batch, total=batch, device=device)

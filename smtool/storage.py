@@ -1,0 +1,138 @@
+"""Files that are whole or absent: safetensors with metadata, JSON and text, written aside, flushed and renamed."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from smtool.errors import CheckpointError, DiskError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; on success it is flushed to disk and renamed over `path`, else removed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        _flush_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise _disk_error(path, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as aside:
+        aside.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with a final newline; NaN and infinity are refused, because JSON has none."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a safetensors file. Metadata values are stored as JSON; tensors are moved to the CPU and made contiguous."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = {name: json.dumps(value, allow_nan=False) for name, value in metadata.items()}
+    with replacing(path) as aside:
+        save_file(plain, aside, metadata=text)
+
+
+def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises CheckpointError if it is missing, truncated or something else."""
+    with _opened(path, device) as file:
+        return {name: file.get_tensor(name) for name in _names(file)}
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a safetensors file; values that are not JSON (files of other tools) come back as they are."""
+    with _opened(path, "cpu") as file:
+        return {name: _json_or_text(value) for name, value in (file.metadata() or {}).items()}
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor, without reading the data."""
+    with _opened(path, "cpu") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in _names(file)}
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, dtypes, shapes and values, independent of order and of the file they lie in."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path, device: str) -> Iterator[Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file.")
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            yield file
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file ({error}).",
+            hint="It may be cut off, or of another format; copy it again, or pass the checkpoint that `smtool train-ae` wrote.",
+        ) from error
+
+
+def _names(file: Any) -> list[str]:
+    return list(file.keys())
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _disk_error(path: Path, error: OSError | SafetensorError) -> Exception:
+    code = getattr(error, "errno", None)
+    if code in _NO_ROOM or "No space left" in str(error) or "File too large" in str(error):
+        return DiskError(
+            f"{path}: no room left on the disk; the file was not written.",
+            hint="Free some space and run the same command again.",
+        )
+    if code in _NO_RIGHT:
+        return DiskError(f"{path}: no right to write here.", hint="Choose another --out folder.")
+    return DiskError(f"{path}: could not be written ({error}).") if isinstance(error, SafetensorError) else error

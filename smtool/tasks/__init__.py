@@ -1,0 +1,1 @@
+"""What a loss is: the autoencoder's task, and the diffusion transformer's."""
