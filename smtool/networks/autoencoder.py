@@ -1,0 +1,178 @@
+"""The SD-VAE: recipe section, encoder, decoder (facts section 1)."""
+
+import math
+from typing import Literal
+
+import torch.nn.functional as F
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from smtool.config import Section
+from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, UpBlock, group_norm
+from smtool.networks.posterior import LatentStats, Posterior
+
+PUBLISHED_CHANNELS: dict[int, tuple[int, ...]] = {
+    8: (128, 256, 512, 512),
+    16: (128, 128, 256, 256, 512),
+    32: (128, 128, 256, 256, 512, 512),
+    64: (128, 128, 256, 256, 512, 512, 1024),
+}
+
+
+class SDVAE(Section):
+    """The convolutional autoencoder of Stable Diffusion, with the published widths or your own."""
+
+    kind: Literal["sd-vae"] = "sd-vae"
+    downsample: int = Field(8, ge=1, description="image side / latent side: 2 ** (number of widths - 1)")
+    latent_channels: int = Field(4, ge=1, description="channels of the latent")
+    norm_groups: int = Field(32, ge=1, description="groups of every GroupNorm; must divide every width")
+    channels: tuple[int, ...] = Field(
+        (), validate_default=True, description="width of each level; absent: the published ones of downsample 8, 16, 32, 64"
+    )
+    blocks_per_level: int = Field(2, ge=1, description="resnet blocks per encoder level; the decoder has one more")
+    downsample_pad: DownsamplePad = Field(
+        "asymmetric",
+        description='padding of the stride-2 convolutions: "asymmetric" (LDM, diffusers) or "symmetric" (released code)',
+    )
+    quant_convs: bool = Field(True, description="1x1 convolutions around the latent")
+
+    @field_validator("channels")
+    @classmethod
+    def _published_or_consistent(cls, channels: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if not {"downsample", "norm_groups"} <= info.data.keys():
+            return channels  # these keys are reported on their own
+        downsample, groups = info.data["downsample"], info.data["norm_groups"]
+        channels = channels or _published(downsample)
+        if 2 ** (len(channels) - 1) != downsample:
+            raise ValueError(
+                f"{len(channels)} widths halve the image {len(channels) - 1} times (downsample = {2 ** (len(channels) - 1)}), "
+                f"but downsample is {downsample}"
+            )
+        for width in channels:
+            if width < 1 or width % groups:
+                raise ValueError(
+                    f"width {width} is not a positive multiple of norm_groups = {groups}; "
+                    f"norm_groups = {math.gcd(groups, *channels)} divides every width"
+                )
+        return channels
+
+    def build(self) -> "Autoencoder":
+        return Autoencoder(self)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of the latent of an image; ValueError if a side is not divisible by the downsampling factor."""
+        if height % self.downsample or width % self.downsample or min(height, width) < 1:
+            raise ValueError(
+                f"an image of {height}x{width} cannot be encoded: both sides must be multiples of downsample = {self.downsample}"
+            )
+        return self.latent_channels, height // self.downsample, width // self.downsample
+
+
+class Encoder(nn.Module):
+    """Images (B, 3, H, W) -> moments (B, 2C, h, w)."""
+
+    def __init__(self, section: SDVAE) -> None:
+        super().__init__()
+        widths, groups, last = section.channels, section.norm_groups, len(section.channels) - 1
+        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            DownBlock(
+                widths[max(level - 1, 0)],
+                width,
+                num_blocks=section.blocks_per_level,
+                groups=groups,
+                pad=section.downsample_pad if level < last else None,
+            )
+            for level, width in enumerate(widths)
+        )
+        self.mid_block = MidBlock(widths[-1], groups=groups)
+        self.conv_norm_out = group_norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * section.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+    """Latents (B, C, h, w) -> images (B, 3, H, W), not clamped."""
+
+    def __init__(self, section: SDVAE) -> None:
+        super().__init__()
+        widths, groups, last = section.channels[::-1], section.norm_groups, len(section.channels) - 1
+        self.conv_in = nn.Conv2d(section.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = MidBlock(widths[0], groups=groups)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(
+                widths[max(level - 1, 0)],
+                width,
+                num_blocks=section.blocks_per_level + 1,
+                groups=groups,
+                upsample=level < last,
+            )
+            for level, width in enumerate(widths)
+        )
+        self.conv_norm_out = group_norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        z = self.mid_block(self.conv_in(z))
+        for block in self.up_blocks:
+            z = block(z)
+        return self.conv_out(F.silu(self.conv_norm_out(z)))
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder with the two 1x1 convolutions between them. No scale factor: latents are raw.
+
+    stats normalizes the latents for a diffusion model; it travels in the checkpoint's metadata, not in the state dict.
+    """
+
+    def __init__(self, section: SDVAE) -> None:
+        super().__init__()
+        channels = section.latent_channels
+        self.section = section
+        self.stats: LatentStats | None = None
+        self.encoder = Encoder(section)
+        self.decoder = Decoder(section)
+        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if section.quant_convs else None
+        self.post_quant_conv = nn.Conv2d(channels, channels, 1) if section.quant_convs else None
+
+    @property
+    def downsample(self) -> int:
+        return self.section.downsample
+
+    @property
+    def latent_channels(self) -> int:
+        return self.section.latent_channels
+
+    @property
+    def encoder_tail(self) -> Tensor:
+        """Weight of the encoder's last convolution, by whose gradients encoder-side losses are balanced."""
+        return self.encoder.conv_out.weight
+
+    @property
+    def decoder_tail(self) -> Tensor:
+        """Weight of the decoder's last convolution, by whose gradients the adversarial loss is balanced."""
+        return self.decoder.conv_out.weight
+
+    def encode(self, images: Tensor) -> Posterior:
+        """Images (B, 3, H, W) in [-1, 1] -> posterior over raw latents (B, C, H / downsample, W / downsample)."""
+        self.section.latent_shape(*images.shape[-2:])
+        moments = self.encoder(images)
+        return Posterior.from_moments(moments if self.quant_conv is None else self.quant_conv(moments))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Raw latents (B, C, h, w) -> images (B, 3, h * downsample, w * downsample), not clamped."""
+        return self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
+
+
+def _published(downsample: int) -> tuple[int, ...]:
+    if downsample not in PUBLISHED_CHANNELS:
+        raise ValueError(
+            f"no published widths for downsample = {downsample} (there are for {', '.join(map(str, PUBLISHED_CHANNELS))}); "
+            "give `channels`, one width per level: 2 ** (number of widths - 1) is the downsampling factor"
+        )
+    return PUBLISHED_CHANNELS[downsample]

@@ -1,0 +1,115 @@
+"""The PatchGAN discriminator (facts section 2.2)."""
+
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+from pydantic import Field
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from smtool.config import Section
+
+
+class PatchGAN(Section):
+    """A convolutional critic with one logit per image patch."""
+
+    num_layers: int = Field(
+        3, ge=1, description="stride-2 convolutions; images must have at least 3 * 2 ** num_layers pixels a side"
+    )
+    channels: int = Field(64, ge=1, description="width after the first convolution; doubled per layer, up to eightfold")
+    init_std: float = Field(0.02, gt=0, description="std of the initial convolution weights; the paper's released code has 0.2")
+
+    @property
+    def smallest_input(self) -> int:
+        """Smallest image side that gives a logit: each stride-2 layer halves (rounding down), the last two take 1 each."""
+        return 3 * 2**self.num_layers
+
+    def build(self) -> "PatchDiscriminator":
+        return PatchDiscriminator(self)
+
+
+class PatchDiscriminator(nn.Module):
+    """Images (B, 3, H, W) -> logits (B, 1, h, w); 30 x 30 for 256 x 256 and three layers."""
+
+    def __init__(self, section: PatchGAN) -> None:
+        super().__init__()
+        self.section = section
+        widths = [section.channels * min(2**layer, 8) for layer in range(section.num_layers + 1)]
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for layer, (before, after) in enumerate(pairwise(widths), start=1):
+            stride = 2 if layer < section.num_layers else 1
+            layers += [
+                nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False),
+                GlobalBatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+            ]
+        layers.append(nn.Conv2d(widths[-1], 1, 4, stride=1, padding=1))
+        self.layers = nn.Sequential(*layers)
+        self._initialize(section.init_std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if min(images.shape[-2:]) < self.section.smallest_input:
+            raise ValueError(
+                f"images of {images.shape[-2]}x{images.shape[-1]} are too small for a PatchGAN of "
+                f"{self.section.num_layers} layers, which needs {self.section.smallest_input} pixels a side; "
+                "take fewer `num_layers`"
+            )
+        return self.layers(images)
+
+    def _initialize(self, init_std: float) -> None:
+        """N(0, init_std) for convolution weights, N(1, 0.02) for BatchNorm's, as in pix2pix."""
+        for module in self.layers:
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0.0, init_std)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d whose training statistics are those of the global batch when several processes train together.
+
+    On one process it is plain BatchNorm2d. nn.SyncBatchNorm does the same, but refuses CPU tensors.
+    Every rank must pass forward and backward equally often, as with any collective.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._synchronized(input)
+        return super().forward(input)
+
+    def _synchronized(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            values = x.float()
+            count = _SumOverRanks.apply(values.new_tensor(values.numel() // values.shape[1]))
+            mean = _SumOverRanks.apply(values.sum((0, 2, 3))) / count  # (C,)
+            centred = values - mean.view(1, -1, 1, 1)
+            variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
+            self._track(mean.detach(), variance.detach() * count / (count - 1))
+            scale = self.weight * torch.rsqrt(variance + self.eps)
+            return torch.addcmul(self.bias.view(1, -1, 1, 1), centred, scale.view(1, -1, 1, 1)).to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, unbiased_variance: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(unbiased_variance, self.momentum)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sum over all ranks. Its gradient is the sum of all ranks' gradients: the total loss is the sum over ranks."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total

@@ -1,0 +1,112 @@
+"""Blocks of the SD-VAE, with the key names of diffusers' `AutoencoderKL` (facts sections 1.2 and 1.6)."""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DownsamplePad = Literal["asymmetric", "symmetric"]
+
+
+def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+class ResnetBlock(nn.Module):
+    """GN -> SiLU -> conv3 -> GN -> SiLU -> conv3, added to the input; a 1x1 shortcut where the width changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, groups: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels, groups)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = group_norm(out_channels, groups)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions with one head of the full width, added to the input."""
+
+    def __init__(self, channels: int, *, groups: int) -> None:
+        super().__init__()
+        self.group_norm = group_norm(channels, groups)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, H*W, C): a view if x is channels_last
+        attended = F.scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        return x + self.to_out[0](attended).squeeze(1).transpose(1, 2).unflatten(2, x.shape[-2:])
+
+
+class MidBlock(nn.Module):
+    def __init__(self, channels: int, *, groups: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResnetBlock(channels, channels, groups=groups) for _ in range(2))
+        self.attentions = nn.ModuleList([Attention(channels, groups=groups)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        before, after = self.resnets
+        return after(self.attentions[0](before(x)))
+
+
+class Downsample(nn.Module):
+    """Stride-2 convolution. "asymmetric" pads one row below and one column to the right (LDM, diffusers), "symmetric"
+    one on every side (the paper's released code): the same weights, another function (facts section 1.6)."""
+
+    def __init__(self, channels: int, *, pad: DownsamplePad) -> None:
+        super().__init__()
+        self.symmetric = pad == "symmetric"
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1 if self.symmetric else 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour x2, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class DownBlock(nn.Module):
+    """One level of the encoder: resnet blocks, then (all levels but the last) a downsampler."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, pad: DownsamplePad | None) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * num_blocks
+        self.resnets = nn.ModuleList(ResnetBlock(a, b, groups=groups) for a, b in pairwise(widths))
+        self.downsamplers = nn.ModuleList([] if pad is None else [Downsample(out_channels, pad=pad)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (*self.resnets, *self.downsamplers):
+            x = layer(x)
+        return x
+
+
+class UpBlock(nn.Module):
+    """One level of the decoder: resnet blocks, then (all levels but the last) an upsampler."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, upsample: bool) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * num_blocks
+        self.resnets = nn.ModuleList(ResnetBlock(a, b, groups=groups) for a, b in pairwise(widths))
+        self.upsamplers = nn.ModuleList([Upsample(out_channels)] if upsample else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (*self.resnets, *self.upsamplers):
+            x = layer(x)
+        return x
