@@ -1,0 +1,130 @@
+"""Where a run's numbers and pictures go: metrics.jsonl and samples/ always, TensorBoard and Weights & Biases on request."""
+
+import importlib.util
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from smtool.errors import DiskError, RecipeError
+from smtool.storage import write_bytes, write_text
+
+
+class Trackers:
+    """Numbers and pictures of one run, written by rank 0 only.
+
+    tensorboard: True demands it, False leaves it out, None takes it where it is installed. wandb: a project's name, or None.
+    resume_step: the last step of the checkpoint the run goes on from (0 for a new run). What was logged after it is dropped,
+    so that no step stands there twice.
+    """
+
+    def __init__(self, folder: Path, *, tensorboard: bool | None = None, wandb: str | None = None, resume_step: int = 0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._samples = folder / "samples"
+        self._metrics = folder / "metrics.jsonl"
+        drop_rows_after(self._metrics, resume_step)
+        self._rows = self._metrics.open("a", encoding="utf-8", buffering=1)      # a line is on its way to the disk once logged
+        self._tensorboard = _tensorboard_writer(folder, tensorboard, resume_step)
+        self._wandb = None if wandb is None else _wandb_run(folder, wandb)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One row: the step and its values."""
+        try:
+            self._rows.write(metrics_row(step, values) + "\n")
+        except OSError as error:
+            message = f"{self._metrics}: could not be written ({error.strerror})."
+            raise DiskError(message, hint="Free some space and run the same command again.") from error
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(dict(values), step=step)
+
+    def image(self, step: int, name: str, image: Tensor) -> Path:
+        """A picture, uint8 (3, H, W), kept as samples/<step>-<name>.png, whose path is returned."""
+        pixels = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG")
+        path = self._samples / f"{step:08d}-{name.replace('/', '-')}.png"
+        write_bytes(path, png.getvalue())
+        if self._tensorboard is not None:
+            self._tensorboard.add_image(name, image, step)
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({name: wandb.Image(str(path))}, step=step)
+        return path
+
+    def close(self) -> None:
+        self._rows.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def __enter__(self) -> "Trackers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def metrics_row(step: int, values: Mapping[str, float]) -> str:
+    """One line of metrics.jsonl. JSON has no NaN and no infinity: such a value is null, and `not_finite` says which it was."""
+    numbers = {name: float(value) for name, value in values.items()}
+    row: dict[str, Any] = {"step": step} | {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    if strange := {name: str(value) for name, value in numbers.items() if not math.isfinite(value)}:
+        row["not_finite"] = strange
+    return json.dumps(row, allow_nan=False)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, without a last line that a kill cut off; [] where there is no file."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Keep the rows up to the step, whole lines only; step 0 keeps none. The file is replaced at once or not at all."""
+    if not path.exists():
+        return
+    kept = [row for row in read_metrics(path) if step > 0 and row["step"] <= step]
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    if text != path.read_text(encoding="utf-8"):
+        write_text(path, text)
+
+
+def _tensorboard_writer(folder: Path, wanted: bool | None, resume_step: int) -> Any:
+    if wanted is None:
+        wanted = importlib.util.find_spec("tensorboard") is not None
+    if not wanted:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RecipeError(
+            "TensorBoard is asked for, but it is not installed.",
+            hint="pip install 'smtool[tensorboard]', or leave it out of the recipe: metrics.jsonl is always written.",
+        ) from error
+    return SummaryWriter(str(folder), purge_step=resume_step + 1)
+
+
+def _wandb_run(folder: Path, project: str) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise RecipeError(
+            f"Weights & Biases (project {project!r}) is asked for, but it is not installed.",
+            hint="pip install 'smtool[wandb]', or leave it out of the recipe: metrics.jsonl is always written.",
+        ) from error
+    return wandb.init(project=project, name=folder.name, id=folder.name, dir=str(folder), resume="allow")
