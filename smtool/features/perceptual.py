@@ -1,0 +1,70 @@
+"""LPIPS: the distance of two images in the features of a classifier (Zhang et al. 2018), as loss and as score."""
+
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import lpips
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from smtool.config import Section
+from smtool.errors import WeightsError
+from smtool.features.frozen import Frozen
+from smtool.features.weights import find_weights
+from smtool.storage import file_digest
+
+_TRUNKS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet"}
+_SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # the last layer would be empty below
+
+
+class Perceptual(Section):
+    """Compare reconstruction and image in the features of a frozen network: what a mean over pixels cannot see."""
+
+    net: Literal["vgg", "alex", "squeeze"] = Field("vgg", description="trunk: VGG16 528 MB, AlexNet 233 MB, SqueezeNet 5 MB")
+    weight: float = Field(0.5, gt=0, description="factor of the mean LPIPS; the paper's is 0.5, LDM's 1.0")
+
+    @property
+    def smallest_input(self) -> int:
+        """The smallest image side, in pixels, that leaves a feature in every layer."""
+        return _SMALLEST[self.net]
+
+    def build(self, weights_dir: Path | None = None) -> "PerceptualDistance":
+        return PerceptualDistance(self.net, weights_dir)
+
+
+class PerceptualDistance(Frozen):
+    """LPIPS v0.1 with the `lpips` package's heads on torchvision's trunk.
+
+    Called with x and y (B, 3, H, W) in [-1, 1], returns (B,). Float32 under autocast too; gradients flow to both images.
+    """
+
+    def __init__(self, net: Literal["vgg", "alex", "squeeze"], weights_dir: Path | None = None) -> None:
+        path = find_weights(_TRUNKS[net], weights_dir, purpose=f"LPIPS with the {net} network")
+        super().__init__(_lpips(net, path))
+        self.name = f"lpips_{net}"
+        self.digest = file_digest(path)
+        self.smallest_input = _SMALLEST[net]
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(f"LPIPS compares two batches (B, 3, H, W), found {tuple(x.shape)} and {tuple(y.shape)}")
+        if min(x.shape[-2:]) < self.smallest_input:
+            raise ValueError(f"{self.name} needs images of at least {self.smallest_input} px, found {tuple(x.shape[-2:])}")
+        return self.network(x.float(), y.float()).flatten()
+
+
+def _lpips(net: str, trunk: Path) -> lpips.LPIPS:
+    """The package's network without its prints, its downloads and its draws from the global generator."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    stored = torch.load(trunk, map_location="cpu", weights_only=True)
+    try:
+        # lpips cuts torchvision's `features` into slices, but keeps the layers' numbers: slice2.4.weight is features.4.weight
+        values = {name: stored["features." + name.split(".", 1)[1]].float() for name in network.net.state_dict()}
+        network.net.load_state_dict(values)
+    except (KeyError, RuntimeError) as error:
+        raise WeightsError(f"{trunk} does not hold torchvision's {_TRUNKS[net]} ({error}).", hint="Replace the file.") from error
+    return network
