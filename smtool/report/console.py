@@ -114,7 +114,7 @@ class Console:
 
 
 class _Line:
-    """A line that changes: `text()` is its present state; said: whether that has been printed or logged; said_at: when one last was."""
+    """A line that changes. text(): its present state; said: whether that was printed or logged; said_at: when one last was."""
 
     said = True
     said_at = -math.inf
@@ -125,7 +125,7 @@ class _Line:
 
 
 class TrainingLine(_Line):
-    """step/steps, speed, time left, memory, next checkpoint, losses; what a narrow terminal cuts off is the losses' end."""
+    """step/steps, speed, time left, losses, memory, next checkpoint: a narrow terminal cuts off the end."""
 
     def __init__(self, steps: int, first_step: int) -> None:
         self._steps = steps
@@ -162,11 +162,12 @@ class TrainingLine(_Line):
         if self._images_per_second is not None:
             parts.append(f"{_number(self._images_per_second)} images/s")
         parts.append(f"ETA {duration((self._steps - self._step) / rate) if rate else '?'}")
+        parts += [f"{name} {_number(value)}" for name, value in self._values.items()]
         if (memory := peak_memory()) is not None:
-            parts.append(f"{memory / 1e9:.1f} GB")
+            parts.append(f"{memory / 1e9:.1f} GB" if memory >= 1e9 else f"{memory / 1e6:.0f} MB")
         if self._next_checkpoint is not None:
             parts.append(f"next checkpoint {self._next_checkpoint:,}")
-        return "  ".join(parts + [f"{name} {_number(value)}" for name, value in self._values.items()])
+        return "  ".join(parts)
 
 
 class ProgressLine(_Line):

@@ -25,7 +25,7 @@ def test_a_training_line_in_a_file_is_plain_and_says_everything(tmp_path):
     with console.training(5000, first_step=100) as line:
         line.update(120, {"l1": 0.03216, "kl": 12345.0}, 384.2, 200)
     text = out.getvalue().splitlines()[0]
-    for part in ("step 120/5,000", "it/s", "384 images/s", "ETA", "GB", "next checkpoint 200", "l1 0.0322", "kl 12,345"):
+    for part in ("step 120/5,000", "it/s", "384 images/s", "ETA", "B  ", "next checkpoint 200", "l1 0.0322", "kl 12,345"):
         assert part in text
     assert "\x1b" not in out.getvalue()
 
