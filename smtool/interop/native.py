@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from smtool import __version__
 from smtool.errors import CheckpointError
+from smtool.interop.assemble import assemble
 from smtool.networks.autoencoder import SDVAE, Autoencoder
+from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
 from smtool.storage import read_metadata, read_tensors, tensor_digest, write_tensors
 
@@ -28,10 +28,12 @@ def write_autoencoder(path: Path, autoencoder: Autoencoder, metadata: Mapping[st
     write_tensors(path, autoencoder.state_dict(), {**metadata, **described})
 
 
-def read_autoencoder(path: Path, device: str = "cpu") -> Autoencoder:
-    """The autoencoder of a file that `write_autoencoder` wrote."""
+def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
+    """The autoencoder of a file that `write_autoencoder` wrote; downsample_pad overrides what the file states."""
     metadata = read_metadata(path)
     section = _section(path, metadata)
+    if downsample_pad is not None:
+        section = SDVAE.model_validate({**section.model_dump(), "downsample_pad": downsample_pad})
     autoencoder = assemble(path, section, read_tensors(path, device))
     if metadata.get("stats") is not None:
         autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
@@ -43,21 +45,6 @@ def autoencoder_digest(autoencoder: Autoencoder) -> str:
     section = autoencoder.section
     weights = tensor_digest(autoencoder.state_dict())
     return hashlib.sha256(f"{weights}|{section.downsample_pad}|{section.norm_groups}".encode()).hexdigest()
-
-
-def assemble(path: Path, section: SDVAE, tensors: Mapping[str, Tensor]) -> Autoencoder:
-    """An autoencoder that adopts these tensors as its weights, without initializing any; `path` is named in errors."""
-    with torch.device("meta"):
-        autoencoder = section.build()
-    expected = {name: tuple(value.shape) for name, value in autoencoder.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if problems := _differences(expected, found):
-        raise CheckpointError(
-            f"{path}: the weights do not fit the architecture it states.\n  " + "\n  ".join(problems),
-            hint="The file was changed after it was written, or describes another network; take the original file.",
-        )
-    autoencoder.load_state_dict(dict(tensors), assign=True)
-    return autoencoder
 
 
 def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE:
@@ -75,13 +62,3 @@ def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE:
             f"{path} describes an architecture that this version ({__version__}) does not know: {error.errors()[0]['msg']}",
             hint=f"It was written by smtool {metadata.get('smtool', 'of unknown version')}; open it with that version.",
         ) from error
-
-
-def _differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
-    strangers = {"missing": sorted(expected.keys() - found.keys()), "unexpected": sorted(found.keys() - expected.keys())}
-    reshaped = [name for name in sorted(expected.keys() & found.keys()) if expected[name] != found[name]]
-    lines = [f"{len(names)} {what}, first {names[0]}" for what, names in strangers.items() if names]
-    if reshaped:
-        name = reshaped[0]
-        lines.append(f"{len(reshaped)} of another shape, first {name}: {found[name]} instead of {expected[name]}")
-    return lines

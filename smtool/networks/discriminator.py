@@ -80,7 +80,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
     def _synchronized(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            values = x.float()
+            values = x.to(torch.promote_types(x.dtype, torch.float32))
             count = _SumOverRanks.apply(values.new_tensor(values.numel() // values.shape[1]))
             mean = _SumOverRanks.apply(values.sum((0, 2, 3))) / count  # (C,)
             centred = values - mean.view(1, -1, 1, 1)

@@ -18,8 +18,8 @@ class Posterior:
 
     @classmethod
     def from_moments(cls, moments: Tensor) -> "Posterior":
-        """Split moments (B, 2C, h, w) into mean and clamped logvar (facts section 1.4)."""
-        mean, logvar = moments.chunk(2, dim=1)
+        """Split moments (B, 2C, h, w) into mean and clamped logvar, float32 at least (facts section 1.4)."""
+        mean, logvar = moments.to(torch.promote_types(moments.dtype, torch.float32)).chunk(2, dim=1)
         return cls(mean, logvar.clamp(*LOGVAR_RANGE))
 
     @property
@@ -34,9 +34,8 @@ class Posterior:
         return self.mean
 
     def kl(self) -> Tensor:
-        """KL divergence to the standard normal, summed over C, h, w: (B,), in nats, float32 at least."""
-        mean, logvar = self.mean.float(), self.logvar.float()
-        return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1).sum(1)
+        """KL divergence to the standard normal, summed over C, h, w: (B,), in nats."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar).flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
