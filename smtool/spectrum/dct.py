@@ -1,0 +1,81 @@
+"""The orthonormal discrete cosine transform as small matrix products.
+
+DCT-II: X[k] = s_k sum_n x[n] cos(pi k (n + 1/2) / N), s_0 = sqrt(1/N), s_k = sqrt(2/N). Its inverse is its transpose (DCT-III).
+Everything is computed in float32 at least: half precision is widened, autocast is switched off, float64 stays float64.
+"""
+
+import math
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Constant(Protocol):
+    """A constant matrix for the dtype and on the device of the tensor it is applied to."""
+
+    def __call__(self, *key: Hashable, dtype: torch.dtype, device: torch.device | str) -> Tensor: ...
+
+
+def constant(build: Callable[..., Tensor]) -> Constant:
+    """Cache what `build(*key)` makes in float64 on the CPU, per key, dtype and device.
+
+    A matrix may first be asked for in inference mode and later in training: it is therefore always made as an ordinary tensor.
+    """
+
+    @lru_cache(maxsize=256)
+    def cached(key: tuple[Hashable, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+            return build(*key).to(device=device, dtype=dtype)
+
+    def get(*key: Hashable, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        return cached(key, dtype, torch.device(device))
+
+    return get
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float64 as it is, everything else as float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    """The island in which float32 stays float32, on x's device."""
+    return torch.autocast(device_type=x.device.type, enabled=False)
+
+
+@constant
+def _dct_matrix(size: int) -> Tensor:
+    cell = torch.arange(size, dtype=torch.float64)
+    matrix = torch.cos(math.pi / size * cell[:, None] * (cell + 0.5)) * math.sqrt(2 / size)
+    matrix[0] = math.sqrt(1 / size)
+    return matrix
+
+
+def dct_matrix(size: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+    """The orthonormal DCT-II matrix (size, size), row k = frequency k. Cached: treat it as read-only."""
+    return _dct_matrix(size, dtype=dtype, device=device)
+
+
+def dct2(x: Tensor) -> Tensor:
+    """Orthonormal 2-D DCT-II over the last two axes, (..., H, W) -> (..., H, W). Oracle: scipy.fft.dctn."""
+    return _both_axes(x, transpose=False)
+
+
+def idct2(x: Tensor) -> Tensor:
+    """The inverse of `dct2` (orthonormal DCT-III), (..., H, W) -> (..., H, W). Oracle: scipy.fft.idctn."""
+    return _both_axes(x, transpose=True)
+
+
+def apply_both(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """rows @ x @ columns^T for x (..., H, W), rows (h, H), columns (w, W)."""
+    return rows @ (x @ columns.mT)
+
+
+def _both_axes(x: Tensor, *, transpose: bool) -> Tensor:
+    x = full_precision(x)
+    rows, columns = (dct_matrix(side, dtype=x.dtype, device=x.device) for side in x.shape[-2:])
+    with without_autocast(x):
+        return apply_both(x, rows.mT, columns.mT) if transpose else apply_both(x, rows, columns)

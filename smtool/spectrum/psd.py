@@ -1,0 +1,206 @@
+"""Radial power spectra: DCT power per cell, gathered in rings, one row per image."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smtool.spectrum.dct import apply_both, constant, dct_matrix, full_precision, without_autocast
+from smtool.spectrum.estimators import EPS, Estimator
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The ring powers of a set of images: a table, because every interval is made from the spread over images.
+
+    frequency: (bins,), cycles per pixel (PHYSICAL) or bin number 1, 2, ... (REFERENCE).
+    power: (N, bins), ring means per image, channel mean, in units of x**2, before log and normalization.
+    count: (bins,), cells per ring. All three are float64 on the CPU.
+    size: (h, w) of the grid the rings belong to. source: the size of what was transformed, another one only where an image was
+    brought to a latent's size.
+    """
+
+    frequency: Tensor
+    power: Tensor
+    count: Tensor
+    estimator: Estimator
+    size: Size
+    source: Size
+
+    def __len__(self) -> int:
+        return len(self.power)
+
+    def __add__(self, other: "Spectrum") -> "Spectrum":
+        """More images of the same rings."""
+        mine, theirs = ((s.estimator.label, s.size, s.source) for s in (self, other))
+        if mine != theirs:
+            raise ValueError(f"spectra of unlike rings cannot be joined: {mine} and {theirs}")
+        return Spectrum(self.frequency, torch.cat([self.power, other.power]), self.count, self.estimator, self.size, self.source)
+
+    def mean(self) -> Tensor:
+        """(bins,): the set-averaged spectrum."""
+        return self.power.mean(0)
+
+
+def spectrum_of(x: Tensor, estimator: Estimator, size: Size | None = None) -> Spectrum:
+    """The spectrum of images or latents (B, C, H, W); `size` as in `radial_power`. No gradient."""
+    with torch.no_grad():
+        power = radial_power(x, estimator, size).double().cpu()
+    source = (x.shape[-2], x.shape[-1])
+    frequency, count = ring_frequency(*(size or source), estimator)
+    return Spectrum(frequency, power, count, estimator, size or source, source)
+
+
+def radial_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> Tensor:
+    """Mean power per ring, (B, C, H, W) -> (B, bins), before log and normalization; float32 at least, differentiable.
+
+    size: the latent (h, w) an image is compared at; the estimator says how it is brought there. None: x is measured as it is.
+    Source: released code (facts 3.1, steps 1-4), spectrum-definitions section 1. Oracle: a double loop over cells.
+    """
+    power = dct_power(x, estimator, size)
+    if power.shape[-2] * power.shape[-1] <= 64 * 64:
+        gather = _ring_means(power.shape[-2], power.shape[-1], estimator, dtype=power.dtype, device=power.device)
+        with without_autocast(power):
+            return power.flatten(1) @ gather
+    ring, count = _rings(power.shape[-2], power.shape[-1], estimator)
+    inside = ring.to(power.device)
+    total = power.new_zeros(len(power), len(count) + 1).index_add(1, inside, power.flatten(1))[:, :-1]
+    return total / (count.to(total) + _counting_eps(estimator))
+
+
+def dct_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> Tensor:
+    """Channel-mean DCT power per cell, (B, C, H, W) -> (B, h, w), with the estimator's treatment of floor and cell (0, 0)."""
+    if x.ndim != 4:
+        raise ValueError(f"a spectrum is taken of (B, C, H, W), but got a tensor of shape {tuple(x.shape)}")
+    x = full_precision(x)
+    rows, columns = _axis_operators(x, estimator, size)
+    with without_autocast(x):
+        power = apply_both(x, rows, columns).square().mean(1)
+    if estimator.name == "physical":
+        return power
+    power = power.clamp(min=EPS)
+    return power if estimator.keep_dc else power * _without_dc(*power.shape[-2:], dtype=power.dtype, device=power.device)
+
+
+def ring_frequency(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tensor]:
+    """(frequency, count), both (bins,) float64.
+
+    PHYSICAL: geometric mean over the ring's cells, in cycles per pixel. REFERENCE: the bin's number 1, 2, ..., as f^delta uses it;
+    the count includes cell (0, 0).
+    """
+    ring, count = _rings(height, width, estimator)
+    if estimator.name == "reference":
+        return torch.arange(1, len(count) + 1, dtype=torch.float64), count.clone()
+    squared = _squared_radius(height, width)
+    log_frequency = (squared.clamp(min=1).double().sqrt() / (2 * height * width)).log().flatten()
+    sums = torch.zeros(len(count) + 1, dtype=torch.float64).index_add(0, ring, log_frequency)
+    return (sums[:-1] / count).exp(), count.clone()
+
+
+def _axis_operators(x: Tensor, estimator: Estimator, size: Size | None) -> tuple[Tensor, Tensor]:
+    """The matrices on either side of x that blur, shrink and transform it in one go."""
+    source = (x.shape[-2], x.shape[-1])
+    if size is None:
+        return tuple(dct_matrix(side, dtype=x.dtype, device=x.device) for side in source)  # type: ignore[return-value]
+    blurred = estimator.downsample == "released" and size[0] != 32
+    return tuple(  # type: ignore[return-value]
+        _shrinking_dct(side, target, estimator.downsample, blurred, dtype=x.dtype, device=x.device)
+        for side, target in zip(source, size, strict=True)
+    )
+
+
+@constant
+def _shrinking_dct(side: int, target: int, downsample: str, blurred: bool) -> Tensor:
+    """(target, side): DCT of the shrunk axis."""
+    if downsample == "dct-crop":
+        if target > side:
+            raise ValueError(f"an image side of {side} pixels has no {target} low DCT cells: the latent must not be larger")
+        return dct_matrix(side, dtype=torch.float64)[:target] * (target / side) ** 0.5
+    image = torch.eye(side, dtype=torch.float64)
+    if blurred:
+        image = _blur(side)
+    shrunk = F.interpolate(
+        image[None, None], size=(target, side), mode="bicubic", align_corners=False, antialias=downsample == "antialias"
+    )
+    return dct_matrix(target, dtype=torch.float64) @ shrunk[0, 0]
+
+
+def _blur(side: int) -> Tensor:
+    """(side, side): 7 taps of a Gaussian of sigma 1.2 that sum to 1, zeros beyond the border."""
+    offset = torch.arange(-3, 4, dtype=torch.float64)
+    taps = torch.exp(-(offset**2) / (2 * 1.2**2))
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    for tap, shift in zip((taps / taps.sum()).tolist(), offset.int().tolist(), strict=True):
+        matrix += tap * torch.eye(side, dtype=torch.float64).roll(shift, 1).triu(shift).tril(shift)
+    return matrix
+
+
+@constant
+def _without_dc(height: int, width: int) -> Tensor:
+    mask = torch.ones(height, width)
+    mask[0, 0] = 0
+    return mask
+
+
+@constant
+def _ring_means(height: int, width: int, estimator: Estimator) -> Tensor:
+    """(cells, bins): the averages over rings as a matrix."""
+    ring, count = _rings(height, width, estimator)
+    member = F.one_hot(ring, len(count) + 1)[:, :-1].double()
+    return member / (count + _counting_eps(estimator))
+
+
+def _counting_eps(estimator: Estimator) -> float:
+    return EPS if estimator.name == "reference" else 0.0
+
+
+@lru_cache(maxsize=64)
+def _rings(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tensor]:
+    """(ring of each cell, row by row, int64; one past the last ring = in none) and (cells per ring, float64)."""
+    with torch.inference_mode(False):
+        if estimator.name == "reference":
+            assert estimator.bins is not None
+            ring, bins = _reference_rings(height, width, estimator.bins), estimator.bins
+        else:
+            ring, bins = _physical_rings(height, width)
+        count = torch.bincount(ring.flatten(), minlength=bins + 1)[:bins]
+        if estimator.name == "physical" and bool((count == 0).any()):
+            raise ValueError(f"a {height}x{width} grid is too small for PHYSICAL rings: some of its {bins} rings hold no cell")
+        return ring.flatten(), count.double()
+
+
+def _squared_radius(height: int, width: int) -> Tensor:
+    """(height, width): (2 height width r)^2 as whole numbers, r in cycles per pixel."""
+    u, v = torch.arange(height) * width, torch.arange(width) * height
+    return (u**2)[:, None] + v**2
+
+
+def _reference_rings(height: int, width: int, bins: int) -> Tensor:
+    """min(floor(bins r / r_max), bins - 1) with r^2 = i^2 + j^2, in whole numbers: rounding moves no cell over an edge."""
+    squared = (torch.arange(height) ** 2)[:, None] + torch.arange(width) ** 2
+    whole = bins**2 * squared // max(1, int(squared[-1, -1]))
+    return whole.double().sqrt().floor().long().clamp(max=bins - 1)
+
+
+def _physical_rings(height: int, width: int) -> tuple[Tensor, int]:
+    """Ring of each cell; DC and the corners beyond 0.5 cycles per pixel get the number of rings, which means none.
+
+    In units of half a cycle per frame of the shorter side n (0.5 / n cycles per pixel): rings of width 1 centred on 1 ... 8, then 6
+    per octave and never narrower than 1, up to n. A last ring cut to less than half a unit joins its neighbour.
+    """
+    side = min(height, width)
+    edges = [k + 0.5 for k in range(1, 9) if k + 0.5 < side]
+    while edges and edges[-1] >= 8.5 and (edge := max(edges[-1] * 2 ** (1 / 6), edges[-1] + 1)) < side:
+        edges.append(edge)
+    if len(edges) > 1 and side - edges[-1] < 0.5:
+        edges.pop()
+    squared = _squared_radius(height, width)
+    radius = squared.double().sqrt() * side / (height * width)
+    ring = torch.bucketize(radius, torch.tensor(edges, dtype=torch.float64), right=True)
+    outside = squared > (height * width) ** 2
+    outside[0, 0] = True
+    return ring.masked_fill(outside, len(edges) + 1), len(edges) + 1
