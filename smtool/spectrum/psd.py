@@ -61,9 +61,13 @@ def radial_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> T
     size: the latent (h, w) an image is compared at; the estimator says how it is brought there. None: x is measured as it is.
     Source: released code (facts 3.1, steps 1-4), spectrum-definitions section 1. Oracle: a double loop over cells.
     """
-    power = dct_power(x, estimator, size)
+    return ring_means(dct_power(x, estimator, size), estimator)
+
+
+def ring_means(power: Tensor, estimator: Estimator) -> Tensor:
+    """Gather power per cell, (B, h, w), into means over rings, (B, bins). Oracle: a double loop over cells."""
     if power.shape[-2] * power.shape[-1] <= 64 * 64:
-        gather = _ring_means(power.shape[-2], power.shape[-1], estimator, dtype=power.dtype, device=power.device)
+        gather = _ring_matrix(power.shape[-2], power.shape[-1], estimator, dtype=power.dtype, device=power.device)
         with without_autocast(power):
             return power.flatten(1) @ gather
     ring, count = _rings(power.shape[-2], power.shape[-1], estimator)
@@ -147,7 +151,7 @@ def _without_dc(height: int, width: int) -> Tensor:
 
 
 @constant
-def _ring_means(height: int, width: int, estimator: Estimator) -> Tensor:
+def _ring_matrix(height: int, width: int, estimator: Estimator) -> Tensor:
     """(cells, bins): the averages over rings as a matrix."""
     ring, count = _rings(height, width, estimator)
     member = F.one_hot(ring, len(count) + 1)[:, :-1].double()
