@@ -1,6 +1,7 @@
 """Autoencoders from files: our own checkpoints and those of other tools."""
 
 from pathlib import Path
+from typing import get_args
 
 from smtool.errors import CheckpointError
 from smtool.interop.diffusers import read_diffusers
@@ -20,6 +21,8 @@ def load_autoencoder(
 
     downsample_pad: None is what the file means: its recipe's, "asymmetric" for diffusers, "symmetric" for the paper's code.
     """
+    if downsample_pad not in (None, *get_args(DownsamplePad)):
+        raise ValueError(f'downsample_pad must be "asymmetric" or "symmetric", but is {downsample_pad!r}')
     path = find_autoencoder(path_or_name)
     if path.is_dir():
         return read_diffusers(path, device, downsample_pad=downsample_pad or "asymmetric")

@@ -33,7 +33,7 @@ def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: Downsam
     metadata = read_metadata(path)
     section = _section(path, metadata)
     if downsample_pad is not None:
-        section = SDVAE.model_validate({**section.model_dump(), "downsample_pad": downsample_pad})
+        section = section.model_copy(update={"downsample_pad": downsample_pad})
     autoencoder = assemble(path, section, read_tensors(path, device))
     if metadata.get("stats") is not None:
         autoencoder.stats = LatentStats.from_metadata(metadata["stats"])

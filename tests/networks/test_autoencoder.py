@@ -1,0 +1,155 @@
+"""The SD-VAE against diffusers' AutoencoderKL holding the same weights (facts section 1)."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch.testing import assert_close
+
+from smtool.networks.autoencoder import SDVAE, Autoencoder
+from smtool.networks.posterior import LatentStats
+
+TINY = {"downsample": 4, "latent_channels": 3, "channels": (8, 8, 16), "norm_groups": 4, "blocks_per_level": 1}
+
+
+def diffusers_twin(autoencoder: Autoencoder) -> AutoencoderKL:
+    """diffusers' own network with our weights; for symmetric padding its downsamplers are switched as in facts section 1.6."""
+    section = autoencoder.section
+    twin = AutoencoderKL(
+        block_out_channels=section.channels,
+        down_block_types=("DownEncoderBlock2D",) * len(section.channels),
+        up_block_types=("UpDecoderBlock2D",) * len(section.channels),
+        layers_per_block=section.blocks_per_level,
+        latent_channels=section.latent_channels,
+        norm_num_groups=section.norm_groups,
+        use_quant_conv=section.quant_convs,
+        use_post_quant_conv=section.quant_convs,
+    )
+    if section.downsample_pad == "symmetric":
+        for block in twin.encoder.down_blocks[:-1]:
+            block.downsamplers[0].padding = 1
+            block.downsamplers[0].conv.padding = (1, 1)
+    twin.load_state_dict(autoencoder.state_dict(), strict=True)
+    return twin.double()
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("downsample", "latent_channels", "total", "encoder", "decoder"),
+    [
+        (8, 4, 83_653_863, 34_163_592, 49_490_179),
+        (16, 16, 64_352_723, 26_162_464, 38_188_931),
+        (32, 64, 93_363_651, 38_408_064, 54_934_915),
+        (64, 256, 267_690_883, 109_931_264, 157_431_171),
+    ],
+)
+def test_published_sizes_have_the_published_parameter_counts(downsample, latent_channels, total, encoder, decoder):
+    with torch.device("meta"):
+        autoencoder = SDVAE(downsample=downsample, latent_channels=latent_channels).build()
+    assert (count(autoencoder), count(autoencoder.encoder), count(autoencoder.decoder)) == (total, encoder, decoder)
+
+
+@pytest.mark.parametrize("pad", ["asymmetric", "symmetric"])
+@pytest.mark.parametrize("shape", [{}, {"blocks_per_level": 2, "quant_convs": False}])
+def test_forward_and_gradients_equal_those_of_diffusers(pad, shape):
+    autoencoder = SDVAE(**{**TINY, **shape}, downsample_pad=pad).build().double()
+    twin = diffusers_twin(autoencoder)
+    ours = torch.randn(2, 3, 16, 24, dtype=torch.float64, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    posterior, expected = autoencoder.encode(ours), twin.encode(theirs).latent_dist
+    # float64 on both sides; only the order of additions differs.
+    close = {"rtol": 1e-9, "atol": 1e-11}
+    assert_close(posterior.mean, expected.mean, **close)
+    assert_close(posterior.logvar, expected.logvar, **close)
+    noise = torch.randn_like(posterior.mean)
+    decoded = autoencoder.decode(posterior.sample(noise))
+    expected_decoded = twin.decode(expected.mean + expected.std * noise).sample
+    assert_close(decoded, expected_decoded, **close)
+    weights = torch.randn_like(decoded)
+    ours_gradients = torch.autograd.grad((decoded * weights).sum(), [ours, *autoencoder.parameters()])
+    theirs_parameters = dict(twin.named_parameters())
+    theirs_gradients = torch.autograd.grad(
+        (expected_decoded * weights).sum(), [theirs, *(theirs_parameters[name] for name, _ in autoencoder.named_parameters())]
+    )
+    for ours_gradient, theirs_gradient in zip(ours_gradients, theirs_gradients, strict=True):
+        assert_close(ours_gradient, theirs_gradient, **close)
+
+
+def test_the_two_paddings_are_different_encoders_and_the_same_decoder():
+    asymmetric = SDVAE(**TINY).build()
+    symmetric = SDVAE(**TINY, downsample_pad="symmetric").build()
+    symmetric.load_state_dict(asymmetric.state_dict())
+    images = torch.randn(1, 3, 16, 16)
+    assert not torch.allclose(asymmetric.encode(images).mean, symmetric.encode(images).mean, atol=1e-3)
+    latents = torch.randn(1, 3, 4, 4)
+    assert torch.equal(asymmetric.decode(latents), symmetric.decode(latents))
+
+
+def test_shapes_follow_the_section_for_images_that_are_not_square():
+    autoencoder = SDVAE(**TINY).build()
+    latents = autoencoder.encode(torch.zeros(2, 3, 12, 20)).mode()
+    assert latents.shape == (2, *autoencoder.section.latent_shape(12, 20)) == (2, 3, 3, 5)
+    assert autoencoder.decode(latents).shape == (2, 3, 12, 20)
+    assert (autoencoder.downsample, autoencoder.latent_channels) == (4, 3)
+
+
+def test_channels_last_gives_the_same_numbers_in_its_own_layout():
+    autoencoder = SDVAE(**TINY).build().double()
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    expected = autoencoder.decode(autoencoder.encode(images).mode())
+    autoencoder.to(memory_format=torch.channels_last)
+    found = autoencoder.decode(autoencoder.encode(images.contiguous(memory_format=torch.channels_last)).mode())
+    assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_posterior_is_float32_under_autocast():
+    autoencoder = SDVAE(**TINY).build()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        posterior = autoencoder.encode(torch.zeros(1, 3, 16, 16))
+        assert autoencoder.decode(posterior.mode()).dtype == torch.bfloat16
+    assert (posterior.mean.dtype, posterior.logvar.dtype) == (torch.float32, torch.float32)
+
+
+def test_tails_are_the_last_convolutions_of_encoder_and_decoder():
+    autoencoder = SDVAE(**TINY).build()
+    names = {id(parameter): name for name, parameter in autoencoder.named_parameters()}
+    assert names[id(autoencoder.encoder_tail)] == "encoder.conv_out.weight"
+    assert names[id(autoencoder.decoder_tail)] == "decoder.conv_out.weight"
+
+
+def test_statistics_stay_out_of_the_state_dict():
+    autoencoder = SDVAE(**TINY).build()
+    before = set(autoencoder.state_dict())
+    autoencoder.stats = LatentStats("scalar", torch.zeros(1), torch.ones(1), count=1, data="")
+    assert set(autoencoder.state_dict()) == before
+
+
+@pytest.mark.parametrize("shape", [(18, 16), (16, 18), (0, 16)])
+def test_a_side_that_is_no_multiple_of_downsample_is_refused(shape):
+    with pytest.raises(ValueError, match="multiples of downsample = 4"):
+        SDVAE(**TINY).build().encode(torch.zeros(1, 3, *shape))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"downsample": 4}, "give `channels`"),
+        ({"downsample": 8, "channels": (32, 64)}, "downsample = 2.*but downsample is 8"),
+        ({"downsample": 2, "channels": (48, 64)}, "width 48 .* norm_groups = 32; norm_groups = 16 divides"),
+        ({"downsample": 1, "channels": (0,)}, "width 0"),
+        ({"downsample": 0}, "greater than or equal to 1"),
+        ({"latent_chanels": 4}, "Extra inputs"),
+    ],
+)
+def test_a_section_that_cannot_be_built_says_what_to_give(keys, message):
+    with pytest.raises(ValueError, match=message):
+        SDVAE(**keys)
+
+
+def test_a_section_survives_its_own_dump():
+    section = SDVAE(**TINY)
+    assert SDVAE.model_validate(section.model_dump(mode="json")) == section
+    assert SDVAE().channels == (128, 256, 512, 512)

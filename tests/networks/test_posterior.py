@@ -1,0 +1,54 @@
+"""Posterior against torch.distributions; statistics against plain arithmetic."""
+
+import json
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+from torch.testing import assert_close
+
+from smtool.networks.posterior import LatentStats, Posterior
+
+
+def test_kl_equals_that_of_torch_distributions():
+    posterior = Posterior.from_moments(torch.randn(2, 6, 4, 5, dtype=torch.float64))
+    expected = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0.0, 1.0)).sum((1, 2, 3))
+    assert_close(posterior.kl(), expected)
+
+
+def test_kl_of_the_standard_normal_is_zero():
+    assert_close(Posterior(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)).kl(), torch.zeros(2))
+
+
+def test_logvar_is_clamped_and_mean_is_not():
+    posterior = Posterior.from_moments(torch.tensor([-100.0, 100.0, -100.0, 100.0]).view(1, 4, 1, 1))
+    assert posterior.mean.flatten().tolist() == [-100.0, 100.0]
+    assert posterior.logvar.flatten().tolist() == [-30.0, 20.0]
+
+
+def test_a_sample_without_noise_is_the_mode_and_a_unit_of_noise_is_one_std():
+    posterior = Posterior.from_moments(torch.randn(1, 4, 3, 3))
+    assert torch.equal(posterior.sample(torch.zeros_like(posterior.mean)), posterior.mode())
+    assert_close(posterior.sample(torch.ones_like(posterior.mean)) - posterior.mean, (posterior.logvar / 2).exp())
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_moments_become_float32(half):
+    assert Posterior.from_moments(torch.zeros(1, 4, 2, 2, dtype=half)).kl().dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        LatentStats("channel", torch.tensor([1.0, -2.0]), torch.tensor([0.5, 4.0]), count=10, data="abc"),
+        LatentStats("scalar", torch.tensor([1.0]), torch.tensor([0.5]), count=0, data="published"),
+    ],
+)
+def test_statistics_normalize_invert_and_survive_json(stats):
+    latents = torch.randn(3, 2, 4, 4)
+    normalized = stats.normalize(latents)
+    assert_close(normalized[:, 0], (latents[:, 0] - 1.0) / 0.5)
+    assert_close(stats.denormalize(normalized), latents)
+    again = LatentStats.from_metadata(json.loads(json.dumps(stats.to_metadata())))
+    assert (again.kind, again.count, again.data) == (stats.kind, stats.count, stats.data)
+    assert torch.equal(again.mean, stats.mean) and torch.equal(again.std, stats.std)
