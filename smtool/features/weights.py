@@ -16,15 +16,19 @@ import torch
 from smtool.errors import WeightsError
 from smtool.storage import file_digest
 
+IMAGENET_MEAN = (123.675, 116.28, 103.53)      # of [0, 255]
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
 
 @dataclass(frozen=True)
 class Weights:
-    """A published weight file: file names it is known under (the first is the downloaded one), size, address, sha256 if known."""
+    """A published weight file. files: names it is known under, the first as `url` delivers it; published: their sha256."""
 
     title: str
     files: tuple[str, ...]
     megabytes: int
     url: str
+    published: tuple[str, ...] = ()
 
 
 _TORCHVISION = "https://download.pytorch.org/models"
@@ -40,6 +44,34 @@ WEIGHTS = {
         5,
         f"{_TORCHVISION}/squeezenet1_1-b8a52dc0.pth",
     ),
+    # The network behind every FID: TensorFlow's inception-2015-12-05, as pytorch-fid's state dict (torch-fidelity ships the same
+    # bytes under another name) and as the TorchScript file that StyleGAN2-ADA and clean-fid use.
+    "inception": Weights(
+        "Inception v3 of 2015-12-05 (FID)",
+        (
+            "pt_inception-2015-12-05-6726825d.pth",
+            "weights-inception-2015-12-05-6726825d.pth",
+            "inception-2015-12-05.pt",
+        ),
+        91,
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        published=(
+            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+        ),
+    ),
+    "dinov2": Weights(
+        "DINOv2 ViT-L/14 (Meta)",
+        ("dinov2_vitl14_pretrain.pth",),
+        1161,
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+    ),
+    "resnet56": Weights(
+        "ResNet-56 (akamaster/pytorch_resnet_cifar10, CIFAR-10)",
+        ("resnet56-4bfd9763.th", "cifar10_resnet/resnet56-4bfd9763.th"),
+        4,
+        "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet56-4bfd9763.th",
+    ),
 }
 
 
@@ -49,14 +81,15 @@ def find_weights(name: str, weights_dir: Path | None = None, *, purpose: str) ->
     A file whose name carries a piece of its sha256 (torch's convention) is checked against it.
     """
     weights = WEIGHTS[name]
-    for folder in _folders(weights_dir):
+    for folder in folders(weights_dir):
         for file in weights.files:
             if (path := folder / file).is_file():
                 return _intact(path, weights)
     return _download(weights, purpose)
 
 
-def _folders(weights_dir: Path | None) -> list[Path]:
+def folders(weights_dir: Path | None) -> list[Path]:
+    """Where weight files are looked for, in this order; a folder that was named but does not exist is an error."""
     named = os.environ.get("SMTOOL_WEIGHTS")
     chosen = [weights_dir] if weights_dir is not None else []
     chosen += [Path(named)] if named else []

@@ -1,0 +1,109 @@
+"""A frozen network that turns images into vectors, with the facts a score must carry."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from smtool.errors import RecipeError, WeightsError
+from smtool.features.frozen import Frozen
+from smtool.features.protocol import PROTOCOLS, Protocol, Resize, resized
+
+
+class Extractor(Frozen):
+    """uint8 images (B, 3, H, W) -> features (B, dim) float32.
+
+    name: what it is called in `--features` and in score names; digest: sha256 of its weights.
+    size: side the images are resized to, by the rule `resize`; None: native size, nothing resized.
+    mean, std: per channel, of intensities in [0, 255]. is_published_inception: whether a distance on it may be called FID.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        digest: str,
+        dim: int,
+        size: int | None,
+        resize: Resize,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        is_published_inception: bool = False,
+    ) -> None:
+        super().__init__(network)
+        self.name, self.digest, self.dim = name, digest, dim
+        self.size, self.rule = size, resize
+        self.is_published_inception = is_published_inception
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def resize(self) -> str:
+        """The resize rule in words, for passports."""
+        return "none" if self.size is None else f"{self.rule} to {self.size}"
+
+    @property
+    def score(self) -> str:
+        """Name of a Frechet distance on these features. Only Inception as published gives an FID."""
+        if self.is_published_inception:
+            return "fid"
+        return f"fd_inception_{self.digest[:8]}" if self.name == "inception" else f"fd_{self.name}"
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"uint8 images (B, 3, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
+        x = images.float() if self.size is None else resized(images, self.size, self.rule)
+        features = self.network((x - self.mean) / self.std).float().flatten(1)
+        if features.shape[1] != self.dim:
+            raise ValueError(f"{self.name} gives {features.shape[1]} features at {tuple(x.shape[-2:])} px, not {self.dim}")
+        return features
+
+
+def load_extractor(name: str, *, weights_dir: Path | None = None, protocol: Protocol = PROTOCOLS["clean"]) -> Extractor:
+    """The extractor `name`: inception, squeezenet, resnet56, dinov2, random, timm:MODEL, or the path of a TorchScript file.
+
+    Raises WeightsError if its weights are not on this machine and cannot be fetched, RecipeError if there is no such extractor.
+    """
+    from smtool.features import cifar_resnet, inception, random, scripted, squeezenet, timm
+
+    builders: dict[str, Callable[[Path | None, Protocol], Extractor]] = {
+        "inception": inception.load,
+        "squeezenet": squeezenet.load,
+        "resnet56": cifar_resnet.load,
+        "dinov2": timm.load_dinov2,
+        "random": random.load,
+    }
+    if name in builders:
+        return builders[name](weights_dir, protocol)
+    if name.startswith("timm:"):
+        return timm.load(name.removeprefix("timm:"), weights_dir, protocol)
+    if name.endswith((".pt", ".ts", ".torchscript", ".jit")):
+        return scripted.load(Path(name), protocol)
+    raise RecipeError(
+        f"there is no feature extractor called {name!r}.",
+        hint=f"There are {', '.join(builders)}, timm:MODEL (any timm name), or the path of a TorchScript file (.pt).",
+    )
+
+
+def load_state(path: Path, title: str) -> dict[str, Tensor]:
+    """A state dict from a weight file; nothing but tensors is unpickled."""
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:      # torch raises many kinds for a damaged file
+        raise WeightsError(f"{path} is not a readable file of weights ({title}): {error}") from error
+    return stored.get("state_dict", stored)
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path, title: str) -> nn.Module:
+    """Put weights of any float type into a float32 network; all must fit."""
+    try:
+        network.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not hold {title}: {str(error).splitlines()[-1].strip()}") from error
+    return network

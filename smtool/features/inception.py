@@ -1,0 +1,78 @@
+"""The Inception v3 behind FID: 2048 pooled features, from pytorch-fid's state dict or from StyleGAN's TorchScript file."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from smtool.errors import WeightsError
+from smtool.features.extractor import Extractor, fill, load_state
+from smtool.features.protocol import Protocol
+from smtool.features.weights import WEIGHTS, find_weights
+from smtool.storage import file_digest
+
+_BLOCKS = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool"),
+    *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
+    *("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+)
+
+
+def load(weights_dir: Path | None, protocol: Protocol) -> Extractor:
+    path = find_weights("inception", weights_dir, purpose="FID")
+    digest = file_digest(path)
+    return Extractor(
+        _scripted(path) if path.suffix == ".pt" else _from_state_dict(path),
+        name="inception",
+        digest=digest,
+        dim=2048,
+        size=299,
+        resize=protocol.resize,
+        mean=(protocol.offset,) * 3,
+        std=(protocol.offset,) * 3,
+        is_published_inception=digest in WEIGHTS["inception"].published,
+    )
+
+
+class _Layers(nn.Module):
+    """clean-fid's wrapper normalizes by itself; the extractor has done so already, so only the layers inside are called."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def _scripted(path: Path) -> nn.Module:
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    try:
+        return _Layers(InceptionV3W(str(path.parent), download=False).layers)
+    except (RuntimeError, AttributeError) as error:
+        raise WeightsError(f"{path} is not the TorchScript Inception of StyleGAN2-ADA: {error}") from error
+
+
+def _from_state_dict(path: Path) -> nn.Module:
+    title = WEIGHTS["inception"].title
+    whole = fill(fid_inception(), load_state(path, title), path, title)
+    blocks = [nn.MaxPool2d(3, 2) if name == "maxpool" else getattr(whole, name) for name in _BLOCKS]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1))
+
+
+def fid_inception() -> nn.Module:
+    """torchvision's Inception v3 with the blocks in which TensorFlow's of 2015 differs; weights are whatever init gives."""
+    from cleanfid import inception_pytorch as ported
+
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        network = ported._inception_v3(num_classes=1008, aux_logits=False, pretrained=False)
+        for name, width in (("Mixed_5b", (192, 32)), ("Mixed_5c", (256, 64)), ("Mixed_5d", (288, 64))):
+            setattr(network, name, ported.FIDInceptionA(width[0], pool_features=width[1]))
+        for name, channels in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160), ("Mixed_6e", 192)):
+            setattr(network, name, ported.FIDInceptionC(768, channels_7x7=channels))
+        network.Mixed_7b = ported.FIDInceptionE_1(1280)
+        network.Mixed_7c = ported.FIDInceptionE_2(2048)
+    return network

@@ -1,0 +1,85 @@
+"""Evaluation protocols: what happens to pixels between the decoder and the score. Numbers of two protocols do not compare."""
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+ProtocolName = Literal["clean", "paper", "adm"]
+Resize = Literal["bicubic-antialias", "bilinear", "bilinear-tf1"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """resize: how images reach an extractor's input size. jpeg: quality both sides are saved at, None for no codec (PNG, memory).
+    posterior: which latent is decoded. offset: the grey level that Inception's input calls zero."""
+
+    name: ProtocolName
+    resize: Resize
+    jpeg: int | None
+    posterior: Literal["mode", "sample"]
+    offset: float
+
+    @property
+    def codec(self) -> str:
+        return "none" if self.jpeg is None else f"jpeg:{self.jpeg} 4:2:0"
+
+
+PROTOCOLS: dict[ProtocolName, Protocol] = {
+    # clean-fid (Parmar et al. 2022): PIL's bicubic on floats, which filters before it shrinks
+    "clean": Protocol("clean", "bicubic-antialias", jpeg=None, posterior="mode", offset=128.0),
+    # what Spectrum Matching's released evaluation does (facts section 11): pytorch-fid on JPEG files, sampled latents
+    "paper": Protocol("paper", "bilinear", jpeg=75, posterior="sample", offset=127.5),
+    # guided-diffusion's evaluator: the resize inside TensorFlow 1's Inception graph
+    "adm": Protocol("adm", "bilinear-tf1", jpeg=None, posterior="mode", offset=128.0),
+}
+
+
+def resized(images: Tensor, size: int, rule: Resize) -> Tensor:
+    """uint8 or float images (B, C, H, W) in [0, 255] -> float32 (B, C, size, size), clipped to [0, 255], not rounded.
+
+    bicubic-antialias: equals clean-fid's resizer (PIL's BICUBIC in mode F) up to float rounding.
+    bilinear: half-pixel centres, no antialias, as torch and pytorch-fid.
+    bilinear-tf1: TensorFlow 1's ResizeBilinear: output i reads input i * in / out, without half-pixel centres.
+    """
+    x = images.float()
+    if x.shape[-2:] == (size, size):
+        return x
+    if rule == "bicubic-antialias":
+        return F.interpolate(x, (size, size), mode="bicubic", align_corners=False, antialias=True).clamp(0.0, 255.0)
+    if rule == "bilinear":
+        return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
+    rows, columns = (_tf1_matrix(side, size).to(x) for side in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def jpeg_round_trip(images: Tensor, quality: int) -> Tensor:
+    """uint8 images (B, 3, H, W) as they come back from JPEG files with 4:2:0 chroma (PIL's default), on the same device."""
+    decoded = [_through_jpeg(image, quality) for image in images.permute(0, 2, 3, 1).cpu().numpy()]
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().to(images.device)
+
+
+def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.asarray(Image.open(buffer))
+
+
+def _tf1_matrix(side: int, size: int) -> Tensor:
+    """(size, side): row i interpolates between the two inputs around i * side / size; the last input repeats beyond the end.
+
+    Positions are float32, as in TensorFlow's kernel: its rounding decides between neighbours.
+    """
+    position = torch.arange(size, dtype=torch.float32) * torch.tensor(side / size, dtype=torch.float32)
+    low = position.floor().long()
+    high = (low + 1).clamp(max=side - 1)
+    matrix = torch.zeros(size, side)
+    rows = torch.arange(size)
+    matrix[rows, low] += 1.0 - (position - low)
+    matrix[rows, high] += position - low
+    return matrix

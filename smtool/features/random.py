@@ -1,0 +1,62 @@
+"""Features of a small convolutional network with fixed random weights: no download, equal on every machine.
+
+Distances on it (fd_random) order distortions of the same images; they do not measure what people see, and do not compare
+with FID.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from smtool.features.extractor import Extractor
+from smtool.features.protocol import Protocol
+from smtool.randomness import generator
+from smtool.storage import tensor_digest
+
+WIDTHS = (16, 16, 16, 16)
+
+
+class RandomFeatures(nn.Module):
+    """Means over positions of the rectified responses of four stages, each at half the resolution of the one before: (B, 64)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            _fixed(nn.Conv2d(before, after, 3, padding=1), key)
+            for key, (before, after) in enumerate(zip((3, *WIDTHS), WIDTHS, strict=False))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = []
+        for stage in self.stages:
+            x = stage(x).relu()
+            means.append(x.mean((2, 3)))
+            x = nn.functional.avg_pool2d(x, 2, ceil_mode=True)
+        return torch.cat(means, 1)
+
+
+def load(weights_dir: Path | None, protocol: Protocol) -> Extractor:
+    with torch.random.fork_rng(devices=[]):
+        network = RandomFeatures()
+    return Extractor(
+        network,
+        name="random",
+        digest=tensor_digest(network.state_dict()),
+        dim=sum(WIDTHS),
+        size=None,
+        resize=protocol.resize,
+        mean=(127.5, 127.5, 127.5),
+        std=(64.0, 64.0, 64.0),
+    )
+
+
+def _fixed(conv: nn.Conv2d, key: int) -> nn.Conv2d:
+    """Weights from whole numbers, so that they are the same bits wherever they are drawn; He's variance, no bias."""
+    assert conv.bias is not None
+    drawn = torch.randint(-127, 128, conv.weight.shape, generator=generator("fd_random", key))
+    scale = (2.0 / conv.weight[0].numel()) ** 0.5 / drawn.double().square().mean().sqrt()
+    with torch.no_grad():
+        conv.weight.copy_(drawn * scale)
+        conv.bias.zero_()
+    return conv

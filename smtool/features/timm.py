@@ -1,0 +1,70 @@
+"""Any network that timm knows, and DINOv2: pooled features before the classifier, with timm's own size, mean and std."""
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from smtool.errors import RecipeError, WeightsError
+from smtool.features.extractor import Extractor
+from smtool.features.protocol import Protocol
+from smtool.features.weights import find_weights, folders
+from smtool.storage import file_digest, tensor_digest
+
+_DINOV2 = "vit_large_patch14_dinov2.lvd142m"
+
+
+def load(model: str, weights_dir: Path | None, protocol: Protocol) -> Extractor:
+    """`timm:MODEL`: weights from MODEL.safetensors, .pth or .bin in a weights folder, else from timm's cache or download."""
+    if not timm.is_model(model):
+        near = difflib.get_close_matches(model, timm.list_models(), n=3)
+        hint = f"Did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists them."
+        raise RecipeError(f"timm knows no model called {model!r}.", hint=hint)
+    candidates = [folder / f"{model}{ending}" for folder in folders(weights_dir) for ending in (".safetensors", ".pth", ".bin")]
+    file = next((path for path in candidates if path.is_file()), None)
+    network = _create(model, file)
+    digest = tensor_digest(network.state_dict()) if file is None else file_digest(file)
+    return _extractor(network, f"timm_{model}", digest, protocol)
+
+
+def load_dinov2(weights_dir: Path | None, protocol: Protocol) -> Extractor:
+    """The class token of ViT-L/14 at 224 px, the FD-DINOv2 of Stein et al. 2023; timm resamples its position grid, so the last
+    digits differ from theirs."""
+    path = find_weights("dinov2", weights_dir, purpose="fd_dinov2")
+    return _extractor(_create(_DINOV2, path, img_size=224), "dinov2", file_digest(path), protocol)
+
+
+def _extractor(network: nn.Module, name: str, digest: str, protocol: Protocol) -> Extractor:
+    config = resolve_model_data_config(network)
+    size = config["input_size"][-1]
+    network.eval()
+    with torch.no_grad():
+        dim = network(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
+    mean, std = ([255.0 * value for value in config[key]] for key in ("mean", "std"))
+    return Extractor(network, name=name, digest=digest, dim=dim, size=size, resize=protocol.resize, mean=mean, std=std)
+
+
+def _create(model: str, file: Path | None, **options: Any) -> nn.Module:
+    if file is not None:      # an overlay, not checkpoint_path: only this way are upstream's files converted
+        options["pretrained_cfg_overlay"] = {"file": str(file)}
+    with torch.random.fork_rng(devices=[]):
+        if file is None:
+            _announce(model)
+        try:
+            return timm.create_model(model, pretrained=True, num_classes=0, **options)
+        except Exception as error:      # timm, the hub and the network each raise their own
+            where = f"from {file}" if file is not None else "from timm's cache or the network"
+            raise WeightsError(
+                f"the weights of timm's {model} could not be loaded {where}: {str(error).strip().splitlines()[0]}",
+                hint=f"Put them into a folder given by --weights-dir or SMTOOL_WEIGHTS as {model}.safetensors or {model}.pth.",
+            ) from error
+
+
+def _announce(model: str) -> None:
+    parameters = sum(parameter.numel() for parameter in timm.create_model(model, num_classes=0).parameters())
+    print(f"Loading timm's {model}: {4e-6 * parameters:.0f} MB, downloaded unless it is in the hub's cache.", file=sys.stderr)
