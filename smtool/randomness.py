@@ -6,7 +6,8 @@ Draws are made on the CPU: the same numbers on every device.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +23,14 @@ def generator(*key: int | str) -> Generator:
 def permutation(length: int, *key: int | str) -> Tensor:
     """A random order of range(length), (length,) int64, fixed by the key."""
     return torch.randperm(length, generator=generator("permutation", *key))
+
+
+@contextmanager
+def initializing(*key: int | str) -> Iterator[None]:
+    """Within this block torch's own generator, which layers initialize from, is seeded by the key; afterwards it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(*key).initial_seed())
+        yield
 
 
 @dataclass(frozen=True)

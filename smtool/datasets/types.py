@@ -17,6 +17,10 @@ class ImageBatch:
     def __len__(self) -> int:
         return len(self.images)
 
+    def slice(self, start: int, stop: int) -> "ImageBatch":
+        labels = None if self.labels is None else self.labels[start:stop]
+        return ImageBatch(self.images[start:stop], labels, self.ids[start:stop])
+
     def to(self, device: str | torch.device) -> "ImageBatch":
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
         return ImageBatch(self.images.to(device, non_blocking=True), labels, self.ids)

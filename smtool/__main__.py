@@ -1,0 +1,4 @@
+from smtool.cli import main
+
+if __name__ == "__main__":
+    main()

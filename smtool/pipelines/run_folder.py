@@ -1,0 +1,125 @@
+"""The folder of a run: what it was asked, where it ran, how far it came."""
+
+import json
+import platform
+import shutil
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smtool import __version__, storage
+from smtool.errors import RecipeError
+from smtool.recipe import Recipe
+
+_FILES = (
+    *("recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt"),
+    *("ckpt.safetensors", "report.html", "DONE", "FAILED"),
+)
+_FREE_KEYS = {"steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every"}
+_FREE_TABLES = {"tracking", "validation"}
+_PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "webdataset", "lpips", "timm")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """runs/<name>/: recipe and environment, metrics.jsonl, log.txt, samples/, checkpoints/, ckpt.safetensors, DONE or FAILED."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def ckpt(self) -> Path:
+        return self.path / "ckpt.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "resolved.toml").is_file()
+
+    def clear(self) -> None:
+        """Remove what a run of smtool wrote here, and nothing else."""
+        for name in ("checkpoints", "samples"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for path in [*(self.path / name for name in _FILES), *self.path.glob("events.out.tfevents.*")]:
+            path.unlink(missing_ok=True)
+
+    def begin(self, recipe: Recipe[Any], device: str, world: int) -> None:
+        """Write what was asked for and where it runs; a mark of an earlier end goes."""
+        storage.write_text(self.path / "recipe.toml", recipe.text)
+        storage.write_text(self.path / "resolved.toml", recipe.resolved_toml())
+        storage.write_json(self.path / "environment.json", environment(device, world))
+        for mark in ("DONE", "FAILED"):
+            (self.path / mark).unlink(missing_ok=True)
+
+    def end(self, mark: str, text: str) -> None:
+        """Leave DONE or FAILED, with a line that says of what."""
+        storage.write_text(self.path / mark, text + "\n")
+
+    def check_same(self, recipe: Recipe[Any]) -> None:
+        """Raise RecipeError if the run was begun with other values, apart from lengths and intervals."""
+        before = tomllib.loads((self.path / "resolved.toml").read_text(encoding="utf-8"))
+        changes = list(_changes(before, recipe.resolved()))
+        if changes:
+            raise RecipeError(
+                "\n  ".join([f"{self.path} was begun with another recipe; changed since:", *changes]),
+                hint="Use --out for a new run, or --fresh to start this one over.",
+            )
+
+
+def environment(device: str, world: int) -> dict[str, Any]:
+    """What a later reader must know of the machine: versions, device, ranks, command."""
+    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
+    return {
+        "smtool": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": device,
+        "gpu": gpu,
+        "ranks": world,
+        "threads": torch.get_num_threads(),
+        "command": ["smtool", *sys.argv[1:]],
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """One line per key whose value differs; the length of a run counts only where the learning rate depends on it."""
+    old, new = _flat(before), _flat(after)
+    decaying = "cosine" in (old.get("optimizer.schedule"), new.get("optimizer.schedule"))
+    free = _FREE_KEYS - {"steps"} if decaying else _FREE_KEYS
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    kept = [key for key in differing if key not in free and key.split(".")[0] not in _FREE_TABLES]
+    return [f"{key}: {_shown(old, key)} -> {_shown(new, key)}" for key in kept]
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.") or {f"{prefix}{key}": {}}
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _shown(table: Mapping[str, Any], key: str) -> str:
+    return json.dumps(table[key]) if key in table else "absent"

@@ -1,0 +1,69 @@
+"""What a training run looks at every so often: scores, a grid, and the spectrum of the latents."""
+
+import torch
+from torch import Tensor, nn
+
+from smtool.datasets import open_images
+from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
+from smtool.networks.autoencoder import Autoencoder
+from smtool.recipe import TrainAE
+from smtool.report.plots import reconstruction_grid
+from smtool.report.trackers import Trackers
+from smtool.spectrum import PHYSICAL, REFERENCE, fit_delta, radial_power, reference_divergence, spectrum_of
+
+SMALLEST_FITTED = 8
+
+
+class Validator:
+    """Holds the validation images of a run and scores an autoencoder on them, with the posterior's mode."""
+
+    def __init__(self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None) -> None:
+        shards = open_images(tables.data.train, "val", image_size=tables.data.image_size)
+        count = min(tables.validation.num_images, len(shards))
+        self.images: Tensor = shards.read(range(count)).images
+        self.grid = min(tables.validation.grid, count)
+        self.batch = tables.data.batch
+        self.device = device
+        self.perceptual = perceptual
+        esm = tables.regularizers.esm
+        self.delta = esm.delta if esm else 1.0
+
+    @torch.no_grad()
+    def look(self, autoencoder: Autoencoder, trackers: Trackers, step: int) -> dict[str, float]:
+        """Score, draw the grid into the trackers, and return the row: val_psnr, val_ssim, val_delta ..."""
+        training = autoencoder.training
+        autoencoder.eval()
+        latents, decodings = self._passed(autoencoder)
+        autoencoder.train(training)
+        trackers.image(step, "reconstructions", reconstruction_grid(self.images[: self.grid], decodings[: self.grid]))
+        return {**self._scores(decodings), **self._spectra(latents)}
+
+    def _passed(self, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
+        latents, decodings = [], []
+        for images in self.images.split(self.batch):
+            mode = autoencoder.encode(images.to(self.device)).mode()
+            latents.append(mode.float().cpu())
+            decodings.append(autoencoder.decode(mode).float().cpu())
+        return torch.cat(latents), torch.cat(decodings)
+
+    def _scores(self, decodings: Tensor) -> dict[str, float]:
+        clamped = decodings.clamp(-1, 1)
+        scores = {"val_psnr": psnr(clamped, self.images).mean().item()}
+        if min(self.images.shape[-2:]) >= SSIM_WINDOW:
+            scores["val_ssim"] = ssim(clamped, self.images).mean().item()
+        if self.perceptual is not None:
+            network = self.perceptual[0]
+            parts = zip(clamped.split(self.batch), self.images.split(self.batch), strict=True)
+            values = [network(x.to(self.device), y.to(self.device)).float().cpu() for x, y in parts]
+            scores["val_lpips"] = torch.cat(values).mean().item()
+        return scores
+
+    def _spectra(self, latents: Tensor) -> dict[str, float]:
+        """Std and REFERENCE divergence of the latents, and their PHYSICAL delta where they are large enough to fit one."""
+        size = (latents.shape[-2], latents.shape[-1])
+        image_power = radial_power(self.images, REFERENCE.loss, size)
+        divergence = reference_divergence(image_power, radial_power(latents, REFERENCE.loss), REFERENCE.loss, delta=self.delta)
+        values = {"val_latent_std": latents.std().item(), "val_esm_divergence": divergence.mean().item()}
+        if min(size) >= SMALLEST_FITTED and len(latents) > 1:
+            values["val_delta"] = fit_delta(spectrum_of(self.images, PHYSICAL, size), spectrum_of(latents, PHYSICAL)).delta
+        return values

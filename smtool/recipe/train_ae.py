@@ -1,0 +1,116 @@
+"""The tables of a `train-ae` recipe, and the checks that need more than one of them."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from smtool.config import Section
+from smtool.features.perceptual import Perceptual
+from smtool.networks.autoencoder import SDVAE
+from smtool.regularizers import Regularizers, Shapes
+from smtool.tasks.adversary import Adversary
+from smtool.tasks.autoencoder import Reconstruction
+from smtool.training.ema import EMA
+from smtool.training.optimizer import AdamW
+from smtool.training.precision import Precision
+
+
+class Data(Section):
+    """What is trained and validated on."""
+
+    train: str = Field("builtin:photos", description="a prepared folder, raw images, a shard pattern, or builtin:NAME")
+    image_size: int = Field(ge=1, description="side in pixels of the square images")
+    batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
+    flip: bool = Field(True, description="mirror each training image with probability 1/2")
+    workers: int = Field(2, ge=1, description="threads that read and decode")
+
+
+class Validation(Section):
+    """What is looked at every `evaluate_every` steps."""
+
+    num_images: int = Field(64, ge=1, description="validation images that are reconstructed and scored")
+    grid: int = Field(8, ge=1, description="of these, how many are drawn as input | reconstruction | difference")
+
+
+class Tracking(Section):
+    """Where numbers go beside metrics.jsonl, which is always written."""
+
+    tensorboard: bool | Literal["installed"] = Field("installed", description='"installed": when TensorBoard is there')
+    wandb: str = Field("", description="a Weights & Biases project; empty: none")
+
+
+class TrainAE(Section):
+    """A recipe of `smtool train-ae`."""
+
+    seed: int = Field(0, ge=0, description="every random number of the run follows from it")
+    steps: int = Field(ge=1, description="a step takes in one batch; with alternating updates it is one player's turn")
+    log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")
+    evaluate_every: int = Field(1000, ge=1, description="steps between validations")
+    save_every: int = Field(1000, ge=1, description="steps between checkpoints")
+    keep_last: int = Field(2, ge=1, description="newest checkpoints that stay")
+    keep_every: int = Field(0, ge=0, description="checkpoints at multiples of this stay too; 0: none")
+    precision: Precision = Field("fp32", description="fp32, or autocast to bf16 or fp16 with weights in fp32")
+    accumulate: int = Field(1, ge=1, description="micro-batches that each rank cuts its share of the batch into")
+    data: Data
+    model: SDVAE
+    optimizer: AdamW
+    ema: EMA | None = None
+    reconstruction: Reconstruction = Reconstruction()
+    perceptual: Perceptual | None = None
+    discriminator: Adversary | None = None
+    regularizers: Regularizers = Regularizers()
+    validation: Validation = Validation()
+    tracking: Tracking = Tracking()
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes of a whole batch and of its latents."""
+        size = self.data.image_size
+        latent = self.model.latent_shape(size, size)
+        return Shapes((self.data.batch, 3, size, size), (self.data.batch, *latent))
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """(key, sentence) for every combination of values that cannot work, found before anything is built."""
+        if self.data.batch % self.accumulate:
+            yield "accumulate", f"{self.accumulate} micro-batches do not divide data.batch = {self.data.batch}"
+        try:
+            shapes = self.shapes
+        except ValueError as error:
+            yield "data.image_size", str(error)
+            return
+        for name, table in self.regularizers.present.items():
+            for key, sentence in table.problems(shapes):
+                yield f"regularizers.{name}.{key}", sentence
+        if self.regularizers.dsm and self.regularizers.eq_vae and self.regularizers.eq_vae.prior > 0:
+            yield "regularizers.eq_vae.prior", "must be 0 beside dsm, whose blocks do not fill images of every size it draws"
+        yield from self._too_small(shapes)
+
+    def remarks(self) -> Iterator[str]:
+        """Settings that have no effect in this run."""
+        if self.discriminator and self.discriminator.start >= self.steps:
+            start = self.discriminator.start
+            yield f"discriminator.start = {start} lies beyond steps = {self.steps}: the discriminator never plays."
+        if self.validation.grid > self.validation.num_images:
+            yield f"validation.grid is more than validation.num_images: {self.validation.num_images} images are drawn."
+
+    def _too_small(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
+        scale = 1.0
+        for table in self.regularizers.present.values():
+            scale *= table.smallest_scale(shapes)
+        side = round(min(shapes.images[-2:]) * scale)
+        if self.discriminator and side < self.discriminator.smallest_input:
+            layers = max(0, (side // 3).bit_length() - 1)
+            fits = f"num_layers = {layers}, or " if layers else ""
+            yield "discriminator.num_layers", _smallest_pair(
+                side, f"a {self.discriminator.num_layers}-layer PatchGAN", self.discriminator.smallest_input, scale, shapes, fits
+            )
+        if self.perceptual and side < self.perceptual.smallest_input:
+            network = f"LPIPS with {self.perceptual.net}"
+            yield "perceptual.net", _smallest_pair(side, network, self.perceptual.smallest_input, scale, shapes, "")
+
+
+def _smallest_pair(side: int, network: str, needed: int, scale: float, shapes: Shapes, fits: str) -> str:
+    full = min(shapes.images[-2:])
+    scales = f"scales of at least {needed / full:.3g}" if scale < 1 and full >= needed else f"images of at least {needed} px"
+    return f"the smallest pair is {side} px, but {network} needs {needed}; use {fits}{scales}"

@@ -1,0 +1,38 @@
+"""The methods. Adding one: a file with its keys and its module, and one line in `Regularizers`."""
+
+from smtool.config import Section
+from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerSection, Shapes
+from smtool.regularizers.dsm import DSM
+from smtool.regularizers.eq_vae import EQVAE
+from smtool.regularizers.esm import ESM
+from smtool.regularizers.kl import KL
+from smtool.regularizers.scale_equivariance import ScaleEquivariance
+
+__all__ = [
+    "DSM",
+    "EQVAE",
+    "ESM",
+    "KL",
+    "Encoding",
+    "Pair",
+    "Regularizer",
+    "RegularizerSection",
+    "Regularizers",
+    "ScaleEquivariance",
+    "Shapes",
+]
+
+
+class Regularizers(Section):
+    """The [regularizers.*] tables. A table that is present is on; one that is absent is never built."""
+
+    kl: KL | None = None
+    esm: ESM | None = None
+    dsm: DSM | None = None
+    scale_equivariance: ScaleEquivariance | None = None
+    eq_vae: EQVAE | None = None
+
+    @property
+    def present(self) -> dict[str, RegularizerSection]:
+        """Name -> table, in the order in which the methods act."""
+        return {name: table for name in type(self).model_fields if (table := getattr(self, name)) is not None}

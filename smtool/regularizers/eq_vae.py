@@ -1,0 +1,104 @@
+"""EQ-VAE (Kouzelis et al.): decoding a scaled and rotated latent gives the scaled and rotated image (facts section 5.2)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from smtool.randomness import Streams
+from smtool.regularizers.base import Pair, Regularizer, RegularizerSection, Shapes
+
+
+class EQVAE(RegularizerSection):
+    """Ask for the same reconstruction of scaled and rotated latents.
+
+    With probability `probability` latents and targets are shrunk and turned by 90, 180 or 270 degrees; else, with
+    probability `prior`, the image itself is shrunk before it is encoded. Scales are k / h with h the latent side, so that
+    every size is whole.
+    """
+
+    probability: float = Field(0.5, ge=0, le=1, description="share of steps with transformed latents")
+    prior: float = Field(0.25, ge=0, le=1, description="share of the other steps that encode a smaller image")
+    smallest: float = Field(0.25, gt=0, lt=1, description="smallest scale")
+    anisotropic: bool = Field(False, description="draw the scales of height and width separately")
+
+    def build(self, latent_channels: int, downsample: int) -> "EquivarianceRegularized":
+        return EquivarianceRegularized(self.probability, self.prior, self.smallest, self.anisotropic)
+
+    def problems(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
+        height, width = shapes.latents[-2:]
+        if min(height, width) < 2:
+            yield "smallest", f"a {height}x{width} latent cannot be shrunk; use larger images or a smaller downsample"
+
+    def smallest_scale(self, shapes: Shapes) -> float:
+        return min(_cells(side, self.smallest).start / side for side in shapes.latents[-2:])
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What one step does: whether the images shrink before encoding, or the pairs after; new latent size, quarter turns."""
+
+    moment: str
+    size: tuple[int, int]
+    turns: int
+    downsample: int
+
+
+class EquivarianceRegularized(Regularizer):
+    def __init__(self, probability: float, prior: float, smallest: float, anisotropic: bool) -> None:
+        super().__init__()
+        self.probability = probability
+        self.prior = prior
+        self.smallest = smallest
+        self.anisotropic = anisotropic
+
+    def draw(self, streams: Streams, shapes: Shapes) -> Transform:
+        generator = streams.shared("eq-vae")
+        first, second = torch.rand(2, generator=generator).tolist()
+        moment = "decode" if first < self.probability else "encode" if second < self.prior else "none"
+        turns = int(torch.randint(1, 4, (), generator=generator))
+        return Transform(moment, self._size(shapes.latents[-2:], generator), turns, shapes.downsample)
+
+    def before_encode(self, images: Tensor, draw: Transform) -> Tensor:
+        if draw.moment != "encode":
+            return images
+        return _bilinear(images, (draw.size[0] * draw.downsample, draw.size[1] * draw.downsample))
+
+    def before_decode(self, pairs: list[Pair], draw: Transform) -> list[Pair]:
+        if draw.moment != "decode":
+            return pairs
+        return [self._transformed(pair, draw) for pair in pairs]
+
+    def _size(self, sides: tuple[int, ...], generator: Generator) -> tuple[int, int]:
+        height, width = sides[-2:]
+        drawn = torch.rand(2, generator=generator).tolist()
+        rows = _pick(_cells(height, self.smallest), drawn[0])
+        if self.anisotropic:
+            return rows, _pick(_cells(width, self.smallest), drawn[1])
+        return rows, max(1, round(width * rows / height))
+
+    @staticmethod
+    def _transformed(pair: Pair, draw: Transform) -> Pair:
+        latents = _bilinear(pair.latents, draw.size)
+        images = _bilinear(pair.images, (draw.size[0] * draw.downsample, draw.size[1] * draw.downsample))
+        return Pair(_turned(images, draw.turns), _turned(latents, draw.turns), pair.weight)
+
+
+def _cells(side: int, smallest: float) -> range:
+    """Latent sides to choose from: smallest * side up to side - 1 (8..31 for 32 cells, the released set)."""
+    return range(max(1, round(side * smallest)), side)
+
+
+def _pick(choices: range, drawn: float) -> int:
+    return choices[int(drawn * len(choices))]
+
+
+def _bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def _turned(x: Tensor, turns: int) -> Tensor:
+    return torch.rot90(x, turns, dims=(-1, -2))

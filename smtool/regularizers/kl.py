@@ -1,0 +1,36 @@
+"""Kullback-Leibler divergence of the posterior to the standard normal: the variational term of SD-VAE."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from smtool.regularizers.base import Encoding, Regularizer, RegularizerSection
+
+
+class KL(RegularizerSection):
+    """Pull the posterior towards a standard normal.
+
+    "sum" over C, h, w is what the paper's code adds to losses that are means over pixels; LDM sums both, which in the
+    same units is "pixels": 196,608 times weaker at 256 px (facts section 2.1).
+    """
+
+    weight: float = Field(1e-6, gt=0, description="factor of the divergence")
+    normalization: Literal["sum", "mean", "pixels"] = Field(
+        "sum", description="sum over C, h, w (released code), mean over them, or sum divided by 3 H W (LDM)"
+    )
+
+    def build(self, latent_channels: int, downsample: int) -> "KullbackLeibler":
+        return KullbackLeibler(self.weight, self.normalization)
+
+
+class KullbackLeibler(Regularizer):
+    def __init__(self, weight: float, normalization: Literal["sum", "mean", "pixels"]) -> None:
+        super().__init__()
+        self.weight = weight
+        self.normalization = normalization
+
+    def penalty(self, encoding: Encoding, draw: Any) -> Tensor:
+        total = encoding.posterior.kl().mean()
+        values = {"sum": 1, "mean": encoding.latents[0].numel(), "pixels": encoding.images[0].numel()}
+        return total / values[self.normalization]

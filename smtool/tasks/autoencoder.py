@@ -1,0 +1,136 @@
+"""What an autoencoder's loss is: reconstruction, regularizers at their four moments, and an adversary."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smtool.config import Section
+from smtool.datasets.types import ImageBatch
+from smtool.networks.autoencoder import Autoencoder
+from smtool.randomness import Streams
+from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
+from smtool.tasks.adversary import Adversary, hinge_discriminator, hinge_generator
+from smtool.training.balance import Balance, Loss, Term, balanced
+
+
+class Reconstruction(Section):
+    """How a decoding is compared with its target, pixel by pixel."""
+
+    loss: Literal["l1", "l2"] = Field("l1", description="mean absolute or mean squared difference over pixels and channels")
+    weight: float = Field(1.0, gt=0, description="factor of the difference")
+
+
+class AutoencoderTask:
+    """Two players: the autoencoder with its methods, and (if there is an adversary) the discriminator.
+
+    perceptual: (x, y) in [-1, 1] -> (B,), times its weight; flip: mirror each image with probability 1/2.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        methods: Mapping[str, Regularizer],
+        *,
+        reconstruction: Reconstruction,
+        perceptual: tuple[nn.Module, float] | None,
+        adversary: Adversary | None,
+        discriminator: nn.Module | None,
+        flip: bool,
+    ) -> None:
+        self.autoencoder = autoencoder
+        self.methods = methods
+        self.reconstruction = reconstruction
+        self.perceptual = perceptual
+        self.adversary = adversary
+        self.discriminator = discriminator
+        self.flip = flip
+        generator = nn.ModuleDict({"autoencoder": autoencoder, "methods": nn.ModuleDict(dict(methods))})
+        self.players: dict[str, nn.Module] = {"autoencoder": generator}
+        if discriminator is not None:
+            self.players["discriminator"] = discriminator
+
+    def turns(self, step: int) -> tuple[str, ...]:
+        return ("autoencoder",) if self.adversary is None else self.adversary.turns(step)
+
+    def count_turns(self, player: str, steps: int) -> int:
+        return steps if self.adversary is None else self.adversary.count_turns(player, steps)
+
+    def loss(self, player: str, batch: ImageBatch, draws: Streams, step: int) -> Loss:
+        images = batch.images.to(draws.device, non_blocking=True)
+        if self.flip:
+            images = _flipped(images, draws)
+        if player == "discriminator":
+            return self._discriminator_loss(images, draws)
+        playing = self.adversary is not None and step >= self.adversary.start
+        return balanced(
+            self._autoencoder_terms(images, draws, playing=playing),
+            encoder=self.autoencoder.encoder_tail,
+            decoder=self.autoencoder.decoder_tail,
+        )
+
+    def _autoencoder_terms(self, images: Tensor, streams: Streams, *, playing: bool) -> list[Term]:
+        encoding, pairs, draws = self._encoded(images, streams)
+        decodings = [self.autoencoder.decode(pair.latents) for pair in pairs]
+        terms = self._reconstruction_terms(pairs, decodings)
+        if playing:
+            assert self.discriminator is not None and self.adversary is not None
+            value = hinge_generator(self.discriminator, pairs, decodings)
+            terms.append(Term("adversarial", value, self.adversary.weight, Balance("decoder")))
+        for name, method in self.methods.items():
+            if (penalty := method.penalty(encoding, draws[name])) is not None:
+                balance = Balance("encoder") if method.balance == "encoder" else None
+                terms.append(Term(name, penalty, method.weight, balance))
+        return terms
+
+    def _discriminator_loss(self, images: Tensor, streams: Streams) -> Loss:
+        """Targets against decodings, as the discriminator sees them; no graph reaches the autoencoder."""
+        assert self.discriminator is not None
+        with torch.no_grad():
+            _, pairs, _ = self._encoded(images, streams)
+            decodings = [self.autoencoder.decode(pair.latents) for pair in pairs]
+        values = hinge_discriminator(self.discriminator, [pair.images for pair in pairs], decodings)
+        return Loss(values["discriminator"], {name: value.detach() for name, value in values.items()})
+
+    def _encoded(self, images: Tensor, streams: Streams) -> tuple[Encoding, list[Pair], dict[str, Any]]:
+        """What is to be decoded and compared, after every method has had its say."""
+        shapes = self._shapes(images)
+        draws = {name: method.draw(streams, shapes) for name, method in self.methods.items()}
+        for name, method in self.methods.items():
+            images = method.before_encode(images, draws[name])
+        posterior = self.autoencoder.encode(images)
+        encoding = Encoding(images, posterior, posterior.sample(streams.batch("posterior", posterior.mean.shape)))
+        pairs = [Pair(images, encoding.latents)]
+        for name, method in self.methods.items():
+            pairs = method.before_decode(pairs, draws[name])
+        return encoding, pairs, draws
+
+    def _reconstruction_terms(self, pairs: list[Pair], decodings: list[Tensor]) -> list[Term]:
+        kind = self.reconstruction
+        pixel: Callable[[Tensor, Tensor], Tensor] = F.l1_loss if kind.loss == "l1" else F.mse_loss
+        difference = _weighted(pairs, decodings, lambda x, y: pixel(x.float(), y.float()))
+        terms = [Term(kind.loss, difference, kind.weight, reconstruction=True)]
+        if self.perceptual is not None:
+            network, weight = self.perceptual
+            distance = _weighted(pairs, decodings, lambda x, y: network(x, y).mean())
+            terms.append(Term("lpips", distance, weight, reconstruction=True))
+        return terms
+
+    def _shapes(self, images: Tensor) -> Shapes:
+        count, channels, height, width = images.shape
+        factor = self.autoencoder.downsample
+        latents = (count, self.autoencoder.latent_channels, height // factor, width // factor)
+        return Shapes((count, channels, height, width), latents)
+
+
+def _weighted(pairs: list[Pair], decodings: list[Tensor], compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    terms = [pair.weight * compare(x, pair.images) for pair, x in zip(pairs, decodings, strict=True)]
+    return torch.stack(terms).sum()
+
+
+def _flipped(images: Tensor, draws: Streams) -> Tensor:
+    mirrored = draws.uniform("flip", (len(images),)) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)

@@ -1,0 +1,104 @@
+"""Checkpoint folders: model, averages, optimizers and state of a run at one step, whole or absent."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from smtool import storage
+from smtool.errors import CheckpointError, DiskError
+from smtool.training.loop import Training
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The `checkpoints/` folder of a run: the last `keep_last` stay, and each whose step `keep_every` divides (0: none)."""
+
+    folder: Path
+    keep_last: int
+    keep_every: int
+
+    def save(self, step: int, training: Training) -> Path:
+        """Write checkpoints/<step>/ aside, rename it into place, then remove the ones no longer kept."""
+        final = self.folder / f"{step:08d}"
+        aside = self.folder / f".{step:08d}.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            self._write(aside, step, training)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(aside, final)
+        self._prune()
+        return final
+
+    def latest(self) -> int | None:
+        """The step of the newest whole checkpoint; None if there is none."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def steps(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit() and (path / "state.json").is_file())
+
+    def load(self, step: int, training: Training) -> None:
+        """Bring the players, averages and optimizers of a run back to where they were after `step`."""
+        folder = self.folder / f"{step:08d}"
+        device = training.ranks.device
+        state = json.loads((folder / "state.json").read_text())
+        model = storage.read_tensors(folder / "model.safetensors", device)
+        optimizer = storage.read_tensors(folder / "optimizer.safetensors", device)
+        try:
+            for player, module in training.task.players.items():
+                module.load_state_dict(_part(model, player))
+                training.optimizers[player].load_state_dict(_part(optimizer, player), state["updates"][player])
+            if training.averages:
+                ema = storage.read_tensors(folder / "ema.safetensors", device)
+                for player, average in training.averages.items():
+                    average.load_state_dict(_part(ema, player))
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{folder} does not fit the recipe's network ({error}).",
+                hint="Start over with --fresh, or pass another --out.",
+            ) from error
+        training.precision.load_state_dict(state["precision"])
+
+    def _write(self, folder: Path, step: int, training: Training) -> None:
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise DiskError(f"{folder.parent}: could not be written ({error.strerror}).") from error
+        players = training.task.players
+        metadata = {"kind": "training-state", "step": step}
+        storage.write_tensors(folder / "model.safetensors", _joined({n: m.state_dict() for n, m in players.items()}), metadata)
+        averages = {name: average.state_dict() for name, average in training.averages.items()}
+        if averages:
+            storage.write_tensors(folder / "ema.safetensors", _joined(averages), metadata)
+        optimizers = {name: optimizer.state_dict() for name, optimizer in training.optimizers.items()}
+        storage.write_tensors(folder / "optimizer.safetensors", _joined(optimizers), metadata)
+        state = {
+            "step": step,
+            "updates": {name: optimizer.updates for name, optimizer in training.optimizers.items()},
+            "precision": training.precision.state_dict(),
+        }
+        storage.write_json(folder / "state.json", state)
+
+    def _prune(self) -> None:
+        steps = self.steps()
+        kept = set(steps[-self.keep_last :]) | {step for step in steps if self.keep_every and step % self.keep_every == 0}
+        for step in steps:
+            if step not in kept:
+                shutil.rmtree(self.folder / f"{step:08d}", ignore_errors=True)
+
+
+def _joined(states: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{player}/{name}": tensor for player, state in states.items() for name, tensor in state.items()}
+
+
+def _part(tensors: dict[str, Tensor], player: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{player}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{player}/")}

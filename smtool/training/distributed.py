@@ -1,0 +1,108 @@
+"""Ranks under torchrun: who we are, which slice of the global batch is ours, and averages over all of us.
+
+Every player's gradients are averaged in one flat buffer per dtype after its backward; the result for a global batch does
+not depend on the number of ranks beyond floating-point order.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.nn import Parameter
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `world` ones; `device` is what it computes on."""
+
+    rank: int
+    world: int
+    device: str
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, total: int) -> tuple[int, int]:
+        """Positions start:stop of this rank in a global batch of `total`, which the recipe has checked to divide."""
+        size = total // self.world
+        return self.rank * size, (self.rank + 1) * size
+
+
+def world_size() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the process group that torchrun announced, and leave it afterwards; without torchrun, a group of one."""
+    world = world_size()
+    if world == 1:
+        yield Ranks(0, 1, device)
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "cuda":
+        device = f"cuda:{local}"
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(minutes=30))
+    try:
+        yield Ranks(dist.get_rank(), world, device)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def averaged(value: Tensor) -> Tensor:
+    """The mean of a tensor over all ranks (itself when there is one)."""
+    if not _several():
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def average_gradients(parameters: Iterable[Parameter]) -> None:
+    """Replace each gradient by its mean over the ranks; a parameter without one is left alone on all of them."""
+    if not _several():
+        return
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for gradients in by_dtype.values():
+        flat = averaged(_flatten_dense_tensors(gradients))
+        for gradient, mean in zip(gradients, _unflatten_dense_tensors(flat, gradients), strict=True):
+            gradient.copy_(mean)
+
+
+def average_values(values: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars averaged over the ranks, as floats. Every rank must call it with the same names."""
+    if not values:
+        return {}
+    stacked = averaged(torch.stack([value.detach().float() for value in values.values()]))
+    return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def any_rank(flag: bool, device: str) -> bool:
+    """Whether the flag is set on any rank: all of them then stop, or save, at the same step."""
+    if not _several():
+        return flag
+    total = torch.tensor(float(flag), device=device)
+    dist.all_reduce(total, op=dist.ReduceOp.MAX)
+    return bool(total)
+
+
+def wait_for_all() -> None:
+    if _several():
+        dist.barrier()
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,0 +1,115 @@
+"""The one training loop: a generator of step reports. It knows players and turns, and nothing of methods, files or consoles."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from smtool.randomness import Streams, streams
+from smtool.training.balance import Loss
+from smtool.training.distributed import Ranks, average_gradients
+from smtool.training.ema import MovingAverage
+from smtool.training.optimizer import NamedOptimizer
+from smtool.training.precision import MixedPrecision
+
+
+class Batch(Protocol):
+    """What readers yield: a sized batch that can be cut into micro-batches."""
+
+    def __len__(self) -> int: ...
+
+    def slice(self, start: int, stop: int) -> Any: ...
+
+
+class Task(Protocol):
+    """Says what a loss is. Players are modules with an optimizer each; a step gives one or more of them a turn."""
+
+    @property
+    def players(self) -> Mapping[str, nn.Module]: ...
+
+    def turns(self, step: int) -> tuple[str, ...]:
+        """Whose turns a step (from 0) consists of, in order."""
+
+    def count_turns(self, player: str, steps: int) -> int:
+        """How many turns the player has in the first `steps` steps."""
+
+    def loss(self, player: str, batch: Any, draws: Streams, step: int) -> Loss:
+        """The player's loss on a (micro-)batch."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is stepped: the seed of every stream, the global batch, micro-batches per step, and the last step."""
+
+    seed: int
+    batch: int
+    accumulate: int
+    last_step: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run in memory: the task and, by player, its optimizer and (for some) the average of its weights."""
+
+    task: Task
+    optimizers: Mapping[str, NamedOptimizer]
+    averages: Mapping[str, MovingAverage]
+    precision: MixedPrecision
+    ranks: Ranks
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One finished step (counted from 1): its turns' values as 0-dim tensors, learning rates by player, images, seconds."""
+
+    step: int
+    values: dict[str, Tensor]
+    rates: dict[str, float]
+    num_images: int
+    seconds: float
+    seconds_waiting: float
+
+
+def optimize(training: Training, batches: Iterator[Batch], *, first_step: int) -> Iterator[StepReport]:
+    """Train from first_step to the plan's last, one report a step. `batches` yields this rank's slice of each global batch."""
+    plan, task = training.plan, training.task
+    for step in range(first_step, plan.last_step):
+        began = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - began
+        values: dict[str, Tensor] = {}
+        rates: dict[str, float] = {}
+        for player in task.turns(step):
+            rates[player] = training.optimizers[player].set_rate(task.count_turns(player, plan.last_step))
+            values |= _turn(training, player, batch, step)
+            if player in training.averages:
+                training.averages[player].update(task.players[player], training.optimizers[player].updates)
+        yield StepReport(step + 1, values, rates, plan.batch, time.perf_counter() - began, waited)
+
+
+def _turn(training: Training, player: str, batch: Batch, step: int) -> dict[str, Tensor]:
+    """One update of one player from one batch, in equal micro-batches."""
+    plan, optimizer, precision = training.plan, training.optimizers[player], training.precision
+    for name, module in training.task.players.items():
+        module.requires_grad_(name == player)
+    draws = streams(plan.seed, step, player, batch=plan.batch, device=training.ranks.device)
+    start, _ = training.ranks.share(plan.batch)
+    size = len(batch) // plan.accumulate
+    values: dict[str, Tensor] = {}
+    optimizer.torch.zero_grad(set_to_none=True)
+    for low in range(0, size * plan.accumulate, size):
+        with precision.autocast():
+            loss = training.task.loss(player, batch.slice(low, low + size), draws.at(start + low, start + low + size), step)
+        precision.backward(loss.total / plan.accumulate)
+        for name, value in loss.values.items():
+            values[name] = values.get(name, 0) + value.detach() / plan.accumulate
+    # Averaged before they are unscaled, so that under fp16 every rank sees the same overflow.
+    average_gradients(optimizer.parameters.values())
+    precision.unscale(optimizer.torch)
+    values[f"{player}_gradient"] = optimizer.clip()
+    precision.step(optimizer.torch)
+    optimizer.updates += 1
+    return values

@@ -1,0 +1,80 @@
+"""The optimizer's table, its learning rate over a run, and its state as named tensors."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from smtool.config import Section
+
+
+class AdamW(Section):
+    """AdamW with linear warm-up, then a constant or cosine-decaying rate (defaults: facts section 2.4)."""
+
+    lr: float = Field(5e-5, gt=0, description="learning rate; never scaled by batch size or ranks")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the gradient's first and second moment")
+    weight_decay: float = Field(0.005, ge=0, description="decoupled weight decay")
+    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
+    warmup: int = Field(2000, ge=0, description="updates over which the rate rises from 0")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="after the warm-up; cosine ends at 0")
+    clip: float | Literal["off"] = Field(1.0, description='largest norm of the gradient, or "off"')
+
+    def build(self, parameters: Iterable[tuple[str, Parameter]], device: str) -> "NamedOptimizer":
+        return NamedOptimizer(self, dict(parameters), fused=torch.device(device).type == "cuda")
+
+    def rate(self, update: int, last_update: int) -> float:
+        """The learning rate of the update-th update (from 0) of about last_update."""
+        if update < self.warmup:
+            return self.lr * (update + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.lr
+        done = (update - self.warmup) / max(1, last_update - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class NamedOptimizer:
+    """torch.optim.AdamW over named parameters, counting its updates; its state is a flat dict of tensors by parameter name."""
+
+    def __init__(self, table: AdamW, parameters: dict[str, Parameter], *, fused: bool) -> None:
+        self.table = table
+        self.parameters = parameters
+        self.updates = 0
+        self.torch = torch.optim.AdamW(
+            parameters.values(),
+            lr=table.lr,
+            betas=table.betas,
+            weight_decay=table.weight_decay,
+            eps=table.eps,
+            fused=fused,
+        )
+
+    def set_rate(self, last_update: int) -> float:
+        rate = self.table.rate(self.updates, last_update)
+        for group in self.torch.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def clip(self) -> Tensor:
+        """Scale the gradients down to the largest norm allowed; returns the norm before."""
+        limit = math.inf if self.table.clip == "off" else self.table.clip
+        return nn.utils.clip_grad_norm_(self.parameters.values(), limit)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            f"{name}|{key}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.torch.state.get(parameter, {}).items()
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor], updates: int) -> None:
+        self.updates = updates
+        for named, value in state.items():
+            name, key = named.rsplit("|", 1)
+            parameter = self.parameters[name]
+            kept: dict[str, Any] = self.torch.state[parameter]
+            fused_step = key == "step" and self.torch.param_groups[0]["fused"]
+            kept[key] = value.to(parameter.device) if key != "step" or fused_step else value
