@@ -1,0 +1,139 @@
+"""dataset.json: what a prepared folder holds and how it was made."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from smtool.config import Section
+from smtool.errors import DataError
+from smtool.storage import file_digest
+
+CARD_NAME = "dataset.json"
+Split = Literal["train", "val"]
+
+
+class Shard(Section):
+    """One tar file and its index."""
+
+    name: str
+    images: int
+    bytes: int
+    sha256: str
+    index_sha256: str
+
+    @property
+    def index_name(self) -> str:
+        return self.name.removesuffix(".tar") + ".tsv"
+
+
+class SourceNote(Section):
+    """Where the images came from: the source's last name, kind and digest (names and sizes, for archives also content)."""
+
+    name: str
+    kind: str
+    digest: str
+    images: int
+
+
+class MeanSpectrum(Section):
+    """Ring means of the PHYSICAL power spectrum, averaged over RGB and over images; frequency in cycles per pixel."""
+
+    images: int
+    frequency: tuple[float, ...]
+    power: tuple[float, ...]
+
+
+class DatasetCard(Section):
+    """The contents of dataset.json."""
+
+    format: Literal["smtool dataset 1"] = "smtool dataset 1"
+    source: SourceNote
+    image_size: int
+    """Side of the square images, in pixels."""
+    crop: str
+    crop_rule: str
+    image_format: str
+    seed: int
+    split_rule: str
+    train: tuple[Shard, ...]
+    val: tuple[Shard, ...]
+    num_classes: int
+    """0 for images without labels."""
+    class_names: tuple[str, ...]
+    """Names by label, where the source has them."""
+    photographs: int | None
+    """How many distinct photographs the images are parts of; None when each image is its own."""
+    skipped: int
+    upscaled: int
+    """Images that were smaller than image_size: their highest frequencies are empty."""
+    spectrum: MeanSpectrum | None
+    plan: str
+    """Digest of everything that decides the contents; a repeated `prepare` compares it."""
+
+    def shards(self, split: Split) -> tuple[Shard, ...]:
+        return self.train if split == "train" else self.val
+
+    def count(self, split: Split) -> int:
+        return sum(shard.images for shard in self.shards(split))
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the image size and every shard's name and sha256: the data themselves, not the notes about them."""
+        return _digest(self.image_size, *((shard.name, shard.sha256) for shard in self.train + self.val))
+
+    def split_digest(self, split: Split) -> str:
+        """The same over one split's shards."""
+        return _digest(self.image_size, *((shard.name, shard.sha256) for shard in self.shards(split)))
+
+
+def read_card(folder: Path) -> DatasetCard:
+    """The card of a prepared folder. Raises DataError when there is none, or when it cannot be understood."""
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise DataError(f"{folder} is not a prepared folder: it has no {CARD_NAME}.", hint=_unprepared_hint(folder))
+    try:
+        return DatasetCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValidationError, ValueError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DataError(f"{path}: {where}: {first['msg']}.", hint=f"Delete {folder} and prepare it again.") from error
+
+
+def verify(folder: Path, card: DatasetCard) -> None:
+    """Read every shard and index and compare it with the card's sha256; DataError names the first that differs."""
+    for shard in card.train + card.val:
+        for name, expected in ((shard.name, shard.sha256), (shard.index_name, shard.index_sha256)):
+            check_present(folder, shard)
+            if file_digest(folder / name) != expected:
+                raise damaged(folder / name, "its sha256 differs from the card's")
+
+
+def check_present(folder: Path, shard: Shard) -> None:
+    """A cheap look: the shard and its index exist, and the shard has the length that the card states."""
+    path = folder / shard.name
+    for name in (shard.name, shard.index_name):
+        if not (folder / name).is_file():
+            raise damaged(folder / name, "it is missing")
+    if (found := path.stat().st_size) != shard.bytes:
+        raise damaged(path, f"it has {found} bytes, but the card says {shard.bytes}")
+
+
+def damaged(path: Path, reason: str) -> DataError:
+    """The error for a shard that is not what the card says."""
+    return DataError(
+        f"{path}: damaged shard: {reason}.",
+        hint=f"Copy {path.name} again from where it was good, or delete {path.parent} and run `smtool prepare` again.",
+    )
+
+
+def _unprepared_hint(folder: Path) -> str:
+    if (folder / ".unfinished").is_dir():
+        return "Its preparation was interrupted; run the same `smtool prepare` command again to finish it."
+    return f"Prepare it first: smtool prepare {folder} --size 64"
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,239 @@
+"""The entries of a source: every picture with its path, label and, where the source has them, its own split."""
+
+import bz2
+import gzip
+import json
+import lzma
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from smtool.datasets.entries import Entry, FileRange, Place, ZipMember
+from smtool.datasets.sources import IMAGE_SUFFIXES, Source, image_files, is_hidden, is_synset_tar
+from smtool.errors import DataError
+from smtool.storage import replacing
+
+_VALIDATION = ("val", "valid", "validation", "test")  # the first of these that a source has is its validation split
+_MAX_EXPANSION = 100
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The entries of a source, sorted by id; class_names by label, or () where labels have no names."""
+
+    entries: tuple[Entry, ...]
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def has_splits(self) -> bool:
+        return any(entry.split == "val" for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A file inside a tar: its name and where its data lie."""
+
+    name: str
+    data: FileRange
+
+
+def list_entries(source: Source, *, size: int, scratch: Path) -> Listing:
+    """Every picture of a source. `scratch`: where compressed tars are unpacked; `size`: what the built-ins are made for."""
+    if source.builtin:
+        return Listing(tuple(source.builtin.entries(size)))
+    if source.kind == "folder":
+        listing = _from_paths(_folder_images(source.files[0]))
+    elif source.kind == "zip":
+        listing = _from_paths(_zip_images(source.files[0]))
+    else:
+        listing = _from_tars(source, scratch)
+    if not listing.entries:
+        raise DataError(f"{source.files[0]}: no images found.", hint=f"Images are files ending in {', '.join(IMAGE_SUFFIXES)}.")
+    return listing
+
+
+def _folder_images(folder: Path) -> list[tuple[str, Place]]:
+    paths = image_files(folder)
+    return [(path.relative_to(folder).as_posix(), FileRange(str(path), 0, path.stat().st_size)) for path in paths]
+
+
+def _from_paths(found: Iterable[tuple[str, Place]]) -> Listing:
+    """Labels and splits from the folders that images lie in: [train|val/][class/]name."""
+    places = dict(found)
+    base = _common_folder(list(places))
+    parts = {name: PurePosixPath(name).parts[base:] for name in places}
+    splits = _own_splits({name: (part[0] if len(part) > 1 else "") for name, part in parts.items()})
+    if splits:
+        parts = {name: parts[name][1:] for name in splits}
+    classes = sorted({part[0] for part in parts.values()})
+    labelled = bool(parts) and all(len(part) == 2 for part in parts.values()) and len(classes) > 1
+    labels = {name: number for number, name in enumerate(classes)}
+    entries = (
+        Entry(name, places[name], labels[part[0]] if labelled else None, splits.get(name)) for name, part in sorted(parts.items())
+    )
+    return Listing(tuple(entries), tuple(classes) if labelled else ())
+
+
+def _common_folder(names: list[str]) -> int:
+    """How many leading folders all paths share, leaving the split or class folders in place."""
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    shared = 0
+    while folders and len({folder[: shared + 1] for folder in folders}) == 1 and len(folders[0]) > shared:
+        shared += 1
+    return shared
+
+
+def _own_splits(words: dict[str, str]) -> dict[str, str]:
+    """name -> "train" or "val", where every name is marked and both occur; else {}. Marks of other splits are left out."""
+    marks = {name: word.lower() for name, word in words.items()}
+    validation = next((word for word in _VALIDATION if word in marks.values()), None)
+    if validation is None or not {"train"} <= set(marks.values()) <= {"train", *_VALIDATION}:
+        return {}
+    split = {"train": "train", validation: "val"}
+    return {name: split[word] for name, word in marks.items() if word in split}
+
+
+def _from_tars(source: Source, scratch: Path) -> Listing:
+    archives = {path.name: _tar_members(_unpacked(path, scratch), path.name) for path in source.files}
+    members = [member for content in archives.values() for member in content]
+    if len(archives) == 1 and members and all(is_synset_tar(member.name) for member in members):  # ImageNet's tar of tars
+        archives = {member.name: _tar_members(Path(member.data.path), member.name, member.data) for member in members}
+    if all(is_synset_tar(name) for name in archives):
+        synsets = {name: name.removesuffix(".tar") for name in archives}
+        return _from_paths((f"{synsets[name]}/{m.name}", m.data) for name, content in archives.items() for m in _images(content))
+    if any(member.name.endswith(".cls") for member in members) or len(archives) > 1:
+        return _from_shards(archives)
+    return _from_paths((member.name, member.data) for member in _images(members))
+
+
+def _from_shards(archives: dict[str, list[_Member]]) -> Listing:
+    """Webdataset shards: labels from .cls members, groups from .json ones, splits from the shards' names."""
+    splits = _own_splits({name: _split_word(name) for name in archives})
+    entries = []
+    for name, members in archives.items():
+        if splits and name not in splits:
+            continue
+        prefix = f"{name}/" if len(archives) > 1 else ""
+        entries += [replace(entry, id=prefix + entry.id, split=splits.get(name)) for entry in _shard_entries(name, members)]
+    if len({entry.label is None for entry in entries}) > 1:
+        bare = next(entry.id for entry in entries if entry.label is None)
+        raise DataError(f"{bare}: has no .cls member, but other images of the source have one.")
+    return Listing(tuple(sorted(entries, key=lambda entry: entry.id)))
+
+
+def _shard_entries(archive: str, members: list[_Member]) -> list[Entry]:
+    notes: dict[str, dict[str, FileRange]] = {"cls": {}, "json": {}}
+    for member in members:
+        key, _, suffix = _key(member.name)
+        if suffix in notes:
+            notes[suffix][key] = member.data
+    entries = []
+    for member in _images(members):
+        key = _key(member.name)[0]
+        label = _label(archive, key, notes["cls"][key]) if key in notes["cls"] else None
+        entries.append(Entry(member.name, member.data, label, group=_group(notes["json"].get(key))))
+    return entries
+
+
+def _key(name: str) -> tuple[str, str, str]:
+    """Webdataset's rule: a sample's key ends at the first dot of the file name."""
+    folder, slash, file = name.rpartition("/")
+    stem, dot, suffix = file.partition(".")
+    return folder + slash + stem, dot, suffix
+
+
+def _label(archive: str, key: str, data: FileRange) -> int:
+    text = data.read().decode("ascii", "replace").strip()
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise DataError(f"{archive}: {key}.cls holds {text[:40]!r}, not a class number.")
+    return int(text)
+
+
+def _group(data: FileRange | None) -> str | None:
+    try:
+        note = json.loads(data.read()) if data else None
+    except ValueError:
+        return None
+    group = note.get("group") if isinstance(note, dict) else None
+    return group if isinstance(group, str) else None
+
+
+def _split_word(name: str) -> str:
+    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word in ("train", *_VALIDATION)]
+    return words[0] if len(words) == 1 else ""
+
+
+def _images(members: list[_Member]) -> list[_Member]:
+    return [member for member in members if member.name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(member.name)]
+
+
+def _tar_members(path: Path, name: str, within: FileRange | None = None) -> list[_Member]:
+    """The regular files of an uncompressed tar, which may itself lie in a range of another; the last of equal names wins."""
+    start = within.offset if within else 0
+    members = {}
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    if member.isreg():
+                        _refuse_climbing(name, member.name)
+                        clean = member.name.removeprefix("./")
+                        members[clean] = _Member(clean, FileRange(str(path), member.offset_data, member.size))
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(
+            f"{name}: not a whole tar archive ({error}).", hint="It may be cut off; download or copy it again."
+        ) from error
+    return list(members.values())
+
+
+def _zip_images(path: Path) -> list[tuple[str, Place]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DataError(
+            f"{path}: not a whole zip archive ({error}).", hint="It may be cut off; download or copy it again."
+        ) from error
+    for member in members:
+        _refuse_climbing(path.name, member.filename)
+    names = [m for m in members if m.filename.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(m.filename)]
+    return [(member.filename, ZipMember(str(path), member.filename, member.file_size)) for member in names]
+
+
+def _refuse_climbing(archive: str, name: str) -> None:
+    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or re.match(r"[A-Za-z]:", name):
+        raise DataError(
+            f"{archive}: the member {name!r} points out of the archive.", hint="Do not trust this file; pack the images again."
+        )
+
+
+def _unpacked(path: Path, scratch: Path) -> Path:
+    """The path itself, or for a compressed tar a plain copy of it in `scratch`."""
+    if path.name.lower().endswith(".tar"):
+        return path
+    target = scratch / f"{path.name}.tar"
+    if not target.is_file():
+        with replacing(target) as aside:
+            _decompress(path, aside)
+    return target
+
+
+def _decompress(path: Path, target: Path) -> None:
+    openers: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open}
+    limit, total = _MAX_EXPANSION * max(path.stat().st_size, 2**20), 0
+    try:
+        with openers.get(path.suffix.lower(), gzip.open)(path, "rb") as packed, target.open("wb") as plain:
+            while block := packed.read(2**20):
+                if (total := total + len(block)) > limit:
+                    raise DataError(f"{path}: expands to more than {_MAX_EXPANSION} times its size: a decompression bomb?")
+                plain.write(block)
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path}: cannot be decompressed ({error}).", hint="It may be cut off; download or copy it again."
+        ) from error

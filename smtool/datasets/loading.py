@@ -1,0 +1,48 @@
+"""Batches for training and validation: exact order, decoded ahead by threads, the same whatever their number."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+
+from smtool.datasets.images import ImageShards
+from smtool.datasets.order import batch_indices
+from smtool.datasets.types import ImageBatch
+
+_VALIDATION_WORKERS = 4
+
+
+def training_batches(
+    images: ImageShards, *, seed: int, batch: int, first: int, start: int, stop: int, workers: int
+) -> Iterator[ImageBatch]:
+    """Positions start:stop of the global batches first, first + 1, ... without end; `close()` ends the threads.
+
+    batch: size of the global batch. The slices of all ranks together are the batches of a single one.
+    """
+    if not 0 <= start < stop <= batch:
+        raise ValueError(f"positions {start}:{stop} do not lie in a batch of {batch}")
+    length = len(images)
+    return _prefetched(
+        images, (batch_indices(length, seed=seed, batch=batch, index=k)[start:stop] for k in count(first)), workers
+    )
+
+
+def validation_batches(images: ImageShards, *, batch: int, limit: int | None = None) -> Iterator[ImageBatch]:
+    """Every image once in stored order (which is shuffled), or the first `limit`; the last batch may be smaller."""
+    stop = len(images) if limit is None else min(limit, len(images))
+    return _prefetched(images, (range(start, min(start + batch, stop)) for start in range(0, stop, batch)), _VALIDATION_WORKERS)
+
+
+def _prefetched(images: ImageShards, batches: Iterable[list[int] | range], workers: int) -> Iterator[ImageBatch]:
+    """Read batches in threads, a few ahead, and yield them in order."""
+    executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="images")
+    pending: deque[Future[ImageBatch]] = deque()
+    try:
+        for indices in batches:
+            pending.append(executor.submit(images.read, indices))
+            if len(pending) > workers + 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

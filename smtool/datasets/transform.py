@@ -1,0 +1,137 @@
+"""From any picture to a square RGB image of one size, and to the bytes that go into a shard.
+
+Imports Pillow and numpy only, so that the worker processes of `prepare` start in a fraction of a second.
+"""
+
+import hashlib
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from smtool.errors import RecipeError
+
+Crop = Literal["center", "random", "none"]
+MAX_PIXELS = 2**27  # 134 megapixels; a larger header is taken for a decompression bomb
+
+
+class UnusableImage(Exception):
+    """A picture that cannot become a training image; the message is the reason that skipped.jsonl gives."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is done to each picture: the side of the square, the crop, the file format, the seed of random crops."""
+
+    size: int
+    crop: Crop = "center"
+    image_format: str = "png"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 8192:
+            raise RecipeError(f"size must lie between 8 and 8192 pixels, but is {self.size}.")
+        if self.crop not in ("center", "random", "none"):
+            raise RecipeError(f"crop {self.crop!r} is not known.", hint="Use center, random or none.")
+        _quality(self.image_format)
+
+    @property
+    def suffix(self) -> str:
+        return "png" if self.image_format == "png" else "jpg"
+
+
+def decode(data: bytes) -> Image.Image:
+    """Encoded bytes -> an upright 8-bit RGB picture, or UnusableImage.
+
+    EXIF orientation is applied; of an animation the first frame counts. Grey is repeated over three channels, 16-bit grey keeps
+    its upper 8 bits (rounded), CMYK is converted, transparent parts are laid on white. Colour profiles are ignored.
+    """
+    if not data:
+        raise UnusableImage("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+            if image.width * image.height > MAX_PIXELS:
+                raise UnusableImage(f"{image.width}x{image.height} pixels, above {MAX_PIXELS}: a decompression bomb?")
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UnusableImage:
+        raise
+    except Image.UnidentifiedImageError as error:  # its own message names a memory address
+        raise UnusableImage("not an image of a known format") from error
+    except Exception as error:  # decoders raise anything at all on damaged files
+        raise UnusableImage(f"{type(error).__name__}: {error}") from error
+
+
+def to_square(image: Image.Image, rule: Rule, sample: str) -> Image.Image:
+    """An RGB picture of any shape -> one of size x size. `sample` names it, and so seeds its random crop."""
+    if rule.crop == "none":
+        return image.resize((rule.size, rule.size), Image.Resampling.BILINEAR, reducing_gap=None)
+    if rule.crop == "center":
+        return _center_crop(image, rule.size)
+    return _random_crop(image, rule.size, f"{rule.seed}/{sample}")
+
+
+def encode(image: Image.Image, image_format: str) -> bytes:
+    """File bytes, the same for the same pixels: PNG at zlib level 6, or JPEG with Pillow's defaults (4:2:0) at a quality."""
+    file = io.BytesIO()
+    if image_format == "png":
+        image.save(file, "PNG", optimize=False, compress_level=6)
+    else:
+        image.save(file, "JPEG", quality=_quality(image_format), optimize=False, progressive=False)
+    return file.getvalue()
+
+
+def _quality(image_format: str) -> int:
+    if image_format == "png":
+        return 100
+    name, _, quality = image_format.partition(":")
+    if name != "jpeg" or not quality.isdecimal() or not 1 <= int(quality) <= 100:
+        raise RecipeError(f"image format {image_format!r} is not known.", hint="Use png, or jpeg with a quality such as jpeg:95.")
+    return int(quality)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.int64)
+        if levels.size and (levels.min() < 0 or levels.max() > 65535):
+            raise UnusableImage("integer pixels outside 0..65535")
+        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.mode == "F":
+        raise UnusableImage("floating-point pixels, whose range is unknown")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _center_crop(image: Image.Image, size: int) -> Image.Image:
+    """The crop of ADM (Dhariwal & Nichol 2021): see `_shrink`, then the middle square (facts section 2.5)."""
+    image = _shrink(image, size)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def _random_crop(image: Image.Image, size: int, key: str) -> Image.Image:
+    """ADM's random crop: shrink until the short side is a random 1 to 1.25 sizes, then a random square of it."""
+    draws = np.frombuffer(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest(), dtype="<u8")
+    short = size + int(draws[0]) % (math.ceil(size / 0.8) - size + 1)
+    image = _shrink(image, short)
+    left, top = int(draws[1]) % (image.width - size + 1), int(draws[2]) % (image.height - size + 1)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _shrink(image: Image.Image, short: int) -> Image.Image:
+    """Halve by 2x2 boxes while the short side is at least twice `short`, then bicubic until it equals `short`."""
+    while min(image.size) >= 2 * short:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = short / min(image.size)
+    width, height = round(image.width * scale), round(image.height * scale)
+    if width * height > MAX_PIXELS:
+        raise UnusableImage(f"{image.width}x{image.height} pixels is too elongated for a square crop")
+    return image.resize((width, height), Image.Resampling.BICUBIC)
