@@ -3,18 +3,20 @@
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from smtool.datasets.card import DatasetCard, Shard, SourceNote
 from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.interop import autoencoder_digest, write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
 from smtool.pipelines.inspect import describe, inspect
+from smtool.pipelines.prepare import prepare
 from smtool.report.console import Console
 
 SECTION = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 16), norm_groups=4, blocks_per_level=1)
@@ -108,48 +110,23 @@ def test_a_bare_name_is_a_recipe_first_and_a_run_after(tmp_path, monkeypatch):
     assert describe("mine").rows["kind"] == "recipe of `smtool train-ae`"
 
 
-def test_a_prepared_folder_is_described_by_its_card_and_its_files_are_looked_for(tmp_path):
-    folder = prepared(tmp_path / "faces")
-    rows = describe(str(folder)).rows
-    assert rows == describe(str(folder / "dataset.json")).rows
-    assert rows["source"] == "faces.zip (zip)"
-    assert rows["images"] == "10 for training, 2 for validation"
+def test_a_prepared_folder_is_described_by_its_card_and_its_files_are_looked_for(tmp_path, rng):
+    (tmp_path / "faces").mkdir()
+    for index in range(12):
+        pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "faces" / f"{index:02}.png")
+    (tmp_path / "faces/12.png").write_text("no image")
+    folder = prepare("faces", out=tmp_path / "prepared", size=32, val_fraction=0.25, max_bad=0.5)
+    rows = describe("prepared").rows
+    assert rows == describe("prepared/dataset.json").rows
+    assert rows["source"].startswith("faces (")
+    assert rows["images"] == "9 for training, 3 for validation"
     assert rows["size"] == "32 x 32, png, center crop"
     assert rows["skipped"] == "1 damaged images (skipped.jsonl)"
     assert len(rows["digest"]) == 64
-    (folder / "val-000000.tar").unlink()
-    with pytest.raises(DataError, match=r"val-000000\.tar"):
-        describe(str(folder))
-
-
-def prepared(folder):
-    """A folder as `prepare` leaves it, with empty shards."""
-    folder.mkdir()
-    shards = {}
-    for split, images in (("train", 10), ("val", 2)):
-        name = f"{split}-000000.tar"
-        (folder / name).write_bytes(b"\0" * 1024)
-        (folder / f"{split}-000000.tsv").write_text("")
-        shards[split] = (Shard(name=name, images=images, bytes=1024, sha256="0" * 64, index_sha256="0" * 64),)
-    card = DatasetCard(
-        source=SourceNote(name="faces.zip", kind="zip", digest="0" * 64, images=13),
-        image_size=32,
-        crop="center",
-        crop_rule="",
-        image_format="png",
-        seed=0,
-        split_rule="",
-        **shards,
-        num_classes=0,
-        class_names=(),
-        photographs=None,
-        skipped=1,
-        upscaled=0,
-        spectrum=None,
-        plan="",
-    )
-    (folder / "dataset.json").write_text(card.model_dump_json())
-    return folder
+    next(folder.glob("val-*.tar")).unlink()
+    with pytest.raises(DataError, match=r"val-\d+\.tar"):
+        describe("prepared")
 
 
 def test_it_is_printed_with_every_row(tmp_path):
