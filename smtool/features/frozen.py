@@ -18,13 +18,15 @@ class Frozen(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        network.eval().requires_grad_(False)
+        network.eval()
+        for weight in network.parameters():      # requires_grad_ of a ScriptModule raises
+            weight.requires_grad_(False)
         object.__setattr__(self, "network", network)
 
     @property
     def device(self) -> torch.device:
-        tensors = [*self.network.parameters(), *self.network.buffers()]
-        return tensors[0].device
+        tensors = (*self.network.parameters(), *self.network.buffers(), *self.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
         super()._apply(fn, recurse)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from smtool.errors import WeightsError
-from smtool.features.extractor import Extractor, fill, load_state
+from smtool.features.extractor import Extractor
 from smtool.features.protocol import Protocol
-from smtool.features.weights import WEIGHTS, find_weights
+from smtool.features.weights import WEIGHTS, fill, find_weights, load_state
 from smtool.storage import file_digest
 
 _BLOCKS = (
@@ -50,7 +50,10 @@ def _scripted(path: Path) -> nn.Module:
     from cleanfid.inception_torchscript import InceptionV3W
 
     try:
-        return _Layers(InceptionV3W(str(path.parent), download=False).layers)
+        with warnings.catch_warnings():      # torch deprecates TorchScript
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapper = InceptionV3W(str(path.parent), download=False)
+        return _Layers(wrapper.layers)
     except (RuntimeError, AttributeError) as error:
         raise WeightsError(f"{path} is not the TorchScript Inception of StyleGAN2-ADA: {error}") from error
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from smtool.config import Section
 from smtool.errors import WeightsError
 from smtool.features.frozen import Frozen
-from smtool.features.weights import find_weights
+from smtool.features.weights import WEIGHTS, find_weights, load_state
 from smtool.storage import file_digest
 
 _TRUNKS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet"}
@@ -60,7 +60,7 @@ def _lpips(net: str, trunk: Path) -> lpips.LPIPS:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    stored = torch.load(trunk, map_location="cpu", weights_only=True)
+    stored = load_state(trunk, WEIGHTS[_TRUNKS[net]].title)
     try:
         # lpips cuts torchvision's `features` into slices, but keeps the layers' numbers: slice2.4.weight is features.4.weight
         values = {name: stored["features." + name.split(".", 1)[1]].float() for name in network.net.state_dict()}

@@ -1,5 +1,6 @@
 """Any TorchScript file as extractor: it gets float32 images (B, 3, H, W) in [0, 255] at their own size and returns (B, D)."""
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -16,7 +17,9 @@ def load(path: Path, protocol: Protocol) -> Extractor:
     if not path.is_file():
         raise WeightsError(f"{path}: no such TorchScript file.", hint="torch.jit.script(module).save(path) writes one.")
     try:
-        network = torch.jit.load(str(path), map_location="cpu").eval()
+        with warnings.catch_warnings():      # torch deprecates TorchScript; the files of the field remain
+            warnings.simplefilter("ignore", FutureWarning)
+            network = torch.jit.load(str(path), map_location="cpu").eval()
         with torch.no_grad():
             probe = network(torch.zeros(1, 3, _PROBE, _PROBE)).flatten(1)
     except RuntimeError as error:

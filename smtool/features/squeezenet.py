@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torchvision.models import squeezenet1_1
 
-from smtool.features.extractor import Extractor, fill, load_state
+from smtool.features.extractor import Extractor
 from smtool.features.protocol import Protocol
-from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, find_weights
+from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, fill, find_weights, load_state
 from smtool.storage import file_digest
 
 

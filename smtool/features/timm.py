@@ -29,20 +29,19 @@ def load(model: str, weights_dir: Path | None, protocol: Protocol) -> Extractor:
     file = next((path for path in candidates if path.is_file()), None)
     network = _create(model, file)
     digest = tensor_digest(network.state_dict()) if file is None else file_digest(file)
-    return _extractor(network, f"timm_{model}", digest, protocol)
+    size = resolve_model_data_config(network)["input_size"][-1]
+    return _extractor(network, size, f"timm_{model}", digest, protocol)
 
 
 def load_dinov2(weights_dir: Path | None, protocol: Protocol) -> Extractor:
     """The class token of ViT-L/14 at 224 px, the FD-DINOv2 of Stein et al. 2023; timm resamples its position grid, so the last
     digits differ from theirs."""
     path = find_weights("dinov2", weights_dir, purpose="fd_dinov2")
-    return _extractor(_create(_DINOV2, path, img_size=224), "dinov2", file_digest(path), protocol)
+    return _extractor(_create(_DINOV2, path, img_size=224), 224, "dinov2", file_digest(path), protocol)
 
 
-def _extractor(network: nn.Module, name: str, digest: str, protocol: Protocol) -> Extractor:
-    config = resolve_model_data_config(network)
-    size = config["input_size"][-1]
-    network.eval()
+def _extractor(network: nn.Module, size: int, name: str, digest: str, protocol: Protocol) -> Extractor:
+    config = resolve_model_data_config(network.eval())
     with torch.no_grad():
         dim = network(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
     mean, std = ([255.0 * value for value in config[key]] for key in ("mean", "std"))

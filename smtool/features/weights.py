@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from smtool.errors import WeightsError
 from smtool.storage import file_digest
@@ -86,6 +87,24 @@ def find_weights(name: str, weights_dir: Path | None = None, *, purpose: str) ->
             if (path := folder / file).is_file():
                 return _intact(path, weights)
     return _download(weights, purpose)
+
+
+def load_state(path: Path, title: str) -> dict[str, Tensor]:
+    """A state dict from a weight file; nothing but tensors is unpickled."""
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:      # torch raises many kinds for a damaged file
+        raise WeightsError(f"{path} is not a readable file of weights ({title}): {error}") from error
+    return stored.get("state_dict", stored)
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path, title: str) -> nn.Module:
+    """Put weights of any float type into a float32 network; all must fit."""
+    try:
+        network.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not hold {title}: {str(error).splitlines()[-1].strip()}") from error
+    return network
 
 
 def folders(weights_dir: Path | None) -> list[Path]:
