@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from smtool.datasets import open_images
+from smtool.datasets import ImageShards, open_images
+from smtool.errors import DataError
 from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
 from smtool.networks.autoencoder import Autoencoder
-from smtool.recipe import TrainAE
+from smtool.recipe import Data, TrainAE
 from smtool.report.plots import reconstruction_grid
 from smtool.report.trackers import Trackers
 from smtool.spectrum import PHYSICAL, REFERENCE, fit_delta, radial_power, reference_divergence, spectrum_of
@@ -14,11 +15,21 @@ from smtool.spectrum import PHYSICAL, REFERENCE, fit_delta, radial_power, refere
 SMALLEST_FITTED = 8
 
 
+def open_validation(data: Data) -> ImageShards:
+    """The validation images of a recipe: the split of its training source, or another source's (all of one without a split)."""
+    if not data.validation:
+        return open_images(data.train, "val", image_size=data.image_size)
+    try:
+        return open_images(data.validation, "val", image_size=data.image_size)
+    except DataError:
+        return open_images(data.validation, "train", image_size=data.image_size)
+
+
 class Validator:
     """Holds the validation images of a run and scores an autoencoder on them, with the posterior's mode."""
 
     def __init__(self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None) -> None:
-        shards = open_images(tables.data.train, "val", image_size=tables.data.image_size)
+        shards = open_validation(tables.data)
         count = min(tables.validation.num_images, len(shards))
         self.images: Tensor = shards.read(range(count)).images
         self.grid = min(tables.validation.grid, count)

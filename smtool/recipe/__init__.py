@@ -1,6 +1,6 @@
 """Recipes: TOML = pydantic = attribute, one name in three places."""
 
 from smtool.recipe.files import Recipe, find, load, packaged, run_name
-from smtool.recipe.train_ae import TrainAE
+from smtool.recipe.train_ae import Data, TrainAE
 
-__all__ = ["Recipe", "TrainAE", "find", "load", "packaged", "run_name"]
+__all__ = ["Data", "Recipe", "TrainAE", "find", "load", "packaged", "run_name"]

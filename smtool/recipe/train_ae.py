@@ -20,6 +20,7 @@ class Data(Section):
     """What is trained and validated on."""
 
     train: str = Field("builtin:photos", description="a prepared folder, raw images, a shard pattern, or builtin:NAME")
+    validation: str = Field("", description="other images to validate on; empty: the validation split of `train`")
     image_size: int = Field(ge=1, description="side in pixels of the square images")
     batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="mirror each training image with probability 1/2")

@@ -1,0 +1,95 @@
+"""Imports run one way, through function bodies too; and `--help` loads nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import smtool
+
+PACKAGE = Path(smtool.__file__).parent
+ROOMS = (
+    ("errors", "config", "randomness", "storage"),
+    ("spectrum", "metrics"),
+    ("networks",),
+    ("features",),
+    ("datasets",),
+    ("interop",),
+    ("regularizers",),
+    ("diffusion",),
+    ("training",),
+    ("tasks",),
+    ("recipe", "report"),
+    ("pipelines",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+SIBLINGS_KEPT_APART = {("spectrum", "metrics"), ("metrics", "spectrum"), ("recipe", "report"), ("report", "recipe")}
+FILES_AND_LOGS = {"os", "io", "pathlib", "json", "logging", "shutil", "tempfile"}
+PURE = (set(sys.stdlib_module_names) - FILES_AND_LOGS) | {"torch", "smtool"}
+HEAVY = ("torch", "numpy", "torchvision", "timm", "lpips", "webdataset", "cleanfid", "matplotlib", "scipy", "skimage")
+
+
+def _files() -> list[Path]:
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py" and "_recipes" not in path.parts]
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the room"
+            found |= {f"{node.module}.{alias.name}" if node.module == "smtool" else node.module for alias in node.names}
+    return found
+
+
+def test_every_file_is_in_a_known_room():
+    assert len(_files()) > 30
+    assert {_room(path) for path in _files()} <= set(FLOOR)
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_its_own_or_earlier_rooms(path):
+    room = _room(path)
+    for name in _imports(path):
+        if name.startswith("smtool.") and not name.startswith("smtool.__version__"):
+            other = name.split(".")[1]
+            assert FLOOR[other] <= FLOOR[room], f"{path.name} ({room}) imports {name}"
+            assert (room, other) not in SIBLINGS_KEPT_APART, f"{path.name} ({room}) imports {name}"
+
+
+@pytest.mark.parametrize("room", ["spectrum", "metrics"])
+def test_pure_rooms_import_torch_and_no_files_or_logs(room):
+    files = list((PACKAGE / room).glob("*.py"))
+    assert files
+    for path in files:
+        outside = {name.split(".")[0] for name in _imports(path)} - PURE
+        assert not outside, f"{path.name} imports {outside}"
+
+
+def test_networks_hold_no_losses_and_training_no_tasks_or_screens():
+    for room, banned in {"networks": {"lpips"}, "training": {"rich", "matplotlib"}}.items():
+        for path in (PACKAGE / room).glob("*.py"):
+            assert not banned & {name.split(".")[0] for name in _imports(path)}, path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train-ae", "--help"], ["spectrum", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from smtool.cli import app\n"
+        f"try: app({arguments!r})\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "smtool" in done.stdout

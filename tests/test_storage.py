@@ -1,0 +1,95 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from smtool import storage
+from smtool.errors import CheckpointError, DiskError
+
+
+def test_tensors_and_metadata_come_back_and_other_tools_can_read_them(tmp_path):
+    path = tmp_path / "deep" / "file.safetensors"
+    tensors = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.tensor(3, dtype=torch.int64)}
+    storage.write_tensors(path, tensors, {"kind": "test", "values": [1, None]})
+    assert storage.read_metadata(path) == {"kind": "test", "values": [1, None]}
+    for read in (storage.read_tensors(path), load_file(path)):
+        assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert storage.read_shapes(path) == {"a": (3, 2), "b": ()}
+
+
+def test_shared_and_strided_tensors_are_stored_each_on_its_own(tmp_path):
+    base = torch.arange(12.0).reshape(3, 4)
+    storage.write_tensors(tmp_path / "f.safetensors", {"x": base, "y": base[:, ::2], "z": base}, {})
+    assert torch.equal(storage.read_tensors(tmp_path / "f.safetensors")["y"], base[:, ::2])
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "card.json"
+    storage.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        storage.write_json(path, {"a": float("nan")})
+    with pytest.raises(RuntimeError), storage.replacing(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["card.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"just some text, nothing else", b"\x40" + b"\0" * 7 + b"{" * 20])
+def test_a_file_that_is_not_safetensors_is_named_in_one_sentence(tmp_path, content):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"bad\.safetensors is not a readable safetensors file"):
+        storage.read_tensors(path)
+
+
+def test_a_truncated_file_and_a_missing_one_are_refused(tmp_path):
+    path = tmp_path / "f.safetensors"
+    storage.write_tensors(path, {"x": torch.ones(1000)}, {})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="not a readable"):
+        storage.read_tensors(path)
+    with pytest.raises(CheckpointError, match="no such file"):
+        storage.read_metadata(tmp_path / "none.safetensors")
+
+
+def test_a_full_disk_is_a_sentence_and_nothing_is_lost(tmp_path):
+    """`ulimit -f` lets files grow to 64 kB only: a real failing write, of the kind a full disk gives."""
+    storage.write_tensors(tmp_path / "f.safetensors", {"x": torch.ones(4)}, {})
+    code = (
+        "import signal, torch; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from pathlib import Path; from smtool import storage, errors\n"
+        f"path = Path({str(tmp_path)!r}) / 'f.safetensors'\n"
+        "try: storage.write_tensors(path, {'x': torch.ones(1_000_000)}, {})\n"
+        "except errors.DiskError as error: print(error)"
+    )
+    shell = f'ulimit -f 64; exec "{sys.executable}" -c "$1"'
+    done = subprocess.run(["bash", "-c", shell, "-", code], capture_output=True, text=True)
+    assert "no room left on the disk" in done.stdout, done.stderr
+    assert torch.equal(storage.read_tensors(tmp_path / "f.safetensors")["x"], torch.ones(4))
+    assert os.listdir(tmp_path) == ["f.safetensors"]
+
+
+def test_a_folder_in_the_way_of_a_file_is_an_error_with_its_path(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises((DiskError, OSError), match="file"):
+        storage.write_text(tmp_path / "file" / "below.txt", "y")
+
+
+def test_digests_follow_values_names_and_shapes_but_not_order():
+    a, b = torch.ones(2, 3), torch.zeros(4, dtype=torch.bfloat16)
+    digest = storage.tensor_digest({"a": a, "b": b})
+    assert digest == storage.tensor_digest({"b": b.clone(), "a": a})
+    changed = [{"a": a.T, "b": b}, {"c": a, "b": b}, {"a": a + 1, "b": b}, {"a": a, "b": b.float()}, {"a": a}]
+    assert digest not in [storage.tensor_digest(tensors) for tensors in changed]
+
+
+def test_file_digest_is_sha256(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    published = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"       # FIPS 180-2, appendix B.1
+    assert storage.file_digest(Path(tmp_path / "abc")) == published
