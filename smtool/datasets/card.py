@@ -12,6 +12,7 @@ from smtool.errors import DataError
 from smtool.storage import file_digest
 
 CARD_NAME = "dataset.json"
+UNFINISHED = ".unfinished"
 Split = Literal["train", "val"]
 
 
@@ -130,7 +131,7 @@ def damaged(path: Path, reason: str) -> DataError:
 
 
 def _unprepared_hint(folder: Path) -> str:
-    if (folder / ".unfinished").is_dir():
+    if (folder / UNFINISHED).is_dir():
         return "Its preparation was interrupted; run the same `smtool prepare` command again to finish it."
     return f"Prepare it first: smtool prepare {folder} --size 64"
 

@@ -1,87 +1,14 @@
-"""Prepared images, read by index: `open_images` finds or makes the folder, `ImageShards` reads it from any thread."""
+"""`open_images`: the one door to images, whether they are prepared already or not."""
 
-import io
 import os
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-
-from smtool.datasets.card import CARD_NAME, DatasetCard, Split, check_present, damaged, read_card
+from smtool.datasets.card import CARD_NAME, UNFINISHED, Split, read_card
 from smtool.datasets.preparation import Preparation, prepare_images
-from smtool.datasets.shards import Row, read_index
+from smtool.datasets.reader import ImageShards
 from smtool.datasets.sources import Source, find_source
 from smtool.datasets.transform import Rule
-from smtool.datasets.types import ImageBatch, to_signed
 from smtool.errors import DataError
-
-
-class ImageShards:
-    """One split of a prepared folder. Holds the index in memory and no open file, so threads and forks may share it."""
-
-    def __init__(self, folder: Path, card: DatasetCard, split: Split) -> None:
-        self.folder, self.card, self.split = folder, card, split
-        self._rows: list[Row] = []
-        self._shard_of: list[int] = []
-        for number, shard in enumerate(card.shards(split)):
-            check_present(folder, shard)
-            rows = read_index(folder, shard)
-            self._rows += rows
-            self._shard_of += [number] * len(rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def digest(self) -> str:
-        return self.card.split_digest(self.split)
-
-    @property
-    def image_size(self) -> int:
-        return self.card.image_size
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes; 0 for images without labels."""
-        return self.card.num_classes
-
-    @property
-    def groups(self) -> list[str] | None:
-        """Per image, the photograph it was cut from; None where each image is a photograph of its own."""
-        names = [row.group for row in self._rows]
-        return [name for name in names if name is not None] if names and None not in names else None
-
-    def read(self, indices: Sequence[int]) -> ImageBatch:
-        """The images at these indices, in this order. Raises DataError for a sample whose bytes are not those of the card."""
-        pixels = np.stack([self._pixels(index) for index in indices])  # (B, H, W, 3) uint8
-        images = to_signed(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous()
-        return ImageBatch(images, self._labels(indices), tuple(self._rows[index].key for index in indices))
-
-    def _pixels(self, index: int) -> np.ndarray:
-        with Image.open(io.BytesIO(self._bytes(index))) as image:
-            return np.asarray(image)
-
-    def _bytes(self, index: int) -> bytes:
-        row, path = self._rows[index], self.folder / self.card.shards(self.split)[self._shard_of[index]].name
-        try:
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                data = os.pread(handle, row.bytes, row.offset)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise damaged(path, f"it cannot be read ({error.strerror})") from error
-        if zlib.crc32(data) != row.crc32:
-            raise damaged(path, f"the image {row.key} is not the one that was written")
-        return data
-
-    def _labels(self, indices: Sequence[int]) -> Tensor | None:
-        labels = [self._rows[index].label for index in indices]
-        return None if None in labels else torch.tensor(labels, dtype=torch.int64)
 
 
 def open_images(source: str, split: Split, *, image_size: int, root: Path = Path("data")) -> ImageShards:
@@ -112,8 +39,8 @@ def _prepared(source: Source, text: str, image_size: int, root: Path) -> Path:
                 hint=f"Prepare it elsewhere and use that folder: smtool prepare {text} --size {image_size} --out OTHER",
             )
         return folder
-    if Path(text).is_dir() and (Path(text) / ".unfinished").is_dir():
+    if Path(text).is_dir() and (Path(text) / UNFINISHED).is_dir():
         read_card(Path(text))  # raises, saying how to finish it
     workers = 1 if source.builtin else os.cpu_count() or 1
-    prepare_images(Preparation(source, Rule(image_size), val_fraction=None), folder, workers=workers)
+    prepare_images(Preparation(source, Rule(image_size)), folder, workers=workers)
     return folder

@@ -185,7 +185,7 @@ def _tar_members(path: Path, name: str, within: FileRange | None = None) -> list
                         _refuse_climbing(name, member.name)
                         clean = member.name.removeprefix("./")
                         members[clean] = _Member(clean, FileRange(str(path), member.offset_data, member.size))
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(
             f"{name}: not a whole tar archive ({error}).", hint="It may be cut off; download or copy it again."
         ) from error
@@ -196,7 +196,7 @@ def _zip_images(path: Path) -> list[tuple[str, Place]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise DataError(
             f"{path}: not a whole zip archive ({error}).", hint="It may be cut off; download or copy it again."
         ) from error

@@ -1,63 +1,47 @@
-"""From a source to a prepared folder: in parallel, restartable, and with the same bytes however it was run.
+"""From a source to a prepared folder: in parallel, restartable, and with the same bytes however it was run."""
 
-Finished shards are final. What a restart needs to know about them lies in `.unfinished/`, which goes away at the end.
-"""
-
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from smtool.config import Section
-from smtool.datasets.card import CARD_NAME, DatasetCard, MeanSpectrum, Shard, SourceNote, Split, read_card, verify
+import torch
+
+from smtool.datasets.card import CARD_NAME, UNFINISHED, DatasetCard, MeanSpectrum, SourceNote, Split, read_card, verify
 from smtool.datasets.entries import Entry, Sample, Skipped
 from smtool.datasets.listing import Listing, list_entries
+from smtool.datasets.reader import ImageShards
 from smtool.datasets.shards import write_shard
 from smtool.datasets.sources import Source
-from smtool.datasets.transform import Rule
+from smtool.datasets.transform import CROP_RULES, Rule
+from smtool.datasets.unfinished import ShardNote, alone_in, begin, end, read_note, write_note
 from smtool.datasets.workers import made_samples
-from smtool.errors import DataError, RecipeError
+from smtool.errors import DataError
+from smtool.spectrum import PHYSICAL, spectrum_of
 from smtool.storage import write_json, write_text
 
-UNFINISHED = ".unfinished"
 IMAGES_PER_SHARD = 1024
-DEFAULT_VAL_FRACTION = 0.05
-_CROP_RULES = {
-    "center": "2x2 box halving while the short side is at least twice the size, bicubic to the size, middle square (ADM)",
-    "random": "as center, to a random short side of 1 to 1.25 sizes, then a random square, both seeded by the image's id (ADM)",
-    "none": "the whole picture squeezed to the square, bilinear with antialiasing",
-}
+VAL_FRACTION = 0.05
+SPECTRUM_IMAGES = 256  # the card's spectrum is of the first so many training images, which are a random sample
 Report = Callable[[int, int], object]
-
-
-class ShardNote(Section):
-    """What is remembered of a finished shard until the card is written."""
-
-    shard: Shard
-    upscaled: int
-    skipped: tuple[dict[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything that decides the contents of a prepared folder."""
+    """Everything that decides the contents of a prepared folder. A source's own validation images go before val_fraction."""
 
     source: Source
     rule: Rule
-    val_fraction: float | None
+    val_fraction: float = VAL_FRACTION
     images_per_shard: int = IMAGES_PER_SHARD
 
     def plan(self) -> dict[str, Any]:
         return {
             "format": "smtool dataset 1",
-            "source": [self.source.name, self.source.kind, self.source.digest()],
+            "source": {"name": self.source.name, "kind": self.source.kind, "digest": self.source.digest()},
             "rule": asdict(self.rule),
             "val_fraction": self.val_fraction,
             "images_per_shard": self.images_per_shard,
@@ -65,74 +49,89 @@ class Preparation:
 
 
 def prepare_images(
-    preparation: Preparation, out: Path, *, workers: int = 1, max_bad: float = 0.01, report: Report | None = None
+    preparation: Preparation, out: Path, *, workers: int, max_bad: float = 0.01, report: Report | None = None
 ) -> DatasetCard:
     """Fill `out`, or finish what an interrupted run began there, or verify what a finished one left; returns the card.
 
     Two processes may call this for the same folder: the second waits and finds the work done.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with _alone_in(out):
+    with alone_in(out):
         plan = preparation.plan()
         if (out / CARD_NAME).is_file():
             card = _finished(out, plan)
         else:
-            _begin(out, plan)
-            card = _run(preparation, out, plan, workers=workers, max_bad=max_bad, report=report)
-        shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+            begin(out, plan)
+            card = _run(preparation, out, plan, workers, max_bad, report)
+        end(out)
         return card
 
 
 def _run(
-    preparation: Preparation, out: Path, plan: dict[str, Any], *, workers: int, max_bad: float, report: Report | None
+    preparation: Preparation, out: Path, plan: dict[str, Any], workers: int, max_bad: float, report: Report | None
 ) -> DatasetCard:
     listing = list_entries(preparation.source, size=preparation.rule.size, scratch=out / UNFINISHED)
     splits = _split(listing, preparation)
-    chunks = {
-        f"{split}-{number:06d}": (start, entries[start : start + preparation.images_per_shard])
-        for split, entries in splits.items()
-        for number, start in enumerate(range(0, len(entries), preparation.images_per_shard))
-    }
     progress = _Progress(sum(map(len, splits.values())), max_bad, report)
-    notes = _write_shards(out, chunks, preparation.rule, workers, progress)
-    card = _card(preparation, listing, splits, notes, plan)
-    _write_skipped(out, notes)
+    try:
+        notes = _write_shards(out, _chunks(splits, preparation.images_per_shard), preparation.rule, workers, progress)
+    finally:
+        _write_skipped(out, progress.skipped)
+    card = _card(preparation, listing, notes, plan)
+    if not card.count("train"):
+        raise DataError(f"{out}: no training image is left of {len(listing.entries)}.", hint="skipped.jsonl there says why.")
     card = card.model_copy(update={"spectrum": _mean_spectrum(out, card)})
     write_json(out / CARD_NAME, card.model_dump(mode="json"))
     return card
 
 
+def _split(listing: Listing, preparation: Preparation) -> dict[Split, list[Entry]]:
+    """Entries by split, each in the order of a seeded hash of the id: shuffled, and stable when images are added."""
+    seed = preparation.rule.seed
+    entries = sorted(listing.entries, key=lambda entry: _hash(f"{seed}/{entry.id}"))
+    if listing.has_splits:
+        return {"train": [e for e in entries if e.split == "train"], "val": [e for e in entries if e.split == "val"]}
+    count = round(preparation.val_fraction * len(entries)) or min(1, preparation.val_fraction > 0)
+    return {"train": entries[count:], "val": entries[:count]}
+
+
+def _chunks(splits: dict[Split, list[Entry]], length: int) -> dict[str, tuple[int, list[Entry]]]:
+    """The entries of each shard, and the number of the first, by the shard's name."""
+    return {
+        f"{split}-{number:06d}": (start, entries[start : start + length])
+        for split, entries in splits.items()
+        for number, start in enumerate(range(0, len(entries), length))
+    }
+
+
 def _write_shards(
     out: Path, chunks: dict[str, tuple[int, list[Entry]]], rule: Rule, workers: int, progress: "_Progress"
 ) -> dict[str, ShardNote]:
-    notes = {name: note for name in chunks if (note := _note_of(out, name))}
+    notes = {name: note for name in chunks if (note := read_note(out, name))}
     for name, note in notes.items():
         progress.add_finished(len(chunks[name][1]), note)
     todo = {name: chunk for name, chunk in chunks.items() if name not in notes}
     with made_samples((entry for _, entries in todo.values() for entry in entries), rule, workers) as made:
         for name, (start, entries) in todo.items():
-            notes[name] = _write_one(out, name, start, islice(made, len(entries)), rule, progress)
-            write_json(_note_path(out, name), notes[name].model_dump(mode="json"))
+            notes[name] = _write_one(out / f"{name}.tar", start, islice(made, len(entries)), rule, progress)
+            write_note(out, name, notes[name])
     return {name: notes[name] for name in chunks}
 
 
-def _write_one(
-    out: Path, name: str, start: int, made: Iterable[Sample | Skipped], rule: Rule, progress: "_Progress"
-) -> ShardNote:
+def _write_one(path: Path, start: int, made: Iterable[Sample | Skipped], rule: Rule, progress: "_Progress") -> ShardNote:
     upscaled, skipped = 0, []
 
     def kept() -> Iterator[tuple[str, Sample]]:
         nonlocal upscaled
         for number, result in enumerate(made, start):
             if isinstance(result, Skipped):
-                skipped.append({"id": result.entry.id, "split": name.split("-")[0], "reason": result.reason})
+                skipped.append({"shard": path.name, "id": result.entry.id, "reason": result.reason})
                 progress.add_bad(skipped[-1])
             else:
                 upscaled += min(result.width, result.height) < rule.size
                 yield f"{number:08d}", result
             progress.add()
 
-    shard = write_shard(out / f"{name}.tar", kept(), rule.suffix)
+    shard = write_shard(path, kept(), rule.suffix)
     return ShardNote(shard=shard, upscaled=upscaled, skipped=tuple(skipped))
 
 
@@ -141,7 +140,8 @@ class _Progress:
 
     def __init__(self, total: int, max_bad: float, report: Report | None) -> None:
         self.total, self.allowed, self.report = total, max_bad * total, report
-        self.done = self.bad = 0
+        self.done = 0
+        self.skipped: list[dict[str, str]] = []
 
     def add(self, count: int = 1) -> None:
         self.done += count
@@ -149,59 +149,33 @@ class _Progress:
             self.report(self.done, self.total)
 
     def add_bad(self, skipped: dict[str, str]) -> None:
-        self.bad += 1
-        if self.bad > self.allowed:
+        self.skipped.append(skipped)
+        if len(self.skipped) > self.allowed:
             raise DataError(
-                f"{self.bad} of the first {self.done + 1} images cannot be used, more than --max-bad allows of {self.total}."
+                f"{len(self.skipped)} of {self.total} images cannot be used, more than --max-bad allows."
                 f" The last: {skipped['id']}: {skipped['reason']}",
-                hint="Mend or remove them, or allow more: the same command with a larger --max-bad goes on from here.",
+                hint="skipped.jsonl lists them. Mend or remove them, or go on with the same command and a larger --max-bad.",
             )
 
     def add_finished(self, count: int, note: ShardNote) -> None:
-        self.add(count)
         for skipped in note.skipped:
             self.add_bad(skipped)
+        self.add(count)
 
 
-def _split(listing: Listing, preparation: Preparation) -> dict[Split, list[Entry]]:
-    """Entries by split, each in the order of a seeded hash of the id: shuffled, and stable when images are added."""
-    seed = preparation.rule.seed
-    entries = sorted(
-        listing.entries, key=lambda entry: hashlib.sha256(f"{seed}/{entry.id}".encode("utf-8", "surrogateescape")).digest()
-    )
-    if listing.has_splits:
-        if preparation.val_fraction is not None:
-            raise RecipeError("--split: this source brings its own validation images.", hint="Leave --split out to use them.")
-        return {"train": [e for e in entries if e.split == "train"], "val": [e for e in entries if e.split == "val"]}
-    count = round(_fraction(preparation) * len(entries))
-    return {"train": entries[count:], "val": entries[:count]}
-
-
-def _fraction(preparation: Preparation) -> float:
-    return DEFAULT_VAL_FRACTION if preparation.val_fraction is None else preparation.val_fraction
-
-
-def _card(
-    preparation: Preparation,
-    listing: Listing,
-    splits: dict[Split, list[Entry]],
-    notes: dict[str, ShardNote],
-    plan: dict[str, Any],
-) -> DatasetCard:
-    rule, (name, kind, digest) = preparation.rule, plan["source"]
+def _card(preparation: Preparation, listing: Listing, notes: dict[str, ShardNote], plan: dict[str, Any]) -> DatasetCard:
+    rule = preparation.rule
     labels = [entry.label for entry in listing.entries if entry.label is not None]
     groups = {entry.group for entry in listing.entries}
-    own = listing.has_splits
+    held_out = f"{preparation.val_fraction:g} of the images for validation, by a hash of seed and id"
     return DatasetCard(
-        source=SourceNote(name=name, kind=kind, digest=digest, images=len(listing.entries)),
+        source=SourceNote(**plan["source"], images=len(listing.entries)),
         image_size=rule.size,
         crop=rule.crop,
-        crop_rule=_CROP_RULES[rule.crop],
+        crop_rule=CROP_RULES[rule.crop],
         image_format=rule.image_format,
         seed=rule.seed,
-        split_rule="the source's own"
-        if own
-        else f"{_fraction(preparation):g} of the images for validation, by a hash of seed and id",
+        split_rule="the source's own" if listing.has_splits else held_out,
         train=tuple(note.shard for name, note in notes.items() if name.startswith("train")),
         val=tuple(note.shard for name, note in notes.items() if name.startswith("val")),
         num_classes=max(len(listing.class_names), max(labels, default=-1) + 1),
@@ -210,23 +184,28 @@ def _card(
         skipped=sum(len(note.skipped) for note in notes.values()),
         upscaled=sum(note.upscaled for note in notes.values()),
         spectrum=None,
-        plan=_digest(plan),
+        plan=_hash(json.dumps(plan, sort_keys=True)).hex(),
     )
 
 
-def _mean_spectrum(out: Path, card: DatasetCard) -> MeanSpectrum | None:
-    return None
+def _mean_spectrum(out: Path, card: DatasetCard) -> MeanSpectrum:
+    """Measured in float64 and rounded to 6 digits, so that the card does not depend on the number of threads."""
+    images = ImageShards(out, card, "train")
+    count = min(SPECTRUM_IMAGES, len(images))
+    parts = [spectrum_of(images.read([index]).images.to(torch.float64), PHYSICAL) for index in range(count)]
+    power = torch.cat([part.power for part in parts]).mean(0)
+    frequency = tuple(float(f"{value:.6g}") for value in parts[0].frequency.tolist())
+    return MeanSpectrum(images=count, frequency=frequency, power=tuple(float(f"{value:.6g}") for value in power.tolist()))
 
 
-def _write_skipped(out: Path, notes: dict[str, ShardNote]) -> None:
-    lines = [json.dumps(skipped) + "\n" for note in notes.values() for skipped in note.skipped]
-    if lines:
-        write_text(out / "skipped.jsonl", "".join(lines))
+def _write_skipped(out: Path, skipped: list[dict[str, str]]) -> None:
+    if skipped:
+        write_text(out / "skipped.jsonl", "".join(json.dumps(line) + "\n" for line in skipped))
 
 
 def _finished(out: Path, plan: dict[str, Any]) -> DatasetCard:
     card = read_card(out)
-    if card.plan != _digest(plan):
+    if card.plan != _hash(json.dumps(plan, sort_keys=True)).hex():
         raise DataError(
             f"{out} already holds {card.source.name} at {card.image_size} px, prepared from other data or with other settings.",
             hint="Choose another --out, or delete that folder first.",
@@ -235,47 +214,5 @@ def _finished(out: Path, plan: dict[str, Any]) -> DatasetCard:
     return card
 
 
-def _begin(out: Path, plan: dict[str, Any]) -> None:
-    """Start in an empty folder, or take up an interrupted run of the same plan."""
-    path = out / UNFINISHED / "plan.json"
-    if path.is_file():
-        if json.loads(path.read_text()) != json.loads(json.dumps(plan)):
-            raise DataError(
-                f"{out} holds an unfinished preparation of other data or with other settings.",
-                hint="Choose another --out, or delete that folder first.",
-            )
-        for aside in out.glob(".*.part"):  # left by a kill in the middle of a write
-            aside.unlink()
-        return
-    if foreign := sorted(item.name for item in out.iterdir() if item.name != UNFINISHED):
-        raise DataError(f"{out} is not empty ({foreign[0]}) and not a prepared folder.", hint="Choose another --out.")
-    write_json(path, plan)
-
-
-def _note_path(out: Path, name: str) -> Path:
-    return out / UNFINISHED / f"{name}.json"
-
-
-def _note_of(out: Path, name: str) -> ShardNote | None:
-    """The note of a shard that an earlier run finished, if the shard is still there."""
-    path = _note_path(out, name)
-    if not path.is_file():
-        return None
-    note = ShardNote.model_validate_json(path.read_text())
-    shard = out / note.shard.name
-    return note if shard.is_file() and shard.stat().st_size == note.shard.bytes else None
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; it is freed when this process ends, however it ends."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _digest(plan: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

@@ -23,6 +23,13 @@ class UnusableImage(Exception):
     """A picture that cannot become a training image; the message is the reason that skipped.jsonl gives."""
 
 
+CROP_RULES = {
+    "center": "2x2 box halving while the short side is at least twice the size, bicubic to the size, middle square (ADM)",
+    "random": "as center, to a random short side of 1 to 1.25 sizes, then a random square, both seeded by the image's id (ADM)",
+    "none": "the whole picture squeezed to the square, bilinear with antialiasing",
+}
+
+
 @dataclass(frozen=True)
 class Rule:
     """What is done to each picture: the side of the square, the crop, the file format, the seed of random crops."""
@@ -35,7 +42,7 @@ class Rule:
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 8192:
             raise RecipeError(f"size must lie between 8 and 8192 pixels, but is {self.size}.")
-        if self.crop not in ("center", "random", "none"):
+        if self.crop not in CROP_RULES:
             raise RecipeError(f"crop {self.crop!r} is not known.", hint="Use center, random or none.")
         _quality(self.image_format)
 

@@ -1,9 +1,10 @@
 """`smtool prepare`: make a prepared folder out of any source of images."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from smtool.datasets.preparation import IMAGES_PER_SHARD, Preparation, prepare_images
+from smtool.datasets.preparation import IMAGES_PER_SHARD, VAL_FRACTION, Preparation, prepare_images
 from smtool.datasets.sources import find_source
 from smtool.datasets.transform import Crop, Rule
 from smtool.errors import RecipeError
@@ -16,8 +17,8 @@ def prepare(
     size: int,
     crop: Crop = "center",
     image_format: str = "png",
-    val_fraction: float | None = None,
-    workers: int = 1,
+    val_fraction: float = VAL_FRACTION,
+    workers: int = 0,
     max_bad: float = 0.01,
     seed: int = 0,
     report: Callable[[int, int], object] | None = None,
@@ -25,14 +26,14 @@ def prepare(
 ) -> Path:
     """Prepare `source` in `out` (data/NAME-SIZE when None) and return that folder; read_card(folder) is the summary.
 
-    val_fraction: None takes the source's own validation images, or 5 % of the rest. report(done, total) is called per image.
-    A run that was cut short is taken up by the same call; a finished one is verified.
+    val_fraction counts where the source has no validation images of its own. workers: processes, 0 for one per core.
+    report(done, total) is called per image. A run that was cut short is taken up by the same call; a finished one is verified.
     """
     for name, share in (("--split", val_fraction), ("--max-bad", max_bad)):
-        if share is not None and not 0 <= share < 1:
-            raise RecipeError(f"{name} must be at least 0 and less than 1, but is {share}.")
+        if not 0 <= share <= 1:
+            raise RecipeError(f"{name} is a share between 0 and 1, but is {share}.")
     found = find_source(source)
     folder = out or Path("data") / f"{found.name}-{size}"
     preparation = Preparation(found, Rule(size, crop, image_format, seed), val_fraction, images_per_shard)
-    prepare_images(preparation, folder, workers=workers, max_bad=max_bad, report=report)
+    prepare_images(preparation, folder, workers=workers or os.cpu_count() or 1, max_bad=max_bad, report=report)
     return folder
