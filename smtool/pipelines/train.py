@@ -14,8 +14,9 @@ from smtool.pipelines.validate import Validator
 from smtool.recipe import Recipe, TrainAE
 from smtool.report.console import Console, duration, peak_memory
 from smtool.report.trackers import Trackers
-from smtool.training.distributed import any_rank, average_values, joined, wait_for_all
+from smtool.training.distributed import any_rank, joined, wait_for_all
 from smtool.training.loop import StepReport
+from smtool.training.meter import Meter
 
 
 def train(
@@ -82,6 +83,7 @@ class _Watch:
     def __init__(self, run: Run, console: Console, stop: StopRequest) -> None:
         self.run, self.console, self.stop = run, console, stop
         self.tables, self.ranks = run.recipe.tables, run.training.ranks
+        self.meter = Meter()
         self.validator = Validator(self.tables, self.ranks.device, run.task.perceptual) if self.ranks.first else None
 
     def follow(self) -> None:
@@ -92,8 +94,10 @@ class _Watch:
             trackers = stack.enter_context(self._trackers()) if self.ranks.first else None
             line = stack.enter_context(self.console.training(tables.steps, first_step=run.first_step))
             for report in run.reports(run.first_step):
+                self.meter.add(report)
                 if self._due(report, tables.log_every):
-                    values = self._values(report)
+                    values = self._checked(report.step) | self.meter.speeds()
+                    self.meter.clear()
                     line.update(
                         report.step,
                         _losses(values),
@@ -140,25 +144,23 @@ class _Watch:
     def _next_save(self, step: int) -> int:
         return min(self.tables.steps, (step // self.tables.save_every + 1) * self.tables.save_every)
 
-    def _values(self, report: StepReport) -> dict[str, float]:
-        """The report's values averaged over the ranks, with rates and speed; not finite: the run has diverged."""
-        values = average_values(report.values)
+    def _checked(self, step: int) -> dict[str, float]:
+        """The losses since the last row; one that is not finite ends the run."""
+        values = self.meter.losses()
         fp16 = self.tables.precision == "fp16"  # there an infinite gradient is an update left out, not the end
         bad = [k for k, value in values.items() if not math.isfinite(value) and not (fp16 and k.endswith("_gradient"))]
         if bad:
             latest = self.run.checkpoints.latest()
             raise TrainingError(
-                f"step {report.step}: not finite: {', '.join(bad)}; the run has diverged.",
+                f"step {step}: not finite: {', '.join(bad)}; the run has diverged.",
                 hint=(f"The checkpoint of step {latest} is whole. " if latest else "")
-                + "Lower optimizer.lr, lengthen optimizer.warmup, or use precision = \"fp32\", with another --out or --fresh.",
+                + 'Lower optimizer.lr, lengthen optimizer.warmup, or use precision = "fp32", with another --out or --fresh.',
             )
-        rates = {f"lr_{player}": rate for player, rate in report.rates.items()}
-        speed = report.num_images / report.seconds
-        return {**values, **rates, "images_per_second": speed, "waiting_share": report.seconds_waiting / report.seconds}
+        return values
 
     def _save(self, report: StepReport) -> None:
-        """A checkpoint folder and the file to share; the values are looked at first, so that no diverged weights are kept."""
-        self._values(report)
+        """A checkpoint folder and the file to share; the losses are looked at first, so that no diverged weights are kept."""
+        self._checked(report.step)
         run = self.run
         if self.ranks.first:
             run.checkpoints.save(report.step, run.training)

@@ -10,7 +10,7 @@ from smtool.networks.autoencoder import Autoencoder
 from smtool.recipe import Data, TrainAE
 from smtool.report.plots import reconstruction_grid
 from smtool.report.trackers import Trackers
-from smtool.spectrum import PHYSICAL, REFERENCE, fit_delta, radial_power, reference_divergence, spectrum_of
+from smtool.spectrum import REFERENCE, fit_delta, radial_power, reference_divergence
 
 SMALLEST_FITTED = 8
 
@@ -76,5 +76,5 @@ class Validator:
         divergence = reference_divergence(image_power, radial_power(latents, REFERENCE.loss), REFERENCE.loss, delta=self.delta)
         values = {"val_latent_std": latents.std().item(), "val_esm_divergence": divergence.mean().item()}
         if min(size) >= SMALLEST_FITTED and len(latents) > 1:
-            values["val_delta"] = fit_delta(spectrum_of(self.images, PHYSICAL, size), spectrum_of(latents, PHYSICAL)).delta
+            values["val_delta"] = fit_delta(self.images, latents).delta
         return values

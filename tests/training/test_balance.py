@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+
+from smtool.training.balance import Balance, Term, balanced
+
+
+def _layers() -> tuple[nn.Linear, nn.Linear, torch.Tensor]:
+    torch.manual_seed(0)
+    encoder, decoder = nn.Linear(4, 4).double(), nn.Linear(4, 4).double()
+    return encoder, decoder, decoder(torch.tanh(encoder(torch.randn(8, 4, dtype=torch.float64))))
+
+
+def test_a_balanced_term_pulls_at_the_decoder_as_hard_as_the_reconstruction_does():
+    encoder, decoder, out = _layers()
+    reconstruction, rough = out.square().mean(), 1e3 * out.sin().mean()
+    terms = [
+        Term("l1", reconstruction, reconstruction=True),
+        Term("adversarial", rough, 0.5, Balance("decoder")),
+        Term("kl", 1e6 * out.sum(), 1e-6),
+    ]
+    loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
+    pull = torch.autograd.grad(reconstruction, decoder.weight, retain_graph=True)[0].norm()
+    push = torch.autograd.grad(rough, decoder.weight, retain_graph=True)[0].norm()
+    torch.testing.assert_close(loss.values["adversarial_factor"].double(), pull / push)
+    expected = reconstruction + 0.5 * pull / push * rough + out.sum()
+    torch.testing.assert_close(loss.total.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_encoder_balance_looks_at_the_encoder():
+    encoder, decoder, out = _layers()
+    terms = [Term("l1", out.square().mean(), 2.0, reconstruction=True), Term("va_vae", out.cos().mean(), 0.1, Balance("encoder"))]
+    loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
+    pull = torch.autograd.grad(2 * terms[0].value, encoder.weight, retain_graph=True)[0].norm()
+    push = torch.autograd.grad(terms[1].value, encoder.weight, retain_graph=True)[0].norm()
+    torch.testing.assert_close(loss.values["va_vae_factor"].double(), pull / push)
+
+
+def test_factor_is_bounded_where_the_term_has_no_gradient():
+    encoder, decoder, out = _layers()
+    terms = [Term("l1", out.mean(), reconstruction=True), Term("adversarial", 0 * out.mean(), 1.0, Balance("decoder"))]
+    loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
+    assert loss.values["adversarial_factor"] == 1e4
+    assert torch.isfinite(loss.total)
+
+
+def test_factor_is_a_constant_of_the_loss():
+    """The gradient of the total is that of the terms with the factor held fixed."""
+    encoder, decoder, out = _layers()
+    terms = [Term("l1", out.square().mean(), reconstruction=True), Term("adversarial", out.sin().mean(), 1.0, Balance("decoder"))]
+    loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
+    factor = loss.values["adversarial_factor"].double()
+    found = torch.autograd.grad(loss.total, encoder.weight, retain_graph=True)[0]
+    expected = torch.autograd.grad(terms[0].value + factor * terms[1].value, encoder.weight)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("layer", ["encoder", "decoder"])
+def test_logged_values_are_unweighted_and_detached(layer):
+    encoder, decoder, out = _layers()
+    terms = [Term("l1", out.square().mean(), 3.0, reconstruction=True), Term("x", out.sin().mean(), 5.0, Balance(layer))]
+    values = balanced(terms, encoder=encoder.weight, decoder=decoder.weight).values
+    assert torch.equal(values["l1"], terms[0].value.detach())
+    assert not any(value.requires_grad for value in values.values())

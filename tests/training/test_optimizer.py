@@ -1,0 +1,67 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from smtool.training.optimizer import AdamW
+
+
+def test_updates_equal_torch_adamw_with_clipping():
+    torch.manual_seed(0)
+    mine, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(mine.state_dict())
+    table = AdamW(lr=0.1, warmup=0, weight_decay=0.01, clip=0.5)
+    ours = table.build(mine.named_parameters(), "cpu")
+    oracle = torch.optim.AdamW(theirs.parameters(), lr=0.1, betas=(0.9, 0.999), weight_decay=0.01)
+    for _ in range(5):
+        x = torch.randn(4, 3)
+        ours.torch.zero_grad()
+        mine(x).square().sum().backward()
+        ours.set_rate(100)
+        ours.clip()
+        ours.torch.step()
+        ours.updates += 1
+        oracle.zero_grad()
+        theirs(x).square().sum().backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        oracle.step()
+    assert torch.equal(mine.weight, theirs.weight)
+
+
+def test_rate_rises_linearly_then_stays():
+    table = AdamW(lr=1.0, warmup=4)
+    assert [table.rate(update, 100) for update in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_cosine_ends_at_zero_and_passes_half_way_at_half():
+    table = AdamW(lr=2.0, warmup=10, schedule="cosine")
+    assert table.rate(60, 110) == pytest.approx(1.0)
+    assert table.rate(110, 110) == pytest.approx(0.0, abs=1e-12)
+    assert table.rate(35, 110) == pytest.approx(1 + math.cos(math.pi / 4))
+
+
+def test_state_survives_a_round_trip_through_named_tensors():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    first = AdamW(lr=0.1).build(module.named_parameters(), "cpu")
+    module(torch.randn(2, 3)).sum().backward()
+    first.torch.step()
+    first.updates = 1
+    state = {name: value.clone() for name, value in first.state_dict().items()}
+    assert {name.split("|")[1] for name in state} == {"step", "exp_avg", "exp_avg_sq"}
+    copy = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    copy.load_state_dict(module.state_dict())
+    second = AdamW(lr=0.1).build(copy.named_parameters(), "cpu")
+    second.load_state_dict(state, 1)
+    for model, optimizer in ((module, first), (copy, second)):
+        optimizer.torch.zero_grad()
+        model(torch.ones(2, 3)).sum().backward()
+        optimizer.torch.step()
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), copy.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"warmup": -1}, {"schedule": "step"}, {"betas": (0.9,)}])
+def test_impossible_values_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        AdamW(**bad)
