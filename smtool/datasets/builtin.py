@@ -121,7 +121,7 @@ class PowerLawField:
 class DeadLeaves:
     """Opaque discs of random colour and of radius density r ** -3, the scale-invariant model of occlusion (Lee et al. 2001).
 
-    Drawn at twice the size, so that the box halving of the centre crop smooths the edges; the spectrum falls roughly as f ** -2.
+    Radii from 1 pixel to half the side. Drawn at twice the size, so that the box halving of the centre crop smooths the edges.
     """
 
     key: str
@@ -129,27 +129,34 @@ class DeadLeaves:
 
     def image(self) -> Image.Image:
         rng, side = _rng("dead-leaves", self.key), 2 * self.size
-        canvas, uncovered = np.zeros((side, side, 3), np.uint8), np.ones((side, side), bool)
-        while uncovered.any():  # front to back: a leaf paints only what is still bare
-            _drop_leaf(canvas, uncovered, rng)
+        canvas, bare = np.zeros((side, side, 3), np.uint8), np.ones((side, side), bool)
+        while bare.any():  # front to back: a leaf paints only what is still bare
+            for x, y, radius, colour in zip(*_leaves(rng, side), strict=True):
+                _drop(canvas, bare, x, y, radius, colour)
         return Image.fromarray(canvas)
+
+
+def _leaves(rng: np.random.Generator, side: int, count: int = 4096) -> tuple[np.ndarray, ...]:
+    """Centres (x, y), radii and colours of those of `count` leaves, strewn over canvas and margin, that touch the canvas."""
+    smallest, largest = 2.0, side / 2
+    radius = (smallest**-2 + rng.random(count) * (largest**-2 - smallest**-2)) ** -0.5
+    x, y = rng.uniform(-largest, side + largest, (2, count))
+    touching = (np.abs(x - side / 2) < side / 2 + radius) & (np.abs(y - side / 2) < side / 2 + radius)
+    return x[touching], y[touching], radius[touching], rng.integers(0, 256, (count, 3))[touching]
+
+
+def _drop(canvas: np.ndarray, bare: np.ndarray, x: float, y: float, radius: float, colour: np.ndarray) -> None:
+    left, right, top, bottom = max(0, int(x - radius)), int(x + radius) + 2, max(0, int(y - radius)), int(y + radius) + 2
+    window = bare[top:bottom, left:right]
+    if window.any():
+        rows, columns = np.ogrid[top : top + window.shape[0], left : left + window.shape[1]]
+        shows = window & ((columns - x) ** 2 + (rows - y) ** 2 <= radius**2)
+        canvas[top:bottom, left:right][shows] = colour
+        window &= ~shows
 
 
 # Rows have unit length, so each channel keeps the field's power; any two channels correlate at 0.8.
 _CHANNEL_MIX = np.linalg.cholesky(np.full((3, 3), 0.8) + 0.2 * np.eye(3))
-
-
-def _drop_leaf(canvas: np.ndarray, uncovered: np.ndarray, rng: np.random.Generator) -> None:
-    side = len(canvas)
-    smallest, largest = 1.0, side / 2
-    radius = (smallest**-2 + rng.random() * (largest**-2 - smallest**-2)) ** -0.5
-    x, y = rng.uniform(-radius, side + radius, 2)
-    left, right = max(0, int(x - radius)), min(side, int(x + radius) + 2)
-    top, bottom = max(0, int(y - radius)), min(side, int(y + radius) + 2)
-    rows, columns = np.ogrid[top:bottom, left:right]
-    shows = uncovered[top:bottom, left:right] & ((columns - x) ** 2 + (rows - y) ** 2 <= radius**2)
-    canvas[top:bottom, left:right][shows] = rng.integers(0, 256, 3)
-    uncovered[top:bottom, left:right] &= ~shows
 
 
 def _dead_leaves_entries(split: str, count: int, size: int) -> list[Entry]:

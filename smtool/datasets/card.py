@@ -27,7 +27,7 @@ class Shard(Section):
 
     @property
     def index_name(self) -> str:
-        return self.name.removesuffix(".tar") + ".tsv"
+        return self.name.removesuffix(".tar") + ".npy"
 
 
 class SourceNote(Section):
@@ -65,14 +65,19 @@ class DatasetCard(Section):
     """0 for images without labels."""
     class_names: tuple[str, ...]
     """Names by label, where the source has them."""
-    photographs: int | None
-    """How many distinct photographs the images are parts of; None when each image is its own."""
+    group_names: tuple[str, ...]
+    """The photographs that the images are parts of, by group number; () when each image is its own."""
     skipped: int
     upscaled: int
     """Images that were smaller than image_size: their highest frequencies are empty."""
     spectrum: MeanSpectrum | None
     plan: str
     """Digest of everything that decides the contents; a repeated `prepare` compares it."""
+
+    @property
+    def photographs(self) -> int | None:
+        """How many distinct photographs there are, where images share them."""
+        return len(self.group_names) or None
 
     def shards(self, split: Split) -> tuple[Shard, ...]:
         return self.train if split == "train" else self.val

@@ -3,19 +3,24 @@
 import os
 from pathlib import Path
 
-from smtool.datasets.card import CARD_NAME, UNFINISHED, Split, read_card
-from smtool.datasets.preparation import Preparation, prepare_images
+from smtool.datasets.card import CARD_NAME, Split, read_card
+from smtool.datasets.preparation import Preparation, Report, prepare_images
 from smtool.datasets.reader import ImageShards
 from smtool.datasets.sources import Source, find_source
 from smtool.datasets.transform import Rule
 from smtool.errors import DataError
 
 
-def open_images(source: str, split: Split, *, image_size: int, root: Path = Path("data")) -> ImageShards:
-    """One split of a prepared folder; any other source is prepared on first use as `root/NAME-SIZE`, and reused after."""
+def open_images(
+    source: str, split: Split, *, image_size: int, root: Path = Path("data"), report: Report | None = None
+) -> ImageShards:
+    """One split of a prepared folder; any other source is prepared on first use as `root/NAME-SIZE`, and reused after.
+
+    report(done, total) is called while it is being prepared.
+    """
     folder = Path(source)
     if not (folder / CARD_NAME).is_file():
-        folder = _prepared(find_source(source), source, image_size, root)
+        folder = _prepared(find_source(source), source, image_size, root, report)
     card = read_card(folder)
     if card.image_size != image_size:
         raise DataError(
@@ -30,7 +35,7 @@ def open_images(source: str, split: Split, *, image_size: int, root: Path = Path
     return ImageShards(folder, card, split)
 
 
-def _prepared(source: Source, text: str, image_size: int, root: Path) -> Path:
+def _prepared(source: Source, text: str, image_size: int, root: Path, report: Report | None) -> Path:
     folder = root / f"{source.name}-{image_size}"
     if (folder / CARD_NAME).is_file():
         if read_card(folder).source.digest != source.digest():
@@ -39,8 +44,6 @@ def _prepared(source: Source, text: str, image_size: int, root: Path) -> Path:
                 hint=f"Prepare it elsewhere and use that folder: smtool prepare {text} --size {image_size} --out OTHER",
             )
         return folder
-    if Path(text).is_dir() and (Path(text) / UNFINISHED).is_dir():
-        read_card(Path(text))  # raises, saying how to finish it
     workers = 1 if source.builtin else os.cpu_count() or 1
-    prepare_images(Preparation(source, Rule(image_size)), folder, workers=workers)
+    prepare_images(Preparation(source, Rule(image_size)), folder, workers=workers, report=report)
     return folder

@@ -30,6 +30,12 @@ class Listing:
     class_names: tuple[str, ...] = ()
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the photographs that entries are parts of; () unless every entry names one."""
+        names = {entry.group for entry in self.entries}
+        return () if None in names else tuple(sorted(name for name in names if name is not None))
+
+    @property
     def has_splits(self) -> bool:
         return any(entry.split == "val" for entry in self.entries)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,9 @@ def _run(
     splits = _split(listing, preparation)
     progress = _Progress(sum(map(len, splits.values())), max_bad, report)
     try:
-        notes = _write_shards(out, _chunks(splits, preparation.images_per_shard), preparation.rule, workers, progress)
+        notes = _write_shards(
+            out, _chunks(splits, preparation.images_per_shard), preparation.rule, listing.groups, workers, progress
+        )
     finally:
         _write_skipped(out, progress.skipped)
     card = _card(preparation, listing, notes, plan)
@@ -104,7 +106,12 @@ def _chunks(splits: dict[Split, list[Entry]], length: int) -> dict[str, tuple[in
 
 
 def _write_shards(
-    out: Path, chunks: dict[str, tuple[int, list[Entry]]], rule: Rule, workers: int, progress: "_Progress"
+    out: Path,
+    chunks: dict[str, tuple[int, list[Entry]]],
+    rule: Rule,
+    groups: tuple[str, ...],
+    workers: int,
+    progress: "_Progress",
 ) -> dict[str, ShardNote]:
     notes = {name: note for name in chunks if (note := read_note(out, name))}
     for name, note in notes.items():
@@ -112,27 +119,34 @@ def _write_shards(
     todo = {name: chunk for name, chunk in chunks.items() if name not in notes}
     with made_samples((entry for _, entries in todo.values() for entry in entries), rule, workers) as made:
         for name, (start, entries) in todo.items():
-            notes[name] = _write_one(out / f"{name}.tar", start, islice(made, len(entries)), rule, progress)
+            kept = _Kept(name, start, islice(made, len(entries)), rule.size, progress)
+            shard = write_shard(out / f"{name}.tar", kept, suffix=rule.suffix, groups={name: i for i, name in enumerate(groups)})
+            notes[name] = ShardNote(shard=shard, upscaled=kept.upscaled, skipped=tuple(kept.skipped))
             write_note(out, name, notes[name])
     return {name: notes[name] for name in chunks}
 
 
-def _write_one(path: Path, start: int, made: Iterable[Sample | Skipped], rule: Rule, progress: "_Progress") -> ShardNote:
-    upscaled, skipped = 0, []
+@dataclass
+class _Kept:
+    """The usable ones of a shard's pictures, numbered by their place in the split; what is unusable is counted on the way."""
 
-    def kept() -> Iterator[tuple[str, Sample]]:
-        nonlocal upscaled
-        for number, result in enumerate(made, start):
+    shard: str
+    first: int
+    made: Iterable[Sample | Skipped]
+    size: int
+    progress: "_Progress"
+    upscaled: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[int, Sample]]:
+        for number, result in enumerate(self.made, self.first):
             if isinstance(result, Skipped):
-                skipped.append({"shard": path.name, "id": result.entry.id, "reason": result.reason})
-                progress.add_bad(skipped[-1])
+                self.skipped.append({"shard": self.shard, "id": result.entry.id, "reason": result.reason})
+                self.progress.add_bad(self.skipped[-1])
             else:
-                upscaled += min(result.width, result.height) < rule.size
-                yield f"{number:08d}", result
-            progress.add()
-
-    shard = write_shard(path, kept(), rule.suffix)
-    return ShardNote(shard=shard, upscaled=upscaled, skipped=tuple(skipped))
+                self.upscaled += min(result.width, result.height) < self.size
+                yield number, result
+            self.progress.add()
 
 
 class _Progress:
@@ -166,7 +180,6 @@ class _Progress:
 def _card(preparation: Preparation, listing: Listing, notes: dict[str, ShardNote], plan: dict[str, Any]) -> DatasetCard:
     rule = preparation.rule
     labels = [entry.label for entry in listing.entries if entry.label is not None]
-    groups = {entry.group for entry in listing.entries}
     held_out = f"{preparation.val_fraction:g} of the images for validation, by a hash of seed and id"
     return DatasetCard(
         source=SourceNote(**plan["source"], images=len(listing.entries)),
@@ -180,7 +193,7 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ShardNote
         val=tuple(note.shard for name, note in notes.items() if name.startswith("val")),
         num_classes=max(len(listing.class_names), max(labels, default=-1) + 1),
         class_names=listing.class_names,
-        photographs=None if None in groups else len(groups),
+        group_names=listing.groups,
         skipped=sum(len(note.skipped) for note in notes.values()),
         upscaled=sum(note.upscaled for note in notes.values()),
         spectrum=None,

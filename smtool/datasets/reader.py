@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from smtool.datasets.card import DatasetCard, Split, check_present, damaged
-from smtool.datasets.shards import Row, read_index
+from smtool.datasets.shards import INDEX, read_index
 from smtool.datasets.types import ImageBatch, to_signed
 
 
@@ -21,19 +21,19 @@ class ImageShards:
 
     def __init__(self, folder: Path, card: DatasetCard, split: Split) -> None:
         self.folder, self.card, self.split = folder, card, split
-        self._rows: list[Row] = []
-        self._shard_of: list[int] = []
-        for number, shard in enumerate(card.shards(split)):
+        shards = card.shards(split)
+        for shard in shards:
             check_present(folder, shard)
-            rows = read_index(folder, shard)
-            self._rows += rows
-            self._shard_of += [number] * len(rows)
+        self._paths = [folder / shard.name for shard in shards]
+        self._shard_of = np.repeat(np.arange(len(shards)), [shard.images for shard in shards])
+        self._rows = np.concatenate([np.empty(0, INDEX), *(read_index(folder, shard) for shard in shards)])
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @property
     def digest(self) -> str:
+        """sha256 over this split's shards."""
         return self.card.split_digest(self.split)
 
     @property
@@ -48,33 +48,33 @@ class ImageShards:
     @property
     def groups(self) -> list[str] | None:
         """Per image, the photograph it was cut from; None where each image is a photograph of its own."""
-        names = [row.group for row in self._rows]
-        return [name for name in names if name is not None] if names and None not in names else None
+        names = self.card.group_names
+        return [names[number] for number in self._rows["group"]] if names else None
 
     def read(self, indices: Sequence[int]) -> ImageBatch:
-        """The images at these indices, in this order. Raises DataError for a sample whose bytes are not those of the card."""
+        """The images at these indices, in this order. Raises DataError for bytes that are not those that were written."""
+        rows = self._rows[list(indices)]
         pixels = np.stack([self._pixels(index) for index in indices])  # (B, H, W, 3) uint8
         images = to_signed(torch.from_numpy(pixels).permute(0, 3, 1, 2)).contiguous()
-        return ImageBatch(images, self._labels(indices), tuple(self._rows[index].key for index in indices))
+        return ImageBatch(images, self._labels(rows), tuple(f"{key:08d}" for key in rows["key"]))
+
+    def _labels(self, rows: np.ndarray) -> Tensor | None:
+        return torch.from_numpy(rows["label"].astype(np.int64)) if self.num_classes else None
 
     def _pixels(self, index: int) -> np.ndarray:
         with Image.open(io.BytesIO(self._bytes(index))) as image:
             return np.asarray(image)
 
     def _bytes(self, index: int) -> bytes:
-        row, path = self._rows[index], self.folder / self.card.shards(self.split)[self._shard_of[index]].name
+        row, path = self._rows[index], self._paths[self._shard_of[index]]
         try:
             handle = os.open(path, os.O_RDONLY)
             try:
-                data = os.pread(handle, row.bytes, row.offset)
+                data = os.pread(handle, int(row["bytes"]), int(row["offset"]))
             finally:
                 os.close(handle)
         except OSError as error:
             raise damaged(path, f"it cannot be read ({error.strerror})") from error
-        if zlib.crc32(data) != row.crc32:
-            raise damaged(path, f"the image {row.key} is not the one that was written")
+        if zlib.crc32(data) != row["crc32"]:
+            raise damaged(path, f"the bytes of image {row['key']:08d} are not those that were written")
         return data
-
-    def _labels(self, indices: Sequence[int]) -> Tensor | None:
-        labels = [self._rows[index].label for index in indices]
-        return None if None in labels else torch.tensor(labels, dtype=torch.int64)

@@ -8,62 +8,54 @@ import io
 import json
 import tarfile
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from smtool.datasets.card import Shard, damaged
 from smtool.datasets.entries import Sample
-from smtool.storage import file_digest, replacing, write_text
+from smtool.storage import file_digest, replacing, write_bytes
 
-COLUMNS = ("key", "suffix", "offset", "bytes", "crc32", "label", "group")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of an index: the image member's key, suffix, place in the tar, checksum, and the sample's label and group."""
-
-    key: str
-    suffix: str
-    offset: int
-    bytes: int
-    crc32: int
-    label: int | None
-    group: str | None
+INDEX = np.dtype([("key", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("crc32", "<u4"), ("label", "<i4"), ("group", "<i4")])
+"""A row per image: the number it is called by, where its bytes lie in the tar, their checksum; label and group: -1 is none."""
 
 
-def write_shard(path: Path, samples: Iterable[tuple[str, Sample]], suffix: str) -> Shard:
-    """Write (key, sample) pairs to a tar, then its index; each appears whole or not at all."""
+def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, suffix: str, groups: Mapping[str | None, int]) -> Shard:
+    """Write (key, sample) pairs to a tar, then its index as .npy; each appears whole or not at all. groups: number by name."""
     rows = []
     with replacing(path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, sample in samples:
-            rows.append(_add_sample(tar, key, sample, suffix))
-    index = path.with_suffix(".tsv")
-    write_text(index, "\t".join(COLUMNS) + "\n" + "".join(_line(row) for row in rows))
+            offset = _add_sample(tar, f"{key:08d}", sample, suffix)
+            label = -1 if sample.entry.label is None else sample.entry.label
+            rows.append((key, offset, len(sample.data), zlib.crc32(sample.data), label, groups.get(sample.entry.group, -1)))
+    index = path.with_suffix(".npy")
+    write_bytes(index, _npy(np.array(rows, dtype=INDEX)))
     return Shard(
         name=path.name, images=len(rows), bytes=path.stat().st_size, sha256=file_digest(path), index_sha256=file_digest(index)
     )
 
 
-def read_index(folder: Path, shard: Shard) -> list[Row]:
-    """The rows of a shard's index, checked against the card's sha256."""
+def read_index(folder: Path, shard: Shard) -> np.ndarray:
+    """The rows of a shard's index, (images,) of dtype INDEX, checked against the card's sha256."""
     path = folder / shard.index_name
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != shard.index_sha256:
         raise damaged(path, "its sha256 differs from the card's")
-    return [_row(line) for line in data.decode().splitlines()[1:]]
+    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
-def _add_sample(tar: tarfile.TarFile, key: str, sample: Sample, suffix: str) -> Row:
+def _add_sample(tar: tarfile.TarFile, key: str, sample: Sample, suffix: str) -> int:
+    """Append a sample's members; returns the offset of the image's bytes."""
     entry = sample.entry
     note = {"id": entry.id, "width": sample.width, "height": sample.height}
+    if entry.group is not None:
+        note["group"] = entry.group
     offset = _add_member(tar, f"{key}.{suffix}", sample.data)
     if entry.label is not None:
         _add_member(tar, f"{key}.cls", str(entry.label).encode())
-    if entry.group is not None:
-        note["group"] = entry.group
     _add_member(tar, f"{key}.json", json.dumps(note, sort_keys=True).encode())
-    return Row(key, suffix, offset, len(sample.data), zlib.crc32(sample.data), entry.label, entry.group)
+    return offset
 
 
 def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
@@ -75,11 +67,7 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     return offset
 
 
-def _line(row: Row) -> str:
-    label = "" if row.label is None else str(row.label)
-    return f"{row.key}\t{row.suffix}\t{row.offset}\t{row.bytes}\t{row.crc32}\t{label}\t{row.group or ''}\n"
-
-
-def _row(line: str) -> Row:
-    key, suffix, offset, size, crc32, label, group = line.split("\t")
-    return Row(key, suffix, int(offset), int(size), int(crc32), int(label) if label else None, group or None)
+def _npy(rows: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, rows, allow_pickle=False)
+    return file.getvalue()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from smtool.datasets.builtin import Builtin, parse_builtin
-from smtool.datasets.card import CARD_NAME, read_card
+from smtool.datasets.card import CARD_NAME, UNFINISHED, read_card
 from smtool.errors import DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -99,8 +99,8 @@ def _from_pattern(text: str) -> Source:
 
 def _from_folder(path: Path) -> Source:
     name = path.resolve().name
-    if (path / CARD_NAME).is_file():
-        card = read_card(path)
+    if (path / CARD_NAME).is_file() or (path / UNFINISHED).is_dir():
+        card = read_card(path)  # of an unfinished folder: raises, saying how to finish it
         return Source(name, "tar", tuple(path / shard.name for shard in card.train + card.val))
     archives = tuple(sorted(file for file in path.iterdir() if file.is_file() and is_tar(file) and not is_hidden(file.name)))
     if not archives:
