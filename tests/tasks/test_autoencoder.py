@@ -1,0 +1,131 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from smtool.datasets.types import ImageBatch
+from smtool.networks.autoencoder import SDVAE
+from smtool.randomness import initializing, streams
+from smtool.regularizers import DSM, EQVAE, ESM, KL, ScaleEquivariance
+from smtool.tasks.adversary import Adversary
+from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
+
+SECTION = SDVAE(downsample=4, latent_channels=2, norm_groups=4, channels=(4, 4, 8), blocks_per_level=1)
+METHODS = {
+    "kl": KL(),
+    "esm": ESM(),
+    "dsm": DSM(),
+    "scale_equivariance": ScaleEquivariance(scales=(1.0, 0.5)),
+    "eq_vae": EQVAE(prior=0.0, smallest=0.5),
+}
+
+
+class Distance(nn.Module):
+    """Stands where LPIPS stands: (x, y) -> (B,)."""
+
+    def forward(self, x, y):
+        return (x - y).square().flatten(1).mean(1)
+
+
+def _task(*names: str, adversary: Adversary | None = None, flip: bool = False, **changes) -> AutoencoderTask:
+    with initializing(0, "test"):
+        autoencoder = SECTION.build()
+        discriminator = adversary.build() if adversary else None
+    methods = {name: METHODS[name].build(2, 4) for name in names}
+    keys = {"reconstruction": Reconstruction(), "perceptual": None} | changes
+    return AutoencoderTask(autoencoder, methods, adversary=adversary, discriminator=discriminator, flip=flip, **keys)
+
+
+def _batch() -> ImageBatch:
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return ImageBatch(images, None, ("a", "b", "c", "d"))
+
+
+def _draws(player: str = "autoencoder", step: int = 0):
+    return streams(0, step, player, batch=4)
+
+
+def test_plain_loss_is_the_mean_absolute_difference_of_one_pass():
+    task, batch = _task(), _batch()
+    loss = task.loss("autoencoder", batch, _draws(), 0)
+    posterior = task.autoencoder.encode(batch.images)
+    decoded = task.autoencoder.decode(posterior.sample(_draws().batch("posterior", posterior.mean.shape)))
+    torch.testing.assert_close(loss.total, (decoded - batch.images).abs().mean())
+    assert set(loss.values) == {"l1"}
+
+
+def test_perceptual_and_squared_terms_enter_with_their_weights():
+    task = _task(reconstruction=Reconstruction(loss="l2", weight=2.0), perceptual=(Distance(), 0.5))
+    loss = task.loss("autoencoder", _batch(), _draws(), 0)
+    torch.testing.assert_close(loss.values["l2"], loss.values["lpips"])
+    torch.testing.assert_close(loss.total, 2.5 * loss.values["l2"])
+
+
+@pytest.mark.parametrize("names", [names for n in (1, 2, 5) for names in itertools.combinations(METHODS, n)], ids="+".join)
+def test_methods_combine(names):
+    task = _task(*names, adversary=Adversary(num_layers=1, channels=4, start=0))
+    for step in range(4):
+        loss = task.loss("autoencoder", _batch(), _draws(step=step), step)
+        loss.total.backward()
+        assert torch.isfinite(loss.total)
+        assert {"esm", "kl"} & set(names) <= set(loss.values)
+    gradients = [p.grad for p in task.autoencoder.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+
+
+def test_penalties_are_weighted_into_the_total():
+    loss = _task("kl", "esm").loss("autoencoder", _batch(), _draws(), 0)
+    expected = loss.values["l1"] + 1e-6 * loss.values["kl"] + 0.01 * loss.values["esm"]
+    torch.testing.assert_close(loss.total, expected)
+
+
+def test_discriminator_sees_low_passed_targets_and_no_graph_reaches_the_autoencoder():
+    adversary = Adversary(num_layers=1, channels=4, start=0)
+    task = _task("dsm", adversary=adversary)
+    step = next(s for s in range(50) if task.methods["dsm"].draw(_draws("discriminator", s), task._shapes(_batch().images)) == 12)
+    seen = []
+    task.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    loss = task.loss("discriminator", _batch(), _draws("discriminator", step), step)
+    loss.total.backward()
+    assert all(p.grad is None for p in task.autoencoder.parameters())
+    assert all(p.grad is not None for p in task.discriminator.parameters())
+    real, fake = seen
+    assert not torch.equal(real, _batch().images)
+    blocks = real.unflatten(-2, (-1, 8)).unflatten(-1, (-1, 8)).mean((-3, -1))
+    original = _batch().images.unflatten(-2, (-1, 8)).unflatten(-1, (-1, 8)).mean((-3, -1))
+    torch.testing.assert_close(blocks, original)        # a low-pass keeps every block's mean
+    assert not fake.requires_grad
+
+
+def test_adversary_joins_at_its_start_and_is_balanced_at_the_decoder():
+    task = _task(adversary=Adversary(num_layers=1, channels=4, start=6))
+    assert "adversarial" not in task.loss("autoencoder", _batch(), _draws(step=5), 5).values
+    loss = task.loss("autoencoder", _batch(), _draws(step=6), 6)
+    factor = loss.values["adversarial_factor"]
+    torch.testing.assert_close(loss.total, loss.values["l1"] + 0.5 * factor * loss.values["adversarial"])
+    assert task.turns(5) == ("autoencoder",)
+    assert task.turns(7) == ("discriminator",)
+
+
+def test_appended_scaled_pair_adds_its_own_weighted_reconstruction():
+    plain = _task().loss("autoencoder", _batch(), _draws(), 0).total
+    task = _task()
+    task.methods = {"scale_equivariance": ScaleEquivariance(form="append", scales=(0.5,), alpha=1e-9).build(2, 4)}
+    torch.testing.assert_close(task.loss("autoencoder", _batch(), _draws(), 0).total, plain)
+    task.methods = {"scale_equivariance": ScaleEquivariance(form="append", scales=(0.5,), alpha=1.0).build(2, 4)}
+    assert task.loss("autoencoder", _batch(), _draws(), 0).total > plain
+
+
+def test_flips_mirror_about_half_of_the_images_and_follow_the_sample():
+    task = _task(flip=True)
+    images = torch.arange(32.0).expand(64, 3, 32, 32)
+    seen = []
+    task.autoencoder.encode = lambda x: seen.append(x) or SECTION.build().encode(x)
+    whole = streams(0, 0, "autoencoder", batch=64)
+    task.loss("autoencoder", ImageBatch(images, None, ("",) * 64), whole, 0)
+    task.loss("autoencoder", ImageBatch(images[16:32], None, ("",) * 16), whole.at(16, 32), 0)
+    mirrored = seen[0][:, 0, 0, 0] == 31
+    assert 16 < mirrored.sum() < 48
+    assert torch.equal(seen[0][mirrored], images[mirrored].flip(-1))
+    assert torch.equal(seen[1], seen[0][16:32])

@@ -1,0 +1,104 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from smtool.errors import CheckpointError
+from smtool.training.balance import Loss
+from smtool.training.checkpoint import Checkpoints
+from smtool.training.distributed import Ranks
+from smtool.training.ema import EMA
+from smtool.training.loop import Plan, Training
+from smtool.training.optimizer import AdamW
+from smtool.training.precision import MixedPrecision
+
+
+class Task:
+    def __init__(self, width: int = 3) -> None:
+        self.players = {"autoencoder": nn.Linear(width, 2), "discriminator": nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))}
+
+    def turns(self, step: int) -> tuple[str, ...]:
+        return ("autoencoder", "discriminator")
+
+    def count_turns(self, player: str, steps: int) -> int:
+        return steps
+
+    def loss(self, player, batch, draws, step) -> Loss:
+        raise NotImplementedError
+
+
+def _training(seed: int, width: int = 3) -> Training:
+    torch.manual_seed(seed)
+    task = Task(width)
+    optimizers = {name: AdamW(lr=0.1).build(m.named_parameters(), "cpu") for name, m in task.players.items()}
+    for name, module in task.players.items():
+        module(torch.randn(4, width if name == "autoencoder" else 2)).square().sum().backward()
+        optimizers[name].torch.step()
+        optimizers[name].updates = 7 + seed
+    averages = {"autoencoder": EMA(decay=0.5).build(task.players["autoencoder"])}
+    return Training(task, optimizers, averages, MixedPrecision("fp32", "cpu"), Ranks(0, 1, "cpu"), Plan(0, 4, 1, 10))
+
+
+def _state(training: Training) -> dict[str, torch.Tensor]:
+    state = {f"{name}.{k}": v for name, module in training.task.players.items() for k, v in module.state_dict().items()}
+    state |= {f"{name}~{k}": v for name, optimizer in training.optimizers.items() for k, v in optimizer.state_dict().items()}
+    return state | {f"ema.{k}": v for k, v in training.averages["autoencoder"].state_dict().items()}
+
+
+def test_everything_comes_back(tmp_path):
+    first, second = _training(0), _training(1)
+    checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=0)
+    checkpoints.save(5, first)
+    checkpoints.load(5, second)
+    before, after = _state(first), _state(second)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [optimizer.updates for optimizer in second.optimizers.values()] == [7, 7]
+
+
+def test_the_last_few_and_the_milestones_stay(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=20)
+    training = _training(0)
+    for step in range(5, 55, 5):
+        checkpoints.save(step, training)
+    assert checkpoints.steps() == [20, 40, 45, 50]
+    assert checkpoints.latest() == 50
+
+
+def test_a_folder_cut_off_while_it_was_written_does_not_count(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=0)
+    training = _training(0)
+    checkpoints.save(5, training)
+    (tmp_path / ".00000010.part").mkdir()
+    (tmp_path / "00000015").mkdir()        # no state.json: not from us, or cut off by hand
+    assert checkpoints.latest() == 5
+    checkpoints.save(10, training)
+    assert checkpoints.steps() == [5, 10]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_failing_write_leaves_the_checkpoints_there_were(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_every=0)
+    training = _training(0)
+    checkpoints.save(5, training)
+    monkeypatch.setattr(training.optimizers["autoencoder"], "state_dict", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        checkpoints.save(10, training)
+    assert checkpoints.steps() == [5]
+    assert [path.name for path in tmp_path.iterdir()] == ["00000005"]
+
+
+def test_another_network_and_a_damaged_file_are_named(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=0)
+    folder = checkpoints.save(5, _training(0))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoints.load(5, _training(0, width=4))
+    assert json.loads((folder / "state.json").read_text())["updates"] == {"autoencoder": 7, "discriminator": 7}
+    (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a readable"):
+        checkpoints.load(5, _training(0))
+
+
+def test_no_folder_means_no_checkpoint(tmp_path):
+    assert Checkpoints(tmp_path / "none", keep_last=2, keep_every=0).latest() is None
