@@ -104,9 +104,9 @@ def _autoencoder(autoencoder: Autoencoder, metadata: Mapping[str, Any]) -> dict[
     if isinstance(recipe, dict):
         rows["methods"] = ", ".join(recipe.get("regularizers", {})) or "none"
     if isinstance(metadata.get("step"), int):
-        rows["step"] = f"{metadata['step']:,}"
+        rows["step"] = f"{metadata['step']:,}" + (f", {metadata['weights']} weights" if "weights" in metadata else "")
     if metadata.get("data"):
-        rows["data"] = str(metadata["data"])
+        rows["trained on"] = f"images with digest {metadata['data']}"
     rows["statistics"] = _statistics(autoencoder.stats)
     rows["digest"] = autoencoder_digest(autoencoder)
     if metadata.get("digest") not in (None, rows["digest"]):
@@ -160,7 +160,8 @@ def _data(folder: Path, card: DatasetCard) -> Description:
         rows["skipped"] = f"{card.skipped:,} damaged images (skipped.jsonl)"
     if card.upscaled:
         rows["upscaled"] = f"{card.upscaled:,} images were smaller: their highest frequencies are empty"
-    return Description(str(folder), {**rows, "digest": card.digest})
+    digests = {f"digest of {split}": card.split_digest(split) for split in ("train", "val") if card.shards(split)}
+    return Description(str(folder), {**rows, **digests})
 
 
 def _recipe(recipe: Recipe[TrainAE]) -> Description:

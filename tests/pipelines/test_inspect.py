@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from smtool.datasets import open_images
 from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.interop import autoencoder_digest, write_autoencoder
 from smtool.networks.autoencoder import SDVAE
@@ -50,8 +51,8 @@ def elsewhere(tmp_path, monkeypatch):
 def test_our_checkpoint_is_described_by_architecture_shapes_step_statistics_and_digest(tmp_path):
     autoencoder = SECTION.build()
     autoencoder.stats = LatentStats("scalar", torch.tensor([0.5]), torch.tensor([2.0]), count=64, data="abc")
-    recipe = {"regularizers": {"kl": {}, "dsm": {}}}
-    write_autoencoder(tmp_path / "runs/tiny/ckpt.safetensors", autoencoder, {"step": 1200, "recipe": recipe, "data": "abc"})
+    known = {"step": 1200, "recipe": {"regularizers": {"kl": {}, "dsm": {}}}, "data": "abc", "weights": "average"}
+    write_autoencoder(tmp_path / "runs/tiny/ckpt.safetensors", autoencoder, known)
     total = sum(parameter.numel() for parameter in autoencoder.parameters())
     for what in ("runs/tiny/ckpt.safetensors", "runs/tiny", "tiny"):
         rows = describe(what).rows
@@ -59,7 +60,8 @@ def test_our_checkpoint_is_described_by_architecture_shapes_step_statistics_and_
         assert rows["architecture"] == "sd-vae f4d3, widths 8-8-16, 1 block a level, asymmetric padding"
         assert rows["parameters"].startswith(f"{total:,} (encoder ")
         assert rows["latent"] == "3 x 64 x 64 for images of 256 x 256"
-        assert (rows["methods"], rows["step"], rows["data"]) == ("kl, dsm", "1,200", "abc")
+        assert (rows["methods"], rows["step"]) == ("kl, dsm", "1,200, average weights")
+        assert rows["trained on"] == "images with digest abc"
         assert rows["statistics"] == "scalar, measured on 64 samples\nmean 0.5\nstd 2"
         assert rows["digest"] == autoencoder_digest(autoencoder)
 
@@ -123,7 +125,7 @@ def test_a_prepared_folder_is_described_by_its_card_and_its_files_are_looked_for
     assert rows["images"] == "9 for training, 3 for validation"
     assert rows["size"] == "32 x 32, png, center crop"
     assert rows["skipped"] == "1 damaged images (skipped.jsonl)"
-    assert len(rows["digest"]) == 64
+    assert rows["digest of train"] == open_images("prepared", "train", image_size=32).digest  # what a checkpoint names
     next(folder.glob("val-*.tar")).unlink()
     with pytest.raises(DataError, match=r"val-\d+\.tar"):
         describe("prepared")
