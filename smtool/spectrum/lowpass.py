@@ -1,30 +1,37 @@
-"""The block-wise low-pass of Decoding Spectrum Matching: an orthogonal projection in every b x b block."""
+"""The block-wise low-pass of Decoding Spectrum Matching: an orthogonal projection in every block x block tile."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from smtool.spectrum.dct import constant, dct_matrix, full_precision, without_autocast
+from smtool.spectrum.dct import constant, dct2, dct_matrix, full_precision, idct2, without_autocast
 
 Shape = Literal["triangle", "square"]
+LARGEST_PROJECTOR = 16
+"""Up to this block a tile is multiplied by one matrix of side block^2; a larger one is transformed, masked, transformed back."""
 
 
 def block_low_pass(x: Tensor, rows_removed: int | Tensor, *, block: int = 8, shape: Shape = "triangle") -> Tensor:
     """Zero the high DCT coefficients of every block x block tile of x.
 
     x: (B, C, H, W), H and W divisible by `block`. Returns the same shape and dtype; computed in float32 at least.
-    rows_removed: n, the anti-diagonals taken off the far corner (0: x itself), or an int64 tensor (B,) with one n per sample.
-    shape: see `low_pass_mask`. Source: released code and paper section 3.3 (facts 4.1). Oracle: scipy's dctn tile by tile.
-    The map is linear, symmetric and idempotent: its gradient is itself.
+    rows_removed: n, the anti-diagonals taken off the far corner (0: x itself), or an integer tensor (B,) with one n per sample.
+    shape: see `low_pass_mask`. The map is linear, symmetric and idempotent: its gradient is itself.
+    Source: released code and paper section 3.3 (facts 4.1). Oracle: scipy's dctn tile by tile.
     """
     _check_tiling(x, block)
-    if isinstance(rows_removed, int):
-        low_pass_mask(block, rows_removed, shape=shape)
-        if rows_removed == 0:
-            return x
-        return _project(x, _projector(block, rows_removed, shape, dtype=_maths(x), device=x.device), block)
-    return _low_pass_per_sample(x, rows_removed, block, shape)
+    if isinstance(rows_removed, Tensor):
+        return _low_pass_per_sample(x, rows_removed, block, shape)
+    _check_rows(rows_removed, block, shape)
+    if rows_removed == 0:
+        return x
+    if block > LARGEST_PROJECTOR:
+        return _masked(x, low_pass_mask(block, rows_removed, shape=shape).to(x.device))
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return _Projection.apply(x, _projector(block, rows_removed, shape, dtype=dtype, device=x.device))
 
 
 def low_pass_mask(block: int, rows_removed: int, *, shape: Shape = "triangle") -> Tensor:
@@ -32,11 +39,10 @@ def low_pass_mask(block: int, rows_removed: int, *, shape: Shape = "triangle") -
 
     "triangle": u + v < 2 block - 1 - n, for n = 0 (all) ... 2 block - 2 (DC only): the released masks.
     "square": u < block - n and v < block - n, for n = 0 ... block - 1: the top-left rule under which n = block / 2 is 2x
-    downsampling (paper A.4): the kept block / 2 x block / 2 coefficients, halved, are the DCT of the ideally downsampled tile.
+    downsampling (paper A.4): the kept block / 2 x block / 2 coefficients, halved, are the DCT of the ideally downsampled tile,
+    and the low-passed tile is that smaller tile interpolated back. Nothing else of the tile survives, nothing of it is lost.
     """
-    most = 2 * block - 2 if shape == "triangle" else block - 1
-    if not 0 <= rows_removed <= most:
-        raise ValueError(f"rows_removed must lie in 0 ... {most} for a {shape} in blocks of {block}, but is {rows_removed}")
+    _check_rows(rows_removed, block, shape)
     index = torch.arange(block)
     if shape == "triangle":
         return index[:, None] + index < 2 * block - 1 - rows_removed
@@ -44,12 +50,12 @@ def low_pass_mask(block: int, rows_removed: int, *, shape: Shape = "triangle") -
 
 
 def fit_cutoff(side: int, rows_removed: int, *, shape: Shape = "triangle") -> tuple[int, int]:
-    """`block = "fit"`: the (block, rows_removed) for a latent of this side that stand for `rows_removed` in blocks of 8.
+    """`block = "fit"`: the (block, rows_removed) that stand on a grid of this side for `rows_removed` in blocks of 8.
 
-    Blocks are min(8, side) wide. Of the 15 anti-diagonals of an 8x8 block, T = 15 - n are kept; of the 2b - 1 of a smaller block
+    Blocks are min(8, side) wide. Of the 15 anti-diagonals of an 8x8 block T = 15 - n are kept; of the 2b - 1 of a smaller block
     the nearest whole number to T (2b - 1) / 15, and at least one. A square keeps (8 - n) b / 8 rows and columns, at least one.
     """
-    low_pass_mask(8, rows_removed, shape=shape)
+    _check_rows(rows_removed, 8, shape)
     block = min(8, side)
     full, wide = (15, 2 * block - 1) if shape == "triangle" else (8, block)
     kept = max(1, (2 * (full - rows_removed) * wide + full) // (2 * full))
@@ -57,15 +63,13 @@ def fit_cutoff(side: int, rows_removed: int, *, shape: Shape = "triangle") -> tu
 
 
 def fitted_low_pass(x: Tensor, rows_removed: int | Tensor, *, shape: Shape = "triangle") -> Tensor:
-    """`block_low_pass` under the rule of `fit_cutoff`: a side of 8 or more as ever, a smaller one in blocks of its own size."""
+    """`block_low_pass` under the rule of `fit_cutoff`: a side of 8 or more as ever, a smaller one in blocks of its size."""
     side = min(x.shape[-2:])
-    if isinstance(rows_removed, int):
+    if not isinstance(rows_removed, Tensor):
         block, rows = fit_cutoff(side, rows_removed, shape=shape)
         return block_low_pass(x, rows, block=block, shape=shape)
-    _check_cutoffs(rows_removed, len(x), 8, shape)
-    rows_of = [fit_cutoff(side, n, shape=shape)[1] for n in range(15 if shape == "triangle" else 8)]
-    fitted = torch.tensor(rows_of, device=rows_removed.device)[rows_removed]
-    return block_low_pass(x, fitted, block=min(8, side), shape=shape)
+    fitted = [fit_cutoff(side, n, shape=shape)[1] for n in _cutoffs(rows_removed, len(x))]
+    return block_low_pass(x, torch.tensor(fitted), block=min(8, side), shape=shape)
 
 
 @constant
@@ -75,19 +79,55 @@ def _projector(block: int, rows_removed: int, shape: Shape) -> Tensor:
     return dct.T @ (low_pass_mask(block, rows_removed, shape=shape).flatten()[:, None] * dct)
 
 
-def _project(x: Tensor, projector: Tensor, block: int) -> Tensor:
-    batch, channels, height, width = x.shape
-    with without_autocast(x):
-        tiles = full_precision(x).reshape(batch, channels, height // block, block, width // block, block).transpose(3, 4)
-        low = tiles.reshape(batch, -1, block * block) @ projector
-        return low.view_as(tiles).transpose(3, 4).reshape(x.shape).to(x.dtype)
+class _Projection(torch.autograd.Function):
+    """Every tile times a symmetric matrix. Its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, projector: Tensor) -> Tensor:
+        ctx.save_for_backward(projector)
+        with without_autocast(x):
+            return _project(full_precision(x).contiguous(), projector).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Projection.apply(grad, *ctx.saved_tensors), None
+
+
+def _project(x: Tensor, projector: Tensor) -> Tensor:
+    """x: (B, C, H, W), contiguous; projector: (block^2, block^2).
+
+    A strip of tiles is, in memory, a channels-last picture of `block` rows, W / block columns and `block` channels. On a CPU one
+    convolution as high as the strip therefore reads x as it lies, at 2.5 times the speed of reordering and a matrix product.
+    """
+    block = math.isqrt(len(projector))
+    strips = x.view(-1, block, x.shape[-1] // block, block)
+    if x.device.type == "cpu":
+        kernel = projector.view(-1, block, 1, block).permute(0, 3, 1, 2)
+        low = F.conv2d(strips.permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
+    else:
+        low = strips.transpose(1, 2).flatten(2) @ projector
+    return low.reshape(-1, x.shape[-1] // block, block, block).transpose(1, 2).reshape(x.shape)
+
+
+def _masked(x: Tensor, mask: Tensor) -> Tensor:
+    tiles = x.unflatten(-1, (-1, len(mask))).unflatten(-3, (-1, len(mask))).transpose(-3, -2)
+    return idct2(dct2(tiles) * mask).transpose(-3, -2).reshape(x.shape).to(x.dtype)
 
 
 def _low_pass_per_sample(x: Tensor, rows_removed: Tensor, block: int, shape: Shape) -> Tensor:
-    _check_cutoffs(rows_removed, len(x), block, shape)
-    values = [int(n) for n in rows_removed.tolist()]
-    projectors = torch.stack([_projector(block, n, shape, dtype=_maths(x), device=x.device) for n in values])
-    return torch.where((rows_removed == 0).to(x.device)[:, None, None, None], x, _project(x, projectors, block))
+    cutoffs = _cutoffs(rows_removed, len(x))
+    low = x.clone()
+    for n in sorted(set(cutoffs) - {0}):
+        samples = torch.tensor([sample for sample, cutoff in enumerate(cutoffs) if cutoff == n], device=x.device)
+        low.index_copy_(0, samples, block_low_pass(x[samples], n, block=block, shape=shape))
+    return low
+
+
+def _cutoffs(rows_removed: Tensor, batch: int) -> list[int]:
+    if rows_removed.shape != (batch,) or rows_removed.is_floating_point():
+        found = f"{rows_removed.dtype} of shape {tuple(rows_removed.shape)}"
+        raise ValueError(f"rows_removed must be an integer or an integer tensor of shape ({batch},), but is {found}")
+    return rows_removed.tolist()
 
 
 def _check_tiling(x: Tensor, block: int) -> None:
@@ -101,13 +141,7 @@ def _check_tiling(x: Tensor, block: int) -> None:
         )
 
 
-def _check_cutoffs(rows_removed: Tensor, batch: int, block: int, shape: Shape) -> None:
-    if rows_removed.shape != (batch,) or rows_removed.is_floating_point():
-        found = f"{rows_removed.dtype} of shape {tuple(rows_removed.shape)}"
-        raise ValueError(f"rows_removed must be an integer or an integer tensor of shape ({batch},), but is {found}")
-    for n in {int(n) for n in rows_removed.tolist()}:
-        low_pass_mask(block, n, shape=shape)
-
-
-def _maths(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def _check_rows(rows_removed: int, block: int, shape: Shape) -> None:
+    most = 2 * block - 2 if shape == "triangle" else block - 1
+    if not 0 <= rows_removed <= most:
+        raise ValueError(f"rows_removed must lie in 0 ... {most} for a {shape} in blocks of {block}, but is {rows_removed}")

@@ -7,10 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smtool.spectrum.dct import apply_both, constant, dct_matrix, full_precision, without_autocast
+from smtool.spectrum.dct import constant, dct2, full_precision, without_autocast
+from smtool.spectrum.downsample import shrunk_dct
 from smtool.spectrum.estimators import EPS, Estimator
 
 Size = tuple[int, int]
+FEW_CELLS = 64 * 64
+"""Up to here the ring means are one matrix product; larger grids would need too large a matrix and are summed cell by cell."""
 
 
 @dataclass(frozen=True)
@@ -66,35 +69,30 @@ def radial_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> T
 
 def ring_means(power: Tensor, estimator: Estimator) -> Tensor:
     """Gather power per cell, (B, h, w), into means over rings, (B, bins). Oracle: a double loop over cells."""
-    if power.shape[-2] * power.shape[-1] <= 64 * 64:
-        gather = _ring_matrix(power.shape[-2], power.shape[-1], estimator, dtype=power.dtype, device=power.device)
+    size = (power.shape[-2], power.shape[-1])
+    if power[0].numel() <= FEW_CELLS:
         with without_autocast(power):
-            return power.flatten(1) @ gather
-    ring, count = _rings(power.shape[-2], power.shape[-1], estimator)
-    inside = ring.to(power.device)
-    total = power.new_zeros(len(power), len(count) + 1).index_add(1, inside, power.flatten(1))[:, :-1]
-    return total / (count.to(total) + _counting_eps(estimator))
+            return power.flatten(1) @ _ring_matrix(*size, estimator, dtype=power.dtype, device=power.device)
+    ring, count = _rings(*size, estimator)
+    total = power.new_zeros(len(power), len(count) + 1).index_add(1, ring.to(power.device), power.flatten(1))
+    return total[:, :-1] / (count.to(total) + _counting_eps(estimator))
 
 
 def dct_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> Tensor:
-    """Channel-mean DCT power per cell, (B, C, H, W) -> (B, h, w), with the estimator's treatment of floor and cell (0, 0)."""
+    """Channel-mean DCT power per cell, (B, C, H, W) -> (B, h, w); REFERENCE floors it at 1e-8. `size` as in `radial_power`."""
     if x.ndim != 4:
         raise ValueError(f"a spectrum is taken of (B, C, H, W), but got a tensor of shape {tuple(x.shape)}")
-    x = full_precision(x)
-    rows, columns = _axis_operators(x, estimator, size)
     with without_autocast(x):
-        power = apply_both(x, rows, columns).square().mean(1)
-    if estimator.name == "physical":
-        return power
-    power = power.clamp(min=EPS)
-    return power if estimator.keep_dc else power * _without_dc(*power.shape[-2:], dtype=power.dtype, device=power.device)
+        coefficients = dct2(x) if size is None else shrunk_dct(full_precision(x), size, estimator.downsample)
+        power = (coefficients * coefficients).mean(1)
+    return power.clamp(min=EPS) if estimator.name == "reference" else power
 
 
 def ring_frequency(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tensor]:
     """(frequency, count), both (bins,) float64.
 
-    PHYSICAL: geometric mean over the ring's cells, in cycles per pixel. REFERENCE: the bin's number 1, 2, ..., as f^delta uses it;
-    the count includes cell (0, 0).
+    PHYSICAL: geometric mean over the ring's cells, in cycles per pixel. REFERENCE: the bin's number 1, 2, ... (the f of
+    f^delta); the count includes cell (0, 0).
     """
     ring, count = _rings(height, width, estimator)
     if estimator.name == "reference":
@@ -103,51 +101,6 @@ def ring_frequency(height: int, width: int, estimator: Estimator) -> tuple[Tenso
     log_frequency = (squared.clamp(min=1).double().sqrt() / (2 * height * width)).log().flatten()
     sums = torch.zeros(len(count) + 1, dtype=torch.float64).index_add(0, ring, log_frequency)
     return (sums[:-1] / count).exp(), count.clone()
-
-
-def _axis_operators(x: Tensor, estimator: Estimator, size: Size | None) -> tuple[Tensor, Tensor]:
-    """The matrices on either side of x that blur, shrink and transform it in one go."""
-    source = (x.shape[-2], x.shape[-1])
-    if size is None:
-        return tuple(dct_matrix(side, dtype=x.dtype, device=x.device) for side in source)  # type: ignore[return-value]
-    blurred = estimator.downsample == "released" and size[0] != 32
-    return tuple(  # type: ignore[return-value]
-        _shrinking_dct(side, target, estimator.downsample, blurred, dtype=x.dtype, device=x.device)
-        for side, target in zip(source, size, strict=True)
-    )
-
-
-@constant
-def _shrinking_dct(side: int, target: int, downsample: str, blurred: bool) -> Tensor:
-    """(target, side): DCT of the shrunk axis."""
-    if downsample == "dct-crop":
-        if target > side:
-            raise ValueError(f"an image side of {side} pixels has no {target} low DCT cells: the latent must not be larger")
-        return dct_matrix(side, dtype=torch.float64)[:target] * (target / side) ** 0.5
-    image = torch.eye(side, dtype=torch.float64)
-    if blurred:
-        image = _blur(side)
-    shrunk = F.interpolate(
-        image[None, None], size=(target, side), mode="bicubic", align_corners=False, antialias=downsample == "antialias"
-    )
-    return dct_matrix(target, dtype=torch.float64) @ shrunk[0, 0]
-
-
-def _blur(side: int) -> Tensor:
-    """(side, side): 7 taps of a Gaussian of sigma 1.2 that sum to 1, zeros beyond the border."""
-    offset = torch.arange(-3, 4, dtype=torch.float64)
-    taps = torch.exp(-(offset**2) / (2 * 1.2**2))
-    matrix = torch.zeros(side, side, dtype=torch.float64)
-    for tap, shift in zip((taps / taps.sum()).tolist(), offset.int().tolist(), strict=True):
-        matrix += tap * torch.eye(side, dtype=torch.float64).roll(shift, 1).triu(shift).tril(shift)
-    return matrix
-
-
-@constant
-def _without_dc(height: int, width: int) -> Tensor:
-    mask = torch.ones(height, width)
-    mask[0, 0] = 0
-    return mask
 
 
 @constant
@@ -164,7 +117,10 @@ def _counting_eps(estimator: Estimator) -> float:
 
 @lru_cache(maxsize=64)
 def _rings(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tensor]:
-    """(ring of each cell, row by row, int64; one past the last ring = in none) and (cells per ring, float64)."""
+    """(ring of each cell, row by row, int64; one past the last = its power goes nowhere) and (cells per ring, float64).
+
+    REFERENCE without DC counts cell (0, 0) all the same: the released code sets its power to zero.
+    """
     with torch.inference_mode(False):
         if estimator.name == "reference":
             assert estimator.bins is not None
@@ -174,6 +130,8 @@ def _rings(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tenso
         count = torch.bincount(ring.flatten(), minlength=bins + 1)[:bins]
         if estimator.name == "physical" and bool((count == 0).any()):
             raise ValueError(f"a {height}x{width} grid is too small for PHYSICAL rings: some of its {bins} rings hold no cell")
+        if not estimator.keep_dc:
+            ring[0, 0] = bins
         return ring.flatten(), count.double()
 
 
@@ -193,8 +151,8 @@ def _reference_rings(height: int, width: int, bins: int) -> Tensor:
 def _physical_rings(height: int, width: int) -> tuple[Tensor, int]:
     """Ring of each cell; DC and the corners beyond 0.5 cycles per pixel get the number of rings, which means none.
 
-    In units of half a cycle per frame of the shorter side n (0.5 / n cycles per pixel): rings of width 1 centred on 1 ... 8, then 6
-    per octave and never narrower than 1, up to n. A last ring cut to less than half a unit joins its neighbour.
+    In units of half a cycle per frame of the shorter side n (0.5 / n cycles per pixel): rings of width 1 centred on 1 ... 8, then
+    6 per octave and never narrower than 1, up to n. A last ring cut to less than half a unit joins its neighbour.
     """
     side = min(height, width)
     edges = [k + 0.5 for k in range(1, 9) if k + 0.5 < side]

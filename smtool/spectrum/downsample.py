@@ -1,0 +1,80 @@
+"""The DCT of an image brought to a latent's size: blur, resampling and DCT are linear, along each axis one small matrix."""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smtool.spectrum.dct import apply_both, constant, dct_matrix
+
+RELEASED_BLUR = (7, 1.2)
+"""Taps and sigma of the Gaussian that the released code puts before its resampling, unless the latent is 32 cells high."""
+
+
+def shrunk_dct(x: Tensor, size: tuple[int, int], downsample: str) -> Tensor:
+    """(B, C, H, W) -> (B, C, h, w): orthonormal DCT of x at `size`; `downsample` as in `Estimator`. Autocast must be off.
+
+    "dct-crop" is ideal downsampling: the low cells, times sqrt(h w / (H W)).
+    Source: released code (facts 3.1, steps 1-3), spectrum-definitions section 3. Oracle: conv2d, interpolate, scipy's dctn.
+    """
+    method = downsample + ", blurred" * (downsample == "released" and size[0] != 32)
+    height, width = x.shape[-2:]
+    columns = _shrinking_dct(width, size[1], method, dtype=x.dtype, device=x.device)
+    pixels = _pixels_used(height, size[0], method)
+    if pixels is None:
+        return apply_both(x, _shrinking_dct(height, size[0], method, dtype=x.dtype, device=x.device), columns)
+    taps = _taps(height, size[0], method, dtype=x.dtype, device=x.device)
+    shrunk = taps @ x.reshape(*x.shape[:2], size[0], -1, width)[..., pixels, :]
+    return apply_both(shrunk, dct_matrix(size[0], dtype=x.dtype, device=x.device), columns)
+
+
+@constant
+def _shrinking_dct(side: int, target: int, method: str) -> Tensor:
+    """(target, side)."""
+    if method == "dct-crop":
+        if target > side:
+            raise ValueError(f"an image side of {side} pixels has no {target} low DCT cells: the latent must not be larger")
+        return dct_matrix(side, dtype=torch.float64)[:target] * (target / side) ** 0.5
+    return dct_matrix(target, dtype=torch.float64) @ _shrinking(side, target, method)
+
+
+@constant
+def _taps(side: int, target: int, method: str) -> Tensor:
+    """The weights of the pixels `_pixels_used` names."""
+    return _shrinking(side, target, method)[0, _pixels_used(side, target, method)]
+
+
+@lru_cache(maxsize=64)
+def _pixels_used(side: int, target: int, method: str) -> slice | None:
+    """Where every shrunk cell is the same sum over the same few of its own side / target pixels: which. Otherwise None.
+
+    So it is for the released f8 (4 of 8 pixels) and f16 with its blur (10 of 16): most rows need not be read at all.
+    """
+    if method == "dct-crop" or side % target:
+        return None
+    with torch.inference_mode(False):
+        matrix = _shrinking(side, target, method)
+        cell = matrix[0, : side // target]
+        if not torch.allclose(matrix, torch.kron(torch.eye(target, dtype=torch.float64), cell), rtol=0, atol=1e-15):
+            return None
+        used = cell.nonzero()
+        return slice(int(used[0]), int(used[-1]) + 1)
+
+
+def _shrinking(side: int, target: int, method: str) -> Tensor:
+    """(target, side): blur and bicubic resampling of one axis."""
+    image = _blur(side) if method.endswith("blurred") else torch.eye(side, dtype=torch.float64, device="cpu")
+    shrunk = F.interpolate(
+        image[None, None], size=(target, side), mode="bicubic", align_corners=False, antialias=method == "antialias"
+    )
+    return shrunk[0, 0]
+
+
+def _blur(side: int) -> Tensor:
+    """(side, side): a Gaussian whose taps sum to 1, with zeros beyond the border."""
+    size, sigma = RELEASED_BLUR
+    distance = torch.arange(side, device="cpu")[:, None] - torch.arange(side, device="cpu")
+    taps = torch.exp(-((torch.arange(size, dtype=torch.float64, device="cpu") - size // 2) ** 2) / (2 * sigma**2))
+    gaussian = torch.exp(-(distance.double() ** 2) / (2 * sigma**2)) / taps.sum()
+    return gaussian.masked_fill(distance.abs() > size // 2, 0.0)
