@@ -29,6 +29,9 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
+Role = Literal["image", "target", "latent", "control", "published"]
+
+
 @dataclass(frozen=True)
 class Curve:
     """A line of a figure. low and high bound its band, where it has one. role decides the look; `colour` which of COLOURS.
@@ -38,10 +41,10 @@ class Curve:
 
     label: str
     x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
-    role: Literal["image", "target", "latent", "control", "published"] = "latent"
+    y: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray | None = None
+    high: Sequence[float] | np.ndarray | None = None
+    role: Role = "latent"
     colour: int = 0
 
 

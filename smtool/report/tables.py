@@ -23,8 +23,12 @@ class Table:
 
     def __rich__(self) -> RichTable:
         table = RichTable(
-            title=Text(self.title), title_justify="left", caption=Text(self.note) if self.note else None, caption_justify="left",
-            box=box.SIMPLE_HEAD, pad_edge=False,
+            title=Text(self.title) if self.title else None,
+            title_justify="left",
+            caption=Text(self.note) if self.note else None,
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
         )
         for index, column in enumerate(self.columns):
             table.add_column(Text(column), justify="right" if index else "left", overflow="fold")

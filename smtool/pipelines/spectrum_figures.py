@@ -1,0 +1,121 @@
+"""The result of `smtool spectrum` as figures. They read nothing else, so that an old spectrum.json can be drawn again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from smtool.pipelines.spectrum_tables import data_note, headline
+from smtool.report.plots import Curve, Role, low_pass_figure, physical_figure, reference_figure
+from smtool.report.tables import interval
+
+Result = Mapping[str, Any]
+Entry = Mapping[str, Any]
+BINS = range(1, 17)
+
+
+def figures(result: Result) -> dict[str, Figure]:
+    """By file name: "physical", "reference", "low-pass", as far as they were measured. No figure mixes estimators."""
+    drawn = {}
+    if "physical" in result["images"]:
+        drawn["physical"] = _physical(result)
+    if "reference" in result["images"]:
+        drawn["reference"] = _reference(result)
+    if any("psnr" in autoencoder["low_pass"] for autoencoder in result["autoencoders"]):
+        drawn["low-pass"] = _low_pass(result)
+    return drawn
+
+
+def _physical(result: Result) -> Figure:
+    images = result["images"]["physical"]
+    curves = [_power_curve(f"images\n{_slope(images['slope'])}", images, role="image")]
+    if not result["autoencoders"]:
+        return physical_figure(curves, [], title="PHYSICAL power spectrum of images", note=data_note(result))
+    heads = [headline(autoencoder["physical"]) for autoencoder in result["autoencoders"]]
+    curves.append(_target_curve(max(heads, key=lambda head: head["cycles_per_side"][-1])))
+    residuals = []
+    for colour, (autoencoder, head) in enumerate(zip(result["autoencoders"], heads, strict=True)):
+        label = _latent_label(autoencoder["label"], head)
+        curves.append(_power_curve(label, head, gain_db=head["target"]["gain_db"] or 0.0, colour=colour))
+        residuals.append(_around(head["cycles_per_side"], head["target"]["residual_db"], head["target"]["half_width"], colour))
+    note = "\nlatents: sampled posterior, normalized, gain matched to the target; fits start at 0.9 cycles per side"
+    title = "PHYSICAL power spectra: are latents a flattened copy of images?"
+    return physical_figure(curves, residuals, title=title, note=data_note(result) + note)
+
+
+def _target_curve(head: Entry) -> Curve:
+    label = f"target: images flattened\nby f^{head['target']['delta']:g}"
+    return Curve(label, head["cycles_per_side"], _array(head["target"]["power"]), role="target")
+
+
+def _latent_label(name: str, head: Entry) -> str:
+    lines = [name, _slope(head["slope"])]
+    if "value" in head["delta"]:
+        lines[-1] += f", delta {interval(head['delta']['value'], head['delta']['half_width'])}"
+        lines.append(f"{head['target']['divergence_db']['value']:.1f} dB from the target")
+    return "\n".join(lines)
+
+
+def _slope(slope: Entry) -> str:
+    if "reason" in slope:
+        return "no fit"
+    return "steeper than 4.5" if slope["steeper_than_4_5"] else f"slope {interval(slope['exponent'], slope['half_width'])}"
+
+
+def _power_curve(label: str, entry: Entry, *, gain_db: float = 0.0, role: Role = "latent", colour: int = 0) -> Curve:
+    power, low, high = (10 ** (gain_db / 10) * _array(entry[key]) for key in ("power", "low", "high"))
+    return Curve(label, entry["cycles_per_side"], power, low, high, role=role, colour=colour)
+
+
+def _reference(result: Result) -> Figure:
+    curves = []
+    for reference in result["images"]["reference"]:
+        height, width = reference["size"]
+        curves.append(_share_curve(f"images at {height}x{width}", reference["curve"], role="image"))
+        if result["autoencoders"]:
+            label = f"target at {height}x{width}, delta {reference['delta']:g}"
+            curves.append(Curve(label, BINS, _array(reference["target"]["share"]), role="target"))
+    for colour, autoencoder in enumerate(result["autoencoders"]):
+        head = headline(autoencoder["reference"])
+        released, matched = (interval(head["divergence"][gain]["value"], head["divergence"][gain]["half_width"], digits=3)
+                             for gain in ("raw", "match"))
+        label = f"{autoencoder['label']}\nKL as released {released}\npower-matched {matched}"
+        curves.append(_share_curve(label, head["curve"], colour=colour))
+    for colour, published in enumerate(result["published"], start=len(result["autoencoders"])):
+        curves.append(Curve(published["label"], BINS, published["share"], role="published", colour=colour))
+    note = data_note(result) + "\nrecipe of the released code: sampled posterior, raw latents, DC kept, log1p; KL without DC"
+    return reference_figure(curves, title="REFERENCE spectra, as the paper's figures draw them", note=note)
+
+
+def _share_curve(label: str, entry: Entry, *, role: Role = "latent", colour: int = 0) -> Curve:
+    share, low, high = (_array(entry[key]) for key in ("share", "low", "high"))
+    return Curve(label, BINS, share, low, high, role=role, colour=colour)
+
+
+def _low_pass(result: Result) -> Figure:
+    curves, gaps = [], []
+    for colour, autoencoder in enumerate(result["autoencoders"]):
+        scores, label = autoencoder["low_pass"], autoencoder["label"]
+        if "psnr" not in scores:
+            continue
+        measured, rows = scores, scores["rows_removed"]
+        curves.append(Curve(f"{label}: D(LP z) against LP x", rows, _array(scores["psnr"]), colour=colour))
+        control = _array(scores["control"])
+        curves.append(Curve(f"{label}: D(z) against LP x (control)", rows, control, role="control", colour=colour))
+        gaps.append(_around(rows, scores["gap"]["value"], scores["gap"]["half_width"], colour))
+    data = result["passport"]["data"]
+    note = (
+        f"{measured['images']} images ({data['source']}, {data['split']}), {data['image_size']} px; sampled posterior; "
+        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks, of pixels and of latent cells"
+    )
+    return low_pass_figure(curves, gaps, title="Low-pass reconstruction: does the decoder follow a removal?", note=note)
+
+
+def _around(x: Sequence[float], values: Sequence[float | None], half_widths: Sequence[float | None], colour: int) -> Curve:
+    value, half_width = _array(values), _array(half_widths)
+    return Curve("", x, value, value - half_width, value + half_width, colour=colour)
+
+
+def _array(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values])
