@@ -5,6 +5,7 @@ Definition sheet section 2: bootstrap percentiles are too short for few images (
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ def leave_one_out(table: Tensor) -> Tensor:
     return (table.sum(0) - table) / (len(table) - 1)
 
 
+@lru_cache(maxsize=256)
 def student_t_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t for integer degrees of freedom, by bisection of its closed form in the angle atan(t /
     sqrt(degrees)).
