@@ -1,6 +1,7 @@
 """A frozen network that turns images into vectors, with the facts a score must carry."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -9,6 +10,15 @@ from torch import Tensor, nn
 from smtool.errors import RecipeError
 from smtool.features.frozen import Frozen
 from smtool.features.protocol import PROTOCOLS, Protocol, Resize, resized
+
+# Each extractor's file and loader, imported when asked for: timm alone takes a second.
+_HOMES = {
+    "inception": ("inception", "load"),
+    "squeezenet": ("squeezenet", "load"),
+    "resnet56": ("cifar_resnet", "load"),
+    "dinov2": ("timm", "load_dinov2"),
+    "random": ("random", "load"),
+}
 
 
 class Extractor(Frozen):
@@ -70,22 +80,18 @@ def load_extractor(name: str, *, weights_dir: Path | None = None, protocol: Prot
 
     Raises WeightsError if its weights are not on this machine and cannot be fetched, RecipeError if there is no such extractor.
     """
-    from smtool.features import cifar_resnet, inception, random, scripted, squeezenet, timm
-
-    builders: dict[str, Callable[[Path | None, Protocol], Extractor]] = {
-        "inception": inception.load,
-        "squeezenet": squeezenet.load,
-        "resnet56": cifar_resnet.load,
-        "dinov2": timm.load_dinov2,
-        "random": random.load,
-    }
-    if name in builders:
-        return builders[name](weights_dir, protocol)
+    if name in _HOMES:
+        file, loader = _HOMES[name]
+        return getattr(import_module(f"smtool.features.{file}"), loader)(weights_dir, protocol)
     if name.startswith("timm:"):
+        from smtool.features import timm
+
         return timm.load(name.removeprefix("timm:"), weights_dir, protocol)
     if name.endswith((".pt", ".ts", ".torchscript", ".jit")):
+        from smtool.features import scripted
+
         return scripted.load(Path(name), protocol)
     raise RecipeError(
         f"there is no feature extractor called {name!r}.",
-        hint=f"There are {', '.join(builders)}, timm:MODEL (any timm name), or the path of a TorchScript file (.pt).",
+        hint=f"There are {', '.join(_HOMES)}, timm:MODEL (any timm name), or the path of a TorchScript file (.pt).",
     )

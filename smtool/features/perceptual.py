@@ -15,6 +15,8 @@ from smtool.features.frozen import Frozen
 from smtool.features.weights import WEIGHTS, find_weights, load_state
 from smtool.storage import file_digest
 
+LPIPSNet = Literal["vgg", "alex", "squeeze"]
+
 _TRUNKS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet"}
 _SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # the last layer would be empty below
 
@@ -22,7 +24,7 @@ _SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # the last layer would be em
 class Perceptual(Section):
     """Compare reconstruction and image in the features of a frozen network: what a mean over pixels cannot see."""
 
-    net: Literal["vgg", "alex", "squeeze"] = Field("vgg", description="trunk: VGG16 528 MB, AlexNet 233 MB, SqueezeNet 5 MB")
+    net: LPIPSNet = Field("vgg", description="trunk: VGG16 528 MB, AlexNet 233 MB, SqueezeNet 5 MB")
     weight: float = Field(0.5, gt=0, description="factor of the mean LPIPS; the paper's is 0.5, LDM's 1.0")
 
     @property
@@ -40,7 +42,7 @@ class PerceptualDistance(Frozen):
     Called with x and y (B, 3, H, W) in [-1, 1], returns (B,). Float32 under autocast too; gradients flow to both images.
     """
 
-    def __init__(self, net: Literal["vgg", "alex", "squeeze"], weights_dir: Path | None = None) -> None:
+    def __init__(self, net: LPIPSNet, weights_dir: Path | None = None) -> None:
         path = find_weights(_TRUNKS[net], weights_dir, purpose=f"LPIPS with the {net} network")
         super().__init__(_lpips(net, path))
         self.name = f"lpips_{net}"

@@ -23,13 +23,17 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Weights:
-    """A published weight file. files: names it is known under, the first as `url` delivers it; published: their sha256."""
+    """A published weight file.
+
+    files: names it is known under, the first as `url` delivers it; published: their sha256; instead: what does without it.
+    """
 
     title: str
     files: tuple[str, ...]
     megabytes: int
     url: str
     published: tuple[str, ...] = ()
+    instead: str = ""
 
 
 _TORCHVISION = "https://download.pytorch.org/models"
@@ -60,6 +64,7 @@ WEIGHTS = {
             "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
             "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
         ),
+        instead="--features random needs no weights; its distance is called fd_random, not FID.",
     ),
     "dinov2": Weights(
         "DINOv2 ViT-L/14 (Meta)",
@@ -144,6 +149,7 @@ def _download(weights: Weights, purpose: str) -> Path:
         raise WeightsError(
             f"{weights.title} is needed for {purpose}, is not on this machine, and could not be downloaded ({error}).",
             hint=f"Fetch {weights.url} ({weights.megabytes} MB) where there is a network and put it into {path.parent},"
-            f" or into a folder given by --weights-dir or SMTOOL_WEIGHTS, as {' or '.join(weights.files)}.",
+            f" or into a folder given by --weights-dir or SMTOOL_WEIGHTS, as {' or '.join(weights.files)}."
+            + (f"\n  {weights.instead}" if weights.instead else ""),
         ) from error
     return _intact(path, weights)
