@@ -13,8 +13,6 @@ def esm_loss(images: Tensor, latents: Tensor, delta: float = 1.0, estimator: Est
     images: (B, 3, H, W), latents: (B, C, h, w). delta: 0 copies the image's spectrum, larger flattens the target.
     Source: released code, facts 3.1; `estimator.gain = "match"` makes it blind to how loud the latents are (`matched_gain`).
     """
-    if estimator.name != "reference":
-        raise ValueError("esm_loss compares REFERENCE distributions; for PHYSICAL spectra see physical_divergence_db")
     if len(images) != len(latents):
         raise ValueError(f"{len(images)} images cannot be compared with {len(latents)} latents")
     size = (latents.shape[-2], latents.shape[-1])
@@ -38,6 +36,8 @@ def reference_divergence(
 
 def spectral_distribution(power: Tensor, estimator: Estimator, *, delta: float = 0.0, gain: float | Tensor = 1.0) -> Tensor:
     """Ring powers (B, bins) as shares of 1: times (bin number)^delta, times gain, log1p, normalized (facts 3.1, steps 5-7)."""
+    if estimator.name != "reference":
+        raise ValueError("shares of the total power are compared under REFERENCE only; for PHYSICAL see physical_divergence_db")
     weighted = power * gain
     if delta != 0:
         weighted = weighted * torch.arange(1, power.shape[-1] + 1, device=power.device, dtype=power.dtype) ** delta

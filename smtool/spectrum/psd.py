@@ -52,7 +52,7 @@ class Spectrum:
 def spectrum_of(x: Tensor, estimator: Estimator, size: Size | None = None) -> Spectrum:
     """The spectrum of images or latents (B, C, H, W); `size` as in `radial_power`. No gradient."""
     with torch.no_grad():
-        power = radial_power(x, estimator, size).double().cpu()
+        power = radial_power(x, estimator, size).cpu().double()
     source = (x.shape[-2], x.shape[-1])
     frequency, count = ring_frequency(*(size or source), estimator)
     return Spectrum(frequency, power, count, estimator, size or source, source)
@@ -70,7 +70,7 @@ def radial_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> T
 def ring_means(power: Tensor, estimator: Estimator) -> Tensor:
     """Gather power per cell, (B, h, w), into means over rings, (B, bins). Oracle: a double loop over cells."""
     size = (power.shape[-2], power.shape[-1])
-    if power[0].numel() <= FEW_CELLS:
+    if size[0] * size[1] <= FEW_CELLS:
         with without_autocast(power):
             return power.flatten(1) @ _ring_matrix(*size, estimator, dtype=power.dtype, device=power.device)
     ring, count = _rings(*size, estimator)
@@ -96,10 +96,9 @@ def ring_frequency(height: int, width: int, estimator: Estimator) -> tuple[Tenso
     """
     ring, count = _rings(height, width, estimator)
     if estimator.name == "reference":
-        return torch.arange(1, len(count) + 1, dtype=torch.float64), count.clone()
-    squared = _squared_radius(height, width)
-    log_frequency = (squared.clamp(min=1).double().sqrt() / (2 * height * width)).log().flatten()
-    sums = torch.zeros(len(count) + 1, dtype=torch.float64).index_add(0, ring, log_frequency)
+        return torch.arange(1, len(count) + 1, dtype=torch.float64, device="cpu"), count.clone()
+    radius = _squared_radius(height, width).clamp(min=1).double().sqrt() / (2 * height * width)
+    sums = count.new_zeros(len(count) + 1).index_add(0, ring, radius.log().flatten())
     return (sums[:-1] / count).exp(), count.clone()
 
 
@@ -121,7 +120,7 @@ def _rings(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tenso
 
     REFERENCE without DC counts cell (0, 0) all the same: the released code sets its power to zero.
     """
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.device("cpu"):
         if estimator.name == "reference":
             assert estimator.bins is not None
             ring, bins = _reference_rings(height, width, estimator.bins), estimator.bins
@@ -137,7 +136,7 @@ def _rings(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tenso
 
 def _squared_radius(height: int, width: int) -> Tensor:
     """(height, width): (2 height width r)^2 as whole numbers, r in cycles per pixel."""
-    u, v = torch.arange(height) * width, torch.arange(width) * height
+    u, v = torch.arange(height, device="cpu") * width, torch.arange(width, device="cpu") * height
     return (u**2)[:, None] + v**2
 
 
