@@ -205,7 +205,8 @@ def _mean_spectrum(out: Path, card: DatasetCard) -> MeanSpectrum:
     """Measured in float64 and rounded to 6 digits, so that the card does not depend on the number of threads."""
     images = ImageShards(out, card, "train")
     count = min(SPECTRUM_IMAGES, len(images))
-    parts = [spectrum_of(images.read([index]).images.to(torch.float64), PHYSICAL) for index in range(count)]
+    pieces = (range(start, min(start + 32, count)) for start in range(0, count, 32))
+    parts = [spectrum_of(images.read(piece).images.to(torch.float64), PHYSICAL) for piece in pieces]
     power = torch.cat([part.power for part in parts]).mean(0)
     frequency = tuple(float(f"{value:.6g}") for value in parts[0].frequency.tolist())
     return MeanSpectrum(images=count, frequency=frequency, power=tuple(float(f"{value:.6g}") for value in power.tolist()))
