@@ -59,6 +59,8 @@ def spectrum(
     curve. budget: seconds; the pass then ends once every delta is known to +-0.1, or when they are spent. delta: of the target
     that latents are compared with; default the one a recipe's ESM aims at, else 1. out: default beside the first checkpoint.
     """
+    if json_path == Path("-"):      # standard output then belongs to the JSON
+        console = Console(quiet=True)
     overlays = [_published(name) for name in published]
     estimators = _ESTIMATORS[estimator]
     low_pass_images = min(NUM_LOW_PASS, num_images or NUM_LOW_PASS)

@@ -28,20 +28,25 @@ def figures(result: Result) -> dict[str, Figure]:
 
 
 def _physical(result: Result) -> Figure:
-    images = result["images"]["physical"]
+    heads = {autoencoder["label"]: headline(autoencoder["physical"]) for autoencoder in result["autoencoders"]}
+    title, note = "PHYSICAL power spectrum of images", data_note(result)
+    if heads:
+        title = "PHYSICAL power spectra: are latents a flattened copy of images?"
+        note += "\nlatents: sampled posterior, normalized, gain matched to the target; fits start at 0.9 cycles per side"
+    return draw_physical(result["images"]["physical"], heads, title=title, note=note)
+
+
+def draw_physical(images: Entry, heads: Mapping[str, Entry], *, title: str, note: str) -> Figure:
+    """images: an `image_reading`; heads: a `latent_reading` for each label."""
     curves = [_power_curve(f"images\n{_slope(images['slope'])}", images, role="image")]
-    if not result["autoencoders"]:
-        return physical_figure(curves, [], title="PHYSICAL power spectrum of images", note=data_note(result))
-    heads = [headline(autoencoder["physical"]) for autoencoder in result["autoencoders"]]
-    curves.append(_target_curve(max(heads, key=lambda head: head["cycles_per_side"][-1])))
     residuals = []
-    for colour, (autoencoder, head) in enumerate(zip(result["autoencoders"], heads, strict=True)):
-        label = _latent_label(autoencoder["label"], head)
-        curves.append(_power_curve(label, head, gain_db=head["target"]["gain_db"] or 0.0, colour=colour))
+    if heads:
+        curves.append(_target_curve(max(heads.values(), key=lambda head: head["cycles_per_side"][-1])))
+    for colour, (label, head) in enumerate(heads.items()):
+        gain = head["target"]["gain_db"] or 0.0
+        curves.append(_power_curve(_latent_label(label, head), head, gain_db=gain, colour=colour))
         residuals.append(_around(head["cycles_per_side"], head["target"]["residual_db"], head["target"]["half_width"], colour))
-    note = "\nlatents: sampled posterior, normalized, gain matched to the target; fits start at 0.9 cycles per side"
-    title = "PHYSICAL power spectra: are latents a flattened copy of images?"
-    return physical_figure(curves, residuals, title=title, note=data_note(result) + note)
+    return physical_figure(curves, residuals, title=title, note=note)
 
 
 def _target_curve(head: Entry) -> Curve:

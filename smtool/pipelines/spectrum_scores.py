@@ -59,8 +59,22 @@ class Units:
 
 def physical_of_images(images: ImageRings, units: Units) -> dict[str, Any]:
     """The images' own power spectrum and exponent."""
-    spectrum = _collapsed(images.own(PHYSICAL), units)
-    return _power(spectrum) | {"slope": slope(spectrum, highest=HIGHEST_OF_IMAGES)}
+    return image_reading(_collapsed(images.own(PHYSICAL), units))
+
+
+def image_reading(images: Spectrum) -> dict[str, Any]:
+    """Power and exponent of images at their own size, one row for each unit."""
+    return _power(images) | {"slope": slope(images, highest=HIGHEST_OF_IMAGES)}
+
+
+def latent_reading(images: Spectrum, latents: Spectrum, *, delta: float) -> dict[str, Any]:
+    """Power, exponent and delta of latents, and their distance from the target; images at the latents' size, rows paired."""
+    return {
+        **_power(latents),
+        "slope": slope(latents, highest=HIGHEST_OF_LATENTS),
+        "delta": physical_delta(images, latents),
+        "target": target(images, latents, delta=delta),
+    }
 
 
 def physical_of_latents(
@@ -76,10 +90,7 @@ def physical_of_latents(
             "posterior": posterior,
             "latents": scale,
             "headline": (posterior, scale) == ("sample", "normalized"),
-            **_power(spectrum),
-            "slope": slope(spectrum, highest=HIGHEST_OF_LATENTS),
-            "delta": physical_delta(at_size, spectrum),
-            "target": target(at_size, spectrum, delta=delta),
+            **latent_reading(at_size, spectrum, delta=delta),
         }
         if entry["headline"]:
             channels = [_collapsed(channel, units) for channel in table.channels()]
@@ -238,8 +249,8 @@ def _shares(power: Tensor, units: Units, *, delta: float = 0.0) -> dict[str, Any
 
 
 def _band(mean: Tensor, half_width: Tensor) -> dict[str, list[float | None]]:
-    """Symmetric in the logarithm, in which it is drawn."""
-    relative = half_width / mean
+    """Symmetric in the logarithm, in which it is drawn; no numbers for a single unit."""
+    relative = torch.where(half_width.isfinite(), half_width / mean, math.nan)
     return {"low": _numbers(mean * torch.exp(-relative)), "high": _numbers(mean * torch.exp(relative))}
 
 
