@@ -5,6 +5,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from smtool.datasets import ImageShards, open_images, training_batches
 from smtool.errors import RecipeError
 from smtool.networks.autoencoder import Autoencoder
@@ -85,7 +87,7 @@ def assemble_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, weigh
 def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> AutoencoderTask:
     """The players and their losses, initialized from the recipe's seed."""
     with initializing(tables.seed, "autoencoder"):
-        autoencoder = tables.model.build().to(device)
+        autoencoder = tables.model.build().to(device, memory_format=torch.channels_last)
     methods = {}
     for name, table in tables.regularizers.present.items():
         with initializing(tables.seed, "regularizer", name):
@@ -93,7 +95,7 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> Autoen
     discriminator = None
     if tables.discriminator:
         with initializing(tables.seed, "discriminator"):
-            discriminator = tables.discriminator.build().to(device)
+            discriminator = tables.discriminator.build().to(device, memory_format=torch.channels_last)
     perceptual = tables.perceptual
     return AutoencoderTask(
         autoencoder,

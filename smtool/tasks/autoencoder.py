@@ -60,7 +60,7 @@ class AutoencoderTask:
         return steps if self.adversary is None else self.adversary.count_turns(player, steps)
 
     def loss(self, player: str, batch: ImageBatch, draws: Streams, step: int) -> Loss:
-        images = batch.images.to(draws.device, non_blocking=True)
+        images = batch.images.to(draws.device, non_blocking=True, memory_format=torch.channels_last)
         if self.flip:
             images = _flipped(images, draws)
         if player == "discriminator":

@@ -1,0 +1,205 @@
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from smtool.errors import RecipeError
+from smtool.recipe import TrainAE, find, load, packaged, run_name
+from smtool.recipe.files import copy, names, opening
+
+ALL = sorted(packaged().rglob("*.toml"))
+AUTOENCODERS = [path for path in ALL if "latents" not in tomllib.loads(path.read_text())]
+MINIMAL = """
+steps = 10
+[data]
+image_size = 64
+batch = 8
+[model]
+[optimizer]
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_recipes_were_found():
+    assert len(AUTOENCODERS) >= 20
+    assert {"dsm", "esm", "sd-vae", "scale-equivariance", "eq-vae", "paper/table2/f16d16-dsm.ae"} <= set(names())
+
+
+@pytest.mark.parametrize("path", AUTOENCODERS, ids=lambda path: str(path.relative_to(packaged())))
+def test_every_autoencoder_recipe_loads_opens_with_its_command_and_has_no_idle_setting(path):
+    loaded = load(str(path), TrainAE)
+    name = path.relative_to(packaged()).as_posix()
+    assert path.read_text().splitlines()[0].startswith(f"# smtool train-ae recipes/{name}")
+    assert list(loaded.tables.remarks()) == []
+    assert len(opening(name.removesuffix(".toml"))) > 20
+    assert TrainAE.model_validate(tomllib.loads(loaded.resolved_toml())) == loaded.tables
+
+
+@pytest.mark.parametrize("path", [p for p in AUTOENCODERS if "paper" in p.parts], ids=lambda path: path.stem)
+def test_paper_recipes_hold_the_released_settings(path):
+    """Facts section 2.6."""
+    tables = load(str(path), TrainAE).tables
+    celeba = "celeba" in tables.data.train
+    assert (tables.steps, tables.data.batch) == ((500_000, 48) if celeba else (600_000, 128))
+    assert (tables.optimizer.lr, tables.optimizer.betas, tables.optimizer.weight_decay) == (5e-5, (0.9, 0.999), 0.005)
+    assert (tables.optimizer.warmup, tables.optimizer.clip, tables.precision, tables.ema) == (2000, 1.0, "bf16", None)
+    assert (tables.perceptual.net, tables.perceptual.weight) == ("vgg", 0.5)
+    assert (tables.discriminator.weight, tables.discriminator.start, tables.discriminator.init_std) == (0.5, 50_001, 0.2)
+    assert tables.discriminator.updates == "alternating"
+    assert tables.model.downsample_pad == "symmetric"
+    assert len(tables.regularizers.present) == 1
+    assert "Measured: not run." in path.read_text()
+
+
+@pytest.mark.parametrize("path", [p for p in AUTOENCODERS if "paper" not in p.parts], ids=lambda path: path.stem)
+def test_small_recipes_need_no_download(path):
+    tables = load(str(path), TrainAE).tables
+    assert tables.perceptual is None
+    assert tables.data.train.startswith("builtin:")
+
+
+def test_a_bare_name_and_the_written_path_find_the_same_file_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find("dsm") == find("recipes/dsm.toml") == packaged() / "dsm.toml"
+    assert find("paper/table2/f8d4-esm.ae") == packaged() / "paper/table2/f8d4-esm.ae.toml"
+
+
+def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dsm").write_text(MINIMAL)
+    assert find("dsm") == Path("dsm")
+
+
+def test_an_unknown_name_gets_a_guess():
+    with pytest.raises(RecipeError, match="Did you mean `esm`"):
+        find("recipes/ems.toml")
+
+
+def test_overrides_set_add_and_remove(recipe):
+    overrides = ["optimizer.lr=3e-4", "data.train=my/folder", "regularizers.dsm.rows_removed=[0, 8]"]
+    tables = load(str(recipe), TrainAE, overrides).tables
+    assert (tables.optimizer.lr, tables.data.train, tables.regularizers.dsm.rows_removed) == (3e-4, "my/folder", (0, 8))
+    assert load("dsm", TrainAE, ["regularizers.dsm=", "ema="]).tables.regularizers.present == {}
+    assert load(str(recipe), TrainAE, ["regularizers.kl={}"]).tables.regularizers.kl.weight == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimizer.lr=-1", "optimizer.lr: must be greater than 0.0, but is -1."),
+        ("regularizers.dsm.rows_removd=[0]", "regularizers.dsm.rows_removd: no such key. Did you mean `rows_removed`?"),
+        ("stpes=3", "stpes: no such key. Did you mean `steps`?"),
+        ("regularizers.esn={}", "regularizers.esn: no such key. Did you mean `esm`?"),
+        ("steps=", "steps: is required, but missing."),
+        ("model.channels=[32, 48]", "model.channels"),
+        ("model.downsample=4", "no published widths for downsample = 4"),
+        ("precision=bf8", "precision: must be 'fp32', 'bf16' or 'fp16', but is 'bf8'."),
+        ("data.image_size=60", "data.image_size: an image of 60x60 cannot be encoded"),
+        ("regularizers.dsm.block=16", "regularizers.dsm.block: the latent is 8x8, which blocks of 16"),
+        ("accumulate=3", "accumulate: 3 micro-batches do not divide data.batch = 8"),
+        ("optimizer=5", "optimizer: must be a table, but is 5."),
+        ("steps.x=5", "`steps` is a value, not a table"),
+        ("steps", "expected KEY=VALUE"),
+    ],
+)
+def test_each_mistake_is_a_sentence(recipe, override, words):
+    with pytest.raises(RecipeError) as caught:
+        load(str(recipe), TrainAE, [override])
+    assert words in str(caught.value)
+
+
+def test_all_problems_are_told_at_once(recipe):
+    with pytest.raises(RecipeError) as caught:
+        load(str(recipe), TrainAE, ["optimizer.lr=-1", "stpes=3", "data.batch=x"])
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("mine.toml: 3 problems")
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["data.image_size=16", "model.downsample=1", "model.channels=[32]", "discriminator={}"],
+            "the smallest pair is 16 px, but a 3-layer PatchGAN needs 24; use num_layers = 2, or images of at least 24 px",
+        ),
+        (
+            ["discriminator={}", "regularizers.scale_equivariance={}"],
+            "the smallest pair is 16 px, but a 3-layer PatchGAN needs 24; use num_layers = 2, or scales of at least 0.375",
+        ),
+        (["data.image_size=32", "regularizers.dsm={}"], 'latent is 4x4, which blocks of 8 do not fill; use block = "fit", or'),
+        (["regularizers.dsm={}", "regularizers.eq_vae={}"], "regularizers.eq_vae.prior: must be 0 beside dsm"),
+        (["data.image_size=16", "perceptual.net=alex"], "LPIPS with alex needs"),
+    ],
+)
+def test_sizes_that_cannot_work_name_what_fits(recipe, overrides, words):
+    with pytest.raises(RecipeError) as caught:
+        load(str(recipe), TrainAE, overrides)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["discriminator.num_layers=2", "regularizers.scale_equivariance={}"],
+        ["data.image_size=32", "regularizers.dsm.block=fit"],
+        ["regularizers.dsm={}", "regularizers.eq_vae.prior=0"],
+    ],
+)
+def test_what_the_sentences_propose_works(recipe, overrides):
+    load(str(recipe), TrainAE, overrides)
+
+
+def test_idle_settings_are_said(recipe):
+    tables = load(str(recipe), TrainAE, ["discriminator.start=10"]).tables
+    assert "discriminator never plays" in next(tables.remarks())
+
+
+def test_text_that_is_not_toml_is_refused(tmp_path):
+    (tmp_path / "bad.toml").write_text("steps = = 3")
+    with pytest.raises(RecipeError, match=r"bad\.toml: not valid TOML"):
+        load(str(tmp_path / "bad.toml"), TrainAE)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(RecipeError, match="cannot be read as text"):
+        load(str(tmp_path / "binary.toml"), TrainAE)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("recipes/paper/table2/x.ae.toml", "paper-table2-x.ae"),
+        ("recipes/dsm.toml", "dsm"),
+        ("my/own.toml", "own"),
+        ("a/_recipes/b/c.toml", "b-c"),
+    ],
+)
+def test_runs_are_named_after_their_recipe(path, name):
+    assert run_name(Path(path)) == name
+
+
+def test_copy_never_overwrites(tmp_path):
+    copy("dsm", tmp_path / "new.toml")
+    assert (tmp_path / "new.toml").read_text() == (packaged() / "dsm.toml").read_text()
+    with pytest.raises(RecipeError, match="exists already"):
+        copy("esm", tmp_path / "new.toml")
+
+
+def test_recipe_commands_work_as_a_user_types_them(tmp_path):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "smtool", "recipes", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    assert "paper/table2/f16d16-dsm.ae" in run("list").stdout
+    assert run("show", "dsm").stdout == (packaged() / "dsm.toml").read_text()
+    assert run("copy", "dsm", "mine.toml").returncode == 0
+    assert (tmp_path / "mine.toml").exists()
+    again = run("copy", "dsm", "mine.toml")
+    assert (again.returncode, again.stderr.count("\n")) == (2, 2)
