@@ -21,12 +21,7 @@ class FeatureStats:
     @classmethod
     def of(cls, features: Tensor) -> "FeatureStats":
         """Moments of features (N, D), N >= 1; a value that is not finite is an error."""
-        if features.ndim != 2 or len(features) == 0:
-            raise ValueError(f"features have the shape {tuple(features.shape)}, but (N, D) with N >= 1 is needed")
-        values = features.detach().double()
-        if not torch.isfinite(values).all():
-            bad = int((~torch.isfinite(values)).any(1).sum())
-            raise ValueError(f"{bad} of {len(values)} feature vectors hold NaN or infinity")
+        values = _finite(features)
         mean = values.mean(0)
         deviation = values - mean
         return cls(len(values), mean, deviation.T @ deviation)
@@ -57,23 +52,63 @@ class FeatureStats:
         return self.count > self.dim
 
 
+def _finite(features: Tensor) -> Tensor:
+    """Features (N, D) as float64; a shape or a value that cannot be used is an error."""
+    if features.ndim != 2 or len(features) == 0:
+        raise ValueError(f"features have the shape {tuple(features.shape)}, but (N, D) with N >= 1 is needed")
+    values = features.detach().double()
+    if not torch.isfinite(values).all():
+        bad = int((~torch.isfinite(values)).any(1).sum())
+        raise ValueError(f"{bad} of {len(values)} feature vectors hold NaN or infinity")
+    return values
+
+
 def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
     """Squared 2-Wasserstein distance between the Gaussians with these moments (Dowson, Landau 1982; FID: Heusel et al. 2017).
 
     |mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2)), in squared feature units, never negative.
-    The last trace is the sum of the singular values of A^(1/2) B^(1/2), both roots taken by symmetric eigenvalues: real by
-    construction, exact for covariances without full rank, and equal to scipy's sqrtm where that converges.
+    The last trace is the sum of the singular values of R_A^T R_B for any roots R R^T = A, B: real by construction, exact for
+    covariances without full rank, and equal to scipy's sqrtm where that converges.
     """
     if a.dim != b.dim:
         raise ValueError(f"features of {a.dim} and of {b.dim} dimensions cannot be compared")
-    first, second = a.covariance, b.covariance.to(a.mean.device)
-    shift = (a.mean - b.mean.to(a.mean.device)).square().sum()
-    overlap = torch.linalg.svdvals(_root(first).T @ _root(second)).sum()
-    return max(0.0, float(shift + first.trace() + second.trace() - 2.0 * overlap))
+    return _distance(a.mean, b.mean.to(a.mean.device), _root(a), _root(b).to(a.mean.device))
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """R (D, r) with R R^T = covariance; directions without variance (rounding level) are left out."""
+def frechet_distance_of_features(x: Tensor, y: Tensor) -> float:
+    """The same distance between feature vectors (N, D) and (M, D); far faster than through moments where N or M is below D."""
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(f"features of the shapes {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
+    (mean_x, root_x), (mean_y, root_y) = _mean_and_root(x), _mean_and_root(y)
+    return _distance(mean_x, mean_y, root_x, root_y)
+
+
+def _distance(mean_a: Tensor, mean_b: Tensor, root_a: Tensor, root_b: Tensor) -> float:
+    """Roots (D, r) of the covariances, of any r."""
+    shift = (mean_a - mean_b).square().sum()
+    overlap = torch.linalg.svdvals(root_a.T @ root_b).sum()
+    return max(0.0, float(shift + root_a.square().sum() + root_b.square().sum() - 2.0 * overlap))
+
+
+def _mean_and_root(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Fewer vectors than dimensions are, centred, a root of their covariance themselves."""
+    if len(features) > features.shape[1]:
+        stats = FeatureStats.of(features)
+        return stats.mean, _root(stats)
+    values = _finite(features)
+    if len(values) < 2:
+        raise ValueError("a covariance needs at least 2 feature vectors, found 1")
+    mean = values.mean(0)
+    return mean, (values - mean).T / (len(values) - 1) ** 0.5
+
+
+def _root(stats: FeatureStats) -> Tensor:
+    """R (D, r) with R R^T = covariance: Cholesky's, or by eigenvalues where directions lack variance (these are left out)."""
+    covariance = stats.covariance
+    if stats.full_rank:
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if not failed:
+            return factor
     values, vectors = torch.linalg.eigh(covariance)
     kept = values > values[-1].clamp_min(0.0) * len(values) * torch.finfo(values.dtype).eps
     return vectors[:, kept] * values[kept].sqrt()

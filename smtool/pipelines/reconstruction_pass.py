@@ -11,7 +11,7 @@ from smtool.errors import CheckpointError, DataError
 from smtool.features.extractor import Extractor
 from smtool.features.protocol import Protocol, jpeg_round_trip
 from smtool.networks.autoencoder import Autoencoder
-from smtool.pipelines.judges import Judges, PairJudge
+from smtool.pipelines.judges import Judges
 from smtool.randomness import generator
 
 
@@ -99,7 +99,7 @@ def _check_sides(images: Tensor, autoencoder: Autoencoder, judges: Judges) -> No
         autoencoder.section.latent_shape(height, width)
     except ValueError as error:
         raise DataError(f"{error}.", hint="Prepare the images at another size, or pass --data.") from error
-    too_large: list[PairJudge] = [judge for judge in judges.pairs if min(height, width) < judge.smallest_side]
-    if too_large:
-        needs = ", ".join(f"{judge.name} at least {judge.smallest_side} px" for judge in too_large)
+    too_small = [judge for judge in judges.pairs if min(height, width) < judge.smallest_side]
+    if too_small:
+        needs = ", ".join(f"{judge.name} at least {judge.smallest_side} px" for judge in too_small)
         raise DataError(f"images of {height}x{width} are too small: {needs}.", hint="Ask for other scores, or larger images.")

@@ -10,7 +10,7 @@ from smtool.features.extractor import Extractor
 from smtool.features.perceptual import PerceptualDistance
 from smtool.features.protocol import Protocol
 from smtool.metrics.bootstrap import bootstrap_error
-from smtool.metrics.frechet import FeatureStats, frechet_distance
+from smtool.metrics.frechet import frechet_distance_of_features
 from smtool.pipelines.judges import Judges, PairJudge
 from smtool.pipelines.reconstruction_pass import Measurements
 from smtool.pipelines.scores import Passport, Score
@@ -81,14 +81,14 @@ class _Scorer:
         """The Frechet distance of the decoded images to the originals, or to other images."""
         images, decoded = images.to(self.device), decoded.to(self.device)
         other = self.origin.reference.get(extractor.score)
-        fixed = None if other is None else FeatureStats.of(other.to(self.device))
+        fixed = None if other is None else other.to(self.device)
 
         def distance(chosen: Tensor) -> float:
             chosen = chosen.to(self.device)
-            return frechet_distance(fixed or FeatureStats.of(images[chosen]), FeatureStats.of(decoded[chosen]))
+            return frechet_distance_of_features(images[chosen] if fixed is None else fixed, decoded[chosen])
 
         half_width, notes = self._half_width(distance, FRECHET_REPLICATES, extractor.score)
-        fewest = self.count if fixed is None else min(self.count, fixed.count)
+        fewest = self.count if fixed is None else min(self.count, len(fixed))
         if fewest <= extractor.dim:
             notes = (f"unreliable, {fewest} images for {extractor.dim} features (no covariance of full rank)", *notes)
         passport = self._passport(
@@ -96,7 +96,7 @@ class _Scorer:
             extractor,
             resize=extractor.resize,
             codec=self.protocol.codec,
-            num_reference=None if fixed is None else fixed.count,
+            num_reference=None if fixed is None else len(fixed),
         )
         is_fid = extractor.score == "fid"
         name, title = ("rfid", "rFID") if is_fid else (extractor.score, extractor.score.replace("fd_", "FD "))

@@ -4,7 +4,7 @@ import scipy.linalg
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from smtool.metrics.frechet import FeatureStats, frechet_distance
+from smtool.metrics.frechet import FeatureStats, frechet_distance, frechet_distance_of_features
 
 
 def features(rng, count, dim, scale=1.0):
@@ -46,7 +46,21 @@ def test_frechet_distance_of_fewer_vectors_than_dimensions_is_still_exact(rng):
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + x.var(0, ddof=1).sum() + y.var(0, ddof=1).sum() - 2 * overlap
     assert not a.full_rank
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance_of_features(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(a, a) < 1e-12 * float(a.covariance.trace())
+
+
+@pytest.mark.parametrize("counts", [(60, 50), (60, 9), (9, 9)])
+def test_the_distance_of_features_is_that_of_their_moments(rng, counts):
+    x, y = (torch.from_numpy(features(rng, count, 20)) for count in counts)
+    expected = frechet_distance(FeatureStats.of(x), FeatureStats.of(y))
+    assert frechet_distance_of_features(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_features_that_are_always_zero_do_not_disturb_the_distance(rng):
+    x, y = features(rng, 100, 8), features(rng, 100, 8)
+    dead = [torch.from_numpy(np.concatenate([values, np.zeros((100, 3))], axis=1)) for values in (x, y)]
+    assert frechet_distance_of_features(*dead) == pytest.approx(by_square_root(x, y), rel=1e-9)
 
 
 def test_frechet_distance_is_symmetric_and_unmoved_by_rotation(rng):
@@ -80,5 +94,9 @@ def test_stats_that_cannot_be_compared_are_refused():
         frechet_distance(FeatureStats.of(torch.rand(5, 3)), FeatureStats.of(torch.rand(5, 4)))
     with pytest.raises(ValueError, match="at least 2"):
         frechet_distance(FeatureStats.of(torch.rand(1, 3)), FeatureStats.of(torch.rand(5, 3)))
+    with pytest.raises(ValueError, match=r"\(5, 3\) and \(5, 4\)"):
+        frechet_distance_of_features(torch.rand(5, 3), torch.rand(5, 4))
+    with pytest.raises(ValueError, match="at least 2"):
+        frechet_distance_of_features(torch.rand(1, 3), torch.rand(5, 3))
     with pytest.raises(ValueError, match=r"\(0, 3\)"):
         FeatureStats.of(torch.rand(0, 3))
