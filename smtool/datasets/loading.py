@@ -1,7 +1,7 @@
 """Batches for training and validation: exact order, decoded ahead by threads, the same whatever their number."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 
@@ -14,7 +14,7 @@ _VALIDATION_WORKERS = 4
 
 def training_batches(
     images: ImageShards, *, seed: int, batch: int, first: int, start: int, stop: int, workers: int
-) -> Iterator[ImageBatch]:
+) -> Generator[ImageBatch]:
     """Positions start:stop of the global batches first, first + 1, ... without end; `close()` ends the threads.
 
     batch: size of the global batch. The slices of all ranks together are the batches of a single one.
@@ -27,13 +27,13 @@ def training_batches(
     )
 
 
-def validation_batches(images: ImageShards, *, batch: int, limit: int | None = None) -> Iterator[ImageBatch]:
+def validation_batches(images: ImageShards, *, batch: int, limit: int | None = None) -> Generator[ImageBatch]:
     """Every image once in stored order (which is shuffled), or the first `limit`; the last batch may be smaller."""
     stop = len(images) if limit is None else min(limit, len(images))
     return _prefetched(images, (range(start, min(start + batch, stop)) for start in range(0, stop, batch)), _VALIDATION_WORKERS)
 
 
-def _prefetched(images: ImageShards, batches: Iterable[list[int] | range], workers: int) -> Iterator[ImageBatch]:
+def _prefetched(images: ImageShards, batches: Iterable[list[int] | range], workers: int) -> Generator[ImageBatch]:
     """Read batches in threads, a few ahead, and yield them in order."""
     executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="images")
     pending: deque[Future[ImageBatch]] = deque()

@@ -87,7 +87,7 @@ def assemble_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, weigh
 def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> AutoencoderTask:
     """The players and their losses, initialized from the recipe's seed."""
     with initializing(tables.seed, "autoencoder"):
-        autoencoder = tables.model.build().to(device, memory_format=torch.channels_last)
+        autoencoder = tables.model.build().to(device).to(memory_format=torch.channels_last)
     methods = {}
     for name, table in tables.regularizers.present.items():
         with initializing(tables.seed, "regularizer", name):
@@ -95,7 +95,7 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> Autoen
     discriminator = None
     if tables.discriminator:
         with initializing(tables.seed, "discriminator"):
-            discriminator = tables.discriminator.build().to(device, memory_format=torch.channels_last)
+            discriminator = tables.discriminator.build().to(device).to(memory_format=torch.channels_last)
     perceptual = tables.perceptual
     return AutoencoderTask(
         autoencoder,
