@@ -7,10 +7,12 @@ from smtool.datasets import ImageShards, open_images
 from smtool.errors import DataError
 from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
 from smtool.networks.autoencoder import Autoencoder
+from smtool.pipelines.spectrum_figures import draw_physical
+from smtool.pipelines.spectrum_scores import image_reading, latent_reading
 from smtool.recipe import Data, TrainAE
-from smtool.report.plots import reconstruction_grid
+from smtool.report.plots import rasterized, reconstruction_grid
 from smtool.report.trackers import Trackers
-from smtool.spectrum import REFERENCE, fit_delta, radial_power, reference_divergence
+from smtool.spectrum import PHYSICAL, REFERENCE, fit_delta, radial_power, reference_divergence, spectrum_of
 
 SMALLEST_FITTED = 8
 
@@ -38,6 +40,7 @@ class Validator:
         self.perceptual = perceptual
         esm = tables.regularizers.esm
         self.delta = esm.delta if esm else 1.0
+        self.fits_delta = count > 1 and min(tables.shapes.latents[-2:]) >= SMALLEST_FITTED
 
     @torch.no_grad()
     def look(self, autoencoder: Autoencoder, trackers: Trackers, step: int) -> dict[str, float]:
@@ -47,6 +50,8 @@ class Validator:
         latents, decodings = self._passed(autoencoder)
         autoencoder.train(training)
         trackers.image(step, "reconstructions", reconstruction_grid(self.images[: self.grid], decodings[: self.grid]))
+        if self.fits_delta:
+            trackers.image(step, "spectrum", self._spectrum(latents, step))
         return {**self._scores(decodings), **self._spectra(latents)}
 
     def _passed(self, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
@@ -75,6 +80,20 @@ class Validator:
         image_power = radial_power(self.images, REFERENCE.loss, size)
         divergence = reference_divergence(image_power, radial_power(latents, REFERENCE.loss), REFERENCE.loss, delta=self.delta)
         values = {"val_latent_std": latents.std().item(), "val_esm_divergence": divergence.mean().item()}
-        if min(size) >= SMALLEST_FITTED and len(latents) > 1:
-            values["val_delta"] = fit_delta(self.images, latents).delta
+        if self.fits_delta:
+            values["val_delta"] = fit_delta(self.images, _normalized(latents)).delta
         return values
+
+    def _spectrum(self, latents: Tensor, step: int) -> Tensor:
+        """The PHYSICAL spectra of images and latents as a picture, uint8 (3, H, W)."""
+        size = (latents.shape[-2], latents.shape[-1])
+        images = image_reading(spectrum_of(self.images, PHYSICAL))
+        at_latent_size = spectrum_of(self.images, PHYSICAL, size)
+        head = latent_reading(at_latent_size, spectrum_of(_normalized(latents), PHYSICAL), delta=self.delta)
+        note = f"{len(latents)} validation images, latents: posterior mean, each channel at unit std"
+        return rasterized(draw_physical(images, {"latents": head}, title=f"Spectra at step {step:,}", note=note))
+
+
+def _normalized(latents: Tensor) -> Tensor:
+    """Each channel at unit standard deviation over the set, as a transformer would see it."""
+    return latents / latents.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-12)
