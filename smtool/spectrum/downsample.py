@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smtool.spectrum.dct import apply_both, constant, dct_matrix
+from smtool.spectrum.dct import apply_both, constant, dct2, dct_matrix
 
 RELEASED_BLUR = (7, 1.2)
 """Taps and sigma of the Gaussian that the released code puts before its resampling, unless the latent is 32 cells high."""
@@ -19,14 +19,13 @@ def shrunk_dct(x: Tensor, size: tuple[int, int], downsample: str) -> Tensor:
     Source: released code (facts 3.1, steps 1-3), spectrum-definitions section 3. Oracle: conv2d, interpolate, scipy's dctn.
     """
     method = downsample + ", blurred" * (downsample == "released" and size[0] != 32)
-    height, width = x.shape[-2:]
-    columns = _shrinking_dct(width, size[1], method, dtype=x.dtype, device=x.device)
-    pixels = _pixels_used(height, size[0], method)
-    if pixels is None:
-        return apply_both(x, _shrinking_dct(height, size[0], method, dtype=x.dtype, device=x.device), columns)
-    taps = _taps(height, size[0], method, dtype=x.dtype, device=x.device)
-    shrunk = taps @ x.reshape(*x.shape[:2], size[0], -1, width)[..., pixels, :]
-    return apply_both(shrunk, dct_matrix(size[0], dtype=x.dtype, device=x.device), columns)
+    axes = [(side, target, method) for side, target in zip(x.shape[-2:], size, strict=True)]
+    used = [_pixels_used(*axis) for axis in axes]
+    if used[0] is None or used[1] is None:
+        return apply_both(x, *(_shrinking_dct(*axis, dtype=x.dtype, device=x.device) for axis in axes))
+    rows, columns = (_taps(*axis, dtype=x.dtype, device=x.device) for axis in axes)
+    shrunk = rows @ x.reshape(*x.shape[:2], size[0], -1, x.shape[-1])[..., used[0], :]
+    return dct2(shrunk.view(*shrunk.shape[:-1], size[1], -1)[..., used[1]] @ columns)
 
 
 @constant
@@ -53,7 +52,7 @@ def _pixels_used(side: int, target: int, method: str) -> slice | None:
     """
     if method == "dct-crop" or side % target:
         return None
-    with torch.inference_mode(False):
+    with torch.device("cpu"):
         matrix = _shrinking(side, target, method)
         cell = matrix[0, : side // target]
         if not torch.allclose(matrix, torch.kron(torch.eye(target, dtype=torch.float64), cell), rtol=0, atol=1e-15):
@@ -64,7 +63,7 @@ def _pixels_used(side: int, target: int, method: str) -> slice | None:
 
 def _shrinking(side: int, target: int, method: str) -> Tensor:
     """(target, side): blur and bicubic resampling of one axis."""
-    image = _blur(side) if method.endswith("blurred") else torch.eye(side, dtype=torch.float64, device="cpu")
+    image = _blur(side) if method.endswith("blurred") else torch.eye(side, dtype=torch.float64)
     shrunk = F.interpolate(
         image[None, None], size=(target, side), mode="bicubic", align_corners=False, antialias=method == "antialias"
     )
@@ -74,7 +73,7 @@ def _shrinking(side: int, target: int, method: str) -> Tensor:
 def _blur(side: int) -> Tensor:
     """(side, side): a Gaussian whose taps sum to 1, with zeros beyond the border."""
     size, sigma = RELEASED_BLUR
-    distance = torch.arange(side, device="cpu")[:, None] - torch.arange(side, device="cpu")
-    taps = torch.exp(-((torch.arange(size, dtype=torch.float64, device="cpu") - size // 2) ** 2) / (2 * sigma**2))
+    distance = torch.arange(side)[:, None] - torch.arange(side)
+    taps = torch.exp(-((torch.arange(size, dtype=torch.float64) - size // 2) ** 2) / (2 * sigma**2))
     gaussian = torch.exp(-(distance.double() ** 2) / (2 * sigma**2)) / taps.sum()
     return gaussian.masked_fill(distance.abs() > size // 2, 0.0)

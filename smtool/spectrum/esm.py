@@ -38,11 +38,13 @@ def spectral_distribution(power: Tensor, estimator: Estimator, *, delta: float =
     """Ring powers (B, bins) as shares of 1: times (bin number)^delta, times gain, log1p, normalized (facts 3.1, steps 5-7)."""
     if estimator.name != "reference":
         raise ValueError("shares of the total power are compared under REFERENCE only; for PHYSICAL see physical_divergence_db")
-    weighted = power * gain
+    weighted = power
     if delta != 0:
         weighted = weighted * torch.arange(1, power.shape[-1] + 1, device=power.device, dtype=power.dtype) ** delta
+    if isinstance(gain, Tensor) or gain != 1:
+        weighted = weighted * gain
     if estimator.log == "log1p":
-        weighted = torch.log(1 + weighted + EPS)
+        weighted = torch.log(weighted + (1 + EPS))
     return weighted / (weighted.sum(-1, keepdim=True) + EPS)
 
 

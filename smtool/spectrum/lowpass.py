@@ -35,7 +35,7 @@ def block_low_pass(x: Tensor, rows_removed: int | Tensor, *, block: int = 8, sha
 
 
 def low_pass_mask(block: int, rows_removed: int, *, shape: Shape = "triangle") -> Tensor:
-    """(block, block) bool, True where the coefficient of vertical frequency u and horizontal frequency v is kept.
+    """(block, block) bool on the CPU, True where the coefficient of vertical frequency u and horizontal frequency v is kept.
 
     "triangle": u + v < 2 block - 1 - n, for n = 0 (all) ... 2 block - 2 (DC only): the released masks.
     "square": u < block - n and v < block - n, for n = 0 ... block - 1: the top-left rule under which n = block / 2 is 2x
@@ -43,7 +43,7 @@ def low_pass_mask(block: int, rows_removed: int, *, shape: Shape = "triangle") -
     and the low-passed tile is that smaller tile interpolated back. Nothing else of the tile survives, nothing of it is lost.
     """
     _check_rows(rows_removed, block, shape)
-    index = torch.arange(block)
+    index = torch.arange(block, device="cpu")
     if shape == "triangle":
         return index[:, None] + index < 2 * block - 1 - rows_removed
     return (index[:, None] < block - rows_removed) & (index < block - rows_removed)
@@ -69,7 +69,7 @@ def fitted_low_pass(x: Tensor, rows_removed: int | Tensor, *, shape: Shape = "tr
         block, rows = fit_cutoff(side, rows_removed, shape=shape)
         return block_low_pass(x, rows, block=block, shape=shape)
     fitted = [fit_cutoff(side, n, shape=shape)[1] for n in _cutoffs(rows_removed, len(x))]
-    return block_low_pass(x, torch.tensor(fitted), block=min(8, side), shape=shape)
+    return block_low_pass(x, rows_removed.new_tensor(fitted), block=min(8, side), shape=shape)
 
 
 @constant

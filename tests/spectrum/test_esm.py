@@ -11,7 +11,9 @@ from torch.testing import assert_close
 from smtool.spectrum import (
     PHYSICAL,
     REFERENCE,
+    block_low_pass,
     esm_loss,
+    fitted_low_pass,
     idct2,
     matched_gain,
     radial_power,
@@ -147,6 +149,22 @@ def test_autocast_does_not_coarsen_the_loss() -> None:
         found = esm_loss(images.float(), latents.float())
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(esm_loss(images, latents).item(), rel=2e-5)
+
+
+def test_constants_do_not_follow_the_default_device() -> None:
+    """They are cached: made on another default device they would poison every later call (sizes used by no other test)."""
+    images, latents, small = power_law(1.0, 2, 3, 72, 88), power_law(0.5, 2, 4, 9, 11), power_law(0.5, 2, 4, 5, 5)
+    large, cutoffs = power_law(1.0, 1, 1, 96, 120), torch.tensor([0, 8])
+    with torch.device("meta"):
+        results = [
+            esm_loss(images, latents),
+            radial_power(images, PHYSICAL, (9, 11)),
+            radial_power(large, PHYSICAL),
+            ring_frequency(9, 11, PHYSICAL)[0],
+            fitted_low_pass(small, cutoffs),
+            block_low_pass(large, 20, block=24),
+        ]
+    assert all(result.device.type == "cpu" and result.isfinite().all() for result in results)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

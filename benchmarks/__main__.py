@@ -1,0 +1,63 @@
+"""Run the benchmarks of this folder and print one table of ratios."""
+
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import benchmarks
+from benchmarks import Row
+
+
+def main() -> None:
+    modules = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"which to run: {', '.join(modules)} (all unless named)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the rows and the machine they come from")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (2)")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.modules) - set(modules)):
+        parser.error(f"no such benchmark: {', '.join(unknown)}. There are: {', '.join(modules)}")
+    torch.set_num_threads(arguments.threads)
+    machine = {
+        "cpus": os.cpu_count(),
+        "threads": arguments.threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
+    rows = {name: importlib.import_module(f"benchmarks.{name}").run() for name in arguments.modules or modules}
+    machine["load after"] = f"{os.getloadavg()[0]:.1f}"
+    console = Console()
+    console.width = max(console.width, 120)  # a table of figures is of no use wrapped
+    console.print(table(rows, machine))
+    if arguments.json:
+        figures = [{"module": name, **asdict(row), "ratio": row.ratio} for name, found in rows.items() for row in found]
+        document = {"machine": machine, "rows": figures}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def table(rows: dict[str, list[Row]], machine: dict[str, object]) -> Table:
+    result = Table(title=", ".join(f"{key} {value}" for key, value in machine.items()), title_justify="left")
+    for column in ("", "ours", "yardstick", "against", "ratio", "aim"):
+        result.add_column(column, justify="left" if column in ("", "against") else "right")
+    for name, module_rows in rows.items():
+        result.add_section()
+        for row in module_rows:
+            yardstick = "" if row.yardstick is None else f"{row.yardstick:.3g} {row.unit}"
+            ratio = "" if row.ratio is None else f"{row.ratio:.1f}"
+            aim = "" if row.aim is None else f"{row.aim:g}"
+            result.add_row(f"{name}: {row.name}", f"{row.ours:.3g} {row.unit}", yardstick, row.against, ratio, aim)
+    return result
+
+
+if __name__ == "__main__":
+    main()
