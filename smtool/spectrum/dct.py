@@ -2,6 +2,7 @@
 
 DCT-II: X[k] = s_k sum_n x[n] cos(pi k (n + 1/2) / N), s_0 = sqrt(1/N), s_k = sqrt(2/N). Its inverse is its transpose (DCT-III).
 Everything is computed in float32 at least: half precision is widened, autocast is switched off, float64 stays float64.
+(TF32 is a setting of the whole process, off by default for matrix products; who turns it on coarsens these too.)
 """
 
 import math
