@@ -59,7 +59,7 @@ def test_the_distance_of_features_is_that_of_their_moments(rng, counts):
 
 def test_features_that_are_always_zero_do_not_disturb_the_distance(rng):
     x, y = features(rng, 100, 8), features(rng, 100, 8)
-    dead = [torch.from_numpy(np.concatenate([values, np.zeros((100, 3))], axis=1)) for values in (x, y)]
+    dead = [torch.from_numpy(np.concatenate([np.zeros((100, 3)), values], axis=1)) for values in (x, y)]
     assert frechet_distance_of_features(*dead) == pytest.approx(by_square_root(x, y), rel=1e-9)
 
 
