@@ -1,0 +1,51 @@
+"""What ESM and DSM cost beside the training step they are part of: the step without them is the yardstick.
+
+The share of a step is ours / yardstick = 1 / ratio. A small network on 64 px, as the top-level recipes train it, is the hardest
+case: at the paper's widths the step is hundreds of times dearer and the methods are not.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks import Row, race
+from smtool.networks.autoencoder import SDVAE
+from smtool.networks.posterior import Posterior
+from smtool.randomness import streams
+from smtool.regularizers import DSM, ESM, Encoding, Pair, Regularizer, Shapes
+
+BATCH, SIDE = 16, 64
+SMALL = SDVAE(downsample=4, latent_channels=4, channels=(16, 32, 32), norm_groups=8)
+
+
+def run() -> list[Row]:
+    images = torch.randn(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    autoencoder = SMALL.build().to(memory_format=torch.channels_last)
+    methods = {"ESM": ESM().build(4, 4), "DSM": DSM(rows_removed=(8, 10, 12)).build(4, 4)}
+    candidates: dict[str, Callable[[], object]] = {"step": lambda: _step(autoencoder, images)}
+    candidates |= {name: _alone(method, images) for name, method in methods.items()}
+    times = race(candidates, repeats=15)
+    shares = {name: f"{name} ({100 * times[name] / times['step']:.1f} % of a step)" for name in methods}
+    return [Row(shares[name], times[name], "ms", times["step"], "the plain training step") for name in methods]
+
+
+def _step(autoencoder: torch.nn.Module, images: torch.Tensor) -> None:
+    autoencoder.zero_grad(set_to_none=True)
+    posterior = autoencoder.encode(images)
+    decoded = autoencoder.decode(posterior.sample(torch.zeros_like(posterior.mean)))
+    (decoded - images).abs().mean().backward()
+
+
+def _alone(method: Regularizer, images: torch.Tensor) -> Callable[[], None]:
+    """The method's own work in a step, forward and backward, on latents that stand for the encoder's."""
+    latents = torch.randn(BATCH, 4, SIDE // 4, SIDE // 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    encoding = Encoding(images, Posterior(latents, torch.zeros_like(latents)), latents)
+    shapes = Shapes((BATCH, 3, SIDE, SIDE), (BATCH, 4, SIDE // 4, SIDE // 4))
+
+    def work() -> None:
+        draw = method.draw(streams(0, 0, "autoencoder", batch=BATCH), shapes)
+        (pair,) = method.before_decode([Pair(images, latents)], draw)
+        penalty = method.penalty(encoding, draw)
+        (pair.latents.sum() if penalty is None else penalty).backward()
+
+    return work
