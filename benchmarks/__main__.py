@@ -47,15 +47,15 @@ def main() -> None:
 
 def table(rows: dict[str, list[Row]], machine: dict[str, object]) -> Table:
     result = Table(title=", ".join(f"{key} {value}" for key, value in machine.items()), title_justify="left")
-    for column in ("", "ours", "yardstick", "against", "ratio", "aim"):
+    for column in ("", "ours", "yardstick", "against", "ratio", "of best", "aim"):
         result.add_column(column, justify="left" if column in ("", "against") else "right")
     for name, module_rows in rows.items():
         result.add_section()
         for row in module_rows:
             yardstick = "" if row.yardstick is None else f"{row.yardstick:.3g} {row.unit}"
-            ratio = "" if row.ratio is None else f"{row.ratio:.1f}"
+            ratio, best = ("" if value is None else f"{value:.1f}" for value in (row.ratio, row.best_ratio))
             aim = "" if row.aim is None else f"{row.aim:g}"
-            result.add_row(f"{name}: {row.name}", f"{row.ours:.3g} {row.unit}", yardstick, row.against, ratio, aim)
+            result.add_row(f"{name}: {row.name}", f"{row.ours:.3g} {row.unit}", yardstick, row.against, ratio, best, aim)
     return result
 
 
