@@ -143,6 +143,7 @@ def spectrum(
     plot: Annotated[bool, typer.Option("--plot", help="Draw PNG and SVG.")] = False,
     data: Annotated[str | None, typer.Option(help="Folder, tar, shards or builtin:NAME; default builtin:photos.")] = None,
     num_images: Annotated[int | None, typer.Option(min=2, help="Default 240 for spectra, 32 for the low-pass curve.")] = None,
+    budget: Annotated[str | None, typer.Option(metavar="TIME", help="End when delta is known to 0.1, or after 90s, 2m.")] = None,
     estimator: Annotated[Literal["physical", "reference", "both"], typer.Option(help="How power is gathered.")] = "both",
     delta: Annotated[float | None, typer.Option(help="Draw and judge against this delta; default: the run's, else 1.")] = None,
     published: Annotated[list[str], typer.Option(help="Overlay a published curve; may be repeated.")] = (),  # type: ignore[assignment]
@@ -159,6 +160,7 @@ def spectrum(
         plot=plot,
         data=data,
         num_images=num_images,
+        budget=None if budget is None else _seconds(budget),
         estimator=estimator,
         delta=delta,
         published=list(published),
@@ -260,6 +262,15 @@ def _report(error: BaseException) -> int:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
+
+
+def _seconds(time: str) -> float:
+    """A time such as 90s, 2m or 1h (without a unit: seconds)."""
+    number, unit = (time[:-1], time[-1]) if time[-1:] in "smh" else (time, "s")
+    try:
+        return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError as error:
+        raise errors.RecipeError(f"--budget {time}: expected a time such as 90s, 2m or 1h.") from error
 
 
 def _device(name: str) -> str:

@@ -7,12 +7,11 @@ from smtool.datasets import ImageShards, open_images
 from smtool.errors import DataError
 from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
 from smtool.networks.autoencoder import Autoencoder
-from smtool.pipelines.spectrum_figures import draw_physical
-from smtool.pipelines.spectrum_scores import image_reading, latent_reading
+from smtool.pipelines.live_spectrum import live_spectrum
 from smtool.recipe import Data, TrainAE
-from smtool.report.plots import rasterized, reconstruction_grid
+from smtool.report.plots import reconstruction_grid
 from smtool.report.trackers import Trackers
-from smtool.spectrum import PHYSICAL, REFERENCE, fit_delta, radial_power, reference_divergence, spectrum_of
+from smtool.spectrum import REFERENCE, fit_delta, radial_power, reference_divergence
 
 SMALLEST_FITTED = 8
 
@@ -51,7 +50,8 @@ class Validator:
         autoencoder.train(training)
         trackers.image(step, "reconstructions", reconstruction_grid(self.images[: self.grid], decodings[: self.grid]))
         if self.fits_delta:
-            trackers.image(step, "spectrum", self._spectrum(latents, step))
+            note = f"step {step:,}, {len(latents)} validation images, posterior mean, each channel at unit std"
+            trackers.image(step, "spectrum", live_spectrum(self.images, latents, delta=self.delta, note=note))
         return {**self._scores(decodings), **self._spectra(latents)}
 
     def _passed(self, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
@@ -83,15 +83,6 @@ class Validator:
         if self.fits_delta:
             values["val_delta"] = fit_delta(self.images, _normalized(latents)).delta
         return values
-
-    def _spectrum(self, latents: Tensor, step: int) -> Tensor:
-        """The PHYSICAL spectra of images and latents as a picture, uint8 (3, H, W)."""
-        size = (latents.shape[-2], latents.shape[-1])
-        images = image_reading(spectrum_of(self.images, PHYSICAL))
-        at_latent_size = spectrum_of(self.images, PHYSICAL, size)
-        head = latent_reading(at_latent_size, spectrum_of(_normalized(latents), PHYSICAL), delta=self.delta)
-        note = f"{len(latents)} validation images, latents: posterior mean, each channel at unit std"
-        return rasterized(draw_physical(images, {"latents": head}, title=f"Spectra at step {step:,}", note=note))
 
 
 def _normalized(latents: Tensor) -> Tensor:
