@@ -5,9 +5,9 @@ itself. A row is one comparison: what was timed, our figure, the yardstick's fig
 aimed at. Figures are costs (milliseconds, seconds, ms per image: less is better), so that `ratio = yardstick / ours` reads "so
 many times cheaper" everywhere, and a share of a training step is 1 / ratio with the step as yardstick. A row without yardstick
 states a figure. Use `race` for anything that runs in milliseconds: it interleaves the candidates in shuffled order, so that a
-busy machine or a cache left warm by a neighbour favours none; give `ours` and `yardstick` its medians, and `best_ratio` the
-ratio of its best times, which is the one to read on a busy machine. `python -m benchmarks` sets the threads (2 unless told), not
-the modules.
+busy machine or a cache left warm by a neighbour favours none, and returns medians. `best_ratio` may hold the ratio of the best
+times (of `timings`), the one to read on a busy machine. `python -m benchmarks` sets the threads (2 unless told), not the
+modules.
 """
 
 import random
@@ -34,16 +34,13 @@ class Row:
         return None if self.yardstick is None else self.yardstick / self.ours
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds per call."""
-
-    median: float
-    best: float
+def race(candidates: dict[str, Callable[[], object]], *, repeats: int, warmup: int = 3) -> dict[str, float]:
+    """Median milliseconds per call of each candidate (see `timings`)."""
+    return {name: statistics.median(times) for name, times in timings(candidates, repeats=repeats, warmup=warmup).items()}
 
 
-def race(candidates: dict[str, Callable[[], object]], *, repeats: int, warmup: int = 3) -> dict[str, Timing]:
-    """How long each candidate takes; one call of every candidate per repeat, in a new order each time."""
+def timings(candidates: dict[str, Callable[[], object]], *, repeats: int, warmup: int = 3) -> dict[str, list[float]]:
+    """Milliseconds of every call; one call of every candidate per repeat, in a new order each time."""
     order, generator = list(candidates), random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in order}
     for repeat in range(warmup + repeats):
@@ -53,4 +50,4 @@ def race(candidates: dict[str, Callable[[], object]], *, repeats: int, warmup: i
             candidates[name]()
             if repeat >= warmup:
                 times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: Timing(statistics.median(values), min(values)) for name, values in times.items()}
+    return times
