@@ -1,0 +1,27 @@
+"""Diffusion on latents: what is learnt (flow, ddpm), how it is sampled, and what its tokens are aligned with."""
+
+from smtool.diffusion.alignment import Alignment, AnyAlignment, IRepa, Repa, RepaDog
+from smtool.diffusion.ddpm import DDPM, DDPMProcess
+from smtool.diffusion.flow import Flow, FlowProcess
+from smtool.diffusion.guidance import guided
+from smtool.diffusion.process import Noised, Process
+from smtool.diffusion.sampling import Sampler, sample
+from smtool.diffusion.warmup import Warmup
+
+__all__ = [
+    "DDPM",
+    "Alignment",
+    "AnyAlignment",
+    "DDPMProcess",
+    "Flow",
+    "FlowProcess",
+    "IRepa",
+    "Noised",
+    "Process",
+    "Repa",
+    "RepaDog",
+    "Sampler",
+    "Warmup",
+    "guided",
+    "sample",
+]

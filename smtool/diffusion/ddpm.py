@@ -1,0 +1,76 @@
+"""Discrete denoising diffusion with Stable Diffusion's schedule, as U-ViT trains it (facts section 7)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from smtool.config import Section
+from smtool.diffusion.process import Noised, at_least_float32, over_samples
+
+NUM_STEPS = 1000
+
+
+class DDPM(Section):
+    """1000 noise levels, beta_i = (sqrt(.00085) + i / 999 (sqrt(.012) - sqrt(.00085)))^2; the network predicts the noise."""
+
+    kind: Literal["ddpm"] = "ddpm"
+
+    def build(self) -> "DDPMProcess":
+        return DDPMProcess()
+
+
+class DDPMProcess:
+    """x_t = sqrt(abar_n) x + sqrt(1 - abar_n) noise at t = n / 1000, n = 1 ... 1000; n = 0 is the data (abar = 1).
+
+    Times are rounded to the nearest of these. The network is told n, as a float.
+    """
+
+    start = 1.0
+
+    def __init__(self) -> None:
+        self.abar = scaled_linear_abar()
+
+    def noised(self, latents: Tensor, noise: Tensor, uniform: Tensor) -> Noised:
+        x, noise = at_least_float32(latents), at_least_float32(noise)
+        t = ((uniform * NUM_STEPS).floor() + 1) / NUM_STEPS
+        alpha, sigma = self._at(t, x)
+        return Noised(alpha * x + sigma * noise, noise, t, self.network_time(t))
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        abar = self.abar.to(t.device)[self.network_time(t).long()]
+        return abar.sqrt().to(t.dtype), (1 - abar).sqrt().to(t.dtype)
+
+    def network_time(self, t: Tensor) -> Tensor:
+        return (t * NUM_STEPS).round()
+
+    def retimed(self, grid: Tensor) -> Tensor:
+        """The nearest steps: for 100 of them n = 1000, 990, ... 10, 0 ("trailing" in diffusers)."""
+        return self.network_time(grid) / NUM_STEPS
+
+    def clock(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t / alpha against sigma / alpha, where the path's slope is the noise (EDM, arXiv 2206.00364; DDIM, Eq. 14)."""
+        alpha, sigma = self.alpha_sigma(t)
+        return 1 / alpha, sigma / alpha
+
+    def denoised(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Not clipped: latents have no range."""
+        alpha, sigma = self._at(t, x_t)
+        return (x_t - sigma * prediction) / alpha
+
+    def noise_of(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return prediction
+
+    def velocity(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """d(x_t / alpha) / d(sigma / alpha): the noise."""
+        return prediction
+
+    def _at(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.alpha_sigma(t)
+        return over_samples(alpha, x), over_samples(sigma, x)
+
+
+def scaled_linear_abar() -> Tensor:
+    """(1001,) float64: abar_0 = 1 (data) ... abar_1000, cumulative products of 1 - beta."""
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, NUM_STEPS, dtype=torch.float64).square()
+    return torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)])

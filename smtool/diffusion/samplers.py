@@ -1,0 +1,135 @@
+"""Samplers as plain functions of one head: (process, model, x, times, step_noise) -> latents at the last time.
+
+x: (B, C, h, w), the state at times[0], in the dtype to compute in. times: (N + 1,) float64 on the CPU, falling to 0.
+model: (x, network_time (B,)) -> prediction; a guided one comes from guidance.py.
+step_noise: step i -> standard normal noise (B, C, h, w) of that step; only Euler-Maruyama asks for it.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from smtool.diffusion.flow import FlowProcess
+from smtool.diffusion.guidance import Model
+from smtool.diffusion.process import Process
+
+StepNoise = Callable[[int], Tensor]
+SamplerFunction = Callable[[Process, Model, Tensor, Tensor, StepNoise], Tensor]
+
+
+def ddim(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
+    """DDIM with eta = 0 (arXiv 2010.02502, Eq. 12): x_s = alpha_s x0 + sigma_s noise. One model call per step."""
+    for t, s in pairwise(times):
+        prediction = _predict(process, model, x, t)
+        alpha, sigma = _numbers(*process.alpha_sigma(s))
+        x = alpha * process.denoised(prediction, x, t) + sigma * process.noise_of(prediction, x, t)
+    return x
+
+
+def dpm_solver_pp(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
+    """DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2): second order from one model call per step.
+
+    The first step has no predecessor, and at t = 0 log(alpha / sigma) is infinite: both of these steps are of first order.
+    """
+    previous: Tensor | None = None
+    h_previous = math.inf
+    for t, s in pairwise(times):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = _numbers(*process.alpha_sigma(t)), _numbers(*process.alpha_sigma(s))
+        h = _log_snr(alpha_s, sigma_s) - _log_snr(alpha_t, sigma_t)
+        data = process.denoised(_predict(process, model, x, t), x, t)
+        ahead = data
+        if previous is not None and math.isfinite(h):
+            ahead = data + h / (2 * h_previous) * (data - previous)
+        x = sigma_s / sigma_t * x + (alpha_s - sigma_s / sigma_t * alpha_t) * ahead
+        previous, h_previous = data, h
+    return x
+
+
+def euler(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
+    """Euler's method on the deterministic path. For the linear flow and for DDPM it is DDIM in other words."""
+    for t, s in pairwise(times):
+        x = _moved(process, x, _slope(process, model, x, t), t, s)
+    return x
+
+
+def heun(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
+    """Heun's method, second order: two model calls per step, but one on the last, which ends at t = 0 (facts 8.5)."""
+    for t, s in pairwise(times):
+        slope = _slope(process, model, x, t)
+        guess = _moved(process, x, slope, t, s)
+        x = guess if s == 0 else _moved(process, x, (slope + _slope(process, model, guess, s)) / 2, t, s)
+    return x
+
+
+def euler_maruyama(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
+    """Euler-Maruyama on the reverse SDE with w(t) = 2t, as in SiT and REPA (facts 8.5).
+
+    score = -noise / sigma, drift d = v - w score / 2, x <- x + d dt + sqrt(w |dt|) step_noise; the last step adds no noise.
+    With the published grid, 1 ... 0.04 and then 0, weak bands are damped however many steps there are.
+    """
+    if not isinstance(process, FlowProcess):
+        raise ValueError("euler-maruyama follows a flow's own SDE and cannot sample a ddpm process; ddim can")
+    last = len(times) - 2
+    for i, (t, s) in enumerate(pairwise(times.tolist())):
+        now = times[i]
+        prediction = _predict(process, model, x, now)
+        w, dt = 2 * t, s - t
+        score = -process.noise_of(prediction, x, now) / _numbers(*process.alpha_sigma(now))[1]
+        x = x + (process.velocity(prediction, x, now) - 0.5 * w * score) * dt
+        if i < last:
+            x = x + math.sqrt(w * -dt) * step_noise(i).to(x)
+    return x
+
+
+SAMPLERS: dict[str, SamplerFunction] = {
+    "ddim": ddim,
+    "dpm-solver++": dpm_solver_pp,
+    "euler": euler,
+    "heun": heun,
+    "euler-maruyama": euler_maruyama,
+}
+
+
+def even_times(process: Process, steps: int) -> Tensor:
+    """(steps + 1,) falling evenly from the process's start to 0, then in the process's own time (shift, discrete steps)."""
+    return _strictly_falling(process.retimed(torch.linspace(process.start, 0, steps + 1, dtype=torch.float64)))
+
+
+def stochastic_times(process: Process, steps: int, end_time: float) -> Tensor:
+    """(steps + 1,): linspace(start, end_time, steps) and then 0, the grid of SiT's and REPA's Euler-Maruyama (facts 8.5)."""
+    grid = torch.linspace(process.start, end_time, steps, dtype=torch.float64)
+    return _strictly_falling(process.retimed(torch.cat([grid, grid.new_zeros(1)])))
+
+
+def _strictly_falling(times: Tensor) -> Tensor:
+    if not bool((times.diff() < 0).all()):
+        raise ValueError(f"{len(times) - 1} steps are more than this process has noise levels")
+    return times
+
+
+def _predict(process: Process, model: Model, x: Tensor, t: Tensor) -> Tensor:
+    return model(x, process.network_time(t).to(x).expand(len(x)))
+
+
+def _slope(process: Process, model: Model, x: Tensor, t: Tensor) -> Tensor:
+    return process.velocity(_predict(process, model, x, t), x, t)
+
+
+def _moved(process: Process, x: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """One straight step from t to s in the process's coordinates."""
+    (scale_t, clock_t), (scale_s, clock_s) = _numbers(*process.clock(t)), _numbers(*process.clock(s))
+    return (scale_t * x + (clock_s - clock_t) * slope) / scale_s
+
+
+def _log_snr(alpha: float, sigma: float) -> float:
+    """log(alpha / sigma): -inf at pure noise, +inf at pure data."""
+    if alpha <= 0:
+        return -math.inf
+    return math.log(alpha / sigma) if sigma > 0 else math.inf
+
+
+def _numbers(first: Tensor, second: Tensor) -> tuple[float, float]:
+    return float(first), float(second)
