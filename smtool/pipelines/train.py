@@ -1,26 +1,30 @@
-"""`smtool train-ae`: run the loop; log, validate, save and stop where it is due."""
+"""`smtool train-ae` and `train-dit`: run the loop; log, validate, save and stop where it is due."""
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from smtool.errors import Interrupted, TrainingError
-from smtool.interop.native import write_autoencoder
 from smtool.pipelines.interrupts import StopRequest, stop_request
-from smtool.pipelines.run import Run, assemble_run
+from smtool.pipelines.run import Run
+from smtool.pipelines.run_autoencoder import autoencoder_run
 from smtool.pipelines.run_folder import RunFolder
-from smtool.pipelines.validate import Validator
-from smtool.recipe import Recipe, TrainAE
+from smtool.recipe import Recipe
 from smtool.report.console import Console, duration, peak_memory
 from smtool.report.trackers import Trackers
-from smtool.training.distributed import any_rank, joined, wait_for_all
+from smtool.training.distributed import Ranks, any_rank, joined, wait_for_all
 from smtool.training.loop import StepReport
 from smtool.training.meter import Meter
 
+Assemble = Callable[[Recipe[Any], RunFolder, Ranks, Path | None], Run]
+
 
 def train(
-    recipe: Recipe[TrainAE],
+    recipe: Recipe[Any],
+    assemble: Assemble = autoencoder_run,
     *,
     console: Console,
     out: Path | None = None,
@@ -41,8 +45,8 @@ def train(
         if ranks.first and fresh:
             folder.clear()
         wait_for_all()
-        run = assemble_run(recipe, folder, ranks, weights_dir)
-        if run.first_step >= recipe.tables.steps:
+        run = assemble(recipe, folder, ranks, weights_dir)
+        if run.first_step >= run.tables.steps:
             console.print(f"{folder.path} is finished ({run.first_step} steps). --set steps=N goes on, --fresh starts over.")
             return folder.path
         wait_for_all()
@@ -55,24 +59,31 @@ def train(
     return folder.path
 
 
-def dry_run(recipe: Recipe[TrainAE], *, console: Console, device: str = "cpu", weights_dir: Path | None = None) -> None:
-    """Load everything, time a step with and without the discriminator, print memory and how long the whole run would take."""
-    tables = recipe.tables
+def dry_run(
+    recipe: Recipe[Any],
+    assemble: Assemble = autoencoder_run,
+    *,
+    console: Console,
+    device: str = "cpu",
+    weights_dir: Path | None = None,
+) -> None:
+    """Load everything, time a step of each kind there will be, print memory and how long the whole run would take."""
     with joined(device) as ranks:
-        run = assemble_run(recipe, RunFolder(Path("/nonexistent")), ranks, weights_dir)
-        joins = min(tables.discriminator.start if tables.discriminator else tables.steps, tables.steps)
-        alone = _step_seconds(run, 0) if joins > 0 else 0.0
-        together = _step_seconds(run, joins) if joins < tables.steps else 0.0
-    shapes, memory = tables.shapes, peak_memory()
+        run = assemble(recipe, RunFolder(Path("/nonexistent")), ranks, weights_dir)
+        task, steps = run.training.task, run.tables.steps
+        joins = next((step for step in range(steps) if task.turns(step) != task.turns(0)), steps)
+        alone = _step_seconds(run, 0)
+        together = _step_seconds(run, joins) if joins < steps else 0.0
+    memory = peak_memory()
     lines = [
-        f"{recipe.path}: {tables.steps} steps of {tables.data.batch} on {len(run.images)} images, nothing written.",
-        f"images {_shape(shapes.images)}, latents {_shape(shapes.latents)}",
-        *(f"{player}: {sum(p.numel() for p in module.parameters()):,} parameters" for player, module in run.task.players.items()),
-        *([f"step {alone * 1e3:.0f} ms"] if alone else []),
+        f"{recipe.path}: {steps} steps, nothing written.",
+        *run.facts,
+        *(f"{player}: {sum(p.numel() for p in module.parameters()):,} parameters" for player, module in task.players.items()),
+        f"step {alone * 1e3:.0f} ms",
         *([f"step {together * 1e3:.0f} ms with the discriminator, from step {joins} on"] if together else []),
         f"peak memory {'unknown' if memory is None else f'{memory / 2**30:.2f} GiB'}",
-        f"whole run about {duration(alone * joins + together * (tables.steps - joins))}, validation and saving not counted",
-        *tables.remarks(),
+        f"whole run about {duration(alone * joins + together * (steps - joins))}, validation and saving not counted",
+        *run.tables.remarks(),
     ]
     console.print("\n  ".join(lines))
 
@@ -82,9 +93,9 @@ class _Watch:
 
     def __init__(self, run: Run, console: Console, stop: StopRequest) -> None:
         self.run, self.console, self.stop = run, console, stop
-        self.tables, self.ranks = run.recipe.tables, run.training.ranks
+        self.tables, self.ranks = run.tables, run.training.ranks
         self.meter = Meter()
-        self.validator = Validator(self.tables, self.ranks.device, run.task.perceptual) if self.ranks.first else None
+        self.observer = run.observer() if self.ranks.first else None
 
     def follow(self) -> None:
         run, tables = self.run, self.tables
@@ -103,12 +114,12 @@ class _Watch:
                         _losses(values),
                         values["images_per_second"],
                         self._next_save(report.step),
-                        updates=run.training.optimizers["autoencoder"].updates,
+                        updates=run.training.optimizers[run.player].updates,
                     )
                     if trackers:
                         trackers.log(report.step, values)
-                if trackers and self.validator and self._due(report, tables.evaluate_every):
-                    trackers.log(report.step, self.validator.look(run.result, trackers, report.step))
+                if trackers and self.observer and self._due(report, tables.evaluate_every):
+                    trackers.log(report.step, self.observer.look(trackers, report.step))
                 stopping = any_rank(self.stop.asked, self.ranks.device)
                 if stopping or self._due(report, tables.save_every):
                     self._save(report)
@@ -164,13 +175,7 @@ class _Watch:
         run = self.run
         if self.ranks.first:
             run.checkpoints.save(report.step, run.training)
-            metadata = {
-                "recipe": run.recipe.resolved(),
-                "step": report.step,
-                "data": run.images.digest,
-                "weights": "average" if run.training.averages else "last",
-            }
-            write_autoencoder(run.folder.ckpt, run.result, metadata)
+            run.share(report.step)
         wait_for_all()
 
 
@@ -185,6 +190,3 @@ def _losses(values: dict[str, float]) -> dict[str, float]:
     hidden = ("lr_", "images_per", "waiting")
     return {k: v for k, v in values.items() if not k.startswith(hidden) and not k.endswith(("_factor", "_gradient"))}
 
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(side) for side in shape)

@@ -1,5 +1,7 @@
 """What a training run looks at every so often: scores, a grid, and the spectrum of the latents."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -27,9 +29,12 @@ def open_validation(data: Data) -> ImageShards:
 
 
 class Validator:
-    """Holds the validation images of a run and scores an autoencoder on them, with the posterior's mode."""
+    """Holds the validation images of a run and scores its autoencoder on them, with the posterior's mode."""
 
-    def __init__(self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None) -> None:
+    def __init__(
+        self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], Autoencoder]
+    ) -> None:
+        self.result = result
         shards = open_validation(tables.data)
         count = min(tables.validation.num_images, len(shards))
         self.images: Tensor = shards.read(range(count)).images
@@ -42,8 +47,9 @@ class Validator:
         self.fits_delta = count > 1 and min(tables.shapes.latents[-2:]) >= SMALLEST_FITTED
 
     @torch.no_grad()
-    def look(self, autoencoder: Autoencoder, trackers: Trackers, step: int) -> dict[str, float]:
+    def look(self, trackers: Trackers, step: int) -> dict[str, float]:
         """Score, draw the grid into the trackers, and return the row: val_psnr, val_ssim, val_delta ..."""
+        autoencoder = self.result()
         training = autoencoder.training
         autoencoder.eval()
         latents, decodings = self._passed(autoencoder)

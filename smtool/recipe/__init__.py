@@ -2,5 +2,6 @@
 
 from smtool.recipe.files import Recipe, find, load, packaged, run_name
 from smtool.recipe.train_ae import Data, TrainAE
+from smtool.recipe.training import TrainingTables
 
-__all__ = ["Data", "Recipe", "TrainAE", "find", "load", "packaged", "run_name"]
+__all__ = ["Data", "Recipe", "TrainAE", "TrainingTables", "find", "load", "packaged", "run_name"]

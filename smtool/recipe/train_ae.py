@@ -1,19 +1,16 @@
 """The tables of a `train-ae` recipe, and the checks that need more than one of them."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 from pydantic import Field
 
 from smtool.config import Section
 from smtool.features.perceptual import Perceptual
 from smtool.networks.autoencoder import SDVAE
+from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import Reconstruction
-from smtool.training.ema import EMA
-from smtool.training.optimizer import AdamW
-from smtool.training.precision import Precision
 
 
 class Data(Section):
@@ -34,35 +31,16 @@ class Validation(Section):
     grid: int = Field(8, ge=1, description="of these, how many are drawn as input | reconstruction | difference")
 
 
-class Tracking(Section):
-    """Where numbers go beside metrics.jsonl, which is always written."""
-
-    tensorboard: bool | Literal["installed"] = Field("installed", description='"installed": when TensorBoard is there')
-    wandb: str = Field("", description="a Weights & Biases project; empty: none")
-
-
-class TrainAE(Section):
+class TrainAE(TrainingTables):
     """A recipe of `smtool train-ae`."""
 
-    seed: int = Field(0, ge=0, description="every random number of the run follows from it")
-    steps: int = Field(ge=1, description="a step takes in one batch; with alternating updates it is one player's turn")
-    log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")
-    evaluate_every: int = Field(1000, ge=1, description="steps between validations")
-    save_every: int = Field(1000, ge=1, description="steps between checkpoints")
-    keep_last: int = Field(2, ge=1, description="newest checkpoints that stay")
-    keep_every: int = Field(0, ge=0, description="checkpoints at multiples of this stay too; 0: none")
-    precision: Precision = Field("fp32", description="fp32, or autocast to bf16 or fp16 with weights in fp32")
-    accumulate: int = Field(1, ge=1, description="micro-batches that each rank cuts its share of the batch into")
     data: Data
     model: SDVAE
-    optimizer: AdamW
-    ema: EMA | None = None
     reconstruction: Reconstruction = Reconstruction()
     perceptual: Perceptual | None = None
     discriminator: Adversary | None = None
     regularizers: Regularizers = Regularizers()
     validation: Validation = Validation()
-    tracking: Tracking = Tracking()
 
     @property
     def shapes(self) -> Shapes:
