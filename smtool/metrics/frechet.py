@@ -86,8 +86,8 @@ def frechet_distance_of_features(x: Tensor, y: Tensor) -> float:
 def _distance(mean_a: Tensor, mean_b: Tensor, root_a: Tensor, root_b: Tensor) -> float:
     """Roots (D, r) of the covariances, of any r."""
     shift = (mean_a - mean_b).square().sum()
-    overlap = torch.linalg.svdvals(root_a.T @ root_b).sum()
-    return max(0.0, float(shift + root_a.square().sum() + root_b.square().sum() - 2.0 * overlap))
+    overlap = torch.linalg.svdvals((root_a.T @ root_b).cpu()).sum()      # GPUs are slow at this one
+    return max(0.0, float(shift + root_a.square().sum() + root_b.square().sum()) - 2.0 * float(overlap))
 
 
 def _mean_and_root(features: Tensor) -> tuple[Tensor, Tensor]:

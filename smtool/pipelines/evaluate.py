@@ -98,7 +98,8 @@ def score_reconstructions(
 
     judges must be on the same device. reference: other images that Frechet distances are taken to.
     """
-    device = str(autoencoder.encoder_tail.device)
+    device = autoencoder.encoder_tail.device
+    float64_device = str(device) if device.type == "cuda" else "cpu"
     count = min(num_images or MOST_IMAGES, len(images))
     if count < 2 and judges.extractors:
         raise DataError(f"{images.folder}: a Frechet distance needs at least 2 images, found {count}.", hint="Ask for --psnr.")
@@ -114,7 +115,7 @@ def score_reconstructions(
     if reference is not None:
         others = validation_batches(reference, batch=batch, limit=MOST_IMAGES)
         origin = Origin(images.digest, images.groups, reference.digest, features_of(judges.extractors, others, protocol))
-    return reconstruction_scores(measured, judges, origin, protocol, seed=seed, device=device)
+    return reconstruction_scores(measured, judges, origin, protocol, seed=seed, device=float64_device)
 
 
 def newest_run(root: Path = Path("runs")) -> Path:

@@ -48,7 +48,7 @@ def measure_reconstructions(
         coded_x, coded_y = _through_codec(x, protocol), _through_codec(y, protocol)
         for judge in judges.pairs:
             seen = (coded_x, coded_y) if judge.through_codec else (x, y)
-            pairs[judge.name].append(judge.measure(*seen).double().cpu())
+            pairs[judge.name].append(judge.measure(*seen).cpu().double())
         for extractor in judges.extractors:
             features[extractor.score].append((extractor(coded_x).cpu(), extractor(coded_y).cpu()))
         count += len(images)
