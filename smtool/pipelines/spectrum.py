@@ -1,8 +1,7 @@
 """`smtool spectrum`: how far the power spectra of latents are from a flattened copy of their images'."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from smtool.pipelines.spectrum_scores import (
     reference_of_latents,
 )
 from smtool.pipelines.spectrum_tables import tables
+from smtool.pipelines.threads import one_thread
 from smtool.report.console import Console
 from smtool.report.plots import figure_bytes
 from smtool.spectrum import PHYSICAL, REFERENCE, Estimator
@@ -70,7 +70,7 @@ def spectrum(
     limit = min(len(shards), num_images or (NUM_IMAGES if budget is None else len(shards)))
     gathered = measure(shards, subjects, estimators, limit=limit, budget=budget, device=device, console=console)
     aim = delta if delta is not None else _aim(subjects)
-    with _one_thread():
+    with one_thread():
         result = {
             "schema": SCHEMA,
             "smtool": __version__,
@@ -85,17 +85,6 @@ def spectrum(
     for path in files:
         console.print(str(path))
     return result
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For fits on small tables, where threads wait for one another longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _aim(subjects: Sequence[Subject]) -> float:

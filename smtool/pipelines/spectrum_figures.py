@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from smtool.pipelines.spectrum_tables import data_note, headline
-from smtool.report.plots import Curve, Role, low_pass_figure, physical_figure, reference_figure
+from smtool.report.plots import Curve, Role, low_pass_figure, overview_figure, physical_figure, reference_figure
 from smtool.report.tables import interval
 
 Result = Mapping[str, Any]
@@ -27,6 +27,12 @@ def figures(result: Result) -> dict[str, Figure]:
     return drawn
 
 
+def overview(result: Result) -> Figure:
+    """Power spectra with the low-pass curves beside them."""
+    heads = {autoencoder["label"]: headline(autoencoder["physical"]) for autoencoder in result["autoencoders"]}
+    return overview_figure(_power_curves(result["images"]["physical"], heads), _low_pass_curves(result)[0])
+
+
 def _physical(result: Result) -> Figure:
     heads = {autoencoder["label"]: headline(autoencoder["physical"]) for autoencoder in result["autoencoders"]}
     title, note = "PHYSICAL power spectrum of images", data_note(result)
@@ -38,15 +44,22 @@ def _physical(result: Result) -> Figure:
 
 def draw_physical(images: Entry, heads: Mapping[str, Entry], *, title: str, note: str) -> Figure:
     """images: an `image_reading`; heads: a `latent_reading` for each label."""
+    residuals = [
+        _around(head["cycles_per_side"], head["target"]["residual_db"], head["target"]["half_width"], colour)
+        for colour, head in enumerate(heads.values())
+    ]
+    return physical_figure(_power_curves(images, heads), residuals, title=title, note=note)
+
+
+def _power_curves(images: Entry, heads: Mapping[str, Entry]) -> list[Curve]:
+    """The images, the widest target, and the latents at the gain that brings them nearest to it."""
     curves = [_power_curve(f"images\n{_slope(images['slope'])}", images, role="image")]
-    residuals = []
     if heads:
         curves.append(_target_curve(max(heads.values(), key=lambda head: head["cycles_per_side"][-1])))
     for colour, (label, head) in enumerate(heads.items()):
         gain = head["target"]["gain_db"] or 0.0
         curves.append(_power_curve(_latent_label(label, head), head, gain_db=gain, colour=colour))
-        residuals.append(_around(head["cycles_per_side"], head["target"]["residual_db"], head["target"]["half_width"], colour))
-    return physical_figure(curves, residuals, title=title, note=note)
+    return curves
 
 
 def _target_curve(head: Entry) -> Curve:
@@ -99,22 +112,28 @@ def _share_curve(label: str, entry: Entry, *, role: Role = "latent", colour: int
 
 
 def _low_pass(result: Result) -> Figure:
+    curves, gaps = _low_pass_curves(result)
+    data = result["passport"]["data"]
+    images = max(a["low_pass"]["images"] for a in result["autoencoders"] if "images" in a["low_pass"])
+    note = (
+        f"{images} images ({data['source']}, {data['split']}), {data['image_size']} px; sampled posterior; "
+        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks, of pixels and of latent cells"
+    )
+    return low_pass_figure(curves, gaps, title="Low-pass reconstruction: does the decoder follow a removal?", note=note)
+
+
+def _low_pass_curves(result: Result) -> tuple[list[Curve], list[Curve]]:
+    """PSNR with its control, and the gap."""
     curves, gaps = [], []
     for colour, autoencoder in enumerate(result["autoencoders"]):
         scores, label = autoencoder["low_pass"], autoencoder["label"]
         if "psnr" not in scores:
             continue
-        measured, rows = scores, scores["rows_removed"]
+        rows, control = scores["rows_removed"], _array(scores["control"])
         curves.append(Curve(f"{label}: D(LP z) against LP x", rows, _array(scores["psnr"]), colour=colour))
-        control = _array(scores["control"])
         curves.append(Curve(f"{label}: D(z) against LP x (control)", rows, control, role="control", colour=colour))
         gaps.append(_around(rows, scores["gap"]["value"], scores["gap"]["half_width"], colour))
-    data = result["passport"]["data"]
-    note = (
-        f"{measured['images']} images ({data['source']}, {data['split']}), {data['image_size']} px; sampled posterior; "
-        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks, of pixels and of latent cells"
-    )
-    return low_pass_figure(curves, gaps, title="Low-pass reconstruction: does the decoder follow a removal?", note=note)
+    return curves, gaps
 
 
 def _around(x: Sequence[float], values: Sequence[float | None], half_widths: Sequence[float | None], colour: int) -> Curve:

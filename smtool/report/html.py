@@ -22,6 +22,7 @@ figure { margin: 1.2rem 0; }
 figure img { max-width: 100%; height: auto; }
 figure img.pixels { image-rendering: pixelated; width: 100%; }
 figcaption, .note { color: #555; font-size: .875rem; max-width: 46rem; }
+.note { white-space: pre-line; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0 .3rem; font-variant-numeric: tabular-nums; font-size: .9375rem; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
@@ -57,8 +58,9 @@ class Page:
         head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
         body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows)
         note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+        caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
         self._blocks.append(
-            f'<div class="scroll"><table><caption>{escape(table.title)}</caption>\n'
+            f'<div class="scroll"><table>{caption}\n'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>{note}"
         )
 
@@ -86,9 +88,8 @@ class Page:
         write_text(path, self.html())
 
     def _picture(self, uri: str, alt: str, caption: str, attributes: str) -> None:
-        self._blocks.append(
-            f'<figure><img src="{uri}" alt="{escape(alt)}"{attributes}>\n<figcaption>{escape(caption)}</figcaption></figure>'
-        )
+        below = f"\n<figcaption>{escape(caption)}</figcaption>" if caption else ""
+        self._blocks.append(f'<figure><img src="{uri}" alt="{escape(alt)}"{attributes}>{below}</figure>')
 
 
 def _data_uri(data: bytes, kind: str) -> str:

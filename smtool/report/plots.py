@@ -99,6 +99,23 @@ def low_pass_figure(curves: Sequence[Curve], gaps: Sequence[Curve], *, title: st
         return _finished(figure, left, title, note)
 
 
+def overview_figure(power: Sequence[Curve], low_pass: Sequence[Curve]) -> Figure:
+    """The power spectrum (PHYSICAL) with the low-pass curve beside it, for the first look of a report."""
+    with rc_context(_SETTINGS):
+        figure = _figure(11.0, 5.2)
+        left, right = figure.subplots(1, 2)
+        _draw(left, power)
+        left.set(xscale="log", yscale="log", xlabel="spatial frequency (cycles per image side)")
+        left.set_ylabel("power per DCT coefficient (matched gain)")
+        _plain_log_ticks(left)
+        _draw(right, low_pass)
+        right.set(xlabel="anti-diagonals removed, n", ylabel="PSNR against LP x (dB)", xticks=range(0, 15, 2))
+        left.set_title("Power spectra", fontsize=11)
+        right.set_title("Low-pass: solid D(LP z), dashed D(z) (control)", fontsize=11)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        return _frozen(figure)
+
+
 def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
     """The figure as a file; the same figure gives the same bytes."""
     data = io.BytesIO()
@@ -163,6 +180,10 @@ def _finished(figure: Figure, axes: Axes, title: str, note: str) -> Figure:
     """Title, and the passport below it; the layout is then frozen, so that files can be compared."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5)
     axes.set_title(note, fontsize=8, color="#555555")
+    return _frozen(figure)
+
+
+def _frozen(figure: Figure) -> Figure:
     figure.canvas.draw()
     figure.set_layout_engine("none")
     return figure

@@ -1,0 +1,105 @@
+"""Several small `smtool train-ae` at once, each in a process of its own with one thread.
+
+Networks small enough for this gain little from more threads, and lose much to them when the machine is busy.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from smtool.errors import DataError, DiskError, Interrupted, RecipeError, SmtoolError, TrainingError
+from smtool.pipelines.interrupts import stop_request
+from smtool.pipelines.run_folder import RunFolder
+from smtool.recipe import Recipe, TrainAE
+from smtool.report.console import Console
+from smtool.report.trackers import read_metrics
+
+_ERRORS: dict[int, type[SmtoolError]] = {2: RecipeError, 3: DataError, 6: TrainingError, 7: DiskError, 130: Interrupted}
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A running `smtool train-ae`."""
+
+    recipe: Path
+    out: Path
+    process: subprocess.Popen[bytes]
+    said: IO[bytes]
+
+    def raise_failure(self) -> None:
+        if code := self.process.returncode:
+            self.said.seek(0)
+            lines = self.said.read().decode(errors="replace").strip().removeprefix("smtool: ")
+            raise _ERRORS.get(code, SmtoolError)(f"{self.recipe}: {lines or f'ended with exit code {code}'}")
+
+
+def train_side_by_side(runs: Sequence[tuple[Recipe[TrainAE], Path]], *, console: Console) -> None:
+    """Train every recipe in its run folder to its end. Finished runs are left as they are, unfinished ones are resumed.
+
+    A stop, or the failure of one, lets the others save and end too. Raises what the failed one says.
+    """
+    open_runs = [(recipe, out) for recipe, out in runs if not _is_finished(recipe, out)]
+    if not open_runs:
+        console.print("Everything is trained already.")
+        return
+    steps = sum(recipe.tables.steps for recipe, _ in open_runs)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_request())
+        children = [_started(recipe.path, out, stack) for recipe, out in open_runs]
+        shown = -1
+        report = stack.enter_context(console.progress("training", unit="steps"))
+        while any(child.process.poll() is None for child in children):
+            if stop.asked or any(child.process.returncode for child in children):
+                _end(children)
+            done = sum(_last_step(child.out) for child in children)
+            if done > shown:
+                report(done, steps)
+                shown = done
+            time.sleep(0.2)
+        for child in children:
+            child.raise_failure()
+        if shown < steps:
+            report(steps, steps)
+
+
+def _is_finished(recipe: Recipe[TrainAE], out: Path) -> bool:
+    """Whether the run reached the recipe's last step. Raises RecipeError if it was begun with another recipe."""
+    if not (out / "DONE").is_file():
+        return False
+    RunFolder(out).check_same(recipe)
+    return _last_step(out) >= recipe.tables.steps
+
+
+def _last_step(out: Path) -> int:
+    rows = read_metrics(out / "metrics.jsonl")
+    return rows[-1]["step"] if rows else 0
+
+
+def _started(recipe: Path, out: Path, stack: ExitStack) -> _Child:
+    said: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (the stack closes it)
+    process = stack.enter_context(
+        subprocess.Popen(
+            [sys.executable, "-m", "smtool", "train-ae", str(recipe), "--out", str(out), "--device", "cpu"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )
+    )
+    return _Child(recipe, out, process, said)
+
+
+def _end(children: list[_Child]) -> None:
+    """Ask once more is harmless: a run that is stopping goes on to save."""
+    for child in children:
+        if child.process.poll() is None:
+            child.process.send_signal(signal.SIGTERM)
+
