@@ -1,0 +1,155 @@
+"""SiT: a transformer that is told time and class by adaptive layer norms (facts section 8; arXiv 2401.08740, 2410.06940)."""
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from smtool.networks.transformer import (
+    MLP,
+    LatentTransformer,
+    PatchEmbed,
+    Prediction,
+    SelfAttention,
+    Shape,
+    TransformerSection,
+    position_table,
+    time_features,
+    unpatchify,
+)
+from smtool.spectrum.dct import without_autocast
+
+TIME_FEATURES = 256
+
+
+class SiT(TransformerSection):
+    """The scalable interpolant transformer, with the published sizes or your own. Its time runs from 0 to 1."""
+
+    SIZES: ClassVar[dict[str, Shape]] = {
+        "nano": Shape(6, 128, 4),
+        "S": Shape(12, 384, 6),
+        "B": Shape(12, 768, 12),
+        "L": Shape(24, 1024, 16),
+        "XL": Shape(28, 1152, 16),
+    }
+
+    kind: Literal["sit"] = "sit"
+    size: Literal["nano", "S", "B", "L", "XL", "custom"] = Field(
+        "B", description='S to XL are published, "nano" is for CPUs, "custom" takes your own depth, width and heads'
+    )
+
+    @field_validator("width")
+    @classmethod
+    def _holds_positions(cls, width: int) -> int:
+        if width % 4:
+            raise ValueError(f"must be a multiple of 4 for the sines and cosines of two coordinates, but is {width}")
+        return width
+
+    def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "SiTNetwork":
+        return SiTNetwork(self, latent_shape, num_classes)
+
+
+class SiTNetwork(LatentTransformer):
+    """Starts as the function 0: every block is the identity and the last layer 0 (adaLN-zero). Key names are REPA's."""
+
+    def __init__(self, section: SiT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(section, latent_shape, num_classes)
+        width, channels = section.width, latent_shape[0]
+        self.section = section
+        self.depth = section.depth
+        self.x_embedder = PatchEmbed(channels, width, patch=section.patch)
+        self.t_embedder = TimeEmbedder(width)
+        self.y_embedder = LabelEmbedder(num_classes, width) if num_classes else None
+        table = position_table(self.token_grid, width)
+        self.pos_embed = nn.Parameter(table[None], requires_grad=False)  # a parameter that never learns, as published
+        self.blocks = nn.ModuleList(SiTBlock(width, heads=section.heads) for _ in range(section.depth))
+        self.final_layer = FinalLayer(width, section.patch**2 * channels)
+        self._initialize()
+
+    def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, tap: int | None) -> Prediction:
+        tokens = self.x_embedder(x) + self.pos_embed
+        condition = self._condition(t, labels)
+        tapped = None
+        for number, block in enumerate(self.blocks, start=1):
+            tokens = block(tokens, condition)
+            if number == tap:
+                tapped = tokens
+        output = unpatchify(self.final_layer(tokens, condition), grid=self.token_grid, patch=self.section.patch)
+        return Prediction(output, tapped)
+
+    def _condition(self, t: Tensor, labels: Tensor | None) -> Tensor:
+        """(B, width). Never in half precision: bfloat16 cannot tell times near 1 apart that differ by less than 0.004."""
+        with without_autocast(t):
+            condition = self.t_embedder(time_features(t, TIME_FEATURES).to(self.pos_embed.dtype))
+            return condition if self.y_embedder is None else condition + self.y_embedder(labels)
+
+    @torch.no_grad()
+    def _initialize(self) -> None:
+        """Facts section 8.2."""
+        for name, parameter in self.named_parameters():
+            if name == "pos_embed":
+                continue
+            if name.endswith("bias") or "adaLN_modulation" in name or name.startswith("final_layer"):
+                nn.init.zeros_(parameter)
+            elif name.startswith(("t_embedder", "y_embedder")):
+                nn.init.normal_(parameter, std=0.02)
+            else:
+                nn.init.xavier_uniform_(parameter.flatten(1))  # the patch convolution as the matrix that it is
+
+
+class TimeEmbedder(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.mlp(features)
+
+
+class LabelEmbedder(nn.Module):
+    """One row for each class and a last one for "none"."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, width)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.embedding_table(labels)
+
+
+class SiTBlock(nn.Module):
+    """Attention, then MLP, each between a shift and scale of its normalized input and a gate on its output, all from c."""
+
+    def __init__(self, width: int, *, heads: int) -> None:
+        super().__init__()
+        self.attn = SelfAttention(width, heads=heads, qkv_bias=True)
+        self.mlp = MLP(width, gelu="tanh")
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = _modulation(self.adaLN_modulation, x, c).chunk(6, dim=-1)
+        x = torch.addcmul(x, gate_1, self.attn(_modulated(x, shift_1, scale_1)))
+        return torch.addcmul(x, gate_2, self.mlp(_modulated(x, shift_2, scale_2)))
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, width: int, out_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, out_size)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = _modulation(self.adaLN_modulation, x, c).chunk(2, dim=-1)
+        return self.linear(_modulated(x, shift, scale))
+
+
+def _modulation(layers: nn.Module, x: Tensor, c: Tensor) -> Tensor:
+    """(B, 1, several widths), in the dtype of x: in bfloat16, 1 + scale would lose scales below 0.004."""
+    return layers(c)[:, None].to(x.dtype)
+
+
+def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LN(x) (1 + scale) + shift; LN has no parameters."""
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)

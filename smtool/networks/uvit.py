@@ -1,0 +1,137 @@
+"""U-ViT: a transformer with time and class as tokens and long skip connections (facts section 7; arXiv 2209.12152)."""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from smtool.networks.transformer import (
+    MLP,
+    LatentTransformer,
+    PatchEmbed,
+    Prediction,
+    SelfAttention,
+    Shape,
+    TransformerSection,
+    time_features,
+    unpatchify,
+)
+
+
+class UViT(TransformerSection):
+    """U-ViT, with the published sizes or your own. Its time is the number of the noise level, 1 to 1000."""
+
+    SIZES: ClassVar[dict[str, Shape]] = {
+        "nano": Shape(6, 128, 4),
+        "S": Shape(12, 512, 8),
+        "S-deep": Shape(16, 512, 8),
+        "M": Shape(16, 768, 12),
+        "L": Shape(20, 1024, 16),
+        "H": Shape(28, 1152, 16),
+    }
+
+    kind: Literal["uvit"] = "uvit"
+    size: Literal["nano", "S", "S-deep", "M", "L", "H", "custom"] = Field(
+        "S", description='S to H are published, "nano" is for CPUs, "custom" takes your own depth, width and heads'
+    )
+    depth: int = Field(
+        0, ge=0, validate_default=True, description="blocks beside the middle one, an even number; absent: those of `size`"
+    )
+    final_conv: bool = Field(True, description="3x3 convolution over the latent at the end; the published H has none")
+
+    @field_validator("depth")
+    @classmethod
+    def _two_halves(cls, depth: int) -> int:
+        if depth % 2:
+            raise ValueError(f"must be even, half of the blocks before the middle one and half after, but is {depth}")
+        return depth
+
+    @field_validator("width")
+    @classmethod
+    def _holds_time(cls, width: int) -> int:
+        if width % 2:
+            raise ValueError(f"must be even for the sines and cosines of the time, but is {width}")
+        return width
+
+    def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "UViTNetwork":
+        return UViTNetwork(self, latent_shape, num_classes)
+
+
+class UViTNetwork(LatentTransformer):
+    """Tokens are [class, if there are classes; time; patches]. Blocks count in-blocks, the middle one, out-blocks."""
+
+    def __init__(self, section: UViT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(section, latent_shape, num_classes)
+        width, channels, half = section.width, latent_shape[0], section.depth // 2
+        self.section = section
+        self.depth = section.depth + 1
+        self.patch_embed = PatchEmbed(channels, width, patch=section.patch)
+        self.label_emb = nn.Embedding(num_classes + 1, width) if num_classes else None  # the last row: no class
+        self.num_extra = 2 if num_classes else 1
+        num_tokens = self.num_extra + self.token_grid[0] * self.token_grid[1]
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, width))
+        self.in_blocks = nn.ModuleList(UViTBlock(width, heads=section.heads) for _ in range(half))
+        self.mid_block = UViTBlock(width, heads=section.heads)
+        self.out_blocks = nn.ModuleList(SkipBlock(width, heads=section.heads) for _ in range(half))
+        self.norm = nn.LayerNorm(width)
+        self.decoder_pred = nn.Linear(width, section.patch**2 * channels)
+        self.final_layer = nn.Conv2d(channels, channels, 3, padding=1) if section.final_conv else nn.Identity()
+        self._initialize()
+
+    def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, tap: int | None) -> Prediction:
+        tokens = self._embedded(x, t, labels)
+        skips: list[Tensor] = []
+        tapped = None
+        for number, block in enumerate((*self.in_blocks, self.mid_block, *self.out_blocks), start=1):
+            tokens = block(tokens, skips.pop()) if isinstance(block, SkipBlock) else block(tokens)
+            if number <= len(self.in_blocks):
+                skips.append(tokens)
+            if number == tap:
+                tapped = tokens[:, self.num_extra :]
+        patches = self.decoder_pred(self.norm(tokens[:, self.num_extra :]))
+        output = self.final_layer(unpatchify(patches, grid=self.token_grid, patch=self.section.patch))
+        return Prediction(output, tapped)
+
+    def _embedded(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """(B, T + 1 or T + 2, width): class, time and patches, each with what its place has learned."""
+        tokens = [time_features(t, self.width)[:, None], self.patch_embed(x)]
+        if self.label_emb is not None:
+            tokens.insert(0, self.label_emb(labels)[:, None])
+        return torch.cat([token.to(self.pos_embed.dtype) for token in tokens], 1) + self.pos_embed
+
+    def _initialize(self) -> None:
+        """Facts section 7; what is not listed keeps PyTorch's initial values, the class embedding's N(0, 1) included."""
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+class UViTBlock(nn.Module):
+    """Attention, then MLP, each on the normalized tokens and added to them."""
+
+    def __init__(self, width: int, *, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = SelfAttention(width, heads=heads, qkv_bias=False)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, gelu="none")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class SkipBlock(UViTBlock):
+    """A block of the second half: first joins the tokens with those of its counterpart in the first half."""
+
+    def __init__(self, width: int, *, heads: int) -> None:
+        super().__init__(width, heads=heads)
+        self.skip_linear = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        joined = self.skip_linear(torch.cat([x, skip], -1))
+        return super().forward(joined.to(x.dtype))  # the residual stream stays float32 under autocast
