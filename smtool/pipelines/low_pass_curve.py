@@ -52,4 +52,4 @@ def low_pass_curve(decode: Callable[[Tensor], Tensor], images: Tensor, latents: 
         aligned.append(psnr(decode(fitted_low_pass(latents, rows)) if rows else whole, target))
         control.append(psnr(whole, target))
     block, _ = fit_cutoff(min(latents.shape[-2:]), 0)
-    return LowPassCurve(torch.stack(aligned, 1).double().cpu(), torch.stack(control, 1).double().cpu(), block)
+    return LowPassCurve(torch.stack(aligned, 1).cpu().double(), torch.stack(control, 1).cpu().double(), block)

@@ -136,7 +136,7 @@ class ChannelMoments:
 
     @classmethod
     def of(cls, latents: Tensor) -> "ChannelMoments":
-        values = latents.detach().double().cpu().transpose(0, 1).flatten(1)
+        values = latents.detach().cpu().double().transpose(0, 1).flatten(1)
         mean = values.mean(1)
         return cls(len(latents), values.shape[1], mean, (values - mean[:, None]).square().sum(1))
 

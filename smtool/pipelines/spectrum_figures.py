@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from smtool.pipelines.spectrum_tables import data_note, headline
+from smtool.pipelines.spectrum_tables import data_note, headline, source_note
 from smtool.report.plots import Curve, Role, low_pass_figure, overview_figure, physical_figure, reference_figure
 from smtool.report.tables import interval
 
@@ -102,7 +102,8 @@ def _reference(result: Result) -> Figure:
         curves.append(_share_curve(label, head["curve"], colour=colour))
     for colour, published in enumerate(result["published"], start=len(result["autoencoders"])):
         curves.append(Curve(published["label"], BINS, published["share"], role="published", colour=colour))
-    note = data_note(result) + "\nrecipe of the released code: sampled posterior, raw latents, DC kept, log1p; KL without DC"
+    latents = "sampled posterior, raw latents, KL without DC; " if result["autoencoders"] else ""
+    note = f"{data_note(result)}\nrecipe of the released code: {latents}curves with DC and log1p"
     return reference_figure(curves, title="REFERENCE spectra, as the paper's figures draw them", note=note)
 
 
@@ -116,7 +117,7 @@ def _low_pass(result: Result) -> Figure:
     data = result["passport"]["data"]
     images = max(a["low_pass"]["images"] for a in result["autoencoders"] if "images" in a["low_pass"])
     note = (
-        f"{images} images ({data['source']}, {data['split']}), {data['image_size']} px; sampled posterior; "
+        f"{images} images ({source_note(result)}), {data['image_size']} px; sampled posterior; "
         "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks, of pixels and of latent cells"
     )
     return low_pass_figure(curves, gaps, title="Low-pass reconstruction: does the decoder follow a removal?", note=note)

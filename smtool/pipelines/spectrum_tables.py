@@ -28,7 +28,13 @@ def data_note(result: Result) -> str:
     images = f"{data['images']} images"
     if data["unit"] == "photograph":
         images = f"{data['images']} crops of {data['units']} photographs"
-    return f"{images} ({data['source']}, {data['split']}), {data['image_size']} px; 95% intervals, jackknife over {data['unit']}s"
+    return f"{images} ({source_note(result)}), {data['image_size']} px; 95% intervals, jackknife over {data['unit']}s"
+
+
+def source_note(result: Result) -> str:
+    """The last name of the data, and which part of it."""
+    data = result["passport"]["data"]
+    return f"{data['source'].rstrip('/').split('/')[-1]}, {data['split']} split"
 
 
 def headline(entries: Sequence[Entry]) -> Entry:

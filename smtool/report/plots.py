@@ -58,7 +58,7 @@ def physical_figure(curves: Sequence[Curve], residuals: Sequence[Curve], *, titl
         heights = [3, 1.15] if residuals else [1]
         panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
         _draw(panels[0], curves)
-        panels[0].set(xscale="log", yscale="log", ylabel="power per DCT coefficient (matched gain)")
+        panels[0].set(xscale="log", yscale="log", ylabel="power per DCT coefficient" + (" (matched gain)" if residuals else ""))
         if residuals:
             panels[1].axhline(0.0, color="#555555", linestyle="--", linewidth=1.4)
             _draw(panels[1], residuals)
