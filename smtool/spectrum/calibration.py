@@ -14,9 +14,7 @@ from torch import Tensor
 
 from smtool.spectrum.dct import dct_matrix
 from smtool.spectrum.estimators import PHYSICAL
-from smtool.spectrum.psd import ring_frequency, ring_means
-
-Size = tuple[int, int]
+from smtool.spectrum.psd import Size, ring_frequency, ring_means
 
 LOWEST_EXPONENT, HIGHEST_EXPONENT, STEP = -1.5, 5.0, 0.1
 
@@ -93,7 +91,7 @@ def calibration_table(fit_range: FitRange) -> tuple[Tensor, Tensor]:
     256 cells): there slopes turn back, and the table starts where they rise.
     """
     steps = round((HIGHEST_EXPONENT - LOWEST_EXPONENT) / STEP)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
         true = torch.linspace(LOWEST_EXPONENT, HIGHEST_EXPONENT, steps + 1, dtype=torch.float64)
         rings = [ring_means(expected_power(a, fit_range.size, fit_range.source)[None], PHYSICAL) for a in true.tolist()]
         shown = fit_range.slope(torch.cat(rings))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from smtool.spectrum.dct import dct2, idct2
+from smtool.spectrum.dct import dct2, full_precision, idct2, without_autocast
 
 
 def rmsc(features: Tensor) -> Tensor:
@@ -47,8 +47,8 @@ def difference_of_gaussians(features: Tensor, sigma1: float, sigma2: float, alph
     for name, sigma in (("sigma1", sigma1), ("sigma2", sigma2)):
         if not sigma >= 0:
             raise ValueError(f"{name} must be 0 or more tokens (math.inf is allowed), but is {sigma}")
-    with torch.autocast(features.device.type, enabled=False):
-        x = _at_least_float32(features)
+    with without_autocast(features):
+        x = full_precision(features)
         coefficients = dct2(x)
         height, width = x.shape[-2:]
         inner, outer = (_gain(height, s, x)[:, None] * _gain(width, s, x) for s in (sigma1, sigma2))
@@ -56,19 +56,18 @@ def difference_of_gaussians(features: Tensor, sigma1: float, sigma2: float, alph
 
 
 def spatial_normalize(features: Tensor, gamma: float = 0.6) -> Tensor:
-    """iREPA's spatial normalization: y = (F - gamma mean F) / (std F + 1e-6), per image and channel, unbiased std (facts
-    section 9).
+    """iREPA's spatial normalization: y = (F - gamma mean F) / (std F + 1e-6), per image and channel, unbiased std.
 
-    features: (B, C, h, w); the default gamma is that of iREPA's released code.
+    features: (B, C, h, w); the default gamma is that of iREPA's released code (facts section 9).
     """
-    with torch.autocast(features.device.type, enabled=False):
-        x = _at_least_float32(features)
+    with without_autocast(features):
+        x = full_precision(features)
         return (x - gamma * x.mean((-2, -1), keepdim=True)) / _token_std(x)
 
 
 def _directions(features: Tensor) -> Tensor:
-    with torch.autocast(features.device.type, enabled=False):
-        return functional.normalize(_at_least_float32(features), dim=1, eps=1e-12)
+    with without_autocast(features):
+        return functional.normalize(full_precision(features), dim=1, eps=1e-12)
 
 
 def _gain(size: int, sigma: float, like: Tensor) -> Tensor:
@@ -81,6 +80,3 @@ def _gain(size: int, sigma: float, like: Tensor) -> Tensor:
 def _token_std(x: Tensor) -> Tensor:
     return x.std((-2, -1), keepdim=True) + 1e-6
 
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()

@@ -50,9 +50,9 @@ def student_t_quantile(probability: float, degrees: int) -> float:
 def _central_probability(degrees: int) -> Callable[[float], float]:
     """P(|t| < sqrt(degrees) tan(angle)) as a function of the angle."""
     odd = degrees % 2
-    term = torch.arange(1, max(1, degrees // 2), dtype=torch.float64)
-    factors = torch.cat([torch.ones(1, dtype=torch.float64), ((2 * term - 1 + odd) / (2 * term + odd)).cumprod(0)])
-    powers = 2 * torch.arange(len(factors), dtype=torch.float64) + odd
+    term = torch.arange(1, max(1, degrees // 2), dtype=torch.float64, device="cpu")
+    factors = torch.cat([term.new_ones(1), ((2 * term - 1 + odd) / (2 * term + odd)).cumprod(0)])
+    powers = 2 * torch.arange(len(factors), dtype=torch.float64, device="cpu") + odd
 
     def probability(angle: float) -> float:
         series = (factors * math.cos(angle) ** powers).sum().item() if degrees > 1 else 0.0

@@ -161,9 +161,9 @@ def _noise_of_bands(latents: Tensor, latent_map: Tensor, num_bands: int, generat
 
 def _band_of_cell(height: int, width: int, num_bands: int) -> Tensor:
     """(height, width): floor(K |(u / height, v / width)|), corners in the last; in whole numbers, so that no cell slips."""
-    squared = (torch.arange(height) * width).square()[:, None] + (torch.arange(width) * height).square()
-    bands = [math.isqrt(num_bands**2 * value) // (height * width) for value in squared.flatten().tolist()]
-    return torch.tensor(bands).clamp(max=num_bands - 1).view(height, width)
+    bands = [min(math.isqrt(num_bands**2 * ((u * width) ** 2 + (v * height) ** 2)) // (height * width), num_bands - 1)
+             for u in range(height) for v in range(width)]
+    return torch.tensor(bands, device="cpu").view(height, width)
 
 
 def _image_bands(latent_map: Tensor, height: int, width: int, num_bands: int) -> tuple[Tensor, Tensor]:
@@ -179,5 +179,5 @@ def _image_bands(latent_map: Tensor, height: int, width: int, num_bands: int) ->
 
 def _gather(energy: Tensor, band_map: Tensor, num_bands: int) -> Tensor:
     """Sum (rows, H, W) over the cells of each band: (rows, num_bands), float64 on the CPU."""
-    total = torch.zeros(len(energy), num_bands, dtype=torch.float64)
+    total = torch.zeros(len(energy), num_bands, dtype=torch.float64, device="cpu")
     return total.index_add(1, band_map.flatten().cpu(), energy.double().flatten(1).cpu())

@@ -19,6 +19,8 @@ from smtool.spectrum import (
     ring_frequency,
     spectrum_of,
 )
+from smtool.spectrum.calibration import expected_power
+from smtool.spectrum.psd import ring_means
 
 NUM_SETS, NUM_IMAGES = 200, 16
 CELLS = tuple((exponent, delta) for exponent in (1.0, 2.0, 3.0) for delta in (0.0, 0.5, 1.0, 1.5) if exponent >= delta)
@@ -71,6 +73,17 @@ def test_the_low_dct_cells_are_latents_of_delta_zero(photographs, side):
     assert fit.fit_range == (0.9 / side, 0.5)
     assert fit.interval == pytest.approx((fit.delta - fit.half_width, fit.delta + fit.half_width))
     assert fit.image_exponent == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize(("side", "source"), [(8, 16), (8, 128), (16, 64)])
+@pytest.mark.parametrize(("exponent", "delta"), [(3.0, 1.0), (2.0, 0.0), (1.0, 1.5)])
+def test_each_side_is_read_through_its_own_calibration(side, source, exponent, delta):
+    """Expected rings of both sides: the low cells of a large DCT leak otherwise than a small DCT."""
+    images = ring_means(expected_power(exponent, (side, side), (source, source))[None], PHYSICAL)
+    latents = ring_means(expected_power(exponent - delta, (side, side), (side, side))[None], PHYSICAL)
+    fit = fit_delta_spectra(table(images, side, source=source), table(latents, side, source=side))
+    assert fit.delta == pytest.approx(delta, abs=2e-3)
+    assert (fit.image_exponent, fit.latent_exponent) == pytest.approx((exponent, exponent - delta), abs=2e-3)
 
 
 @pytest.mark.parametrize("delta", [-0.5, 0.5, 1.0])

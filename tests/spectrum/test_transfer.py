@@ -121,6 +121,19 @@ def test_the_matrices_do_not_depend_on_gain_batch_or_a_repeated_call():
     assert_close(loud.row_gain, once.row_gain / 20**2, rtol=1e-3, atol=0)
 
 
+def test_a_band_is_stirred_by_its_own_rms_and_the_mean_does_not_count():
+    latents = latents_of(8, num_images=128)
+    found = band_transfer(lambda z: z, latents, generator=torch.Generator().manual_seed(1))
+    u, v = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    power = dct2(latents - latents.mean((2, 3), keepdim=True)).square().sum(1).mean(0)
+    for band in range(8):
+        inside = (u**2 + v**2 >= (2 * band) ** 2) & ((u**2 + v**2 < (2 * band + 2) ** 2) | (band == 7))
+        expected = power[inside].sum().item()
+        assert found.own_energy[band].item() == pytest.approx(expected, rel=0.08)           # at least 3072 random numbers
+    shifted = band_transfer(lambda z: z, latents + 100, generator=torch.Generator().manual_seed(1))
+    assert_close(shifted.own_energy, found.own_energy, rtol=1e-3, atol=0)
+
+
 def test_one_answered_band_has_no_kappa():
     one_cell = torch.arange(SIDE**2).view(SIDE, SIDE) == 1
     found = measure(lambda z: crop(idct2(dct2(z) * one_cell)))
