@@ -64,6 +64,8 @@ def train_side_by_side(runs: Sequence[tuple[Recipe[TrainAE], Path]], *, console:
                 report(done, steps)
                 shown = done
             time.sleep(0.2)
+        if stop.asked:
+            raise Interrupted("Stopped; what was trained is saved.", hint="The same command goes on from here.")
         for child in children:
             child.raise_failure()
         if shown < steps:

@@ -37,6 +37,7 @@ def test_the_curve_is_that_of_a_plain_loop(rng):
         np.testing.assert_allclose(curve.aligned[:, rows], psnr(low, removed(images, rows)), atol=1e-6)
         whole = latents.repeat(2, -1).repeat(2, -2)
         np.testing.assert_allclose(curve.control[:, rows], psnr(whole, removed(images, rows)), atol=1e-6)
+        np.testing.assert_allclose(curve.gap[:, rows], psnr(whole, images) - psnr(low, removed(images, rows)), atol=1e-6)
 
 
 def test_a_decoder_that_follows_every_removal_has_no_gap():

@@ -1,11 +1,14 @@
 import io
 import json
+import os
+import signal
+import threading
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from smtool.errors import RecipeError
+from smtool.errors import Interrupted, RecipeError
 from smtool.pipelines import quickstart as pipeline
 from smtool.pipelines.quickstart_page import Look, score_tables
 from smtool.pipelines.side_by_side import train_side_by_side
@@ -106,6 +109,17 @@ def test_a_recipe_that_fails_is_named_with_its_reason(finished, tmp_path):
     recipe = replace(load(str(finished[0] / "plain.toml"), TrainAE), path=tmp_path / "bad.toml")
     with pytest.raises(RecipeError, match=r"bad\.toml: .*[\s\S]*stepz: no such key"):
         train_side_by_side([(recipe, tmp_path / "run")], console=Console(quiet=True))
+
+
+def test_a_stop_reaches_the_runs_and_is_no_failure(finished, tmp_path):
+    (tmp_path / "long.toml").write_text(TINY.replace("steps = 2", "steps = 1000000"))
+    recipe = load(str(tmp_path / "long.toml"), TrainAE)
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(Interrupted, match="same command goes on"):
+        train_side_by_side([(recipe, tmp_path / "run")], console=Console(quiet=True))
+    timer.join()
+    assert not (tmp_path / "run" / "DONE").exists()
 
 
 def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one(finished):
