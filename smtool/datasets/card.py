@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,6 +14,7 @@ from smtool.storage import file_digest
 CARD_NAME = "dataset.json"
 UNFINISHED = ".unfinished"
 Split = Literal["train", "val"]
+Card = TypeVar("Card", bound=Section)
 
 
 class Shard(Section):
@@ -100,17 +101,26 @@ def read_card(folder: Path) -> DatasetCard:
     path = folder / CARD_NAME
     if not path.is_file():
         raise DataError(f"{folder} is not a prepared folder: it has no {CARD_NAME}.", hint=_unprepared_hint(folder))
+    return parse_card(path, DatasetCard)
+
+
+def parse_card(path: Path, kind: type[Card]) -> Card:
+    """A card's JSON file as `kind`; DataError says what of it cannot be understood."""
     try:
-        return DatasetCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, ValueError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(f"{path}: {where}: {first['msg']}.", hint=f"Delete {folder} and prepare it again.") from error
+        raise DataError(f"{path}: {where}: {first['msg']}.", hint=f"Delete {path.parent} and prepare it again.") from error
 
 
 def verify(folder: Path, card: DatasetCard) -> None:
     """Read every shard and index and compare it with the card's sha256; DataError names the first that differs."""
-    for shard in card.train + card.val:
+    verify_shards(folder, card.train + card.val)
+
+
+def verify_shards(folder: Path, shards: tuple[Shard, ...]) -> None:
+    for shard in shards:
         for name, expected in ((shard.name, shard.sha256), (shard.index_name, shard.index_sha256)):
             check_present(folder, shard)
             if file_digest(folder / name) != expected:

@@ -1,15 +1,18 @@
 """Batches for training and validation: exact order, decoded ahead by threads, the same whatever their number."""
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
+from typing import TypeVar
 
 from smtool.datasets.images import ImageShards
 from smtool.datasets.order import batch_indices
 from smtool.datasets.types import ImageBatch
 
 _VALIDATION_WORKERS = 4
+Request = TypeVar("Request")
+Batch = TypeVar("Batch")
 
 
 def training_batches(
@@ -22,24 +25,25 @@ def training_batches(
     if not 0 <= start < stop <= batch:
         raise ValueError(f"positions {start}:{stop} do not lie in a batch of {batch}")
     length = len(images)
-    return _prefetched(
-        images, (batch_indices(length, seed=seed, batch=batch, index=k)[start:stop] for k in count(first)), workers
+    return prefetched(
+        images.read, (batch_indices(length, seed=seed, batch=batch, index=k)[start:stop] for k in count(first)), workers
     )
 
 
 def validation_batches(images: ImageShards, *, batch: int, limit: int | None = None) -> Generator[ImageBatch]:
     """Every image once in stored order (which is shuffled), or the first `limit`; the last batch may be smaller."""
     stop = len(images) if limit is None else min(limit, len(images))
-    return _prefetched(images, (range(start, min(start + batch, stop)) for start in range(0, stop, batch)), _VALIDATION_WORKERS)
+    pieces = (range(start, min(start + batch, stop)) for start in range(0, stop, batch))
+    return prefetched(images.read, pieces, _VALIDATION_WORKERS)
 
 
-def _prefetched(images: ImageShards, batches: Iterable[list[int] | range], workers: int) -> Generator[ImageBatch]:
-    """Read batches in threads, a few ahead, and yield them in order."""
+def prefetched(read: Callable[[Request], Batch], requests: Iterable[Request], workers: int) -> Generator[Batch]:
+    """Read batches in threads, a few ahead, and yield them in the order of the requests."""
     executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="images")
-    pending: deque[Future[ImageBatch]] = deque()
+    pending: deque[Future[Batch]] = deque()
     try:
-        for indices in batches:
-            pending.append(executor.submit(images.read, indices))
+        for request in requests:
+            pending.append(executor.submit(read, request))
             if len(pending) > workers + 1:
                 yield pending.popleft().result()
         while pending:

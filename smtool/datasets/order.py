@@ -2,9 +2,10 @@
 
 import functools
 
+import torch
 from torch import Tensor
 
-from smtool.randomness import permutation
+from smtool.randomness import generator, permutation
 
 
 def batch_indices(length: int, *, seed: int, batch: int, index: int) -> list[int]:
@@ -17,6 +18,11 @@ def batch_indices(length: int, *, seed: int, batch: int, index: int) -> list[int
         raise ValueError(f"length and batch must be positive and index not negative, but are {length}, {batch}, {index}")
     positions = range(index * batch, (index + 1) * batch)
     return [int(_epoch_order(length, seed, position // length)[position % length]) for position in positions]
+
+
+def batch_flips(*, seed: int, batch: int, index: int) -> list[bool]:
+    """Which samples of the index-th batch are mirrored, each with probability 1/2; decided by position in the global batch."""
+    return (torch.rand(batch, generator=generator("flip", seed, index)) < 0.5).tolist()
 
 
 @functools.lru_cache(maxsize=4)

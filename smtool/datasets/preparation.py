@@ -29,6 +29,13 @@ SPECTRUM_IMAGES = 256  # the card's spectrum is of the first so many training im
 Report = Callable[[int, int], object]
 
 
+class ImageNote(ShardNote):
+    """A finished shard, and what its pictures were like."""
+
+    upscaled: int
+    skipped: tuple[dict[str, str], ...]
+
+
 @dataclass(frozen=True)
 class Preparation:
     """Everything that decides the contents of a prepared folder. A source's own validation images go before val_fraction."""
@@ -112,8 +119,8 @@ def _write_shards(
     groups: tuple[str, ...],
     workers: int,
     progress: "_Progress",
-) -> dict[str, ShardNote]:
-    notes = {name: note for name in chunks if (note := read_note(out, name))}
+) -> dict[str, ImageNote]:
+    notes = {name: note for name in chunks if (note := read_note(out, name, ImageNote))}
     for name, note in notes.items():
         progress.add_finished(len(chunks[name][1]), note)
     todo = {name: chunk for name, chunk in chunks.items() if name not in notes}
@@ -121,7 +128,7 @@ def _write_shards(
         for name, (start, entries) in todo.items():
             kept = _Kept(name, start, islice(made, len(entries)), rule.size, progress)
             shard = write_shard(out / f"{name}.tar", kept, suffix=rule.suffix, groups={name: i for i, name in enumerate(groups)})
-            notes[name] = ShardNote(shard=shard, upscaled=kept.upscaled, skipped=tuple(kept.skipped))
+            notes[name] = ImageNote(shard=shard, upscaled=kept.upscaled, skipped=tuple(kept.skipped))
             write_note(out, name, notes[name])
     return {name: notes[name] for name in chunks}
 
@@ -171,13 +178,13 @@ class _Progress:
                 hint="skipped.jsonl lists them. Mend or remove them, or go on with the same command and a larger --max-bad.",
             )
 
-    def add_finished(self, count: int, note: ShardNote) -> None:
+    def add_finished(self, count: int, note: ImageNote) -> None:
         for skipped in note.skipped:
             self.add_bad(skipped)
         self.add(count)
 
 
-def _card(preparation: Preparation, listing: Listing, notes: dict[str, ShardNote], plan: dict[str, Any]) -> DatasetCard:
+def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote], plan: dict[str, Any]) -> DatasetCard:
     rule = preparation.rule
     labels = [entry.label for entry in listing.entries if entry.label is not None]
     held_out = f"{preparation.val_fraction:g} of the images for validation, by a hash of seed and id"

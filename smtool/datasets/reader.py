@@ -1,8 +1,6 @@
 """A split of a prepared folder, read by index in any order and from any thread."""
 
 import io
-import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smtool.datasets.card import DatasetCard, Split, check_present, damaged
-from smtool.datasets.shards import INDEX, read_index
+from smtool.datasets.card import DatasetCard, Split, check_present
+from smtool.datasets.shards import INDEX, read_index, read_member
 from smtool.datasets.types import ImageBatch, to_signed
 
 
@@ -66,15 +64,7 @@ class ImageShards:
             return np.asarray(image)
 
     def _bytes(self, index: int) -> bytes:
-        row, path = self._rows[index], self._paths[self._shard_of[index]]
-        try:
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                data = os.pread(handle, int(row["bytes"]), int(row["offset"]))
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise damaged(path, f"it cannot be read ({error.strerror})") from error
-        if zlib.crc32(data) != row["crc32"]:
-            raise damaged(path, f"the bytes of image {row['key']:08d} are not those that were written")
-        return data
+        row = self._rows[index]
+        offset, size, crc32 = int(row["offset"]), int(row["bytes"]), int(row["crc32"])
+        path = self._paths[self._shard_of[index]]
+        return read_member(path, offset=offset, size=size, crc32=crc32, what=f"image {row['key']:08d}")

@@ -6,6 +6,7 @@ The bytes depend on the samples alone: no time, owner or worker count enters the
 import hashlib
 import io
 import json
+import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,7 @@ def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, suffix: st
             label = -1 if sample.entry.label is None else sample.entry.label
             rows.append((key, offset, len(sample.data), zlib.crc32(sample.data), label, groups.get(sample.entry.group, -1)))
     index = path.with_suffix(".npy")
-    write_bytes(index, _npy(np.array(rows, dtype=INDEX)))
+    write_bytes(index, index_bytes(np.array(rows, dtype=INDEX)))
     return Shard(
         name=path.name, images=len(rows), bytes=path.stat().st_size, sha256=file_digest(path), index_sha256=file_digest(index)
     )
@@ -45,20 +46,35 @@ def read_index(folder: Path, shard: Shard) -> np.ndarray:
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 
+def read_member(path: Path, *, offset: int, size: int, crc32: int, what: str) -> bytes:
+    """`size` bytes of a shard from `offset` on, by pread: thread-safe, no open file is kept. `what` is named in errors."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            data = os.pread(handle, size, offset)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise damaged(path, f"it cannot be read ({error.strerror})") from error
+    if zlib.crc32(data) != crc32:
+        raise damaged(path, f"the bytes of {what} are not those that were written")
+    return data
+
+
 def _add_sample(tar: tarfile.TarFile, key: str, sample: Sample, suffix: str) -> int:
     """Append a sample's members; returns the offset of the image's bytes."""
     entry = sample.entry
     note = {"id": entry.id, "width": sample.width, "height": sample.height}
     if entry.group is not None:
         note["group"] = entry.group
-    offset = _add_member(tar, f"{key}.{suffix}", sample.data)
+    offset = add_member(tar, f"{key}.{suffix}", sample.data)
     if entry.label is not None:
-        _add_member(tar, f"{key}.cls", str(entry.label).encode())
-    _add_member(tar, f"{key}.json", json.dumps(note, sort_keys=True).encode())
+        add_member(tar, f"{key}.cls", str(entry.label).encode())
+    add_member(tar, f"{key}.json", json.dumps(note, sort_keys=True).encode())
     return offset
 
 
-def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     """Append a member with nothing in its header but name, size and mode; returns the offset of its data."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o444
@@ -67,7 +83,8 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     return offset
 
 
-def _npy(rows: np.ndarray) -> bytes:
+def index_bytes(rows: np.ndarray) -> bytes:
+    """An index as the bytes of an .npy file."""
     file = io.BytesIO()
     np.save(file, rows, allow_pickle=False)
     return file.getvalue()

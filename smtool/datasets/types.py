@@ -1,9 +1,12 @@
 """What readers yield."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from smtool.networks.posterior import Posterior
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,41 @@ class ImageBatch:
     def to(self, device: str | torch.device) -> "ImageBatch":
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
         return ImageBatch(self.images.to(device, non_blocking=True), labels, self.ids)
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """Raw moments of images: mean, logvar (B, C, h, w) float32; labels (B,) int64 or None; ids as in ImageBatch.
+
+    images: (B, 3, H, W) uint8 or None, mirrored where the latent is a mirrored image's; features: a teacher's (B, T, D) or None.
+    """
+
+    mean: Tensor
+    logvar: Tensor
+    labels: Tensor | None
+    ids: tuple[str, ...]
+    images: Tensor | None = None
+    features: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    @property
+    def posterior(self) -> Posterior:
+        return Posterior(self.mean, self.logvar)
+
+    def slice(self, start: int, stop: int) -> "LatentBatch":
+        ids = self.ids[start:stop]
+        return self._with(lambda tensor: tensor[start:stop], ids)
+
+    def to(self, device: str | torch.device) -> "LatentBatch":
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True), self.ids)
+
+    def _with(self, change: Callable[[Tensor], Tensor], ids: tuple[str, ...]) -> "LatentBatch":
+        labels, images, features = (
+            None if value is None else change(value) for value in (self.labels, self.images, self.features)
+        )
+        return LatentBatch(change(self.mean), change(self.logvar), labels, ids, images, features)
 
 
 def to_signed(images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from smtool.config import Section
 from smtool.datasets.card import UNFINISHED, Shard
@@ -22,8 +22,9 @@ class ShardNote(Section):
     """What is remembered of a finished shard until the card is written."""
 
     shard: Shard
-    upscaled: int
-    skipped: tuple[dict[str, str], ...]
+
+
+Note = TypeVar("Note", bound=ShardNote)
 
 
 @contextmanager
@@ -61,12 +62,12 @@ def write_note(folder: Path, name: str, note: ShardNote) -> None:
     write_json(_note_path(folder, name), note.model_dump(mode="json"))
 
 
-def read_note(folder: Path, name: str) -> ShardNote | None:
+def read_note(folder: Path, name: str, kind: type[Note]) -> Note | None:
     """The note of a shard that an earlier run finished, if the shard is still there."""
     path = _note_path(folder, name)
     if not path.is_file():
         return None
-    note = ShardNote.model_validate_json(path.read_text())
+    note = kind.model_validate_json(path.read_text())
     shard = folder / note.shard.name
     return note if shard.is_file() and shard.stat().st_size == note.shard.bytes else None
 

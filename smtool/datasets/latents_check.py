@@ -1,0 +1,109 @@
+"""Before step 1 of a diffusion model: are these latents what it should learn?"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smtool.datasets.latents_encode import encoded
+from smtool.datasets.types import LatentBatch, to_signed
+from smtool.errors import DataError
+from smtool.metrics.reconstruction import psnr
+from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.posterior import LatentStats
+from smtool.randomness import generator
+
+TOLERANCE = 0.1  # of mean and std, besides 4 standard errors over images
+ROUND_TRIP_DB = 60.0  # decode(denormalize(normalize(z))) against decode(z); float32 rounding alone is above 90 dB
+LOSS_DB = 1.0  # how much worse than a direct reconstruction the cached one may be
+DISTANCE = 0.1  # of cached from direct latents, relative to their spread; rounding to bf16 is below 0.01
+DECODED_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class LatentCheck:
+    """What was found. mean, std: of the normalized latents, per channel or one number, as the statistics are.
+
+    psnr, direct_psnr: reconstructions of the first images from the batch's latents, and by the autoencoder directly;
+    None where the batches carry no images.
+    """
+
+    num_latents: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    round_trip_db: float
+    psnr: float | None
+    direct_psnr: float | None
+
+
+def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencoder: Autoencoder, *, seed: int = 0) -> LatentCheck:
+    """Compare the first batches with what normalization and the autoencoder promise; DataError says what does not hold.
+
+    Normalized latents must have mean 0 and std 1, per channel or over all as the statistics are; denormalized again they must
+    decode as before; and, where the batches carry images, they must be those images' latents and reconstruct them.
+    """
+    found = list(batches)
+    latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
+    mean, std = _check_normalized(stats.normalize(latents), stats)
+    few = found[0].slice(0, DECODED_IMAGES).to(autoencoder.encoder_tail.device)
+    with torch.no_grad():
+        plain, back = (autoencoder.decode(z) for z in (few.mean, stats.denormalize(stats.normalize(few.mean))))
+    round_trip = _mean_psnr(plain, back)
+    if not round_trip >= ROUND_TRIP_DB:
+        raise DataError(
+            f"Latents that are normalized and denormalized decode to other pictures ({round_trip:.1f} dB from the same).",
+            hint="The statistics do not fit these latents: measure them again by preparing the latents anew.",
+        )
+    scores = None if few.images is None else _check_images(few, to_signed(few.images), back, stats, autoencoder)
+    return LatentCheck(len(latents), mean, std, round_trip, *(scores or (None, None)))
+
+
+def _noise(batch: LatentBatch, seed: int, number: int) -> Tensor:
+    return torch.randn(batch.mean.shape, generator=generator("latent check", seed, number)).to(batch.mean)
+
+
+def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of normalized latents (N, C, h, w). Their standard errors are taken over images, whose pixels go together."""
+    if len(latents) < 2:
+        raise ValueError("the latents of at least 2 images are needed to judge their statistics")
+    cells = latents.double().flatten(2) if stats.kind == "channel" else latents.double().flatten(1).unsqueeze(1)  # (N, G, P)
+    mean = cells.mean((0, 2))
+    squares = (cells - mean[:, None]).square().mean(2)  # (N, G)
+    std = squares.mean(0).sqrt()
+    error = 4.0 / len(cells) ** 0.5
+    for name, value, ideal, allowed in (
+        ("mean", mean, 0.0, TOLERANCE + error * cells.mean(2).std(0)),
+        ("std", std, 1.0, TOLERANCE + error * squares.std(0) / (2.0 * std)),
+    ):
+        wrong = ~((value - ideal).abs() <= allowed)
+        if wrong.any():
+            group = int(wrong.double().argmax())
+            where = f" in channel {group}" if stats.kind == "channel" else ""
+            raise DataError(
+                f"Normalized latents should have {name} {ideal:g}, but the first {len(cells)} have {value[group]:.3g}{where}"
+                f" (allowed: {ideal:g} +- {allowed[group]:.2g}).",
+                hint=f"Their statistics ({stats.kind}, of {stats.count} latents, data {stats.data[:8]}) belong to other latents,"
+                " or the latents were scaled already. Prepare the latents anew.",
+            )
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _check_images(
+    batch: LatentBatch, images: Tensor, decoded: Tensor, stats: LatentStats, autoencoder: Autoencoder
+) -> tuple[float, float]:
+    direct = encoded(autoencoder, images, batch.ids, device=images.device).mode()
+    distance = (stats.normalize(batch.mean) - stats.normalize(direct)).square().mean().sqrt().item()
+    with torch.no_grad():
+        ours, theirs = _mean_psnr(decoded, images), _mean_psnr(autoencoder.decode(direct), images)
+    if not distance <= DISTANCE or not ours >= theirs - LOSS_DB:
+        raise DataError(
+            f"The latents are not those of their images: {distance:.2g} standard deviations away (allowed: {DISTANCE:g}), "
+            f"and decoded they give {ours:.1f} dB where the autoencoder itself gives {theirs:.1f} dB.",
+            hint="Another autoencoder made them, or they were made of other images. Prepare the latents anew.",
+        )
+    return ours, theirs
+
+
+def _mean_psnr(x: Tensor, y: Tensor) -> float:
+    return psnr(x.clamp(-1.0, 1.0), y.clamp(-1.0, 1.0)).mean().item()

@@ -1,0 +1,85 @@
+"""`smtool prepare --latents`: encode images once, for any number of diffusion models."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from smtool.datasets.card import CARD_NAME, Split, read_card
+from smtool.datasets.images import open_images
+from smtool.datasets.latents import LatentShards, open_latents
+from smtool.datasets.latents_card import LATENT_CARD_NAME
+from smtool.datasets.latents_measure import StatsKind
+from smtool.datasets.latents_shards import LatentDtype
+from smtool.datasets.latents_write import LatentPreparation, write_latents
+from smtool.datasets.preparation import IMAGES_PER_SHARD, Report
+from smtool.errors import RecipeError
+from smtool.interop import autoencoder_digest, load_autoencoder
+
+ENCODE_BATCH = 32
+
+
+def prepare_latents(
+    checkpoint: str,
+    *,
+    data: str,
+    split: Split = "train",
+    image_size: int | None = None,
+    out: Path | None = None,
+    flip: bool = True,
+    dtype: LatentDtype = "bf16",
+    stats_images: int | None = None,
+    seed: int = 0,
+    batch: int = ENCODE_BATCH,
+    workers: int = 0,
+    device: str = "cpu",
+    announce: Callable[[Path, int], object] | None = None,
+    report: Report | None = None,
+    images_per_shard: int = IMAGES_PER_SHARD,
+) -> Path:
+    """Encode a split of `data` by the autoencoder `checkpoint` and return the cache's folder; open_latents(folder) reads it.
+
+    data: a prepared folder, or any source with image_size. stats_images: how many images the statistics are measured on, None
+    for all. announce(folder, bytes) is called before the work, with the size it will have; report(done, total) per batch.
+    A run that was cut short is taken up by the same call; a finished one is verified.
+    """
+    autoencoder = load_autoencoder(checkpoint, device=device)
+    preparation = LatentPreparation(
+        autoencoder,
+        open_images(data, split, image_size=_image_size(data, image_size)),
+        autoencoder_digest=autoencoder_digest(autoencoder),
+        checkpoint=checkpoint,
+        flip=flip,
+        dtype=dtype,
+        stats_images=stats_images,
+        seed=seed,
+        images_per_shard=images_per_shard,
+    )
+    folder = out or preparation.folder
+    if announce:
+        announce(folder, preparation.estimated_bytes())
+    write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
+    return folder
+
+
+def cached_latents(
+    preparation: LatentPreparation,
+    *,
+    out: Path | None = None,
+    stats: StatsKind = "channel",
+    batch: int = ENCODE_BATCH,
+    workers: int = 0,
+    report: Report | None = None,
+) -> LatentShards:
+    """The cache of this preparation: opened where it exists, prepared on first use."""
+    folder = out or preparation.folder
+    if not (folder / LATENT_CARD_NAME).is_file():
+        write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
+    return open_latents(folder, autoencoder=preparation.autoencoder_digest, data=preparation.images.digest, stats=stats)
+
+
+def _image_size(data: str, image_size: int | None) -> int:
+    if image_size is not None:
+        return image_size
+    if (Path(data) / CARD_NAME).is_file():
+        return read_card(Path(data)).image_size
+    raise RecipeError(f"{data} is not prepared yet, so the size of its images is not known.", hint="Give it: --size 256")
