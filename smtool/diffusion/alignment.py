@@ -6,7 +6,6 @@ Each method says what becomes of the features (`target`) and how tokens are brou
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, field_validator
 from torch import Tensor, nn
@@ -129,12 +128,9 @@ class Alignment(nn.Module):
         Features of another grid are resampled first (the recipe allowed it, or `build` had refused). Gradient flows to the
         tokens and the projector only.
         """
-        projected = self.projector(tokens)
-        with torch.autocast(tokens.device.type, enabled=False), torch.no_grad():
-            target = self.target(self._on_token_grid(features.float())).flatten(2).mT
-        with torch.autocast(tokens.device.type, enabled=False):
-            cosine = (F.normalize(projected.float(), dim=-1) * F.normalize(target, dim=-1)).sum(-1)
-        return -cosine.mean()
+        target = self.target(self._on_token_grid(features.detach().float())).flatten(2).mT
+        projected = self.projector(tokens).float()
+        return -(F.normalize(projected, dim=-1) * F.normalize(target, dim=-1)).sum(-1).mean()
 
     def _on_token_grid(self, features: Tensor) -> Tensor:
         if features.shape[-2:] == self.token_grid:

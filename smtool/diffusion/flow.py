@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from smtool.config import Section
-from smtool.diffusion.process import Noised, Prediction, at_least_float32, over_samples
+from smtool.diffusion.process import Noised, Target, at_least_float32, over_samples
 from smtool.diffusion.time import logit_normal, shifted
 
 EPS_START = 0.999
@@ -26,7 +26,7 @@ class Flow(Section):
     path: Literal["linear", "cosine"] = Field(
         "linear", description='"linear": alpha = 1 - t, sigma = t; "cosine": alpha = cos(pi t / 2), sigma = sin(pi t / 2)'
     )
-    prediction: Prediction = Field("v", description='what the network predicts: "v" = dx_t / dt, "x" the data, "eps" the noise')
+    prediction: Target = Field("v", description='what the network predicts: "v" = dx_t / dt, "x" the data, "eps" the noise')
     time: Literal["uniform", "logit-normal"] = Field("uniform", description="density of training times")
     logit_mean: float = Field(0.0, description="of the logit-normal density; above 0: more time at high noise")
     logit_std: float = Field(1.0, gt=0, description="of the logit-normal density")
@@ -57,8 +57,7 @@ class FlowProcess:
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         if self.section.path == "linear":
             return 1 - t, t
-        angle = t * (math.pi / 2)
-        return torch.cos(angle), torch.sin(angle)
+        return torch.sin((1 - t) * (math.pi / 2)), torch.sin(t * (math.pi / 2))      # not cos(t pi / 2): exactly 0 at t = 1
 
     def network_time(self, t: Tensor) -> Tensor:
         """t itself, in [0, 1], unscaled (facts 8.2)."""

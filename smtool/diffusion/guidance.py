@@ -1,23 +1,16 @@
 """Classifier-free guidance, in an interval of time."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from smtool.networks.transformer import Prediction
+
 Model = Callable[[Tensor, Tensor], Tensor]
 """(x (B, C, h, w), network_time (B,)) -> prediction (B, C, h, w): what a sampler calls."""
 
-
-class Predicting(Protocol):
-    """What a network returns: `output` (B, C, h, w)."""
-
-    @property
-    def output(self) -> Tensor: ...
-
-
-Network = Callable[[Tensor, Tensor, Tensor | None], Predicting]
+Network = Callable[[Tensor, Tensor, Tensor | None], Prediction]
 """(x, network_time, labels (B,) or None) -> its prediction."""
 
 
@@ -38,7 +31,7 @@ def guided(network: Network, labels: Tensor | None, *, null: int, scale: float, 
         if labels is None or not _within(interval, time):
             return conditional(x, time)
         both = torch.cat([labels, torch.full_like(labels, null)])
-        output = network(torch.cat([x, x]).float(), torch.cat([time, time]).float(), both).output.to(x.dtype)
+        output = network(torch.cat([x.float()] * 2), torch.cat([time.float()] * 2), both).output.to(x.dtype)
         with_label, without = output.chunk(2)
         return without + scale * (with_label - without)
 

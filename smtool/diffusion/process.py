@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-Prediction = Literal["v", "x", "eps"]
+Target = Literal["v", "x", "eps"]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ def ddim(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: S
 def dpm_solver_pp(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
     """DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2): second order from one model call per step.
 
-    The first step has no predecessor, and at t = 0 log(alpha / sigma) is infinite: both of these steps are of first order.
+    The first step has no predecessor, and at t = 0 log(alpha / sigma) is infinite: both of these steps are of first order. On a
+    flow's even grid from t = 1, where that logarithm is infinite too, the error falls like log N / N^2.
     """
     previous: Tensor | None = None
     h_previous = math.inf
@@ -106,7 +107,7 @@ def stochastic_times(process: Process, steps: int, end_time: float) -> Tensor:
 
 def _strictly_falling(times: Tensor) -> Tensor:
     if not bool((times.diff() < 0).all()):
-        raise ValueError(f"{len(times) - 1} steps are more than this process has noise levels")
+        raise ValueError(f"{len(times) - 1} steps do not fit: the process has fewer noise levels")
     return times
 
 

@@ -23,7 +23,7 @@ class Sampler(Section):
     )
     steps: int = Field(100, ge=1, description="steps of the time grid")
     end_time: float = Field(
-        0.04, gt=0, lt=1, description="euler-maruyama only: from here the last step goes to 0 without noise; it damps weak bands"
+        0.04, gt=0, le=0.9, description="euler-maruyama only: the last step, from here to 0, adds no noise; it damps weak bands"
     )
     cfg_scale: float = Field(1.0, ge=1, description="classifier-free guidance; 1: none")
     cfg_interval: tuple[float, float] = Field((0.0, 1.0), description="times t, from 0 (data) to 1 (noise), that are guided")

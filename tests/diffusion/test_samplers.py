@@ -1,0 +1,298 @@
+"""Samplers of Gaussian data, where the exact network is known, against the variance recursion of their own grid; and against
+diffusers.
+
+Data has variance S per channel, so the best prediction of x from x_t is alpha S / D x_t, D = alpha^2 S + sigma^2. Every sampler
+is then a linear map of its noises, written out here in plain floats.
+"""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from smtool.diffusion import DDPM, Flow
+from smtool.diffusion.samplers import SAMPLERS, ddim, dpm_solver_pp, euler, euler_maruyama, even_times, heun, stochastic_times
+
+POWERS = (100.0, 1.0, 0.04, 0.01)
+S = torch.tensor(POWERS, dtype=torch.float64).view(1, -1, 1, 1)
+ABAR = [1.0]
+for i in range(1000):
+    ABAR.append(ABAR[-1] * (1 - (0.00085**0.5 + i / 999 * (0.012**0.5 - 0.00085**0.5)) ** 2))
+
+PROCESSES = {
+    "linear": Flow(),
+    "linear, x": Flow(prediction="x"),
+    "linear, eps": Flow(prediction="eps"),
+    "linear, shifted": Flow(shift=3.0),
+    "cosine": Flow(path="cosine"),
+    "cosine, eps": Flow(path="cosine", prediction="eps"),
+    "ddpm": DDPM(),
+}
+
+
+def _alpha_sigma(section, t):
+    if section.kind == "ddpm":
+        abar = ABAR[round(1000 * t)]
+        return math.sqrt(abar), math.sqrt(1 - abar)
+    return (1 - t, t) if section.path == "linear" else (math.cos(math.pi * t / 2), math.sin(math.pi * t / 2))
+
+
+def _perfect_network(section):
+    def model(x, network_time):
+        assert network_time.shape == (len(x),)
+        time = network_time[0].item()
+        alpha, sigma = _alpha_sigma(section, time / 1000 if section.kind == "ddpm" else time)
+        power = alpha**2 * S + sigma**2
+        data, noise = alpha * S / power * x, sigma / power * x
+        prediction = "eps" if section.kind == "ddpm" else section.prediction
+        if prediction == "v":
+            linear = section.path == "linear"
+            return noise - data if linear else math.pi / 2 * (alpha * noise - sigma * data)
+        return data if prediction == "x" else noise
+
+    return model
+
+
+def _no_noise(step):
+    raise AssertionError("a deterministic sampler asked for noise")
+
+
+def _gains(sampler, section, times):
+    """What a deterministic sampler multiplies its starting noise by, per band."""
+    one = torch.ones(1, len(POWERS), 1, 1, dtype=torch.float64)
+    return SAMPLERS[sampler](section.build(), _perfect_network(section), one, times, _no_noise).flatten().tolist()
+
+
+def _expected_gain(sampler, section, times, power):
+    """The recursion x <- a x of each method, band of variance `power`."""
+    times = times.tolist()
+    gain, kept, h_kept = 1.0, None, None
+    for t, s in pairwise(times):
+        (alpha, sigma), (alpha_s, sigma_s) = _alpha_sigma(section, t), _alpha_sigma(section, s)
+        d = alpha**2 * power + sigma**2
+        data, noise = alpha * power / d, sigma / d
+        if sampler == "ddim":
+            gain *= alpha_s * data + sigma_s * noise
+        elif sampler in ("euler", "heun"):
+            step, slope, after, scale = _ode(section, t, s, power)
+            ahead = 1 + step * slope
+            gain *= scale * (ahead if sampler == "euler" or s == 0 else 1 + step / 2 * (slope + after * ahead))
+        else:
+            data *= gain
+            if s == 0:
+                gain = alpha_s * data
+            elif alpha < 1e-9:
+                gain = sigma_s / sigma * gain + alpha_s * data
+                h_kept = math.inf
+            else:
+                h = math.log(alpha_s / sigma_s) - math.log(alpha / sigma)
+                both = data if kept is None else (1 + h / h_kept / 2) * data - h / h_kept / 2 * kept
+                gain = sigma_s / sigma * gain - alpha_s * math.expm1(-h) * both
+                h_kept = h
+            kept = data
+    return gain
+
+
+def _ode(section, t, s, power):
+    """(step, slope at t, slope at s, factor back to x) of a linear ODE dy/dc = slope y, for unit y at t."""
+    def slope(u):
+        alpha, sigma = _alpha_sigma(section, u)
+        d = alpha**2 * power + sigma**2
+        if section.kind == "ddpm":
+            return sigma / d * alpha                                # noise over x, and x = alpha y
+        da, ds = (-1, 1) if section.path == "linear" else (-math.pi / 2 * sigma, math.pi / 2 * alpha)
+        return (da * alpha * power + ds * sigma) / d
+    if section.kind != "ddpm":
+        return s - t, slope(t), slope(s), 1.0
+    (alpha, sigma), (alpha_s, sigma_s) = _alpha_sigma(section, t), _alpha_sigma(section, s)
+    return sigma_s / alpha_s - sigma / alpha, slope(t), slope(s), alpha_s / alpha
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("sampler", ["ddim", "dpm-solver++", "euler", "heun"])
+def test_deterministic_samplers_follow_their_variance_recursion(sampler, process):
+    section = PROCESSES[process]
+    times = even_times(section.build(), 25)
+    expected = [_expected_gain(sampler, section, times, power) for power in POWERS]
+    assert_close(torch.tensor(_gains(sampler, section, times)), torch.tensor(expected), rtol=1e-6, atol=1e-9)
+
+
+def _error(sampler, section, times):
+    """|standard deviation returned / true - 1| per band."""
+    return [abs(gain / power**0.5 - 1) for gain, power in zip(_gains(sampler, section, times), POWERS, strict=True)]
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine"])
+@pytest.mark.parametrize(("sampler", "low", "high"), [("ddim", 1.9, 2.1), ("euler", 1.9, 2.1), ("heun", 3.8, 4.2)])
+def test_the_error_falls_at_the_order_of_the_method(sampler, low, high, path):
+    """Twice the steps, the last of which then ends half as far from 0: the error halves or quarters."""
+    section = Flow(path=path)
+    coarse, fine = (_error(sampler, section, even_times(section.build(), steps)) for steps in (400, 800))
+    for before, after in zip(coarse, fine, strict=True):
+        if before > 1e-9:                                           # on the cosine path S = 1 is exact for euler and heun
+            assert low < before / after < high
+
+
+def test_dpm_solver_falls_by_log_n_over_n_squared_on_the_whole_interval():
+    section = Flow()
+    coarse, fine = (_error("dpm-solver++", section, even_times(section.build(), steps)) for steps in (1000, 2000))
+    expected = 4 * math.log(1000) / math.log(2000)                  # 3.63
+    for before, after in zip(coarse, fine, strict=True):
+        assert before / after == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine"])
+def test_dpm_solver_has_order_two_between_two_times_inside(path):
+    section = Flow(path=path)
+    start, end = 0.9, 0.1
+
+    def errors(steps):
+        gains = _gains("dpm-solver++", section, torch.linspace(start, end, steps + 1, dtype=torch.float64))
+        for power, gain in zip(POWERS, gains, strict=True):
+            (alpha, sigma), (alpha_s, sigma_s) = _alpha_sigma(section, start), _alpha_sigma(section, end)
+            yield abs(gain / math.sqrt((alpha_s**2 * power + sigma_s**2) / (alpha**2 * power + sigma**2)) - 1)
+
+    for before, after in zip(errors(1600), errors(3200), strict=True):
+        assert 3.8 < before / after < 4.2
+
+
+def _em_variance(times, section=None):
+    """Variance returned by Euler-Maruyama, exactly: sample j of the batch carries only the j-th noise of all that are drawn."""
+    section = section or Flow()
+    count = len(times) - 1                                          # the start and count - 1 step noises
+    def unit(j):
+        noise = torch.zeros(count, len(POWERS), 1, 1, dtype=torch.float64)
+        noise[j] = 1
+        return noise
+    drawn = []
+    def step_noise(i):
+        drawn.append(i)
+        return unit(i + 1)
+    out = euler_maruyama(section.build(), _perfect_network(section), unit(0), times, step_noise)
+    assert drawn == list(range(count - 1))                          # each step once, and none on the last
+    return out.square().sum(0).flatten().tolist()
+
+
+def _em_recursion(times, power):
+    """facts 8.5, linear path: drift v - w s / 2 with w = 2t and s = (-(1 - t) v - x) / t."""
+    variance, times = 1.0, times.tolist()
+    for i, (t, s) in enumerate(pairwise(times)):
+        v = (t - (1 - t) * power) / ((1 - t) ** 2 * power + t**2)
+        score = (-(1 - t) * v - 1) / t
+        step = 1 + (s - t) * (v - t * score)
+        variance = step**2 * variance + (2 * t * (t - s) if i < len(times) - 2 else 0.0)
+    return variance
+
+
+@pytest.mark.parametrize("prediction", ["v", "x"])
+def test_euler_maruyama_follows_its_variance_recursion(prediction):
+    section = Flow(prediction=prediction)
+    times = stochastic_times(section.build(), 60, 0.04)
+    expected = [_em_recursion(times, power) for power in POWERS]
+    assert_close(torch.tensor(_em_variance(times, section)), torch.tensor(expected), rtol=1e-6, atol=0)
+
+
+def test_the_published_grid_damps_weak_bands_as_the_facts_say():
+    """S'/S = .92, .98, .61 for S = 100, 1, .01 at 100 steps, and hardly more in the weak band at ten times as many."""
+    found = dict(zip(POWERS, _em_variance(stochastic_times(Flow().build(), 100, 0.04)), strict=True))
+    assert [round(found[power] / power, 2) for power in (100.0, 1.0, 0.01)] == [0.92, 0.98, 0.61]
+    assert _em_recursion(stochastic_times(Flow().build(), 1000, 0.04), 0.01) / 0.01 == pytest.approx(0.594, abs=0.001)
+
+
+def test_euler_maruyama_has_order_one_as_its_end_time_goes_to_zero():
+    """The weak bands get there later, from above: 2.9 per doubling of 400 steps for S = .01, 2.2 of 1600."""
+    coarse, fine = (_em_variance(stochastic_times(Flow().build(), steps, 1 / steps)) for steps in (200, 400))
+    for power, before, after in zip(POWERS[:2], coarse, fine, strict=False):
+        assert 1.95 < abs(before / power - 1) / abs(after / power - 1) < 2.05
+    errors = [abs(_em_recursion(stochastic_times(Flow().build(), steps, 1 / steps), 0.01) / 0.01 - 1) for steps in (6400, 12800)]
+    assert 1.95 < errors[0] / errors[1] < 2.1
+
+
+def test_euler_maruyama_of_random_noise_has_that_variance():
+    """40,000 values per band: standard error of a variance ratio 0.7 %."""
+    section = Flow()
+    times = stochastic_times(section.build(), 20, 0.04)
+    rng = torch.Generator().manual_seed(0)
+    noise = [torch.randn(10_000, len(POWERS), 2, 2, generator=rng, dtype=torch.float64) for _ in range(20)]
+    out = euler_maruyama(section.build(), _perfect_network(section), noise[0], times, lambda i: noise[i + 1])
+    expected = torch.tensor([_em_recursion(times, power) for power in POWERS], dtype=torch.float64)
+    assert_close(out.square().mean((0, 2, 3)) / expected, torch.ones_like(expected), rtol=0, atol=0.03)
+
+
+def test_grids_are_those_of_the_papers():
+    flow, ddpm = Flow().build(), DDPM().build()
+    assert_close(even_times(flow, 4), torch.tensor([1, 0.75, 0.5, 0.25, 0], dtype=torch.float64))
+    assert (even_times(ddpm, 100) * 1000).round().long().tolist() == [*range(1000, 0, -10), 0]
+    assert_close(stochastic_times(flow, 3, 0.04), torch.tensor([1, 0.52, 0.04, 0], dtype=torch.float64))
+    shifted = even_times(Flow(shift=3.0).build(), 2)
+    assert_close(shifted, torch.tensor([1, 0.75, 0], dtype=torch.float64))       # t / (1 - t) = 1 becomes 3
+    with pytest.raises(ValueError, match="1001 steps do not fit"):
+        even_times(ddpm, 1001)
+
+
+def test_stable_diffusions_schedule_leaves_signal_in_its_last_step():
+    """Even an exact solver returns a strong band too weak: S / (abar S + 1 - abar), 68 % of S = 100."""
+    gain = _gains("heun", DDPM(), even_times(DDPM().build(), 500))[0]
+    assert gain**2 / 100 == pytest.approx(1 / (ABAR[1000] * 100 + 1 - ABAR[1000]), abs=1e-4)
+    assert gain**2 / 100 == pytest.approx(0.684, abs=0.001)
+
+
+def _nonlinear(x, network_time):
+    return torch.tanh(x + network_time.view(-1, 1, 1, 1) / 700) + 0.3 * x
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("name", "steps"), [("ddim", 10), ("ddim", 100), ("dpm-solver++", 10), ("dpm-solver++", 30), ("dpm-solver++", 100)]
+)
+def test_ddpm_samplers_equal_diffusers(name, steps):
+    """On the same starting noise and the same network, which is no Gaussian's. Their tables are float32.
+
+    Their DDIM looks back 1000 // steps from each step, which is not its last step unless `steps` divides 1000."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "trailing"}
+    if name == "ddim":
+        theirs = DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **schedule)
+    else:
+        theirs = DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", final_sigmas_type="zero", **schedule)
+    theirs.set_timesteps(steps)
+    start = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = start
+    for timestep in theirs.timesteps:
+        n = torch.full((2,), float(timestep) + 1)
+        expected = theirs.step(_nonlinear(expected, n), timestep, expected).prev_sample
+    process = DDPM().build()
+    found = SAMPLERS[name](process, _nonlinear, start, even_times(process, steps), _no_noise)
+    assert_close(found, expected.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_euler_is_ddim_on_the_linear_path_and_on_ddpm():
+    start = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for section in (Flow(), Flow(prediction="x"), DDPM()):
+        process = section.build()
+        times = even_times(process, 12)
+        one, other = (method(process, _nonlinear, start, times, _no_noise) for method in (ddim, euler))
+        assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("method", "calls"), [(ddim, 12), (dpm_solver_pp, 12), (euler, 12), (heun, 23)])
+def test_the_number_of_model_calls_is_the_stated_one(method, calls):
+    called = []
+
+    def counting(x, network_time):
+        called.append(network_time[0].item())
+        return x
+
+    process = Flow().build()
+    method(process, counting, torch.ones(1, 1, 2, 2, dtype=torch.float64), even_times(process, 12), _no_noise)
+    assert len(called) == calls
+    assert 0.0 not in called                                        # no network is asked about pure data
+
+
+def test_euler_maruyama_refuses_a_ddpm_process():
+    process = DDPM().build()
+    with pytest.raises(ValueError, match="cannot sample a ddpm process; ddim can"):
+        euler_maruyama(process, _nonlinear, torch.ones(1, 1, 2, 2), stochastic_times(process, 10, 0.04), _no_noise)

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from smtool.diffusion import DDPM, Flow, Sampler, sample
+from smtool.randomness import generator
+
+KINDS = ("ddim", "dpm-solver++", "euler", "heun", "euler-maruyama")
+
+
+def _model(x, network_time):
+    return torch.tanh(x) - 0.2 * x.flip(-1)
+
+
+def _noise(first, last, step):
+    """Each sample's noise from its own seed, as `smtool sample` draws it."""
+    return torch.stack([torch.randn(2, 4, 4, generator=generator("sample", i, step)) for i in range(first, last)])
+
+
+def _samples(sampler, first, last):
+    noise = _noise(first, last, "start")
+    return sample(Flow().build(), _model, noise, sampler, step_noise=lambda i: _noise(first, last, i))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_does_not_depend_on_its_batch(kind):
+    sampler = Sampler(kind=kind, steps=6)
+    whole = _samples(sampler, 0, 6)
+    assert_close(torch.cat([_samples(sampler, 0, 4), _samples(sampler, 4, 6)]), whole, rtol=0, atol=1e-12)
+    assert whole.dtype == torch.float32
+    assert whole.std() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state_is_float64_and_no_graph_is_kept(kind):
+    seen = []
+    weight = torch.ones((), requires_grad=True)
+
+    def model(x, network_time):
+        seen.append((x.dtype, network_time.dtype))
+        return x * weight
+
+    out = sample(Flow().build(), model, _noise(0, 2, "start"), Sampler(kind=kind, steps=3), step_noise=lambda i: _noise(0, 2, i))
+    assert set(seen) == {(torch.float64, torch.float64)}
+    assert not out.requires_grad
+
+
+def test_one_step_of_every_kind_jumps_to_the_denoised_latents():
+    noise = _noise(0, 2, "start")
+    process = Flow().build()
+    expected = process.denoised(_model(noise.double(), None), noise.double(), torch.ones((), dtype=torch.float64)).float()
+    for kind in KINDS[:4]:
+        assert_close(sample(process, _model, noise, Sampler(kind=kind, steps=1), step_noise=lambda i: noise), expected)
+
+
+@pytest.mark.parametrize("section", [Flow(path="cosine", prediction="x", time="logit-normal"), DDPM()])
+def test_everything_follows_the_device_of_its_latents(section):
+    """A meta tensor meets a CPU tensor as badly as a CUDA one does, scalars excepted."""
+    process = section.build()
+    noise = torch.empty(2, 3, 4, 4, device="meta")
+    example = process.noised(noise, noise, torch.empty(2, device="meta"))
+    assert example.x_t.device == example.network_time.device == noise.device
+    for kind in KINDS[: 5 if isinstance(section, Flow) else 4]:
+        sampler = Sampler(kind=kind, steps=3)
+        out = sample(process, lambda x, time: x * time.view(-1, 1, 1, 1), noise, sampler, step_noise=lambda i: noise)
+        assert out.device == noise.device and out.shape == noise.shape
+
+
+def test_model_calls_are_counted():
+    for kind in KINDS:
+        calls = []
+
+        def model(x, network_time, calls=calls):
+            calls.append(0)
+            return x
+
+        sampler = Sampler(kind=kind, steps=5)
+        noise = _noise(0, 1, "start")
+        sample(Flow().build(), model, noise, sampler, step_noise=lambda i, noise=noise: noise)
+        assert len(calls) == sampler.model_calls
+
+
+def test_problems_name_the_key_and_what_works():
+    assert list(Sampler(kind="heun", cfg_scale=2).problems(Flow(), 10)) == []
+    assert dict(Sampler(cfg_interval=(0.7, 0.2)).problems(Flow(), 10)).keys() == {"cfg_interval"}
+    assert dict(Sampler(cfg_scale=1.5).problems(Flow(), 0)).keys() == {"cfg_scale"}
+    found = dict(Sampler(kind="euler-maruyama", steps=1001).problems(DDPM(), 0))
+    assert '"ddim" works' in found["kind"] and "at most 1000" in found["steps"]
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        Sampler(steps=0)
