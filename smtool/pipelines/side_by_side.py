@@ -23,6 +23,7 @@ from smtool.report.console import Console
 from smtool.report.trackers import read_metrics
 
 _ERRORS: dict[int, type[SmtoolError]] = {2: RecipeError, 3: DataError, 6: TrainingError, 7: DiskError, 130: Interrupted}
+_STOPPED = (130, -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def train_side_by_side(runs: Sequence[tuple[Recipe[TrainAE], Path]], *, console:
             time.sleep(0.2)
         if stop.asked:
             raise Interrupted("Stopped; what was trained is saved.", hint="The same command goes on from here.")
-        for child in children:
+        for child in sorted(children, key=lambda child: child.process.returncode in _STOPPED):
             child.raise_failure()
         if shown < steps:
             report(steps, steps)
