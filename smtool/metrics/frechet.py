@@ -21,7 +21,7 @@ class FeatureStats:
     @classmethod
     def of(cls, features: Tensor) -> "FeatureStats":
         """Moments of features (N, D), N >= 1; a value that is not finite is an error."""
-        values = _finite(features)
+        values = finite_features(features)
         mean = values.mean(0)
         deviation = values - mean
         return cls(len(values), mean, deviation.T @ deviation)
@@ -52,7 +52,7 @@ class FeatureStats:
         return self.count > self.dim
 
 
-def _finite(features: Tensor) -> Tensor:
+def finite_features(features: Tensor) -> Tensor:
     """Features (N, D) as float64; a shape or a value that cannot be used is an error."""
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"features have the shape {tuple(features.shape)}, but (N, D) with N >= 1 is needed")
@@ -95,7 +95,7 @@ def _mean_and_root(features: Tensor) -> tuple[Tensor, Tensor]:
     if len(features) > features.shape[1]:
         stats = FeatureStats.of(features)
         return stats.mean, _root(stats)
-    values = _finite(features)
+    values = finite_features(features)
     if len(values) < 2:
         raise ValueError("a covariance needs at least 2 feature vectors, found 1")
     mean = values.mean(0)
