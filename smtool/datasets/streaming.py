@@ -25,6 +25,7 @@ def stream_images(
 
     The order of the shards is drawn from (seed, epoch); within them samples are mixed in a buffer of `shuffle`. Ranks read
     different shards, so their epochs may differ in length. Only the schemes above are opened: no pipes, no local paths.
+    A failed download is an error; a shard that the host itself holds cut off between two members cannot be told from a short one.
     """
     os.environ.setdefault("WDS_SECURE", "1")  # read by webdataset when it is imported
     import webdataset

@@ -212,7 +212,7 @@ def test_a_source_that_is_not_there_or_cannot_be_used_says_what_would_do(tmp_pat
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["builtin:photo", "builtin:photos?size=2", "builtin:power-law?exponent=x", "builtin:photos?val=-1"])
+@pytest.mark.parametrize("name", ["builtin:photo", "builtin:photos?x=2", "builtin:power-law?exponent=x", "builtin:photos?val=-1"])
 def test_a_misspelt_builtin_is_a_recipe_error(name):
     with pytest.raises(RecipeError, match="builtin"):
         find_source(name)
