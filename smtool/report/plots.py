@@ -66,7 +66,7 @@ def physical_figure(curves: Sequence[Curve], residuals: Sequence[Curve], *, titl
             _at_least(panels[1], 3.0)
         panels[-1].set_xlabel("spatial frequency (cycles per image side)")
         _plain_log_ticks(panels[-1])
-        _legend_beside(panels[0])
+        _legend_beside(figure, panels[0])
         return _finished(figure, panels[0], title, note)
 
 
@@ -79,7 +79,7 @@ def reference_figure(curves: Sequence[Curve], *, title: str, note: str) -> Figur
         axes.set(yscale="log", xlabel="REFERENCE bin (1 = lowest, DC kept)", ylabel="share of log1p power")
         axes.set_xticks(range(1, 17))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        _legend_beside(axes)
+        _legend_beside(figure, axes)
         return _finished(figure, axes, title, note)
 
 
@@ -171,9 +171,9 @@ def _look(curve: Curve) -> dict[str, Any]:
     return looks[curve.role]
 
 
-def _legend_beside(axes: Axes) -> None:
-    """To the right of the data, never on it."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+def _legend_beside(figure: Figure, axes: Axes) -> None:
+    """To the right of all panels, never on the data; a long one does not push the panels apart."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
 
 
 def _finished(figure: Figure, axes: Axes, title: str, note: str) -> Figure:
