@@ -50,12 +50,34 @@ def prepare(
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
     max_bad: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of unreadable images that is still accepted.")] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random crops and of the split.")] = 0,
+    latents: Annotated[str | None, typer.Option(metavar="CKPT", help="Encode SOURCE by this autoencoder instead.")] = None,
+    dtype: Annotated[Literal["bf16", "fp32"], typer.Option(help="Of the moments, with --latents.")] = "bf16",
+    flip: Annotated[bool, typer.Option(help="Encode the mirrored images too, with --latents.")] = True,
+    device: Device = "auto",
 ) -> None:
-    """Turn images into webdataset shards with an index and a card; a run that was cut off goes on."""
+    """Turn images into webdataset shards with an index and a card, or into latents; a run that was cut off goes on."""
     from smtool.pipelines.prepare import prepare
     from smtool.report.console import Console
 
     console = Console()
+    if latents is not None:
+        from smtool.pipelines.prepare_latents import prepare_latents
+
+        with console.progress(f"encoding {source}") as report:
+            cache = prepare_latents(
+                latents,
+                data=source,
+                image_size=None if _is_prepared(source) else size,
+                out=out,
+                flip=flip,
+                dtype=dtype,
+                workers=workers,
+                device=_device(device),
+                announce=lambda folder, size: console.print(f"{folder}: {size / 1e6:.1f} MB"),
+                report=report,
+            )
+        console.print(str(cache))
+        return
     with console.progress(f"preparing {source}") as report:
         folder = prepare(
             source,
@@ -94,6 +116,70 @@ def train_ae(
         train.dry_run(loaded, console=Console(), device=_device(device), weights_dir=weights_dir)
     else:
         train.train(loaded, console=Console(), out=out, fresh=fresh, device=_device(device), weights_dir=weights_dir)
+
+
+@app.command()
+def train_dit(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe's name>.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training images instead of the autoencoder's.")] = None,
+    overrides: Overrides = (),  # type: ignore[assignment]
+    online: Annotated[bool, typer.Option("--online", help="Encode while training instead of caching latents.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load all, run a step, print memory and time.")] = False,
+    device: Device = "auto",
+    weights_dir: WeightsDir = None,
+) -> None:
+    """Train a diffusion transformer on an autoencoder's latents. The same command again goes on."""
+    from smtool.pipelines import train
+    from smtool.pipelines.run_diffusion import diffusion_run
+    from smtool.recipe import TrainDiT, load
+    from smtool.report.console import Console
+
+    changes = [f"data.train={data!r}"] if data is not None else []
+    loaded = load(recipe, TrainDiT, [*changes, *overrides, *(["latents.online=true"] if online else [])])
+    if dry_run:
+        train.dry_run(loaded, diffusion_run, console=Console(), device=_device(device), weights_dir=weights_dir)
+    else:
+        train.train(
+            loaded, diffusion_run, console=Console(), out=out, fresh=fresh, device=_device(device), weights_dir=weights_dir
+        )
+
+
+@app.command()
+def sample(
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint or run folder of train-dit.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default beside the checkpoint.")] = None,
+    num_images: Annotated[int, typer.Option(min=1, help="How many.")] = 64,
+    labels: Annotated[str, typer.Option(help="balanced, random, or classes such as 0,3,7.")] = "balanced",
+    sampler: Annotated[str | None, typer.Option(help="ddim, dpm-solver++, euler, heun, euler-maruyama.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
+    cfg_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance; 1: none.")] = None,
+    cfg_interval: Annotated[tuple[float, float] | None, typer.Option(help="Times t that are guided, 0 data, 1 noise.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Image i follows from seed and i alone.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images per pass; does not change them.")] = 64,
+    grid: Annotated[int, typer.Option(min=0, max=256, help="How many to show in grid.png.")] = 64,
+    kind: Annotated[Literal["png", "shards", "npz"], typer.Option("--format", help="PNG files, shards, or ADM's npz.")] = "png",
+    device: Device = "auto",
+) -> None:
+    """Draw images from a diffusion checkpoint, which carries all that is needed. A run that was cut off goes on."""
+    from smtool.pipelines.sample import sample_images
+    from smtool.report.console import Console
+
+    changes = {"kind": sampler, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval}
+    sample_images(
+        checkpoint,
+        out=out,
+        num_images=num_images,
+        labels=labels,
+        changes={key: value for key, value in changes.items() if value is not None},
+        seed=seed,
+        batch=batch,
+        grid=grid,
+        kind=kind,
+        device=_device(device),
+        console=Console(),
+    )
 
 
 @app.command("eval")
@@ -264,6 +350,10 @@ def _report(error: BaseException) -> int:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
+
+
+def _is_prepared(source: str) -> bool:
+    return (Path(source) / "dataset.json").is_file()
 
 
 def _seconds(time: str) -> float:

@@ -1,6 +1,6 @@
 """Latent batches for training, from a cache or encoded on the way: the same order and the same flips either way."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
@@ -60,11 +60,16 @@ def encoded_batches(
     workers: int,
     flip: bool,
     encode_batch: int = 32,
+    transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator[LatentBatch]:
-    """The same batches without a cache, encoded where the autoencoder lies, `encode_batch` images at a time, with images."""
+    """The same batches without a cache, encoded where the autoencoder lies, `encode_batch` images at a time, with images.
+
+    transform: changes images (B, 3, H, W) in [-1, 1] before they are encoded, such as a low-pass in a warm-up.
+    """
 
     def read(request: _Request) -> ImageBatch:
-        return _flipped(images.read(request[0]), request[1])
+        batch = _flipped(images.read(request[0]), request[1])
+        return batch if transform is None else replace(batch, images=transform(batch.images))
 
     requests = _requests(len(images), seed, batch, first, start, stop, flip)
     return _encoded(prefetched(read, requests, workers), autoencoder, encode_batch)

@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,9 @@ _DINOV2 = "vit_large_patch14_dinov2.lvd142m"
 
 def load(model: str, weights_dir: Path | None, protocol: Protocol) -> Extractor:
     """`timm:MODEL`: weights from MODEL.safetensors, .pth or .bin in a weights folder, else from timm's cache or download."""
-    if not timm.is_model(model):
-        near = difflib.get_close_matches(model, timm.list_models(), n=3)
-        hint = f"Did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists them."
-        raise RecipeError(f"timm knows no model called {model!r}.", hint=hint)
-    candidates = [folder / f"{model}{ending}" for folder in folders(weights_dir) for ending in (".safetensors", ".pth", ".bin")]
-    file = next((path for path in candidates if path.is_file()), None)
-    network = _create(model, file)
+    known_model(model)
+    file = stored(model, weights_dir)
+    network = create(model, file)
     digest = tensor_digest(network.state_dict()) if file is None else file_digest(file)
     size = resolve_model_data_config(network)["input_size"][-1]
     return _extractor(network, size, f"timm_{model}", digest, protocol)
@@ -37,7 +34,7 @@ def load_dinov2(weights_dir: Path | None, protocol: Protocol) -> Extractor:
     """The class token of ViT-L/14 at 224 px, the FD-DINOv2 of Stein et al. 2023; timm resamples its position grid, so the last
     digits differ from theirs."""
     path = find_weights("dinov2", weights_dir, purpose="fd_dinov2")
-    return _extractor(_create(_DINOV2, path, img_size=224), 224, "dinov2", file_digest(path), protocol)
+    return _extractor(create(_DINOV2, path, img_size=224), 224, "dinov2", file_digest(path), protocol)
 
 
 def _extractor(network: nn.Module, size: int, name: str, digest: str, protocol: Protocol) -> Extractor:
@@ -48,7 +45,22 @@ def _extractor(network: nn.Module, size: int, name: str, digest: str, protocol: 
     return Extractor(network, name=name, digest=digest, dim=dim, size=size, resize=protocol.resize, mean=mean, std=std)
 
 
-def _create(model: str, file: Path | None, **options: Any) -> nn.Module:
+def known_model(model: str) -> None:
+    """RecipeError, with a guess, for a name that timm does not have."""
+    if not timm.is_model(model):
+        near = difflib.get_close_matches(model, timm.list_models(), n=3)
+        hint = f"Did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists them."
+        raise RecipeError(f"timm knows no model called {model!r}.", hint=hint)
+
+
+def stored(model: str, weights_dir: Path | None, other_names: Sequence[str] = ()) -> Path | None:
+    """A model's file in a folder of weights, under timm's name for it or another; None where there is none."""
+    names = [*(f"{model}{ending}" for ending in (".safetensors", ".pth", ".bin")), *other_names]
+    return next((folder / name for folder in folders(weights_dir) for name in names if (folder / name).is_file()), None)
+
+
+def create(model: str, file: Path | None, **options: Any) -> nn.Module:
+    """A pretrained model without its classifier, from a file, or from timm's cache or download (file None)."""
     if file is not None:      # an overlay, not checkpoint_path: only this way are upstream's files converted
         options["pretrained_cfg_overlay"] = {"file": str(file)}
     with torch.random.fork_rng(devices=[]):

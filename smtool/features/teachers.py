@@ -1,0 +1,152 @@
+"""Frozen networks whose feature maps a diffusion transformer's tokens are aligned with: DINOv2, any timm model, SqueezeNet.
+
+Images are brought to the size at which the teacher has one feature per token, after normalization and by bicubic
+interpolation without antialias, as REPA does (facts section 8.3).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import squeezenet1_1
+
+from smtool.errors import RecipeError
+from smtool.features.frozen import Frozen
+from smtool.features.timm import create, known_model, stored
+from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, fill, find_weights, load_state
+from smtool.storage import file_digest, tensor_digest
+
+Grid = tuple[int, int]
+
+DINOV2 = {
+    "dinov2-s": ("vit_small_patch14_dinov2.lvd142m", "dinov2_vits14_pretrain.pth"),
+    "dinov2-b": ("vit_base_patch14_dinov2.lvd142m", "dinov2_vitb14_pretrain.pth"),
+    "dinov2-l": ("vit_large_patch14_dinov2.lvd142m", "dinov2_vitl14_pretrain.pth"),
+    "dinov2-g": ("vit_giant_patch14_dinov2.lvd142m", "dinov2_vitg14_pretrain.pth"),
+}
+
+
+class Teacher(Frozen):
+    """uint8 images (B, 3, H, W) -> features (B, dim, *grid), float32.
+
+    size: (height, width) that images are resized to; mean, std: per channel, of intensities in [0, 1]; features: what to ask
+    of the network; digest: sha256 of its weights.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        digest: str,
+        size: Grid,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        features: Callable[[nn.Module, Tensor], Tensor],
+    ) -> None:
+        super().__init__(network)
+        self.name, self.digest, self.size, self.features = name, digest, size, features
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        shape = self.forward(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape
+        self.dim, self.grid = shape[1], (shape[2], shape[3])
+
+    mean: Tensor
+    std: Tensor
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"uint8 images (B, 3, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
+        x = (images.float() / 255.0 - self.mean) / self.std
+        if x.shape[-2:] != self.size:
+            x = F.interpolate(x, size=self.size, mode="bicubic", align_corners=False)
+        return self.features(self.network, x).float()
+
+
+def load_teacher(name: str, *, token_grid: Grid, weights_dir: Path | None = None) -> Teacher:
+    """The teacher `name` (dinov2-s, -b, -l, -g; timm:MODEL; squeezenet), sized for one feature per token where it can be.
+
+    Raises RecipeError for a name nobody knows, WeightsError where its weights are not on this machine.
+    """
+    if name == "squeezenet":
+        return _squeezenet(token_grid, weights_dir)
+    if name in DINOV2:
+        model, upstream = DINOV2[name]
+        return _timm(name, model, [upstream], token_grid, weights_dir)
+    if name.startswith("timm:"):
+        model = name.removeprefix("timm:")
+        return _timm(name, model, [], token_grid, weights_dir)
+    names = ", ".join(DINOV2)
+    raise RecipeError(f"alignment.teacher: no teacher is called {name!r}.", hint=f"There are {names}, squeezenet and timm:MODEL.")
+
+
+def _timm(name: str, model: str, other_files: list[str], token_grid: Grid, weights_dir: Path | None) -> Teacher:
+    known_model(model)
+    file = stored(model, weights_dir, other_files)
+    patch = _patch(model)
+    size = None if patch is None else (token_grid[0] * patch, token_grid[1] * patch)
+    network = create(model, file, **({} if size is None else {"img_size": size}))
+    config = resolve_model_data_config(network)
+    return Teacher(
+        network,
+        name=name,
+        digest=tensor_digest(network.state_dict()) if file is None else file_digest(file),
+        size=size or config["input_size"][-2:],
+        mean=config["mean"],
+        std=config["std"],
+        features=_timm_features,
+    )
+
+
+def _patch(model: str) -> int | None:
+    """Patch side of a plain vision transformer, whose input may have any size; None for other networks."""
+    import timm
+
+    with torch.device("meta"):
+        network = timm.create_model(model, num_classes=0)
+    embed = getattr(network, "patch_embed", None)
+    if embed is None or not hasattr(network, "pos_embed") or not hasattr(network, "num_prefix_tokens"):
+        return None
+    return int(embed.patch_size[0])
+
+
+def _timm_features(network: nn.Module, x: Tensor) -> Tensor:
+    """The last feature map, after the final norm; of a transformer the patch tokens."""
+    found: Tensor = network.forward_features(x)  # type: ignore[operator]
+    if found.ndim == 4:
+        return found if found.shape[1] == network.num_features else found.permute(0, 3, 1, 2)
+    tokens = found[:, int(network.num_prefix_tokens) :]  # type: ignore[arg-type]
+    return tokens.mT.unflatten(2, network.patch_embed.grid_size)  # type: ignore[union-attr]
+
+
+def _squeezenet(token_grid: Grid, weights_dir: Path | None) -> Teacher:
+    path = find_weights("squeezenet", weights_dir, purpose="the teacher squeezenet")
+    title = WEIGHTS["squeezenet"].title
+    with torch.random.fork_rng(devices=[]):
+        whole = squeezenet1_1(weights=None)
+    fill(whole, load_state(path, title), path, title)
+    return Teacher(
+        whole.features,
+        name="squeezenet",
+        digest=file_digest(path),
+        size=(_squeezenet_side(token_grid[0]), _squeezenet_side(token_grid[1])),
+        mean=tuple(value / 255.0 for value in IMAGENET_MEAN),
+        std=tuple(value / 255.0 for value in IMAGENET_STD),
+        features=lambda network, x: network(x),
+    )
+
+
+def _squeezenet_side(cells: int) -> int:
+    """The largest side that SqueezeNet 1.1 turns into this many cells: a 3x3 stride-2 convolution, three ceil-mode pools."""
+
+    def after(side: int) -> int:
+        side = (side - 3) // 2 + 1
+        for _ in range(3):
+            side = -(-(side - 3) // 2) + 1
+        return side
+
+    return max(side for side in range(17, 16 * cells + 32) if after(side) == cells)

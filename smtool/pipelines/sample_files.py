@@ -1,0 +1,102 @@
+"""Where samples go: PNG files, webdataset shards, or one ADM-style npz. Written in parts, so that a killed run goes on."""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smtool import storage
+from smtool.report.grids import png_bytes
+
+Format = Literal["png", "shards", "npz"]
+FORMATS = get_args(Format)
+PART = 256
+"""Images in a part: what is lost at most when a run is killed."""
+
+
+class SampleFolder:
+    """A folder of samples in one format. A part is images PART * k up to PART * (k + 1); it is there whole or not at all."""
+
+    def __init__(self, folder: Path, kind: Format, count: int, labels: Sequence[int] | None) -> None:
+        self.folder, self.kind, self.count, self.labels = folder, kind, count, labels
+
+    def parts(self) -> list[range]:
+        return [range(start, min(start + PART, self.count)) for start in range(0, self.count, PART)]
+
+    def has(self, part: range) -> bool:
+        if self.kind == "png":
+            return all(self._png(index).exists() for index in part)
+        return self._part(part).exists() or (self.kind == "npz" and self._npz().exists())
+
+    def write(self, part: range, images: Tensor) -> None:
+        """images: uint8 (len(part), 3, H, W)."""
+        pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+        if self.kind == "png":
+            for index, image in zip(part, pixels, strict=True):
+                storage.write_bytes(self._png(index), png_bytes(torch.from_numpy(image).permute(2, 0, 1)))
+        elif self.kind == "shards":
+            storage.write_bytes(self._part(part), self._shard(part, pixels))
+        else:
+            data = io.BytesIO()
+            np.save(data, pixels)
+            storage.write_bytes(self._part(part), data.getvalue())
+
+    def finish(self) -> Path:
+        """Join the parts of an npz, write the labels of PNG files; returns what there is to look at."""
+        if self.kind == "npz" and not self._npz().exists():
+            parts = [self._part(part) for part in self.parts()]
+            pixels = np.concatenate([np.load(path) for path in parts])
+            write_npz(self._npz(), pixels, self.labels)
+            for path in parts:
+                path.unlink()
+        if self.labels is not None and self.kind == "png":
+            storage.write_json(self.folder / "labels.json", list(self.labels))
+        return self._npz() if self.kind == "npz" else self.folder
+
+    def _png(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.png"
+
+    def _npz(self) -> Path:
+        return self.folder / "samples.npz"
+
+    def _part(self, part: range) -> Path:
+        name = f"samples-{part.start // PART:06d}"
+        return self.folder / (f"{name}.tar" if self.kind == "shards" else f".{name}.npy")
+
+    def _shard(self, part: range, pixels: np.ndarray) -> bytes:
+        """A tar of .png (and .cls) files with fixed times, so that the same samples give the same bytes."""
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for index, image in zip(part, pixels, strict=True):
+                members = {"png": png_bytes(torch.from_numpy(image).permute(2, 0, 1))}
+                if self.labels is not None:
+                    members["cls"] = str(self.labels[index]).encode()
+                for suffix, content in members.items():
+                    member = tarfile.TarInfo(f"{index:06d}.{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        return data.getvalue()
+
+
+def write_npz(path: Path, images: np.ndarray, labels: Sequence[int] | None) -> None:
+    """ADM's sample file: arr_0 uint8 (N, H, W, 3), and arr_1 int64 (N,) where there are classes."""
+    arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": np.asarray(labels, dtype=np.int64)})
+    with storage.replacing(path) as aside, aside.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def check_passport(folder: Path, passport: dict[str, object]) -> list[str]:
+    """Keys in which the samples already in a folder differ from what is asked; the passport is written where there is none."""
+    path = folder / "samples.json"
+    if not path.exists():
+        storage.write_json(path, passport)
+        return []
+    before = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(passport))
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

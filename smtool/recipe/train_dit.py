@@ -1,0 +1,71 @@
+"""The tables of a `train-dit` recipe."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from smtool.config import Section
+from smtool.diffusion import DDPM, AnyAlignment, Flow, Sampler, Warmup
+from smtool.networks.sit import SiT
+from smtool.networks.uvit import UViT
+from smtool.recipe.training import TrainingTables
+from smtool.tasks.diffusion import Labels
+
+
+class LatentData(Section):
+    """The images behind the latents."""
+
+    train: str = Field("", description="prepared folder, raw images or builtin:NAME; empty: what the autoencoder was trained on")
+    image_size: int | Literal["autoencoder"] = Field("autoencoder", description="side in pixels; the autoencoder's unless given")
+    batch: int = Field(ge=1, description="samples per step, over all ranks and micro-batches")
+    flip: bool = Field(True, description="train on the latents of mirrored images too")
+    workers: int = Field(2, ge=1, description="threads that read")
+
+
+class Latents(Section):
+    """What the transformer is trained on. A missing cache is made; one of another autoencoder or other data is refused."""
+
+    autoencoder: str = Field(description="a run folder or ckpt.safetensors of train-ae, or a diffusers folder")
+    stats: Literal["channel", "scalar", "published"] = Field(
+        "channel", description="normalize each channel, all by one std (the paper), or by an imported autoencoder's own"
+    )
+    dtype: Literal["bf16", "fp32"] = Field("bf16", description="of the cached moments")
+    online: bool = Field(False, description="encode while training instead of reading a cache")
+    embed: bool = Field(True, description="copy the autoencoder into the checkpoint; false: its path and digest only")
+
+
+class Samples(Section):
+    """What is drawn and scored every `evaluate_every` steps."""
+
+    num_images: int = Field(64, ge=2, description="samples that are drawn and scored")
+    grid: int = Field(16, ge=1, description="of these, how many are shown")
+    features: str = Field("random", description="extractor of the Frechet and kernel distances to training images")
+
+
+class TrainDiT(TrainingTables):
+    """A recipe of `smtool train-dit`."""
+
+    data: LatentData
+    latents: Latents
+    model: Annotated[SiT | UViT, Field(discriminator="kind")]
+    process: Annotated[Flow | DDPM, Field(discriminator="kind")] = Flow()
+    labels: Labels | None = None
+    alignment: AnyAlignment | None = None
+    warmup: Warmup | None = None
+    sampler: Sampler = Sampler()
+    validation: Samples = Samples()
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.data.batch % self.accumulate:
+            yield "accumulate", f"{self.accumulate} micro-batches do not divide data.batch = {self.data.batch}"
+        if self.sampler.cfg_scale > 1 and self.labels is None:
+            yield "sampler.cfg_scale", "guidance needs classes: add a [labels] table, or use cfg_scale = 1"
+        for key, sentence in self.sampler.problems(self.process, num_classes=1):
+            yield f"sampler.{key}", sentence
+        if self.alignment is not None and self.alignment.depth > self.model.depth:
+            yield "alignment.depth", f"must be at most the model's {self.model.depth} blocks, but is {self.alignment.depth}"
+
+    def remarks(self) -> Iterator[str]:
+        if self.validation.grid > self.validation.num_images:
+            yield f"validation.grid is more than validation.num_images: {self.validation.num_images} samples are drawn."

@@ -1,0 +1,28 @@
+"""Images side by side, and images as PNG bytes."""
+
+import io
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def image_grid(images: Tensor, *, columns: int | None = None, separator: int = 1) -> Tensor:
+    """uint8 (N, 3, H, W) -> uint8 (3, H', W'): rows of `columns` (default: about square), white lines between them."""
+    count, _, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    tall, wide = height + separator, width + separator
+    grid = torch.full((3, rows * tall - separator, columns * wide - separator), 255, dtype=torch.uint8)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        grid[:, row * tall : row * tall + height, column * wide : column * wide + width] = image
+    return grid
+
+
+def png_bytes(image: Tensor) -> bytes:
+    """uint8 (3, H, W) -> the bytes of a PNG file."""
+    data = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(data, "PNG")
+    return data.getvalue()

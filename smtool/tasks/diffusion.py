@@ -1,0 +1,114 @@
+"""What a diffusion transformer's loss is: denoise normalized latents, and align tokens with a teacher."""
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from smtool.config import Section
+from smtool.datasets.types import LatentBatch
+from smtool.diffusion import Alignment, Process
+from smtool.networks.posterior import LatentStats, Posterior
+from smtool.networks.transformer import LatentTransformer
+from smtool.randomness import Streams
+from smtool.spectrum import dct2
+from smtool.training.balance import Loss
+
+PLAYER = "transformer"
+NUM_BANDS = 4
+
+
+class Labels(Section):
+    """Class-conditional training; without this table the classes of the data are not used."""
+
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of labels replaced by the null class, which guidance needs")
+
+
+class DiffusionTask:
+    """One player: the transformer with its alignment's projector.
+
+    alignment, teacher: (projector and loss, its weight, the block whose tokens are taken), and images uint8 -> features.
+    """
+
+    def __init__(
+        self,
+        network: LatentTransformer,
+        process: Process,
+        stats: LatentStats,
+        *,
+        labels: Labels | None,
+        alignment: tuple[Alignment, float, int] | None = None,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        self.network = network
+        self.process = process
+        self.stats = stats
+        self.labels = labels
+        self.alignment = alignment
+        self.teacher = teacher
+        modules: dict[str, nn.Module] = {"network": network}
+        if alignment is not None:
+            modules["alignment"] = alignment[0]
+        self.players: dict[str, nn.Module] = {PLAYER: nn.ModuleDict(modules)}
+
+    def turns(self, step: int) -> tuple[str, ...]:
+        return (PLAYER,)
+
+    def count_turns(self, player: str, steps: int) -> int:
+        return steps
+
+    def loss(self, player: str, batch: LatentBatch, draws: Streams, step: int) -> Loss:
+        """Mean squared error of the prediction, plus the alignment; the log also has the error in each band of frequency."""
+        device = draws.device
+        posterior = Posterior(batch.mean.to(device), batch.logvar.to(device))
+        shape = posterior.mean.shape
+        latents = self.stats.normalize(posterior.sample(draws.batch("posterior", shape)))
+        noised = self.process.noised(latents, draws.batch("noise", shape), draws.uniform("time", (len(latents),)))
+        tap = None if self.alignment is None else self.alignment[2]
+        prediction = self.network(noised.x_t, noised.network_time, self._labels(batch, draws), tap=tap)
+        error = prediction.output.float() - noised.target
+        total = error.square().mean()
+        values = {"diffusion": total.detach(), **band_errors(error.detach())}
+        if self.alignment is not None:
+            module, weight, _ = self.alignment
+            assert prediction.tokens is not None
+            distance = module.loss(prediction.tokens, self._features(batch, device))
+            total, values["alignment"] = total + weight * distance, distance.detach()
+        return Loss(total, values)
+
+    def _labels(self, batch: LatentBatch, draws: Streams) -> Tensor | None:
+        """The batch's classes, some replaced by the null class; None for an unconditional network."""
+        if self.labels is None:
+            return None
+        assert batch.labels is not None
+        dropped = draws.uniform("label dropout", (len(batch),)) < self.labels.dropout
+        return torch.where(dropped, self.network.num_classes, batch.labels.to(draws.device))
+
+    def _features(self, batch: LatentBatch, device: str) -> Tensor:
+        if batch.features is not None:
+            return batch.features.to(device)
+        assert self.teacher is not None and batch.images is not None
+        with torch.no_grad():
+            features: Tensor = self.teacher(batch.images.to(device, non_blocking=True))
+        return features
+
+
+def band_errors(error: Tensor) -> dict[str, Tensor]:
+    """Mean squared error per DCT coefficient in NUM_BANDS rings of equal width in r = sqrt((u / h)^2 + (v / w)^2).
+
+    error: (B, C, h, w). Band 1 is the lowest and holds the mean; the last one takes the corners. Which bands are still being
+    learnt is seen by comparing each with its floor (`smtool.spectrum.mean_velocity_floor` for a Gaussian).
+    """
+    power = dct2(error).square().mean((0, 1))
+    band = band_index(*power.shape, device=power.device)
+    total = power.new_zeros(NUM_BANDS).index_add(0, band.flatten(), power.flatten())
+    mean = total / torch.bincount(band.flatten(), minlength=NUM_BANDS).clamp(min=1)
+    return {f"band{number}": value for number, value in enumerate(mean, start=1)}
+
+
+def band_index(height: int, width: int, *, device: Any = None) -> Tensor:
+    """(h, w) int64: the band of each DCT cell, 0 ... NUM_BANDS - 1."""
+    u = torch.arange(height, device=device) / height
+    v = torch.arange(width, device=device) / width
+    return (NUM_BANDS * torch.hypot(u[:, None], v[None])).long().clamp(max=NUM_BANDS - 1)
