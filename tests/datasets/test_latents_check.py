@@ -1,0 +1,163 @@
+"""What `check_latents` lets pass and what it stops, on latents whose reconstruction is known exactly."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from smtool.datasets import LatentBatch, check_latents, to_uint8
+from smtool.errors import DataError
+from smtool.networks.posterior import LatentStats, Posterior
+
+STATS = LatentStats("scalar", torch.tensor([0.0]), torch.tensor([0.4]), count=1000, data="d" * 64)
+
+
+class Folding(nn.Module):
+    """An autoencoder that folds 2x2 pixels into 12 channels and adds an offset: its reconstruction is perfect."""
+
+    def __init__(self, offset=0.0):
+        super().__init__()
+        self.encoder_tail = nn.Parameter(torch.tensor(offset))
+
+    def encode(self, images):
+        mean = F.pixel_unshuffle(images, 2) + self.encoder_tail
+        return Posterior(mean, torch.full_like(mean, -12.0))
+
+    def decode(self, latents):
+        return F.pixel_shuffle(latents - self.encoder_tail, 2)
+
+
+def pictures(count, seed=0):
+    """Smooth random pictures of various brightness, as uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 4, 4, generator=generator) * 0.4 + torch.randn(count, 1, 1, 1, generator=generator) * 0.15
+    return to_uint8(F.interpolate(coarse, size=(16, 16), mode="bilinear").clamp(-1, 1))
+
+
+def batches(autoencoder, images, *, sizes=(40, 24)):
+    signed = images.float() / 127.5 - 1
+    posterior = autoencoder.encode(signed)
+    found, at = [], 0
+    for size in sizes:
+        part = slice(at, at + size)
+        ids = tuple(f"{n:08d}" for n in range(at, at + size))
+        mean, logvar = posterior.mean[part].detach(), posterior.logvar[part].detach()
+        found.append(LatentBatch(mean, logvar, None, ids, images=images[part]))
+        at += size
+    return found
+
+
+def measured(found, kind):
+    latents = torch.cat([batch.mean for batch in found]).double()
+    axes = (0, 2, 3) if kind == "channel" else (0, 1, 2, 3)
+    mean, std = (value.float().reshape(-1) for value in (latents.mean(axes), latents.std(axes)))
+    return LatentStats(kind, mean, std, count=len(latents), data="d" * 64)
+
+
+@pytest.mark.parametrize("kind", ["channel", "scalar"])
+def test_latents_with_their_own_statistics_pass_and_are_described(kind):
+    autoencoder = Folding(offset=3.0)
+    found = batches(autoencoder, pictures(64))
+    check = check_latents(found, measured(found, kind), autoencoder)
+    assert check.num_latents == 64
+    assert len(check.mean) == len(check.std) == (12 if kind == "channel" else 1)
+    assert max(map(abs, check.mean)) < 0.01
+    assert all(abs(value - 1) < 0.01 for value in check.std)
+    assert check.round_trip_db > 100
+    assert check.psnr > 90 and check.direct_psnr > 90
+
+
+def test_latents_of_other_images_than_the_statistics_pass_when_they_are_drawn_alike():
+    autoencoder = Folding()
+    stats = measured(batches(autoencoder, pictures(512, seed=99), sizes=(512,)), "channel")
+    for seed in range(10):
+        for sizes in ((2,), (5, 3), (32, 32)):
+            check_latents(batches(autoencoder, pictures(sum(sizes), seed), sizes=sizes), stats, autoencoder)
+
+
+@pytest.mark.parametrize("factor", [0.18215, 0.5, 2.0, 5.49])
+@pytest.mark.parametrize("kind", ["channel", "scalar"])
+def test_a_wrong_std_is_stopped(kind, factor):
+    autoencoder = Folding()
+    found = batches(autoencoder, pictures(64))
+    stats = measured(found, kind)
+    wrong = replace(stats, std=stats.std * factor)
+    with pytest.raises(DataError, match=r"should have std 1, but those of 64 images have") as caught:
+        check_latents(found, wrong, autoencoder)
+    assert float(re.search(r"images have ([\d.]+)", str(caught.value))[1]) == pytest.approx(1 / factor, rel=0.01)
+    assert "data dddddddd" in str(caught.value)
+
+
+def test_a_wrong_mean_is_stopped_and_the_channel_named():
+    autoencoder = Folding()
+    found = batches(autoencoder, pictures(64))
+    stats = measured(found, "channel")
+    shifted = stats.mean.clone()
+    shifted[7] += 1.2 * stats.std[7]
+    with pytest.raises(DataError, match=r"should have mean 0, but .* have -1\.2 in channel 7"):
+        check_latents(found, replace(stats, mean=shifted), autoencoder)
+
+
+def test_a_mean_shared_by_all_channels_is_right_for_scalar_statistics_only():
+    """Channels of their own mean: fine over all channels together, wrong per channel."""
+    autoencoder = Folding()
+    found = batches(autoencoder, pictures(64))
+    tilt = torch.linspace(-2, 2, 12).view(1, 12, 1, 1)
+    found = [replace(batch, mean=batch.mean + tilt, images=None) for batch in found]
+    check_latents(found, measured(found, "scalar"), autoencoder)
+    one = measured(found, "scalar")
+    per_channel = LatentStats("channel", one.mean.expand(12), one.std.expand(12), count=64, data="")
+    with pytest.raises(DataError, match="in channel"):
+        check_latents(found, per_channel, autoencoder)
+
+
+def test_latents_of_another_autoencoder_are_stopped():
+    found = batches(Folding(), pictures(64))
+    with pytest.raises(DataError, match="are not those of their images"):
+        check_latents(found, measured(found, "scalar"), Folding(offset=0.2))
+
+
+def test_latents_joined_with_the_wrong_images_or_flipped_themselves_are_stopped():
+    autoencoder = Folding()
+    found = batches(autoencoder, pictures(64))
+    stats = measured(found, "scalar")
+    rolled = [replace(batch, images=batch.images.roll(1, 0)) for batch in found]
+    with pytest.raises(DataError, match="are not those of their images"):
+        check_latents(rolled, stats, autoencoder)
+    mirrored = [replace(batch, images=batch.images.flip(-1)) for batch in found]
+    with pytest.raises(DataError, match="are not those of their images"):
+        check_latents(mirrored, stats, autoencoder)
+    lost = [replace(batch, images=None) for batch in rolled]
+    assert check_latents(lost, stats, autoencoder).psnr is None
+
+
+def test_bf16_latents_of_a_perfect_autoencoder_pass():
+    autoencoder = Folding()
+    found = batches(autoencoder, pictures(64))
+    rough = [replace(batch, mean=batch.mean.bfloat16().float()) for batch in found]
+    check = check_latents(rough, measured(found, "channel"), autoencoder)
+    assert 50 < check.psnr < 80 < check.direct_psnr
+
+
+def test_statistics_in_which_the_latents_drown_are_stopped():
+    """A mean of 1e6 costs float32 all digits of the latents."""
+    autoencoder = Folding()
+    found = batches(autoencoder, pictures(64))
+    stats = measured(found, "scalar")
+
+    class Drowning(LatentStats):
+        def denormalize(self, latents):
+            return super().denormalize(latents + 1e6) - 1e6 * self.std
+
+    with pytest.raises(DataError, match="decode to other pictures"):
+        check_latents(found, Drowning(**vars(stats)), autoencoder)
+
+
+def test_one_latent_is_too_few():
+    autoencoder = Folding()
+    found = batches(autoencoder, pictures(1), sizes=(1,))
+    with pytest.raises(ValueError, match="at least 2 images"):
+        check_latents(found, STATS, autoencoder)
