@@ -1,8 +1,9 @@
 """A frozen network that turns images into vectors, with the facts a score must carry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from smtool.errors import RecipeError
 from smtool.features.frozen import Frozen
 from smtool.features.protocol import PROTOCOLS, Protocol, Resize, resized
+
+View = Literal["pooled", "spatial", "logits"]
+"""What a score is computed from: the features; for sFID, a map at lower depth; for the inception score, class logits."""
 
 # Each extractor's file and loader, imported when asked for: timm alone takes a second.
 _HOMES = {
@@ -64,15 +68,33 @@ class Extractor(Frozen):
             return "fid"
         return f"fd_inception_{self.digest[:8]}" if self.name == "inception" else f"fd_{self.name}"
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What `look` can give beside the features; Inception from a state dict has a map and logits too."""
+        return getattr(self.network, "views", ("pooled",))
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"uint8 images (B, 3, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
-        x = images.float() if self.size is None else resized(images, self.size, self.rule)
-        features = self.network((x - self.mean) / self.std).float().flatten(1)
+        x = self._prepared(images)
+        features = self.network(x).float().flatten(1)
         if features.shape[1] != self.dim:
             raise ValueError(f"{self.name} gives {features.shape[1]} features at {tuple(x.shape[-2:])} px, not {self.dim}")
         return features
+
+    @torch.no_grad()
+    def look(self, images: Tensor) -> Mapping[View, Tensor]:
+        """All views of the images from one pass, each (B, its dim) float32, whatever autocast says."""
+        if len(self.views) == 1:
+            return {"pooled": self(images)}
+        with torch.autocast(self.device.type, enabled=False):
+            return self.network.look(self._prepared(images))  # type: ignore[operator]
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """Resized and normalized."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"uint8 images (B, 3, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
+        x = images.float() if self.size is None else resized(images, self.size, self.rule)
+        return (x - self.mean) / self.std
 
 
 def load_extractor(name: str, *, weights_dir: Path | None = None, protocol: Protocol = PROTOCOLS["clean"]) -> Extractor:

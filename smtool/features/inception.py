@@ -1,22 +1,52 @@
-"""The Inception v3 behind FID: 2048 pooled features, from pytorch-fid's state dict or from StyleGAN's TorchScript file."""
+"""The Inception v3 behind FID, from pytorch-fid's state dict or from StyleGAN's TorchScript file: 2048 pooled features.
+
+The state dict also gives what sFID and the inception score are computed from, in the same pass.
+"""
 
 import warnings
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smtool.errors import WeightsError
-from smtool.features.extractor import Extractor
+from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol
 from smtool.features.weights import WEIGHTS, fill, find_weights, load_state
 from smtool.storage import file_digest
 
-_BLOCKS = (
+_FIRST = (
     *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool"),
-    *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
-    *("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+    *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c"),
 )
+_LAST = ("Mixed_6d", "Mixed_6e", "Mixed_7a", "Mixed_7b", "Mixed_7c")
+_SPATIAL_CHANNELS = 7
+
+
+class Inception(nn.Module):
+    """Normalized images (B, 3, 299, 299) -> pooled features (B, 2048); `look` gives all views.
+
+    spatial: (B, 17 * 17 * 7), the first 7 channels of TensorFlow's mixed_6/conv, which is Mixed_6d's 1x1 branch (sFID as ADM's
+    evaluator computes it, facts section 11). logits: (B, 1008), without the bias, as there and in torch-fidelity.
+    """
+
+    views: tuple[View, ...] = ("pooled", "spatial", "logits")
+
+    def __init__(self, whole: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Sequential(*(nn.MaxPool2d(3, 2) if name == "maxpool" else getattr(whole, name) for name in _FIRST))
+        self.last = nn.Sequential(*(getattr(whole, name) for name in _LAST), nn.AdaptiveAvgPool2d(1))
+        self.branch = whole.get_submodule("Mixed_6d.branch1x1")
+        self.classifier = whole.get_submodule("fc")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x))
+
+    def look(self, x: Tensor) -> dict[View, Tensor]:
+        middle = self.first(x)
+        pooled = self.last(middle).flatten(1)
+        spatial = self.branch(middle)[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+        return {"pooled": pooled, "spatial": spatial, "logits": pooled @ self.classifier.weight.T}
 
 
 def load(weights_dir: Path | None, protocol: Protocol) -> Extractor:
@@ -42,7 +72,7 @@ class _Layers(nn.Module):
         super().__init__()
         self.layers = layers
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
 
@@ -60,9 +90,7 @@ def _scripted(path: Path) -> nn.Module:
 
 def _from_state_dict(path: Path) -> nn.Module:
     title = WEIGHTS["inception"].title
-    whole = fill(fid_inception(), load_state(path, title), path, title)
-    blocks = [nn.MaxPool2d(3, 2) if name == "maxpool" else getattr(whole, name) for name in _BLOCKS]
-    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1))
+    return Inception(fill(fid_inception(), load_state(path, title), path, title))
 
 
 def fid_inception() -> nn.Module:

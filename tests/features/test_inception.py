@@ -46,6 +46,24 @@ def test_adm_features_equal_torch_fidelitys_of_the_same_weights(known_file):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
 
 
+def test_map_and_logits_of_the_same_pass_equal_torch_fidelitys(known_file):
+    images = torch.randint(0, 256, (2, 3, 80, 80), dtype=torch.uint8, generator=generator("images"))
+    extractor = load_extractor("inception", weights_dir=known_file.parent, protocol=PROTOCOLS["adm"])
+    found = extractor.look(images)
+    judge = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(known_file)
+    )
+    maps = []
+    judge.Mixed_6d.branch1x1.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    pooled, logits = judge(images)
+    assert maps[0].shape == (2, 192, 17, 17)
+    spatial = maps[0].movedim(1, -1)[..., :7].reshape(2, -1)
+    for view, expected in (("pooled", pooled), ("logits", logits), ("spatial", spatial)):
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(found[view], expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+    torch.testing.assert_close(found["pooled"], extractor(images))
+
+
 def test_only_the_published_weights_give_an_fid(known_file, monkeypatch):
     extractor = load_extractor("inception", weights_dir=known_file.parent)
     digest = file_digest(known_file)
