@@ -26,6 +26,12 @@ class FeatureStats:
         deviation = values - mean
         return cls(len(values), mean, deviation.T @ deviation)
 
+    @classmethod
+    def given(cls, mean: Tensor, covariance: Tensor) -> "FeatureStats":
+        """From a file that does not say of how many vectors: taken for enough, one more than dimensions."""
+        count = len(mean) + 1
+        return cls(count, mean.double(), covariance.double() * (count - 1))
+
     def __add__(self, other: "FeatureStats") -> "FeatureStats":
         if self.mean.shape != other.mean.shape:
             raise ValueError(f"features of {len(self.mean)} and of {len(other.mean)} dimensions cannot be merged")
@@ -63,6 +69,41 @@ def finite_features(features: Tensor) -> Tensor:
     return values
 
 
+@dataclass(frozen=True)
+class Gaussian:
+    """What a Frechet distance knows of a set of features: mean (D,) and a root (D, r) of the covariance, R R^T, of any r.
+
+    Where one side stays and the other changes, such as in a bootstrap, its root is taken once.
+    """
+
+    mean: Tensor
+    root: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Gaussian":
+        """Of features (N, D), N >= 2; far faster than through moments where N is below D."""
+        if len(features) > features.shape[-1]:
+            return cls.of_stats(FeatureStats.of(features))
+        values = finite_features(features)
+        if len(values) < 2:
+            raise ValueError("a covariance needs at least 2 feature vectors, found 1")
+        mean = values.mean(0)
+        return cls(mean, (values - mean).T / (len(values) - 1) ** 0.5)      # centred, they are a root themselves
+
+    @classmethod
+    def of_stats(cls, stats: FeatureStats) -> "Gaussian":
+        return cls(stats.mean, _root(stats))
+
+    def distance(self, other: "Gaussian") -> float:
+        """The Frechet distance; see `frechet_distance`."""
+        if len(self.mean) != len(other.mean):
+            raise ValueError(f"features of {len(self.mean)} and of {len(other.mean)} dimensions cannot be compared")
+        mean, root = other.mean.to(self.mean.device), other.root.to(self.mean.device)
+        overlap = torch.linalg.svdvals((self.root.T @ root).cpu()).sum()      # GPUs are slow at this one
+        total = (self.mean - mean).square().sum() + self.root.square().sum() + root.square().sum()
+        return max(0.0, float(total) - 2.0 * float(overlap))
+
+
 def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
     """Squared 2-Wasserstein distance between the Gaussians with these moments (Dowson, Landau 1982; FID: Heusel et al. 2017).
 
@@ -72,34 +113,14 @@ def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
     """
     if a.dim != b.dim:
         raise ValueError(f"features of {a.dim} and of {b.dim} dimensions cannot be compared")
-    return _distance(a.mean, b.mean.to(a.mean.device), _root(a), _root(b).to(a.mean.device))
+    return Gaussian.of_stats(a).distance(Gaussian.of_stats(b))
 
 
 def frechet_distance_of_features(x: Tensor, y: Tensor) -> float:
-    """The same distance between feature vectors (N, D) and (M, D); far faster than through moments where N or M is below D."""
+    """The same distance between feature vectors (N, D) and (M, D)."""
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(f"features of the shapes {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
-    (mean_x, root_x), (mean_y, root_y) = _mean_and_root(x), _mean_and_root(y)
-    return _distance(mean_x, mean_y, root_x, root_y)
-
-
-def _distance(mean_a: Tensor, mean_b: Tensor, root_a: Tensor, root_b: Tensor) -> float:
-    """Roots (D, r) of the covariances, of any r."""
-    shift = (mean_a - mean_b).square().sum()
-    overlap = torch.linalg.svdvals((root_a.T @ root_b).cpu()).sum()      # GPUs are slow at this one
-    return max(0.0, float(shift + root_a.square().sum() + root_b.square().sum()) - 2.0 * float(overlap))
-
-
-def _mean_and_root(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Fewer vectors than dimensions are, centred, a root of their covariance themselves."""
-    if len(features) > features.shape[1]:
-        stats = FeatureStats.of(features)
-        return stats.mean, _root(stats)
-    values = finite_features(features)
-    if len(values) < 2:
-        raise ValueError("a covariance needs at least 2 feature vectors, found 1")
-    mean = values.mean(0)
-    return mean, (values - mean).T / (len(values) - 1) ** 0.5
+    return Gaussian.of(x).distance(Gaussian.of(y))
 
 
 def _root(stats: FeatureStats) -> Tensor:
