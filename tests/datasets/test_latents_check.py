@@ -161,3 +161,24 @@ def test_one_latent_is_too_few():
     found = batches(autoencoder, pictures(1), sizes=(1,))
     with pytest.raises(ValueError, match="at least 2 images"):
         check_latents(found, STATS, autoencoder)
+
+
+def test_a_decoder_that_shows_nothing_does_not_hide_latents_of_other_images():
+    class Blank(Folding):
+        def decode(self, latents):
+            return torch.zeros(len(latents), 3, 16, 16)
+
+    found = batches(Blank(), pictures(64))
+    check_latents(found, measured(found, "scalar"), Blank())
+    with pytest.raises(DataError, match=r"and decoded they give (\S+) dB where the autoencoder itself gives \1 dB"):
+        check_latents([replace(batch, mean=batch.mean.flip(0)) for batch in found], measured(found, "scalar"), Blank())
+
+
+def test_latents_so_coarse_that_pictures_suffer_are_stopped():
+    autoencoder = Folding()
+    found = batches(autoencoder, pictures(64))
+    stats = measured(found, "scalar")
+    grid = 0.08 * 12**0.5 * stats.std    # rounding to it errs by 0.08 standard deviations
+    coarse = [replace(batch, mean=(batch.mean / grid).round() * grid) for batch in found]
+    with pytest.raises(DataError, match=r"not those of their images: 0\.0\d+ standard deviations away .* give 3\d\.\d dB"):
+        check_latents(coarse, stats, autoencoder)
