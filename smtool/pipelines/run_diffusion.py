@@ -81,6 +81,8 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         recipe, task, ranks, batch=tables.data.batch, averaged=PLAYER, optimizers={PLAYER: tables.optimizer}
     )
     checkpoints, first_step = newest(folder, tables, training)
+    if tables.compile:
+        network.compile()
 
     def batches(first: int) -> Generator[LatentBatch]:
         return source.batches(tables, ranks, first, with_images=teacher is not None)

@@ -21,8 +21,8 @@ _FILES = (
     *("recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt"),
     *("ckpt.safetensors", "report.html", "DONE", "FAILED"),
 )
-_FREE_KEYS = {"steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every"}
-_FREE_TABLES = {"tracking", "validation"}
+_FREE_KEYS = {"steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "data.workers"}
+_FREE_TABLES = {"tracking", "validation", "sampler"}
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "webdataset", "lpips", "timm")
 
 

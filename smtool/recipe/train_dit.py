@@ -46,6 +46,7 @@ class Samples(Section):
 class TrainDiT(TrainingTables):
     """A recipe of `smtool train-dit`."""
 
+    compile: bool = Field(False, description="compile the network with torch.compile: slower to start, faster on a GPU")
     data: LatentData
     latents: Latents
     model: Annotated[SiT | UViT, Field(discriminator="kind")]
