@@ -80,7 +80,7 @@ def refuse_stale(folder: Path, card: LatentCard, *, autoencoder: str | None, dat
             asked.append(f"{what} {wanted[:8]}")
     if found:
         raise DataError(
-            f"{folder} is a stale latent cache: made with {' and '.join(found)}, but {' and '.join(asked)} are asked for.",
+            f"{folder} is a stale latent cache: made with {' and '.join(found)}, not with {' and '.join(asked)}.",
             hint="Make a new one beside it: "
             f"{prepare_command(card.images_folder, card.checkpoint)} (give the images and the checkpoint that you mean).",
         )

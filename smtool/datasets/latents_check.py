@@ -89,10 +89,15 @@ def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float,
             raise DataError(
                 f"Normalized latents should have {name} {ideal}, but those of {num} images have {value[group]:.3g}{where}"
                 f" (allowed: {low[group]:.2g} to {high[group]:.2g}).",
-                hint=f"Their statistics ({stats.kind}, of {stats.count} latents, data {stats.data[:8]}) belong to other latents,"
+                hint=f"Their statistics ({stats.kind}, {_origin(stats)}) belong to other latents,"
                 " or the latents were scaled already. Prepare the latents anew and normalize by the statistics measured there.",
             )
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _origin(stats: LatentStats) -> str:
+    """Published statistics (count 0) name their source, measured ones the digest of their data."""
+    return f"of {stats.count} latents, data {stats.data[:8]}" if stats.count else stats.data
 
 
 def _check_images(

@@ -91,6 +91,13 @@ def test_a_wrong_std_is_stopped(kind, factor):
     assert "data dddddddd" in str(caught.value)
 
 
+def test_published_statistics_that_do_not_fit_are_called_by_their_name():
+    found = batches(Folding(), pictures(64))
+    published = LatentStats("scalar", torch.zeros(1), torch.tensor([1 / 0.18215]), count=0, data="published as scaling_factor")
+    with pytest.raises(DataError, match=r"Their statistics \(scalar, published as scaling_factor\) belong to other latents"):
+        check_latents(found, published, Folding())
+
+
 def test_a_wrong_mean_is_stopped_and_the_channel_named():
     autoencoder = Folding()
     found = batches(autoencoder, pictures(64))
