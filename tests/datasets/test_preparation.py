@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def killed_at(source, out, done, workers, tmp_path):
     (tmp_path / "killed.py").write_text(KILLED)
     run = subprocess.run(
         [sys.executable, tmp_path / "killed.py", source, out, str(done), str(workers)],
-        capture_output=True, text=True, env=ENVIRONMENT, check=False,
+        capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=60,
     )  # fmt: skip
     assert run.returncode == -signal.SIGKILL, run.stderr
     return [int(word) for word in run.stdout.split()]
@@ -207,14 +208,29 @@ def test_preparing_again_verifies_what_is_there(tmp_path, photo_folder):
         prepared(source, tmp_path / "out")
 
 
-def test_two_processes_that_prepare_the_same_folder_end_with_one_good_result(tmp_path, photo_folder):
-    source = photo_folder(24)
+def test_whoever_comes_second_waits_and_finds_the_work_done(tmp_path, photo_folder):
+    source, out = photo_folder(24), tmp_path / "out"
+    half, on, seen_by_second = threading.Event(), threading.Event(), []
+
+    def pause_half_way(done, _total):
+        if done == 12:
+            half.set()
+            on.wait()
+
+    first = threading.Thread(target=prepared, args=(source, out), kwargs={"report": pause_half_way})
+    second = threading.Thread(target=prepared, args=(source, out), kwargs={"report": lambda *step: seen_by_second.append(step)})
+    first.start()
+    half.wait()
+    second.start()
+    second.join(0.5)
+    waited = second.is_alive()
+    on.set()
+    first.join()
+    second.join()
+    assert waited
     prepared(source, tmp_path / "alone")
-    (tmp_path / "script.py").write_text(KILLED)
-    command = [sys.executable, tmp_path / "script.py", source, tmp_path / "out", "-1", "1"]    # -1: it is never killed
-    processes = [subprocess.Popen(command, env=ENVIRONMENT) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+    assert contents(out) == contents(tmp_path / "alone")
+    assert seen_by_second == []
 
 
 def test_a_full_disk_is_named_and_leaves_no_half_shard(tmp_path, photo_folder):
