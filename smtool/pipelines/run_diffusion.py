@@ -24,7 +24,8 @@ from smtool.pipelines.prepare_latents import cached_latents
 from smtool.pipelines.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.pipelines.run_folder import RunFolder
 from smtool.randomness import initializing
-from smtool.recipe import Recipe, TrainDiT
+from smtool.recipe import Recipe, TrainDiT, packaged, run_name
+from smtool.recipe.files import names
 from smtool.storage import read_metadata
 from smtool.tasks.diffusion import PLAYER, DiffusionTask
 from smtool.training.distributed import Ranks, wait_for_all
@@ -162,15 +163,24 @@ def _opened(recipe: Recipe[TrainDiT], ranks: Ranks) -> LatentSource:
 
 
 def _autoencoder_path(what: str) -> Path:
-    """The autoencoder of a recipe; where a run's is missing, the sentence names the command that trains it."""
+    """The autoencoder of a recipe; where the run of one of our recipes is missing, the sentence names the command for it."""
     try:
         return find_autoencoder(what)
     except CheckpointError as error:
-        parts = Path(what).parts
-        if parts[:1] == ("runs",) and len(parts) > 1:
-            command = f"smtool train-ae recipes/{parts[1]}.toml"
+        if command := _training_command(what):
             raise CheckpointError(f"{what}: no autoencoder here yet.", hint=f"Train it first: {command}") from error
         raise
+
+
+def _training_command(run: str) -> str | None:
+    """What trains the run folder of a packaged recipe; None for other folders."""
+    for name in names():
+        command = f"smtool train-ae recipes/{name}.toml"
+        if run == f"runs/{run_name(packaged() / f'{name}.toml')}":
+            return command
+        if run == f"runs/{name}":
+            return f"{command} --out {run}"
+    return None
 
 
 def _images_behind(recipe: Recipe[TrainDiT], path: Path) -> tuple[str, int]:

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import tomli_w
 from pydantic import ValidationError
@@ -68,6 +68,11 @@ def opening(name: str) -> str:
     lines = (packaged() / f"{name}.toml").read_text(encoding="utf-8").splitlines()
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
     return next((line for line in comments if not line.startswith("smtool ")), "")
+
+
+def command(path: Path) -> Literal["train-ae", "train-dit"]:
+    """The command that a recipe is for: only a transformer's has latents."""
+    return "train-dit" if "latents" in tomllib.loads(_read(path)) else "train-ae"
 
 
 def copy(recipe: str, to: Path) -> None:

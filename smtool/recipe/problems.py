@@ -4,12 +4,15 @@ import difflib
 import types
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Union, get_args, get_origin, overload
+from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, overload
 
 from pydantic import BaseModel, ValidationError
 
 from smtool.config import Section
 from smtool.errors import RecipeError
+
+TAG = "kind"
+"""The key that says which of several tables a recipe means."""
 
 
 @overload
@@ -28,6 +31,8 @@ def validation_problems(error: ValidationError, kind: type[Section]) -> list[str
     lines: dict[str, list[str]] = {}
     for detail in error.errors():
         key, table = _located(kind, detail["loc"])
+        if detail["type"].startswith("union_tag"):
+            key = f"{key}.{TAG}"
         lines.setdefault(key, []).append(_sentence(detail, table))
     return [f"{key}: {' or '.join(dict.fromkeys(sentences))}" for key, sentences in lines.items()]
 
@@ -45,8 +50,10 @@ def _sentence(detail: Any, table: type[BaseModel]) -> str:
             guess = closest(str(detail["loc"][-1]), table.model_fields)
             hint = f" Did you mean `{guess}`?" if guess else f" Known here: {', '.join(table.model_fields)}."
             return f"no such key.{hint}"
-        case "missing":
+        case "missing" | "union_tag_not_found":
             return "is required, but missing."
+        case "union_tag_invalid":
+            return f"must be {' or '.join(context['expected_tags'].rsplit(', ', 1))}, but is {context['tag']!r}."
         case "greater_than":
             return f"must be greater than {context['gt']}, {found}."
         case "greater_than_equal":
@@ -66,22 +73,25 @@ def _sentence(detail: Any, table: type[BaseModel]) -> str:
 
 def _located(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, type[BaseModel]]:
     """The dotted key of pydantic's location, without its marks for members of unions; and the table that the key is in."""
-    table: type[BaseModel] = kind
-    annotation: Any = kind
+    table, tables = kind, [kind]
     key = ""
     for part in location:
         if isinstance(part, int):
             key += f"[{part}]"
-            continue
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            table = annotation
+        elif len(tables) > 1:  # the mark that says which of several tables it is
+            tables = [member for member in tables if member.model_fields[TAG].default == part]
+        elif tables:
+            (table,) = tables
             key += f".{part}" if key else part
             field = table.model_fields.get(part)
-            annotation = None if field is None else _table_in(field.annotation)
+            tables = [] if field is None else _tables_in(field.annotation)
     return key, table
 
 
-def _table_in(annotation: Any) -> Any:
-    """The table class that a field's type holds, also as `Table | None`; None for plain values."""
-    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    return next((member for member in members if isinstance(member, type) and issubclass(member, BaseModel)), None)
+def _tables_in(annotation: Any) -> list[type[BaseModel]]:
+    """The table classes that a field's type holds: one, also for `Table | None`; several that differ by TAG; none."""
+    if get_origin(annotation) is Annotated:
+        return _tables_in(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [table for member in get_args(annotation) for table in _tables_in(member)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

@@ -93,8 +93,9 @@ def optimize(training: Training, batches: Iterator[Batch], *, first_step: int) -
 def _turn(training: Training, player: str, batch: Batch, step: int) -> dict[str, Tensor]:
     """One update of one player from one batch, in equal micro-batches."""
     plan, optimizer, precision = training.plan, training.optimizers[player], training.precision
-    for name, module in training.task.players.items():
-        module.requires_grad_(name == player)
+    for name, other in training.optimizers.items():
+        for parameter in other.parameters.values():      # not module.requires_grad_: some parameters never learn
+            parameter.requires_grad_(name == player)
     draws = streams(plan.seed, step, player, batch=plan.batch, device=training.ranks.device)
     start, _ = training.ranks.share(plan.batch)
     size = len(batch) // plan.accumulate

@@ -24,7 +24,9 @@ class AdamW(Section):
     clip: float | Literal["off"] = Field(1.0, description='largest norm of the gradient, or "off"')
 
     def build(self, parameters: Iterable[tuple[str, Parameter]], device: str) -> "NamedOptimizer":
-        return NamedOptimizer(self, dict(parameters), fused=torch.device(device).type == "cuda")
+        """Of a player's parameters, those that learn: not a table of positions, which is stored as a parameter too."""
+        learning = {name: parameter for name, parameter in parameters if parameter.requires_grad}
+        return NamedOptimizer(self, learning, fused=torch.device(device).type == "cuda")
 
     def rate(self, update: int, last_update: int) -> float:
         """The learning rate of the update-th update (from 0) of about last_update."""

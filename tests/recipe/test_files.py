@@ -199,7 +199,8 @@ def test_recipe_commands_work_as_a_user_types_them(tmp_path):
 
     assert "paper/table2/f16d16-dsm.ae" in run("list").stdout
     assert run("show", "dsm").stdout == (packaged() / "dsm.toml").read_text()
-    assert run("copy", "dsm", "mine.toml").returncode == 0
+    assert "smtool train-ae mine.toml" in run("copy", "dsm", "mine.toml").stdout
+    assert "smtool train-dit theirs.toml" in run("copy", "sit", "theirs.toml").stdout
     assert (tmp_path / "mine.toml").exists()
     again = run("copy", "dsm", "mine.toml")
     assert (again.returncode, again.stderr.count("\n")) == (2, 2)

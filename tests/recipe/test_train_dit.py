@@ -1,0 +1,135 @@
+import tomllib
+
+import pytest
+
+from smtool.errors import RecipeError
+from smtool.recipe import TrainDiT, load, packaged, run_name
+from smtool.recipe.files import names, opening
+
+TRANSFORMERS = [path for path in sorted(packaged().rglob("*.toml")) if "latents" in tomllib.loads(path.read_text())]
+MINIMAL = """
+steps = 10
+[latents]
+autoencoder = "runs/dsm"
+[data]
+batch = 8
+[model]
+kind = "sit"
+[optimizer]
+"""
+
+
+def _file(name: str) -> str:
+    return f"{name}.toml"
+
+
+@pytest.fixture
+def recipe(tmp_path) -> str:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL)
+    return str(path)
+
+
+def test_recipes_were_found():
+    found = {path.relative_to(packaged()).with_suffix("").as_posix() for path in TRANSFORMERS}
+    assert {"sit", "uvit", "repa", "irepa", "repa-dog"} <= found
+    assert {name for name in names() if name.endswith(".dit")} <= found
+
+
+@pytest.mark.parametrize("path", TRANSFORMERS, ids=lambda path: str(path.relative_to(packaged())))
+def test_every_recipe_loads_opens_with_its_command_and_has_no_idle_setting(path):
+    loaded = load(str(path), TrainDiT)
+    name = path.relative_to(packaged()).as_posix()
+    assert path.read_text().splitlines()[0].startswith(f"# smtool train-dit recipes/{name}")
+    assert list(loaded.tables.remarks()) == []
+    assert len(opening(name.removesuffix(".toml"))) > 20
+    assert TrainDiT.model_validate(tomllib.loads(loaded.resolved_toml())) == loaded.tables
+
+
+@pytest.mark.parametrize("path", TRANSFORMERS, ids=lambda path: str(path.relative_to(packaged())))
+def test_a_recipe_names_a_run_of_another_recipe_or_a_folder_that_it_explains(path):
+    text = path.read_text()
+    autoencoder = tomllib.loads(text)["latents"]["autoencoder"]
+    if autoencoder.startswith("runs/"):
+        made = {f"runs/{name}" for name in names()} | {f"runs/{run_name(packaged() / name)}" for name in map(_file, names())}
+        assert autoencoder in made
+    else:
+        assert "diffusers" in text
+
+
+@pytest.mark.parametrize("path", [p for p in TRANSFORMERS if "paper" not in p.parts], ids=lambda path: path.stem)
+def test_small_recipes_train_a_nano_and_say_what_a_teacher_downloads(path):
+    tables = load(str(path), TrainDiT).tables
+    assert tables.model.size in ("nano", "custom")
+    if tables.alignment is not None:
+        assert (tables.alignment.kind, tables.alignment.teacher) == (path.stem, "dinov2-s")
+        assert "88 MB" in path.read_text()
+        assert load(str(path), TrainDiT, ["alignment.teacher=squeezenet"]).tables.alignment.teacher == "squeezenet"
+
+
+def test_what_a_recipe_leaves_out(recipe):
+    """A recipe of four tables: a flow with velocities, no classes, no teacher, no warm-up; the autoencoder goes along."""
+    tables = load(recipe, TrainDiT).tables
+    assert (tables.process.kind, tables.process.prediction, tables.labels, tables.alignment) == ("flow", "v", None, None)
+    assert (tables.warmup, tables.latents.embed, tables.latents.online, tables.latents.stats) == (None, True, False, "channel")
+    assert (tables.data.train, tables.data.image_size) == ("", "autoencoder")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["alignment.kind=repa", "alignment.teacher=dinov2-s", "alignment.depth=13"], "alignment.depth: must be at most the mod"),
+        (["sampler.cfg_scale=2.0"], "sampler.cfg_scale: guidance needs classes: add a [labels] table, or use cfg_scale = 1"),
+        (["sampler.kind=euler-maruyama", "process.kind=ddpm"], 'sampler.kind: euler-maruyama needs process.kind = "flow"'),
+        (["sampler.steps=1001", "process.kind=ddpm"], "sampler.steps: must be at most 1000"),
+        (["sampler.cfg_interval=[0.7, 0.2]"], "sampler.cfg_interval: must be two times"),
+        (["sampler.cfg_scale=0.5"], "sampler.cfg_scale: must be at least 1"),
+        (["accumulate=3"], "accumulate: 3 micro-batches do not divide data.batch = 8"),
+        (["alignment.kind=repa-dog", "alignment.teacher=squeezenet"], "alignment.sigma1: is required, but mis"),
+        (["alignment.kind=repa"], "alignment.teacher: is required, but missing."),
+        (["alignment.kind=repa", "alignment.teacher=a", "alignment.kernel=3"], "alignment.kernel: no such key. Known"),
+        (["alignment.kind=rpa"], "alignment.kind: must be 'repa', 'irepa' or 'repa-dog', but is 'rpa'."),
+        (["model.kind="], "model.kind: is required, but missing."),
+        (["model.kind=dit"], "model.kind: must be 'sit' or 'uvit', but is 'dit'."),
+        (["model.pach=4"], "model.pach: no such key. Did you mean `patch`?"),
+        (["model.kind=uvit", "model.size=XL"], "model.size: must be 'nano'"),
+        (["model.size=custom", "model.depth=2", "model.width=32", "model.heads=3"], "model.heads: must divide width = 32"),
+        (["latents.autoencoder="], "latents.autoencoder: is required, but missing."),
+        (["latents.onlin=true"], "latents.onlin: no such key. Did you mean `online`?"),
+        (["labels.dropout=1"], "labels.dropout: must be less than 1"),
+        (["warmup.cutoff=0.2"], "warmup.steps: is required, but missing."),
+        (["data.image_size=big"], "data.image_size"),
+    ],
+)
+def test_each_mistake_is_a_sentence(recipe, overrides, words):
+    with pytest.raises(RecipeError) as caught:
+        load(recipe, TrainDiT, overrides)
+    assert words in str(caught.value)
+    assert "validation error" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["labels={}", "sampler.cfg_scale=2.0"],
+        ["sampler.kind=ddim", "process.kind=ddpm"],
+        ["alignment.kind=repa", "alignment.teacher=dinov2-s", "alignment.depth=12"],
+    ],
+)
+def test_what_the_sentences_propose_works(recipe, overrides):
+    load(recipe, TrainDiT, overrides)
+
+
+def test_an_infinite_sigma_comes_back_from_a_resolved_recipe(recipe):
+    keys = ["alignment.kind=repa-dog", "alignment.teacher=squeezenet", "alignment.sigma1=0", "alignment.sigma2=inf"]
+    loaded = load(recipe, TrainDiT, keys)
+    assert TrainDiT.model_validate(tomllib.loads(loaded.resolved_toml())) == loaded.tables
+
+
+def test_a_grid_larger_than_the_samples_is_said(recipe):
+    assert "8 samples are drawn" in next(load(recipe, TrainDiT, ["validation.num_images=8"]).tables.remarks())
+
+
+def test_an_autoencoders_recipe_is_refused():
+    with pytest.raises(RecipeError, match="latents: is required"):
+        load("dsm", TrainDiT)
