@@ -37,7 +37,7 @@ class Listing:
 
     @property
     def has_splits(self) -> bool:
-        return any(entry.split == "val" for entry in self.entries)
+        return any(entry.split is not None for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)

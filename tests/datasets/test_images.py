@@ -100,3 +100,8 @@ def test_builtin_photographs_say_of_which_photograph_each_crop_is(tmp_path):
     assert len(train.groups) == 24
     assert len(set(train.groups)) == train.card.photographs == 12
     assert train.folder.name == "photos-train24-val12-16"
+
+
+def test_a_builtin_without_validation_images_does_not_take_them_from_training(tmp_path):
+    train = open_images("builtin:photos?train=24&val=0", "train", image_size=16, root=tmp_path)
+    assert (train.card.count("train"), train.card.count("val")) == (24, 0)

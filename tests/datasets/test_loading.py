@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from smtool.datasets import batch_indices, open_images, training_batches, validation_batches
+from smtool.datasets import batch_indices, open_images, to_signed, training_batches, validation_batches
 from smtool.errors import DataError
 
 
@@ -37,6 +37,7 @@ def test_images_are_the_pixels_of_the_shard_in_the_order_asked_for(images):
     assert batch.images.shape == (4, 3, 16, 16) and batch.images.dtype == torch.float32 and batch.labels is None
     for image, name in zip(batch.images, batch.ids, strict=True):
         np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), pixels[name] / 127.5 - 1, atol=1e-6)
+        assert torch.equal(image, to_signed(torch.from_numpy(pixels[name])).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("workers", [1, 5])
