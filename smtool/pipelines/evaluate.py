@@ -1,4 +1,4 @@
-"""`smtool eval`: score an autoencoder's reconstructions of images that it was not trained on."""
+"""`smtool eval`: score an autoencoder's reconstructions of images that it was not trained on, or generated images."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,10 +9,13 @@ from pydantic import ValidationError
 from smtool import __version__
 from smtool.datasets import ImageShards, validation_batches
 from smtool.datasets.card import CARD_NAME, read_card
-from smtool.errors import CheckpointError, DataError
+from smtool.datasets.sources import image_files
+from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.features.protocol import PROTOCOLS, Protocol, ProtocolName
 from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
 from smtool.networks.autoencoder import Autoencoder
+from smtool.pipelines.diffusion_checkpoint import is_diffusion
+from smtool.pipelines.evaluate_generations import MOST_IMAGES, Drawing, evaluate_generations
 from smtool.pipelines.judges import Judges, build_judges, shared_networks
 from smtool.pipelines.reconstruction_pass import features_of, measure_reconstructions
 from smtool.pipelines.reconstruction_scores import Origin, reconstruction_scores
@@ -21,8 +24,6 @@ from smtool.pipelines.validate import open_validation
 from smtool.recipe import Data
 from smtool.report.console import Console
 from smtool.storage import read_metadata, write_json
-
-MOST_IMAGES = 50_000
 
 
 def evaluate(
@@ -40,15 +41,37 @@ def evaluate(
     seed: int = 0,
     device: str = "cpu",
     weights_dir: Path | None = None,
+    labels: str = "balanced",
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score a checkpoint, a run or a diffusers folder (None: the run with the newest ckpt.safetensors) and show a table.
 
-    scores: of judges.SCORES; features: extractors for Frechet distances; with neither, PSNR, SSIM and fd_random.
-    data: images instead of the validation split of the checkpoint's recipe; reference: other images for Frechet distances.
-    Returns what is written to json_path.
+    An autoencoder's reconstructions: scores of judges.SCORES; features: extractors for Frechet distances; with neither, PSNR,
+    SSIM and fd_random. data: images instead of the validation split of the checkpoint's recipe; reference: other images for
+    Frechet distances. A transformer's samples, or images in a folder, archive or npz: see evaluate_generations; labels,
+    changes: the classes and keys of the sampler. Returns what is written to json_path.
     """
+    path = _found(what)
+    if not _is_autoencoder(path):
+        if data is not None:
+            raise RecipeError("--data names images to reconstruct, but samples are scored.", hint="Compare with --reference.")
+        return evaluate_generations(
+            path,
+            console=console,
+            scores=scores,
+            features=features,
+            reference=reference,
+            num_images=num_images,
+            protocol=protocol,
+            drawing=Drawing(changes or {}, labels, seed),
+            json_path=json_path,
+            batch=batch,
+            device=device,
+            weights_dir=weights_dir,
+        )
+    if changes or labels != "balanced":
+        raise RecipeError(f"{path} is an autoencoder: there is no sampler to choose.", hint="Pass a checkpoint of `train-dit`.")
     rules = PROTOCOLS[protocol]
-    path = find_autoencoder(what) if what is not None else newest_run()
     metadata = _metadata(path)
     judges = build_judges(scores, features, rules, weights_dir=weights_dir).to(device)
     images = _images(path, metadata, data)
@@ -129,14 +152,35 @@ def newest_run(root: Path = Path("runs")) -> Path:
     return found[-1]
 
 
+def _found(what: str | None) -> Path:
+    """A checkpoint, a diffusers folder, or images in files."""
+    if what is None:
+        return newest_run()
+    path = Path(what)
+    if path.is_file() and path.suffix != ".safetensors":
+        return path
+    try:
+        return find_autoencoder(what)      # runs of transformers are found by the same rule
+    except CheckpointError:
+        if path.is_dir() and ((path / "samples.json").is_file() or any(path.glob("*.tar")) or image_files(path)):
+            return path
+        raise
+
+
+def _is_autoencoder(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return not is_diffusion(path)
+    return (path / "config.json").is_file()
+
+
 def _metadata(path: Path) -> dict[str, Any]:
-    """What the checkpoint says of itself; nothing for folders of other tools. A transformer is refused."""
+    """What an autoencoder's checkpoint says of itself; nothing for folders of other tools."""
     metadata = {} if path.is_dir() else read_metadata(path)
     kind = metadata.get("kind", "autoencoder")
     if kind != "autoencoder":
         raise CheckpointError(
-            f"{path} holds kind {kind!r}; this version of `eval` scores the reconstructions of autoencoders only.",
-            hint="Pass a checkpoint written by `smtool train-ae`.",
+            f"{path} holds kind {kind!r}, which `eval` cannot score.",
+            hint="Pass a checkpoint written by `smtool train-ae` or `smtool train-dit`.",
         )
     return metadata
 

@@ -1,7 +1,11 @@
-"""How far generated images are from real ones: from features to scores."""
+"""How far generated images are from real ones: from features to scores, each with interval and passport."""
 
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,11 +13,212 @@ from torch import Tensor
 from smtool.datasets import ImageShards, validation_batches
 from smtool.datasets.types import to_uint8
 from smtool.errors import DataError
-from smtool.features.extractor import Extractor, load_extractor
-from smtool.metrics.frechet import Gaussian
-from smtool.metrics.kernel import kernel_distance
+from smtool.features.extractor import Extractor, View, load_extractor
+from smtool.features.protocol import Protocol
+from smtool.metrics.bootstrap import bootstrap_error
+from smtool.metrics.frechet import FeatureStats, Gaussian
+from smtool.metrics.inception_score import inception_score
+from smtool.metrics.kernel import kernel_distance, kernel_distance_of_subsets
+from smtool.metrics.manifold import density_coverage, precision_recall
+from smtool.pipelines.feature_pass import Table
+from smtool.pipelines.generation_judges import Question
+from smtool.pipelines.scores import SamplePassport, Score
+from smtool.randomness import generator
+from smtool.spectrum.jackknife import student_t_quantile
 
+FRECHET_REPLICATES = 50
+LARGE_REPLICATES = 20      # above LARGE_DIM, where each takes seconds
+LARGE_DIM = 512
+KERNEL_ERROR_IMAGES = 10_000
 _QUICK_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two sets of images. statistics: moments that a file brought, which stand for features where they are given."""
+
+    digest: str
+    count: int
+    features: Table
+    statistics: Mapping[View, FeatureStats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Samples, what they are compared with, and what passports say of how the samples came about."""
+
+    samples: Side
+    reference: Side
+    protocol: Protocol
+    sampling: Mapping[str, Any]
+    seed: int
+    device: str = "cpu"
+
+    def scores(self, question: Question, note: str | None = None) -> list[Score]:
+        """The scores of one extractor. note: what must be said of it as a judge.
+
+        A Frechet distance of too few images for a covariance of full rank is called unreliable and comes after the kernel
+        distance, which is then given even where nobody asked.
+        """
+        judge = _Judge(self, question.extractor, (note,) if note else ())
+        found: list[Score] = []
+        if "frechet" in question.kinds:
+            found.append(judge.frechet("pooled"))
+        if "spatial" in question.kinds:
+            found.append(judge.frechet("spatial"))
+        reliable = not any(score.notes and score.notes[0].startswith("unreliable") for score in found)
+        if "kernel" in question.kinds or (not reliable and judge.has_features):
+            found.insert(len(found) if reliable else 0, judge.kernel())
+        if "recognition" in question.kinds:
+            found += judge.recognition()
+        if "manifold" in question.kinds:
+            found += judge.manifold()
+        return found
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """One extractor's view of a comparison."""
+
+    comparison: Comparison
+    extractor: Extractor
+    notes: tuple[str, ...]
+
+    @property
+    def has_features(self) -> bool:
+        return (self.extractor.score, "pooled") in self.comparison.reference.features
+
+    def frechet(self, view: View) -> Score:
+        """Frechet distance, with a bootstrap over the samples; the reference stays as it is."""
+        samples = self._samples(view)
+        given = self.comparison.reference.statistics.get(view)
+        fixed = Gaussian.of(self._images(view)) if given is None else Gaussian.of_stats(given)
+        dim = samples.shape[1]
+        half_width = self._bootstrapped(
+            lambda chosen: Gaussian.of(samples[chosen]).distance(fixed),
+            LARGE_REPLICATES if dim > LARGE_DIM else FRECHET_REPLICATES,
+            f"{self.extractor.score}-{view}",
+        )
+        name, title = self._names(view)
+        fewest = min(len(samples), math.inf if given is not None else self.comparison.reference.count)
+        notes = []
+        if fewest <= dim:
+            notes.append(f"unreliable, {fewest:,} images for {dim:,} features: no covariance of full rank, and a large bias")
+        if given is not None:
+            notes.append("compared with the statistics in the reference's file, not with its images")
+        value = Gaussian.of(samples).distance(fixed)
+        return self._score(name, title, "lower", value, half_width, "frechet distance", notes=notes, given=given is not None)
+
+    def kernel(self) -> Score:
+        """Kernel distance over subsets, with the jackknife's error over the samples."""
+        samples, images = self._samples("pooled"), self._images("pooled")
+        draws = generator(self.comparison.seed, "kernel subsets", self.extractor.score)
+        value = kernel_distance_of_subsets(samples, images, draws=draws)
+        part = kernel_distance(samples[:KERNEL_ERROR_IMAGES], images[:KERNEL_ERROR_IMAGES])
+        count = min(len(samples), KERNEL_ERROR_IMAGES)
+        half_width = _half_width(part.error * math.sqrt(count / len(samples)), len(samples) - 1)
+        name = kernel_name(self.extractor)
+        title = "KID" if name == "kid" else name.replace("kid_", "KD ", 1)
+        return self._score(name, title, "lower", value, half_width, "kernel distance")
+
+    def recognition(self) -> list[Score]:
+        """The inception score, of ten splits and of all samples at once."""
+        logits = self._samples("logits")
+        found = inception_score(logits)
+        half_width = _half_width(found.std / math.sqrt(found.splits - 1), found.splits - 1)
+        published = self.extractor.is_published_inception
+        name = "is" if published else self.extractor.score.replace("fd_", "is_", 1)
+        return [
+            self._score(name, f"IS, {found.splits} splits", "higher", found.mean, half_width, "inception score", alone=True),
+            self._score(
+                f"{name}_whole",
+                "IS, all at once",
+                "higher",
+                found.whole,
+                None,
+                "inception score",
+                notes=["no interval: it is one number; see that of the splits"],
+                alone=True,
+            ),
+        ]
+
+    def manifold(self) -> list[Score]:
+        """Precision and recall, density and coverage; intervals hold the balls as they are and resample what lies in them."""
+        samples, images = self._samples("pooled"), self._images("pooled")
+        pr, dc = precision_recall(samples, images), density_coverage(samples, images)
+        return [
+            self._share("precision", pr.realistic),
+            self._share("recall", pr.reached),
+            self._share("density", dc.counts),
+            self._share("coverage", dc.covered),
+        ]
+
+    def _share(self, metric: str, values: Tensor) -> Score:
+        """A mean over samples or over images."""
+        values = values.double()
+        half_width = _half_width(values.std().item() / math.sqrt(len(values)), len(values) - 1)
+        name = "inception" if self.extractor.is_published_inception else self.extractor.score.removeprefix("fd_")
+        title = f"{metric} ({name})"
+        return self._score(f"{metric}_{name}", title, "higher", values.mean().item(), half_width, metric)
+
+    def _names(self, view: View) -> tuple[str, str]:
+        """Name and title of a Frechet distance."""
+        name = self.extractor.score
+        if self.extractor.is_published_inception:
+            return ("fid", "FID") if view == "pooled" else ("sfid", "sFID")
+        title = name.replace("fd_", "FD ", 1)
+        return (name, title) if view == "pooled" else (name.replace("fd_", "sfd_", 1), f"{title}, spatial")
+
+    def _samples(self, view: View) -> Tensor:
+        return self.comparison.samples.features[self.extractor.score, view].to(self.comparison.device)
+
+    def _images(self, view: View) -> Tensor:
+        return self.comparison.reference.features[self.extractor.score, view].to(self.comparison.device)
+
+    def _bootstrapped(self, statistic: Callable[[Tensor], float], replicates: int, name: str) -> float:
+        count = self.comparison.samples.count
+        device = self.comparison.device
+        draws = generator(self.comparison.seed, "bootstrap", name)
+        error = bootstrap_error(
+            lambda chosen: statistic(chosen.to(device)), torch.arange(count), replicates=replicates, draws=draws
+        )
+        return _half_width(error, replicates - 1)
+
+    def _score(
+        self,
+        name: str,
+        title: str,
+        better: Literal["higher", "lower"],
+        value: float,
+        half_width: float | None,
+        metric: str,
+        *,
+        notes: list[str] | None = None,
+        given: bool = False,
+        alone: bool = False,
+    ) -> Score:
+        """given: compared with a file's statistics, of an unknown number of images; alone: compared with nothing."""
+        this, sampling = self.comparison, self.comparison.sampling
+        passport = SamplePassport(
+            metric=metric,
+            extractor=self.extractor.name,
+            extractor_sha256=self.extractor.digest,
+            resize=self.extractor.resize,
+            codec=this.protocol.codec,
+            protocol=this.protocol.name,
+            num_images=this.samples.count,
+            images_sha256=this.samples.digest,
+            num_reference=None if given or alone else this.reference.count,
+            reference_sha256=None if alone else this.reference.digest,
+            seed=this.seed,
+            sampling=dict(sampling),
+        )
+        return Score(name, title, better, value, half_width, (*(notes or ()), *self.notes), passport)
+
+
+def _half_width(error: float, degrees: int) -> float:
+    """Of the 95 % interval."""
+    return student_t_quantile(0.975, degrees) * error
 
 
 def quick_distances(

@@ -58,7 +58,7 @@ def build_judges(
     """
     asked = set(scores)
     if unknown := sorted(asked - set(SCORES)):
-        raise RecipeError(f"there is no score called {unknown[0]!r}.", hint=f"There are {', '.join(SCORES)}.")
+        raise RecipeError(f"there is no score of reconstructions called {unknown[0]!r}.", hint=f"There are {', '.join(SCORES)}.")
     if not asked and not features:
         asked, features = set(DEFAULT_SCORES), DEFAULT_FEATURES
     names = dict.fromkeys([*(["inception"] if "fid" in asked else []), *features])

@@ -1,5 +1,6 @@
 """A score with its interval and its passport, and the table that shows scores."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -30,6 +31,29 @@ class Passport:
 
 
 @dataclass(frozen=True)
+class SamplePassport:
+    """The same for a score of generated images.
+
+    images: the samples; num_reference: None where a file's statistics do not say of how many images they are, or where nothing
+    is compared with. seed: of subsets and of the bootstrap. sampling: how the samples were drawn: checkpoint, its step and kind
+    of weights (average or last), sampler with steps and guidance, labels, seed; empty for images of unknown origin.
+    """
+
+    metric: str
+    extractor: str
+    extractor_sha256: str
+    resize: str
+    codec: str
+    protocol: str
+    num_images: int
+    images_sha256: str
+    num_reference: int | None
+    reference_sha256: str | None
+    seed: int
+    sampling: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Score:
     """value: None where it is infinite. half_width: of the 95 % interval, None where none can be given. notes say why."""
 
@@ -39,7 +63,7 @@ class Score:
     value: float | None
     half_width: float | None
     notes: tuple[str, ...]
-    passport: Passport
+    passport: Passport | SamplePassport
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,5 +91,5 @@ def score_table(scores: Sequence[Score], title: str) -> Table:
 
 
 def _digits(value: float) -> int:
-    """At least three significant digits, at least two decimals."""
-    return 2 if abs(value) >= 1 else 3 if abs(value) >= 0.1 else 4
+    """At least three significant digits, two to six decimals."""
+    return 2 if abs(value) >= 1 else min(6, 2 - math.floor(math.log10(max(abs(value), 1e-9))))

@@ -271,10 +271,15 @@ def test_images_of_ones_own_are_taken_at_their_own_size(checkpoint, tmp_path):
 
 
 def test_what_cannot_be_scored_is_said_in_a_sentence(checkpoint, tmp_path):
-    transformer = tmp_path / "dit.safetensors"
-    write_tensors(transformer, {"x": torch.zeros(1)}, {"kind": "diffusion"})
-    with pytest.raises(CheckpointError, match="holds kind 'diffusion'; this version"):
-        scored(transformer)
+    other = tmp_path / "teacher.safetensors"
+    write_tensors(other, {"x": torch.zeros(1)}, {"kind": "teacher"})
+    with pytest.raises(CheckpointError, match="holds kind 'teacher', which `eval` cannot score"):
+        scored(other)
+    write_tensors(other, {"x": torch.zeros(1)}, {"kind": "diffusion"})
+    with pytest.raises(CheckpointError, match="does not say what it was trained on"):
+        scored(other)
+    with pytest.raises(RecipeError, match="there is no sampler to choose"):
+        scored(checkpoint, changes={"steps": 3})
     silent = tmp_path / "silent.safetensors"
     write_autoencoder(silent, load_autoencoder(checkpoint), {})
     with pytest.raises(CheckpointError, match="does not say which images it is for") as caught:
@@ -282,7 +287,7 @@ def test_what_cannot_be_scored_is_said_in_a_sentence(checkpoint, tmp_path):
     assert "--data" in str(caught.value)
     with pytest.raises(DataError, match="is not prepared, and the checkpoint does not say at which size"):
         scored(silent, data="builtin:photos")
-    with pytest.raises(RecipeError, match="no score called 'pnsr'"):
+    with pytest.raises(RecipeError, match="no score of reconstructions called 'pnsr'"):
         scored(checkpoint, scores={"pnsr"})
     with pytest.raises(CheckpointError, match="no run under nowhere/"):
         newest_run(Path("nowhere"))
