@@ -1,4 +1,5 @@
-"""`smtool quickstart`: the whole pipeline, small and real: photographs, two autoencoders, their spectra, their scores, a page."""
+"""`smtool quickstart`: the whole pipeline, small and real: photographs, two autoencoders, their spectra and scores, a transformer
+on the latents of each, its samples and their scores, a page."""
 
 import time
 from pathlib import Path
@@ -8,9 +9,10 @@ import torch
 
 from smtool.datasets import ImageShards, open_images
 from smtool.interop import load_autoencoder
+from smtool.pipelines import quickstart_generation as generation
 from smtool.pipelines.evaluate import evaluate
 from smtool.pipelines.quickstart_page import Look, Study, quickstart_page
-from smtool.pipelines.side_by_side import train_side_by_side
+from smtool.pipelines.side_by_side import Job, train_side_by_side
 from smtool.pipelines.spectrum import spectrum
 from smtool.pipelines.threads import one_thread
 from smtool.recipe import Recipe, TrainAE, load
@@ -30,16 +32,23 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
     recipes = {name: load(recipe, TrainAE) for name, recipe in RECIPES.items()}
     runs = {name: out / name for name in recipes}
     images = _prepared(recipes["plain"], console)
-    console.rule(f"2/4  smtool train-ae {' and '.join(RECIPES.values())}")
-    train_side_by_side([(recipe, runs[name]) for name, recipe in recipes.items()], console=console)
+    console.rule(f"2/6  smtool train-ae {' and '.join(RECIPES.values())}")
+    train_side_by_side([Job(recipe, runs[name]) for name, recipe in recipes.items()], console=console)
     with one_thread():
-        console.rule(f"3/4  smtool spectrum {' '.join(map(str, runs.values()))} --plot")
+        console.rule(f"3/6  smtool spectrum {' '.join(map(str, runs.values()))} --plot")
         source = recipes["plain"].tables.data.train
         found = spectrum([str(run) for run in runs.values()], plot=True, data=source, out=out / "spectrum", console=console)
-        console.rule("4/4  smtool eval, for each")
+        console.rule("4/6  smtool eval, for each")
         scores = {name: evaluate(str(run), console=console) for name, run in runs.items()}
         looks = {name: _look(runs[name], images, scores[name]) for name in recipes}
-    page = quickstart_page(Study(recipes, runs, looks, found))
+    console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of each")
+    transformers = generation.train_transformers(runs, console=console)
+    with one_thread():
+        console.rule(f"6/6  smtool sample {' and '.join(map(str, transformers.values()))}, and distances to the training images")
+        samples = {name: generation.draw_samples(run, console=console) for name, run in transformers.items()}
+        crops = open_images(source, "train", image_size=recipes["plain"].tables.data.image_size)
+        generations = {name: generation.look_at(run, samples[name], crops) for name, run in transformers.items()}
+    page = quickstart_page(Study(recipes, runs, looks, found, generations))
     page.write(out / "report.html")
     console.print(f"\n{out / 'report.html'}  ({duration(time.monotonic() - start)}; open it in a browser)")
     return out / "report.html"
@@ -48,7 +57,7 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
 def _prepared(recipe: Recipe[TrainAE], console: Console) -> ImageShards:
     """The validation images; prepares both splits on first use."""
     data = recipe.tables.data
-    console.rule(f"1/4  smtool prepare {data.train} --size {data.image_size}")
+    console.rule(f"1/6  smtool prepare {data.train} --size {data.image_size}")
     with console.progress(f"preparing {data.train}") as report:
         images = open_images(data.train, "val", image_size=data.image_size, report=report)
     console.print(f"{images.folder}: {images.card.count('train'):,} training and {len(images):,} validation images")

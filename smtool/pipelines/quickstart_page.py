@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from smtool.pipelines.quickstart_generation import Generation
+from smtool.pipelines.quickstart_generation_page import generation_sections
 from smtool.pipelines.spectrum_figures import figures, overview
 from smtool.pipelines.spectrum_tables import headline, tables
 from smtool.recipe import Recipe, TrainAE
@@ -32,10 +34,11 @@ class Study:
     runs: Mapping[str, Path]
     looks: Mapping[str, Look]
     spectrum: Mapping[str, Any]
+    generations: Mapping[str, Generation]
 
 
 def quickstart_page(study: Study) -> Page:
-    page = Page("smtool quickstart: two autoencoders and their spectra")
+    page = Page("smtool quickstart: two autoencoders, their spectra, and what diffusion makes of them")
     _introduction(page, study)
     page.section("Spectra and low-pass reconstruction")
     page.figure(
@@ -52,7 +55,8 @@ def quickstart_page(study: Study) -> Page:
                     f"{DIFFERENCE_GAIN:g} times their difference; validation crops, mean of the posterior")
     for table in score_tables(study.looks):
         page.table(table)
-    page.section("The numbers")
+    generation_sections(page, study.generations)
+    page.section("The spectra in full")
     for figure in figures(study.spectrum).values():
         page.figure(figure_bytes(figure, "svg"), alt=figure.get_suptitle(), caption="")
     for table in tables(study.spectrum):
@@ -100,7 +104,8 @@ def _introduction(page: Page, study: Study) -> None:
         f"Two small autoencoders ({study.looks[name].num_parameters / 1e6:.2f} million parameters, {tables.steps} steps of "
         f"{tables.data.batch} crops of {tables.data.image_size} px, one seed) were trained on photographs that ship inside "
         f"scikit-image: {' and '.join(study.recipes)}. They differ in one thing: DSM, Decoding Spectrum Matching, which asks the "
-        "decoder to turn a low-passed latent into the equally low-passed image."
+        "decoder to turn a low-passed latent into the equally low-passed image. Then the same small diffusion transformer was "
+        "trained on the latents of each."
     )
     page.text(
         "This page says what this run shows. Networks this small, trained this briefly on crops of a dozen photographs, do not "
@@ -157,11 +162,16 @@ def _going_on(page: Page, study: Study) -> None:
     runs = " ".join(str(run) for run in study.runs.values())
     page.section("Going on")
     page.text("The same steps as single commands, and the next ones:")
+    autoencoder, transformer = list(study.runs.values())[-1], list(study.generations.values())[-1].run
     page.commands(
         f"smtool spectrum {runs} --plot --published celeba/dsm",
-        f"smtool eval {list(study.runs.values())[-1]} --psnr --ssim",
+        f"smtool eval {autoencoder} --psnr --ssim",
+        f"smtool train-dit quickstart/sit --set latents.autoencoder={autoencoder} --set seed=1 --out {transformer}-seed1",
+        f"smtool sample {transformer} --num-images 64 --sampler euler --steps 50 --seed 1",
+        f"smtool eval {transformer} --features random",
         "smtool recipes list",
         "smtool train-ae recipes/dsm.toml",
+        "smtool train-dit recipes/sit.toml",
         "smtool prepare PHOTOGRAPHS --size 64 --out data/mine",
         "smtool train-ae recipes/dsm.toml --data data/mine --out runs/mine",
         "smtool spectrum runs/mine --plot --data data/mine",

@@ -1,4 +1,4 @@
-"""Several small `smtool train-ae` at once, each in a process of its own with one thread.
+"""Several small `smtool train-ae` or `train-dit` at once, each in a process of its own with one thread.
 
 Networks small enough for this gain little from more threads, and lose much to them when the machine is busy.
 """
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from smtool.errors import DataError, DiskError, Interrupted, RecipeError, SmtoolError, TrainingError
 from smtool.pipelines.interrupts import stop_request
 from smtool.pipelines.run_folder import RunFolder
-from smtool.recipe import Recipe, TrainAE
+from smtool.recipe import Recipe, TrainDiT
 from smtool.report.console import Console
 from smtool.report.trackers import read_metrics
 
@@ -27,11 +27,37 @@ _STOPPED = (130, -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
-class _Child:
-    """A running `smtool train-ae`."""
+class Job:
+    """A recipe to train in a run folder. changes: the KEY=VALUE with which the recipe was loaded."""
 
-    recipe: Path
+    recipe: Recipe[Any]
     out: Path
+    changes: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> list[str]:
+        """What `smtool` is called with."""
+        kind = "train-dit" if isinstance(self.recipe.tables, TrainDiT) else "train-ae"
+        changes = [word for change in self.changes for word in ("--set", change)]
+        return [kind, str(self.recipe.path), "--out", str(self.out), *changes]
+
+    def is_finished(self) -> bool:
+        """Whether the run reached the recipe's last step. Raises RecipeError if it was begun with another recipe."""
+        if not (self.out / "DONE").is_file():
+            return False
+        RunFolder(self.out).check_same(self.recipe)
+        return self.last_step() >= self.recipe.tables.steps
+
+    def last_step(self) -> int:
+        rows = read_metrics(self.out / "metrics.jsonl")
+        return rows[-1]["step"] if rows else 0
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A job that runs."""
+
+    job: Job
     process: subprocess.Popen[bytes]
     said: IO[bytes]
 
@@ -39,28 +65,28 @@ class _Child:
         if code := self.process.returncode:
             self.said.seek(0)
             lines = self.said.read().decode(errors="replace").strip().removeprefix("smtool: ")
-            raise _ERRORS.get(code, SmtoolError)(f"{self.recipe}: {lines or f'ended with exit code {code}'}")
+            raise _ERRORS.get(code, SmtoolError)(f"{self.job.out}: {lines or f'ended with exit code {code}'}")
 
 
-def train_side_by_side(runs: Sequence[tuple[Recipe[TrainAE], Path]], *, console: Console) -> None:
-    """Train every recipe in its run folder to its end. Finished runs are left as they are, unfinished ones are resumed.
+def train_side_by_side(jobs: Sequence[Job], *, console: Console) -> None:
+    """Bring every job to its recipe's last step. Finished runs are left as they are, unfinished ones are resumed.
 
     A stop, or the failure of one, lets the others save and end too. Raises what the failed one says.
     """
-    open_runs = [(recipe, out) for recipe, out in runs if not _is_finished(recipe, out)]
-    if not open_runs:
+    unfinished = [job for job in jobs if not job.is_finished()]
+    if not unfinished:
         console.print("Everything is trained already.")
         return
-    steps = sum(recipe.tables.steps for recipe, _ in open_runs)
+    steps = sum(job.recipe.tables.steps for job in unfinished)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_request())
-        children = [_started(recipe.path, out, stack) for recipe, out in open_runs]
+        children = [_started(job, stack) for job in unfinished]
         shown = -1
         report = stack.enter_context(console.progress("training", unit="steps"))
         while any(child.process.poll() is None for child in children):
             if stop.asked or any(child.process.returncode for child in children):
                 _end(children)
-            done = sum(_last_step(child.out) for child in children)
+            done = sum(child.job.last_step() for child in children)
             if done > shown:
                 report(done, steps)
                 shown = done
@@ -73,31 +99,18 @@ def train_side_by_side(runs: Sequence[tuple[Recipe[TrainAE], Path]], *, console:
             report(steps, steps)
 
 
-def _is_finished(recipe: Recipe[TrainAE], out: Path) -> bool:
-    """Whether the run reached the recipe's last step. Raises RecipeError if it was begun with another recipe."""
-    if not (out / "DONE").is_file():
-        return False
-    RunFolder(out).check_same(recipe)
-    return _last_step(out) >= recipe.tables.steps
-
-
-def _last_step(out: Path) -> int:
-    rows = read_metrics(out / "metrics.jsonl")
-    return rows[-1]["step"] if rows else 0
-
-
-def _started(recipe: Path, out: Path, stack: ExitStack) -> _Child:
+def _started(job: Job, stack: ExitStack) -> _Child:
     said: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (the stack closes it)
     process = stack.enter_context(
         subprocess.Popen(
-            [sys.executable, "-m", "smtool", "train-ae", str(recipe), "--out", str(out), "--device", "cpu"],
+            [sys.executable, "-m", "smtool", *job.command, "--device", "cpu"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )
     )
-    return _Child(recipe, out, process, said)
+    return _Child(job, process, said)
 
 
 def _end(children: list[_Child]) -> None:

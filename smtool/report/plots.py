@@ -1,7 +1,7 @@
 """Pictures of numbers: matplotlib's object interface only (no pyplot, no global state), in colours everyone can tell apart."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from smtool.datasets.types import to_uint8
@@ -113,6 +113,38 @@ def overview_figure(power: Sequence[Curve], low_pass: Sequence[Curve]) -> Figure
         left.set_title("Power spectra", fontsize=11)
         right.set_title("Low-pass: solid D(LP z), dashed D(z) (control)", fontsize=11)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        return _frozen(figure)
+
+
+def learning_figure(panels: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Losses against steps, a panel for each title, each with its own range."""
+    with rc_context(_SETTINGS):
+        figure = _figure(11.0, 3.6)
+        row = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
+        for axes, (title, curves) in zip(row, panels.items(), strict=True):
+            _draw(axes, curves)
+            axes.set_title(title, fontsize=9.5)
+            axes.set_xlabel("step")
+            axes.xaxis.set_major_locator(MaxNLocator(2, steps=[1, 5, 10]))
+        row[0].set_ylabel("mean squared error per coefficient")
+        figure.legend(*row[-1].get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        return _frozen(figure)
+
+
+def samples_figure(power: Sequence[Curve], ratios: Sequence[Curve]) -> Figure:
+    """Power spectra of images and samples (PHYSICAL); beside them, each one's ratio to the images, in dB."""
+    with rc_context(_SETTINGS):
+        figure = _figure(11.0, 4.4)
+        left, right = figure.subplots(1, 2, sharex=True)
+        _draw(left, power)
+        left.set(xscale="log", yscale="log", ylabel="power per DCT coefficient")
+        right.axhline(0.0, color="black", linewidth=1.4)
+        _draw(right, ratios)
+        right.set_ylabel("power / that of the training crops (dB)")
+        for axes in (left, right):
+            axes.set_xlabel("spatial frequency (cycles per image side)")
+        _plain_log_ticks(left)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3)
         return _frozen(figure)
 
 
