@@ -1,7 +1,7 @@
 """How far generated images are from real ones: from features to scores, each with interval and passport."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from smtool.datasets.types import to_uint8
 from smtool.errors import DataError
 from smtool.features.extractor import Extractor, View, load_extractor
 from smtool.features.protocol import Protocol
-from smtool.metrics.bootstrap import bootstrap_error
+from smtool.metrics.bootstrap import bias_of_size, bootstrap_error
 from smtool.metrics.frechet import FeatureStats, Gaussian
 from smtool.metrics.inception_score import inception_score
 from smtool.metrics.kernel import kernel_distance, kernel_distance_of_subsets
@@ -29,6 +29,8 @@ from smtool.spectrum.jackknife import student_t_quantile
 FRECHET_REPLICATES = 50
 LARGE_REPLICATES = 20      # above LARGE_DIM, where each takes seconds
 LARGE_DIM = 512
+FULL_ENOUGH = 2      # images per dimension, in each half, for a bias like 1 / N
+HALVINGS = 2
 KERNEL_ERROR_IMAGES = 10_000
 _QUICK_BATCH = 64
 
@@ -94,19 +96,25 @@ class _Judge:
         given = self.comparison.reference.statistics.get(view)
         fixed = Gaussian.of(self._images(view)) if given is None else Gaussian.of_stats(given)
         dim = samples.shape[1]
-        half_width = self._bootstrapped(
-            lambda chosen: Gaussian.of(samples[chosen]).distance(fixed),
-            LARGE_REPLICATES if dim > LARGE_DIM else FRECHET_REPLICATES,
-            f"{self.extractor.score}-{view}",
-        )
+
+        def distance(chosen: Tensor) -> float:
+            return Gaussian.of(samples[chosen.to(samples.device)]).distance(fixed)
+
+        draws = generator(self.comparison.seed, "bootstrap", self.extractor.score, view)
+        replicates = LARGE_REPLICATES if dim > LARGE_DIM else FRECHET_REPLICATES
+        error = bootstrap_error(distance, torch.arange(len(samples)), replicates=replicates, draws=draws)
         name, title = self._names(view)
         fewest = min(len(samples), math.inf if given is not None else self.comparison.reference.count)
         notes = []
         if fewest <= dim:
             notes.append(f"unreliable, {fewest:,} images for {dim:,} features: no covariance of full rank, and a large bias")
+        elif len(samples) >= 2 * FULL_ENOUGH * dim:
+            bias = bias_of_size(distance, len(samples), halvings=HALVINGS, draws=draws)
+            notes.append(f"about {bias:.2g} of it is due to there being {len(samples):,} samples only (from halves, if like 1/N)")
         if given is not None:
             notes.append("compared with the statistics in the reference's file, not with its images")
-        value = Gaussian.of(samples).distance(fixed)
+        value = distance(torch.arange(len(samples)))
+        half_width = _half_width(error, replicates - 1)
         return self._score(name, title, "lower", value, half_width, "frechet distance", notes=notes, given=given is not None)
 
     def kernel(self) -> Score:
@@ -143,23 +151,26 @@ class _Judge:
         ]
 
     def manifold(self) -> list[Score]:
-        """Precision and recall, density and coverage; intervals hold the balls as they are and resample what lies in them."""
+        """Precision and recall, density and coverage.
+
+        Intervals are of means over samples for precision and density, over images for recall and coverage; balls stay.
+        """
         samples, images = self._samples("pooled"), self._images("pooled")
         pr, dc = precision_recall(samples, images), density_coverage(samples, images)
         return [
             self._share("precision", pr.realistic),
-            self._share("recall", pr.reached),
+            self._share("recall", pr.reached, "interval over images, for these very samples"),
             self._share("density", dc.counts),
-            self._share("coverage", dc.covered),
+            self._share("coverage", dc.covered, "interval over images, for these very samples"),
         ]
 
-    def _share(self, metric: str, values: Tensor) -> Score:
+    def _share(self, metric: str, values: Tensor, *notes: str) -> Score:
         """A mean over samples or over images."""
         values = values.double()
         half_width = _half_width(values.std().item() / math.sqrt(len(values)), len(values) - 1)
         name = "inception" if self.extractor.is_published_inception else self.extractor.score.removeprefix("fd_")
         title = f"{metric} ({name})"
-        return self._score(f"{metric}_{name}", title, "higher", values.mean().item(), half_width, metric)
+        return self._score(f"{metric}_{name}", title, "higher", values.mean().item(), half_width, metric, notes=notes)
 
     def _names(self, view: View) -> tuple[str, str]:
         """Name and title of a Frechet distance."""
@@ -175,15 +186,6 @@ class _Judge:
     def _images(self, view: View) -> Tensor:
         return self.comparison.reference.features[self.extractor.score, view].to(self.comparison.device)
 
-    def _bootstrapped(self, statistic: Callable[[Tensor], float], replicates: int, name: str) -> float:
-        count = self.comparison.samples.count
-        device = self.comparison.device
-        draws = generator(self.comparison.seed, "bootstrap", name)
-        error = bootstrap_error(
-            lambda chosen: statistic(chosen.to(device)), torch.arange(count), replicates=replicates, draws=draws
-        )
-        return _half_width(error, replicates - 1)
-
     def _score(
         self,
         name: str,
@@ -193,7 +195,7 @@ class _Judge:
         half_width: float | None,
         metric: str,
         *,
-        notes: list[str] | None = None,
+        notes: Sequence[str] = (),
         given: bool = False,
         alone: bool = False,
     ) -> Score:
@@ -213,7 +215,7 @@ class _Judge:
             seed=this.seed,
             sampling=dict(sampling),
         )
-        return Score(name, title, better, value, half_width, (*(notes or ()), *self.notes), passport)
+        return Score(name, title, better, value, half_width, (*notes, *self.notes), passport)
 
 
 def _half_width(error: float, degrees: int) -> float:

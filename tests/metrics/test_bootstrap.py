@@ -4,7 +4,8 @@ import pytest
 import scipy.stats
 import torch
 
-from smtool.metrics.bootstrap import bootstrap_error
+from smtool.metrics.bootstrap import bias_of_size, bootstrap_error
+from smtool.metrics.frechet import FeatureStats, frechet_distance
 from smtool.randomness import generator
 
 
@@ -57,3 +58,29 @@ def test_the_same_seed_gives_the_same_error():
 
 def test_a_single_group_says_nothing():
     assert error_of_mean(torch.rand(30), torch.zeros(30, dtype=torch.int64)) == math.inf
+
+
+def test_halving_finds_the_bias_of_a_variance_that_is_divided_by_n():
+    values = torch.randn(4000, generator=generator("values"), dtype=torch.float64) * 3
+    blocks = values.view(100, 40)
+    # 9 / 40 too small on average; 100 blocks of 40 know it to about 3 %
+    found = [
+        bias_of_size(lambda i, x=x: x[i].var(correction=0).item(), 40, halvings=20, draws=generator("halves", k))
+        for k, x in enumerate(blocks)
+    ]
+    assert sum(found) / 100 == pytest.approx(-9 / 40, rel=0.12)
+
+
+def test_halving_finds_most_of_what_few_images_add_to_a_frechet_distance():
+    """Of 8 unit normals against their own exact moments the distance is 0, and what is found is all excess."""
+    exact = FeatureStats.given(torch.zeros(8), torch.eye(8))
+
+    def distance(x):
+        return frechet_distance(FeatureStats.of(x), exact)
+
+    draws = [torch.randn(200, 8, generator=generator("features", k), dtype=torch.float64) for k in range(20)]
+    excess = sum(distance(x) for x in draws) / 20
+    found = sum(
+        bias_of_size(lambda i, x=x: distance(x[i]), 200, halvings=4, draws=generator("halves", k)) for k, x in enumerate(draws)
+    )
+    assert found / 20 == pytest.approx(excess, rel=0.15)
