@@ -18,7 +18,7 @@ from smtool.features.protocol import Protocol
 from smtool.metrics.bootstrap import bias_of_size, bootstrap_error
 from smtool.metrics.frechet import FeatureStats, Gaussian
 from smtool.metrics.inception_score import inception_score
-from smtool.metrics.kernel import kernel_distance, kernel_distance_of_subsets
+from smtool.metrics.kernel import SUBSET_SIZE, SUBSETS, kernel_distance, kernel_distance_of_subsets
 from smtool.metrics.manifold import density_coverage, precision_recall
 from smtool.pipelines.feature_pass import Table
 from smtool.pipelines.generation_judges import Question
@@ -31,7 +31,7 @@ LARGE_REPLICATES = 20      # above LARGE_DIM, where each takes seconds
 LARGE_DIM = 512
 FULL_ENOUGH = 2      # images per dimension, in each half, for a bias like 1 / N
 HALVINGS = 2
-KERNEL_ERROR_IMAGES = 10_000
+KERNEL_IMAGES = 10_000      # up to so many of each, all pairs are taken
 _QUICK_BATCH = 64
 
 
@@ -118,16 +118,19 @@ class _Judge:
         return self._score(name, title, "lower", value, half_width, "frechet distance", notes=notes, given=given is not None)
 
     def kernel(self) -> Score:
-        """Kernel distance over subsets, with the jackknife's error over the samples."""
+        """Kernel distance of all images; where there are many, over subsets, with the error that a part of them shows."""
         samples, images = self._samples("pooled"), self._images("pooled")
-        draws = generator(self.comparison.seed, "kernel subsets", self.extractor.score)
-        value = kernel_distance_of_subsets(samples, images, draws=draws)
-        part = kernel_distance(samples[:KERNEL_ERROR_IMAGES], images[:KERNEL_ERROR_IMAGES])
-        count = min(len(samples), KERNEL_ERROR_IMAGES)
+        part = kernel_distance(samples[:KERNEL_IMAGES], images[:KERNEL_IMAGES])
+        count = min(len(samples), KERNEL_IMAGES)
         half_width = _half_width(part.error * math.sqrt(count / len(samples)), len(samples) - 1)
+        value, metric = part.value, "kernel distance"
+        if max(len(samples), len(images)) > KERNEL_IMAGES:
+            draws = generator(self.comparison.seed, "kernel subsets", self.extractor.score)
+            value = kernel_distance_of_subsets(samples, images, draws=draws)
+            metric = f"kernel distance, {SUBSETS} subsets of {min(SUBSET_SIZE, len(samples), len(images)):,}"
         name = kernel_name(self.extractor)
         title = "KID" if name == "kid" else name.replace("kid_", "KD ", 1)
-        return self._score(name, title, "lower", value, half_width, "kernel distance")
+        return self._score(name, title, "lower", value, half_width, metric)
 
     def recognition(self) -> list[Score]:
         """The inception score, of ten splits and of all samples at once."""

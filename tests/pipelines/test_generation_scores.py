@@ -12,6 +12,7 @@ from smtool.errors import DataError
 from smtool.features.extractor import load_extractor
 from smtool.features.protocol import PROTOCOLS
 from smtool.metrics.inception_score import inception_score
+from smtool.metrics.kernel import kernel_distance
 from smtool.pipelines.generation_judges import Question
 from smtool.pipelines.generation_scores import Comparison, Side, quick_distances
 from smtool.randomness import generator
@@ -33,6 +34,7 @@ def frechet(x, y):
     return shift @ shift + np.trace(a) + np.trace(b) - 2 * np.trace(scipy.linalg.sqrtm(a @ b).real)
 
 
+@pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
 def test_quick_distances_are_those_of_scipy_and_torch_fidelity(reference):
     found = quick_distances(noise(80), reference, features="random", num_images=80)
     extractor = load_extractor("random")
@@ -97,6 +99,17 @@ def test_kernel_distances_come_first_where_the_frechet_distance_cannot_be_truste
     assert list(few) == ["kid_toy", "fd_toy"]
     assert few["fd_toy"].notes[0].startswith("unreliable, 40 images for 50 features")
     assert list(compared(vectors(40, "x"), vectors(40, "y"), {"frechet", "kernel"})) == ["fd_toy", "kid_toy"]
+
+
+def test_kernel_distances_of_many_images_are_taken_over_subsets(monkeypatch):
+    samples, images = vectors(60, "x"), vectors(90, "y", shift=0.5)
+    whole = compared(samples, images, {"kernel"})["kid_toy"]
+    assert (whole.value, whole.passport.metric) == (kernel_distance(samples, images).value, "kernel distance")
+    monkeypatch.setattr("smtool.pipelines.generation_scores.KERNEL_IMAGES", 50)
+    many = compared(samples, images, {"kernel"})["kid_toy"]
+    assert many.passport.metric == "kernel distance, 100 subsets of 60"
+    assert many.value == pytest.approx(whole.value, rel=0.05)
+    assert many.half_width == pytest.approx(whole.half_width, rel=0.3)
 
 
 def test_the_bias_of_few_samples_is_told():
