@@ -1,0 +1,115 @@
+"""`smtool train-dit` as a user runs it: a kill, ranks, and what bad input prints. See test_run_diffusion.py for the rest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torchvision.models import squeezenet1_1
+
+SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "smtool", *arguments]
+
+
+def _weights(run) -> dict[str, torch.Tensor]:
+    folder = sorted((run / "checkpoints").iterdir())[-1]
+    files = ("model", "ema", "optimizer")
+    tensors = {f"{file}/{k}": v for file in files for k, v in load_file(folder / f"{file}.safetensors").items()}
+    return tensors | {f"ckpt/{k}": v for k, v in load_file(run / "ckpt.safetensors").items()}
+
+
+@pytest.fixture(scope="module")
+def squeezenet(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
+    torch.save(state, folder / "squeezenet1_1_torchvision_fp16.pth")
+    return folder
+
+
+def test_a_kill_changes_not_one_bit(studio, squeezenet, tmp_path):
+    """Labels, EMA and an alignment on; killed at a moment of its own, then the same command again."""
+    aligned = ["alignment.kind=irepa", "alignment.teacher=squeezenet", "alignment.depth=1", "steps=60"]
+    arguments = ["train-dit", studio.recipe, "--weights-dir", str(squeezenet), *(part for a in aligned for part in ("--set", a))]
+    quiet = {"env": SINGLE_THREADED, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    whole = subprocess.Popen(_command(*arguments, "--out", str(tmp_path / "whole")), **quiet)
+    killed = subprocess.Popen(_command(*arguments, "--out", str(tmp_path / "killed")), **quiet)
+    goal = tmp_path / "killed" / "checkpoints" / "00000008"
+    while killed.poll() is None and not goal.exists():
+        time.sleep(0.002)
+    time.sleep(0.05)
+    assert killed.poll() is None, killed.stderr.read()
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (tmp_path / "killed" / "DONE").exists()
+    again = subprocess.run(_command(*arguments, "--out", str(tmp_path / "killed")), timeout=300, check=False, **quiet)
+    assert again.returncode == 0, again.stderr
+    _, errors = whole.communicate(timeout=300)
+    assert whole.returncode == 0, errors
+    expected, found = _weights(tmp_path / "whole"), _weights(tmp_path / "killed")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, 61))
+
+
+def test_two_ranks_give_the_weights_of_one(studio, tmp_path):
+    """A large eps keeps Adam smooth: at its usual size the sign of a gradient that is zero but for rounding moves a weight."""
+    changes = [part for key in ("steps=6", "optimizer.eps=1e-2", "accumulate=2") for part in ("--set", key)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    command = [*torchrun, "-m", "smtool", "train-dit", studio.recipe, "--out", str(tmp_path / "two"), *changes]
+    two = subprocess.run(command, capture_output=True, text=True, env=SINGLE_THREADED, timeout=300)
+    assert (tmp_path / "two" / "DONE").exists(), two.stderr[-2000:]
+    studio.train(tmp_path / "one", *changes[1::2])
+    expected, found = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    for name in (name for name in expected if not name.startswith("optimizer/")):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5, msg=name)
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
+    assert two.stdout.count("done: ") == 1        # only the first rank speaks
+
+
+def test_a_dry_run_says_what_it_found_and_begins_no_run(studio, command):
+    code, out, err = command("train-dit", studio.recipe, "--dry-run", "--set", "steps=50")
+    assert code == 0, err
+    for words in ("50 steps", "latents (2, 8, 8) of 42 images, 8 a step, from", "3 classes", "peak memory", "whole run about"):
+        assert words in out
+
+
+def test_online_makes_no_cache(studio, command, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny").symlink_to(studio.folder / "runs" / "tiny")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "classes").symlink_to(studio.folder / "data" / "classes")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("train-dit", studio.recipe, "--online", "--out", "run", "--set", "steps=1")
+    assert code == 0, err
+    assert (tmp_path / "run" / "ckpt.safetensors").exists()
+    assert not (tmp_path / "data" / "latents").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--set", "latents.autoencoder=runs/dsm"], 3, "Train it first: smtool train-ae recipes/dsm.toml"),
+        (["--set", "latents.autoencoder=runs/dit"], 3, "holds kind 'diffusion', but an autoencoder is needed"),
+        (["--data", "nowhere/at/all"], 3, "nowhere/at/all"),
+        (["--data", "photos/photos-train42-val2-32"], 3, "has no classes, but the recipe has a [labels] table"),
+        (["--set", "sampler.cfg_scale=2", "--set", "labels="], 2, "guidance needs classes"),
+        (["--set", "model.sise=S"], 2, "model.sise: no such key. Did you mean `size`?"),
+        (["--set", "alignment.kind=repa", "--set", "alignment.teacher=squeezenet"], 2, "alignment.depth: must be at most the"),
+        (["--set", "accumulate=3"], 2, "accumulate: 3 micro-batches do not divide data.batch = 8"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_no_run_is_begun(studio, finished, command, tmp_path, arguments, code, words):
+    found, _, err = command("train-dit", studio.recipe, "--out", str(tmp_path / "run"), *arguments)
+    assert (found, words in err, "Traceback" in err) == (code, True, False), err
+    assert not (tmp_path / "run").exists()
