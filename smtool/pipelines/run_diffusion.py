@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from smtool.datasets import ImageShards, LatentBatch, encoded_batches, latent_batches, open_images
 from smtool.datasets.latents import LatentShards
@@ -26,11 +26,12 @@ from smtool.pipelines.run_folder import RunFolder
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainDiT, packaged, run_name
 from smtool.recipe.files import names
+from smtool.report.console import Console
 from smtool.storage import read_metadata
 from smtool.tasks.diffusion import PLAYER, DiffusionTask
 from smtool.training.distributed import Ranks, wait_for_all
 
-CHECKED_SAMPLES = 64
+CHECKED_SAMPLES = 256
 STATS_SAMPLES = 10_000
 
 
@@ -89,7 +90,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         return source.batches(tables, ranks, first, with_images=teacher is not None)
 
     if first_step == 0 and ranks.first:
-        count = max(2, -(-CHECKED_SAMPLES // tables.data.batch))
+        count = -(-CHECKED_SAMPLES // (tables.data.batch // ranks.world))
         with closing(source.batches(tables.model_copy(update={"warmup": None}), ranks, 0, with_images=True)) as checked:
             check_latents(list(islice(checked, count)), source.stats, source.autoencoder)
 
@@ -146,7 +147,9 @@ def _opened(recipe: Recipe[TrainDiT], ranks: Ranks) -> LatentSource:
             flip=tables.data.flip,
             dtype=tables.latents.dtype,
         )
-        cache = cached_latents(preparation, stats="channel" if kind == "published" else kind, workers=tables.data.workers)
+        stats_kind: Literal["channel", "scalar"] = "channel" if kind == "published" else kind
+        with Console().progress(f"encoding {data} into {preparation.folder}") as report:
+            cache = cached_latents(preparation, stats=stats_kind, workers=tables.data.workers, report=report)
     if kind == "published":
         if autoencoder.stats is None:
             raise RecipeError(f"latents.stats: {path} brings no published statistics.", hint='Use "channel" or "scalar".')
