@@ -11,7 +11,8 @@ from smtool.datasets import ImageShards, open_images
 from smtool.interop import load_autoencoder
 from smtool.pipelines import quickstart_generation as generation
 from smtool.pipelines.evaluate import evaluate
-from smtool.pipelines.quickstart_page import Look, Study, quickstart_page
+from smtool.pipelines.quickstart_page import Study, quickstart_page
+from smtool.pipelines.quickstart_scores import Look
 from smtool.pipelines.side_by_side import Job, train_side_by_side
 from smtool.pipelines.spectrum import spectrum
 from smtool.pipelines.threads import one_thread
@@ -44,10 +45,10 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
     console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of each")
     transformers = generation.train_transformers(runs, console=console)
     with one_thread():
-        console.rule(f"6/6  smtool sample {' and '.join(map(str, transformers.values()))}, and distances to the training images")
+        console.rule(f"6/6  smtool sample, smtool eval, for {' and '.join(map(str, transformers.values()))}")
         samples = {name: generation.draw_samples(run, console=console) for name, run in transformers.items()}
         crops = open_images(source, "train", image_size=recipes["plain"].tables.data.image_size)
-        generations = {name: generation.look_at(run, samples[name], crops) for name, run in transformers.items()}
+        generations = {name: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()}
     page = quickstart_page(Study(recipes, runs, looks, found, generations))
     page.write(out / "report.html")
     console.print(f"\n{out / 'report.html'}  ({duration(time.monotonic() - start)}; open it in a browser)")

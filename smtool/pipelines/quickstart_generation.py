@@ -12,11 +12,11 @@ from torch import Tensor
 
 from smtool.datasets import ImageShards
 from smtool.datasets.types import to_signed, to_uint8
-from smtool.features.extractor import load_extractor
 from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats
 from smtool.pipelines.band_floors import BandFloors, band_floors
 from smtool.pipelines.diffusion_checkpoint import DiffusionModel, read_diffusion
+from smtool.pipelines.evaluate import evaluate
 from smtool.pipelines.generation_scores import quick_distances
 from smtool.pipelines.sample import sample_images
 from smtool.pipelines.side_by_side import Job, train_side_by_side
@@ -31,7 +31,7 @@ RECIPE = "quickstart/sit"
 FEATURES = "random"
 NUM_SAMPLES = 256
 GRID_SAMPLES, GRID_COLUMNS = 48, 12
-CROPS, RECONSTRUCTIONS, SAMPLES = "training crops", "their reconstructions", "samples"
+CROPS, RECONSTRUCTIONS, SAMPLES = "training crops", "reconstructions of training crops", "samples"
 _FLOOR_IMAGES = 1024
 _BATCH = 64
 
@@ -40,9 +40,8 @@ _BATCH = 64
 class Generation:
     """What one transformer came to.
 
-    rows: its metrics. samples, reals: grids, uint8 (3, H, W). distances, spectra: what was compared -> score -> value, or its
-    spectrum (PHYSICAL). There are `num_images` of each, and the distances are to the same `num_reference` training images, by
-    the network whose weights are `judge`.
+    rows: its metrics. samples, reals: grids, uint8 (3, H, W). scores: what `evaluate` said of the samples. distances, spectra:
+    other images, as many as samples -> score -> value to the same reference; all images -> spectrum (PHYSICAL).
     """
 
     run: Path
@@ -51,11 +50,9 @@ class Generation:
     floors: BandFloors
     samples: Tensor
     reals: Tensor
+    scores: Mapping[str, Any]
     distances: Mapping[str, Mapping[str, float]]
     spectra: Mapping[str, Spectrum]
-    num_images: int
-    num_reference: int
-    judge: str
 
 
 def train_transformers(autoencoders: Mapping[str, Path], *, console: Console) -> dict[str, Path]:
@@ -69,25 +66,18 @@ def train_transformers(autoencoders: Mapping[str, Path], *, console: Console) ->
 
 
 def draw_samples(run: Path, *, console: Console) -> Path:
-    """`smtool sample`: the same noise for every run. Returns the file of the samples."""
-    return sample_images(str(run), num_images=NUM_SAMPLES, kind="npz", grid=GRID_SAMPLES, console=console) / "samples.npz"
+    """`smtool sample`: the same noise for every run. Returns the folder of the samples."""
+    return sample_images(str(run), num_images=NUM_SAMPLES, kind="npz", grid=GRID_SAMPLES, console=console)
 
 
 @torch.no_grad()
-def look_at(run: Path, samples: Path, images: ImageShards) -> Generation:
-    """Score samples against the training images, beside what real crops and their reconstructions score at the same number."""
+def look_at(run: Path, samples: Path, images: ImageShards, *, console: Console) -> Generation:
+    """`smtool eval` of the samples, beside what real crops and their reconstructions score at the same number."""
     model = read_diffusion(run / "ckpt.safetensors")
-    drawn = torch.from_numpy(np.load(samples)["arr_0"]).permute(0, 3, 1, 2)
+    drawn = torch.from_numpy(np.load(samples / "samples.npz")["arr_0"]).permute(0, 3, 1, 2)
     count = min(len(drawn), len(images))
     real = images.read(_spread(len(images), count)).images
-    compared = {
-        CROPS: to_uint8(real),
-        RECONSTRUCTIONS: _reconstructed(model.autoencoder, real),
-        SAMPLES: drawn[:count],
-    }
-    distances = {
-        what: quick_distances(pixels, images, features=FEATURES, num_images=len(images)) for what, pixels in compared.items()
-    }
+    others = {CROPS: to_uint8(real), RECONSTRUCTIONS: _reconstructed(model.autoencoder, real)}
     return Generation(
         run,
         model,
@@ -95,11 +85,9 @@ def look_at(run: Path, samples: Path, images: ImageShards) -> Generation:
         band_floors(_latents(model.autoencoder, model.stats, images)),
         image_grid(drawn[:GRID_SAMPLES], columns=GRID_COLUMNS),
         image_grid(to_uint8(images.read(_spread(len(images), GRID_SAMPLES)).images), columns=GRID_COLUMNS),
-        distances,
-        {what: spectrum_of(to_signed(pixels), PHYSICAL) for what, pixels in compared.items()},
-        count,
-        len(images),
-        load_extractor(FEATURES).digest,
+        evaluate(str(samples), console=console),
+        {what: quick_distances(pixels, images, features=FEATURES, num_images=len(images)) for what, pixels in others.items()},
+        {what: spectrum_of(to_signed(pixels), PHYSICAL) for what, pixels in (others | {SAMPLES: drawn}).items()},
     )
 
 

@@ -1,11 +1,13 @@
 """The second half of the page of `smtool quickstart`: what transformers made of the latents."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from smtool.pipelines.quickstart_generation import CROPS, FEATURES, RECONSTRUCTIONS, SAMPLES, Generation
+from smtool.pipelines.quickstart_generation import CROPS, RECONSTRUCTIONS, SAMPLES, Generation
+from smtool.pipelines.quickstart_scores import sample_table, score_cell
 from smtool.report.html import Page
 from smtool.report.plots import Curve, Role, figure_bytes, learning_figure, samples_figure
 from smtool.report.tables import Table
@@ -28,13 +30,13 @@ def generation_sections(page: Page, generations: Generations) -> None:
         page.pixels(one.samples, alt=f"samples on the latents of {name}", caption=f"{name}: samples, the first "
                     "ones drawn, none chosen; the same noise for each autoencoder")
     page.text(_distances(generations))
-    page.table(distance_table(generations))
+    page.table(sample_table(generations))
     page.figure(
         figure_bytes(samples_figure(*_spectra(generations)), "svg"),
         alt="Left: power spectra of training crops, reconstructions and samples. Right: their ratios to the training crops.",
-        caption=f"Power of samples (solid) and of reconstructions of training crops (dashed), {first.num_images} of each, "
-        "PHYSICAL estimator. Where dashed leaves 0 dB, the autoencoder loses or adds power; where solid leaves dashed, the "
-        "transformer does.",
+        caption="Power of samples (solid) and of reconstructions of training crops (dashed), "
+        f"{len(first.spectra[SAMPLES].power)} of each, PHYSICAL estimator. Where dashed leaves 0 dB, the autoencoder loses or "
+        "adds power; where solid leaves dashed, the transformer does.",
     )
     page.section("Which frequencies the transformers have learnt")
     page.figure(
@@ -45,30 +47,6 @@ def generation_sections(page: Page, generations: Generations) -> None:
         "falls is still being learnt. Losses of different latents do not compare: their floors differ.",
     )
     page.table(band_table(generations))
-
-
-def distance_table(generations: Generations) -> Table:
-    """A row for each set of images, a column for each score and autoencoder, and below it all that decides the values."""
-    found = list(generations.values())
-    first = found[0]
-    rows = tuple(
-        (what, *(f"{one.distances[what][score]:.4f}" for score in first.distances[what] for one in found))
-        for what in first.distances
-    )
-    sampler, metadata = first.model.tables.sampler, first.model.metadata
-    columns = (f"{score}, {name}" for score in first.distances[SAMPLES] for name in generations)
-    return Table(
-        "Distances to the training crops (lower is nearer)",
-        ("images", *columns),
-        rows,
-        f"{first.num_images} images of each kind against all {first.num_reference:,} training crops "
-        f"(sha256 {_short(metadata['data_digest'])}). Extractor: {FEATURES}, a small network of fixed random weights "
-        f"(sha256 {_short(first.judge)}); this is not FID and does not compare with it. No resize, no codec.\n"
-        f"Samples: {sampler.kind}, {sampler.steps} steps, cfg {sampler.cfg_scale:g}, {metadata['weights']} weights of step "
-        f"{metadata['step']:,}, seed 0.\n"
-        f"The Frechet distance (fd) of so few images is too large by about what the training crops themselves score; the kernel "
-        "distance (kid) has no such bias. No intervals: a second seed was not trained.",
-    )
 
 
 def band_table(generations: Generations) -> Table:
@@ -112,17 +90,24 @@ def _introduction(generations: Generations) -> str:
 
 
 def _distances(generations: Generations) -> str:
-    parts = []
-    for name, one in generations.items():
-        score = next(iter(one.distances[SAMPLES]))
-        values = {what: one.distances[what][score] for what in (CROPS, RECONSTRUCTIONS, SAMPLES)}
-        parts.append(f"{name} {values[SAMPLES]:.3f} (reconstructions {values[RECONSTRUCTIONS]:.3f})")
-    first = next(iter(generations.values()))
-    score = next(iter(first.distances[SAMPLES]))
-    return (
-        f"{score} of the samples: {', '.join(parts)}; {first.num_images} real crops score {first.distances[CROPS][score]:.3f}. "
-        "Samples pass through the decoder too, so compare them with what its reconstructions score."
+    found = {name: next(iter(one.scores["scores"].values())) for name, one in generations.items()}
+    score = next(iter(found.values()))
+    reconstructions = {name: one.distances[RECONSTRUCTIONS][score["name"]] for name, one in generations.items()}
+    listed = ", ".join(
+        f"{name} {score_cell(entry)} (reconstructions {reconstructions[name]:.3f})" for name, entry in found.items()
     )
+    crops = next(iter(generations.values())).distances[CROPS][score["name"]]
+    return (
+        f"{score['title']} of the samples: {listed}; as many real crops score {crops:.3f}. Samples pass through the decoder too, "
+        f"so compare them with what its reconstructions score.{_overlap(list(found.values()))}"
+    )
+
+
+def _overlap(scores: Sequence[Mapping[str, Any]]) -> str:
+    if len(scores) != 2 or any(score["half_width"] is None for score in scores):
+        return ""
+    apart = abs(scores[0]["value"] - scores[1]["value"]) > scores[0]["half_width"] + scores[1]["half_width"]
+    return f" The intervals of the samples {'do not overlap' if apart else 'overlap'}."
 
 
 def _losses(generations: Generations) -> dict[str, list[Curve]]:
@@ -149,7 +134,7 @@ def _spectra(generations: Generations) -> tuple[list[Curve], list[Curve]]:
     for colour, (name, one) in enumerate(generations.items()):
         for what, role in _LOOKS.items():
             mean = one.spectra[what].mean()
-            label = f"{name}, {what.removeprefix('their ')}"
+            label = f"{name}, {what.split()[0]}"
             power.append(Curve(label, frequency, mean.tolist(), role=role, colour=colour))
             ratios.append(Curve(label, frequency, (10 * (mean / crops).log10()).tolist(), role=role, colour=colour))
     return power, ratios
@@ -158,7 +143,3 @@ def _spectra(generations: Generations) -> tuple[list[Curve], list[Curve]]:
 def _band_title(index: int, one: Generation) -> str:
     place = {0: ", lowest", NUM_BANDS - 1: ", highest"}.get(index, "")
     return f"band {index + 1}{place} ({int(one.floors.cells[index])} cells)"
-
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:8]

@@ -5,25 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from smtool.pipelines.quickstart_generation import Generation
 from smtool.pipelines.quickstart_generation_page import generation_sections
+from smtool.pipelines.quickstart_scores import Look, score_tables
 from smtool.pipelines.spectrum_figures import figures, overview
 from smtool.pipelines.spectrum_tables import headline, tables
 from smtool.recipe import Recipe, TrainAE
 from smtool.report.html import Page
 from smtool.report.plots import DIFFERENCE_GAIN, figure_bytes
-from smtool.report.tables import Table, interval
-
-
-@dataclass(frozen=True)
-class Look:
-    """One autoencoder on the page: its grid (uint8 (3, H, W)), its size, and what `evaluate` returned."""
-
-    grid: Tensor
-    num_parameters: int
-    scores: Mapping[str, Any]
+from smtool.report.tables import interval
 
 
 @dataclass(frozen=True)
@@ -78,25 +68,6 @@ def findings(study: Study) -> list[str]:
     return sentences
 
 
-def score_tables(looks: Mapping[str, Look]) -> list[Table]:
-    """One table for scores whose passports agree between the autoencoders, a table of its own for each that does not."""
-    names = list(looks)
-    rows, made = [], []
-    for score in looks[names[0]].scores["scores"]:
-        found = [looks[name].scores["scores"][score] for name in names]
-        arrow = "higher is better" if found[0]["better"] == "higher" else "lower is better"
-        row = (f"{found[0]['title']} ({arrow})", *(_value(entry) for entry in found))
-        if all(entry["passport"] == found[0]["passport"] for entry in found):
-            rows.append(row)
-        else:
-            made.append(Table(f"{found[0]['title']}: passports differ", ("score", *names), (row,)))
-    entries = looks[names[0]].scores["scores"].values()
-    counts = {entry["passport"]["num_images"] for entry in entries}
-    notes = sorted({note for entry in entries for note in entry["notes"]})
-    note = "; ".join([f"{max(counts)} validation images; 95% intervals", *notes])
-    return [Table("Reconstruction scores (smtool eval)", ("score", *names), tuple(rows), note), *made]
-
-
 def _introduction(page: Page, study: Study) -> None:
     name, recipe = next(iter(study.recipes.items()))
     tables = recipe.tables
@@ -149,13 +120,6 @@ def _low_pass(result: Mapping[str, Any]) -> str:
         f"Low-pass gap at n = 12 (what PSNR loses when 12 of 15 anti-diagonals are taken from latent and image alike; at 0 the "
         f"decoder follows): {', '.join(parts)}."
     )
-
-
-def _value(entry: Mapping[str, Any]) -> str:
-    if entry["value"] is None:
-        return "infinite"
-    size = abs(entry["value"])
-    return interval(entry["value"], entry["half_width"], digits=2 if size >= 1 else 3 if size >= 0.1 else 4)
 
 
 def _going_on(page: Page, study: Study) -> None:

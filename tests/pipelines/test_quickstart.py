@@ -12,7 +12,7 @@ from smtool.errors import Interrupted, RecipeError
 from smtool.interop import autoencoder_digest, load_autoencoder
 from smtool.pipelines import quickstart as pipeline
 from smtool.pipelines.diffusion_checkpoint import read_diffusion
-from smtool.pipelines.quickstart_page import Look, score_tables
+from smtool.pipelines.quickstart_scores import Look, score_tables
 from smtool.pipelines.side_by_side import Job, train_side_by_side
 from smtool.recipe import TrainAE, TrainDiT, load, packaged
 from smtool.report.console import Console
@@ -103,7 +103,8 @@ def test_one_page_holds_all_figures_grids_and_scores(finished):
     assert len(reader.sources) == 11
     assert all(source.startswith("data:image/") for source in reader.sources)
     for text in ("plain", "dsm", "PSNR", "PHYSICAL", "REFERENCE", "12 photographs", "do not rank methods", "smtool spectrum",
-                 "SiT", "fd_random", "kid_random", "24 images of each kind against all 24 training crops", "heun, 2 steps",
+                 "SiT",
+                 "FD random", "KD random", "precision", "24 images of each kind against all 24 training crops", "heun, 2 steps",
                  "band 4", "Gaussian", "smtool train-dit", "smtool sample"):
         assert text in reader.words
 
