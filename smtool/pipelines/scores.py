@@ -70,26 +70,34 @@ class Score:
 
 
 def score_table(scores: Sequence[Score], title: str) -> Table:
-    """One row a score, with what may differ between their passports; the notes stand below."""
-    rows = tuple(
-        (
-            f"{score.title} {'↑' if score.better == 'higher' else '↓'}",
-            "infinite" if score.value is None else interval(score.value, score.half_width, digits=_digits(score.value)),
-            f"{score.passport.num_images:,}",
-            (score.passport.extractor_sha256 or "-")[:8],
-            score.passport.resize,
-            score.passport.codec.split()[0],
-        )
-        for score in scores
-    )
+    """One row a score, with what may differ between their passports (not resize or codec where there is none); notes below."""
+    columns = {
+        "score": [f"{score.title} {'↑' if score.better == 'higher' else '↓'}" for score in scores],
+        "value ± 95 %": [_value(score) for score in scores],
+        "N": [f"{score.passport.num_images:,}" for score in scores],
+        "weights": [(score.passport.extractor_sha256 or "-")[:8] for score in scores],
+        "resize": [score.passport.resize for score in scores],
+        "codec": [score.passport.codec.split()[0] for score in scores],
+    }
+    columns = {name: cells for name, cells in columns.items() if set(cells) != {"none"}}
     titles: dict[str, list[str]] = {}
     for score in scores:
         for note in score.notes:
             titles.setdefault(note, []).append(score.title)
     notes = [f"{', '.join(names)}: {note}." for note, names in titles.items()]
-    return Table(title, ("score", "value ± 95 %", "N", "weights", "resize", "codec"), rows, "\n".join(notes))
+    return Table(title, tuple(columns), tuple(zip(*columns.values(), strict=True)), "\n".join(notes))
 
 
-def _digits(value: float) -> int:
-    """At least three significant digits, two to six decimals."""
-    return 2 if abs(value) >= 1 else min(6, 2 - math.floor(math.log10(max(abs(value), 1e-9))))
+def _value(score: Score) -> str:
+    """At least two decimals; otherwise three significant digits, or as many as the interval leaves a meaning."""
+    if score.value is None:
+        return "infinite"
+    places = 2 - _magnitude(score.value) if abs(score.value) < 1 else 2
+    if score.half_width:
+        places = min(places, 1 - _magnitude(score.half_width))
+    return interval(score.value, score.half_width, digits=min(max(places, 2), 7))
+
+
+def _magnitude(value: float) -> int:
+    """The power of ten of the leading digit."""
+    return math.floor(math.log10(max(abs(value), 1e-9)))

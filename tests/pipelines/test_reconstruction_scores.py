@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,9 +37,25 @@ def test_the_table_shows_value_interval_number_and_weights():
     measured = Measurements(100, {"psnr": torch.full((100,), 20.0), "ssim": torch.rand(100)}, {"fd_random": (features, features)})
     table = score_table(list(reconstruction_scores(measured, judges, Origin("digest"), PROTOCOLS["clean"]).values()), "title")
     assert table.rows[0][:4] == ("PSNR, dB ↑", "20.00 ± 0.00", "100", "-")
+    assert table.columns == ("score", "value ± 95 %", "N", "weights")      # nothing is resized, no codec is passed
     assert table.rows[2][0] == "FD random ↓"
     assert table.rows[2][3] == judges.extractors[0].digest[:8]
     assert table.note == ""
+
+
+def test_values_have_the_digits_that_their_intervals_leave():
+    judges, measured = build_judges(["psnr"], [], PROTOCOLS["clean"]), Measurements(4, {"psnr": torch.rand(4)}, {})
+    (score,) = reconstruction_scores(measured, judges, Origin("digest"), PROTOCOLS["clean"]).values()
+
+    def shown(value, half_width):
+        return score_table([replace(score, value=value, half_width=half_width)], "").rows[0][1]
+
+    assert shown(28.6149, 0.0512) == "28.61 ± 0.05"
+    assert shown(0.07262, 0.02123) == "0.073 ± 0.021"
+    assert shown(-0.000287, 0.001077) == "-0.0003 ± 0.0011"
+    assert shown(0.9, 0.0) == "0.900 ± 0.000"
+    assert shown(0.00123, None) == "0.00123"
+    assert shown(None, None) == "infinite"
 
 
 def test_equal_notes_are_said_once():
