@@ -107,9 +107,11 @@ def train_ae(
 ) -> None:
     """Train an autoencoder. The same command again goes on where the last one stopped."""
     from smtool.pipelines import train
-    from smtool.recipe import TrainAE, load
+    from smtool.recipe import TrainAE, kind_of, load
     from smtool.report.console import Console
 
+    if kind_of(recipe) is not TrainAE:
+        raise errors.RecipeError(f"{recipe} is a recipe of train-dit.", hint=f"Use: smtool train-dit {recipe}")
     changes = [f"data.train={data!r}"] if data is not None else []
     loaded = load(recipe, TrainAE, [*changes, *overrides])
     if dry_run:
@@ -133,9 +135,11 @@ def train_dit(
     """Train a diffusion transformer on an autoencoder's latents. The same command again goes on."""
     from smtool.pipelines import train
     from smtool.pipelines.run_diffusion import diffusion_run
-    from smtool.recipe import TrainDiT, load
+    from smtool.recipe import TrainDiT, kind_of, load
     from smtool.report.console import Console
 
+    if kind_of(recipe) is not TrainDiT:
+        raise errors.RecipeError(f"{recipe} is a recipe of train-ae.", hint=f"Use: smtool train-ae {recipe}")
     changes = [f"data.train={data!r}"] if data is not None else []
     loaded = load(recipe, TrainDiT, [*changes, *overrides, *(["latents.online=true"] if online else [])])
     if dry_run:

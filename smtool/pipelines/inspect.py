@@ -11,12 +11,15 @@ from rich.text import Text
 from torch import nn
 
 from smtool.datasets.card import CARD_NAME, DatasetCard, check_present, read_card
+from smtool.datasets.latents_card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
 from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
 from smtool.interop.released import is_released
 from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
-from smtool.recipe import Recipe, TrainAE, find, load
+from smtool.pipelines.diffusion_checkpoint import KIND
+from smtool.pipelines.inspect_diffusion import cache_rows, checkpoint_rows, recipe_rows
+from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
 from smtool.storage import read_metadata, read_shapes
 
@@ -51,7 +54,12 @@ def describe(what: str) -> Description:
         return _data(path, read_card(path))
     if path.name == CARD_NAME:
         return describe(str(path.parent))
+    if (path / LATENT_CARD_NAME).is_file():
+        return Description(what, cache_rows(path))
     if path.suffix == ".toml" or (not path.exists() and _is_recipe(what)):
+        if kind_of(what) is TrainDiT:
+            recipe = load(what, TrainDiT)
+            return Description(str(recipe.path), recipe_rows(recipe))
         return _recipe(load(what, TrainAE))
     return _checkpoint(_found(what))
 
@@ -87,6 +95,8 @@ def _checkpoint(path: Path) -> Description:
     if kind == "autoencoder":
         rows = {"kind": f"autoencoder, written by smtool {metadata.get('smtool', '(version not stated)')}"}
         return Description(str(path), rows | _autoencoder(load_autoencoder(path), metadata))
+    if kind == KIND:
+        return Description(str(path), checkpoint_rows(path))
     if is_released(shapes):
         rows = {"kind": "autoencoder, written by the paper's released trainer"}
         return Description(str(path), rows | _autoencoder(load_autoencoder(path), {}))

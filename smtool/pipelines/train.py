@@ -76,7 +76,7 @@ def dry_run(
         together = _step_seconds(run, joins) if joins < steps else 0.0
     memory = peak_memory()
     lines = [
-        f"{recipe.path}: {steps} steps, nothing written.",
+        f"{recipe.path}: {steps} steps; a trial, no run was begun.",
         *run.facts,
         *(f"{player}: {sum(p.numel() for p in module.parameters()):,} parameters" for player, module in task.players.items()),
         f"step {alone * 1e3:.0f} ms",
