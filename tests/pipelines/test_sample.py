@@ -72,6 +72,17 @@ def test_a_run_that_lost_parts_goes_on_and_gives_the_same_files(studio, finished
     assert (tmp_path / "out" / untouched).stat().st_mtime_ns == kept[untouched]
 
 
+def test_pictures_and_their_classes_do_not_depend_on_the_size_of_parts(studio, finished, command, tmp_path, monkeypatch):
+    arguments = ["sample", str(finished), "--num-images", "20", "--cfg-scale", "4"]
+    assert command(*arguments, "--out", str(tmp_path / "whole"))[0] == 0
+    for module in (pipeline, sample_files):
+        monkeypatch.setattr(module, "PART", 8)
+    assert command(*arguments, "--out", str(tmp_path / "parts"))[0] == 0
+    difference = np.abs(pixels_of(tmp_path / "whole") - pixels_of(tmp_path / "parts"))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
 def test_other_samples_in_the_same_folder_are_refused_and_the_same_ones_are_not_drawn_again(
     studio, finished, command, tmp_path, monkeypatch
 ):
