@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from smtool.training.loop import StepReport
+from smtool.training.meter import Meter
+
+
+def _report(step: int, **values: float) -> StepReport:
+    tensors = {name: torch.tensor(value) for name, value in values.items()}
+    return StepReport(step, tensors, {"autoencoder": 1e-3}, num_images=8, seconds=0.5, seconds_waiting=0.1)
+
+
+def test_a_row_is_the_mean_over_the_steps_that_had_each_value():
+    """With alternating players a single step would show one of them only."""
+    meter = Meter()
+    for report in (_report(1, l1=1.0), _report(2, discriminator=5.0), _report(3, l1=2.0), _report(4, discriminator=7.0)):
+        meter.add(report)
+    assert meter.losses() == {"l1": 1.5, "discriminator": 6.0}
+
+
+def test_speeds_are_totals_over_the_interval():
+    meter = Meter()
+    meter.add(_report(1, l1=1.0))
+    meter.add(_report(2, l1=1.0))
+    assert meter.speeds() == pytest.approx({"lr_autoencoder": 1e-3, "images_per_second": 16.0, "waiting_share": 0.2})
+
+
+def test_a_value_that_was_not_finite_in_any_step_shows_in_the_row():
+    meter = Meter()
+    meter.add(_report(1, l1=float("nan")))
+    meter.add(_report(2, l1=1.0))
+    assert not torch.isfinite(torch.tensor(meter.losses()["l1"]))
+
+
+def test_nothing_is_carried_over_after_a_row():
+    meter = Meter()
+    meter.add(_report(1, l1=1.0))
+    meter.clear()
+    assert meter.losses() == {}
