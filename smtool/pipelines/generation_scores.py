@@ -170,7 +170,9 @@ class _Judge:
     def _share(self, metric: str, values: Tensor, *notes: str) -> Score:
         """A mean over samples or over images."""
         values = values.double()
-        half_width = _half_width(values.std().item() / math.sqrt(len(values)), len(values) - 1)
+        error = values.std().item() / math.sqrt(len(values))
+        half_width = _half_width(error, len(values) - 1) if error else None
+        notes = notes if error else ("no interval, the same for every image",)
         name = "inception" if self.extractor.is_published_inception else self.extractor.score.removeprefix("fd_")
         title = f"{metric} ({name})"
         return self._score(f"{metric}_{name}", title, "higher", values.mean().item(), half_width, metric, notes=notes)

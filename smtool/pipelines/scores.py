@@ -99,5 +99,5 @@ def _value(score: Score) -> str:
 
 
 def _magnitude(value: float) -> int:
-    """The power of ten of the leading digit."""
-    return math.floor(math.log10(max(abs(value), 1e-9)))
+    """The power of ten of the leading digit; 0 for 0."""
+    return math.floor(math.log10(abs(value))) if value else 0

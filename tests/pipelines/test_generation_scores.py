@@ -112,6 +112,13 @@ def test_kernel_distances_of_many_images_are_taken_over_subsets(monkeypatch):
     assert many.half_width == pytest.approx(whole.half_width, rel=0.3)
 
 
+def test_a_share_of_none_or_all_has_no_interval():
+    found = compared(vectors(40, "x", shift=50.0), vectors(40, "y"), {"manifold"})
+    assert found["precision_toy"].value == 0.0
+    assert found["precision_toy"].half_width is None
+    assert found["precision_toy"].notes == ("no interval, the same for every image",)
+
+
 def test_the_bias_of_few_samples_is_told():
     found = compared(vectors(60, "x"), vectors(20_000, "y"), {"frechet"})["fd_toy"]
     told = float(found.notes[0].split()[1])

@@ -54,6 +54,8 @@ def test_values_have_the_digits_that_their_intervals_leave():
     assert shown(0.07262, 0.02123) == "0.073 ± 0.021"
     assert shown(-0.000287, 0.001077) == "-0.0003 ± 0.0011"
     assert shown(0.9, 0.0) == "0.900 ± 0.000"
+    assert shown(0.0, None) == "0.00"
+    assert shown(1e-12, 1e-12) == "0.0000000 ± 0.0000000"
     assert shown(0.00123, None) == "0.00123"
     assert shown(None, None) == "infinite"
 
