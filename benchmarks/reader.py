@@ -1,6 +1,6 @@
 """Reading training batches: ours by index in an exact shuffled order, webdataset as a stream with a shuffle buffer.
 
-Both read the same shards of `builtin:photos`, decode with the same call and give the same float batches; two decoders each,
+Both read the same shards of `builtin:photos`, decode and convert with the same calls and give the same float batches; two decoders each,
 threads here, worker processes there. An epoch is timed, start-up is not: webdataset's workers stay alive between epochs.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks import Row, timings
-from smtool.datasets import ImageShards, open_images, to_signed, training_batches
+from smtool.datasets import ImageShards, open_images, training_batches
 from smtool.datasets.preparation import Preparation, prepare_images
 from smtool.datasets.sources import find_source
 from smtool.datasets.transform import Rule
@@ -70,8 +70,11 @@ def _webdataset(images: ImageShards, workers: int) -> Callable[[], None]:
 
 
 def _decoded(sample: dict[str, bytes]) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(sample["png"])))
+    pixels = np.asarray(Image.open(io.BytesIO(sample["png"])))
+    signed = np.divide(pixels.transpose(2, 0, 1), np.float32(127.5), dtype=np.float32, order="C")
+    signed -= 1
+    return signed
 
 
-def _collated(pixels: list[np.ndarray]) -> Tensor:
-    return to_signed(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)).contiguous()
+def _collated(images: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(images))
