@@ -162,7 +162,7 @@ def sample(
     cfg_interval: Annotated[tuple[float, float] | None, typer.Option(help="Times t that are guided, 0 data, 1 noise.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Image i follows from seed and i alone.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images per pass; does not change them.")] = 64,
-    grid: Annotated[int, typer.Option(min=0, max=256, help="How many to show in grid.png.")] = 64,
+    grid: Annotated[int, typer.Option(min=0, help="How many to show in grid.png.")] = 64,
     kind: Annotated[Literal["png", "shards", "npz"], typer.Option("--format", help="PNG files, shards, or ADM's npz.")] = "png",
     device: Device = "auto",
 ) -> None:
@@ -279,7 +279,7 @@ def spectrum(
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder of the runs and the report.")] = Path("runs/quickstart"),
 ) -> None:
-    """The whole pipeline, small and real, in minutes on a CPU: data, two autoencoders, spectra, scores, a report page."""
+    """The whole pipeline, small and real, in minutes on a CPU: data, autoencoders, spectra, transformers, scores, a page."""
     from smtool.pipelines.quickstart import quickstart
     from smtool.report.console import Console
 

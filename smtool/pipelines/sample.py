@@ -12,7 +12,7 @@ from smtool.diffusion import Sampler
 from smtool.errors import RecipeError
 from smtool.pipelines.diffusion_checkpoint import DiffusionModel, find_diffusion, read_diffusion
 from smtool.pipelines.generation import class_labels, generate
-from smtool.pipelines.sample_files import PART, Format, SampleFolder, check_passport
+from smtool.pipelines.sample_files import Format, SampleFolder, check_passport
 from smtool.recipe.problems import validation_problems
 from smtool.report.console import Console
 from smtool.report.grids import image_grid, png_bytes
@@ -36,14 +36,15 @@ def sample_images(
     """Draw samples and write them; parts that are already there are kept. Returns the folder.
 
     changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: how many of the first
-    images grid.png shows, at most 256. Under torchrun the ranks share the work, and each image is the same whoever draws it.
+    images grid.png shows. Under torchrun the ranks share the work, and each image is the same whoever draws it.
     """
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
         model = read_diffusion(path, ranks.device)
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
-        folder = out or path.parent / f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}"
+        name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
+        folder = out or path.parent / name
         if ranks.first and (differing := check_passport(folder, _passport(model, sampler, seed, num_images, labels, kind))):
             raise RecipeError(
                 f"{folder} holds samples drawn otherwise ({', '.join(differing)} differ).", hint="Choose another --out."
@@ -64,12 +65,12 @@ def sample_images(
                     done += len(images) * ranks.world
                     report(min(done, num_images), num_images)
                 images = torch.cat(drawn)
-                if part.start == 0 and grid:
-                    storage.write_bytes(folder / "grid.png", png_bytes(image_grid(images[: min(grid, PART)])))
                 files.write(part, images)
         wait_for_all()
         if ranks.first:
             console.print(str(files.finish()))
+            if shown := min(grid, num_images):
+                storage.write_bytes(folder / "grid.png", png_bytes(image_grid(files.first(shown))))
     return folder
 
 

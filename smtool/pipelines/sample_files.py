@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from smtool import storage
@@ -17,17 +18,26 @@ from smtool.report.grids import png_bytes
 Format = Literal["png", "shards", "npz"]
 FORMATS = get_args(Format)
 PART = 256
-"""Images in a part: what is lost at most when a run is killed."""
+"""Most images in a part: what is lost at most when a run is killed."""
+SMALLEST_PART = 16
 
 
 class SampleFolder:
-    """A folder of samples in one format. A part is images PART * k up to PART * (k + 1); it is there whole or not at all."""
+    """A folder of samples in one format, written in parts that are there whole or not at all, and that ranks share.
+
+    Their size follows from the number of images alone: about 16 parts, of 16 to 256 images.
+    """
 
     def __init__(self, folder: Path, kind: Format, count: int, labels: Sequence[int] | None) -> None:
         self.folder, self.kind, self.count, self.labels = folder, kind, count, labels
 
     def parts(self) -> list[range]:
-        return [range(start, min(start + PART, self.count)) for start in range(0, self.count, PART)]
+        size = self._size
+        return [range(start, min(start + size, self.count)) for start in range(0, self.count, size)]
+
+    @property
+    def _size(self) -> int:
+        return min(PART, max(SMALLEST_PART, self.count // 16))
 
     def has(self, part: range) -> bool:
         if self.kind == "png":
@@ -59,6 +69,26 @@ class SampleFolder:
             storage.write_json(self.folder / "labels.json", list(self.labels))
         return self._npz() if self.kind == "npz" else self.folder
 
+    def first(self, count: int) -> Tensor:
+        """The first images, uint8 (count, 3, H, W), read back from what `finish` left."""
+        if self.kind == "npz":
+            pixels = np.load(self._npz())["arr_0"][:count]
+        else:
+            files = self._first_files(count)
+            pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def _first_files(self, count: int) -> list[Path | io.BytesIO]:
+        if self.kind == "png":
+            return [self._png(index) for index in range(count)]
+        files: list[Path | io.BytesIO] = []
+        for part in self.parts():
+            if len(files) < count:
+                with tarfile.open(self._part(part)) as archive:
+                    pngs = [member for member in archive if member.name.endswith(".png")]
+                    files += [io.BytesIO(archive.extractfile(member).read()) for member in pngs]  # type: ignore[union-attr]
+        return files[:count]
+
     def _png(self, index: int) -> Path:
         return self.folder / f"{index:06d}.png"
 
@@ -66,7 +96,7 @@ class SampleFolder:
         return self.folder / "samples.npz"
 
     def _part(self, part: range) -> Path:
-        name = f"samples-{part.start // PART:06d}"
+        name = f"samples-{part.start // self._size:06d}"
         return self.folder / (f"{name}.tar" if self.kind == "shards" else f".{name}.npy")
 
     def _shard(self, part: range, pixels: np.ndarray) -> bytes:

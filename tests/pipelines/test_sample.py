@@ -18,8 +18,7 @@ SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    for module in (pipeline, sample_files):
-        monkeypatch.setattr(module, "PART", 8)
+    monkeypatch.setattr(sample_files, "PART", 8)
 
 
 def contents(folder):
@@ -75,8 +74,7 @@ def test_a_run_that_lost_parts_goes_on_and_gives_the_same_files(studio, finished
 def test_pictures_and_their_classes_do_not_depend_on_the_size_of_parts(studio, finished, command, tmp_path, monkeypatch):
     arguments = ["sample", str(finished), "--num-images", "20", "--cfg-scale", "4"]
     assert command(*arguments, "--out", str(tmp_path / "whole"))[0] == 0
-    for module in (pipeline, sample_files):
-        monkeypatch.setattr(module, "PART", 8)
+    monkeypatch.setattr(sample_files, "PART", 8)
     assert command(*arguments, "--out", str(tmp_path / "parts"))[0] == 0
     difference = np.abs(pixels_of(tmp_path / "whole") - pixels_of(tmp_path / "parts"))
     assert difference.max() <= 1
@@ -106,12 +104,12 @@ def test_without_out_the_folder_lies_beside_the_checkpoint_and_is_named_after_th
     shutil.copy(finished / "ckpt.safetensors", tmp_path / "runs" / "mine")
     monkeypatch.chdir(tmp_path)
     assert command("sample", "mine", "--num-images", "2", "--cfg-scale", "1.5", "--steps", "2")[0] == 0
-    assert (tmp_path / "runs" / "mine" / "samples-euler-2-cfg1.5-seed0" / "000001.png").exists()
+    assert (tmp_path / "runs" / "mine" / "samples-euler-2-cfg1.5-seed0-2-balanced-png" / "000001.png").exists()
 
 
-def test_three_hundred_images_on_two_ranks_are_those_of_one(studio, finished, command, tmp_path):
+def test_sixty_four_images_on_two_ranks_are_those_of_one(studio, finished, command, tmp_path):
     """More than a part (256 images), so that both ranks draw."""
-    arguments = ["sample", str(finished), "--num-images", "300", "--steps", "2"]
+    arguments = ["sample", str(finished), "--num-images", "64", "--steps", "4"]
     assert command(*arguments, "--out", str(tmp_path / "one"))[0] == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     two = subprocess.run(
@@ -124,7 +122,7 @@ def test_three_hundred_images_on_two_ranks_are_those_of_one(studio, finished, co
     assert two.returncode == 0, two.stderr[-2000:]
     assert contents(tmp_path / "one").keys() == contents(tmp_path / "two").keys()
     difference = np.abs(pixels_of(tmp_path / "one") - pixels_of(tmp_path / "two"))
-    assert len(difference) == 300
+    assert len(difference) == 64
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
 
