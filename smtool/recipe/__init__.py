@@ -2,7 +2,7 @@
 
 import tomllib
 
-from smtool.recipe.files import Recipe, find, load, packaged, run_name
+from smtool.recipe.files import Recipe, command, find, load, packaged, run_name
 from smtool.recipe.train_ae import Data, TrainAE
 from smtool.recipe.train_dit import TrainDiT
 from smtool.recipe.training import TrainingTables
@@ -11,8 +11,8 @@ __all__ = ["Data", "Recipe", "TrainAE", "TrainDiT", "TrainingTables", "find", "k
 
 
 def kind_of(recipe: str) -> type[TrainAE] | type[TrainDiT]:
-    """What a recipe is for, by its tables: only one of `train-dit` has [latents]. A file that is no TOML is left to `load`."""
+    """The tables that a recipe is made of. What is no TOML at all is left to `load`, which says so."""
     try:
-        return TrainDiT if "latents" in tomllib.loads(find(recipe).read_text(encoding="utf-8")) else TrainAE
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return TrainDiT if command(find(recipe)) == "train-dit" else TrainAE
+    except tomllib.TOMLDecodeError:
         return TrainAE
