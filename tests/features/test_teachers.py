@@ -69,8 +69,8 @@ def test_unknown_teachers_and_missing_weights_are_sentences(weights, tmp_path, m
         load_teacher("dinov3", token_grid=(4, 4), weights_dir=weights)
     with pytest.raises(RecipeError, match="timm knows no model"):
         load_teacher("timm:vit_tinny_patch16_224", token_grid=(4, 4), weights_dir=weights)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)        # the variable is read once, on import
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match="could not be loaded"):
         load_teacher("timm:vit_small_patch16_224", token_grid=(4, 4), weights_dir=tmp_path)
 

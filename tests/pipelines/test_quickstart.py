@@ -112,7 +112,7 @@ def test_one_page_holds_all_figures_grids_and_scores(finished):
 def test_every_run_and_figure_is_where_the_commands_leave_them(finished):
     folder = finished[0] / "runs" / "quickstart"
     for name in ("plain/ckpt.safetensors", "dsm/DONE", "spectrum/physical.svg", "spectrum/spectrum.json", "report.html",
-                 "plain-sit/ckpt.safetensors", "dsm-sit/DONE", "dsm-sit/samples-heun-2-cfg1-seed0/samples.npz"):
+                 "plain-sit/ckpt.safetensors", "dsm-sit/DONE", "dsm-sit/samples-heun-2-cfg1-seed0-24-balanced-npz/samples.npz"):
         assert (folder / name).is_file(), name
     assert json.loads((folder / "spectrum" / "spectrum.json").read_text())["autoencoders"][1]["label"] == "dsm"
 
