@@ -1,7 +1,7 @@
 """Reading training batches: ours by index in an exact shuffled order, webdataset as a stream with a shuffle buffer.
 
-Both read the same shards of `builtin:photos`, decode and convert with the same calls and give the same float batches; two decoders each,
-threads here, worker processes there. An epoch is timed, start-up is not: webdataset's workers stay alive between epochs.
+Both read the same shards of `builtin:photos`, decode and convert with the same calls and give the same float batches, in threads
+here, in worker processes there. An epoch is timed, start-up is not: webdataset's workers stay alive between epochs.
 """
 
 import io

@@ -66,21 +66,24 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_worker_count_and_place
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, subprocess, sys
 from pathlib import Path
 from smtool.datasets.preparation import Preparation, prepare_images
 from smtool.datasets.sources import find_source
 from smtool.datasets.transform import Rule
 
+class Listed(subprocess.Popen):
+    def __init__(self, *args, **keywords):
+        super().__init__(*args, **keywords)
+        print(self.pid, flush=True)
+
 def report(done, total):
     if done == int(sys.argv[3]):
-        import multiprocessing
-        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
-if __name__ == "__main__":
-    preparation = Preparation(find_source(sys.argv[1]), Rule(16), val_fraction=0.25, images_per_shard=8)
-    prepare_images(preparation, Path(sys.argv[2]), workers=int(sys.argv[4]), report=report)
+subprocess.Popen = Listed
+preparation = Preparation(find_source(sys.argv[1]), Rule(16), val_fraction=0.25, images_per_shard=8)
+prepare_images(preparation, Path(sys.argv[2]), workers=int(sys.argv[4]), report=report)
 """
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -114,10 +117,12 @@ def test_a_run_killed_twice_and_taken_up_again_gives_the_bytes_of_an_unbroken_on
 
 
 def _alive(pid):
+    """Whether a process still runs after some seconds; one that only waits to be reaped does not."""
     for _ in range(100):
         try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return False
+        except FileNotFoundError:
             return False
         time.sleep(0.1)
     return True
