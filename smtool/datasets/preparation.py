@@ -220,8 +220,11 @@ def _mean_spectrum(out: Path, card: DatasetCard) -> MeanSpectrum:
 
 
 def _write_skipped(out: Path, skipped: list[dict[str, str]]) -> None:
+    path = out / "skipped.jsonl"
     if skipped:
-        write_text(out / "skipped.jsonl", "".join(json.dumps(line) + "\n" for line in skipped))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in skipped))
+    else:
+        path.unlink(missing_ok=True)  # an earlier, interrupted run may have left one
 
 
 def _finished(out: Path, plan: dict[str, Any]) -> DatasetCard:

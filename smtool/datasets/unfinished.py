@@ -43,17 +43,22 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def begin(folder: Path, plan: dict[str, Any]) -> None:
-    """Write the plan into an empty folder, or take up an interrupted run of the same plan; DataError for anything else."""
+    """Write the plan into an empty folder, or take up an interrupted run of the same plan.
+
+    An interrupted run of another plan is a DataError if it finished any shard, and starts over if not.
+    """
     path = folder / UNFINISHED / "plan.json"
-    if not path.is_file():
-        if foreign := sorted(item.name for item in folder.iterdir() if item.name != UNFINISHED):
-            raise DataError(f"{folder} is not empty ({foreign[0]}) and not a prepared folder.", hint="Choose another --out.")
-        write_json(path, plan)
-    elif json.loads(path.read_text()) != plan:
-        raise DataError(
-            f"{folder} holds an unfinished preparation of other data or with other settings.",
-            hint="Choose another --out, or delete that folder first.",
-        )
+    foreign = sorted(item.name for item in folder.iterdir() if item.name != UNFINISHED)
+    if not path.is_file() and foreign:
+        raise DataError(f"{folder} is not empty ({foreign[0]}) and not a prepared folder.", hint="Choose another --out.")
+    if path.is_file() and json.loads(path.read_text()) != plan:
+        if any(note != path for note in path.parent.glob("*.json")):
+            raise DataError(
+                f"{folder} holds an unfinished preparation of other data or with other settings.",
+                hint="Choose another --out, or delete that folder first.",
+            )
+        end(folder)
+    write_json(path, plan)
     for aside in [*folder.glob(".*.part"), *(folder / UNFINISHED).glob(".*.part")]:  # left by a kill in the middle of a write
         aside.unlink()
 

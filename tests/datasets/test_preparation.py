@@ -188,7 +188,7 @@ def test_a_folder_of_other_contents_or_settings_is_not_touched(tmp_path, photo_f
     before = contents(tmp_path / "out")
     with pytest.raises(DataError, match="other settings"):
         prepared(source, tmp_path / "out", size=24)
-    killed_at(source, tmp_path / "cut", 5, 1, tmp_path)
+    killed_at(source, tmp_path / "cut", 10, 1, tmp_path)    # after the first shard
     with pytest.raises(DataError, match="unfinished preparation of other"):
         prepared(source, tmp_path / "cut", size=24)
     (tmp_path / "mine").mkdir()
@@ -199,6 +199,19 @@ def test_a_folder_of_other_contents_or_settings_is_not_touched(tmp_path, photo_f
         prepared(source, tmp_path / "mine" / "thesis.txt")
     assert contents(tmp_path / "out") == before
     assert set(contents(tmp_path / "mine")) == {"thesis.txt"}
+
+
+def test_a_first_try_that_finished_nothing_does_not_stand_in_the_way_of_a_mended_second(tmp_path, photo_folder):
+    source = photo_folder(12)
+    good = (source / "0003.png").read_bytes()
+    (source / "0003.png").write_bytes(b"")
+    with pytest.raises(DataError, match="1 of 12"):
+        prepared(source, tmp_path / "out", images_per_shard=64)
+    assert (tmp_path / "out" / "skipped.jsonl").is_file()
+    (source / "0003.png").write_bytes(good)
+    prepared(source, tmp_path / "out", size=24)
+    prepared(source, tmp_path / "other", size=24)
+    assert contents(tmp_path / "out") == contents(tmp_path / "other")
 
 
 def test_preparing_again_verifies_what_is_there(tmp_path, photo_folder):
