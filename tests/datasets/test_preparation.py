@@ -206,7 +206,7 @@ def test_a_first_try_that_finished_nothing_does_not_stand_in_the_way_of_a_mended
     good = (source / "0003.png").read_bytes()
     (source / "0003.png").write_bytes(b"")
     with pytest.raises(DataError, match="1 of 12"):
-        prepared(source, tmp_path / "out", images_per_shard=64)
+        prepared(source, tmp_path / "out", images_per_shard=64, val_fraction=0.0)
     assert (tmp_path / "out" / "skipped.jsonl").is_file()
     (source / "0003.png").write_bytes(good)
     prepared(source, tmp_path / "out", size=24)
