@@ -11,13 +11,16 @@ import pytest
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
-SHORT = [part for key in ("steps=6", "model.channels=[8, 8, 8]", "validation.num_images=8") for part in ("--set", key)]
+SHORT = {
+    "train-ae": ("steps=6", "model.channels=[8, 8, 8]", "validation.num_images=8"),
+    "train-dit": ("steps=4", "model.size=custom", "model.depth=2", "model.width=32", "model.heads=2", "validation.num_images=8"),
+}
 
 
 def _run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     arguments = command.split()[1:]
-    if arguments[0] == "train-ae":
-        arguments += SHORT
+    for change in SHORT.get(arguments[0], ()):
+        arguments += ["--set", change]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_HOME": str(folder / "no-weights"), "SMTOOL_WEIGHTS": ""}
     call = [sys.executable, "-m", "smtool", *arguments]
     return subprocess.run(call, cwd=folder, capture_output=True, text=True, env=environment, timeout=600)
