@@ -23,6 +23,7 @@ from smtool.pipelines.observe_diffusion import DiffusionObserver
 from smtool.pipelines.prepare_latents import cached_latents
 from smtool.pipelines.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.pipelines.run_folder import RunFolder
+from smtool.pipelines.teacher_facts import teacher_facts
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainDiT, packaged, run_name
 from smtool.recipe.files import names
@@ -121,7 +122,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
             f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step"
             + (", encoded while training" if source.cache is None else f", from {source.cache.folder}"),
             f"{num_classes} classes" if num_classes else "unconditional",
-            *([f"teacher {teacher.name}"] if teacher else []),
+            *(teacher_facts(teacher, alignment[0].target, source.images, ranks.device) if teacher and alignment else ()),
         ),
         first_step=first_step,
     )

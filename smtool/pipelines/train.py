@@ -136,8 +136,8 @@ class _Watch:
         run = self.run
         run.folder.begin(run.recipe, self.ranks.device, self.ranks.world)
         self.console.log_file = run.folder.log
-        for remark in self.tables.remarks():
-            self.console.log(remark)
+        for line in (*run.facts, *self.tables.remarks()):
+            self.console.log(line)
         self.console.log(f"{run.folder.path}: {'going on' if run.first_step else 'starting'} at step {run.first_step}")
 
     def _trackers(self) -> Trackers:

@@ -34,6 +34,8 @@ from smtool.spectrum.psd import ring_frequency as ring_frequency
 from smtool.spectrum.psd import spectrum_of as spectrum_of
 from smtool.spectrum.published import PublishedCurve as PublishedCurve
 from smtool.spectrum.published import published_curves as published_curves
+from smtool.spectrum.structure import cosine_distance_slope as cosine_distance_slope
+from smtool.spectrum.structure import local_distant_similarity as local_distant_similarity
 from smtool.spectrum.theory import TimeShift as TimeShift
 from smtool.spectrum.theory import crossing_abar as crossing_abar
 from smtool.spectrum.theory import crossing_time as crossing_time
