@@ -22,7 +22,7 @@ from benchmarks import Row, race
 from smtool.features.extractor import Extractor
 from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD
 from smtool.metrics.frechet import FeatureStats, frechet_distance
-from smtool.pipelines.image_sources import open_source
+from smtool.pipelines.evaluate.image_sources import open_source
 
 DIM, SAMPLES = 1024, 2048
 NUM_IMAGES, SIDE = 96, 256

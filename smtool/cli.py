@@ -56,12 +56,12 @@ def prepare(
     device: Device = "auto",
 ) -> None:
     """Turn images into webdataset shards with an index and a card, or into latents; a run that was cut off goes on."""
-    from smtool.pipelines.prepare import prepare
+    from smtool.pipelines.prepare.images import prepare
     from smtool.report.console import Console
 
     console = Console()
     if latents is not None:
-        from smtool.pipelines.prepare_latents import prepare_latents
+        from smtool.pipelines.prepare.latents import prepare_latents
 
         with console.progress(f"encoding {source}") as report:
             cache = prepare_latents(
@@ -106,7 +106,7 @@ def train_ae(
     weights_dir: WeightsDir = None,
 ) -> None:
     """Train an autoencoder. The same command again goes on where the last one stopped."""
-    from smtool.pipelines import train
+    from smtool.pipelines.train import training
     from smtool.recipe import TrainAE, kind_of, load
     from smtool.report.console import Console
 
@@ -115,9 +115,9 @@ def train_ae(
     changes = [f"data.train={data!r}"] if data is not None else []
     loaded = load(recipe, TrainAE, [*changes, *overrides])
     if dry_run:
-        train.dry_run(loaded, console=Console(), device=_device(device), weights_dir=weights_dir)
+        training.dry_run(loaded, console=Console(), device=_device(device), weights_dir=weights_dir)
     else:
-        train.train(loaded, console=Console(), out=out, fresh=fresh, device=_device(device), weights_dir=weights_dir)
+        training.train(loaded, console=Console(), out=out, fresh=fresh, device=_device(device), weights_dir=weights_dir)
 
 
 @app.command()
@@ -133,8 +133,8 @@ def train_dit(
     weights_dir: WeightsDir = None,
 ) -> None:
     """Train a diffusion transformer on an autoencoder's latents. The same command again goes on."""
-    from smtool.pipelines import train
-    from smtool.pipelines.run_diffusion import diffusion_run
+    from smtool.pipelines.train import training
+    from smtool.pipelines.train.run_diffusion import diffusion_run
     from smtool.recipe import TrainDiT, kind_of, load
     from smtool.report.console import Console
 
@@ -143,9 +143,9 @@ def train_dit(
     changes = [f"data.train={data!r}"] if data is not None else []
     loaded = load(recipe, TrainDiT, [*changes, *overrides, *(["latents.online=true"] if online else [])])
     if dry_run:
-        train.dry_run(loaded, diffusion_run, console=Console(), device=_device(device), weights_dir=weights_dir)
+        training.dry_run(loaded, diffusion_run, console=Console(), device=_device(device), weights_dir=weights_dir)
     else:
-        train.train(
+        training.train(
             loaded, diffusion_run, console=Console(), out=out, fresh=fresh, device=_device(device), weights_dir=weights_dir
         )
 
@@ -167,7 +167,7 @@ def sample(
     device: Device = "auto",
 ) -> None:
     """Draw images from a diffusion checkpoint, which carries all that is needed. A run that was cut off goes on."""
-    from smtool.pipelines.sample import sample_images
+    from smtool.pipelines.sample.samples import sample_images
     from smtool.report.console import Console
 
     changes = {"kind": sampler, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval}
@@ -216,7 +216,7 @@ def evaluate(
     json_path: JsonFile = None,
 ) -> None:
     """Score an autoencoder's reconstructions, a transformer's samples, or images in files; one pass for all scores."""
-    from smtool.pipelines.evaluate import evaluate
+    from smtool.pipelines.evaluate.evaluation import evaluate
     from smtool.report.console import Console
 
     asked = {"fid": fid, "sfid": sfid, "is": inception_score, "kid": kid, "pr": pr, "psnr": psnr, "ssim": ssim}
@@ -256,7 +256,7 @@ def spectrum(
     json_path: JsonFile = None,
 ) -> None:
     """Compare the power spectrum of latents with that of images: slope, delta, divergence, low-pass curve."""
-    from smtool.pipelines.spectrum import spectrum
+    from smtool.pipelines.spectrum.spectra import spectrum
     from smtool.report.console import Console
 
     spectrum(
@@ -280,7 +280,7 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Folder of the runs and the report.")] = Path("runs/quickstart"),
 ) -> None:
     """The whole pipeline, small and real, in minutes on a CPU: data, autoencoders, spectra, transformers, scores, a page."""
-    from smtool.pipelines.quickstart import quickstart
+    from smtool.pipelines.quickstart.study import quickstart
     from smtool.report.console import Console
 
     quickstart(out, console=Console())
@@ -289,7 +289,7 @@ def quickstart(
 @app.command()
 def inspect(what: Annotated[str, typer.Argument(help="A recipe, a checkpoint or a folder of prepared data.")]) -> None:
     """Describe a recipe, a checkpoint or a data folder: parameters, shapes, digests."""
-    from smtool.pipelines.inspect import inspect
+    from smtool.pipelines.inspect.inspection import inspect
     from smtool.report.console import Console
 
     inspect(what, console=Console())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smtool.datasets import open_images, read_card, verify
-from smtool.pipelines.prepare import prepare
+from smtool.pipelines.prepare.images import prepare
 
 SPECIMEN = Path(__file__).parents[2] / "data" / "specimen"
 

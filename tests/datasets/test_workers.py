@@ -89,7 +89,7 @@ def test_workers_end_when_the_results_are_no_longer_wanted(monkeypatch):
 def test_a_script_needs_no_main_guard(tmp_path, how):
     """multiprocessing would run the script again in each worker, and wait for ever for the folder's lock."""
     code = (
-        "from pathlib import Path\nfrom smtool.pipelines.prepare import prepare\n"
+        "from pathlib import Path\nfrom smtool.pipelines.prepare.images import prepare\n"
         f"prepare('builtin:photos?train=24&val=12', out=Path({str(tmp_path / 'out')!r}), size=16, workers=2)\n"
     )
     (tmp_path / "script.py").write_text(code)

@@ -15,9 +15,9 @@ from smtool.datasets import open_images
 from smtool.datasets.types import to_uint8
 from smtool.interop import write_autoencoder
 from smtool.networks.autoencoder import SDVAE
-from smtool.pipelines import train
-from smtool.pipelines.prepare import prepare
-from smtool.pipelines.run_diffusion import diffusion_run
+from smtool.pipelines.prepare.images import prepare
+from smtool.pipelines.train import training
+from smtool.pipelines.train.run_diffusion import diffusion_run
 from smtool.randomness import initializing
 from smtool.recipe import TrainDiT, load
 from smtool.report.console import Console
@@ -70,7 +70,8 @@ class Studio:
     def train(self, out: Path, *changes: str, weights_dir: Path | None = None) -> Path:
         """`smtool train-dit dit.toml --out ...` in this process."""
         console = Console(file=io.StringIO())
-        return train.train(load(self.recipe, TrainDiT, changes), diffusion_run, console=console, out=out, weights_dir=weights_dir)
+        loaded = load(self.recipe, TrainDiT, changes)
+        return training.train(loaded, diffusion_run, console=console, out=out, weights_dir=weights_dir)
 
     def write_autoencoder(self, path: Path, seed: int) -> None:
         """Random weights; the last layer is loud, so that pictures use the whole range of intensities."""

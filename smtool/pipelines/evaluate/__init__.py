@@ -1,0 +1,1 @@
+"""`smtool eval`: one feature pass, every score."""

@@ -1,0 +1,105 @@
+"""One pass over images: encode, decode, round to uint8, ask every judge. What stays are numbers and features, never images."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smtool.datasets.types import ImageBatch, to_uint8
+from smtool.errors import CheckpointError, DataError
+from smtool.features.extractor import Extractor
+from smtool.features.protocol import Protocol, jpeg_round_trip
+from smtool.networks.autoencoder import Autoencoder
+from smtool.pipelines.evaluate.judges import Judges
+from smtool.randomness import generator
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """pairs: score name -> (N,), one number per image; features: score name -> (N, D) of images and of reconstructions."""
+
+    count: int
+    pairs: dict[str, Tensor]
+    features: dict[str, tuple[Tensor, Tensor]]
+
+
+@torch.no_grad()
+def measure_reconstructions(
+    autoencoder: Autoencoder,
+    batches: Iterable[ImageBatch],
+    judges: Judges,
+    protocol: Protocol,
+    *,
+    seed: int = 0,
+    report: Callable[[int], None] | None = None,
+) -> Measurements:
+    """Reconstruct every image once. Sampled posteriors draw by (seed, number of the image), whatever the batch size."""
+    device = autoencoder.encoder_tail.device
+    pairs: dict[str, list[Tensor]] = {judge.name: [] for judge in judges.pairs}
+    features: dict[str, list[tuple[Tensor, Tensor]]] = {extractor.score: [] for extractor in judges.extractors}
+    count = 0
+    for batch in batches:
+        images = batch.images.to(device)
+        if count == 0:
+            _check_sides(images, autoencoder, judges)
+        decoded = _decoded(autoencoder, images, protocol, seed, first=count, ids=batch.ids)
+        x, y = to_uint8(images), to_uint8(decoded)
+        coded_x, coded_y = _through_codec(x, protocol), _through_codec(y, protocol)
+        for judge in judges.pairs:
+            seen = (coded_x, coded_y) if judge.through_codec else (x, y)
+            pairs[judge.name].append(judge.measure(*seen).cpu().double())
+        for extractor in judges.extractors:
+            features[extractor.score].append((extractor(coded_x).cpu(), extractor(coded_y).cpu()))
+        count += len(images)
+        if report:
+            report(count)
+    return Measurements(
+        count,
+        {name: torch.cat(parts) for name, parts in pairs.items()},
+        {name: (torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])) for name, parts in features.items()},
+    )
+
+
+@torch.no_grad()
+def features_of(extractors: Sequence[Extractor], batches: Iterable[ImageBatch], protocol: Protocol) -> dict[str, Tensor]:
+    """Score name -> features (N, D) of images as they are, through the protocol's codec."""
+    features: dict[str, list[Tensor]] = {extractor.score: [] for extractor in extractors}
+    for batch in batches:
+        coded = _through_codec(to_uint8(batch.images), protocol)
+        for extractor in extractors:
+            features[extractor.score].append(extractor(coded.to(extractor.device)).cpu())
+    return {name: torch.cat(parts) for name, parts in features.items()}
+
+
+def _decoded(
+    autoencoder: Autoencoder, images: Tensor, protocol: Protocol, seed: int, *, first: int, ids: tuple[str, ...]
+) -> Tensor:
+    posterior = autoencoder.encode(images)
+    latents = posterior.mode()
+    if protocol.posterior == "sample":
+        draws = (generator(seed, "posterior", first + i) for i in range(len(images)))
+        noise = torch.stack([torch.randn(latents.shape[1:], generator=draw) for draw in draws])
+        latents = posterior.sample(noise.to(latents))
+    decoded = autoencoder.decode(latents)
+    finite = decoded.flatten(1).isfinite().all(1)
+    if not finite.all():
+        raise CheckpointError(f"the reconstruction of image {ids[int(finite.logical_not().nonzero()[0])]} holds NaN or infinity.")
+    return decoded
+
+
+def _through_codec(images: Tensor, protocol: Protocol) -> Tensor:
+    return images if protocol.jpeg is None else jpeg_round_trip(images, protocol.jpeg)
+
+
+def _check_sides(images: Tensor, autoencoder: Autoencoder, judges: Judges) -> None:
+    """Before the first image is encoded: say which score or network cannot take this size."""
+    height, width = images.shape[-2:]
+    try:
+        autoencoder.section.latent_shape(height, width)
+    except ValueError as error:
+        raise DataError(f"{error}.", hint="Prepare the images at another size, or pass --data.") from error
+    too_small = [judge for judge in judges.pairs if min(height, width) < judge.smallest_side]
+    if too_small:
+        needs = ", ".join(f"{judge.name} at least {judge.smallest_side} px" for judge in too_small)
+        raise DataError(f"images of {height}x{width} are too small: {needs}.", hint="Ask for other scores, or larger images.")

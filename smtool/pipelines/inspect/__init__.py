@@ -1,0 +1,1 @@
+"""`smtool inspect`: what is in a file."""

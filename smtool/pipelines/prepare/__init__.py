@@ -1,0 +1,1 @@
+"""`smtool prepare`: images into shards, shards into latents."""

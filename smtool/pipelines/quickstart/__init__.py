@@ -1,0 +1,1 @@
+"""`smtool quickstart`: the whole of smtool, small, on one page."""

@@ -1,0 +1,142 @@
+"""The page of `smtool quickstart`: what was done, what this run shows, and how to go on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smtool.pipelines.quickstart.generation import Generation
+from smtool.pipelines.quickstart.generation_page import generation_sections
+from smtool.pipelines.quickstart.scores import Look, score_tables
+from smtool.pipelines.spectrum.figures import figures, overview
+from smtool.pipelines.spectrum.tables import headline, tables
+from smtool.recipe import Recipe, TrainAE
+from smtool.report.html import Page
+from smtool.report.plots import DIFFERENCE_GAIN, figure_bytes
+from smtool.report.tables import interval
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that the page shows, by name of the autoencoder; spectrum is what `spectrum` returned."""
+
+    recipes: Mapping[str, Recipe[TrainAE]]
+    runs: Mapping[str, Path]
+    looks: Mapping[str, Look]
+    spectrum: Mapping[str, Any]
+    generations: Mapping[str, Generation]
+
+
+def quickstart_page(study: Study) -> Page:
+    page = Page("smtool quickstart: two autoencoders, their spectra, and what diffusion makes of them")
+    _introduction(page, study)
+    page.section("Spectra and low-pass reconstruction")
+    page.figure(
+        figure_bytes(overview(study.spectrum), "svg"),
+        alt="Left: power spectra of images, target and latents. Right: PSNR after low-passing latents and images.",
+        caption="Left: latents on the dashed line are a flattened copy of the images. Right: a decoder that follows "
+        "the removal of high frequencies from its latent stays level or rises (solid); dashed is what it reaches by ignoring it.",
+    )
+    for sentence in findings(study):
+        page.text(sentence)
+    page.section("Reconstructions")
+    for name, look in study.looks.items():
+        page.pixels(look.grid, alt=f"{name}: inputs, reconstructions and differences", caption=f"{name}: input, reconstruction, "
+                    f"{DIFFERENCE_GAIN:g} times their difference; validation crops, mean of the posterior")
+    for table in score_tables(study.looks):
+        page.table(table)
+    generation_sections(page, study.generations)
+    page.section("The spectra in full")
+    for figure in figures(study.spectrum).values():
+        page.figure(figure_bytes(figure, "svg"), alt=figure.get_suptitle(), caption="")
+    for table in tables(study.spectrum):
+        page.table(table)
+    _going_on(page, study)
+    return page
+
+
+def findings(study: Study) -> list[str]:
+    """What this run shows, in words that follow from its numbers; the paper's results are not repeated here."""
+    sentences = []
+    if "physical" in study.spectrum["images"]:
+        sentences.append(_spectra(study.spectrum))
+    sentences.append(_low_pass(study.spectrum))
+    psnr = {name: look.scores["scores"]["psnr"] for name, look in study.looks.items() if "psnr" in look.scores["scores"]}
+    if psnr:
+        listed = ", ".join(f"{name} {interval(score['value'], score['half_width'])} dB" for name, score in psnr.items())
+        sentences.append(f"Reconstruction, PSNR: {listed}.")
+    return sentences
+
+
+def _introduction(page: Page, study: Study) -> None:
+    name, recipe = next(iter(study.recipes.items()))
+    tables = recipe.tables
+    page.text(
+        f"Two small autoencoders ({study.looks[name].num_parameters / 1e6:.2f} million parameters, {tables.steps} steps of "
+        f"{tables.data.batch} crops of {tables.data.image_size} px, one seed) were trained on photographs that ship inside "
+        f"scikit-image: {' and '.join(study.recipes)}. They differ in one thing: DSM, Decoding Spectrum Matching, which asks the "
+        "decoder to turn a low-passed latent into the equally low-passed image. Then the same small diffusion transformer was "
+        "trained on the latents of each."
+    )
+    page.text(
+        "This page says what this run shows. Networks this small, trained this briefly on crops of a dozen photographs, do not "
+        "rank methods: intervals resample the photographs, and a second seed would move the numbers too. For the published "
+        "comparison see arXiv 2603.14645 and recipes/paper."
+    )
+
+
+def _spectra(result: Mapping[str, Any]) -> str:
+    slope = result["images"]["physical"]["slope"]
+    parts = []
+    for autoencoder in result["autoencoders"]:
+        head = headline(autoencoder["physical"])
+        if "value" in head["delta"]:
+            delta = interval(head["delta"]["value"], head["delta"]["half_width"])
+            parts.append(f"{autoencoder['label']} {delta} ({head['target']['divergence_db']['value']:.1f} dB from the target)")
+    image = f"{interval(slope['exponent'], slope['half_width'])}" if "exponent" in slope else "not fitted"
+    return (
+        f"Power of the images falls with the slope {image}. delta is how much flatter the latents are: 0 copies the images, "
+        f"{result['passport']['delta']:g} is the target. Here: {'; '.join(parts)}. {_verdict(result)}"
+    )
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    deltas = [headline(autoencoder["physical"])["delta"] for autoencoder in result["autoencoders"]]
+    if len(deltas) != 2 or any(delta.get("half_width") is None for delta in deltas):
+        return ""
+    apart = abs(deltas[0]["value"] - deltas[1]["value"]) > deltas[0]["half_width"] + deltas[1]["half_width"]
+    return f"The two intervals {'do not overlap' if apart else 'overlap'}."
+
+
+def _low_pass(result: Mapping[str, Any]) -> str:
+    parts = []
+    for autoencoder in result["autoencoders"]:
+        gap = autoencoder["low_pass"].get("gap")
+        if gap is not None:
+            parts.append(f"{autoencoder['label']} {interval(gap['value'][12], gap['half_width'][12], digits=1)} dB")
+    if not parts:
+        return "The low-pass curve could not be measured."
+    return (
+        f"Low-pass gap at n = 12 (what PSNR loses when 12 of 15 anti-diagonals are taken from latent and image alike; at 0 the "
+        f"decoder follows): {', '.join(parts)}."
+    )
+
+
+def _going_on(page: Page, study: Study) -> None:
+    runs = " ".join(str(run) for run in study.runs.values())
+    page.section("Going on")
+    page.text("The same steps as single commands, and the next ones:")
+    autoencoder, transformer = list(study.runs.values())[-1], list(study.generations.values())[-1].run
+    page.commands(
+        f"smtool spectrum {runs} --plot --published celeba/dsm",
+        f"smtool eval {autoencoder} --psnr --ssim",
+        f"smtool train-dit quickstart/sit --set latents.autoencoder={autoencoder} --set seed=1 --out {transformer}-seed1",
+        f"smtool sample {transformer} --num-images 64 --sampler euler --steps 50 --seed 1",
+        f"smtool eval {transformer} --features random",
+        "smtool recipes list",
+        "smtool train-ae recipes/dsm.toml",
+        "smtool train-dit recipes/sit.toml",
+        "smtool prepare PHOTOGRAPHS --size 64 --out data/mine",
+        "smtool train-ae recipes/dsm.toml --data data/mine --out runs/mine",
+        "smtool spectrum runs/mine --plot --data data/mine",
+    )

@@ -1,0 +1,1 @@
+"""`smtool sample`: images from a diffusion checkpoint."""

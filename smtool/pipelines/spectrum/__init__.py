@@ -1,0 +1,1 @@
+"""`smtool spectrum`: the diffusability report."""

@@ -1,0 +1,23 @@
+"""The picture of the latents' spectrum that a training run draws as it goes."""
+
+import torch
+from torch import Tensor
+
+from smtool.pipelines.spectrum.figures import draw_physical
+from smtool.pipelines.spectrum.scores import image_reading, latent_reading
+from smtool.report.plots import rasterized
+from smtool.spectrum import PHYSICAL, spectrum_of
+
+
+@torch.no_grad()
+def live_spectrum(images: Tensor, latents: Tensor, *, delta: float, note: str) -> Tensor:
+    """PHYSICAL spectra of images (N, 3, H, W) and of their raw latents (N, C, h, w), brought to unit variance per channel.
+
+    delta: of the target; note: what a reader must know, such as step and posterior. Returns uint8 (3, H', W'), for trackers.
+    """
+    latents = latents.float()
+    normalized = latents / latents.std((0, 2, 3), keepdim=True).clamp(min=1e-12)
+    at_size = spectrum_of(images, PHYSICAL, (latents.shape[-2], latents.shape[-1]))
+    heads = {"latents": latent_reading(at_size, spectrum_of(normalized, PHYSICAL), delta=delta)}
+    title = "PHYSICAL power spectra: are latents a flattened copy of images?"
+    return rasterized(draw_physical(image_reading(spectrum_of(images, PHYSICAL)), heads, title=title, note=note))

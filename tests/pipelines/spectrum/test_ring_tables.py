@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+
+from smtool.errors import CheckpointError
+from smtool.networks.autoencoder import SDVAE
+from smtool.networks.posterior import LatentStats
+from smtool.pipelines.spectrum.ring_tables import ChannelMoments, LatentRings, RingTable
+from smtool.randomness import initializing
+from smtool.spectrum import PHYSICAL, REFERENCE, spectrum_of
+
+
+@pytest.fixture
+def autoencoder():
+    with initializing(0, "test"):
+        return SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), blocks_per_level=1, norm_groups=4).build().eval()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@torch.no_grad()
+def gathered(autoencoder, images, batch):
+    rings = LatentRings("test", autoencoder, [PHYSICAL, REFERENCE.loss], low_pass_images=4)
+    for first in range(0, len(images), batch):
+        rings.add(images[first:first + batch], first)
+    return rings
+
+
+def test_a_table_holds_what_spectrum_of_gives_for_all_images_at_once(images):
+    table = RingTable(REFERENCE.loss, (8, 8))
+    for part in images.split(4):
+        table.add(part)
+    torch.testing.assert_close(table.spectrum().power, spectrum_of(images, REFERENCE.loss, (8, 8)).power)
+    assert len(table.channels()) == 3
+    torch.testing.assert_close(table.channels()[1].power, spectrum_of(images[:, 1:2], REFERENCE.loss, (8, 8)).power)
+
+
+def test_dividing_channels_by_their_std_is_the_spectrum_of_normalized_latents(images):
+    std = torch.tensor([0.5, 2.0, 4.0])
+    table = RingTable(PHYSICAL)
+    table.add(images)
+    torch.testing.assert_close(table.spectrum(std).power, spectrum_of(images / std.view(1, 3, 1, 1), PHYSICAL).power)
+
+
+def test_what_is_measured_does_not_depend_on_the_batch(autoencoder, images):
+    one, all_at_once = gathered(autoencoder, images, 1), gathered(autoencoder, images, 6)
+    for kind in ("sample", "mean"):
+        a, b = (rings.table(kind, PHYSICAL).spectrum().power for rings in (one, all_at_once))
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(one.low_pass().gap, all_at_once.low_pass().gap, rtol=1e-3, atol=1e-3)
+    assert len(one.low_pass().gap) == 4
+
+
+def test_sample_and_mean_differ_by_the_posterior_noise(autoencoder, images):
+    rings = gathered(autoencoder, images, 6)
+    with torch.no_grad():
+        posterior = autoencoder.encode(images)
+    mean, sample = (rings.table(kind, PHYSICAL).spectrum().mean() for kind in ("mean", "sample"))
+    assert (sample > mean).all()
+    assert (sample - mean)[-1] == pytest.approx(posterior.std.square().mean().item(), rel=0.3)      # the noise is white
+
+
+def test_statistics_are_those_of_the_samples_or_the_autoencoders_own(autoencoder, images):
+    rings = gathered(autoencoder, images, 4)
+    table = rings.table("sample", PHYSICAL)
+    stats = rings.stats("digest")
+    assert (stats.kind, stats.count, stats.data) == ("channel", 6, "digest")
+    power = np.array([channel.power.numpy() for channel in table.channels()])
+    assert stats.std.shape == (3,)
+    assert power.mean() > 0
+    autoencoder.stats = LatentStats("scalar", torch.zeros(1), torch.ones(1), 9, "own")
+    assert rings.stats("digest") is autoencoder.stats
+
+
+def test_merged_moments_are_those_of_numpy(autoencoder):
+    noise = torch.randn(7, 2, 3, 5, generator=torch.Generator().manual_seed(0))
+    latents = noise * torch.tensor([1.0, 30.0]).view(1, 2, 1, 1) + 100
+    stats = (ChannelMoments.of(latents[:3]) + ChannelMoments.of(latents[3:])).stats("d")
+    expected = latents.double().transpose(0, 1).flatten(1).numpy()
+    np.testing.assert_allclose(stats.mean, expected.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(stats.std, expected.std(1), rtol=1e-6)
+
+
+def test_latents_that_are_not_finite_are_named(autoencoder, images):
+    rings = LatentRings("runs/broken", autoencoder, [PHYSICAL], low_pass_images=0)
+    with torch.no_grad():
+        autoencoder.quant_conv.bias[0] = torch.nan
+    with torch.no_grad(), pytest.raises(CheckpointError, match=r"runs/broken: the latents of image 0 .* NaN"):
+        rings.add(images, 0)

@@ -1,0 +1,190 @@
+import io
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.text import Text
+
+from smtool.errors import CheckpointError, RecipeError
+from smtool.interop import write_autoencoder
+from smtool.networks.autoencoder import SDVAE
+from smtool.pipelines.prepare.images import prepare
+from smtool.pipelines.spectrum.figures import figures
+from smtool.pipelines.spectrum.measure import _labels
+from smtool.pipelines.spectrum.spectra import SCHEMA, spectrum
+from smtool.pipelines.train.live_spectrum import live_spectrum
+from smtool.randomness import initializing
+from smtool.report.console import Console
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    prepare("builtin:photos?train=24&val=48", out=folder, size=32, val_fraction=0.05, workers=1)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two untrained autoencoders, as a run leaves them; the second has latents of 4x4 cells."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, widths in {"plain": (8, 8, 8), "coarse": (8, 8, 8, 8)}.items():
+        with initializing(0, name):
+            autoencoder = SDVAE(
+                downsample=2 ** (len(widths) - 1), latent_channels=3, channels=widths, blocks_per_level=1, norm_groups=4
+            ).build()
+        recipe = {"data": {"image_size": 32}, "regularizers": {"esm": {"delta": 0.6}} if name == "plain" else {}}
+        write_autoencoder(folder / name / "ckpt.safetensors", autoencoder, {"recipe": recipe, "step": 0, "data": "none"})
+    return folder
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def drawn(runs, data, tmp_path_factory):
+    """(result, folder, what the console showed) of two autoencoders with everything on."""
+    out, shown = tmp_path_factory.mktemp("out"), io.StringIO()
+    what = [str(runs / "plain"), str(runs / "coarse" / "ckpt.safetensors")]
+    result = spectrum(what, plot=True, data=data, out=out, published=["celeba/dsm"], console=Console(file=shown))
+    return result, out, shown.getvalue()
+
+
+def test_every_figure_is_written_as_png_and_svg_beside_the_json(drawn):
+    _, out, shown = drawn
+    names = {f"{name}.{kind}" for name in ("physical", "reference", "low-pass") for kind in ("png", "svg")} | {"spectrum.json"}
+    assert {path.name for path in out.iterdir()} == names
+    for name in names:
+        assert str(out / name) in shown
+    for path in out.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    for path in out.glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_the_json_parses_strictly_and_states_its_passport(drawn):
+    result, out, _ = drawn
+    read = json.loads((out / "spectrum.json").read_text(), parse_constant=pytest.fail)
+    assert read["schema"] == SCHEMA == "smtool.spectrum/1"
+    passport = read["passport"]
+    assert passport["data"]["images"] == 48
+    assert passport["data"]["unit"] == "photograph"
+    assert passport["data"]["units"] == 12
+    assert (passport["data"]["split"], passport["data"]["image_size"]) == ("validation", 32)
+    assert len(passport["data"]["digest"]) == 64
+    assert passport["delta"] == 0.6      # the one a recipe aims at
+    assert passport["estimators"] == ["PHYSICAL", "REFERENCE.loss", "REFERENCE.curve"]
+    plain = read["autoencoders"][0]
+    assert len(plain["digest"]) == 64
+    assert {(e["posterior"], e["latents"]) for e in plain["physical"]} == {
+        ("sample", "normalized"), ("sample", "raw"), ("mean", "normalized"), ("mean", "raw")}
+    assert "no LatentStats" in plain["normalization"]["source"]
+    assert result["autoencoders"][0]["low_pass"]["images"] == 32
+
+
+def test_latents_of_4_cells_have_powers_and_no_fit(drawn):
+    result, _, shown = drawn
+    coarse = result["autoencoders"][1]
+    assert coarse["latent_size"] == [4, 4]
+    assert all("reason" in entry["slope"] and entry["power"] for entry in coarse["physical"])
+    assert "4 latent cells" in coarse["low_pass"]["convention"]
+    assert "coarse: no fit" in shown
+
+
+def test_the_tables_name_what_they_show(drawn):
+    shown = drawn[2]
+    for text in ("PHYSICAL", "REFERENCE", "LOW-PASS", "plain", "coarse", "sample, norm.", "mean, raw", "12 photographs", "95%"):
+        assert text in shown
+
+
+def test_figures_keep_the_estimators_apart(drawn):
+    made = figures(drawn[0])
+    texts = {name: " ".join(text.get_text() for text in made[name].findobj(Text)) for name in ("physical", "reference")}
+    assert "PHYSICAL" in texts["physical"]
+    assert "KL" not in texts["physical"]
+    assert "published" not in texts["physical"]
+    assert "CelebA DSM, published" in texts["reference"]
+    assert "PHYSICAL" not in texts["reference"]
+    assert "slope" not in texts["reference"]
+
+
+def test_the_same_command_gives_the_same_bytes(runs, data, tmp_path):
+    for name in ("a", "b"):
+        spectrum([str(runs / "plain")], plot=True, data=data, num_images=6, out=tmp_path / name, console=quiet())
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+def test_images_alone_have_their_own_spectrum(data, tmp_path):
+    result = spectrum(["images"], plot=True, data=data, num_images=8, out=tmp_path, console=quiet())
+    assert result["autoencoders"] == []
+    assert 1.0 < result["images"]["physical"]["slope"]["exponent"] < 4.0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"physical.png", "reference.png"}
+
+
+def test_one_estimator_can_be_asked_for(runs, data):
+    result = spectrum([str(runs / "plain")], data=data, num_images=4, estimator="physical", console=quiet())
+    assert "reference" not in result["images"]
+    assert list(figures(result)) == ["physical", "low-pass"]
+
+
+def test_plots_go_beside_the_checkpoint_and_nothing_is_written_unasked(runs, data):
+    checkpoint = runs / "plain" / "ckpt.safetensors"
+    spectrum([str(checkpoint)], data=data, num_images=4, console=quiet())
+    assert not (runs / "plain" / "ckpt.spectrum").exists()
+    spectrum([str(checkpoint)], data=data, num_images=4, plot=True, console=quiet())
+    assert (runs / "plain" / "ckpt.spectrum" / "physical.png").exists()
+
+
+def test_json_on_standard_output_is_all_there_is(runs, data, capsys):
+    spectrum([str(runs / "plain")], data=data, num_images=4, json_path=Path("-"), console=Console())
+    assert json.loads(capsys.readouterr().out)["schema"] == SCHEMA
+
+
+def test_a_spent_budget_ends_the_pass_and_is_said(runs, data):
+    result = spectrum([str(runs / "plain")], data=data, budget=0.0, console=quiet())
+    assert result["passport"]["data"]["images"] == 16
+    assert result["passport"]["stopped"] == "the budget was spent"
+
+
+def test_a_budget_ends_early_once_delta_is_known(runs, data, monkeypatch):
+    monkeypatch.setattr("smtool.pipelines.spectrum.measure.GOOD_HALF_WIDTH", 100.0)
+    result = spectrum([str(runs / "plain")], data=data, budget=3600.0, console=quiet())
+    assert result["passport"]["data"]["images"] == 16      # the first look, not the first batch after it
+    assert "every delta is known" in result["passport"]["stopped"]
+
+
+def test_autoencoders_of_one_name_are_told_apart(tmp_path):
+    paths = [tmp_path / name for name in ("a/dsm/ckpt.safetensors", "b/dsm/ckpt.safetensors", "sd.safetensors")]
+    assert _labels(paths) == ["a/dsm", "b/dsm", "sd"]
+    assert _labels([paths[2], paths[2]]) == [f"{tmp_path.name}/sd (1)", f"{tmp_path.name}/sd (2)"]
+
+
+def test_an_unknown_published_curve_is_named_with_those_there_are(data):
+    with pytest.raises(RecipeError, match=r"celeba/dms: no such curve[\s\S]*celeba/dsm"):
+        spectrum(["images"], data=data, published=["celeba/dms"], console=quiet())
+
+
+def test_images_that_an_autoencoder_cannot_encode_are_refused(tmp_path, data):
+    section = SDVAE(downsample=64, latent_channels=2, channels=(4,) * 7, blocks_per_level=1, norm_groups=2)
+    write_autoencoder(tmp_path / "deep.safetensors", section.build(), {})
+    with pytest.raises(CheckpointError, match=r"deep\.safetensors: .*multiples of downsample = 64[\s\S]*--data"):
+        spectrum([str(tmp_path / "deep.safetensors")], data=data, console=quiet())
+
+
+def test_autoencoders_of_two_sizes_need_images_that_are_named(runs, tmp_path):
+    autoencoder = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), blocks_per_level=1, norm_groups=4).build()
+    write_autoencoder(tmp_path / "big" / "ckpt.safetensors", autoencoder, {"recipe": {"data": {"image_size": 64}}})
+    with pytest.raises(CheckpointError, match=r"plain 32 px, big 64 px"):
+        spectrum([str(runs / "plain"), str(tmp_path / "big")], console=quiet())
+
+
+def test_a_live_spectrum_is_a_picture():
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    picture = live_spectrum(images, images[:, :, ::4, ::4] * 100, delta=1.0, note="step 5")
+    assert picture.dtype == torch.uint8
+    assert picture.shape[0] == 3
+    assert picture.float().std() > 1

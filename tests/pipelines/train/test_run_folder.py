@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from smtool.errors import RecipeError
+from smtool.pipelines.train.run_folder import RunFolder
+from smtool.recipe import Recipe, TrainAE, load
+
+
+def _recipe(*changes: str) -> Recipe[TrainAE]:
+    return load("dsm", TrainAE, changes)
+
+
+@pytest.fixture
+def begun(tmp_path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(_recipe(), "cpu", 1)
+    return folder
+
+
+def test_what_was_asked_for_and_where_it_ran_is_written_down(begun):
+    assert (begun.path / "recipe.toml").read_text() == _recipe().text
+    environment = json.loads((begun.path / "environment.json").read_text())
+    assert environment["device"] == "cpu"
+    assert environment["packages"]["torch"]
+    assert begun.exists
+
+
+@pytest.mark.parametrize(
+    "changes", [(), ("log_every=7",), ("keep_last=9",), ("tracking.wandb=x",), ("validation.num_images=3",), ("data.workers=9",)]
+)
+def test_what_changes_no_weight_may_change(begun, changes):
+    begun.check_same(_recipe(*changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("optimizer.lr=1", "optimizer.lr: 0.001 -> 1.0"),
+        ("regularizers.dsm=", "regularizers.dsm.block: 8 -> absent"),
+        ("regularizers.kl={}", "regularizers.kl.weight: absent -> 1e-06"),
+        ("seed=1", "seed: 0 -> 1"),
+        ("steps=2000", "steps: 1000 -> 2000"),        # its cosine schedule depends on the length
+    ],
+)
+def test_what_changes_weights_is_refused_and_named(begun, change, line):
+    with pytest.raises(RecipeError) as caught:
+        begun.check_same(_recipe(change))
+    assert line in str(caught.value)
+
+
+def test_a_run_with_a_constant_rate_may_get_longer(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(_recipe("optimizer.schedule=constant"), "cpu", 1)
+    folder.check_same(_recipe("optimizer.schedule=constant", "steps=2000"))
+
+
+def test_starting_over_removes_what_a_run_wrote_and_nothing_else(begun):
+    (begun.checkpoints / "00000001").mkdir(parents=True)
+    begun.end("DONE", "1 step")
+    (begun.path / "notes.txt").write_text("mine")
+    begun.clear()
+    assert [path.name for path in begun.path.iterdir()] == ["notes.txt"]
+
+
+def test_beginning_again_removes_the_mark_of_an_earlier_end(begun):
+    begun.end("FAILED", "diverged")
+    begun.begin(_recipe(), "cpu", 1)
+    assert not (begun.path / "FAILED").exists()
