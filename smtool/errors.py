@@ -1,4 +1,4 @@
-"""Errors a user can cause. Each says where, what was found and, as the hint, what would work. Exit codes are in cli.py."""
+"""Errors a user can cause. Each says where, what was found and, as the hint, what would work. Exit codes are in cli."""
 
 
 class SmtoolError(Exception):

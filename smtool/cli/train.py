@@ -1,0 +1,65 @@
+"""`smtool train-ae` and `smtool train-dit`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smtool import errors
+from smtool.cli.app import app
+from smtool.cli.options import Device, Overrides, RecipeArgument, WeightsDir, computing_device
+
+
+@app.command()
+def train_ae(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe's name>.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training data instead of the recipe's data.train.")] = None,
+    overrides: Overrides = (),  # type: ignore[assignment]
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load all, run a step, print memory and time.")] = False,
+    device: Device = "auto",
+    weights_dir: WeightsDir = None,
+) -> None:
+    """Train an autoencoder. The same command again goes on where the last one stopped."""
+    from smtool.pipelines.train import training
+    from smtool.recipe import TrainAE, kind_of, load
+    from smtool.report.console import Console
+
+    if kind_of(recipe) is not TrainAE:
+        raise errors.RecipeError(f"{recipe} is a recipe of train-dit.", hint=f"Use: smtool train-dit {recipe}")
+    changes = [f"data.train={data!r}"] if data is not None else []
+    loaded = load(recipe, TrainAE, [*changes, *overrides])
+    if dry_run:
+        training.dry_run(loaded, console=Console(), device=computing_device(device), weights_dir=weights_dir)
+    else:
+        training.train(loaded, console=Console(), out=out, fresh=fresh, device=computing_device(device), weights_dir=weights_dir)
+
+
+@app.command()
+def train_dit(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe's name>.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training images instead of the autoencoder's.")] = None,
+    overrides: Overrides = (),  # type: ignore[assignment]
+    online: Annotated[bool, typer.Option("--online", help="Encode while training instead of caching latents.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load all, run a step, print memory and time.")] = False,
+    device: Device = "auto",
+    weights_dir: WeightsDir = None,
+) -> None:
+    """Train a diffusion transformer on an autoencoder's latents. The same command again goes on."""
+    from smtool.pipelines.train import training
+    from smtool.pipelines.train.run_diffusion import diffusion_run
+    from smtool.recipe import TrainDiT, kind_of, load
+    from smtool.report.console import Console
+
+    if kind_of(recipe) is not TrainDiT:
+        raise errors.RecipeError(f"{recipe} is a recipe of train-ae.", hint=f"Use: smtool train-ae {recipe}")
+    changes = [f"data.train={data!r}"] if data is not None else []
+    loaded = load(recipe, TrainDiT, [*changes, *overrides, *(["latents.online=true"] if online else [])])
+    if dry_run:
+        training.dry_run(loaded, diffusion_run, console=Console(), device=computing_device(device), weights_dir=weights_dir)
+    else:
+        where = computing_device(device)
+        training.train(loaded, diffusion_run, console=Console(), out=out, fresh=fresh, device=where, weights_dir=weights_dir)
