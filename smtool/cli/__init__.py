@@ -7,7 +7,8 @@ from smtool import errors
 from smtool.cli.app import app
 from smtool.cli.options import first_line
 
-# isort: off  (the order of --help)
+# The order of --help.
+# isort: off
 from smtool.cli import prepare, train, sample, evaluate, spectrum, around  # noqa: F401
 # isort: on
 
