@@ -14,7 +14,8 @@ from smtool.datasets.card import CARD_NAME
 from smtool.errors import CheckpointError
 from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
 from smtool.pipelines.spectrum.ring_tables import ImageRings, LatentRings, Size
-from smtool.pipelines.spectrum.scores import Units, physical_delta_of
+from smtool.pipelines.spectrum.scores_physical import physical_delta_of
+from smtool.pipelines.spectrum.units import Units
 from smtool.report.console import Console
 from smtool.spectrum import PHYSICAL, Estimator
 from smtool.storage import read_metadata

@@ -11,13 +11,9 @@ from smtool import __version__
 from smtool.errors import RecipeError
 from smtool.pipelines.spectrum.figures import figures
 from smtool.pipelines.spectrum.measure import Pass, Subject, measure, open_measured, open_subjects
-from smtool.pipelines.spectrum.scores import (
-    low_pass_scores,
-    physical_of_images,
-    physical_of_latents,
-    reference_of_images,
-    reference_of_latents,
-)
+from smtool.pipelines.spectrum.scores import low_pass_scores
+from smtool.pipelines.spectrum.scores_physical import physical_of_images, physical_of_latents
+from smtool.pipelines.spectrum.scores_reference import reference_of_images, reference_of_latents
 from smtool.pipelines.spectrum.tables import tables
 from smtool.pipelines.threads import one_thread
 from smtool.report.console import Console

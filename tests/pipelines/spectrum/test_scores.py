@@ -8,15 +8,10 @@ import torch
 
 from smtool.networks.posterior import Posterior
 from smtool.pipelines.spectrum.ring_tables import ImageRings, LatentRings
-from smtool.pipelines.spectrum.scores import (
-    Units,
-    image_reading,
-    latent_reading,
-    physical_of_latents,
-    reference_of_images,
-    reference_of_latents,
-    target,
-)
+from smtool.pipelines.spectrum.scores import image_reading, latent_reading, target
+from smtool.pipelines.spectrum.scores_physical import physical_of_latents
+from smtool.pipelines.spectrum.scores_reference import reference_of_images, reference_of_latents
+from smtool.pipelines.spectrum.units import Units
 from smtool.spectrum import PHYSICAL, REFERENCE, dct2, esm_loss, idct2, spectrum_of
 
 
