@@ -31,9 +31,12 @@ def train(
     fresh: bool = False,
     device: str = "cpu",
     weights_dir: Path | None = None,
+    pause_at: int | None = None,
 ) -> Path:
     """Train to the recipe's last step, from the newest checkpoint in `out` (default runs/<recipe's name>). Returns the folder.
 
+    pause_at: an earlier step to save and end at, as if stopped there: several runs then advance in turns, each still planned
+    for all its steps.
     Raises RecipeError if the folder was begun with another recipe, TrainingError if a loss is not finite, Interrupted after a
     stop was asked for and all was saved.
     """
@@ -49,9 +52,11 @@ def train(
         if run.first_step >= run.tables.steps:
             console.print(f"{folder.path} is finished ({run.first_step} steps). --set steps=N goes on, --fresh starts over.")
             return folder.path
+        if pause_at is not None and run.first_step >= pause_at:
+            return folder.path
         wait_for_all()
         try:
-            _Watch(run, console, stop).follow()
+            _Watch(run, console, stop, pause_at).follow()
         except TrainingError as error:
             if ranks.first:
                 folder.end("FAILED", error.message)
@@ -91,8 +96,8 @@ def dry_run(
 class _Watch:
     """Consumes the loop's reports. Collectives are called by every rank at the same steps; only the first looks and writes."""
 
-    def __init__(self, run: Run, console: Console, stop: StopRequest) -> None:
-        self.run, self.console, self.stop = run, console, stop
+    def __init__(self, run: Run, console: Console, stop: StopRequest, pause_at: int | None = None) -> None:
+        self.run, self.console, self.stop, self.pause_at = run, console, stop, pause_at
         self.tables, self.ranks = run.tables, run.training.ranks
         self.meter = Meter()
         self.observer = run.observer() if self.ranks.first else None
@@ -118,16 +123,21 @@ class _Watch:
                     )
                     if trackers:
                         trackers.log(report.step, values)
-                if trackers and self.observer and self._due(report, tables.evaluate_every):
-                    trackers.log(report.step, self.observer.look(trackers, report.step))
+                if self._due(report, tables.evaluate_every):
+                    with run.whole_results():
+                        if trackers and self.observer:
+                            trackers.log(report.step, self.observer.look(trackers, report.step))
                 stopping = any_rank(self.stop.asked, self.ranks.device)
-                if stopping or self._due(report, tables.save_every):
+                pausing = report.step == self.pause_at
+                if stopping or pausing or self._due(report, tables.save_every):
                     self._save(report)
                 if stopping and report.step < tables.steps:
                     raise Interrupted(
                         f"Stopped after step {report.step}; all is saved in {run.folder.path}.",
                         hint="The same command goes on from here.",
                     )
+                if pausing and report.step < tables.steps:
+                    return
         if self.ranks.first:
             run.folder.end("DONE", f"{tables.steps} steps")
             self.console.log(f"done: {run.folder.ckpt}")
@@ -173,9 +183,10 @@ class _Watch:
         """A checkpoint folder and the file to share; the losses are looked at first, so that no diverged weights are kept."""
         self._checked(report.step)
         run = self.run
-        if self.ranks.first:
-            run.checkpoints.save(report.step, run.training)
-            run.share(report.step)
+        run.checkpoints.save(report.step, run.training)
+        with run.whole_results():
+            if self.ranks.first:
+                run.share(report.step)
         wait_for_all()
 
 

@@ -16,6 +16,10 @@ from safetensors.torch import load_file
 
 from smtool import load_autoencoder
 from smtool.datasets import open_images
+from smtool.pipelines.threads import one_thread
+from smtool.pipelines.train import training
+from smtool.recipe import TrainAE, load
+from smtool.report.console import Console
 from smtool.storage import read_metadata
 
 RECIPE = """
@@ -246,3 +250,17 @@ def test_a_full_disk_ends_with_code_seven_and_leaves_the_last_checkpoint(recipe,
     assert done.returncode == 7, done.stderr
     assert "no room left on the disk" in done.stderr
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_run_that_pauses_twice_equals_an_unbroken_one_and_says_it_is_not_done(recipe, unbroken, tmp_path):
+    loaded, out = load(str(recipe), TrainAE), tmp_path / "turns"
+    with one_thread():      # as the unbroken one
+        for step in (8, 8, 20):      # what is reached already is left alone
+            training.train(loaded, console=Console(quiet=True), out=out, pause_at=step)
+            assert read_metadata(out / "ckpt.safetensors")["step"] == step
+            assert not (out / "DONE").exists()
+        training.train(loaded, console=Console(quiet=True), out=out)
+    assert (out / "DONE").exists()
+    expected, found = _weights(unbroken), _weights(out)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
