@@ -19,7 +19,7 @@ import torch
 import webdataset
 
 from smtool.datasets import encoded_batches, latent_batches, measure_latents, open_images, open_latents, training_batches
-from smtool.datasets.latents_shards import packed, unpacked
+from smtool.datasets.cache_shards import packed, unpacked
 from smtool.datasets.latents_write import LatentPreparation, write_latents
 from smtool.datasets.order import batch_flips, batch_indices
 from smtool.datasets.preparation import Preparation, prepare_images
@@ -133,14 +133,13 @@ def parsed(data):
 
 def test_packing_keeps_float32_exactly_and_bf16_to_a_256th():
     generator = torch.Generator().manual_seed(0)
-    posterior = Posterior(torch.randn(2, 3, 5, 7, generator=generator), torch.randn(2, 3, 5, 7, generator=generator) - 9)
-    exact = unpacked(packed(posterior, "fp32"))
-    assert torch.equal(exact.mean, posterior.mean)
-    assert torch.equal(exact.logvar, posterior.logvar)
-    rough = unpacked(packed(posterior, "bf16"))
-    assert rough.mean.dtype == torch.float32
-    for value, original in ((rough.mean, posterior.mean), (rough.logvar, posterior.logvar)):
-        assert 0 < ((value - original) / original).abs().max() <= 1 / 256
+    draws = {"mean": torch.randn(2, 3, 5, 7, generator=generator), "logvar": torch.randn(2, 3, 5, 7, generator=generator) - 9}
+    exact, rough = (unpacked(packed(draws, dtype)) for dtype in ("fp32", "bf16"))
+    assert exact.keys() == rough.keys() == draws.keys()
+    for name, original in draws.items():
+        assert torch.equal(exact[name], original)
+        assert rough[name].dtype == torch.float32
+        assert 0 < ((rough[name] - original) / original).abs().max() <= 1 / 256
 
 
 def sampled(cache, *, seed):
@@ -374,7 +373,7 @@ def test_the_announced_size_is_that_of_the_files(tmp_path, autoencoder, images):
 
 def test_too_small_a_disk_is_said_before_anything_is_encoded(tmp_path, autoencoder, images, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("smtool.datasets.latents_write.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("smtool.datasets.cache_write.shutil.disk_usage", lambda path: usage)
     with pytest.raises(DiskError, match="the latents need"):
         written(tmp_path / "out", autoencoder, images)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".unfinished"]

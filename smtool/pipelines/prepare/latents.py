@@ -4,12 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from smtool.datasets.cache_card import CacheDtype
 from smtool.datasets.card import CARD_NAME, Split, read_card
 from smtool.datasets.images import open_images
 from smtool.datasets.latents import LatentShards, open_latents
 from smtool.datasets.latents_card import LATENT_CARD_NAME
 from smtool.datasets.latents_measure import StatsKind
-from smtool.datasets.latents_shards import LatentDtype
 from smtool.datasets.latents_write import LatentPreparation, write_latents
 from smtool.datasets.preparation import IMAGES_PER_SHARD, Report
 from smtool.errors import RecipeError
@@ -26,7 +26,7 @@ def prepare_latents(
     image_size: int | None = None,
     out: Path | None = None,
     flip: bool = True,
-    dtype: LatentDtype = "bf16",
+    dtype: CacheDtype = "bf16",
     stats_images: int | None = None,
     seed: int = 0,
     batch: int = ENCODE_BATCH,
