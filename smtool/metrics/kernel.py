@@ -39,6 +39,32 @@ def kernel_distance(x: Tensor, y: Tensor) -> KernelDistance:
     return KernelDistance(float(value), float(error))
 
 
+def paired_kernel_distance(x: Tensor, y: Tensor, units: Tensor) -> KernelDistance:
+    """The same distance where y[i] was made from x[i], as a reconstruction from its image: (N, D) each, without bias.
+
+    units: (N,) int64; vectors of one unit, such as crops of one photograph, are not independent, nor is a vector of its own
+    partner. All pairs within a unit are therefore left out, across the sets too, and units count alike. Equal sets give exactly
+    0, where `kernel_distance` falls below it. The error is the jackknife's over units; two at least, infinite for two.
+    Source: the U-statistic of Gretton et al. 2012, Lemma 6. Oracle: a double loop (tests/metrics/test_kernel.py).
+    """
+    x, y = _pair(x, y)
+    _, unit = torch.unique(units.to(x.device), return_inverse=True)
+    count = int(unit.max()) + 1
+    if not len(x) == len(y) == len(unit) or count < 2:
+        raise ValueError(f"pairs of vectors from at least 2 units are needed, found {len(x)} and {len(y)} from {count}")
+    mean = torch.nn.functional.one_hot(unit, count).to(x)
+    mean = mean / mean.sum(0)
+    across = _kernel(x, y)
+    between = mean.T @ (_kernel(x, x) + _kernel(y, y) - across - across.T) @ mean
+    rows = (between - between.diagonal().diag()).sum(1)
+    value = rows.sum() / (count * (count - 1))
+    if count == 2:
+        return KernelDistance(float(value), math.inf)
+    left_out = (rows.sum() - 2 * rows) / ((count - 1) * (count - 2))
+    error = ((count - 1) / count * (left_out - left_out.mean()).square().sum()).sqrt()
+    return KernelDistance(float(value), float(error))
+
+
 def kernel_distance_of_subsets(
     x: Tensor, y: Tensor, *, draws: Generator, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE
 ) -> float:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from smtool.metrics.kernel import kernel_distance, kernel_distance_of_subsets
+from smtool.metrics.kernel import kernel_distance, kernel_distance_of_subsets, paired_kernel_distance
 from smtool.randomness import generator
 
 
@@ -86,3 +86,53 @@ def test_sets_that_cannot_be_compared_are_refused():
         kernel_distance(features(1), features(4))
     with pytest.raises(ValueError, match="NaN"):
         kernel_distance(features(4) * math.nan, features(4))
+
+
+def paired_double_loop(x, y, units):
+    """Over pairs of units, the mean over pairs of vectors of k(x, x') + k(y, y') - k(x, y') - k(y, x')."""
+    def kernel(a, b):
+        return (float(a @ b) / len(a) + 1) ** 3
+
+    members = [np.flatnonzero(np.array(units) == unit) for unit in sorted(set(units))]
+    means = [
+        np.mean([kernel(x[i], x[j]) + kernel(y[i], y[j]) - kernel(x[i], y[j]) - kernel(y[i], x[j]) for i in u for j in v])
+        for u in members for v in members if u is not v
+    ]
+    return np.mean(means)
+
+
+def test_the_distance_of_pairs_leaves_out_every_pair_within_a_unit():
+    x, units = features(11).numpy(), [0, 0, 1, 2, 5, 5, 5, 3, 7, 1, 7]
+    y = x + 0.4 * features(11, key="y").numpy()
+    found = paired_kernel_distance(torch.from_numpy(x), torch.from_numpy(y), torch.tensor(units))
+    assert found.value == pytest.approx(paired_double_loop(x, y, units), rel=1e-9)
+    names = sorted(set(units))
+    kept = [[i for i, unit in enumerate(units) if unit != left] for left in names]
+    without = np.array([paired_double_loop(x[k], y[k], [units[i] for i in k]) for k in kept])
+    expected = math.sqrt(5 / 6 * ((without - without.mean()) ** 2).sum())
+    assert found.error == pytest.approx(expected, rel=1e-8)
+
+
+def test_a_perfect_copy_is_at_no_distance_where_the_distance_of_independent_sets_would_be_below_zero():
+    x = features(20)
+    assert paired_kernel_distance(x, x.clone(), torch.arange(20)).value == pytest.approx(0, abs=1e-12)
+    assert kernel_distance(x, x.clone()).value < -1
+
+
+def test_the_distance_of_pairs_is_without_bias_for_crops_of_few_photographs():
+    """Four photographs of three crops; y[i] belongs to x[i], and both sets have the same distribution."""
+    values = []
+    for i in range(400):
+        photograph = features(4, key=f"photograph{i}").repeat_interleave(3, 0)
+        x, y = (photograph + features(12, key=f"{side}{i}") for side in "xy")
+        values.append(paired_kernel_distance(x, y, torch.arange(4).repeat_interleave(3)).value)
+    assert abs(np.mean(values)) < 4 * np.std(values) / 20
+
+
+def test_pairs_need_two_units_and_an_error_three():
+    x = features(4)
+    assert paired_kernel_distance(x, x, torch.tensor([0, 0, 1, 1])).error == math.inf
+    with pytest.raises(ValueError, match="at least 2 units"):
+        paired_kernel_distance(x, x, torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="at least 2 units are needed, found 4 and 3"):
+        paired_kernel_distance(x, x[:3], torch.arange(4))
