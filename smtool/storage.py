@@ -65,6 +65,14 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in _names(file)}
 
 
+def each_tensor(path: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors whose names begin with `prefix`, one by one on the CPU, under the rest of their names."""
+    with _opened(path, "cpu") as file:
+        for name in _names(file):
+            if name.startswith(prefix):
+                yield name.removeprefix(prefix), file.get_tensor(name)
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of a safetensors file; values that are not JSON (files of other tools) come back as they are."""
     with _opened(path, "cpu") as file:

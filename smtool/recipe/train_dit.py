@@ -11,6 +11,7 @@ from smtool.networks.sit import SiT
 from smtool.networks.uvit import UViT
 from smtool.recipe.training import TrainingTables
 from smtool.tasks.diffusion import Labels
+from smtool.training.sharding import Parallel
 
 
 class LatentData(Section):
@@ -56,6 +57,7 @@ class TrainDiT(TrainingTables):
     warmup: Warmup | None = None
     sampler: Sampler = Sampler()
     validation: Samples = Samples()
+    parallel: Parallel = Parallel()
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.data.batch % self.accumulate:

@@ -11,6 +11,7 @@ from torch import Tensor
 from smtool import storage
 from smtool.errors import CheckpointError, DiskError
 from smtool.training.loop import Training
+from smtool.training.sharding import gathered, refill
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,15 @@ class Checkpoints:
     keep_every: int
 
     def save(self, step: int, training: Training) -> Path:
-        """Write checkpoints/<step>/ aside, rename it into place, then remove the ones no longer kept."""
+        """Write checkpoints/<step>/ aside, rename it into place, then remove the ones no longer kept.
+
+        Every rank calls it, because the shards of a sharded player are gathered; only the first one writes.
+        """
         final = self.folder / f"{step:08d}"
         aside = self.folder / f".{step:08d}.part"
+        if not training.ranks.first:
+            self._write(aside, step, training)
+            return final
         shutil.rmtree(aside, ignore_errors=True)
         try:
             self._write(aside, step, training)
@@ -49,18 +56,14 @@ class Checkpoints:
     def load(self, step: int, training: Training) -> None:
         """Bring the players, averages and optimizers of a run back to where they were after `step`."""
         folder = self.folder / f"{step:08d}"
-        device = training.ranks.device
         state = json.loads((folder / "state.json").read_text())
-        model = storage.read_tensors(folder / "model.safetensors", device)
-        optimizer = storage.read_tensors(folder / "optimizer.safetensors", device)
         try:
             for player, module in training.task.players.items():
-                module.load_state_dict(_part(model, player))
-                training.optimizers[player].load_state_dict(_part(optimizer, player), state["updates"][player])
-            if training.averages:
-                ema = storage.read_tensors(folder / "ema.safetensors", device)
-                for player, average in training.averages.items():
-                    average.load_state_dict(_part(ema, player))
+                refill(module.state_dict(), storage.each_tensor(folder / "model.safetensors", f"{player}/"))
+                saved = storage.each_tensor(folder / "optimizer.safetensors", f"{player}/")
+                training.optimizers[player].load_state_dict(saved, state["updates"][player])
+            for player, average in training.averages.items():
+                refill(average.state_dict(), storage.each_tensor(folder / "ema.safetensors", f"{player}/"))
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"{folder} does not fit the recipe's network ({error}).",
@@ -69,18 +72,19 @@ class Checkpoints:
         training.precision.load_state_dict(state["precision"])
 
     def _write(self, folder: Path, step: int, training: Training) -> None:
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise DiskError(f"{folder.parent}: could not be written ({error.strerror}).") from error
-        players = training.task.players
-        metadata = {"kind": "training-state", "step": step}
-        storage.write_tensors(folder / "model.safetensors", _joined({n: m.state_dict() for n, m in players.items()}), metadata)
-        averages = {name: average.state_dict() for name, average in training.averages.items()}
-        if averages:
-            storage.write_tensors(folder / "ema.safetensors", _joined(averages), metadata)
-        optimizers = {name: optimizer.state_dict() for name, optimizer in training.optimizers.items()}
-        storage.write_tensors(folder / "optimizer.safetensors", _joined(optimizers), metadata)
+        """The files, one after another; sharded tensors are gathered, so that they load with any number of ranks."""
+        first = training.ranks.first
+        if first:
+            try:
+                folder.mkdir(parents=True)
+            except OSError as error:
+                raise DiskError(f"{folder.parent}: could not be written ({error.strerror}).") from error
+        for name, holders in (("model", training.task.players), ("ema", training.averages), ("optimizer", training.optimizers)):
+            tensors = gathered(_joined({player: holder.state_dict() for player, holder in holders.items()}), first=first)
+            if first and holders:
+                storage.write_tensors(folder / f"{name}.safetensors", tensors, {"kind": "training-state", "step": step})
+        if not first:
+            return
         state = {
             "step": step,
             "updates": {name: optimizer.updates for name, optimizer in training.optimizers.items()},
@@ -99,6 +103,3 @@ class Checkpoints:
 def _joined(states: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
     return {f"{player}/{name}": tensor for player, state in states.items() for name, tensor in state.items()}
 
-
-def _part(tensors: dict[str, Tensor], player: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{player}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{player}/")}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 
@@ -69,12 +70,15 @@ def averaged(value: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks; a parameter without one is left alone on all of them."""
+    """Replace each gradient by its mean over the ranks; a parameter without one is left alone on all of them.
+
+    Gradients of sharded parameters are means already: the backward pass that scattered them took care of it.
+    """
     if not _several():
         return
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
-        if parameter.grad is not None:
+        if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
             by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
     for gradients in by_dtype.values():
         flat = averaged(_flatten_dense_tensors(gradients))

@@ -1,13 +1,13 @@
 """An exponential moving average of the weights."""
 
 import copy
-from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from smtool.config import Section
+from smtool.training.sharding import local
 
 
 class EMA(Section):
@@ -21,7 +21,10 @@ class EMA(Section):
 
 
 class MovingAverage:
-    """A copy of a module whose floating-point tensors follow the module's; buffers and integers are copied."""
+    """A copy of a module whose floating-point tensors follow the module's; buffers and integers are copied.
+
+    Of a module that is to be sharded it is made before, and sharded in the same way.
+    """
 
     def __init__(self, module: nn.Module, decay: float, *, warmup: bool) -> None:
         self.module = copy.deepcopy(module).requires_grad_(False).eval()
@@ -34,14 +37,11 @@ class MovingAverage:
         decay = min(self.decay, (1 + count) / (10 + count)) if self.warmup else self.decay
         averages = dict(self.module.named_parameters())
         current = dict(module.named_parameters())
-        mine: list[Tensor] = list(averages.values())
-        theirs = [current[name].detach() for name in averages]
+        mine: list[Tensor] = [local(average) for average in averages.values()]
+        theirs = [local(current[name].detach()) for name in averages]
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         for name, buffer in self.module.named_buffers():
             buffer.copy_(module.get_buffer(name))
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.module.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.module.load_state_dict(state)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from smtool.training.distributed import Ranks, average_gradients
 from smtool.training.ema import MovingAverage
 from smtool.training.optimizer import NamedOptimizer
 from smtool.training.precision import MixedPrecision
+from smtool.training.sharding import WholeCopy
 
 
 class Batch(Protocol):
@@ -51,7 +52,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Training:
-    """A run in memory: the task and, by player, its optimizer and (for some) the average of its weights."""
+    """A run in memory: the task and, by player, its optimizer and (for some) the average of its weights.
+
+    copies: by sharded player, where its result (the average, if there is one) is gathered to be looked at.
+    """
 
     task: Task
     optimizers: Mapping[str, NamedOptimizer]
@@ -59,6 +63,7 @@ class Training:
     precision: MixedPrecision
     ranks: Ranks
     plan: Plan
+    copies: Mapping[str, WholeCopy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from smtool.config import Section
+from smtool.training.sharding import like, whole
 
 
 class AdamW(Section):
@@ -61,9 +62,9 @@ class NamedOptimizer:
         return rate
 
     def clip(self) -> Tensor:
-        """Scale the gradients down to the largest norm allowed; returns the norm before."""
+        """Scale the gradients down to the largest norm allowed; returns the norm before, over all shards where there are any."""
         limit = math.inf if self.table.clip == "off" else self.table.clip
-        return nn.utils.clip_grad_norm_(self.parameters.values(), limit)
+        return whole(nn.utils.clip_grad_norm_(self.parameters.values(), limit))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {
@@ -72,11 +73,14 @@ class NamedOptimizer:
             for key, value in self.torch.state.get(parameter, {}).items()
         }
 
-    def load_state_dict(self, state: dict[str, Tensor], updates: int) -> None:
+    def load_state_dict(self, state: Iterable[tuple[str, Tensor]], updates: int) -> None:
+        """state: what `state_dict` gave, whole tensors of which a rank may keep a shard only."""
         self.updates = updates
-        for named, value in state.items():
+        for named, value in state:
             name, key = named.rsplit("|", 1)
             parameter = self.parameters[name]
             kept: dict[str, Any] = self.torch.state[parameter]
-            fused_step = key == "step" and self.torch.param_groups[0]["fused"]
-            kept[key] = value.to(parameter.device) if key != "step" or fused_step else value
+            if key == "step":
+                kept[key] = value.to(parameter.device) if self.torch.param_groups[0]["fused"] else value
+            else:
+                kept[key] = like(value, parameter)

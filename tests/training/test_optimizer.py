@@ -53,7 +53,7 @@ def test_state_survives_a_round_trip_through_named_tensors():
     copy = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
     copy.load_state_dict(module.state_dict())
     second = AdamW(lr=0.1).build(copy.named_parameters(), "cpu")
-    second.load_state_dict(state, 1)
+    second.load_state_dict(state.items(), 1)
     for model, optimizer in ((module, first), (copy, second)):
         optimizer.torch.zero_grad()
         model(torch.ones(2, 3)).sum().backward()

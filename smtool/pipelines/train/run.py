@@ -1,7 +1,7 @@
 """A training run, assembled: what `train` needs to know of it, whatever is trained."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from smtool.training.distributed import Ranks
 from smtool.training.loop import Plan, StepReport, Task, Training, optimize
 from smtool.training.optimizer import AdamW
 from smtool.training.precision import MixedPrecision
+from smtool.training.sharding import Parallel, WholeCopy, shard
 
 
 class Observer(Protocol):
@@ -55,28 +56,54 @@ class Run:
         with closing(self.batches(first_step)) as batches:
             yield from optimize(self.training, batches, first_step=first_step)
 
+    @contextmanager
+    def whole_results(self) -> Iterator[None]:
+        """Within it, what `result_of` gives is whole on the first rank. Every rank enters it; without shards nothing happens."""
+        with ExitStack() as stack:
+            for copy in self.training.copies.values():
+                stack.enter_context(copy.filled(self.training.ranks))
+            yield
+
 
 def result_of(training: Training, player: str) -> nn.Module:
-    """The player to validate and share: the average of its weights where there is one."""
+    """The player to validate and share: the average of its weights where there is one; of a sharded one, the whole copy."""
+    if player in training.copies:
+        return training.copies[player].module
     average = training.averages.get(player)
     return training.task.players[player] if average is None else average.module
 
 
 def assemble_training(
-    recipe: Recipe[Any], task: Task, ranks: Ranks, *, batch: int, averaged: str, optimizers: Mapping[str, AdamW]
+    recipe: Recipe[Any],
+    task: Task,
+    ranks: Ranks,
+    *,
+    batch: int,
+    averaged: str,
+    optimizers: Mapping[str, AdamW],
+    parallel: Parallel | None = None,
 ) -> Training:
-    """Optimizers, averages and precision around a task."""
+    """Optimizers, averages and precision around a task, whose players are sharded where `parallel` asks for it."""
     tables: TrainingTables = recipe.tables
     device = ranks.device
+    averages = {averaged: tables.ema.build(task.players[averaged])} if tables.ema else {}
+    copies = {}
+    for player, module in task.players.items():
+        if parallel is not None and parallel.applies(module, ranks):
+            held = [module, *([averages[player].module] if player in averages else [])]
+            copies[player] = WholeCopy(held[-1])
+            for part in held:
+                shard(part, ranks)
     return Training(
         task=task,
         optimizers={
             player: optimizers[player].build(module.named_parameters(), device) for player, module in task.players.items()
         },
-        averages={averaged: tables.ema.build(task.players[averaged])} if tables.ema else {},
+        averages=averages,
         precision=MixedPrecision(tables.precision, device),
         ranks=ranks,
         plan=Plan(tables.seed, batch, tables.accumulate, tables.steps),
+        copies=copies,
     )
 
 

@@ -81,7 +81,13 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     process = tables.process.build()
     task = DiffusionTask(network, process, source.stats, labels=tables.labels, alignment=alignment, teacher=teacher)
     training = assemble_training(
-        recipe, task, ranks, batch=tables.data.batch, averaged=PLAYER, optimizers={PLAYER: tables.optimizer}
+        recipe,
+        task,
+        ranks,
+        batch=tables.data.batch,
+        averaged=PLAYER,
+        optimizers={PLAYER: tables.optimizer},
+        parallel=tables.parallel,
     )
     checkpoints, first_step = newest(folder, tables, training)
     if tables.compile:
@@ -122,6 +128,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
             f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step"
             + (", encoded while training" if source.cache is None else f", from {source.cache.folder}"),
             f"{num_classes} classes" if num_classes else "unconditional",
+            *((f"the transformer is sharded over {ranks.world} ranks",) if training.copies else ()),
             *(teacher_facts(teacher, alignment[0].target, source.images, ranks.device) if teacher and alignment else ()),
         ),
         first_step=first_step,

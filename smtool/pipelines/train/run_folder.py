@@ -22,7 +22,7 @@ _FILES = (
     *("ckpt.safetensors", "report.html", "DONE", "FAILED"),
 )
 _FREE_KEYS = {"steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "data.workers"}
-_FREE_TABLES = {"tracking", "validation", "sampler"}
+_FREE_TABLES = {"tracking", "validation", "sampler", "parallel"}
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "webdataset", "lpips", "timm")
 
 

@@ -64,17 +64,54 @@ def test_a_kill_changes_not_one_bit(studio, squeezenet, tmp_path):
 
 def test_two_ranks_give_the_weights_of_one(studio, tmp_path):
     """A large eps keeps Adam smooth: at its usual size the sign of a gradient that is zero but for rounding moves a weight."""
-    changes = [part for key in ("steps=6", "optimizer.eps=1e-2", "accumulate=2") for part in ("--set", key)]
+    changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2")
+    said = _on_two_ranks(studio, tmp_path / "two", *changes)
+    studio.train(tmp_path / "one", *changes)
+    _assert_same_weights(tmp_path / "two", tmp_path / "one")
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
+    assert said.count("done: ") == 1        # only the first rank speaks
+
+
+def test_shards_give_the_weights_of_one_rank_and_the_same_files(studio, squeezenet, tmp_path):
+    """Three steps on one rank, three on two that hold a shard each, three on one again, against nine on one.
+
+    With an average, and an alignment whose projector is sharded too; gradients are clipped by a norm over all shards.
+    """
+    alignment = ("alignment.kind=irepa", "alignment.teacher=squeezenet", "alignment.depth=1")
+    changes = ("optimizer.eps=1e-2", "optimizer.clip=0.2", "accumulate=2", *alignment)
+    studio.train(tmp_path / "one", *changes, "steps=9", weights_dir=squeezenet)
+    studio.train(tmp_path / "mixed", *changes, "steps=3", weights_dir=squeezenet)
+    sharded = ("steps=6", "parallel.shard_above=1000", "evaluate_every=2")
+    said = _on_two_ranks(studio, tmp_path / "mixed", *changes, *sharded, "--weights-dir", str(squeezenet))
+    assert "the transformer is sharded over 2 ranks" in said
+    studio.train(tmp_path / "mixed", *changes, "steps=9", weights_dir=squeezenet)
+    _assert_same_weights(tmp_path / "mixed", tmp_path / "one")
+    norms = [_logged(tmp_path / name, "transformer_gradient") for name in ("mixed", "one")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+    assert min(norms[1]) > 0.2      # or nothing was clipped
+
+
+def _on_two_ranks(studio, out, *changes: str) -> str:
+    """`train-dit` under torchrun, with --set for each change; returns what was printed."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    command = [*torchrun, "-m", "smtool", "train-dit", studio.recipe, "--out", str(tmp_path / "two"), *changes]
-    two = subprocess.run(command, capture_output=True, text=True, env=SINGLE_THREADED, timeout=300)
-    assert (tmp_path / "two" / "DONE").exists(), two.stderr[-2000:]
-    studio.train(tmp_path / "one", *changes[1::2])
-    expected, found = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    options = [part for change in changes for part in (("--set", change) if "=" in change else (change,))]
+    command = [*torchrun, "-m", "smtool", "train-dit", studio.recipe, "--out", str(out), *options]
+    ended = subprocess.run(command, capture_output=True, text=True, env=SINGLE_THREADED, timeout=300)
+    assert (out / "DONE").exists() and "done: " in ended.stdout, ended.stderr[-2000:]
+    return ended.stdout
+
+
+def _assert_same_weights(run, expected_run) -> None:
+    """To rounding; of the optimizer the same names and shapes."""
+    expected, found = _weights(expected_run), _weights(run)
+    assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()}
     for name in (name for name in expected if not name.startswith("optimizer/")):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5, msg=name)
-    assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
-    assert two.stdout.count("done: ") == 1        # only the first rank speaks
+
+
+def _logged(run, name: str) -> list[float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row[name] for row in rows if name in row]
 
 
 def test_a_dry_run_says_what_it_found_and_begins_no_run(studio, command):

@@ -1,0 +1,130 @@
+"""Shards on two gloo ranks: what each holds, what comes back whole, an overflow that one rank sees alone."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from smtool.networks.sit import SiT
+from smtool.training.distributed import Ranks
+from smtool.training.sharding import Parallel, WholeCopy, refill
+
+WORKER = """
+import json, sys, torch
+from pathlib import Path
+from torch import nn
+from smtool.networks.sit import SiT
+from smtool.training.distributed import joined
+from smtool.training.ema import EMA
+from smtool.training.optimizer import AdamW
+from smtool.training.precision import MixedPrecision
+from smtool.training.sharding import WholeCopy, gathered, local, refill, shard
+
+with joined("cpu") as ranks:
+    torch.manual_seed(0)
+    network = SiT(size="custom", depth=3, width=32, heads=2).build((4, 4, 4), 5)
+    player = nn.ModuleDict({"network": network})
+    before = {name: value.clone() for name, value in player.state_dict().items()}
+    average, copy = EMA(decay=0.5, warmup=False).build(player), WholeCopy(player)
+    for module in (player, average.module):
+        shard(module, ranks)
+    optimizer = AdamW(lr=0.1, warmup=0).build(player.named_parameters(), "cpu")
+    mixed = MixedPrecision("fp16", "cpu")
+
+    def update(gain):
+        out = network(torch.ones(2, 4, 4, 4), torch.ones(2) / 2, torch.zeros(2, dtype=torch.long)).output
+        mixed.backward((out - 1).square().mean())
+        if gain != 1 and ranks.rank == 1:                              # an infinite gradient in one rank's shard alone
+            local(next(iter(optimizer.parameters.values())).grad).fill_(gain)
+        mixed.unscale(optimizer.torch)
+        optimizer.clip()
+        mixed.step(optimizer.torch)
+        optimizer.torch.zero_grad()
+
+    update(1)
+    average.update(player, 1)
+    held = {
+        "parameters": sum(local(p).numel() for p in player.parameters()),
+        "moments": sum(local(s).numel() for n, s in optimizer.state_dict().items() if n.endswith("exp_avg")),
+        "learning": sum(local(p).numel() for p in optimizer.parameters.values()),
+        "average": sum(local(p).numel() for p in average.module.parameters()),
+        "total": sum(p.numel() for p in player.parameters()),
+    }
+    after = gathered(player.state_dict(), first=True)
+    with copy.filled(ranks):
+        whole = {name: value.clone() for name, value in copy.module.state_dict().items()} if ranks.first else {}
+        outside = "meta" in {p.device.type for p in copy.module.parameters()}
+    averaged = gathered(average.state_dict(), first=True)
+    middle = {name: (before[name] + after[name]) / 2 for name in before}
+    update(float("inf"))
+    spared = gathered(player.state_dict(), first=True)
+    refill(player.state_dict(), before.items())
+    again = gathered(player.state_dict(), first=True)
+    equal = lambda a, b: a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps({
+        **held,
+        "learned": not equal(before, after),
+        "copied": equal(whole, after) if ranks.first else outside,
+        "averaged": all(torch.allclose(averaged[name], middle[name], atol=1e-7) for name in middle),
+        "spared": equal(spared, after),
+        "refilled": equal(again, before),
+        "elsewhere": len(gathered(player.state_dict(), first=ranks.first)),
+    }))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("sharding")
+    (folder / "worker.py").write_text(WORKER)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    ended = subprocess.run([*launch, str(folder / "worker.py"), str(folder)], capture_output=True, text=True, timeout=120)
+    files = [folder / f"{rank}.json" for rank in (0, 1)]
+    assert all(file.exists() for file in files), ended.stderr[-2000:]
+    return [json.loads(file.read_text()) for file in files]
+
+
+@pytest.mark.parametrize("what", ["parameters", "average", "moments"])
+def test_each_rank_holds_half(found, what):
+    total = found[0]["total"] if what != "moments" else sum(rank["learning"] for rank in found)
+    assert sum(rank[what] for rank in found) == total
+    assert all(0.45 < rank[what] / total < 0.55 for rank in found)      # the table of positions is not cut: its first axis is 1
+
+
+@pytest.mark.parametrize("what", ["learned", "copied", "averaged", "refilled"])
+def test_what_is_gathered_is_whole_on_the_first_rank(found, what):
+    assert all(rank[what] for rank in found)
+    assert (found[0]["elsewhere"] > 0, found[1]["elsewhere"]) == (True, 0)
+
+
+def test_an_overflow_in_one_shard_leaves_the_update_out_on_all_ranks(found):
+    assert all(rank["spared"] for rank in found)
+
+
+@pytest.mark.parametrize(("world", "above", "expected"), [(2, 100, True), (2, 10_000, False), (1, 0, False)])
+def test_shards_are_for_large_networks_on_several_ranks(world, above, expected):
+    assert Parallel(shard_above=above).applies(nn.Linear(20, 20), Ranks(0, world, "cpu")) is expected
+
+
+def test_a_whole_copy_is_empty_outside_and_the_module_within():
+    module = SiT(size="custom", depth=1, width=16, heads=2).build((2, 4, 4), 0)
+    copy = WholeCopy(module)
+    assert {parameter.device.type for parameter in copy.module.parameters()} == {"meta"}
+    with copy.filled(Ranks(0, 1, "cpu")):
+        x, t = torch.ones(1, 2, 4, 4), torch.ones(1)
+        assert torch.equal(copy.module(x, t, None).output, module(x, t, None).output)
+    assert {parameter.device.type for parameter in copy.module.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "error"),
+    [({"weight": torch.ones(2, 2)}, KeyError), ({"weight": torch.ones(2), "bias": torch.ones(2)}, RuntimeError)],
+)
+def test_tensors_that_do_not_fit_are_refused(tensors, error):
+    with pytest.raises(error):
+        refill(nn.Linear(2, 2).state_dict(), tensors.items())
+    with pytest.raises(KeyError):
+        refill(nn.Linear(2, 2).state_dict(), {**nn.Linear(2, 2).state_dict(), "more": torch.ones(1)}.items())
