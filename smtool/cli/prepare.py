@@ -1,12 +1,13 @@
 """`smtool prepare`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import Device, computing_device
+from smtool.cli.options import Device, WeightsDir, computing_device
+from smtool.errors import RecipeError
 
 
 @app.command()
@@ -21,46 +22,61 @@ def prepare(
     max_bad: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of unreadable images that is still accepted.")] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random crops and of the split.")] = 0,
     latents: Annotated[str | None, typer.Option(metavar="CKPT", help="Encode SOURCE by this autoencoder instead.")] = None,
-    dtype: Annotated[Literal["bf16", "fp32"], typer.Option(help="Of the moments, with --latents.")] = "bf16",
-    flip: Annotated[bool, typer.Option(help="Encode the mirrored images too, with --latents.")] = True,
+    features: Annotated[
+        str | None, typer.Option(metavar="TEACHER", help="Cache a teacher's features of SOURCE instead: dinov2-s, squeezenet ...")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="The transformer's tokens, with --features: latent side / patch.")
+    ] = None,
+    dtype: Annotated[Literal["bf16", "fp32"], typer.Option(help="Of the numbers, with --latents or --features.")] = "bf16",
+    flip: Annotated[bool, typer.Option(help="The mirrored images too, with --latents or --features.")] = True,
     device: Device = "auto",
+    weights_dir: WeightsDir = None,
 ) -> None:
-    """Turn images into webdataset shards with an index and a card, or into latents; a run that was cut off goes on."""
+    """Turn images into webdataset shards, or shards into latents or a teacher's features; a run that was cut off goes on."""
     from smtool.pipelines.prepare.images import prepare
     from smtool.report.console import Console
 
     console = Console()
+    if latents is not None and features is not None:
+        raise RecipeError("--latents and --features are two caches.", hint="Make one after the other.")
+    if (features is None) != (tokens is None):
+        hint = "It is the latents' side / patch: 16 for 256 px, an f8 autoencoder and patch = 2."
+        raise RecipeError("--features and --tokens N go together: a teacher is sized for one feature per token.", hint=hint)
+    caching: dict[str, Any] = {
+        "data": source,
+        "image_size": None if _is_prepared(source) else size,
+        "out": out,
+        "flip": flip,
+        "dtype": dtype,
+        "workers": workers,
+        "device": computing_device(device) if latents or features else "cpu",
+        "announce": lambda folder, size: console.print(f"{folder}: {size:,} bytes ({size / 1e6:.1f} MB)"),
+    }
     if latents is not None:
         from smtool.pipelines.prepare.latents import prepare_latents
 
         with console.progress(f"encoding {source}") as report:
-            cache = prepare_latents(
-                latents,
-                data=source,
-                image_size=None if _is_prepared(source) else size,
+            folder = prepare_latents(latents, report=report, **caching)
+    elif features is not None and tokens is not None:
+        from smtool.pipelines.prepare.features import prepare_features, token_grid
+
+        with console.progress(f"{features} on {source}") as report:
+            folder = prepare_features(features, tokens=token_grid(tokens), weights_dir=weights_dir, report=report, **caching)
+    else:
+        with console.progress(f"preparing {source}") as report:
+            folder = prepare(
+                source,
                 out=out,
-                flip=flip,
-                dtype=dtype,
+                size=size,
+                crop=crop,  # type: ignore[arg-type]
+                image_format=image_format,
+                val_fraction=split,
                 workers=workers,
-                device=computing_device(device),
-                announce=lambda folder, size: console.print(f"{folder}: {size / 1e6:.1f} MB"),
+                max_bad=max_bad,
+                seed=seed,
                 report=report,
             )
-        console.print(str(cache))
-        return
-    with console.progress(f"preparing {source}") as report:
-        folder = prepare(
-            source,
-            out=out,
-            size=size,
-            crop=crop,  # type: ignore[arg-type]
-            image_format=image_format,
-            val_fraction=split,
-            workers=workers,
-            max_bad=max_bad,
-            seed=seed,
-            report=report,
-        )
     console.print(str(folder))
 
 

@@ -18,6 +18,7 @@ class CacheCard(Section):
 
     noun: ClassVar[str]
     """What the numbers are called."""
+    format: str
     data: str
     """Digest of the images: of one split of a prepared folder."""
     images_folder: str

@@ -4,10 +4,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from smtool.datasets.features import FeatureShards
 from smtool.datasets.latents import LatentShards
 from smtool.datasets.latents_encode import encoded
 from smtool.datasets.loading import prefetched
@@ -30,20 +32,22 @@ def latent_batches(
     workers: int,
     flip: bool,
     images: ImageShards | None = None,
+    features: FeatureShards | None = None,
 ) -> Generator[LatentBatch]:
     """Positions start:stop of the global batches first, first + 1, ... without end, in the order of `training_batches`.
 
     flip: each sample is flipped with probability 1/2, decided by seed, batch number and position. images: those that
-    the latents were made of, to come along (flipped alike).
+    the latents were made of, to come along (flipped alike). features: a teacher's, of the same images, to come along too.
     """
     if flip:
         latents.check_flip()
+        _check_flip(features)
     if images is not None:
         latents.check_images(images)
 
     def read(request: _Request) -> LatentBatch:
-        found = latents.read(*request)
-        return found if images is None else replace(found, images=to_uint8(_flipped(images.read(request[0]), request[1]).images))
+        pictures = None if images is None else to_uint8(_flipped(images.read(request[0]), request[1]).images)
+        return replace(latents.read(*request), images=pictures, features=_features(features, request))
 
     return prefetched(read, _requests(len(latents), seed, batch, first, start, stop, flip), workers)
 
@@ -59,29 +63,52 @@ def encoded_batches(
     stop: int,
     workers: int,
     flip: bool,
+    features: FeatureShards | None = None,
     encode_batch: int = 32,
     transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator[LatentBatch]:
     """The same batches without a cache, encoded where the autoencoder lies, `encode_batch` images at a time, with images.
 
-    transform: changes images (B, 3, H, W) in [-1, 1] before they are encoded, such as a low-pass in a warm-up.
+    transform: changes images (B, 3, H, W) in [-1, 1] before they are encoded, such as a low-pass in a warm-up. The images and
+    features that come along are those of the unchanged images.
     """
+    if flip:
+        _check_flip(features)
 
-    def read(request: _Request) -> ImageBatch:
+    def read(request: _Request) -> _Pictures:
         batch = _flipped(images.read(request[0]), request[1])
-        return batch if transform is None else replace(batch, images=transform(batch.images))
+        changed = batch.images if transform is None else transform(batch.images)
+        return _Pictures(batch, changed, _features(features, request))
 
     requests = _requests(len(images), seed, batch, first, start, stop, flip)
     return _encoded(prefetched(read, requests, workers), autoencoder, encode_batch)
 
 
-def _encoded(batches: Generator[ImageBatch], autoencoder: Autoencoder, encode_batch: int) -> Generator[LatentBatch]:
-    with closing(batches):
-        for batch in batches:
-            parts = [batch.slice(at, at + encode_batch) for at in range(0, len(batch), encode_batch)]
-            posteriors = [encoded(autoencoder, part.images, part.ids, device=autoencoder.encoder_tail.device) for part in parts]
+class _Pictures(NamedTuple):
+    """Images, what of them is encoded, and their features."""
+
+    batch: ImageBatch
+    changed: Tensor
+    features: Tensor | None
+
+
+def _encoded(read: Generator[_Pictures], autoencoder: Autoencoder, encode_batch: int) -> Generator[LatentBatch]:
+    home = autoencoder.encoder_tail.device
+    with closing(read):
+        for batch, changed, features in read:
+            parts = [slice(at, at + encode_batch) for at in range(0, len(batch), encode_batch)]
+            posteriors = [encoded(autoencoder, changed[part], batch.ids[part], device=home) for part in parts]
             mean, logvar = (torch.cat([getattr(each, name) for each in posteriors]) for name in ("mean", "logvar"))
-            yield LatentBatch(mean, logvar, batch.labels, batch.ids, images=to_uint8(batch.images))
+            yield LatentBatch(mean, logvar, batch.labels, batch.ids, to_uint8(batch.images), features)
+
+
+def _check_flip(features: FeatureShards | None) -> None:
+    if features is not None:
+        features.check_flip()
+
+
+def _features(features: FeatureShards | None, request: _Request) -> Tensor | None:
+    return None if features is None else features.read(*request)
 
 
 def _requests(length: int, seed: int, batch: int, first: int, start: int, stop: int, flip: bool) -> Iterator[_Request]:

@@ -33,7 +33,8 @@ class ImageBatch:
 class LatentBatch:
     """Raw moments of images: mean, logvar (B, C, h, w) float32; labels (B,) int64 or None; ids as in ImageBatch.
 
-    images: (B, 3, H, W) uint8 or None, mirrored where the latent is a mirrored image's; features: a teacher's (B, T, D) or None.
+    images: (B, 3, H, W) uint8 or None, mirrored where the latent is a mirrored image's. features: a teacher's of those images,
+    (B, D, h, w) float32, or None.
     """
 
     mean: Tensor

@@ -4,7 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from smtool.datasets.card import CARD_NAME, Split, read_card
+from smtool.datasets.images import open_images
 from smtool.datasets.preparation import IMAGES_PER_SHARD, VAL_FRACTION, Preparation, prepare_images
+from smtool.datasets.reader import ImageShards
 from smtool.datasets.sources import find_source
 from smtool.datasets.transform import Crop, Rule
 from smtool.errors import RecipeError
@@ -37,3 +40,12 @@ def prepare(
     preparation = Preparation(found, Rule(size, crop, image_format, seed), val_fraction, images_per_shard)
     prepare_images(preparation, folder, workers=workers or os.cpu_count() or 1, max_bad=max_bad, report=report)
     return folder
+
+
+def open_split(data: str, split: Split, image_size: int | None) -> ImageShards:
+    """A split of a prepared folder, or of any source with image_size (prepared on first use)."""
+    if image_size is None:
+        if not (Path(data) / CARD_NAME).is_file():
+            raise RecipeError(f"{data} is not prepared yet, so the size of its images is not known.", hint="Give it: --size 256")
+        image_size = read_card(Path(data)).image_size
+    return open_images(data, split, image_size=image_size)

@@ -5,15 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smtool.datasets.cache_card import CacheDtype
-from smtool.datasets.card import CARD_NAME, Split, read_card
-from smtool.datasets.images import open_images
+from smtool.datasets.card import Split
 from smtool.datasets.latents import LatentShards, open_latents
 from smtool.datasets.latents_card import LATENT_CARD_NAME
 from smtool.datasets.latents_measure import StatsKind
 from smtool.datasets.latents_write import LatentPreparation, write_latents
 from smtool.datasets.preparation import IMAGES_PER_SHARD, Report
-from smtool.errors import RecipeError
 from smtool.interop import autoencoder_digest, load_autoencoder
+from smtool.pipelines.prepare.images import open_split
 
 ENCODE_BATCH = 32
 
@@ -45,7 +44,7 @@ def prepare_latents(
     autoencoder = load_autoencoder(checkpoint, device=device)
     preparation = LatentPreparation(
         autoencoder,
-        open_images(data, split, image_size=_image_size(data, image_size)),
+        open_split(data, split, image_size),
         autoencoder_digest=autoencoder_digest(autoencoder),
         checkpoint=checkpoint,
         flip=flip,
@@ -75,11 +74,3 @@ def cached_latents(
     if not (folder / LATENT_CARD_NAME).is_file():
         write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
     return open_latents(folder, autoencoder=preparation.autoencoder_digest, data=preparation.images.digest, stats=stats)
-
-
-def _image_size(data: str, image_size: int | None) -> int:
-    if image_size is not None:
-        return image_size
-    if (Path(data) / CARD_NAME).is_file():
-        return read_card(Path(data)).image_size
-    raise RecipeError(f"{data} is not prepared yet, so the size of its images is not known.", hint="Give it: --size 256")
