@@ -6,6 +6,7 @@ cells is E = A_H S A_W^T with A[u, k] = |DTFT of DCT basis function u at k / M|^
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -69,18 +70,33 @@ class FitRange:
     def num_rings(self) -> int:
         return int(_regressor(self)[2].sum())
 
+    def rings(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(frequency, cells, which bins of the spectrum they are) of the rings in the range."""
+        chosen = _regressor(self)[2]
+        frequency, count = ring_frequency(*self.size, PHYSICAL)
+        return frequency[chosen], count[chosen], chosen
+
 
 def expected_power(exponent: float, size: Size, source: Size) -> Tensor:
     """Expected DCT power of a field of density f^-exponent: the low `size` cells of the DCT at `source`, (h, w) float64.
 
     A constant factor is left out, and so is the field's mean.
     """
+    return leaked_power(lambda squared: squared ** (-exponent / 2), size, source)
+
+
+def leaked_power(density: Callable[[Tensor], Tensor], size: Size, source: Size) -> Tensor:
+    """`expected_power` of any isotropic density: a function of the squared frequency, (cycles per pixel)^2, float64.
+
+    The field's mean, frequency 0, is left out.
+    """
     rows, columns = (_leakage(n, kept) for n, kept in zip(source, size, strict=True))
     y, x = (torch.arange(a.shape[1], dtype=torch.float64) / (2 * (a.shape[1] - 1)) for a in (rows, columns))
     squared = y.square()[:, None] + x.square()
-    squared[0, 0] = torch.inf if exponent >= 0 else 0.0
-    density = squared ** (-exponent / 2) if exponent != 0 else torch.isfinite(squared).double()
-    return rows @ density @ columns.T
+    squared[0, 0] = squared[0, 1]
+    power = density(squared)
+    power[0, 0] = 0
+    return rows @ power @ columns.T
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -104,10 +105,12 @@ def band_transfer(
     generator: torch.Generator,
     eps: float = 0.1,
     batch: int = 16,
+    unstirred: Tensor | None = None,
 ) -> BandTransfer:
     """Stir one latent band at a time and see in which image bands decode(z + e) - decode(z) lies.
 
-    decode: latents (B, C, h, w) to images (B, channels, H, W), called in float32 (float64 stays), `bands` + 2 times per latent.
+    decode: latents (B, C, h, w) to images (B, channels, H, W), called in float32 (float64 stays), `bands` + 2 times per latent,
+    once less where `unstirred`, the decoding of the latents as they are, is given.
     latents: (N, C, h, w); 16 suffice. K = min(bands, h, w) bands; latent cell (u, v) has band floor(K |(u / h, v / w)|), the
     corners are in the last. e: white noise in the band's DCT cells without (0, 0), per channel eps times its rms per cell there,
     drawn on the generator's device.
@@ -117,10 +120,10 @@ def band_transfer(
         raise ValueError(f"band_transfer needs latents (N, C, h, w) and bands >= 1, but got {tuple(latents.shape)} and {bands}")
     latents = full_precision(latents)
     num_bands = min(bands, *latents.shape[-2:])
-    latent_map = _band_of_cell(latents.shape[-2], latents.shape[-1], num_bands).to(latents.device)
+    latent_map = band_of_cell(latents.shape[-2], latents.shape[-1], num_bands).to(latents.device)
     with torch.no_grad(), without_autocast(latents):
         noise = _noise_of_bands(latents, latent_map, num_bands, generator)
-        images = torch.cat([full_precision(decode(z)) for z in latents.split(batch)])
+        images = torch.cat([full_precision(decode(z)) for z in latents.split(batch)]) if unstirred is None else unstirred
         absolute_map, relative_map = _image_bands(latent_map, images.shape[-2], images.shape[-1], num_bands)
 
         def response(band: int, size: float) -> Tensor:
@@ -159,11 +162,16 @@ def _noise_of_bands(latents: Tensor, latent_map: Tensor, num_bands: int, generat
     return white * per_band.sqrt()[:, latent_map.flatten().cpu()].view_as(power).to(latents)
 
 
-def _band_of_cell(height: int, width: int, num_bands: int) -> Tensor:
-    """(height, width): floor(K |(u / height, v / width)|), corners in the last; in whole numbers, so that no cell slips."""
-    bands = [min(math.isqrt(num_bands**2 * ((u * width) ** 2 + (v * height) ** 2)) // (height * width), num_bands - 1)
-             for u in range(height) for v in range(width)]
-    return torch.tensor(bands, device="cpu").view(height, width)
+@lru_cache(maxsize=64)
+def band_of_cell(height: int, width: int, num_bands: int) -> Tensor:
+    """(height, width) int64 on the CPU: floor(K |(u / height, v / width)|), the corners in the last band.
+
+    Computed in whole numbers (a float64 root of whole numbers below 2^52 never slips over one). Cached: treat it as read-only.
+    """
+    with torch.inference_mode(False), torch.device("cpu"):
+        u, v = torch.arange(height)[:, None] * width, torch.arange(width) * height
+        whole = num_bands**2 * (u.square() + v.square())
+        return (whole.double().sqrt().floor().long() // (height * width)).clamp(max=num_bands - 1)
 
 
 def _image_bands(latent_map: Tensor, height: int, width: int, num_bands: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,125 @@
+"""How many directions the channels of latents span: moments over positions, dead channels, effective rank."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smtool.spectrum.dct import full_precision
+
+POSITIONS_PER_CHANNEL = 10
+"""Below this many positions per channel the rank is biased low: 256 channels at 8x8 read 56 from one image and 199 from eight."""
+DEAD = 0.01
+
+
+@dataclass(frozen=True)
+class ChannelMoments:
+    """What latents seen so far say of their channels; `a + b` is exactly what all of them at once would say.
+
+    num_positions: images times cells. mean: (C,). scatter: (C, C), sum of products of deviations from the mean. Float64, CPU.
+    """
+
+    num_positions: int
+    mean: Tensor
+    scatter: Tensor
+
+    def __add__(self, other: "ChannelMoments") -> "ChannelMoments":
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(f"latents of {len(self.mean)} and of {len(other.mean)} channels cannot be joined")
+        total = self.num_positions + other.num_positions
+        step = other.mean - self.mean
+        return ChannelMoments(
+            num_positions=total,
+            mean=self.mean + step * (other.num_positions / total),
+            scatter=self.scatter + other.scatter + torch.outer(step, step) * (self.num_positions * other.num_positions / total),
+        )
+
+    @property
+    def covariance(self) -> Tensor:
+        """(C, C), unbiased; channel means removed."""
+        return self.scatter / max(self.num_positions - 1, 1)
+
+    @property
+    def std(self) -> Tensor:
+        """(C,)."""
+        return self.covariance.diagonal().sqrt()
+
+
+@dataclass(frozen=True)
+class EffectiveRank:
+    """How many of C directions the channels really use, by two readings of the eigenvalue shares p.
+
+    entropy: exp(- sum p ln p). participation: 1 / sum p^2, which is the smaller. The plain two are of the covariance, where one
+    loud channel hides the others; `*_correlation` of the correlations, where every channel that varies counts alike (dead ones
+    too: list them by `dead_channels`).
+    """
+
+    entropy: float
+    participation: float
+    entropy_correlation: float
+    participation_correlation: float
+    num_channels: int
+    num_positions: int
+
+
+def channel_moments(latents: Tensor) -> ChannelMoments:
+    """The moments of a batch of latents (B, C, h, w); memory does not grow with the batches that are added up."""
+    if latents.ndim != 4 or latents.numel() == 0:
+        raise ValueError(f"moments are taken of latents (B, C, h, w), but got a tensor of shape {tuple(latents.shape)}")
+    with torch.no_grad():
+        positions = full_precision(latents).transpose(0, 1).flatten(1).double()             # (C, B h w)
+        mean = positions.mean(1)
+        centred = positions - mean[:, None]
+        return ChannelMoments(positions.shape[1], mean.cpu(), (centred @ centred.mT).cpu())
+
+
+def dead_channels(moments: ChannelMoments) -> Tensor:
+    """(C,) bool: channels whose std is below 1 % of the loudest channel's, or which do not vary at all.
+
+    Ask the moments of posterior *means*: in a posterior sample a collapsed channel is pure noise and looks alive. The limit is
+    ours.
+    """
+    std = moments.std
+    return std <= DEAD * std.max()
+
+
+def effective_rank(moments: ChannelMoments) -> EffectiveRank:
+    """Entropy and participation ratio of the eigenvalues of the C x C covariance over positions, and of the correlations.
+
+    Channels that do not vary at all have no correlation and are left out of it. Raises ValueError below 10 C positions, where
+    the rank is biased low, and where no channel varies.
+    Source: definition sheet, section 6. Oracle: its cases of known rank (tests/spectrum/test_rank.py).
+    """
+    num_channels = len(moments.mean)
+    if moments.num_positions < POSITIONS_PER_CHANNEL * num_channels:
+        raise ValueError(f"the effective rank of {num_channels} channels needs {POSITIONS_PER_CHANNEL * num_channels} positions "
+                         f"(images x cells), but there are {moments.num_positions}: take more images")
+    covariance = moments.covariance
+    alive = covariance.diagonal() > 0
+    if not bool(alive.any()):
+        raise ValueError("no channel varies: there is no rank to measure")
+    scale = covariance.diagonal()[alive].rsqrt()
+    shares = _eigenvalue_shares(covariance)
+    correlated = _eigenvalue_shares(covariance[alive][:, alive] * torch.outer(scale, scale))
+    return EffectiveRank(
+        entropy=_entropy_rank(shares),
+        participation=_participation(shares),
+        entropy_correlation=_entropy_rank(correlated),
+        participation_correlation=_participation(correlated),
+        num_channels=num_channels,
+        num_positions=moments.num_positions,
+    )
+
+
+def _eigenvalue_shares(symmetric: Tensor) -> Tensor:
+    values = torch.linalg.eigvalsh(symmetric).clamp(min=0)
+    return values / values.sum()
+
+
+def _entropy_rank(shares: Tensor) -> float:
+    return math.exp(-torch.xlogy(shares, shares).sum().item())
+
+
+def _participation(shares: Tensor) -> float:
+    return 1 / shares.square().sum().item()
