@@ -39,16 +39,23 @@ def cosine_distance_slope(features: Tensor) -> Tensor:
 
 
 def cosine_by_distance(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cosine of all pairs of tokens at distance 0, 1 ... h + w - 2: (B, h + w - 1), and the number of ordered pairs."""
+    """Mean cosine of all pairs of tokens at distance 0, 1 ... h + w - 2: (B, h + w - 1), and the number of ordered pairs.
+
+    Sums over pairs of one displacement are the autocorrelation of the unit tokens: T log T work where all pairs would be T^2.
+    """
     height, width = features.shape[-2:]
     with without_autocast(features):
-        tokens = functional.normalize(full_precision(features).flatten(2), dim=1)  # (B, C, T)
-        cosine = tokens.mT @ tokens  # (B, T, T)
-    rows, columns = torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)
-    distance = ((rows[:, None] - rows).abs() + (columns[:, None] - columns).abs()).flatten().to(features.device)
-    count = torch.bincount(distance, minlength=height + width - 1)
-    total = cosine.new_zeros(len(cosine), len(count)).index_add(1, distance, cosine.flatten(1))
-    return total / count, count
+        tokens = functional.normalize(full_precision(features), dim=1).double()             # (B, C, h, w)
+        spectrum = torch.fft.rfft2(tokens, s=(2 * height, 2 * width)).abs().square().sum(1)
+        sums = torch.fft.irfft2(spectrum, s=(2 * height, 2 * width))                        # (B, 2h, 2w), by displacement
+    down, right = (torch.arange(2 * side, device=features.device) for side in (height, width))
+    down, right = torch.minimum(down, 2 * height - down), torch.minimum(right, 2 * width - right)
+    pairs = ((height - down)[:, None] * (width - right)).flatten()
+    distance = (down[:, None] + right).flatten().clamp(max=height + width - 2)              # beyond: no pairs
+    count = pairs.new_zeros(height + width - 1).index_add(0, distance, pairs)
+    sums = torch.where(pairs > 0, sums.flatten(1), 0)
+    total = sums.new_zeros(len(sums), len(count)).index_add(1, distance, sums)
+    return (total / count).to(full_precision(features).dtype), count
 
 
 def _by(features: Tensor) -> str:
