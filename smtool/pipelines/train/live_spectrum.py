@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from smtool.pipelines.spectrum.figures import draw_physical
+from smtool.pipelines.spectrum.figures_power import draw_physical
 from smtool.pipelines.spectrum.scores import image_reading, latent_reading
 from smtool.report.plots import rasterized
 from smtool.spectrum import PHYSICAL, spectrum_of

@@ -1,0 +1,26 @@
+"""Low-pass reconstruction: does the decoder follow a removal?"""
+
+from collections.abc import Sequence
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from smtool.report.plots.style import SETTINGS, Curve, draw, new_figure, titled
+
+
+def low_pass_figure(
+    curves: Sequence[Curve], gaps: Sequence[Curve], distances: Sequence[Curve], *, features: str, title: str, note: str
+) -> Figure:
+    """PSNR after removing anti-diagonals from every block of latents and images; what the removal costs; and, where it was
+    measured, the kernel distance of the same pairs on `features`."""
+    with rc_context(SETTINGS):
+        drawn = [(curves, "PSNR (dB)"), (gaps, "gap: PSNR at n = 0 less PSNR at n (dB)")]
+        drawn += [(distances, f"kernel distance on {features} features")] if distances else []
+        figure = new_figure(10.6, 5.0)
+        panels = figure.subplots(1, len(drawn), sharex=True)
+        for axes, (lines, label) in zip(panels, drawn, strict=True):
+            draw(axes, lines)
+            axes.set(ylabel=label, xlabel="anti-diagonals removed, n", xticks=range(0, 15, 2))
+        panels[1].axhline(0.0, color="#555555", linestyle="--", linewidth=1.2)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
+        return titled(figure, panels[0], title, note)

@@ -1,0 +1,57 @@
+"""Figures as files, as part of a page, and as pictures for trackers."""
+
+import io
+import re
+from html import escape
+from typing import Literal
+
+import numpy as np
+import torch
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smtool.report.plots.style import FAINT, GREY, INK, SETTINGS
+
+_PAPER = "#ffffff"
+# On a page the ink follows the page's: light on dark where the reader's system is dark.
+_FOLLOWS = {INK: "currentColor", GREY: "var(--dim)", FAINT: "var(--line)", _PAPER: "var(--paper)"}
+
+
+def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """The figure as a file; the same figure gives the same bytes."""
+    data = io.BytesIO()
+    with rc_context(SETTINGS):
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(data, format=kind, dpi=150, metadata=metadata)
+    return data.getvalue()
+
+
+def inline_svg(figure: Figure, name: str, *, alt: str) -> str:
+    """The figure as an <svg> element for a page: real text, no address, ink that follows the page's, ids that begin with `name`.
+
+    name: unique on the page. alt: what the figure shows, for those who cannot see it.
+    """
+    data = io.StringIO()
+    with rc_context(SETTINGS | {"svg.fonttype": "none"}):
+        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    drawing = data.getvalue()
+    drawing = drawing[drawing.index("<svg"):]
+    drawing = re.sub(r"<metadata>.*?</metadata>\s*", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", drawing).replace("xlink:href", "href")
+    drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
+    drawing = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", drawing)
+    for fixed, followed in _FOLLOWS.items():
+        drawing = drawing.replace(f": {fixed}", f": {followed}")
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    label = f'role="img" aria-label="{escape(alt)}" style="max-width: {width}px" viewBox="0 0 {width * 0.75:g} {height * 0.75:g}"'
+    return re.sub(r"<svg[^>]*>", lambda _: f"<svg {label}>", drawing, count=1)
+
+
+def rasterized(figure: Figure) -> Tensor:
+    """The figure as a picture, uint8 (3, H, W), for trackers."""
+    canvas = FigureCanvasAgg(figure)
+    with rc_context(SETTINGS):
+        canvas.draw()
+    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)

@@ -1,0 +1,104 @@
+"""How every figure looks: matplotlib's object interface only (no pyplot, no global state), in colours everyone can tell apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+# Okabe and Ito's palette without black (images) and yellow (too light for lines), in the order the eye separates best.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+INK, GREY, FAINT = "#000000", "#555555", "#e4e4e4"
+HEAT = "cividis"
+
+SETTINGS: dict[Any, Any] = {
+    "font.size": 9.5, "axes.titlelocation": "left", "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False,
+    "legend.handlelength": 2.4, "legend.labelspacing": 0.9, "lines.linewidth": 1.8, "lines.markersize": 4,
+    "svg.hashsalt": "smtool",
+}
+
+Role = Literal["image", "target", "fitted", "latent", "control", "published"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a figure. low and high bound its band, where it has one. role decides the look; `colour` which of COLOURS.
+
+    Curves of one autoencoder share a colour. "control" is drawn dashed, "fitted" dash-dotted, "published" thin and dotted.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray | None = None
+    high: Sequence[float] | np.ndarray | None = None
+    role: Role = "latent"
+    colour: int = 0
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Inches; the layout is solved once, by `frozen`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Lines and their bands; curves without a label stay out of legends."""
+    for curve in curves:
+        shown = look(curve.role, curve.colour)
+        axes.plot(curve.x, curve.y, label=curve.label, **shown)
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(curve.x, curve.low, curve.high, color=shown["color"], alpha=0.18, linewidth=0)
+
+
+def look(role: Role, colour: int) -> Mapping[str, Any]:
+    """Colour, dashes and markers: no two lines differ by colour alone."""
+    own, marker = COLOURS[colour % len(COLOURS)], MARKERS[colour % len(MARKERS)]
+    looks: dict[Role, dict[str, Any]] = {
+        "image": {"color": INK, "linewidth": 1.4},
+        "target": {"color": GREY, "linestyle": "--", "linewidth": 1.4},
+        "fitted": {"color": own, "linestyle": "-.", "linewidth": 1.0, "alpha": 0.9},
+        "latent": {"color": own, "marker": marker},
+        "control": {"color": own, "linestyle": "--", "linewidth": 1.2, "alpha": 0.9},
+        "published": {"color": own, "linestyle": ":", "linewidth": 1.4},
+    }
+    return looks[role]
+
+
+def titled(figure: Figure, axes: Axes, title: str, note: str) -> Figure:
+    """Title, and below it what must be known to read the figure; the layout is then final."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11.5)
+    axes.set_title(note, fontsize=8, color=GREY)
+    return frozen(figure)
+
+
+def frozen(figure: Figure) -> Figure:
+    """With its layout solved and kept, so that files can be compared."""
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def plain_log_ticks(axes: Axes) -> None:
+    """1, 2, 5, 10, 20 ... instead of powers of ten: an image has few octaves."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def at_least(axes: Axes, span: float) -> None:
+    """A symmetric range of at least +-span, so that small deviations look small."""
+    widest = max(span, *(abs(bound) for bound in axes.get_ylim()))
+    axes.set_ylim(-widest, widest)
+
+
+def legend_beside(figure: Figure, axes: Axes) -> None:
+    """To the right of all panels, never on the data; a long one does not push the panels apart."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")

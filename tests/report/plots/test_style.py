@@ -1,0 +1,18 @@
+import numpy as np
+from matplotlib.colors import to_rgb
+
+from smtool.report.plots import COLOURS
+from smtool.report.plots.style import MARKERS
+
+
+def test_line_colours_differ_for_the_colour_blind():
+    """Vienot, Brettel and Mollon (1999): what a deuteranope sees of linear RGB."""
+    seen = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
+    linear = np.array([to_rgb(colour) for colour in COLOURS]) ** 2.2
+    shown = np.clip(linear @ seen.T, 0, 1) ** (1 / 2.2)
+    distances = np.linalg.norm(shown[:, None] - shown[None], axis=-1) + np.eye(len(COLOURS)) * 9
+    assert distances[:4, :4].min() > 0.15
+
+
+def test_every_colour_has_a_marker_of_its_own_so_that_grey_paper_is_enough():
+    assert len(set(MARKERS)) == len(MARKERS) == len(COLOURS)
