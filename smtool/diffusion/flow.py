@@ -1,7 +1,7 @@
 """Flow matching between data and noise.
 
-**Time.** Everywhere in smtool data is at t = 0 and noise at t = 1, as in SiT's and REPA's code; a sampler runs from 1 to 0.
-Many papers on flow matching run the other way.
+**Time.** Everywhere in smtool data is at t = 0 and noise at t = 1, as in REPA's code; a sampler runs from 1 to 0.
+Many papers on flow matching run the other way, and so does SiT's own code (its weights are turned when they are opened).
 """
 
 import math

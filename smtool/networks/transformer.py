@@ -48,6 +48,8 @@ class TransformerSection(Section):
     width: int = Field(0, ge=0, validate_default=True, description="numbers in a token; absent: those of `size`")
     heads: int = Field(0, ge=0, validate_default=True, description="attention heads, must divide width; absent: those of `size`")
 
+    init: str = Field("", description="start from the weights of this file: of train-dit, SiT, REPA or U-ViT; empty: at random")
+
     @field_validator("depth", "width", "heads")
     @classmethod
     def _published_or_custom(cls, value: int, info: ValidationInfo) -> int:

@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,6 +37,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def has_checkpoint(self) -> bool:
+        return any(self.checkpoints.glob("*/state.json"))
+
+    @property
     def ckpt(self) -> Path:
         return self.path / "ckpt.safetensors"
 
@@ -55,13 +59,23 @@ class RunFolder:
         for path in [*(self.path / name for name in _FILES), *self.path.glob("events.out.tfevents.*")]:
             path.unlink(missing_ok=True)
 
-    def begin(self, recipe: Recipe[Any], device: str, world: int) -> None:
-        """Write what was asked for and where it runs; a mark of an earlier end goes."""
+    def begin(
+        self, recipe: Recipe[Any], device: str, world: int, *, facts: Sequence[str] = (), sources: Mapping[str, str] | None = None
+    ) -> None:
+        """Write what was asked for, where it runs and what on (`Run.facts`, `Run.sources`); a mark of an earlier end goes."""
         storage.write_text(self.path / "recipe.toml", recipe.text)
         storage.write_text(self.path / "resolved.toml", recipe.resolved_toml())
-        storage.write_json(self.path / "environment.json", environment(device, world))
+        where = environment(device, world)
+        storage.write_json(self.path / "environment.json", {**where, "facts": list(facts), "sources": dict(sources or {})})
         for mark in ("DONE", "FAILED"):
             (self.path / mark).unlink(missing_ok=True)
+
+    def recorded(self, source: str) -> str | None:
+        """One of `Run.sources` when the run was last begun; None if there is no checkpoint to go on from."""
+        if not any(self.checkpoints.glob("*/state.json")):
+            return None
+        found: str | None = json.loads((self.path / "environment.json").read_text()).get("sources", {}).get(source)
+        return found
 
     def end(self, mark: str, text: str) -> None:
         """Leave DONE or FAILED, with a line that says of what."""
