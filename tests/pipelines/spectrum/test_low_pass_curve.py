@@ -1,9 +1,45 @@
+import math
+
 import numpy as np
 import pytest
 import scipy.fft
 import torch
+from torch import Tensor
 
-from smtool.pipelines.spectrum.low_pass_curve import LowPassCurve, low_pass_curve
+from smtool.features.extractor import load_extractor
+from smtool.interop.codec import Codec, point_posterior
+from smtool.pipelines.spectrum.decoding import reconstructed
+from smtool.pipelines.spectrum.low_pass_curve import SHOWN_ROWS, low_pass
+from smtool.pipelines.spectrum.units import Units
+
+
+def codec_of(decode, *, downsample: int = 2) -> Codec:
+    """A codec whose latents are every second pixel, with the given decoder, which counts its images in `decoded`."""
+    seen = []
+
+    def counted(latents: Tensor) -> Tensor:
+        seen.append(len(latents))
+        return decode(latents)
+
+    codec = Codec(
+        lambda images: point_posterior(images[..., ::downsample, ::downsample]), counted, network=None, label="test",
+        source="test", architecture="", digest="", downsample=downsample, latent_channels=3, deterministic=True,
+    )
+    codec.decoded = seen
+    return codec
+
+
+def units_of(count: int) -> Units:
+    return Units("image", [str(i) for i in range(count)])
+
+
+def measured(codec: Codec, images: Tensor, units: Units | None = None):
+    latents = codec.encode(images).mode()
+    return low_pass(codec, images, latents, reconstructed(codec, latents), units or units_of(len(images)))
+
+
+def enlarge(z: Tensor) -> Tensor:
+    return torch.nn.functional.interpolate(z, scale_factor=2, mode="nearest")
 
 
 def removed(x: np.ndarray, rows: int) -> np.ndarray:
@@ -24,44 +60,100 @@ def psnr(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 10 * np.log10(4 / ((x - y) ** 2).mean((1, 2, 3)))
 
 
-def test_the_curve_is_that_of_a_plain_loop(rng):
-    images = rng.uniform(-1, 1, (2, 3, 16, 16))
-    latents = images[:, :, ::2, ::2].copy()
+def levels(x: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.clip(np.rint((x + 1) * 127.5), 0, 255).astype(np.uint8))
 
-    def decode(z: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.interpolate(z, scale_factor=2, mode="nearest")
 
-    curve = low_pass_curve(decode, torch.from_numpy(images), torch.from_numpy(latents))
+@pytest.fixture
+def photos(rng) -> Tensor:
+    return torch.from_numpy(rng.uniform(-0.8, 0.8, (4, 3, 16, 16)))
+
+
+def test_the_curve_is_that_of_a_plain_loop_and_its_gap_has_students_interval(photos):
+    section = measured(codec_of(enlarge), photos).section
+    images, latents = photos.numpy(), photos[:, :, ::2, ::2].numpy()
+    whole = latents.repeat(2, -1).repeat(2, -2)
     for rows in (0, 1, 8, 14):
         low = removed(latents, rows).repeat(2, -1).repeat(2, -2)
-        np.testing.assert_allclose(curve.aligned[:, rows], psnr(low, removed(images, rows)), atol=1e-6)
-        whole = latents.repeat(2, -1).repeat(2, -2)
-        np.testing.assert_allclose(curve.control[:, rows], psnr(whole, removed(images, rows)), atol=1e-6)
-        np.testing.assert_allclose(curve.gap[:, rows], psnr(whole, images) - psnr(low, removed(images, rows)), atol=1e-6)
+        assert section["psnr"][rows] == pytest.approx(psnr(low, removed(images, rows)).mean(), abs=1e-4)
+        assert section["control"][rows] == pytest.approx(psnr(whole, removed(images, rows)).mean(), abs=1e-4)
+        gap = psnr(whole, images) - psnr(low, removed(images, rows))
+        assert section["gap"]["value"][rows] == pytest.approx(gap.mean(), abs=1e-4)
+        assert section["gap"]["half_width"][rows] == pytest.approx(3.182446 * gap.std(ddof=1) / 2, abs=1e-4)
 
 
-def test_a_decoder_that_follows_every_removal_has_no_gap():
-    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    curve = low_pass_curve(lambda z: z + 0.1, images, images)
-    np.testing.assert_allclose(curve.aligned, 10 * np.log10(4 / 0.01), atol=1e-3)
-    assert curve.gap.abs().max() < 1e-3
-    assert (curve.control[:, 14] < curve.control[:, 0]).all()      # one that ignores it pays
+def test_the_kernel_distance_is_a_double_loop_over_pairs_of_different_images(photos):
+    section = measured(codec_of(enlarge), photos).section["kernel_distance"]
+    images, latents = photos.numpy(), photos[:, :, ::2, ::2].numpy()
+    extractor = load_extractor("random")
+    for rows in (0, 10):
+        answer = extractor(levels(removed(latents, rows).repeat(2, -1).repeat(2, -2))).double().numpy()
+        target = extractor(levels(removed(images, rows))).double().numpy()
+
+        def kernel(a, b):
+            return (a @ b / len(a) + 1) ** 3
+
+        pairs = [
+            kernel(target[i], target[j]) + kernel(answer[i], answer[j])
+            - kernel(target[i], answer[j]) - kernel(answer[i], target[j])
+            for i in range(4) for j in range(4) if i != j
+        ]
+        assert section["value"][rows] == pytest.approx(np.mean(pairs), rel=1e-3)
+    assert section["features"] == "random"
+    assert all(width > 0 for width in section["half_width"])
 
 
-def test_a_latent_of_4_cells_is_one_block_of_its_own():
-    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    curve = low_pass_curve(lambda z: torch.nn.functional.interpolate(z, scale_factor=4), images, images[:, :, ::4, ::4])
-    assert curve.block == 4
-    assert curve.aligned.isfinite().all()
+def test_a_decoder_that_follows_every_removal_has_no_gap(photos):
+    found = measured(codec_of(lambda z: z + 0.1, downsample=1), photos).section
+    np.testing.assert_allclose(found["psnr"], 10 * math.log10(4 / 0.01), atol=1e-3)
+    np.testing.assert_allclose(found["gap"]["value"], 0, atol=1e-3)
+    assert found["control"][14] < found["control"][0]      # one that ignores it pays
 
 
-def test_parts_of_a_set_are_joined_in_order():
-    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    whole = low_pass_curve(lambda z: 0.9 * z, images, images)
-    parts = LowPassCurve.joined([low_pass_curve(lambda z: 0.9 * z, part, part) for part in images.split(2)])
-    torch.testing.assert_close(parts.gap, whole.gap, rtol=0, atol=1e-4)
+def test_a_lossless_copy_has_no_psnr_to_print_and_no_kernel_distance(photos):
+    found = measured(codec_of(lambda z: z, downsample=1), photos).section
+    assert found["psnr"][0] is None      # infinite
+    np.testing.assert_allclose(found["kernel_distance"]["value"], 0, atol=1e-6)
 
 
-def test_sides_that_blocks_do_not_fill_are_refused():
-    with pytest.raises(ValueError, match="multiples of 8"):
-        low_pass_curve(lambda z: z, torch.zeros(1, 3, 12, 12), torch.zeros(1, 3, 12, 12))
+def test_a_curve_takes_exactly_fifteen_decodings_an_image(photos):
+    codec = codec_of(enlarge)
+    measured(codec, photos)
+    assert sum(codec.decoded) == 15 * len(photos)
+
+
+def test_the_shown_decodings_are_the_low_passed_pairs(photos):
+    shown = measured(codec_of(enlarge), photos).shown
+    assert shown.shape == (2, 2, len(SHOWN_ROWS), 3, 16, 16)
+    column = SHOWN_ROWS.index(12)
+    torch.testing.assert_close(shown[1, 0, column], levels(removed(photos.numpy(), 12))[1])
+    latents = photos[:, :, ::2, ::2].numpy()
+    torch.testing.assert_close(shown[1, 1, column], levels(removed(latents, 12).repeat(2, -1).repeat(2, -2))[1])
+
+
+def test_crops_of_one_photograph_are_one_unit_of_every_interval(photos):
+    units = Units("photograph", ["a", "a", "b", "b"])
+    found = measured(codec_of(enlarge), photos, units).section
+    alone = measured(codec_of(enlarge), photos).section
+    assert found["units"] == 2
+    assert found["gap"]["value"] == pytest.approx(alone["gap"]["value"])
+    assert found["gap"]["half_width"][12] != pytest.approx(alone["gap"]["half_width"][12], rel=0.01)
+    assert found["kernel_distance"]["half_width"] is None      # three units are needed for the jackknife of a distance of pairs
+    single = measured(codec_of(enlarge), photos, Units("photograph", ["a"] * 4)).section
+    assert "at least 2 photographs, found 1" in single["kernel_distance"]["reason"]
+
+
+def test_a_latent_of_4_cells_is_one_block_of_its_own(photos):
+    codec = codec_of(lambda z: torch.nn.functional.interpolate(z, scale_factor=4), downsample=4)
+    found = measured(codec, photos).section
+    assert found["convention"] == "relative: blocks of 8 pixels and of 4 latent cells"
+    assert all(math.isfinite(value) for value in found["psnr"])
+
+
+def test_sides_that_blocks_do_not_fill_and_encoders_alone_are_told_apart():
+    images = torch.zeros(2, 3, 24, 24)
+    found = measured(codec_of(enlarge), images)
+    assert "multiples of 8" in found.section["reason"] and found.shown is None
+    encoder = codec_of(enlarge)
+    encoder._decode = None
+    assert measured(encoder, images).section == {"reason": "it has no decoder"}
