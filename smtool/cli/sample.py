@@ -11,7 +11,7 @@ from smtool.cli.options import Device, computing_device
 
 @app.command()
 def sample(
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint or run folder of train-dit.")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint or run of train-dit; SiT, REPA, U-ViT file.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default beside the checkpoint.")] = None,
     num_images: Annotated[int, typer.Option(min=1, help="How many.")] = 64,
     labels: Annotated[str, typer.Option(help="balanced, random, or classes such as 0,3,7.")] = "balanced",
@@ -24,8 +24,14 @@ def sample(
     grid: Annotated[int, typer.Option(min=0, help="How many to show in grid.png.")] = 64,
     kind: Annotated[Literal["png", "shards", "npz"], typer.Option("--format", help="PNG files, shards, or ADM's npz.")] = "png",
     device: Device = "auto",
+    autoencoder: Annotated[str | None, typer.Option(help="For a published file: the autoencoder of its latents.")] = None,
+    scale: Annotated[float | None, typer.Option(help="What its latents were multiplied by; default: the autoencoder's.")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Its attention heads, if it has no published size.")] = None,
 ) -> None:
-    """Draw images from a diffusion checkpoint, which carries all that is needed. A run that was cut off goes on."""
+    """Draw images from a diffusion checkpoint, which carries all that is needed. A run that was cut off goes on.
+
+    A published SiT, REPA or U-ViT file needs its autoencoder: smtool sample SiT-XL-2-256x256.pt --autoencoder sd-vae-ft-mse
+    """
     from smtool.pipelines.sample.samples import sample_images
     from smtool.report.console import Console
 
@@ -41,5 +47,8 @@ def sample(
         grid=grid,
         kind=kind,
         device=computing_device(device),
+        autoencoder=autoencoder,
+        scale=scale,
+        heads=heads,
         console=Console(),
     )

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.testing import assert_close
 
+from smtool.diffusion import Flow, Sampler, sample
 from smtool.errors import CheckpointError
 from smtool.interop.transformers import read_transformer
 from smtool.networks.sit import SiT
@@ -170,6 +171,21 @@ def test_sit_runs_from_noise_to_data_and_comes_out_turned(tmp_path, inputs):
     theirs = sit_forward(state, x, 1 - t, labels, heads=2, patch=2, channels=8)[:, :4]
     ours = published.build()(x, t, labels).output
     assert_close(ours.double(), -theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
+
+
+def test_euler_steps_in_sits_own_time_end_where_our_sampler_does(tmp_path, inputs):
+    state = randomized(sit_shapes(doubled=True))
+    torch.save(state, tmp_path / "SiT.pt")
+    noise, _, labels = inputs
+    theirs = noise.double()
+    for step in range(4):      # from noise at 0 to data at 1
+        t = torch.full((3,), step / 4)
+        theirs = theirs + sit_forward(state, theirs.float(), t, labels, heads=2, patch=2, channels=8)[:, :4] / 4
+    network, process = read_transformer(tmp_path / "SiT.pt", heads=2).build(), Flow().build()
+    sampler = Sampler(kind="euler", steps=4)
+    model = sampler.model(process, network, labels=labels, null=5)
+    ours = sample(process, model, noise, sampler, step_noise=lambda step: noise)
+    assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max())
 
 
 @pytest.mark.parametrize("key", ["ema", "model"])

@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from smtool import __version__, storage
 from smtool.diffusion import Sampler
-from smtool.errors import RecipeError
+from smtool.errors import CheckpointError, RecipeError
 from smtool.pipelines.sample.files import Format, SampleFolder, check_passport
 from smtool.pipelines.sample.generation import class_labels, generate
-from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, find_diffusion, read_diffusion
+from smtool.pipelines.sample.published import import_transformer
+from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, find_diffusion, is_diffusion, read_diffusion
 from smtool.recipe.problems import validation_problems
 from smtool.report.console import Console
 from smtool.report.grids import image_grid, png_bytes
@@ -32,15 +33,19 @@ def sample_images(
     grid: int = 64,
     kind: Format = "png",
     device: str = "cpu",
+    autoencoder: str | None = None,
+    scale: float | None = None,
+    heads: int | None = None,
 ) -> Path:
     """Draw samples and write them; parts that are already there are kept. Returns the folder.
 
     changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: how many of the first
-    images grid.png shows. Under torchrun the ranks share the work, and each image is the same whoever draws it.
+    images grid.png shows. autoencoder, scale, heads: for a published transformer, which does not carry its own (see
+    import_transformer). Under torchrun the ranks share the work, and each image is the same whoever draws it.
     """
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
-        model = read_diffusion(path, ranks.device)
+        model = _model(path, autoencoder, scale, heads, ranks.device)
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
@@ -72,6 +77,20 @@ def sample_images(
             if shown := min(grid, num_images):
                 storage.write_bytes(folder / "grid.png", png_bytes(image_grid(files.first(shown))))
     return folder
+
+
+def _model(path: Path, autoencoder: str | None, scale: float | None, heads: int | None, device: str) -> DiffusionModel:
+    """A checkpoint of ours, or a published transformer with the autoencoder that is named for it."""
+    if autoencoder is None:
+        if path.suffix != ".safetensors":
+            raise CheckpointError(
+                f"{path} is no checkpoint of `smtool train-dit`.",
+                hint="For a published SiT, REPA or U-ViT file, name the autoencoder of its latents: --autoencoder PATH",
+            )
+        return read_diffusion(path, device)
+    if is_diffusion(path):
+        raise RecipeError(f"{path} carries the autoencoder of its latents.", hint="Leave --autoencoder out.")
+    return import_transformer(path, autoencoder, scale=scale, heads=heads, device=device)
 
 
 def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sampler:

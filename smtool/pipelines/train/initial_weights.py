@@ -14,12 +14,13 @@ _CLASSES = ("y_embedder.embedding_table.weight", "label_emb.weight")
 
 
 @torch.no_grad()
-def start_from(network: LatentTransformer, what: str) -> str:
+def start_from(network: LatentTransformer, what: str, *, heads: int) -> str:
     """Copy the weights of a run of train-dit, or of a published file, into a network of the same shape.
 
-    Embeddings of other classes are left as they are; anything else that differs is an error. Returns a line that says both.
+    heads: of the network, since files do not show theirs. Embeddings of other classes are left as they are; anything else that
+    differs is an error. Returns a line that says both.
     """
-    path, description, found = _weights(what)
+    path, description, found = _weights(what, heads)
     own = network.state_dict()
     anew = [name for name in _CLASSES if name in own and (name not in found or found[name].shape != own[name].shape)]
     others = {name: tensor for name, tensor in found.items() if name not in _CLASSES or (name in own and name not in anew)}
@@ -36,11 +37,11 @@ def start_from(network: LatentTransformer, what: str) -> str:
     return f"starting from {description} in {path}" + (", but with new classes" if anew else "")
 
 
-def _weights(what: str) -> tuple[Path, str, dict[str, Tensor]]:
+def _weights(what: str, heads: int) -> tuple[Path, str, dict[str, Tensor]]:
     """The file, what it holds, and its weights."""
     path = Path(what) if Path(what).is_file() else find_diffusion(what)
     if is_diffusion(path):
         model = read_diffusion(path)
         return path, f"step {model.metadata['step']} of a run of train-dit", dict(model.network.state_dict())
-    published = read_transformer(path)
+    published = read_transformer(path, heads=heads)
     return path, published.description, dict(published.tensors)
