@@ -70,9 +70,12 @@ def opening(name: str) -> str:
     return next((line for line in comments if not line.startswith("smtool ")), "")
 
 
-def command(path: Path) -> Literal["train-ae", "train-dit"]:
-    """The command that a recipe is for: only a transformer's has latents."""
-    return "train-dit" if "latents" in tomllib.loads(_read(path)) else "train-ae"
+def command(path: Path) -> Literal["train-ae", "train-dit", "race"]:
+    """The command that a recipe is for: only a race has racers, only a transformer's has latents."""
+    tables = tomllib.loads(_read(path))
+    if "racers" in tables:
+        return "race"
+    return "train-dit" if "latents" in tables else "train-ae"
 
 
 def copy(recipe: str, to: Path) -> None:

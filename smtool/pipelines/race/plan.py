@@ -1,0 +1,214 @@
+"""What a race consists of: runs of autoencoders, runs of transformers on their latents, and the same number of tokens for all."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smtool.errors import CheckpointError, RecipeError, SmtoolError
+from smtool.interop import find_autoencoder, load_autoencoder
+from smtool.recipe import TrainAE, TrainDiT
+from smtool.recipe.race import Entry, Judge, Race, Training
+from smtool.storage import read_metadata
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that all race on; validation: a source of its own, or "" for the validation split of `train`."""
+
+    train: str
+    validation: str
+    image_size: int
+
+
+@dataclass(frozen=True)
+class AutoencoderRun:
+    """An autoencoder of one seed (None: a checkpoint, the same for all seeds). path: the run's folder, or the checkpoint."""
+
+    name: str
+    seed: int | None
+    path: Path
+    training: Training | None
+
+    @property
+    def key(self) -> str:
+        return self.name if self.seed is None else f"{self.name}-seed{self.seed}"
+
+    @property
+    def steps(self) -> int:
+        return self.training.tables.steps if self.training else 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One racer and one seed: a transformer's run on an autoencoder's latents."""
+
+    racer: str
+    seed: int
+    autoencoder: AutoencoderRun
+    path: Path
+    training: Training
+
+    @property
+    def key(self) -> str:
+        return f"{self.racer}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class RacePlan:
+    """cells: by racer, then by seed, those of broken racers left out. broken: racer -> why it cannot start."""
+
+    folder: Path
+    images: Images
+    seeds: tuple[int, ...]
+    racers: tuple[str, ...]
+    turn: int
+    judge: Judge
+    tokens: int
+    cells: tuple[Cell, ...]
+    broken: dict[str, SmtoolError] = field(default_factory=dict)
+
+    @property
+    def autoencoders(self) -> list[AutoencoderRun]:
+        """Each once, in the order of the cells."""
+        return list({cell.autoencoder.key: cell.autoencoder for cell in self.cells}.values())
+
+    @property
+    def steps(self) -> int:
+        """Of every transformer."""
+        return self.cells[0].training.tables.steps
+
+
+def plan_race(race: Race, entries: Sequence[Entry], folder: Path) -> RacePlan:
+    """Who runs what where. Raises RecipeError if racers cannot have equal tokens, and the first racer's error if none can start.
+
+    Autoencoders of equal recipe (or one checkpoint) are trained once for each seed, under the name of the first racer.
+    """
+    images = _images(race, entries)
+    shapes: dict[str, Shape] = {}
+    broken: dict[str, SmtoolError] = {}
+    for entry in entries:
+        try:
+            shapes[entry.name] = _latent_shape(entry, images.image_size)
+        except SmtoolError as error:
+            broken[entry.name] = error
+    if not shapes:
+        raise next(iter(broken.values()))
+    starters = [entry for entry in entries if entry.name in shapes]
+    patches, tokens = equal_tokens(shapes, {entry.name: _patch(entry) for entry in starters})
+    owners = _owners(starters)
+    cells = tuple(
+        _cell(race, entry, seed, owners[entry.name], patches[entry.name], images, folder)
+        for entry in starters
+        for seed in race.seeds
+    )
+    names = tuple(entry.name for entry in entries)
+    return RacePlan(folder, images, race.seeds, names, race.turn, race.judge, tokens, cells, broken)
+
+
+def equal_tokens(shapes: dict[str, Shape], patches: dict[str, int]) -> tuple[dict[str, int], int]:
+    """(racer -> patch, tokens): patches such that every transformer sees as many tokens as that on the smallest latents.
+
+    patches: what the recipes say, which is what the racer with the smallest latents gets.
+    """
+    sides = {name: shape[1] for name, shape in shapes.items()}
+    smallest = min(sides, key=lambda name: sides[name] / patches[name])
+    if sides[smallest] % patches[smallest]:
+        raise RecipeError(
+            f"transformer: patch = {patches[smallest]} does not divide {sides[smallest]}, the side of {smallest}'s latents.",
+            hint='Add "model.patch=1" to transformer.changes.',
+        )
+    grid = sides[smallest] // patches[smallest]
+    for name, side in sides.items():
+        if side % grid:
+            raise RecipeError(
+                f"Racers must have equal tokens, but {name}'s latents are {side} cells a side, which {grid} tokens a side "
+                f"({smallest}'s, {sides[smallest]} cells in patches of {patches[smallest]}) do not divide.",
+                hint="Race autoencoders whose latents differ by a whole factor, or choose another model.patch.",
+            )
+    return {name: side // grid for name, side in sides.items()}, grid * grid
+
+
+def _images(race: Race, entries: Sequence[Entry]) -> Images:
+    """The recipe's images, else those that the checkpoints were trained on, if they agree."""
+    data = race.data
+    known = [found for entry in entries if entry.racer.checkpoint and (found := _trained_on(entry.racer.checkpoint))]
+    train = data.train or _agreed("train", known)
+    validation = data.validation or ("" if data.train else next((str(k["validation"]) for k in known if k.get("validation")), ""))
+    return Images(train, validation, data.image_size or int(_agreed("image_size", known)))
+
+
+def _trained_on(checkpoint: str) -> dict[str, object]:
+    """The data table of a checkpoint's recipe; nothing for broken or foreign ones."""
+    try:
+        path = find_autoencoder(checkpoint)
+        return dict(read_metadata(path).get("recipe", {}).get("data", {})) if path.is_file() else {}
+    except SmtoolError:
+        return {}
+
+
+def _agreed(key: str, known: Sequence[dict[str, object]]) -> str:
+    values = {str(data[key]) for data in known if data.get(key)}
+    if len(values) != 1:
+        found = f"the checkpoints were trained with {' and '.join(sorted(values))}" if values else "no checkpoint says it"
+        raise RecipeError(
+            f"data.{key} is not given, and {found}.",
+            hint="Give it: --data FOLDER" if key == "train" else "Give it: --set data.image_size=SIZE",
+        )
+    return values.pop()
+
+
+def _latent_shape(entry: Entry, image_size: int) -> Shape:
+    if entry.autoencoder is not None:
+        assert isinstance(entry.autoencoder.tables, TrainAE)
+        return entry.autoencoder.tables.shapes.latents[1:]
+    autoencoder = load_autoencoder(entry.racer.checkpoint)
+    try:
+        return autoencoder.section.latent_shape(image_size, image_size)
+    except ValueError as error:
+        raise CheckpointError(f"{entry.racer.checkpoint}: {error}.") from error
+
+
+def _patch(entry: Entry) -> int:
+    assert isinstance(entry.transformer.tables, TrainDiT)
+    return entry.transformer.tables.model.patch
+
+
+def _owners(entries: Sequence[Entry]) -> dict[str, str]:
+    """Racer -> the first racer with the same autoencoder."""
+    first: dict[str, str] = {}
+    owners = {}
+    for entry in entries:
+        trained = entry.autoencoder
+        what = json.dumps(trained.tables.model_dump(mode="json")) if trained else entry.racer.checkpoint
+        owners[entry.name] = first.setdefault(what, entry.name)
+    return owners
+
+
+def _cell(race: Race, entry: Entry, seed: int, owner: str, patch: int, images: Images, folder: Path) -> Cell:
+    autoencoder = _autoencoder_run(race, entry, seed, owner, folder)
+    changes = (
+        f"seed={seed}",
+        f"latents.autoencoder='{autoencoder.path}'",
+        f"data.train='{images.train}'",
+        f"data.image_size={images.image_size}",
+        f"model.patch={patch}",
+        *_saving(race, entry.transformer),
+    )
+    training = Training(entry.transformer.recipe, (*entry.transformer.changes, *changes), entry.transformer.tables)
+    return Cell(entry.name, seed, autoencoder, folder / "transformers" / f"{entry.name}-seed{seed}", training)
+
+
+def _autoencoder_run(race: Race, entry: Entry, seed: int, owner: str, folder: Path) -> AutoencoderRun:
+    if entry.autoencoder is None:
+        return AutoencoderRun(owner, None, find_autoencoder(entry.racer.checkpoint), None)
+    changes = (*entry.autoencoder.changes, f"seed={seed}", *_saving(race, entry.autoencoder))
+    training = Training(entry.autoencoder.recipe, changes, entry.autoencoder.tables)
+    return AutoencoderRun(owner, seed, folder / "autoencoders" / f"{owner}-seed{seed}", training)
+
+
+def _saving(race: Race, training: Training) -> tuple[str, ...]:
+    """A checkpoint at the end of each turn is enough."""
+    return (f"save_every={min(race.turn, training.tables.steps)}", "keep_last=1", "tracking.tensorboard=false")

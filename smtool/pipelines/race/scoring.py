@@ -1,0 +1,203 @@
+"""What one transformer came to: its samples against images, beside what the autoencoder alone does to images."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smtool import __version__
+from smtool.datasets import ImageShards, open_images
+from smtool.datasets.types import to_signed, to_uint8
+from smtool.errors import DataError
+from smtool.features.extractor import Extractor, load_extractor
+from smtool.features.protocol import PROTOCOLS
+from smtool.metrics.bootstrap import bootstrap_error
+from smtool.metrics.frechet import Gaussian
+from smtool.metrics.kernel import kernel_distance
+from smtool.metrics.reconstruction import psnr
+from smtool.networks.autoencoder import Autoencoder
+from smtool.pipelines.evaluate.feature_pass import Wanted, table_of_features
+from smtool.pipelines.evaluate.generation_scores import kernel_name
+from smtool.pipelines.evaluate.image_sources import shards_source
+from smtool.pipelines.race.plan import Cell, Images
+from smtool.pipelines.sample.generation import class_labels, generate
+from smtool.pipelines.train.band_floors import band_floors
+from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, read_diffusion
+from smtool.pipelines.train.validate import open_validation
+from smtool.randomness import generator
+from smtool.recipe import Data
+from smtool.recipe.race import Judge
+from smtool.report.grids import image_grid, png_bytes
+from smtool.report.trackers import read_metrics
+from smtool.spectrum import PHYSICAL, spectrum_of
+from smtool.spectrum.jackknife import student_t_quantile
+from smtool.storage import read_metadata, write_bytes, write_json
+from smtool.tasks.diffusion import NUM_BANDS
+
+GRID = 64
+LATE = 0.1      # share of the steps, at the end, that losses are averaged over
+VALIDATION_IMAGES = 1000
+BANDS = tuple(f"band{number}" for number in range(1, NUM_BANDS + 1))
+_REPLICATES = 20
+_BATCH = 64
+_FLOOR_IMAGES = 1024
+
+
+@torch.no_grad()
+def score_cell(
+    cell: Cell, images: Images, judge: Judge, *, folder: Path, device: str = "cpu", weights_dir: Path | None = None
+) -> dict[str, Any]:
+    """Score a transformer and write folder/cells/<key>.json and .png; what stands there for these very weights is kept.
+
+    N samples and the reconstructions of the first N training images are compared with all other training images, so that both
+    distances have the same reference, the same N, and no image on both sides.
+    """
+    path = folder / "cells" / f"{cell.key}.json"
+    checkpoint = cell.path / "ckpt.safetensors"
+    facts = _facts(cell, checkpoint, images, judge)
+    if path.is_file() and (known := json.loads(path.read_text(encoding="utf-8")))["facts"] == facts:
+        return dict(known)
+    model = read_diffusion(checkpoint, device)
+    shards = open_images(images.train, "train", image_size=images.image_size)
+    count = min(judge.num_images, len(shards) // 2)
+    samples = _samples(model, count, device)
+    pixels = shards.read(range(count)).images
+    reconstructions = _reconstructions(model.autoencoder, pixels, device)
+    distances = {}
+    for name in judge.features:
+        extractor = load_extractor(name, weights_dir=weights_dir).to(device)
+        reference = _reference(shards, extractor, folder)[count:]
+        distances[name] = _distances(extractor, samples, reconstructions, reference)
+    write_bytes(path.with_suffix(".png"), png_bytes(image_grid(samples[:GRID])))
+    validation = open_validation(Data(train=images.train, validation=images.validation, image_size=images.image_size, batch=1))
+    found = {
+        "facts": facts,
+        "racer": cell.racer,
+        "seed": cell.seed,
+        "autoencoder": cell.autoencoder.key,
+        "step": facts["step"],
+        "num_images": count,
+        "num_reference": len(shards) - count,
+        "distances": distances,
+        "psnr": _psnr(model.autoencoder, validation, device),
+        "losses": _losses(cell.path, facts["step"], model, pixels[:_FLOOR_IMAGES], device),
+        "spectra": _spectra({"images": to_uint8(pixels), "reconstructions": reconstructions, "samples": samples}),
+        "parameters": {
+            "autoencoder": sum(p.numel() for p in model.autoencoder.parameters()),
+            "transformer": sum(p.numel() for p in model.network.parameters()),
+        },
+    }
+    write_json(path, found)
+    return found
+
+
+def _facts(cell: Cell, checkpoint: Path, images: Images, judge: Judge) -> dict[str, Any]:
+    """All that the scores depend on."""
+    metadata = read_metadata(checkpoint)
+    return {
+        "smtool": __version__,
+        "transformer": metadata["digest"],
+        "autoencoder": metadata["autoencoder"]["digest"],
+        "step": metadata["step"],
+        "sampler": metadata["recipe"]["sampler"],
+        "images": metadata["data_digest"],
+        "validation": images.validation,
+        "features": list(judge.features),
+        "num_images": judge.num_images,
+        "seed": cell.seed,
+    }
+
+
+def _samples(model: DiffusionModel, count: int, device: str) -> Tensor:
+    """uint8 (N, 3, H, W). Sample i of every racer and seed of the race starts from the same noise."""
+    labels = class_labels(count, model.num_classes, "balanced", seed=0)
+    drawn = generate(model, range(count), seed=0, sampler=model.tables.sampler, labels=labels, batch=_BATCH, device=device)
+    return torch.cat([part for _, part in drawn])
+
+
+def _reconstructions(autoencoder: Autoencoder, images: Tensor, device: str) -> Tensor:
+    """uint8, of the posterior's mode."""
+    parts = (autoencoder.decode(autoencoder.encode(part.to(device)).mode()) for part in images.split(_BATCH))
+    return torch.cat([to_uint8(part).cpu() for part in parts])
+
+
+def _reference(shards: ImageShards, extractor: Extractor, folder: Path) -> Tensor:
+    """Features of all training images; kept in the race's folder, as every cell needs them."""
+    source, kept = shards_source(shards), folder / "features"
+    table = table_of_features(source, [Wanted(extractor)], PROTOCOLS["clean"], count=len(shards), batch=_BATCH, folder=kept)
+    return table[extractor.score, "pooled"]
+
+
+def _distances(extractor: Extractor, samples: Tensor, reconstructions: Tensor, reference: Tensor) -> dict[str, Any]:
+    """Frechet and kernel distance of samples and of reconstructions to the reference, and the gap between the two."""
+    fixed = Gaussian.of(reference)
+    found: dict[str, Any] = {"name": extractor.score, "extractor_sha256": extractor.digest, "dim": extractor.dim}
+    for what, pictures in (("generation", samples), ("reconstruction", reconstructions)):
+        features = torch.cat([extractor(part.to(extractor.device)).cpu() for part in pictures.split(_BATCH)])
+        found[what] = _frechet(features, fixed, extractor.score, what)
+        found[f"kernel_{what}"] = kernel_distance(features, reference).value
+    found["kernel_name"] = kernel_name(extractor)
+    found["gap"] = found["generation"]["value"] - found["reconstruction"]["value"]
+    return found
+
+
+def _frechet(features: Tensor, reference: Gaussian, *key: str) -> dict[str, float]:
+    """value, and the half width of the 95 % interval over redraws of the images."""
+
+    def distance(chosen: Tensor) -> float:
+        return Gaussian.of(features[chosen]).distance(reference)
+
+    indices = torch.arange(len(features))
+    error = bootstrap_error(distance, indices, replicates=_REPLICATES, draws=generator("race", *key))
+    return {"value": distance(indices), "half_width": student_t_quantile(0.975, _REPLICATES - 1) * error}
+
+
+def _psnr(autoencoder: Autoencoder, images: ImageShards, device: str) -> dict[str, float]:
+    """Mean over validation images; half width over images (over photographs it would be wider, where they are crops)."""
+    pixels = images.read(range(min(VALIDATION_IMAGES, len(images)))).images
+    values = psnr(_reconstructions(autoencoder, pixels, device), to_uint8(pixels)).double()
+    if not values.isfinite().all():
+        raise DataError("a validation image is reproduced exactly: its PSNR is infinite.")
+    error = values.std().item() / len(values) ** 0.5
+    return {"value": values.mean().item(), "half_width": student_t_quantile(0.975, len(values) - 1) * error}
+
+
+def _losses(run: Path, step: int, model: DiffusionModel, images: Tensor, device: str) -> dict[str, Any]:
+    """Training losses of the last steps, all and by band, with the Gaussian start and floor of each band."""
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "diffusion" in row and row["step"] <= step]
+    late = [row for row in rows if row["step"] > (1 - LATE) * step]
+    floors = band_floors(_latents(model, images, device))
+    bands = torch.tensor([_mean(late, band) for band in BANDS], dtype=torch.float64)
+    return {
+        "diffusion": _mean(late, "diffusion"),
+        "bands": bands.tolist(),
+        "start": floors.start.tolist(),
+        "floor": floors.floor.tolist(),
+        "learnt": floors.learnt(bands).tolist(),
+        "cells": floors.cells.tolist(),
+    }
+
+
+def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)
+
+
+def _latents(model: DiffusionModel, images: Tensor, device: str) -> Tensor:
+    """Normalized latents as the transformer sees them, sampled from the posterior."""
+    noise, parts = generator("race", "band floors"), []
+    for part in images.split(_BATCH):
+        posterior = model.autoencoder.encode(part.to(device))
+        drawn = torch.randn(posterior.mean.shape, generator=noise).to(posterior.mean)
+        parts.append(model.stats.normalize(posterior.sample(drawn)).cpu())
+    return torch.cat(parts)
+
+
+def _spectra(pictures: dict[str, Tensor]) -> dict[str, list[float]]:
+    """Mean power of each set of images (PHYSICAL), and its frequencies in cycles per image side."""
+    spectra = {name: spectrum_of(to_signed(images), PHYSICAL) for name, images in pictures.items()}
+    first = next(iter(spectra.values()))
+    means = {name: spectrum.mean().tolist() for name, spectrum in spectra.items()}
+    return {"frequency": (first.frequency * first.size[0]).tolist(), **means}

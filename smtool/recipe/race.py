@@ -1,0 +1,202 @@
+"""The tables of a `race` recipe: who races, on what, under which budget, and who judges."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from smtool.config import Section
+from smtool.errors import RecipeError
+from smtool.recipe.files import Recipe, command, find, load
+from smtool.recipe.problems import raise_problems
+from smtool.recipe.train_ae import TrainAE
+from smtool.recipe.train_dit import TrainDiT
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
+_BUDGET = ("steps", "accumulate", "precision", "optimizer", "ema")
+
+
+class RaceData(Section):
+    """The images that all race on."""
+
+    train: str = Field("", description="a prepared folder, raw images or builtin:NAME; empty: those of the checkpoints")
+    validation: str = Field("", description="other images to validate on; empty: the validation split of `train`")
+    image_size: int = Field(0, ge=0, description="side in pixels; 0: that of the checkpoints")
+
+
+class Racer(Section):
+    """An autoencoder, and what its transformer does differently. Racers with the same autoencoder share it."""
+
+    recipe: str = Field("", description="a recipe of train-ae: trained here, once for each seed")
+    changes: tuple[str, ...] = Field((), description="KEY=VALUE for that recipe, after those of [autoencoders]")
+    checkpoint: str = Field("", description="instead of a recipe: an autoencoder that exists")
+    transformer: tuple[str, ...] = Field((), description="KEY=VALUE for this racer's transformer, such as an alignment")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if bool(self.recipe) == bool(self.checkpoint):
+            found = "both are given" if self.recipe else "neither is given"
+            yield "recipe", f"either a recipe to train or a checkpoint is needed, {found}"
+        if self.checkpoint and self.changes:
+            yield "changes", "belong to a recipe; a checkpoint is raced as it is"
+
+
+class Autoencoders(Section):
+    """What the autoencoders that are trained here have in common."""
+
+    changes: tuple[str, ...] = Field((), description="KEY=VALUE for each racer's recipe: the network and the budget")
+
+
+class Transformer(Section):
+    """The transformer that every racer gets."""
+
+    recipe: str = Field("race/nano-sit", description="a recipe of train-dit")
+    changes: tuple[str, ...] = Field((), description="KEY=VALUE for it")
+
+
+class Judge(Section):
+    """Who says how good samples are. The first of the features ranks, the others stand beside."""
+
+    features: tuple[str, ...] = Field(("random",), min_length=1, description="extractors; the first ranks")
+    num_images: int = Field(2000, ge=10, description="samples, and reconstructions, of each racer and seed")
+    predictors: bool = Field(False, description="measure too what needs no training, and how well it would have ranked")
+
+
+class Race(Section):
+    """A recipe of `smtool race`."""
+
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="autoencoder and transformer are trained anew for each")
+    turn: int = Field(500, ge=1, description="training steps of one racer until it is the next one's turn")
+    data: RaceData = RaceData()
+    autoencoders: Autoencoders = Autoencoders()
+    transformer: Transformer = Transformer()
+    judge: Judge = Judge()
+    racers: dict[str, Racer] = Field(min_length=1, description="by name")
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """(key, sentence) for all that can be seen without opening the recipes that this one names."""
+        if len(set(self.seeds)) < len(self.seeds):
+            yield "seeds", f"one is given twice: {list(self.seeds)}"
+        if len(set(self.judge.features)) < len(self.judge.features):
+            yield "judge.features", f"one is given twice: {list(self.judge.features)}"
+        for name, racer in self.racers.items():
+            if not _NAME.fullmatch(name):
+                yield f"racers.{name}", "a name may hold letters, digits and _ . + = - only, as folders are called by it"
+            for key, sentence in racer.problems():
+                yield f"racers.{name}.{key}", sentence
+        trained = [name for name, racer in self.racers.items() if racer.recipe]
+        for key in ("train", "image_size"):
+            if trained and not getattr(self.data, key):
+                yield f"data.{key}", f"is required, because {trained[0]} is trained here"
+
+    def remarks(self) -> Iterator[str]:
+        """Settings that do not do what one may think."""
+        if len(self.seeds) < 3:
+            yield f"{len(self.seeds)} seeds: the spread between them is hardly known, so most differences cannot be told."
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recipe with the KEY=VALUE it is loaded with; the same words load it again elsewhere, with more of them."""
+
+    recipe: str
+    changes: tuple[str, ...]
+    tables: TrainAE | TrainDiT
+
+    @property
+    def kind(self) -> type[TrainAE] | type[TrainDiT]:
+        return type(self.tables)
+
+    def load(self, more: Sequence[str] = ()) -> Recipe[Any]:
+        return load(self.recipe, self.kind, [*self.changes, *more])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A racer with its recipes opened. autoencoder: None for a checkpoint."""
+
+    name: str
+    racer: Racer
+    autoencoder: Training | None
+    transformer: Training
+
+
+def load_race(recipe: str, overrides: Sequence[str] = ()) -> tuple[Recipe[Race], list[Entry]]:
+    """A race recipe and all recipes that it names. What is wrong with any of them is raised at once, as one RecipeError."""
+    if not is_race(recipe):
+        right = command(find(recipe))
+        raise RecipeError(f"{recipe} is a recipe of {right}.", hint=f"Use: smtool {right} {recipe}")
+    loaded = load(recipe, Race, overrides)
+    problems: list[str] = []
+    entries = [entry for name in loaded.tables.racers if (entry := _entry(loaded.tables, name, problems))]
+    problems += _unequal(entries)
+    raise_problems(loaded.path, problems)
+    return loaded, entries
+
+
+def is_race(recipe: str) -> bool:
+    """Whether a path or name is that of a recipe of `race`. What is no TOML is left to `load`, which says so."""
+    try:
+        return command(find(recipe)) == "race"
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def _entry(race: Race, name: str, problems: list[str]) -> Entry | None:
+    """A racer's recipes, opened; what is wrong with them is added to the problems."""
+    racer = race.racers[name]
+    ours = [f"data.{key}={_toml(value)}" for key, value in race.data.model_dump().items() if value]
+    before = len(problems)
+    autoencoder = None
+    if racer.recipe:
+        changes = (*race.autoencoders.changes, *ours, *racer.changes)
+        autoencoder = _training(f"racers.{name}.recipe", racer.recipe, TrainAE, changes, problems)
+    where = f"racers.{name}.transformer" if racer.transformer else "transformer.recipe"
+    changes = (*race.transformer.changes, *racer.transformer)
+    transformer = _training(where, race.transformer.recipe, TrainDiT, changes, problems)
+    if len(problems) > before or transformer is None:
+        return None
+    return Entry(name, racer, autoencoder, transformer)
+
+
+def _training(
+    where: str, recipe: str, kind: type[TrainAE] | type[TrainDiT], changes: tuple[str, ...], problems: list[str]
+) -> Training | None:
+    try:
+        if command(find(recipe)) != ("train-ae" if kind is TrainAE else "train-dit"):
+            raise RecipeError(f"{recipe} is a recipe of {command(find(recipe))}")
+        return Training(recipe, changes, load(recipe, kind, changes).tables)
+    except (RecipeError, tomllib.TOMLDecodeError) as error:
+        sentence = f"{where}: {error}"
+        if sentence not in problems:      # the transformer's recipe is every racer's
+            problems.append(sentence)
+        return None
+
+
+def _unequal(entries: Sequence[Entry]) -> list[str]:
+    """Racers that would be trained longer, or otherwise, than the first."""
+    problems = []
+    for what in ("autoencoder", "transformer"):
+        trained = [(entry.name, training.tables) for entry in entries if (training := getattr(entry, what))]
+        for name, tables in trained[1:]:
+            first, reference = trained[0]
+            for key in _BUDGET:
+                if getattr(tables, key) != getattr(reference, key):
+                    problems.append(_difference(name, f"{what}'s {key}", tables, reference, key, first))
+            if tables.data.batch != reference.data.batch:
+                problems.append(_difference(name, f"{what}'s data.batch", tables.data, reference.data, "batch", first))
+    return problems
+
+
+def _difference(name: str, what: str, ours: Section, theirs: Section, key: str, first: str) -> str:
+    shown = [getattr(value, "model_dump", lambda value=value: value)() for value in (getattr(ours, key), getattr(theirs, key))]
+    if all(isinstance(value, dict) for value in shown):
+        keys = [k for k in shown[0] if shown[0][k] != shown[1][k]]
+        shown = [{k: value[k] for k in keys} for value in shown]
+    return f"racers.{name}: the {what} is {shown[0]}, but {shown[1]} for {first}: a race needs one budget for all"
+
+
+def _toml(value: object) -> str:
+    return str(value) if isinstance(value, int) else f"'{value}'"
