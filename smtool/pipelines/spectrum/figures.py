@@ -2,22 +2,31 @@
 
 from matplotlib.figure import Figure
 
-from smtool.pipelines.spectrum.figures_decoder import low_pass, low_pass_curves
-from smtool.pipelines.spectrum.figures_power import Result, physical, power_curves, reference
+from smtool.pipelines.spectrum.figures_decoder import low_pass, low_pass_curves, transfer
+from smtool.pipelines.spectrum.figures_health import capacity, direction
+from smtool.pipelines.spectrum.figures_lens import crossing, lens
+from smtool.pipelines.spectrum.figures_power import Result, channels, physical, power_curves, readings, reference
 from smtool.pipelines.spectrum.tables import headline
 from smtool.report.plots import overview_figure
+
+_DRAWN = {
+    "physical": physical,
+    "readings": readings,
+    "channels": channels,
+    "reference": reference,
+    "transfer": transfer,
+    "low-pass": low_pass,
+    "lens": lens,
+    "crossing": crossing,
+    "direction": direction,
+    "capacity": capacity,
+}
 
 
 def figures(result: Result) -> dict[str, Figure]:
     """By file name, as far as they were measured. No figure mixes estimators."""
-    drawn = {}
-    if "physical" in result["images"]:
-        drawn["physical"] = physical(result)
-    if "reference" in result["images"]:
-        drawn["reference"] = reference(result)
-    if any("psnr" in autoencoder["low_pass"] for autoencoder in result["autoencoders"]):
-        drawn["low-pass"] = low_pass(result)
-    return drawn
+    drawn = {name: draw(result) for name, draw in _DRAWN.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def overview(result: Result) -> Figure:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,18 @@ from smtool.report.tables import interval
 Result = Mapping[str, Any]
 Entry = Mapping[str, Any]
 BINS = range(1, 17)
+POSTERIORS = {"sample": "sampled posterior", "mean": "mean of the posterior", "deterministic": "no posterior"}
 
 
-def physical(result: Result) -> Figure:
+def physical(result: Result) -> Figure | None:
     """The default figure."""
+    if "physical" not in result["images"]:
+        return None
     heads = {autoencoder["label"]: headline(autoencoder["physical"]) for autoencoder in result["autoencoders"]}
     if not heads:
         return draw_physical(result["images"]["physical"], {}, title="PHYSICAL power spectrum of images", note=data_note(result))
-    note = f"{data_note(result)}\nlatents: sampled posterior, normalized, gain matched to target; fits from 0.9 cycles per side"
+    posteriors = " and ".join(dict.fromkeys(POSTERIORS[head["posterior"]] for head in heads.values()))
+    note = f"{data_note(result)}\nlatents: {posteriors}, normalized, gain matched to target; fits from 0.9 cycles per side"
     title = "PHYSICAL power spectra: are latents a flattened copy of images?"
     return draw_physical(result["images"]["physical"], heads, title=title, note=note)
 
@@ -53,19 +58,43 @@ def power_curves(images: Entry, heads: Mapping[str, Entry]) -> list[Curve]:
     return curves
 
 
-def readings(result: Result) -> Figure:
+def readings(result: Result) -> Figure | None:
     """Sample and mean of the posterior, raw and normalized: what the headline is one of."""
     panels = {}
-    for autoencoder in result["autoencoders"]:
+    for autoencoder in _with_power(result):
         panels[autoencoder["label"]] = [
             _power_curve(f"{entry['posterior']}, {entry['latents']}{_delta(entry)}", entry, colour=colour)
             for colour, entry in enumerate(autoencoder["physical"])
         ]
-    return readings_figure(panels)
+    return readings_figure(panels) if panels else None
 
 
-def reference(result: Result) -> Figure:
+def channels(result: Result) -> Figure | None:
+    """Every channel by itself, thin, and their mean, all normalized."""
+    panels = {}
+    for colour, autoencoder in enumerate(_with_power(result)):
+        head = headline(autoencoder["physical"])
+        rows = (head.get("channels") or {}).get("power")
+        if rows:
+            mean = _power_curve(f"mean of {len(rows)} channels{_delta(head)}", head, colour=colour)
+            single = [Curve("", head["cycles_per_side"], array(power), role="control", colour=colour) for power in rows]
+            panels[autoencoder["label"]] = [replace(single[0], label=_channel_label(head)), *single[1:], mean]
+    return readings_figure(panels) if panels else None
+
+
+def _channel_label(head: Entry) -> str:
+    values = (head.get("channel_deltas") or {}).get("values")
+    return f"single channels: delta {min(values):.2f} to {max(values):.2f}" if values else "single channels"
+
+
+def _with_power(result: Result) -> list[Entry]:
+    return [autoencoder for autoencoder in result["autoencoders"] if autoencoder["physical"]]
+
+
+def reference(result: Result) -> Figure | None:
     """The curves that the paper's figures draw, with those it published."""
+    if "reference" not in result["images"]:
+        return None
     curves, ratios, targets = [], [], {}
     for part in result["images"]["reference"]:
         height, width = part["size"]
@@ -81,7 +110,7 @@ def reference(result: Result) -> Figure:
         ratios.append(Curve("", BINS, share / targets[tuple(autoencoder["latent_size"])], colour=colour))
     for colour, published in enumerate(result["published"], start=len(result["autoencoders"])):
         curves.append(Curve(published["label"], BINS, published["share"], role="published", colour=colour))
-    latents = "sampled posterior, raw latents, KL without DC; " if result["autoencoders"] else ""
+    latents = "raw latents, KL without DC; " if result["autoencoders"] else ""
     note = f"{data_note(result)}\nrecipe of the released code: {latents}curves with DC and log1p"
     return reference_figure(curves, ratios, title="REFERENCE spectra, as the paper's figures draw them", note=note)
 

@@ -1,0 +1,83 @@
+"""What diffusion noise does to latents, band by band."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from smtool.report.plots.style import GREY, HEAT, SETTINGS, Curve, draw, frozen, new_figure, plain_log_ticks
+
+_WIDEST = 4
+
+
+@dataclass(frozen=True)
+class BandsOverTime:
+    """Rows belong to the times, columns to the frequencies (cycles per side). readable: share of a band's power that x_t tells;
+    floor: squared error of v that a perfect network keeps."""
+
+    times: Sequence[float]
+    cycles: Sequence[float]
+    readable: np.ndarray
+    floor: np.ndarray
+    crossing: Sequence[float]
+
+
+def lens_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
+    """A column for each latent: above, how much of each band can still be read at time t; below, the loss floor."""
+    with rc_context(SETTINGS):
+        columns = min(_WIDEST, len(latents))
+        blocks = -(-len(latents) // columns)
+        figure = new_figure(max(5.5, 2.75 * columns), 4.9 * blocks)
+        grid = figure.subplots(2 * blocks, columns, sharex=True, sharey=False, squeeze=False)
+        for axes in grid.flat:
+            axes.set_visible(False)
+        for index, (title, latent) in enumerate(latents.items()):
+            block, column = divmod(index, columns)
+            upper, lower = grid[2 * block, column], grid[2 * block + 1, column]
+            _draw_bands(upper, latent, latent.readable)
+            _draw_bands(lower, latent, latent.floor)
+            upper.axhline(0.5, color=GREY, linestyle="--", linewidth=1)
+            upper.plot(latent.crossing, [0.5] * len(latent.crossing), "|", color=GREY, markersize=7)
+            upper.set_title(title, fontsize=9.5)
+            upper.set_ylim(0, 1)
+            lower.set_yscale("log")
+            lower.set_xlabel("diffusion time t (1: noise)")
+            if column == 0:
+                upper.set_ylabel("share of power readable")
+                lower.set_ylabel("loss floor of v")
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=8, title="cycles per image side", fontsize=8.5)
+        return frozen(figure)
+
+
+def _draw_bands(axes: Axes, latent: BandsOverTime, table: np.ndarray) -> None:
+    """Dark: low frequencies; light: high ones. Thicker towards low, so that grey paper is enough."""
+    axes.set_visible(True)
+    for shade, index in zip(np.linspace(0.0, 0.85, len(latent.cycles)), range(len(latent.cycles)), strict=True):
+        axes.plot(latent.times, table[:, index], color=colormaps[HEAT](shade), linewidth=2.6 - 1.6 * shade,
+                  label=f"{latent.cycles[index]:.2g}")
+
+
+def crossing_figure(
+    crossings: Sequence[Curve], shares: Sequence[Curve], dampings: Sequence[Curve], *, sampler: str, control: str
+) -> Figure:
+    """When frequencies drown; where the loss floor lies; what the last step of samplers returns."""
+    with rc_context(SETTINGS):
+        figure = new_figure(11.0, 4.4)
+        panels = figure.subplots(1, 3, sharex=True)
+        labels = ("time t at which it drowns (SNR = 1)", "share of the loss floor up to here", "variance the last step returns")
+        for axes, curves, label in zip(panels, (crossings, shares, dampings), labels, strict=True):
+            draw(axes, curves)
+            axes.set(xscale="log", ylabel=label, xlabel="cycles per image side")
+            plain_log_ticks(axes)
+        panels[0].set_ylim(0, 1)
+        panels[1].set_ylim(0, 1.02)
+        panels[2].axhline(1.0, color=GREY, linestyle="--", linewidth=1.2)
+        panels[2].set_ylim(0, 1.1)
+        panels[1].set_title("dashed: if all were equally loud (white)", fontsize=8, color=GREY)
+        panels[2].set_title(f"solid: {sampler}\ndashed: {control}", fontsize=8, color=GREY)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        return frozen(figure)

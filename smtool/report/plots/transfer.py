@@ -1,0 +1,91 @@
+"""Band transfer: which image frequencies answer when one band of latent frequencies is stirred."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+
+from smtool.report.plots.style import GREY, HEAT, SETTINGS, frozen, new_figure
+
+GAP = 0.35
+# Not the ink of the page: words on coloured cells stay as they are where the page is dark.
+_ON_LIGHT, _ON_DARK = "#111111", "#fefefe"
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """One decoder's: absolute (K, K + 1), the last column above the latent's Nyquist, and relative (K, K); rows sum to 1.
+
+    answered: (K,), rows that have a response.
+    """
+
+    title: str
+    absolute: np.ndarray
+    relative: np.ndarray
+    relative_title: str
+    answered: Sequence[bool]
+
+
+def transfer_figure(decoders: Sequence[Matrices]) -> Figure:
+    """For each decoder the absolute matrix, with its numbers, and the relative one smaller beside it."""
+    with rc_context(SETTINGS | {"axes.grid": False}):
+        columns = min(2, len(decoders))
+        rows = -(-len(decoders) // columns)
+        figure = new_figure(5.9 * columns, 0.5 + 4.0 * rows)
+        grid = figure.add_gridspec(rows, columns)
+        for index, one in enumerate(decoders):
+            pair = grid[divmod(index, columns)].subgridspec(1, 2, width_ratios=[2.1, 1])
+            absolute, relative = figure.add_subplot(pair[0]), figure.add_subplot(pair[1])
+            mesh = _draw_absolute(absolute, one)
+            _draw_relative(relative, one)
+        bar = figure.colorbar(mesh, ax=figure.axes, orientation="horizontal", shrink=0.35, aspect=40, pad=0.01)
+        bar.set_label("share of the response to one latent band (each row sums to 1)", fontsize=8.5)
+        return frozen(figure)
+
+
+def _draw_absolute(axes: Axes, one: Matrices) -> QuadMesh:
+    count = len(one.absolute)
+    mesh = _cells(axes, one.absolute[:, :count], 0.5)
+    _cells(axes, one.absolute[:, count:], count + 0.5 + GAP)
+    for row in range(count):
+        _label_row(axes, row, one)
+    middles = [*range(1, count + 1), count + 1 + GAP]
+    axes.set_xticks(middles, [*map(str, range(1, count + 1)), "above"])
+    axes.set(xlim=(0.5, count + 1.5 + GAP), ylabel="latent band stirred")
+    axes.set_xlabel("image band that answers (same cycles per image)")
+    axes.set_title(one.title, fontsize=9.5)
+    return mesh
+
+
+def _label_row(axes: Axes, row: int, one: Matrices) -> None:
+    count = len(one.absolute)
+    if not one.answered[row]:
+        axes.text(0.7, row + 1, "no answer", va="center", fontsize=7.5, color=_ON_DARK)
+        return
+    for column, value in enumerate(one.absolute[row]):
+        if value >= 0.005:
+            at = column + 1 + (GAP if column == count else 0)
+            axes.text(at, row + 1, f"{100 * value:.0f}", ha="center", va="center", fontsize=7.5,
+                      color=_ON_LIGHT if value > 0.55 else _ON_DARK, weight="bold" if column == row else "normal")
+
+
+def _draw_relative(axes: Axes, one: Matrices) -> None:
+    count = len(one.relative)
+    _cells(axes, one.relative, 0.5)
+    axes.set_xticks([1, count])
+    axes.set_title(one.relative_title, fontsize=8, color=GREY)
+    axes.set_xlabel("same share of Nyquist", fontsize=8)
+    axes.tick_params(labelsize=8)
+
+
+def _cells(axes: Axes, values: np.ndarray, left: float) -> QuadMesh:
+    """Latent bands from low (bottom) to high, so that a faithful decoder is a diagonal that rises."""
+    rows, columns = values.shape
+    mesh = axes.pcolormesh(left + np.arange(columns + 1), 0.5 + np.arange(rows + 1), values, cmap=HEAT, vmin=0, vmax=1)
+    axes.set_aspect("equal")
+    axes.set_yticks([1, rows] if rows > 1 else [1])
+    return mesh
