@@ -24,6 +24,7 @@ from smtool.spectrum.jackknife import student_t_quantile
 ROWS_REMOVED = tuple(range(15))
 SHOWN_ROWS = (0, 4, 8, 10, 12, 14)
 SHOWN_IMAGES = 2
+_ESTIMATOR = "cubic kernel, unbiased for pairs: those within a unit are left out"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def low_pass(
         return LowPass({"reason": str(error)})
     block, _ = fit_cutoff(min(latents.shape[-2:]), 0)
     section = {
-        "posterior": "sample",
+        "posterior": "deterministic" if codec.deterministic else "sample",
         "convention": f"relative: blocks of 8 pixels and of {block} latent cells",
         "clamped": False,
         "images": len(images),
@@ -103,7 +104,7 @@ def _decibels(aligned: Tensor, control: Tensor, units: Units) -> dict[str, Any]:
 
 def _kernel_distances(features: list[tuple[Tensor, Tensor]], units: Units, name: str) -> dict[str, Any]:
     """Of D(LP z) from LP x for each n; half-widths t(n - 1) times the jackknife's error over units."""
-    part: dict[str, Any] = {"features": name, "clamped": True, "value": None, "half_width": None}
+    part: dict[str, Any] = {"features": name, "clamped": True, "estimator": _ESTIMATOR, "value": None, "half_width": None}
     count = len(units)
     if count < 2:
         return part | {"reason": f"a kernel distance needs at least 2 {units.name}s, found {count}"}
