@@ -10,7 +10,7 @@ from smtool.recipe import TrainAE, find, load, packaged, run_name
 from smtool.recipe.files import copy, names, opening
 
 ALL = sorted(packaged().rglob("*.toml"))
-AUTOENCODERS = [path for path in ALL if "latents" not in tomllib.loads(path.read_text())]
+AUTOENCODERS = [path for path in ALL if not {"latents", "racers"} & tomllib.loads(path.read_text()).keys()]
 MINIMAL = """
 steps = 10
 [data]
