@@ -23,6 +23,11 @@ class AlignmentSection(Section):
     """What all methods have: whose features, how strongly, after which block, and what to do about unlike grids."""
 
     teacher: str = Field(description="the network whose features are the target")
+    features: str = Field(
+        "auto",
+        description='"online": computed while training; a folder: from that cache; "auto": from the cache that '
+        "`smtool prepare --features` made of this teacher, these images and this grid, where there is one, else online",
+    )
     weight: float = Field(0.5, gt=0, description="factor of the loss: 0.5 in the paper for all methods (iREPA's own config: 1.0)")
     depth: int = Field(4, ge=1, description="tokens are taken after this block; 4 for SiT-B in the paper, 8 for SiT-XL in REPA")
     resize: Literal["none", "bilinear"] = Field(

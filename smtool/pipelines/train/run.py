@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import nn
@@ -32,7 +32,7 @@ class Run:
 
     player: the one whose updates are counted and whose average is shared. batches: first step -> this rank's slices of the
     global batches. observer: builds what validates. share: step -> write the file that people pass around. facts: lines that
-    say what is trained on what.
+    say what is trained on what. sources: what must be the same when the run goes on, but is not in its recipe.
     """
 
     recipe: Recipe[Any]
@@ -45,6 +45,7 @@ class Run:
     share: Callable[[int], None]
     facts: tuple[str, ...]
     first_step: int
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tables(self) -> TrainingTables:

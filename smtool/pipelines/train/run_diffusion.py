@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from smtool.datasets import ImageShards, LatentBatch, encoded_batches, latent_batches, open_images
+from smtool.datasets.features import FeatureShards
 from smtool.datasets.latents import LatentShards
 from smtool.datasets.latents_check import check_latents
 from smtool.datasets.latents_measure import measure_latents
 from smtool.datasets.latents_write import LatentPreparation
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.features.teachers import Teacher, load_teacher
 from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
 from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats
 from smtool.networks.transformer import LatentTransformer
 from smtool.pipelines.prepare.latents import cached_latents
+from smtool.pipelines.train.aligned import assemble_alignment
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, write_diffusion
+from smtool.pipelines.train.initial_weights import start_from
 from smtool.pipelines.train.observe_diffusion import DiffusionObserver
 from smtool.pipelines.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.pipelines.train.run_folder import RunFolder
@@ -52,11 +54,16 @@ class LatentSource:
         size = self.images.image_size
         return self.autoencoder.section.latent_shape(size, size)
 
-    def batches(self, tables: TrainDiT, ranks: Ranks, first: int, *, with_images: bool) -> Generator[LatentBatch]:
-        """This rank's slices of the global batches from `first` on; in the warm-up, latents of low-passed images."""
+    def batches(
+        self, tables: TrainDiT, ranks: Ranks, first: int, *, with_images: bool, features: FeatureShards | None = None
+    ) -> Generator[LatentBatch]:
+        """This rank's slices of the global batches from `first` on; in the warm-up, latents of low-passed images.
+
+        Images and features that come along are never low-passed.
+        """
         data, (start, stop) = tables.data, ranks.share(tables.data.batch)
         order: dict[str, Any] = {"seed": tables.seed, "batch": data.batch, "start": start, "stop": stop}
-        reading = {**order, "workers": data.workers, "flip": data.flip}
+        reading = {**order, "workers": data.workers, "flip": data.flip, "features": features}
         if tables.warmup is not None and tables.warmup.active(first):
             early = encoded_batches(self.images, self.autoencoder, first=first, transform=tables.warmup.filtered, **reading)
             with closing(early):
@@ -77,9 +84,20 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     source = _opened(recipe, ranks)
     num_classes = _num_classes(tables, source.images)
     network = _network(recipe, source.shape, num_classes, ranks.device)
-    teacher, alignment = _alignment(tables, network, ranks.device, weights_dir)
+    start = []
+    if tables.model.init and not folder.has_checkpoint:
+        start = [start_from(network, tables.model.init, heads=tables.model.heads)]
+    aligned = assemble_alignment(tables, network, source.images, folder, ranks.device, weights_dir)
+    taught = aligned is not None and aligned.cache is None
     process = tables.process.build()
-    task = DiffusionTask(network, process, source.stats, labels=tables.labels, alignment=alignment, teacher=teacher)
+    task = DiffusionTask(
+        network,
+        process,
+        source.stats,
+        labels=tables.labels,
+        alignment=aligned.loss if aligned else None,
+        teacher=aligned.teacher if aligned and taught else None,
+    )
     training = assemble_training(
         recipe,
         task,
@@ -94,7 +112,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         network.compile()
 
     def batches(first: int) -> Generator[LatentBatch]:
-        return source.batches(tables, ranks, first, with_images=teacher is not None)
+        return source.batches(tables, ranks, first, with_images=taught, features=aligned.cache if aligned else None)
 
     if first_step == 0 and ranks.first:
         count = -(-CHECKED_SAMPLES // (tables.data.batch // ranks.world))
@@ -128,10 +146,12 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
             f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step"
             + (", encoded while training" if source.cache is None else f", from {source.cache.folder}"),
             f"{num_classes} classes" if num_classes else "unconditional",
+            *start,
             *((f"the transformer is sharded over {ranks.world} ranks",) if training.copies else ()),
-            *(teacher_facts(teacher, alignment[0].target, source.images, ranks.device) if teacher and alignment else ()),
+            *(teacher_facts(aligned, source.images, flip=tables.data.flip) if aligned else ()),
         ),
         first_step=first_step,
+        sources={"features": aligned.source} if aligned else {},
     )
 
 
@@ -220,16 +240,3 @@ def _network(recipe: Recipe[TrainDiT], shape: tuple[int, int, int], num_classes:
             return recipe.tables.model.build(shape, num_classes).to(device)
     except ValueError as error:
         raise RecipeError(f"{recipe.path}: model: {error}") from error
-
-
-def _alignment(
-    tables: TrainDiT, network: LatentTransformer, device: str, weights_dir: Path | None
-) -> tuple[Teacher | None, tuple[Any, float, int] | None]:
-    """The teacher and (projector and loss, weight, depth); nothing without an [alignment] table."""
-    table = tables.alignment
-    if table is None:
-        return None, None
-    teacher = load_teacher(table.teacher, token_grid=network.token_grid, weights_dir=weights_dir).to(device)
-    with initializing(tables.seed, "alignment"):
-        module = table.build(network.width, network.token_grid, teacher_dim=teacher.dim, teacher_grid=teacher.grid).to(device)
-    return teacher, (module, table.weight, table.depth)

@@ -72,7 +72,7 @@ class RunFolder:
 
     def recorded(self, source: str) -> str | None:
         """One of `Run.sources` when the run was last begun; None if there is no checkpoint to go on from."""
-        if not any(self.checkpoints.glob("*/state.json")):
+        if not self.has_checkpoint:
             return None
         found: str | None = json.loads((self.path / "environment.json").read_text()).get("sources", {}).get(source)
         return found

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from smtool.datasets import ImageShards, to_uint8
-from smtool.features.teachers import Teacher
+from smtool.datasets.features_card import prepare_command
+from smtool.datasets.features_write import FeaturePreparation
+from smtool.pipelines.train.aligned import Aligned
 from smtool.spectrum import cosine_distance_slope, local_distant_similarity, rmsc
 
 NUM_IMAGES = 64
@@ -18,15 +20,30 @@ MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def teacher_facts(teacher: Teacher, target: Callable[[Tensor], Tensor], images: ImageShards, device: str) -> tuple[str, ...]:
-    """Lines for the log: the teacher, and its mean measures on the first images, of its features and of what is matched."""
+def teacher_facts(aligned: Aligned, images: ImageShards, *, flip: bool) -> tuple[str, ...]:
+    """Lines for the log: the teacher, whence its features come, and their mean measures on the first images, as they are and
+    as they are matched."""
+    teacher = aligned.teacher
     count = min(NUM_IMAGES, len(images))
-    features = teacher(to_uint8(images.read(range(count)).images).to(device))
+    if aligned.cache is None:
+        features = teacher(to_uint8(images.read(range(count)).images).to(teacher.device))
+    else:
+        features = aligned.cache.read(range(count), [False] * count)
     return (
-        f"teacher {teacher.name} ({teacher.digest[:8]}), {teacher.dim} features on {teacher.grid[0]} x {teacher.grid[1]}",
+        f"teacher {teacher.name} ({teacher.digest[:8]}), {teacher.dim} features on {teacher.grid[0]} x {teacher.grid[1]}, "
+        + _source(aligned, images, flip=flip),
         f"  of its features on {count} images: {_measured(features)}",
-        f"  of what the tokens are aligned with: {_measured(target(features))}",
+        f"  of what the tokens are aligned with: {_measured(aligned.module.target(features))}",
     )
+
+
+def _source(aligned: Aligned, images: ImageShards, *, flip: bool) -> str:
+    if aligned.cache is not None:
+        return f"cached in {aligned.cache.folder} ({aligned.cache.card.dtype})"
+    teacher, tokens = aligned.teacher, aligned.module.token_grid
+    size = FeaturePreparation(teacher, images, tokens, flip=flip).estimated_bytes()
+    command = prepare_command(images.folder, teacher.name, tokens) + ("" if flip else " --no-flip")
+    return f"computed while training (a cache of {size / 1e6:,.0f} MB saves that: {command})"
 
 
 def _measured(features: Tensor) -> str:

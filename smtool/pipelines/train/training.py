@@ -144,7 +144,7 @@ class _Watch:
 
     def _begin(self) -> None:
         run = self.run
-        run.folder.begin(run.recipe, self.ranks.device, self.ranks.world)
+        run.folder.begin(run.recipe, self.ranks.device, self.ranks.world, facts=run.facts, sources=run.sources)
         self.console.log_file = run.folder.log
         for line in (*run.facts, *self.tables.remarks()):
             self.console.log(line)

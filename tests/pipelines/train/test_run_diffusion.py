@@ -1,6 +1,7 @@
 """A run of train-dit, assembled in this process: its batches, its teachers, what resuming gives, and what is refused."""
 
 import functools
+import hashlib
 import json
 import shutil
 from contextlib import closing
@@ -20,6 +21,7 @@ from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.features.teachers import load_teacher
 from smtool.interop import write_autoencoder
 from smtool.networks.transformer import position_table
+from smtool.pipelines.prepare.features import prepare_features
 from smtool.pipelines.train.run_diffusion import diffusion_run
 from smtool.pipelines.train.run_folder import RunFolder
 from smtool.recipe import TrainDiT, load
@@ -54,7 +56,8 @@ def _teachers():
 
 @pytest.fixture(autouse=True)
 def _teachers_are_loaded_once(_teachers, monkeypatch):
-    monkeypatch.setattr("smtool.pipelines.train.run_diffusion.load_teacher", _teachers)
+    for place in ("train.aligned", "prepare.features"):
+        monkeypatch.setattr(f"smtool.pipelines.{place}.load_teacher", _teachers)
 
 
 def assembled(studio, *changes, ranks=None, weights_dir=None):
@@ -117,6 +120,93 @@ def test_only_blocks_up_to_the_depth_and_the_projector_feel_a_real_teacher(studi
     assert not [name for name in felt if name.startswith(("blocks.1", "final_layer"))]
     assert all(p.grad.abs().max() > 0 for p in task.alignment[0].parameters())
     assert not list(task.teacher.parameters())
+
+
+@pytest.fixture
+def own_features(studio, weights, monkeypatch):
+    """own_features(dtype, ...): a cache of SqueezeNet's features of data/classes, in its own place until the test ends."""
+    made = []
+
+    def make(dtype="fp32", **settings):
+        made.append(
+            prepare_features(
+                "squeezenet", data="data/classes", tokens=(4, 4), dtype=dtype, weights_dir=weights, workers=1, **settings
+            )
+        )
+        return made[-1]
+
+    yield make
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("changes", [[], ["latents.online=true"], ["data.flip=false"], ["warmup.steps=2", "warmup.cutoff=0.1"]])
+def test_a_cache_gives_the_losses_that_the_teacher_gives(studio, weights, own_features, changes):
+    changes = [*aligned("repa-dog", "squeezenet"), "latents.dtype=fp32", *changes]
+    online = assembled(studio, *changes, weights_dir=weights)
+    folder = own_features("fp32")
+    cached = assembled(studio, *changes, weights_dir=weights)
+    assert online.training.task.teacher is not None and cached.training.task.teacher is None
+    assert "computed while training" in online.facts[2] and "--features squeezenet --tokens 4x4" in online.facts[2]
+    assert f"cached in {folder} (fp32)" in cached.facts[2]
+    assert online.facts[3:] == cached.facts[3:]      # what was measured of the features
+    for ours, theirs in zip(islice(cached.reports(0), 4), islice(online.reports(0), 4), strict=True):
+        for name in ("alignment", "diffusion"):
+            torch.testing.assert_close(ours.values[name], theirs.values[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_bf16_cache_costs_a_256th_of_a_feature_and_no_more(studio, weights, own_features):
+    changes = aligned("repa", "squeezenet")
+    online = assembled(studio, *changes, weights_dir=weights)
+    own_features("bf16")
+    cached = assembled(studio, *changes, weights_dir=weights)
+    ours, theirs = (next(islice(run.reports(0), 1)).values["alignment"] for run in (cached, online))
+    assert 0 < (ours - theirs).abs() < 1e-3
+    whole = own_features("fp32")
+    assert str(whole) in assembled(studio, *changes, weights_dir=weights).facts[2]      # the more exact one is taken
+    assert "computed while training" in assembled(studio, *changes, "alignment.features=online", weights_dir=weights).facts[2]
+
+
+def test_a_run_goes_on_with_the_features_it_began_with(studio, weights, own_features, tmp_path):
+    changes = [*aligned("irepa", "squeezenet"), "save_every=2"]
+    whole = studio.train(tmp_path / "whole", *changes, "steps=4", weights_dir=weights)
+    broken = studio.train(tmp_path / "broken", *changes, "steps=2", weights_dir=weights)
+    folder = own_features("bf16")      # made meanwhile, and not taken: its features are rounded
+    studio.train(broken, *changes, "steps=4", weights_dir=weights)
+    assert all(torch.equal(tensor, state_of(broken)[name]) for name, tensor in state_of(whole).items())
+    cached = studio.train(tmp_path / "cached", *changes, "steps=2", weights_dir=weights)
+    shutil.rmtree(folder)
+    with pytest.raises(DataError, match=r"begun with the cached features [0-9a-f]{8} of squeezenet; that cache is not there"):
+        studio.train(cached, *changes, "steps=4", weights_dir=weights)
+    own_features("bf16")
+    studio.train(cached, *changes, "steps=4", weights_dir=weights)
+
+
+def test_a_cache_that_is_named_must_be_this_teachers_of_these_images_on_this_grid(studio, weights, own_features, tmp_path):
+    folder = own_features("fp32", out=tmp_path / "mine", flip=False)
+    named = f"alignment.features={folder}"
+    changes = aligned("repa", "squeezenet")
+    run = assembled(studio, *changes, named, "data.flip=false", weights_dir=weights)
+    shards = json.loads((folder / "features.json").read_text())["shards"]
+    digest = hashlib.sha256(json.dumps([[shard["name"], shard["sha256"]] for shard in shards]).encode()).hexdigest()
+    assert run.sources == {"features": digest}
+    with pytest.raises(DataError, match="holds no features of flipped images"):
+        assembled(studio, *changes, named, weights_dir=weights)
+    with pytest.raises(DataError, match=r"made with input 80x80 and grid 4x4, not with input 144x144 and grid 8x8"):
+        assembled(studio, *changes, named, "model.patch=1", "data.flip=false", weights_dir=weights)
+    with pytest.raises(DataError, match=r"stale feature cache: made with teacher squeezenet .*not with teacher dinov2-s"):
+        assembled(studio, *aligned("repa", "dinov2-s"), named, "data.flip=false", weights_dir=weights)
+    with pytest.raises(DataError, match="is not a feature cache"):
+        assembled(studio, *changes, "alignment.features=nowhere", weights_dir=weights)
+
+
+def test_the_teacher_of_a_warm_up_sees_unfiltered_images(studio, weights):
+    changes = aligned("repa", "squeezenet")
+    warm = batches_of(assembled(studio, *changes, "warmup.steps=2", "warmup.cutoff=0.05", weights_dir=weights), 3)
+    plain = batches_of(assembled(studio, *changes, weights_dir=weights), 3)
+    for early, late in zip(warm, plain, strict=True):
+        assert torch.equal(early.images, late.images)
+    assert (warm[0].mean - plain[0].mean).abs().max() > 0.1      # while the latents are those of filtered images
 
 
 def test_a_teacher_of_another_grid_is_refused_or_resampled(studio, weights):
@@ -268,8 +358,8 @@ def test_an_autoencoder_that_does_not_know_its_data_needs_them_said(studio, tmp_
 
 
 def caches() -> set[Path]:
-    """The latent caches of data/classes in bf16."""
-    return {path.absolute() for path in Path("data/latents").glob("classes-*") if "-fp32" not in path.name}
+    """The latent caches of data/classes as they are by default."""
+    return {path.absolute() for path in Path("data/latents").glob("classes-*") if not path.name.endswith(("-fp32", "-noflip"))}
 
 
 @pytest.fixture
