@@ -24,6 +24,8 @@ from smtool.spectrum.jackknife import student_t_quantile
 ROWS_REMOVED = tuple(range(15))
 SHOWN_ROWS = (0, 4, 8, 10, 12, 14)
 SHOWN_IMAGES = 2
+LARGEST_PSNR = 60.0
+"""dB. Above, two images differ by less than 8 bits can show; lossless controls would otherwise have a gap of float rounding."""
 _ESTIMATOR = "cubic kernel, unbiased for pairs: those within a unit are left out"
 
 
@@ -58,8 +60,8 @@ def low_pass(
     aligned, control, features, shown = [], [], [], []
     try:
         for rows, target, answer in _removals(codec, images, latents, reconstructions):
-            aligned.append(psnr(answer, target))
-            control.append(psnr(reconstructions, target))
+            aligned.append(psnr(answer, target).clamp(max=LARGEST_PSNR))
+            control.append(psnr(reconstructions, target).clamp(max=LARGEST_PSNR))
             features.append((_features(extractor, answer), _features(extractor, target)))
             if rows in SHOWN_ROWS:
                 shown.append(to_uint8(torch.stack([target[:SHOWN_IMAGES], answer[:SHOWN_IMAGES]], 1)).cpu())
@@ -68,7 +70,7 @@ def low_pass(
     block, _ = fit_cutoff(min(latents.shape[-2:]), 0)
     section = {
         "posterior": "deterministic" if codec.deterministic else "sample",
-        "convention": f"relative: blocks of 8 pixels and of {block} latent cells",
+        "convention": f"relative: blocks of 8 pixels and of {block} latent cells; PSNR counts to {LARGEST_PSNR:g} dB",
         "clamped": False,
         "images": len(images),
         "units": len(units),

@@ -110,9 +110,10 @@ def test_a_decoder_that_follows_every_removal_has_no_gap(photos):
     assert found["control"][14] < found["control"][0]      # one that ignores it pays
 
 
-def test_a_lossless_copy_has_no_psnr_to_print_and_no_kernel_distance(photos):
+def test_a_lossless_copy_counts_to_60_db_without_a_gap_and_without_a_kernel_distance(photos):
     found = measured(codec_of(lambda z: z, downsample=1), photos).section
-    assert found["psnr"][0] is None      # infinite
+    assert found["psnr"] == [60.0] * 15      # infinite, or what rounding leaves
+    assert found["gap"]["value"] == [0.0] * 15
     np.testing.assert_allclose(found["kernel_distance"]["value"], 0, atol=1e-6)
 
 
@@ -146,7 +147,7 @@ def test_crops_of_one_photograph_are_one_unit_of_every_interval(photos):
 def test_a_latent_of_4_cells_is_one_block_of_its_own(photos):
     codec = codec_of(lambda z: torch.nn.functional.interpolate(z, scale_factor=4), downsample=4)
     found = measured(codec, photos).section
-    assert found["convention"] == "relative: blocks of 8 pixels and of 4 latent cells"
+    assert found["convention"] == "relative: blocks of 8 pixels and of 4 latent cells; PSNR counts to 60 dB"
     assert all(math.isfinite(value) for value in found["psnr"])
 
 
