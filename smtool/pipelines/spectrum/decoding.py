@@ -48,11 +48,10 @@ def exactly(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
     """Convolutions in float32 on a GPU too: TF32, its default, drowns differences of nearly equal images."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    ):
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
         yield
+    finally:
+        convolutions.fp32_precision = before
