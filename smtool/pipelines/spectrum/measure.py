@@ -1,28 +1,23 @@
-"""Opening what `smtool spectrum` measures, and the one pass in which every image is read and encoded once."""
+"""The one pass of `smtool spectrum`, in which every image is read and encoded once; memory does not grow with the images."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from smtool.datasets import ImageShards, open_images, read_card, validation_batches
-from smtool.datasets.card import CARD_NAME
-from smtool.errors import CheckpointError
-from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
-from smtool.pipelines.spectrum.ring_tables import ImageRings, LatentRings, Size
+from smtool.datasets import ImageShards, validation_batches
+from smtool.pipelines.spectrum.budget import Counts, affordable
+from smtool.pipelines.spectrum.decoding import exact_convolutions
+from smtool.pipelines.spectrum.ring_tables import ImageRings, Size
 from smtool.pipelines.spectrum.scores_physical import physical_delta_of
+from smtool.pipelines.spectrum.subjects import NUM_KEPT, Subject
 from smtool.pipelines.spectrum.units import Units
 from smtool.report.console import Console
 from smtool.spectrum import PHYSICAL, Estimator
-from smtool.storage import read_metadata
 
 BATCH = 16
-DEFAULT_SIZE = 256
-FEWEST_HELD_OUT = 16
 REFERENCE_SIDE = 32
 """To which images alone are shrunk for their REFERENCE curve: the latent side of f8 at 256 px."""
 LOOKS = (16, 64, 256, 1024)
@@ -30,62 +25,27 @@ LOOKS = (16, 64, 256, 1024)
 GOOD_HALF_WIDTH = 0.1
 
 
-@dataclass(frozen=True)
-class Subject:
-    """An autoencoder to measure: what it is called, where it came from, what its recipe says ({} for foreign ones)."""
-
-    label: str
-    path: Path
-    rings: LatentRings
-    digest: str
-    recipe: dict[str, Any]
-
-    def latent_size(self, image_size: int) -> Size:
-        try:
-            _, height, width = self.rings.autoencoder.section.latent_shape(image_size, image_size)
-        except ValueError as error:
-            raise CheckpointError(f"{self.path}: {error}.", hint="Pass images of another size with --data.") from error
-        return height, width
-
-
 @dataclass
 class Pass:
-    """What one pass has gathered: the rings of the images and of every subject's latents, and which unit each image is from."""
+    """What one pass has gathered: the rings of the images and of every subject's latents, and which unit each image is from.
+
+    first_images: the first of them whole, up to NUM_KEPT. counts: how many of these every section may use.
+    """
 
     images: ImageRings
     subjects: Sequence[Subject]
     units: Units
     shards: ImageShards
+    counts: Counts
     stopped: str = "all images that were asked for"
+    kept: list[Tensor] = field(default_factory=list)
 
     def size(self, subject: Subject) -> Size:
         return subject.latent_size(self.shards.image_size)
 
-
-def open_subjects(
-    names: Sequence[str], estimators: Sequence[Estimator], *, low_pass_images: int, device: str
-) -> list[Subject]:
-    """Load every autoencoder; equal names are told apart."""
-    paths = [find_autoencoder(name) for name in names]
-    subjects = []
-    for path, label in zip(paths, _labels(paths), strict=True):
-        autoencoder = load_autoencoder(path, device=device).eval()
-        rings = LatentRings(label, autoencoder, estimators, low_pass_images=low_pass_images)
-        recipe = read_metadata(path).get("recipe") if path.is_file() else None
-        subjects.append(Subject(label, path, rings, autoencoder_digest(autoencoder), recipe if isinstance(recipe, dict) else {}))
-    return subjects
-
-
-def open_measured(data: str, subjects: Sequence[Subject], console: Console) -> ImageShards:
-    """Validation images; training images of data that hold fewer than FEWEST_HELD_OUT others."""
-    if (Path(data) / CARD_NAME).is_file():
-        card = read_card(Path(data))
-        size, held_out, trained = card.image_size, card.count("val"), card.count("train")
-        return open_images(data, "val" if held_out >= FEWEST_HELD_OUT or not trained else "train", image_size=size)
-    size = _trained_size(subjects)
-    with console.progress(f"preparing {data}") as report:
-        images = open_images(data, "train", image_size=size, report=report)
-    return open_images(data, "val", image_size=size) if images.card.count("val") >= FEWEST_HELD_OUT else images
+    @property
+    def first_images(self) -> Tensor:
+        return torch.cat(self.kept)
 
 
 @torch.no_grad()
@@ -99,46 +59,34 @@ def measure(
     device: str,
     console: Console,
 ) -> Pass:
-    """Read, encode and gather up to `limit` images, batch by batch; with a budget, in seconds, perhaps fewer."""
+    """Read, encode and gather up to `limit` images, batch by batch; with a budget, in seconds, perhaps fewer.
+
+    A budget is for the whole report: what the sections will need of it is set aside after the first batch.
+    """
     groups = shards.groups
     units = Units("photograph", groups) if groups else Units("image", [str(i) for i in range(len(shards))])
     own = min(REFERENCE_SIDE, shards.image_size)
     sizes = list(dict.fromkeys(subject.latent_size(shards.image_size) for subject in subjects)) or [(own, own)]
-    gathered = Pass(ImageRings(estimators, sizes), subjects, units.first(0), shards)
+    gathered = Pass(ImageRings(estimators, sizes), subjects, units.first(0), shards, Counts.default(limit))
     start, count = time.monotonic(), 0
-    with console.progress("measuring spectra") as report:
+    with console.progress("measuring spectra") as report, exact_convolutions():
         for batch in validation_batches(shards, batch=BATCH, limit=limit):
             pixels = batch.images.to(device)
             gathered.images.add(pixels)
             for subject in subjects:
                 subject.rings.add(pixels, count)
+            if count < NUM_KEPT:
+                gathered.kept.append(pixels[:NUM_KEPT - count])
             count += len(pixels)
             gathered.units = units.first(count)
             report(count, limit)
-            if budget is not None and (reason := _enough(gathered, budget - (time.monotonic() - start))):
-                gathered.stopped = reason
-                break
+            if budget is not None:
+                if count == len(pixels):
+                    gathered.counts = affordable(subjects, budget=0.5 * (budget - (time.monotonic() - start)), limit=limit)
+                if reason := _enough(gathered, budget - gathered.counts.seconds - (time.monotonic() - start)):
+                    gathered.stopped = reason
+                    break
     return gathered
-
-
-def _labels(paths: Sequence[Path]) -> list[str]:
-    """The run's name for its ckpt.safetensors, else the file's or folder's own; equal ones are told apart."""
-    named = [path.resolve().parent if path.name == "ckpt.safetensors" else path.resolve() for path in paths]
-    counts = Counter(path.stem for path in named)
-    longer = [path.stem if counts[path.stem] == 1 else f"{path.parent.name}/{path.stem}" for path in named]
-    return [name if longer.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(longer)]
-
-
-def _trained_size(subjects: Sequence[Subject]) -> int:
-    """The image size that the recipes agree on."""
-    sizes = {subject.label: subject.recipe["data"]["image_size"] for subject in subjects if "data" in subject.recipe}
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{label} {size} px" for label, size in sizes.items())
-        raise CheckpointError(
-            f"These autoencoders were trained at different sizes ({listed}): there is no natural size to compare them at.",
-            hint="Prepare images at one size and pass them: smtool prepare builtin:photos --size 64, then --data data/photos-64.",
-        )
-    return next(iter(sizes.values()), DEFAULT_SIZE)
 
 
 def _enough(gathered: Pass, seconds_left: float) -> str:

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import Autoencoder
-from smtool.networks.posterior import LatentStats
-from smtool.pipelines.spectrum.low_pass_curve import LowPassCurve, low_pass_curve
+from smtool.interop.codec import Codec
+from smtool.networks.posterior import LatentStats, Posterior
+from smtool.pipelines.spectrum.decoding import images_at_once
+from smtool.pipelines.spectrum.health import LatentMoments
 from smtool.randomness import generator
 from smtool.spectrum import Estimator, Spectrum, spectrum_of
 
-PosteriorKind = Literal["sample", "mean"]
+PosteriorKind = Literal["sample", "mean", "deterministic"]
+Scale = Literal["normalized", "raw"]
 Size = tuple[int, int]
 
 
@@ -34,13 +36,15 @@ class RingTable:
 
     def spectrum(self, std: Tensor | None = None) -> Spectrum:
         """The mean over channels, each divided by its std (C,) where that is given (then for estimators without DC only)."""
-        power = self._joined()
-        weighted = power if std is None else power / std.to(power).square().clamp(min=1e-24)[:, None]
-        return self._with(weighted.mean(1))
+        return self._with(self._divided(std).mean(1))
 
-    def channels(self) -> list[Spectrum]:
-        """The spectrum of every channel."""
-        return [self._with(power) for power in self._joined().unbind(1)]
+    def channels(self, std: Tensor | None = None) -> list[Spectrum]:
+        """The spectrum of every channel, divided likewise."""
+        return [self._with(power) for power in self._divided(std).unbind(1)]
+
+    def _divided(self, std: Tensor | None) -> Tensor:
+        power = self._joined()
+        return power if std is None else power / std.to(power).square().clamp(min=1e-24)[:, None]
 
     def _joined(self) -> Tensor:
         self._parts = [torch.cat(self._parts)]
@@ -78,51 +82,75 @@ class ImageRings:
 
 
 class LatentRings:
-    """Ring tables, moments and the low-pass curve of one autoencoder's latents. Every image is encoded once."""
+    """Ring tables and moments of one codec's latents, and the first of them whole. Every image is encoded once.
 
-    def __init__(self, label: str, autoencoder: Autoencoder, estimators: Sequence[Estimator], *, low_pass_images: int) -> None:
-        self.label, self.autoencoder = label, autoencoder
-        self._low_pass_images = low_pass_images
-        self._tables: dict[tuple[PosteriorKind, Estimator], RingTable] = {
-            (kind, estimator): RingTable(estimator) for kind in ("sample", "mean") for estimator in estimators
-        }
+    A codec whose encoder returns no posterior has one reading, "deterministic"; others are read as samples and as means.
+    """
+
+    def __init__(self, label: str, codec: Codec, estimators: Sequence[Estimator], *, keep: int) -> None:
+        self.label, self.codec = label, codec
+        self.kinds: tuple[PosteriorKind, ...] = ("deterministic",) if codec.deterministic else ("sample", "mean")
+        self._keep = keep
+        self._tables = {(kind, estimator): RingTable(estimator) for kind in self.kinds for estimator in estimators}
         self._moments: ChannelMoments | None = None
-        self._curves: list[LowPassCurve] = []
-        self.low_pass_problem = ""
+        self._posteriors: LatentMoments | None = None
+        self._kept: list[Tensor] = []
 
     def add(self, images: Tensor, first: int) -> None:
         """Encode images (B, 3, H, W), the first of which is number `first` of the pass."""
-        posterior = self.autoencoder.encode(images)
-        latents = {"sample": posterior.sample(_noise(posterior.mean, first)), "mean": posterior.mode()}
-        if not all(bool(z.isfinite().all()) for z in latents.values()):
-            raise CheckpointError(f"{self.label}: the latents of image {first} or one of the next hold NaN or infinity.")
-        for (kind, _), table in self._tables.items():
-            table.add(latents[kind])
-        more = ChannelMoments.of(latents["sample"])
-        self._moments = more if self._moments is None else self._moments + more
-        wanted = self._low_pass_images - first
-        if wanted > 0 and not self.low_pass_problem:
-            self._add_curve(images[:wanted], latents["sample"][:wanted])
+        at_once = images_at_once(images.shape[-2], images.shape[-1])
+        for start in range(0, len(images), at_once):
+            self._add(images[start:start + at_once], first + start)
+
+    @property
+    def headline(self) -> PosteriorKind:
+        """What a transformer is trained on."""
+        return self.kinds[0]
+
+    def readings(self) -> list[tuple[PosteriorKind, Scale]]:
+        """Every posterior and scale that is reported."""
+        return [(kind, scale) for kind in self.kinds for scale in ("normalized", "raw")]
 
     def table(self, kind: PosteriorKind, estimator: Estimator) -> RingTable:
         return self._tables[kind, estimator]
 
     def stats(self, data: str) -> LatentStats:
-        """What normalizes these latents: the autoencoder's own statistics, else those of the samples seen here."""
-        if self.autoencoder.stats is not None:
-            return self.autoencoder.stats
+        """What normalizes these latents: the codec's own statistics, else those of the samples seen here."""
+        if self.codec.stats is not None:
+            return self.codec.stats
         assert self._moments is not None
         return self._moments.stats(data)
 
-    def low_pass(self) -> LowPassCurve | None:
-        """None where it was not asked for, or cannot be had (`low_pass_problem` says why)."""
-        return LowPassCurve.joined(self._curves) if self._curves else None
+    @property
+    def posteriors(self) -> LatentMoments:
+        """Moments of all posteriors, raw."""
+        assert self._posteriors is not None
+        return self._posteriors
 
-    def _add_curve(self, images: Tensor, latents: Tensor) -> None:
-        try:
-            self._curves.append(low_pass_curve(self.autoencoder.decode, images, latents))
-        except ValueError as error:      # sides that blocks do not fill
-            self.low_pass_problem = str(error)
+    @property
+    def first_latents(self) -> Tensor:
+        """Raw samples of the first images of the pass, up to `keep` of them: (n, C, h, w)."""
+        return torch.cat(self._kept)
+
+    def _add(self, images: Tensor, first: int) -> None:
+        posterior = self.codec.encode(images)
+        sample = self._sampled(posterior, first)
+        latents = {self.headline: sample, "mean": posterior.mode()}
+        if not all(bool(z.isfinite().all()) for z in latents.values()):
+            raise CheckpointError(f"{self.label}: the latents of image {first} or one of the next hold NaN or infinity.")
+        for (kind, _), table in self._tables.items():
+            table.add(latents[kind])
+        more = ChannelMoments.of(sample)
+        self._moments = more if self._moments is None else self._moments + more
+        of_posterior = LatentMoments.of(posterior)
+        self._posteriors = of_posterior if self._posteriors is None else self._posteriors + of_posterior
+        if (wanted := self._keep - first) > 0:
+            self._kept.append(sample[:wanted])
+
+    def _sampled(self, posterior: Posterior, first: int) -> Tensor:
+        if self.codec.deterministic:
+            return posterior.mode()
+        return posterior.sample(_noise(posterior.mean, first))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from smtool.pipelines.spectrum.numbers import finite, numbers
 from smtool.pipelines.spectrum.ring_tables import ImageRings, LatentRings, Size
-from smtool.pipelines.spectrum.scores_physical import readings
 from smtool.pipelines.spectrum.units import Units, band, mean_and_half_width
 from smtool.spectrum import (
     REFERENCE,
@@ -30,16 +29,16 @@ def reference_of_images(images: ImageRings, size: Size, units: Units, *, delta: 
 def reference_of_latents(
     images: ImageRings, latents: LatentRings, std: Tensor, size: Size, units: Units, *, delta: float
 ) -> list[dict[str, Any]]:
-    """One entry for each posterior and scale; the headline is sampled and raw, as released."""
+    """One entry for each posterior and scale; the headline is sampled (where there is a posterior) and raw, as released."""
     at_size = images.at(REFERENCE.loss, size)
     entries = []
-    for posterior, scale in sorted(readings(), key=lambda reading: reading != ("sample", "raw")):
+    for posterior, scale in sorted(latents.readings(), key=lambda reading: reading != (latents.headline, "raw")):
         spectrum = latents.table(posterior, REFERENCE.loss).spectrum(std if scale == "normalized" else None)
-        channels = latents.autoencoder.latent_channels
+        channels = latents.codec.latent_channels
         entry: dict[str, Any] = {
             "posterior": posterior,
             "latents": scale,
-            "headline": (posterior, scale) == ("sample", "raw"),
+            "headline": (posterior, scale) == (latents.headline, "raw"),
             "divergence": {gain: _divergence(at_size, spectrum, units, delta=delta, gain=gain) for gain in _GAINS},
             "delta": {gain: _reference_delta(at_size, spectrum, channels, gain=gain) for gain in _GAINS},
         }

@@ -1,30 +1,32 @@
-"""`smtool spectrum`: how far the power spectra of latents are from a flattened copy of their images'."""
+"""`smtool spectrum`: how far the power spectra of latents are from a flattened copy of their images', and what else decides
+whether a diffusion model will learn them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from smtool import __version__
 from smtool.errors import RecipeError
-from smtool.pipelines.spectrum.figures import figures
-from smtool.pipelines.spectrum.measure import Pass, Subject, measure, open_measured, open_subjects
-from smtool.pipelines.spectrum.scores import low_pass_scores
+from smtool.interop import find_autoencoder
+from smtool.networks.layers import DownsamplePad
+from smtool.pipelines.spectrum.files import write_files
+from smtool.pipelines.spectrum.lens import lens
+from smtool.pipelines.spectrum.measure import Pass, measure
+from smtool.pipelines.spectrum.passport import cost, passport
+from smtool.pipelines.spectrum.schema import SCHEMA
 from smtool.pipelines.spectrum.scores_physical import physical_of_images, physical_of_latents
 from smtool.pipelines.spectrum.scores_reference import reference_of_images, reference_of_latents
-from smtool.pipelines.spectrum.tables import tables
+from smtool.pipelines.spectrum.sections import Clock, Sections, sections_of
+from smtool.pipelines.spectrum.subjects import Subject, open_measured, open_subjects, referred
+from smtool.pipelines.spectrum.tables import headline, tables
+from smtool.pipelines.spectrum.verdict import verdict
 from smtool.pipelines.threads import one_thread
 from smtool.report.console import Console
-from smtool.report.plots import figure_bytes
 from smtool.spectrum import PHYSICAL, REFERENCE, Estimator
 from smtool.spectrum.published import published_curves
-from smtool.storage import write_bytes, write_json
 
-SCHEMA = "smtool.spectrum/1"
 BUILTIN = "builtin:photos"
-NUM_IMAGES, NUM_LOW_PASS = 240, 32
+NUM_IMAGES = 240
 _MEASURED = "the std of each channel over these images (it has no LatentStats)"
 
 _ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
@@ -43,41 +45,64 @@ def spectrum(
     budget: float | None = None,
     estimator: Literal["physical", "reference", "both"] = "both",
     delta: float | None = None,
+    reference: str | None = None,
     out: Path | None = None,
     json_path: Path | None = None,
     published: Sequence[str] = (),
+    downsample_pad: DownsamplePad | None = None,
+    weights_dir: Path | None = None,
     device: str = "cpu",
     console: Console,
 ) -> dict[str, Any]:
-    """Measure autoencoders (or "images" alone) on the same images, print tables, and write figures and spectrum.json.
+    """Measure autoencoders (or "images" alone) on the same images, print tables, and write figures, page and spectrum.json.
 
-    data: default builtin:photos, at the size the autoencoders were trained at. num_images: default 240, and 32 for the low-pass
-    curve. budget: seconds; the pass then ends once every delta is known to +-0.1, or when they are spent. delta: of the target
-    that latents are compared with; default the one a recipe's ESM aims at, else 1. out: default beside the first checkpoint.
+    data: default builtin:photos, at the size the autoencoders were trained at. num_images: default 240; the sections that decode
+    use the first 32 or 16 of them. budget: seconds for the whole report; the pass then ends once every delta is known to +-0.1,
+    or when what the sections leave is spent. delta: of the target that latents are compared with; default the one a recipe's ESM
+    aims at, else 1. reference: the autoencoder whose time schedule is to be matched; default the first. out: default beside the
+    first checkpoint.
     """
     if json_path == Path("-"):      # standard output then belongs to the JSON
         console = Console(quiet=True)
     overlays = [_published(name) for name in published]
-    estimators = _ESTIMATORS[estimator]
-    low_pass_images = min(NUM_LOW_PASS, num_images or NUM_LOW_PASS)
+    estimators, data = _ESTIMATORS[estimator], data or BUILTIN
     names = [name for name in what if name != "images"]
-    subjects = open_subjects(names, estimators, low_pass_images=low_pass_images, device=device)
-    shards = open_measured(data or BUILTIN, subjects, console)
+    subjects, size = open_subjects(
+        names, estimators, data=data, downsample_pad=downsample_pad, weights_dir=weights_dir, device=device
+    )
+    model = referred(reference, names, subjects)
+    shards = open_measured(data, size, console)
     limit = min(len(shards), num_images or (NUM_IMAGES if budget is None else len(shards)))
-    gathered = measure(shards, subjects, estimators, limit=limit, budget=budget, device=device, console=console)
+    clock = Clock()
+    with clock("spectra"):
+        gathered = measure(shards, subjects, estimators, limit=limit, budget=budget, device=device, console=console)
+    found = {subject.label: sections_of(subject, gathered, clock) for subject in subjects}
     aim = delta if delta is not None else _aim(subjects)
-    with one_thread():
-        result = {
-            "schema": SCHEMA,
-            "smtool": __version__,
-            "passport": _passport(gathered, data or BUILTIN, estimators, aim),
-            "images": _images_part(gathered, aim),
-            "autoencoders": [_autoencoder_part(subject, gathered, aim) for subject in subjects],
-            "published": overlays,
-        }
+    with clock("fits"), one_thread():
+        images = _images_part(gathered, aim)
+        autoencoders = [_autoencoder_part(subject, gathered, found[subject.label], aim) for subject in subjects]
+        _add_lenses(autoencoders, model.label if model else "")
+    for autoencoder in autoencoders:
+        autoencoder["verdict"] = verdict(autoencoder)
+    result = {
+        "schema": SCHEMA,
+        "smtool": __version__,
+        "passport": passport(gathered, data, estimators, delta=aim, device=device),
+        "cost": cost(gathered, clock.seconds, device=device),
+        "images": images,
+        "autoencoders": autoencoders,
+        "published": overlays,
+    }
     for table in tables(result):
         console.print(table)
-    files = _files(result, folder=out or _beside(subjects), plot=plot, kept=plot or out is not None, json_path=json_path)
+    files = write_files(
+        result,
+        {label: sections.pictures for label, sections in found.items()},
+        folder=out or _beside(subjects),
+        plot=plot,
+        kept=plot or out is not None,
+        json_path=json_path,
+    )
     for path in files:
         console.print(str(path))
     return result
@@ -85,29 +110,9 @@ def spectrum(
 
 def _aim(subjects: Sequence[Subject]) -> float:
     """The delta that the recipes' ESM tables agree on; 1, the paper's choice, where there is none."""
-    aims = {float(esm["delta"]) for s in subjects if (esm := s.recipe.get("regularizers", {}).get("esm")) and "delta" in esm}
+    tables = [subject.codec.recipe.get("regularizers", {}).get("esm") or {} for subject in subjects]
+    aims = {float(esm["delta"]) for esm in tables if "delta" in esm}
     return aims.pop() if len(aims) == 1 else 1.0
-
-
-def _passport(gathered: Pass, data: str, estimators: Sequence[Estimator], delta: float) -> dict[str, Any]:
-    """What must be known to read or repeat the numbers."""
-    shards, units = gathered.shards, gathered.units
-    return {
-        "data": {
-            "source": data,
-            "split": {"val": "validation", "train": "training"}[shards.split],
-            "digest": shards.digest,
-            "images": len(units.groups),
-            "image_size": shards.image_size,
-            "unit": units.name,
-            "units": len(units),
-        },
-        "delta": delta,
-        "estimators": [estimator.label for estimator in estimators],
-        "interval": f"95%, jackknife over {units.name}s, Student's t",
-        "stopped": gathered.stopped,
-        "torch": torch.__version__,
-    }
 
 
 def _images_part(gathered: Pass, delta: float) -> dict[str, Any]:
@@ -120,23 +125,36 @@ def _images_part(gathered: Pass, delta: float) -> dict[str, Any]:
     return part
 
 
-def _autoencoder_part(subject: Subject, gathered: Pass, delta: float) -> dict[str, Any]:
-    rings, size = subject.rings, gathered.size(subject)
+def _autoencoder_part(subject: Subject, gathered: Pass, sections: Sections, delta: float) -> dict[str, Any]:
+    rings, size, codec = subject.rings, gathered.size(subject), subject.codec
     stats = rings.stats(gathered.shards.digest)
     measured = (gathered.images, rings, stats.std, size, gathered.units)
-    curve = rings.low_pass()
     return {
         "label": subject.label,
-        "path": str(subject.path),
-        "digest": subject.digest,
-        "downsample": rings.autoencoder.downsample,
-        "latent_channels": rings.autoencoder.latent_channels,
+        "path": codec.source,
+        "digest": codec.digest,
+        "architecture": codec.architecture,
+        "deterministic": codec.deterministic,
+        "can_decode": codec.can_decode,
+        "downsample": codec.downsample,
+        "latent_channels": codec.latent_channels,
         "latent_size": list(size),
-        "normalization": {"source": "its LatentStats" if rings.autoencoder.stats else _MEASURED, **stats.to_metadata()},
+        "normalization": {"source": "its LatentStats" if codec.stats else _MEASURED, **stats.to_metadata()},
         "physical": physical_of_latents(*measured, delta=delta) if gathered.images.measures(PHYSICAL) else [],
         "reference": reference_of_latents(*measured, delta=delta) if gathered.images.measures(REFERENCE.curve) else [],
-        "low_pass": low_pass_scores(curve, gathered.units) if curve else {"reason": rings.low_pass_problem},
+        **sections.parts,
     }
+
+
+def _add_lenses(autoencoders: Sequence[dict[str, Any]], reference: str) -> None:
+    """Every latent's lens, with the time shift against the one labelled `reference`."""
+    heads = {autoencoder["label"]: headline(autoencoder["physical"]) for autoencoder in autoencoders if autoencoder["physical"]}
+    for autoencoder in autoencoders:
+        label = autoencoder["label"]
+        if label not in heads:
+            autoencoder["lens"] = {"reason": "it is read from PHYSICAL spectra, which were not asked for"}
+            continue
+        autoencoder["lens"] = lens(heads[label], None if label == reference else (reference, heads[reference]))
 
 
 def _published(name: str) -> dict[str, Any]:
@@ -147,26 +165,11 @@ def _published(name: str) -> dict[str, Any]:
 
 
 def _beside(subjects: Sequence[Subject]) -> Path:
-    """<stem>.spectrum beside one checkpoint; for several, one folder with their names beside the first."""
+    """<stem>.spectrum beside one checkpoint; for several, one folder with their names beside the first. What is not a file has
+    its folder here."""
     if not subjects:
         return Path("images.spectrum")
-    first = subjects[0].path
+    first = Path(subjects[0].codec.source)
+    first = find_autoencoder(first) if first.exists() or (Path("runs") / first).exists() else Path(subjects[0].label)
     names = "-".join(subject.label.replace("/", "-") for subject in subjects)
     return first.parent / f"{first.stem if len(subjects) == 1 else names[:100]}.spectrum"
-
-
-def _files(result: dict[str, Any], *, folder: Path, plot: bool, kept: bool, json_path: Path | None) -> list[Path]:
-    """Write what was asked for; "-" as json_path is standard output."""
-    written = []
-    if plot:
-        for name, figure in figures(result).items():
-            for kind in ("png", "svg"):
-                write_bytes(folder / f"{name}.{kind}", figure_bytes(figure, kind))
-                written.append(folder / f"{name}.{kind}")
-    if json_path == Path("-"):
-        print(json.dumps(result, allow_nan=False))
-        json_path = None
-    for path in [*([folder / "spectrum.json"] if kept else []), *([json_path] if json_path else [])]:
-        write_json(path, result)
-        written.append(path)
-    return written

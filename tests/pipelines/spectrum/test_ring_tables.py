@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from smtool.errors import CheckpointError
+from smtool.interop import write_autoencoder
+from smtool.interop.codec import Codec, open_codec
 from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
 from smtool.pipelines.spectrum.ring_tables import ChannelMoments, LatentRings, RingTable
@@ -11,9 +13,11 @@ from smtool.spectrum import PHYSICAL, REFERENCE, spectrum_of
 
 
 @pytest.fixture
-def autoencoder():
+def codec(tmp_path) -> Codec:
     with initializing(0, "test"):
-        return SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), blocks_per_level=1, norm_groups=4).build().eval()
+        autoencoder = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), blocks_per_level=1, norm_groups=4).build()
+    write_autoencoder(tmp_path / "tiny.safetensors", autoencoder, {})
+    return open_codec(str(tmp_path / "tiny.safetensors"))
 
 
 @pytest.fixture
@@ -22,8 +26,8 @@ def images():
 
 
 @torch.no_grad()
-def gathered(autoencoder, images, batch):
-    rings = LatentRings("test", autoencoder, [PHYSICAL, REFERENCE.loss], low_pass_images=4)
+def gathered(codec, images, batch):
+    rings = LatentRings("test", codec, [PHYSICAL, REFERENCE.loss], keep=4)
     for first in range(0, len(images), batch):
         rings.add(images[first:first + batch], first)
     return rings
@@ -45,37 +49,38 @@ def test_dividing_channels_by_their_std_is_the_spectrum_of_normalized_latents(im
     torch.testing.assert_close(table.spectrum(std).power, spectrum_of(images / std.view(1, 3, 1, 1), PHYSICAL).power)
 
 
-def test_what_is_measured_does_not_depend_on_the_batch(autoencoder, images):
-    one, all_at_once = gathered(autoencoder, images, 1), gathered(autoencoder, images, 6)
+def test_what_is_measured_does_not_depend_on_the_batch(codec, images):
+    one, all_at_once = gathered(codec, images, 1), gathered(codec, images, 6)
     for kind in ("sample", "mean"):
         a, b = (rings.table(kind, PHYSICAL).spectrum().power for rings in (one, all_at_once))
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(one.low_pass().gap, all_at_once.low_pass().gap, rtol=1e-3, atol=1e-3)
-    assert len(one.low_pass().gap) == 4
+    torch.testing.assert_close(one.first_latents, all_at_once.first_latents, rtol=1e-4, atol=1e-6)
+    assert len(one.first_latents) == 4
+    torch.testing.assert_close(one.posteriors.channels.covariance, all_at_once.posteriors.channels.covariance, rtol=1e-4, atol=1e-9)
 
 
-def test_sample_and_mean_differ_by_the_posterior_noise(autoencoder, images):
-    rings = gathered(autoencoder, images, 6)
+def test_sample_and_mean_differ_by_the_posterior_noise(codec, images):
+    rings = gathered(codec, images, 6)
     with torch.no_grad():
-        posterior = autoencoder.encode(images)
+        posterior = codec.encode(images)
     mean, sample = (rings.table(kind, PHYSICAL).spectrum().mean() for kind in ("mean", "sample"))
     assert (sample > mean).all()
     assert (sample - mean)[-1] == pytest.approx(posterior.std.square().mean().item(), rel=0.3)      # the noise is white
 
 
-def test_statistics_are_those_of_the_samples_or_the_autoencoders_own(autoencoder, images):
-    rings = gathered(autoencoder, images, 4)
+def test_statistics_are_those_of_the_samples_or_the_autoencoders_own(codec, images):
+    rings = gathered(codec, images, 4)
     table = rings.table("sample", PHYSICAL)
     stats = rings.stats("digest")
     assert (stats.kind, stats.count, stats.data) == ("channel", 6, "digest")
     power = np.array([channel.power.numpy() for channel in table.channels()])
     assert stats.std.shape == (3,)
     assert power.mean() > 0
-    autoencoder.stats = LatentStats("scalar", torch.zeros(1), torch.ones(1), 9, "own")
-    assert rings.stats("digest") is autoencoder.stats
+    codec.stats = LatentStats("scalar", torch.zeros(1), torch.ones(1), 9, "own")
+    assert rings.stats("digest") is codec.stats
 
 
-def test_merged_moments_are_those_of_numpy(autoencoder):
+def test_merged_moments_are_those_of_numpy():
     noise = torch.randn(7, 2, 3, 5, generator=torch.Generator().manual_seed(0))
     latents = noise * torch.tensor([1.0, 30.0]).view(1, 2, 1, 1) + 100
     stats = (ChannelMoments.of(latents[:3]) + ChannelMoments.of(latents[3:])).stats("d")
@@ -84,9 +89,9 @@ def test_merged_moments_are_those_of_numpy(autoencoder):
     np.testing.assert_allclose(stats.std, expected.std(1), rtol=1e-6)
 
 
-def test_latents_that_are_not_finite_are_named(autoencoder, images):
-    rings = LatentRings("runs/broken", autoencoder, [PHYSICAL], low_pass_images=0)
+def test_latents_that_are_not_finite_are_named(codec, images):
+    rings = LatentRings("runs/broken", codec, [PHYSICAL], keep=0)
     with torch.no_grad():
-        autoencoder.quant_conv.bias[0] = torch.nan
+        codec.network.quant_conv.bias[0] = torch.nan
     with torch.no_grad(), pytest.raises(CheckpointError, match=r"runs/broken: the latents of image 0 .* NaN"):
         rings.add(images, 0)

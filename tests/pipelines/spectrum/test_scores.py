@@ -38,6 +38,7 @@ class Ideal:
 
     stats = None
     latent_channels = 3
+    deterministic = False
 
     def __init__(self, side: int, delta: float) -> None:
         self.side, self.delta = side, delta
@@ -62,7 +63,7 @@ def every_image(images) -> Units:
 def measured(images, delta):
     estimators = [PHYSICAL, REFERENCE.loss, REFERENCE.curve]
     rings = ImageRings(estimators, [(16, 16)])
-    latents = LatentRings("ideal", Ideal(16, delta), estimators, low_pass_images=0)
+    latents = LatentRings("ideal", Ideal(16, delta), estimators, keep=0)
     for first in range(0, len(images), 8):
         rings.add(images[first:first + 8])
         latents.add(images[first:first + 8], first)
