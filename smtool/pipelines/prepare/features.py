@@ -68,9 +68,9 @@ def cached_features(teacher: Teacher, images: ImageShards, *, flip: bool) -> Fea
 
 def token_grid(text: str) -> Grid:
     """16 or 16x16 or 8x16 (rows x columns)."""
-    rows, _, columns = text.lower().partition("x")
+    rows, separator, columns = text.lower().partition("x")
     try:
-        grid = int(rows), int(columns or rows)
+        grid = int(rows), int(columns if separator else rows)
     except ValueError:
         grid = 0, 0
     if min(grid) < 1:
