@@ -101,7 +101,7 @@ def _abar() -> Tensor:
 def _grid(sampler: str, steps: int, last_t: float | None) -> list[float]:
     if sampler not in _STEPS:
         raise ValueError(f"the damping is known for {', '.join(_STEPS)}, but not for {sampler!r}")
-    last = last_t if last_t is not None else PUBLISHED_LAST_TIME if sampler == "euler-maruyama" else 1 / steps
+    last = last_t if last_t is not None else PUBLISHED_LAST_TIME if sampler == "euler-maruyama" else 1 / max(steps, 1)
     if steps < 1 or not 0 < last <= 1 or (steps > 1) != (last < 1):
         raise ValueError(f"a run needs steps >= 1 and 0 < last_t < 1 (one step starts at 1), but got {steps} and {last}")
     times = [*torch.linspace(1, last, steps, dtype=torch.float64).tolist(), 0.0]

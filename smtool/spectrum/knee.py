@@ -17,121 +17,135 @@ FEWEST_IMAGES = 64
 RINGS_EACH_SIDE = 3
 """A slope needs three rings, so a knee is looked for between the third ring from below and the third from above."""
 CANDIDATES = 65
+STEPS = 8
 LEAST_CHANGE = 0.25
-ROUNDS = 3
-"""Rounds in which the leakage of the law found so far is taken out."""
 
 
 @dataclass(frozen=True)
 class Knee:
     """Two power laws that meet at `frequency`, cycles per pixel.
 
-    interval: 95 %, jackknife over images on the logarithm of the frequency, cut to where a knee is looked for. exponent_below,
-    exponent_above: read through the calibration table. slope_change: above less below, its half_width by the jackknife;
-    fall_of_residual: share of the weighted squared deviation from one straight line that the second slope takes away.
+    exponent_below, exponent_above: of the field, leakage taken out. slope_change: above less below. Half-widths and interval: 95
+    %, jackknife over images; the interval is made on the logarithm of the frequency and cut to where a knee is looked for.
     """
 
     frequency: float
     interval: tuple[float, float]
     exponent_below: float
     exponent_above: float
-    slope_change: float
     slope_change_half_width: float
-    fall_of_residual: float
     num_rings: int
     num_images: int
 
     @property
+    def slope_change(self) -> float:
+        return self.exponent_above - self.exponent_below
+
+    @property
     def is_bent(self) -> bool:
-        """Whether the two slopes differ for sure (by their interval) and by more than 0.25; otherwise one slope serves."""
+        """Whether the two slopes differ beyond their interval and by more than 0.25; otherwise say "one slope serves"."""
         return abs(self.slope_change) > max(self.slope_change_half_width, LEAST_CHANGE)
 
 
 def fit_knee(spectrum: Spectrum, *, highest: float) -> Knee:
     """Fit two slopes that meet in a knee, from 0.9 cycles per frame to `highest` cycles per pixel.
 
-    spectrum: PHYSICAL, of something at least 16 cells high and wide, 64 images or more; otherwise a ValueError says which is
-    missing. Weighted least squares of ln(set-averaged power) on ln f, weights sqrt(cells), with the leakage of the law found so
-    far taken out ring by ring; knees are tried on an even grid of ln f and refined by a parabola. Source: definition sheet,
-    section 2 (where it is honest; the method is ours). Oracle: fields of known knee (tests/spectrum/test_knee.py).
+    spectrum: PHYSICAL, of something at least 16 cells high and wide, 64 images or more; otherwise a ValueError says what is
+    missing. Least squares of ln(set-averaged power), weights sqrt(cells): first two straight lines, the knee tried on an even
+    grid of ln f; from there Gauss-Newton on what the DCT would show of such a field, leakage and ring means included. Images are
+    left out in the linear neighbourhood of the result.
+    Source: definition sheet, section 2, says where a knee is honest; the method is ours. Oracle: fields of known knee
+    (tests/spectrum/test_knee.py).
     """
     fit_range = range_of(spectrum, highest=highest)
     if min(spectrum.size) < SMALLEST_SIDE or len(spectrum) < FEWEST_IMAGES:
         raise ValueError(f"a knee needs {SMALLEST_SIDE}x{SMALLEST_SIDE} cells and {FEWEST_IMAGES} images, but there are "
                          f"{spectrum.size[0]}x{spectrum.size[1]} cells and {len(spectrum)} images")
     frequency, count, chosen = fit_range.rings()
-    lines = _Lines(frequency.log(), count.sqrt())
     log_power = _log(torch.cat([spectrum.mean()[None], leave_one_out(spectrum.power)])[:, chosen])
-    leakage = torch.zeros_like(frequency)
-    for _ in range(ROUNDS):
-        law = lines.fit(log_power[:1] - leakage)
-        leakage = _leakage_of(law, fit_range, frequency, chosen)
-    place, slopes, residual = lines.fit(log_power - leakage)
+    law, pull = _fitted(log_power[0], _Broken(fit_range, frequency.log(), count.sqrt(), chosen))
+    moved = (log_power[1:] - log_power[0]) @ pull.T                                         # (N, 4): replicates less the estimate
     t = student_t_quantile(0.975, len(spectrum) - 1)
-    half_width, change = t * _jackknife_error(place[1:]), slopes[:, 1] - slopes[:, 0]
-    low, high = lines.candidates[0], lines.candidates[-1]
+    _, below, above, place = law.tolist()
+    half_width = t * _jackknife_error(moved[:, 3])
+    low, high = frequency[RINGS_EACH_SIDE - 1].item(), frequency[-RINGS_EACH_SIDE].item()
     return Knee(
-        frequency=math.exp(place[0]),
-        interval=(math.exp(max(place[0] - half_width, low)), math.exp(min(place[0] + half_width, high))),
-        exponent_below=slopes[0, 0].item(),
-        exponent_above=slopes[0, 1].item(),
-        slope_change=change[0].item(),
-        slope_change_half_width=t * _jackknife_error(change[1:]),
-        fall_of_residual=residual[0].item(),
+        frequency=math.exp(place),
+        interval=(max(math.exp(place - half_width), low), min(math.exp(place + min(half_width, 10.0)), high)),
+        exponent_below=below,
+        exponent_above=above,
+        slope_change_half_width=t * _jackknife_error(moved[:, 2] - moved[:, 1]),
         num_rings=len(frequency),
         num_images=len(spectrum),
     )
 
 
-class _Lines:
-    """Weighted least squares of two slopes that meet, with the knee tried at places evenly spaced in ln f."""
+@dataclass(frozen=True)
+class _Broken:
+    """The rings a broken law is fitted on. A law is (level, exponent below, exponent above, ln f of the knee)."""
 
-    def __init__(self, x: Tensor, weight: Tensor) -> None:
-        self.x, self.weight = x, weight
-        low, high = x[RINGS_EACH_SIDE - 1].item(), x[-RINGS_EACH_SIDE].item()
-        self.candidates = torch.linspace(low, high, CANDIDATES, dtype=torch.float64)
-        scaled = weight.sqrt()[:, None] * self._regressors(self.candidates)                 # (candidates, rings, 3)
-        self._explained, _ = torch.linalg.qr(scaled)
-        self._line, _ = torch.linalg.qr(weight.sqrt()[:, None] * self._regressors(self.candidates[:1])[..., :2])
+    fit_range: FitRange
+    x: Tensor
+    weight: Tensor
+    chosen: Tensor
 
-    def fit(self, log_power: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, rings) -> (ln f of the knee (N,), exponents below and above (N, 2), share of the residual that the knee takes
-        (N,))."""
-        y = log_power * self.weight.sqrt()
-        total = y.square().sum(1)
-        left = total - torch.einsum("nr,krp->nkp", y, self._explained).square().sum(-1)       # (N, candidates)
-        straight = total - torch.einsum("nr,krp->np", y, self._line).square().sum(-1)
-        place = self._refined(left)
-        scaled = self.weight.sqrt()[:, None] * self._regressors(place)
-        solution = torch.linalg.lstsq(scaled, y[..., None]).solution[..., 0]
-        exponents = -torch.stack([solution[:, 1], solution[:, 1] + solution[:, 2]], dim=1)
-        return place, exponents, 1 - left.min(1).values / straight
+    def shown(self, law: Tensor) -> Tensor:
+        """ln of the ring means that the DCT shows of a field of this law: (rings,)."""
+        level, below, above, place = law.tolist()
 
-    def _regressors(self, knees: Tensor) -> Tensor:
-        """(K,) -> (K, rings, 3): constant, ln f less the knee's, and the same above the knee only."""
-        beyond = self.x - knees[:, None]
-        return torch.stack([torch.ones_like(beyond), beyond, beyond.clamp(min=0)], dim=-1)
+        def density(squared: Tensor) -> Tensor:
+            x = 0.5 * squared.log() - place
+            return torch.exp(level - below * x - (above - below) * x.clamp(min=0))
 
-    def _refined(self, left: Tensor) -> Tensor:
-        """The place of the least residual, by a parabola through it and its neighbours."""
-        best = left.argmin(1).clamp(1, CANDIDATES - 2)
-        before, at, after = (left.gather(1, (best + step)[:, None])[:, 0] for step in (-1, 0, 1))
-        bend = (before - 2 * at + after).clamp(min=torch.finfo(torch.float64).tiny)
-        step = self.candidates[1] - self.candidates[0]
-        return self.candidates[best] + step * (0.5 * (before - after) / bend).clamp(-1, 1)
+        power = leaked_power(density, self.fit_range.size, self.fit_range.source)
+        return ring_means(power[None], PHYSICAL)[0, self.chosen].log()
+
+    def slopes(self, law: Tensor) -> Tensor:
+        """(rings, 4): derivative of `shown`, by central differences."""
+        steps = 1e-3 * torch.eye(4, dtype=torch.float64)
+        return torch.stack([(self.shown(law + step) - self.shown(law - step)) / 2e-3 for step in steps], dim=1)
+
+    def misfit(self, log_power: Tensor, law: Tensor) -> float:
+        return (self.weight * (log_power - self.shown(law)).square()).sum().item()
+
+    def straight_lines(self, log_power: Tensor) -> Tensor:
+        """The law of least misfit among the candidates for the knee, leakage not regarded."""
+        places = torch.linspace(self.x[RINGS_EACH_SIDE - 1].item(), self.x[-RINGS_EACH_SIDE].item(), CANDIDATES,
+                                dtype=torch.float64)
+        beyond = self.x - places[:, None]
+        root = self.weight.sqrt()
+        rows = root[:, None] * torch.stack([torch.ones_like(beyond), beyond.clamp(max=0), beyond.clamp(min=0)], dim=-1)
+        wanted = (root * log_power)[:, None].expand(CANDIDATES, -1, -1)
+        found = torch.linalg.lstsq(rows, wanted).solution                                   # (candidates, 3, 1)
+        best = int((rows @ found - wanted).square().sum((1, 2)).argmin())
+        level, below, above = found[best, :, 0].tolist()
+        return torch.tensor([level, -below, -above, places[best].item()], dtype=torch.float64)
 
 
-def _leakage_of(law: tuple[Tensor, Tensor, Tensor], fit_range: FitRange, frequency: Tensor, chosen: Tensor) -> Tensor:
-    """ln of what the DCT shows of a field of two slopes, less ln of its density at the rings: (rings,), up to a constant."""
-    place, exponents, _ = law
-    below, above = exponents[0].tolist()
+def _fitted(log_power: Tensor, broken: _Broken) -> tuple[Tensor, Tensor]:
+    """The law (4,), and the matrix (4, rings) by which it follows small changes of ln power. Steps too long are halved."""
+    law = broken.straight_lines(log_power)
+    misfit = broken.misfit(log_power, law)
+    low, high = broken.x[RINGS_EACH_SIDE - 1], broken.x[-RINGS_EACH_SIDE]
+    for _ in range(STEPS):
+        step = _pull(broken, law) @ (log_power - broken.shown(law))
+        for part in (1.0, 0.5, 0.25, 0.125):
+            trial = law + part * step
+            trial[3] = trial[3].clamp(low, high)
+            if (smaller := broken.misfit(log_power, trial)) < misfit:
+                law, misfit = trial, smaller
+                break
+        else:
+            break
+    return law, _pull(broken, law)
 
-    def density(squared: Tensor) -> Tensor:
-        x = 0.5 * squared.log() - place
-        return torch.exp(-below * x - (above - below) * x.clamp(min=0))
 
-    shown = ring_means(leaked_power(density, fit_range.size, fit_range.source)[None], PHYSICAL)[0, chosen]
-    return (shown / density(frequency.square())).log()
+def _pull(broken: _Broken, law: Tensor) -> Tensor:
+    """(4, rings): weighted least squares for a small change of the law; a knee between equal slopes is not pulled infinitely."""
+    slopes = broken.slopes(law)
+    weighted = slopes.T * broken.weight
+    normal = weighted @ slopes
+    return torch.linalg.solve(normal + 1e-9 * normal.diagonal().max() * torch.eye(4, dtype=torch.float64), weighted)
 
 
 def _log(power: Tensor) -> Tensor:

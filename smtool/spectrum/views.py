@@ -48,7 +48,7 @@ def fit_pca(latents: Tensor, *, generator: torch.Generator) -> PrincipalAxes:
 
 def pca_pictures(latents: Tensor, principal: PrincipalAxes) -> Tensor:
     """Latents (B, C, h, w) as colours, uint8 (B, 3, h, w): each image stretched from its least to its greatest value over all
-    three components, so brightness of two images is not comparable. An image without variation is black."""
+    three components, so brightness of two images is not comparable. An image without variation is of one colour."""
     with torch.no_grad():
         mean, axes = principal.mean.to(latents.device), principal.axes.to(latents.device)
         parts = torch.einsum("bchw,ck->bkhw", full_precision(latents).double() - mean[:, None, None], axes)
