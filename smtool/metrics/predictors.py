@@ -1,0 +1,126 @@
+"""Guesses at generation quality that need no generative model: interpolated neighbours, ambiguous velocities, equivariance.
+
+Latents are normalized (as the transformer sees them) unless said otherwise, (N, C, h, w), and compared as flat vectors.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+NEIGHBOURS = 10
+SCALES = (0.25, 0.5, 0.75)
+_ROWS = 64
+_PARALLEL = 1e-4      # radians: below this, as beyond pi minus this, sin is too small to divide by
+
+
+def nearest_by_cosine(queries: Tensor, others: Tensor, count: int) -> Tensor:
+    """Indices (N, count) of the others (M, ...) with the largest cosine to each query (N, ...), the nearest first."""
+    if len(others) < count:
+        raise ValueError(f"{count} neighbours are asked for among {len(others)} latents")
+    directions = F.normalize(others.flatten(1), dim=1)
+    parts = (F.normalize(part.flatten(1), dim=1) @ directions.T for part in queries.split(_ROWS))
+    return torch.cat([similarity.topk(count, dim=1).indices for similarity in parts])
+
+
+def drawn_neighbours(queries: Tensor, others: Tensor, *, draws: Generator, count: int = NEIGHBOURS) -> Tensor:
+    """One of the `count` nearest others for each query, (N,) indices, with probability softmax(-mean squared difference)."""
+    nearest = nearest_by_cosine(queries, others, count)
+    chosen = []
+    for part, indices in zip(queries.split(_ROWS), nearest.split(_ROWS), strict=True):
+        difference = (others[indices] - part[:, None]).flatten(2).square().mean(2)      # (B, count)
+        pick = torch.multinomial(torch.softmax(-difference, 1).cpu(), 1, generator=draws).to(indices.device)
+        chosen.append(indices.gather(1, pick)[:, 0])
+    return torch.cat(chosen)
+
+
+def halfway(latents: Tensor, others: Tensor) -> Tensor:
+    """Spherical interpolation at 1/2, pair by pair: sin(a / 2) / sin(a) (z + z'), a the angle between the flat vectors.
+
+    The straight mean where they are parallel or opposite. Keeps the norm of vectors of equal norm, which a mean shrinks.
+    """
+    x, y = latents.flatten(1).double(), others.flatten(1).double()
+    cosine = (F.normalize(x, dim=1) * F.normalize(y, dim=1)).sum(1).clamp(-1, 1)
+    angle = torch.arccos(cosine)
+    flat = (angle < _PARALLEL) | (angle > math.pi - _PARALLEL)
+    weight = torch.where(flat, 0.5, torch.sin(angle / 2) / torch.where(flat, 1.0, torch.sin(angle)))
+    return (weight[:, None] * (x + y)).view_as(latents).to(latents.dtype)
+
+
+def interpolated(queries: Tensor, others: Tensor, *, draws: Generator, count: int = NEIGHBOURS) -> Tensor:
+    """iFID's latents (arXiv 2603.05630; facts section 15): each query halfway to one of its nearest others.
+
+    The Frechet distance of their decodings to the queries' own images is iFID; where latents between two images mean nothing,
+    it is large. No query may be among the others. The draw makes it noisy at small N.
+    """
+    return halfway(queries, others[drawn_neighbours(queries, others, draws=draws, count=count)])
+
+
+@dataclass(frozen=True)
+class Ambiguity:
+    """value: share of the velocity's variance that x_t leaves open; error: standard error over the draws of (t, x_t)."""
+
+    value: float
+    error: float
+    num_latents: int
+
+
+def velocity_ambiguity(latents: Tensor, *, draws: Generator, queries: int = 1024) -> Ambiguity:
+    """VIV, the irreducible variance of the velocity (arXiv 2606.03578), in our reading: E Var[v | x_t] / Var[v].
+
+    Linear path x_t = (1 - t) z + t n, v = n - z, t uniform, z one of the N latents. Given x_t the latents' posterior is closed:
+    weights softmax(-|x_t - (1 - t) z_i|^2 / (2 t^2)), and v = (x_t - z) / t, so Var[v | x_t] = Var[z | x_t] / t^2. On finite
+    data it falls as N falls, because fewer latents are told apart sooner: compare at equal N only.
+    """
+    z = latents.flatten(1).double()
+    total = z.var(0, correction=0).sum() + z.shape[1]
+    start = torch.rand(1, generator=draws, dtype=torch.float64)
+    times = ((torch.arange(queries, dtype=torch.float64) + start) / queries).clamp(min=1e-6)      # evenly over (0, 1)
+    own = torch.randint(len(z), (queries,), generator=draws)
+    noise = torch.randn(queries, z.shape[1], generator=draws, dtype=torch.float64).to(z.device)
+    norms, parts = z.square().sum(1), []
+    for rows in torch.arange(queries).split(_ROWS):
+        t = times[rows, None].to(z.device)
+        x = (1 - t) * z[own[rows]] + t * noise[rows]
+        exponent = ((1 - t) * (x @ z.T) - 0.5 * (1 - t).square() * norms) / t.square()
+        weights = torch.softmax(exponent, 1)
+        spread = weights @ norms - (weights @ z).square().sum(1)
+        parts.append(spread.clamp(min=0) / t[:, 0].square())
+    values = torch.cat(parts) / total
+    return Ambiguity(values.mean().item(), values.std().item() / math.sqrt(queries), len(z))
+
+
+def scale_error(decode: Callable[[Tensor], Tensor], latents: Tensor, decoded: Tensor, *, scales: tuple[float, ...]) -> float:
+    """Root mean square of D(T z) - T D(z) over bilinear resizes T by `scales` (facts section 5.1), in intensities of [-1, 1].
+
+    latents: raw, (N, C, h, w); decoded: D(z). Scales that leave no whole number of cells are a ValueError.
+    """
+    return _rms([decode(_resized(latents, s)) - _resized(decoded, s) for s in scales])
+
+
+def equivariance_error(decode: Callable[[Tensor], Tensor], latents: Tensor, decoded: Tensor) -> float:
+    """The same over EQ-VAE's transforms: each of SCALES together with each quarter turn (facts section 5.2)."""
+    errors = []
+    for scale in SCALES:
+        small, target = _resized(latents, scale), _resized(decoded, scale)
+        errors += [decode(_turned(small, turns)) - _turned(target, turns) for turns in (1, 2, 3)]
+    return _rms(errors)
+
+
+def _rms(errors: list[Tensor]) -> float:
+    """Each transform counts alike, whatever size it leaves."""
+    return math.sqrt(sum(error.double().square().mean().item() for error in errors) / len(errors))
+
+
+def _resized(x: Tensor, scale: float) -> Tensor:
+    sides = [side * scale for side in x.shape[-2:]]
+    if any(side % 1 or side < 1 for side in sides):
+        raise ValueError(f"{scale:g} of {x.shape[-2]}x{x.shape[-1]} cells is no whole number of cells")
+    return F.interpolate(x, size=[int(side) for side in sides], mode="bilinear", align_corners=False)
+
+
+def _turned(x: Tensor, turns: int) -> Tensor:
+    return torch.rot90(x, turns, dims=(-2, -1))

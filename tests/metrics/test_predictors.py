@@ -1,0 +1,132 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from smtool.metrics.predictors import (
+    drawn_neighbours,
+    equivariance_error,
+    halfway,
+    interpolated,
+    nearest_by_cosine,
+    scale_error,
+    velocity_ambiguity,
+)
+from smtool.randomness import generator
+
+
+def _latents(count, *shape, seed=0):
+    return torch.randn(count, *shape, generator=generator("test", seed), dtype=torch.float64)
+
+
+def test_neighbours_by_cosine_equal_a_double_loop():
+    queries, others = _latents(70, 2, 3, 3), 3 * _latents(90, 2, 3, 3, seed=1)
+    found = nearest_by_cosine(queries, others, 4)
+    for i in range(len(queries)):
+        q = queries[i].numpy().ravel()
+        cosines = [float(q @ o.numpy().ravel() / np.linalg.norm(q) / np.linalg.norm(o.numpy())) for o in others]
+        assert found[i].tolist() == list(np.argsort(cosines)[::-1][:4])
+
+
+def test_more_neighbours_than_latents_are_refused():
+    with pytest.raises(ValueError, match="10 neighbours are asked for among 9"):
+        nearest_by_cosine(_latents(2, 1, 2, 2), _latents(9, 1, 2, 2), 10)
+
+
+def test_neighbours_are_drawn_with_the_published_probabilities():
+    """softmax(-mean squared difference) over two candidates, counted over many equal queries."""
+    others = torch.tensor([[1.0, 0.2], [1.0, -1.5]]).view(2, 1, 1, 2)
+    queries = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2).expand(4000, 1, 1, 2)
+    drawn = drawn_neighbours(queries, others, draws=generator("test"), count=2)
+    near, far = math.exp(-(0.2**2) / 2), math.exp(-(1.5**2) / 2)
+    expected = near / (near + far)
+    assert (drawn == 0).double().mean().item() == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 4000))
+
+
+def test_halfway_keeps_the_norm_and_halves_the_angle():
+    angle = torch.linspace(0.1, 3.0, 20, dtype=torch.float64)
+    x = torch.tensor([2.0, 0.0], dtype=torch.float64).expand(20, 2)
+    y = 2 * torch.stack([angle.cos(), angle.sin()], 1)
+    middle = halfway(x.view(20, 1, 1, 2), y.view(20, 1, 1, 2)).view(20, 2)
+    expected = 2 * torch.stack([(angle / 2).cos(), (angle / 2).sin()], 1)
+    torch.testing.assert_close(middle, expected, rtol=0, atol=1e-12)
+
+
+def test_halfway_of_parallel_and_of_opposite_vectors_is_their_mean():
+    x = torch.tensor([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]).view(3, 1, 1, 2)
+    y = torch.tensor([[1.0, 2.0], [3.0, 6.0], [-3.0, -6.0]]).view(3, 1, 1, 2)
+    torch.testing.assert_close(halfway(x, y), (x + y) / 2)
+
+
+def test_interpolated_latents_lie_halfway_to_a_neighbour():
+    queries, others = _latents(5, 2, 2, 2), _latents(30, 2, 2, 2, seed=1)
+    found = interpolated(queries, others, draws=generator("test"), count=3)
+    nearest = nearest_by_cosine(queries, others, 3)
+    for i in range(5):
+        candidates = [halfway(queries[i : i + 1], others[j : j + 1])[0] for j in nearest[i]]
+        assert any(torch.allclose(found[i], candidate) for candidate in candidates)
+
+
+def test_two_latents_are_as_ambiguous_as_quadrature_says():
+    """z = +-a in one dimension: Var[v|x_t] = 4 a^2 p (1 - p) / t^2, integrated over x_t and t on a grid with numpy."""
+    a = 0.7
+    latents = torch.tensor([-a, a]).view(2, 1, 1, 1)
+    found = velocity_ambiguity(latents, draws=generator("test"), queries=20_000)
+    t = (np.arange(400) + 0.5)[:, None] / 400
+    x = np.linspace(-8, 8, 8001)[None]
+    density = [np.exp(-((x - (1 - t) * z) ** 2) / (2 * t**2)) / (t * math.sqrt(2 * math.pi)) for z in (-a, a)]
+    mixture = (density[0] + density[1]) / 2
+    p = density[0] / np.maximum(density[0] + density[1], 1e-300)
+    inner = (4 * a**2 * p * (1 - p) / t**2 * mixture).sum(1) * (x[0, 1] - x[0, 0])
+    assert found.value == pytest.approx(inner.mean() / (a**2 + 1), abs=4 * found.error)
+    assert found.num_latents == 2
+
+
+def test_one_latent_leaves_nothing_open_and_many_gaussian_ones_nearly_the_closed_form():
+    assert velocity_ambiguity(_latents(1, 1, 2, 2), draws=generator("test")).value == pytest.approx(0, abs=1e-9)
+    latents = _latents(20_000, 1, 1, 1)
+    found = velocity_ambiguity(latents, draws=generator("test"), queries=2000)
+    t = (np.arange(2000) + 0.5) / 2000
+    floor = 1 / ((1 - t) ** 2 + t**2)      # of unit-variance Gaussian data: S / ((1-t)^2 S + t^2)
+    assert found.value == pytest.approx(floor.mean() / 2, rel=0.03)
+
+
+def test_ambiguity_grows_with_the_number_of_latents():
+    latents = _latents(512, 2, 2, 2)
+    values = [velocity_ambiguity(latents[:count], draws=generator("test")).value for count in (32, 128, 512)]
+    assert values[0] < values[1] < values[2]
+
+
+def _upsampled(z):
+    return F.interpolate(z[:, :3], scale_factor=4, mode="nearest")
+
+
+def test_a_decoder_that_commutes_has_no_error_and_one_that_does_not_has_the_double_loops():
+    latents = _latents(3, 3, 8, 8).float()
+
+    def constant(z):
+        return z.mean((2, 3), keepdim=True).expand(-1, -1, 4 * z.shape[2], 4 * z.shape[3])
+
+    flat = latents.mean((2, 3), keepdim=True).expand(-1, -1, 8, 8)
+    assert equivariance_error(constant, flat, constant(flat)) == pytest.approx(0, abs=1e-6)
+    decoded = _upsampled(latents)
+    expected = []
+    for scale in (0.5, 0.25):
+        small = F.interpolate(latents, scale_factor=scale, mode="bilinear", align_corners=False)
+        target = F.interpolate(decoded, scale_factor=scale, mode="bilinear", align_corners=False)
+        expected.append(float(np.mean((_upsampled(small).numpy() - target.numpy()).astype(np.float64) ** 2)))
+    assert scale_error(_upsampled, latents, decoded, scales=(0.5, 0.25)) == pytest.approx(math.sqrt(np.mean(expected)), rel=1e-6)
+
+
+def test_a_decoder_that_knows_where_up_is_has_an_equivariance_error():
+    latents = _latents(2, 3, 8, 8).float()
+
+    def ramp(z):
+        rows = torch.linspace(-1, 1, 4 * z.shape[2]).view(1, 1, -1, 1)
+        return rows.expand(len(z), 3, -1, 4 * z.shape[3])
+
+    assert equivariance_error(ramp, latents, ramp(latents)) > 0.5
+    with pytest.raises(ValueError, match="no whole number of cells"):
+        scale_error(_upsampled, latents[..., :6, :6], _upsampled(latents)[..., :24, :24], scales=(0.25,))
