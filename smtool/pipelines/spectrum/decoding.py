@@ -48,7 +48,7 @@ def exactly(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
     """Convolutions in float32 on a GPU too: TF32, its default, drowns differences of nearly equal images."""
-    convolutions = torch.backends.cudnn.conv
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
     try:

@@ -5,7 +5,10 @@ from smtool.interop.codec import Codec, open_codec, point_posterior
 from smtool.pipelines.spectrum.decoding import decoded, exact_convolutions, images_at_once, reconstructed
 
 
-@pytest.mark.parametrize(("height", "width", "images"), [(256, 256, 4), (64, 64, 64), (16, 16, 64), (512, 256, 2), (2048, 2048, 1)])
+SIZES = [(256, 256, 4), (64, 64, 64), (16, 16, 64), (512, 256, 2), (2048, 2048, 1)]
+
+
+@pytest.mark.parametrize(("height", "width", "images"), SIZES)
 def test_batches_have_as_many_pixels_as_four_images_of_256(height, width, images):
     assert images_at_once(height, width) == images
 
