@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smtool.pipelines.spectrum.low_pass_curve import ROWS_REMOVED, LowPassCurve
 from smtool.pipelines.spectrum.numbers import finite, numbers, or_reason
-from smtool.pipelines.spectrum.units import Units, band, mean_and_half_width
+from smtool.pipelines.spectrum.units import band, mean_and_half_width
 from smtool.spectrum import (
     HIGHEST_OF_IMAGES,
     HIGHEST_OF_LATENTS,
@@ -120,20 +119,3 @@ def power_and_band(spectrum: Spectrum) -> dict[str, Any]:
 def _area_ratio(images: Spectrum) -> float:
     """From power at a latent's size back to the images' own: ideal downsampling scales it by this number's inverse."""
     return math.prod(images.source) / math.prod(images.size)
-
-
-def low_pass_scores(curve: LowPassCurve, units: Units) -> dict[str, Any]:
-    """Means over images, and the gap with its interval; the units are those of the curve's images, the first of the pass."""
-    some = units.first(len(curve.gap))
-    mean, half_width = mean_and_half_width(some.collapse(curve.gap))
-    return {
-        "posterior": "sample",
-        "convention": f"relative: blocks of 8 pixels and of {curve.block} latent cells",
-        "clamped": False,
-        "images": len(curve.gap),
-        "units": len(some),
-        "rows_removed": list(ROWS_REMOVED),
-        "psnr": numbers(some.collapse(curve.aligned).mean(0)),
-        "control": numbers(some.collapse(curve.control).mean(0)),
-        "gap": {"value": numbers(mean), "half_width": numbers(half_width)},
-    }

@@ -4,7 +4,6 @@ import torch
 from smtool.interop.codec import Codec, open_codec, point_posterior
 from smtool.pipelines.spectrum.decoding import decoded, exact_convolutions, images_at_once, reconstructed
 
-
 SIZES = [(256, 256, 4), (64, 64, 64), (16, 16, 64), (512, 256, 2), (2048, 2048, 1)]
 
 
