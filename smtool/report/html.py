@@ -2,39 +2,45 @@
 
 import base64
 import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any, Literal
 
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from smtool.report.plots import inline_svg
+from smtool.report.style_sheet import STYLE
 from smtool.report.tables import Table
 from smtool.storage import write_text
 
-_STYLE = """
-:root { color-scheme: light; }
-body { margin: 0; background: #fff; color: #1a1a1a; font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: 1rem; border-top: 1px solid #ddd; }
-p { max-width: 46rem; margin: .6rem 0; }
-figure { margin: 1.2rem 0; }
-figure img { max-width: 100%; height: auto; }
-figure img.pixels { image-rendering: pixelated; width: 100%; }
-figcaption, .note { color: #555; font-size: .875rem; max-width: 46rem; }
-.note { white-space: pre-line; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: 1rem 0 .3rem; font-variant-numeric: tabular-nums; font-size: .9375rem; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { padding: .25rem .9rem .25rem 0; text-align: right; vertical-align: top; }
-th { border-bottom: 1px solid #999; font-weight: 600; }
-td { border-bottom: 1px solid #eee; }
-th:first-child, td:first-child { text-align: left; }
-pre { background: #f5f5f3; padding: .8rem 1rem; overflow-x: auto; font-size: .875rem; line-height: 1.5; border-radius: 4px; }
-"""
-
 # The browser itself refuses whatever is not in the file.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+Tone = Literal["good", "warn", "note"]
+_SIGNS: dict[Tone, tuple[str, str]] = {"good": ("✓", "good"), "warn": ("!", "look here"), "note": ("·", "note")}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence with its tone, which is shown by a sign and read aloud as a word, not by colour alone."""
+
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """Statements about one thing, for a row of cards side by side."""
+
+    title: str
+    subtitle: str
+    statements: Sequence[Statement]
 
 
 class Page:
@@ -43,9 +49,14 @@ class Page:
     def __init__(self, title: str) -> None:
         self._title = title
         self._blocks = [f"<h1>{escape(title)}</h1>"]
+        self._contents: list[tuple[str, str]] = []
+        self._num_figures = 0
 
     def section(self, title: str) -> None:
-        self._blocks.append(f"<h2>{escape(title)}</h2>")
+        """A heading, which the table of contents names."""
+        anchor = f"{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}-{len(self._contents) + 1}"
+        self._contents.append((anchor, title))
+        self._blocks.append(f'<h2 id="{anchor}">{escape(title)}</h2>')
 
     def text(self, paragraph: str) -> None:
         self._blocks.append(f"<p>{escape(paragraph)}</p>")
@@ -64,33 +75,58 @@ class Page:
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>{note}"
         )
 
-    def figure(self, svg: bytes, *, alt: str, caption: str) -> None:
-        """A drawing, as SVG. alt: what it shows, for those who cannot see it."""
-        self._picture(_data_uri(svg, "image/svg+xml"), alt, caption, "")
+    def cards(self, cards: Sequence[Card]) -> None:
+        """Side by side where the window is wide enough."""
+        self._blocks.append(f'<div class="cards">{"".join(_card(card) for card in cards)}</div>')
+
+    def figure(self, figure: Figure, *, alt: str, caption: str) -> None:
+        """A drawing, as part of the page. alt: what it shows, for those who cannot see it."""
+        self._num_figures += 1
+        self._framed(inline_svg(figure, f"figure{self._num_figures}", alt=alt), caption)
 
     def pixels(self, image: Tensor, *, alt: str, caption: str) -> None:
         """A picture, uint8 (3, H, W), shown over the full width with its pixels visible."""
         png = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(png, "PNG", optimize=True)
-        self._picture(_data_uri(png.getvalue(), "image/png"), alt, caption, ' class="pixels"')
+        uri = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+        self._framed(f'<img src="{uri}" alt="{escape(alt)}" class="pixels">', caption)
+
+    def data(self, name: str, value: Any) -> None:
+        """Numbers for programs, unseen: JSON in a <script type="application/json" id="name">, which no browser runs."""
+        text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")      # no "</script>" within
+        self._blocks.append(f'<script type="application/json" id="{escape(name)}">{text}</script>')
 
     def html(self) -> str:
         """The page as text."""
+        items = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title in self._contents)
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(self._title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+            f"<title>{escape(self._title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+            f'<nav aria-label="Contents"><ol>{items}</ol></nav>\n<main>\n'
             + "\n".join(self._blocks) + "\n</main>\n</body>\n</html>\n"
         )
 
     def write(self, path: Path) -> None:
         write_text(path, self.html())
 
-    def _picture(self, uri: str, alt: str, caption: str, attributes: str) -> None:
+    def _framed(self, picture: str, caption: str) -> None:
         below = f"\n<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        self._blocks.append(f'<figure><img src="{uri}" alt="{escape(alt)}"{attributes}>{below}</figure>')
+        self._blocks.append(f"<figure>{picture}{below}</figure>")
 
 
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def _card(card: Card) -> str:
+    items = "".join(
+        f'<li class="tone-{statement.tone}"><span class="sign" role="img" aria-label="{_SIGNS[statement.tone][1]}">'
+        f"{_SIGNS[statement.tone][0]}</span>{_led(statement.text)}</li>"
+        for statement in card.statements
+    )
+    subtitle = f'<p class="note">{escape(card.subtitle)}</p>' if card.subtitle else ""
+    return f"<section><h3>{escape(card.title)}</h3>{subtitle}<ul>{items}</ul></section>"
+
+
+def _led(text: str) -> str:
+    """Up to its colon a sentence says the thing itself."""
+    lead, colon, rest = text.partition(": ")
+    return f"<strong>{escape(lead)}{colon}</strong>{escape(rest)}" if colon else escape(text)

@@ -1,13 +1,17 @@
 import base64
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 import torch
 
-from smtool.report.html import Page
+from smtool.report.html import Card, Page, Statement
+from smtool.report.plots import Curve
+from smtool.report.plots.power import power_figure
 from smtool.report.tables import Table
 
+DATA = {"label": "</script><b>", "values": [1.5, None], "unit": "µ"}
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -39,7 +43,11 @@ def page() -> Page:
     page.text("5 < 6 & 'quotes'")
     page.commands("smtool spectrum a.safetensors --plot", "cat < b")
     page.table(Table("Scores", ("name", "PSNR"), (("<dsm>", "24.5"),), note="N = 8"))
-    page.figure(b"<svg xmlns='http://www.w3.org/2000/svg'/>", alt='a "curve"', caption="falls & rises")
+    page.cards([Card("<plain>", "f4", [Statement("warn", "Not flattened: delta < 1"), Statement("good", "fine")])])
+    page.section("What was done")
+    for _ in range(2):
+        page.figure(power_figure([Curve("a", [1, 2], [1, 2])], title="t", note="n"), alt='a "curve"', caption="falls & rises")
+    page.data("numbers", DATA)
     page.pixels(torch.zeros(3, 2, 2, dtype=torch.uint8), alt="grid", caption="input")
     return page
 
@@ -52,18 +60,50 @@ def test_the_page_is_nested_html_with_all_that_was_put_in(page):
     words = "".join(parser.words)
     for text in ("Latents & <friends>", "5 < 6 & 'quotes'", "cat < b", "<dsm>", "24.5", "N = 8", "falls & rises"):
         assert text in words
-    assert [attrs["alt"] for tag, attrs in parser.seen if tag == "img"] == ['a "curve"', "grid"]
+    assert [attrs["alt"] for tag, attrs in parser.seen if tag == "img"] == ["grid"]
+    assert [attrs["aria-label"] for tag, attrs in parser.seen if tag == "svg"] == ['a "curve"'] * 2
     assert ("html", {"lang": "en"}) in parser.seen
 
 
 def test_the_page_holds_its_pictures_and_names_no_outside_address(page):
     text = page.html()
-    assert not re.search(r"https?://|//[a-z]|<script|<link|url\(", text)
     assert "default-src 'none'" in text
-    sources = re.findall(r'src="([^"]*)"', text)
-    assert len(sources) == 2
-    assert base64.b64decode(sources[0].removeprefix("data:image/svg+xml;base64,")).startswith(b"<svg")
-    assert base64.b64decode(sources[1].removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
+    (source,) = re.findall(r'src="([^"]*)"', text)
+    assert base64.b64decode(source.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
+    assert not re.search(r"https?:|//[a-z]|<link|url\((?!#)|@import|href=\"(?!#)", text.replace(source, ""))
+
+
+def test_no_two_elements_share_an_id_and_every_link_leads_somewhere(page):
+    parser = Strict()
+    parser.feed(page.html())
+    ids = [attrs["id"] for _, attrs in parser.seen if "id" in attrs]
+    assert len(set(ids)) == len(ids)
+    links = [attrs["href"] for _, attrs in parser.seen if "href" in attrs]
+    assert len(links) > 2
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+
+
+def test_the_contents_name_every_section_in_order(page):
+    contents = re.findall(r'<li><a href="#([^"]*)">([^<]*)</a>', page.html())
+    assert [title for _, title in contents] == ["What was done"] * 2
+    assert [f'<h2 id="{anchor}">' in page.html() for anchor, _ in contents] == [True, True]
+
+
+def test_data_come_back_as_they_were_and_run_nowhere(page):
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page.html(), flags=re.DOTALL)
+    assert [attributes for attributes, _ in scripts] == [' type="application/json" id="numbers"']
+    assert json.loads(scripts[0][1]) == DATA
+
+
+def test_numbers_that_json_does_not_know_are_refused(page):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        page.data("bad", float("nan"))
+
+
+def test_a_tone_is_a_word_and_a_sign_too(page):
+    text = page.html()
+    assert text.count('aria-label="look here">!</span>') == 1
+    assert "<strong>Not flattened: </strong>delta &lt; 1" in text
 
 
 def test_the_page_is_written_whole(page, tmp_path):

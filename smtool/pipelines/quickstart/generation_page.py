@@ -9,7 +9,7 @@ from torch import Tensor
 from smtool.pipelines.quickstart.generation import CROPS, RECONSTRUCTIONS, SAMPLES, Generation
 from smtool.pipelines.quickstart.scores import sample_table, score_cell
 from smtool.report.html import Page
-from smtool.report.plots import Curve, Role, figure_bytes, learning_figure, samples_figure
+from smtool.report.plots import Curve, Role, learning_figure, samples_figure
 from smtool.report.tables import Table
 from smtool.tasks.diffusion import NUM_BANDS
 
@@ -32,7 +32,7 @@ def generation_sections(page: Page, generations: Generations) -> None:
     page.text(_distances(generations))
     page.table(sample_table(generations))
     page.figure(
-        figure_bytes(samples_figure(*_spectra(generations)), "svg"),
+        samples_figure(*_spectra(generations)),
         alt="Left: power spectra of training crops, reconstructions and samples. Right: their ratios to the training crops.",
         caption="Power of samples (solid) and of reconstructions of training crops (dashed), "
         f"{len(first.spectra[SAMPLES].power)} of each, PHYSICAL estimator. Where dashed leaves 0 dB, the autoencoder loses or "
@@ -40,7 +40,7 @@ def generation_sections(page: Page, generations: Generations) -> None:
     )
     page.section("Which frequencies the transformers have learnt")
     page.figure(
-        figure_bytes(learning_figure(_losses(generations)), "svg"),
+        learning_figure(_losses(generations)),
         alt="Training loss against steps, for all frequencies and for four bands, with the floor of each band.",
         caption="Squared error of the predicted velocity, over all latent frequencies and over four bands from low to high. "
         "Dashed: the floor of a perfect network, if latents were Gaussian and their frequencies independent. A line that still "

@@ -8,11 +8,12 @@ from typing import Any
 from smtool.pipelines.quickstart.generation import Generation
 from smtool.pipelines.quickstart.generation_page import generation_sections
 from smtool.pipelines.quickstart.scores import Look, score_tables
+from smtool.pipelines.spectrum.captions import add_figure
 from smtool.pipelines.spectrum.figures import figures, overview
 from smtool.pipelines.spectrum.tables import headline, tables
 from smtool.recipe import Recipe, TrainAE
 from smtool.report.html import Page
-from smtool.report.plots import DIFFERENCE_GAIN, figure_bytes
+from smtool.report.plots import DIFFERENCE_GAIN
 from smtool.report.tables import interval
 
 
@@ -32,7 +33,7 @@ def quickstart_page(study: Study) -> Page:
     _introduction(page, study)
     page.section("Spectra and low-pass reconstruction")
     page.figure(
-        figure_bytes(overview(study.spectrum), "svg"),
+        overview(study.spectrum),
         alt="Left: power spectra of images, target and latents. Right: PSNR after low-passing latents and images.",
         caption="Left: latents on the dashed line are a flattened copy of the images. Right: a decoder that follows "
         "the removal of high frequencies from its latent stays level or rises (solid); dashed is what it reaches by ignoring it.",
@@ -47,8 +48,8 @@ def quickstart_page(study: Study) -> Page:
         page.table(table)
     generation_sections(page, study.generations)
     page.section("The spectra in full")
-    for figure in figures(study.spectrum).values():
-        page.figure(figure_bytes(figure, "svg"), alt=figure.get_suptitle(), caption="")
+    for name, figure in figures(study.spectrum).items():
+        add_figure(page, name, figure)
     for table in tables(study.spectrum):
         page.table(table)
     _going_on(page, study)

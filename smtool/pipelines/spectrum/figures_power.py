@@ -18,6 +18,7 @@ from smtool.report.tables import interval
 Result = Mapping[str, Any]
 Entry = Mapping[str, Any]
 BINS = range(1, 17)
+MOST_LINES = 24
 POSTERIORS = {"sample": "sampled posterior", "mean": "mean of the posterior", "deterministic": "no posterior"}
 
 
@@ -63,8 +64,9 @@ def readings(result: Result) -> Figure | None:
     panels = {}
     for autoencoder in _with_power(result):
         panels[autoencoder["label"]] = [
-            _power_curve(f"{entry['posterior']}, {entry['latents']}{_delta(entry)}", entry, colour=colour)
-            for colour, entry in enumerate(autoencoder["physical"])
+            _power_curve(f"{entry['posterior']}, {entry['latents']}{_delta(entry)}", entry,
+                         colour=int(entry["latents"] == "raw"), role="control" if entry["posterior"] == "mean" else "latent")
+            for entry in autoencoder["physical"]
         ]
     return readings_figure(panels) if panels else None
 
@@ -77,9 +79,19 @@ def channels(result: Result) -> Figure | None:
         rows = (head.get("channels") or {}).get("power")
         if rows:
             mean = _power_curve(f"mean of {len(rows)} channels{_delta(head)}", head, colour=colour)
-            single = [Curve("", head["cycles_per_side"], array(power), role="control", colour=colour) for power in rows]
-            panels[autoencoder["label"]] = [replace(single[0], label=_channel_label(head)), *single[1:], mean]
+            panels[autoencoder["label"]] = [*_single_channels(head, rows, colour), mean]
     return readings_figure(panels) if panels else None
+
+
+def _single_channels(head: Entry, rows: list[list[float | None]], colour: int) -> list[Curve]:
+    """A line for each; of many, the middle nine tenths as a band."""
+    x, table = head["cycles_per_side"], np.stack([array(power) for power in rows])
+    if len(rows) <= MOST_LINES:
+        single = [Curve("", x, power, role="control", colour=colour) for power in table]
+        return [replace(single[0], label=_channel_label(head)), *single[1:]]
+    low, middle, high = np.nanquantile(table, (0.05, 0.5, 0.95), axis=0)
+    label = f"{_channel_label(head)}\n(median, 5 to 95 % of channels)"
+    return [Curve(label, x, middle, low, high, role="control", colour=colour)]
 
 
 def _channel_label(head: Entry) -> str:

@@ -46,9 +46,13 @@ def _alignment(transfer: Entry, low_pass: Entry) -> dict[str, Any]:
         had = f"gap {interval(gap, half_width, digits=1)} dB" if gap is not None else f"kappa {kappa:.2f}"
         said = f"Cannot tell whether it is frequency-aligned: that needs two numbers, and {which} is missing ({missing}); {had}."
         return finding("frequency-aligned", "note", said, **numbers)
-    tone, said = _both(_tangent(kappa), side(gap, half_width, GAP_FOLLOWS))
-    said += (f": absolute kappa {kappa:.2f} (1: each latent frequency moves the same image frequency; 0: chance), low-pass gap "
-             f"{interval(gap, half_width, digits=1)} dB at {ROWS_JUDGED} rows removed (0: the decoder follows a removal).")
+    tangent, removal = _tangent(kappa), side(gap, half_width, GAP_FOLLOWS)
+    tone, said = _both(tangent, removal)
+    changes = {"aligned": "stay at their frequency", "partly": "partly stay at their frequency",
+               "chance": "appear at any frequency", "unknown": "stay at their frequency, just about"}[tangent]
+    follows = {"below": "follows a removal", "above": "does not follow a removal", "unknown": "may follow a removal or not"}
+    said += (f": small changes {changes} (absolute kappa {kappa:.2f} of 1), and it {follows[removal]} (low-pass gap "
+             f"{interval(gap, half_width, digits=1)} dB at {ROWS_JUDGED} of 15 rows).")
     return finding("frequency-aligned", tone, said, **numbers)
 
 
@@ -66,21 +70,13 @@ def _tangent(kappa: float) -> Tangent:
     return found[side(kappa, KAPPA_SPREAD, KAPPA_ALIGNED)]
 
 
-def _both(tangent: Tangent, gap: Side) -> tuple[Tone, str]:
-    """Aligned needs both; one that fails is named, whatever the other says."""
-    follows = {"below": "and it follows a removal", "above": "and it does not follow a removal",
-               "unknown": "and whether it follows a removal cannot be told"}[gap]
-    if tangent == "chance":
-        return "warn", f"Not frequency-aligned: small changes of one latent frequency appear anywhere, {follows}"
-    if gap == "above":
-        part = {"aligned": "small changes stay at their frequency", "partly": "small changes partly stay at their frequency",
-                "unknown": "small changes mostly stay at their frequency"}[tangent]
-        return "warn", f"Not frequency-aligned: {part}, {follows}"
-    if tangent == "aligned" and gap == "below":
-        return "good", "Frequency-aligned: small changes stay at their frequency, and it follows a removal"
-    if tangent == "partly":
-        return "note", f"Partly frequency-aligned: small changes partly stay at their frequency, {follows}"
-    return "note", "Cannot tell whether it is frequency-aligned: at least one number lies at its limit"
+def _both(tangent: Tangent, removal: Side) -> tuple[Tone, str]:
+    """Aligned needs both; one that fails is enough for not."""
+    if tangent == "chance" or removal == "above":
+        return "warn", "Not frequency-aligned"
+    if tangent == "aligned" and removal == "below":
+        return "good", "Frequency-aligned"
+    return "note", "Partly frequency-aligned" if tangent == "partly" else "Cannot tell whether it is frequency-aligned"
 
 
 def _responses(transfer: Entry) -> Findings:

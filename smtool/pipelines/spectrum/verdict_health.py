@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from smtool.pipelines.spectrum.findings import finding
+from smtool.pipelines.spectrum.findings import Tone, finding
 
 RANK_SHARE = 0.5
 """Half of the channels duplicated or dead leave an effective rank of half their number."""
+RANK_FULL = 0.75
+"""White channels have all of it; below three quarters it is told, but not praised."""
 GRID_TEMPLATE = 0.03
 """Photographs have 0.009; a pattern of 1 % of their variance 0.072 to 0.075: halfway on a ratio scale."""
 GRID_PHASE = 0.1
@@ -48,12 +50,13 @@ def _rank(rank: Entry) -> dict[str, Any]:
         loud = correlation > RANK_SHARE * channels
         said += ": a few are much louder than the rest, or dead" if loud else ": they repeat one another"
     numbers = {"entropy": entropy, "entropy_correlation": correlation, "channels": float(channels)}
-    return finding("rank", "warn" if is_low else "good", f"{said}.", **numbers)
+    tone: Tone = "good" if entropy > RANK_FULL * channels else "note"
+    return finding("rank", "warn" if is_low else tone, f"{said}.", **numbers)
 
 
 def _grid(grid: Entry) -> dict[str, Any]:
     """Always the excess over the inputs: photographs, too, have a grid (JPEG's)."""
-    template, phase = grid["template"]["excess"], grid["phase"]["excess"]
+    template, phase = grid["template"]["excess"] or 0.0, grid["phase"]["excess"] or 0.0
     is_seen = template > GRID_TEMPLATE or phase > GRID_PHASE
     said = "Reconstructions show a grid" if is_seen else "Reconstructions show no grid"
     said += f" of period {grid['period']} px beyond the inputs' own: template share {template:+.3f}, phase contrast {phase:+.2f}."

@@ -25,6 +25,7 @@ def flattening_findings(autoencoder: Entry) -> Findings:
     found: Findings = []
     if autoencoder.get("physical"):
         found.append(_flattening(headline(autoencoder["physical"])))
+        found += _knee(headline(autoencoder["physical"]).get("knee") or {})
         found += _averaging(autoencoder["physical"])
     if autoencoder.get("reference"):
         found.append(_reference(headline(autoencoder["reference"])))
@@ -67,14 +68,24 @@ def _judged(value: float, half_width: float, asked: float) -> tuple[Any, str]:
     return "note", "Cannot tell whether it is flattened as asked, the interval reaches across the limit"
 
 
+def _knee(knee: Entry) -> Findings:
+    if not knee.get("is_bent"):
+        return []
+    at, below, above = knee["cycles_per_side"], knee["exponent_below"], knee["exponent_above"]
+    said = (f"The slope changes at {at:.1f} cycles per side, from {below:.2f} below to {above:.2f} above "
+            f"(by {interval(knee['slope_change'], knee['half_width'])}): one slope is an average of two.")
+    return [finding("knee", "note", said, cycles_per_side=at, exponent_below=below, exponent_above=above)]
+
+
 def _averaging(entries: list[Entry]) -> Findings:
     """Which choice of posterior, scale or channel moves delta by more than its precision."""
     deltas = {(e["posterior"], e["latents"]): e["delta"].get("value") for e in entries}
-    head = deltas.get(("sample", "normalized"))
+    posterior = headline(entries)["posterior"]
+    head = deltas[posterior, "normalized"]
     if head is None:
         return []
-    parts, numbers = [], {"sample_normalized": head}
-    for key, words in ((("mean", "normalized"), "from posterior means"), (("sample", "raw"), "on raw latents")):
+    parts, numbers = [], {f"{posterior}_normalized": head}
+    for key, words in ((("mean", "normalized"), "from posterior means"), ((posterior, "raw"), "on raw latents")):
         other = deltas.get(key)
         if other is not None and abs(other - head) > DELTA_PRECISION:
             parts.append(f"{other:.2f} {words}")
@@ -85,7 +96,7 @@ def _averaging(entries: list[Entry]) -> Findings:
         numbers |= {"lowest_channel": min(values), "highest_channel": max(values)}
     if not parts:
         return []
-    said = f"delta depends on what is averaged: {head:.2f} as a transformer sees it (sampled, normalized), {', '.join(parts)}."
+    said = f"delta depends on what is averaged: {head:.2f} as a transformer sees it (normalized), {', '.join(parts)}."
     return [finding("averaging", "note", said, **numbers)]
 
 
@@ -134,12 +145,15 @@ def _shift(shift: Entry) -> Findings:
 
 
 def _damping(lens: Entry) -> Findings:
+    """The worst of the samplers looked at, if any takes much from any band."""
     found = []
     for one in lens.get("damping") or []:
-        worst = min(range(len(one["factor"])), key=lambda ring: one["factor"][ring])
-        factor, cycles = one["factor"][worst], lens["cycles_per_side"][worst]
-        if factor < DAMPED:
-            said = (f"{one['sampler']} in {one['steps']} steps, the last from t = {one['last_t']:g}, returns only "
-                    f"{100 * factor:.0f} % of the variance at {cycles:.3g} cycles per side.")
-            found.append(finding("sampler", "warn", said, factor=factor, cycles_per_side=cycles))
-    return found
+        factors = [1.0 if factor is None else factor for factor in one["factor"]]
+        worst = min(range(len(factors)), key=lambda ring: factors[ring])
+        found.append((factors[worst], lens["cycles_per_side"][worst], one))
+    factor, cycles, one = min(found, key=lambda item: item[0], default=(1.0, 0.0, {}))
+    if factor >= DAMPED:
+        return []
+    said = (f"The last step of {one['sampler']} (from t = {one['last_t']:g}) returns only {100 * factor:.0f} % of the variance "
+            f"at {cycles:.3g} cycles per side.")
+    return [finding("sampler", "warn", said, factor=factor, cycles_per_side=cycles)]

@@ -76,7 +76,7 @@ def crossing_figure(
         panels[0].set_ylim(0, 1)
         panels[1].set_ylim(0, 1.02)
         panels[2].axhline(1.0, color=GREY, linestyle="--", linewidth=1.2)
-        panels[2].set_ylim(0, 1.1)
+        panels[2].set_ylim(min(0.88, panels[2].get_ylim()[0]))
         panels[1].set_title("dashed: if all were equally loud (white)", fontsize=8, color=GREY)
         panels[2].set_title(f"solid: {sampler}\ndashed: {control}", fontsize=8, color=GREY)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)

@@ -12,11 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smtool.report.plots.style import FAINT, GREY, INK, SETTINGS
-
-_PAPER = "#ffffff"
-# On a page the ink follows the page's: light on dark where the reader's system is dark.
-_FOLLOWS = {INK: "currentColor", GREY: "var(--dim)", FAINT: "var(--line)", _PAPER: "var(--paper)"}
+from smtool.report.plots.style import SETTINGS
 
 
 def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
@@ -29,7 +25,7 @@ def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
 
 def inline_svg(figure: Figure, name: str, *, alt: str) -> str:
-    """The figure as an <svg> element for a page: real text, no address, ink that follows the page's, ids that begin with `name`.
+    """The figure as an <svg> element for a page: real text, no address, ids that begin with `name`.
 
     name: unique on the page. alt: what the figure shows, for those who cannot see it.
     """
@@ -42,8 +38,6 @@ def inline_svg(figure: Figure, name: str, *, alt: str) -> str:
     drawing = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", drawing).replace("xlink:href", "href")
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
     drawing = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", drawing)
-    for fixed, followed in _FOLLOWS.items():
-        drawing = drawing.replace(f": {fixed}", f": {followed}")
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     label = f'role="img" aria-label="{escape(alt)}" style="max-width: {width}px" viewBox="0 0 {width * 0.75:g} {height * 0.75:g}"'
     return re.sub(r"<svg[^>]*>", lambda _: f"<svg {label}>", drawing, count=1)

@@ -73,10 +73,15 @@ def look(role: Role, colour: int) -> Mapping[str, Any]:
 
 
 def titled(figure: Figure, axes: Axes, title: str, note: str) -> Figure:
-    """Title, and below it what must be known to read the figure; the layout is then final."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11.5)
-    axes.set_title(note, fontsize=8, color=GREY)
-    return frozen(figure)
+    """Title, and below it what must be known to read the figure; the layout is then final.
+
+    The note may be wider than the panel it stands on: the title keeps its lines free.
+    """
+    figure.suptitle(title + "\n" * (note.count("\n") + 1), x=0.01, ha="left", fontsize=11.5)
+    frozen(figure)
+    place = axes.get_position()
+    figure.text(place.x0, place.y1 + 0.07 / figure.get_figheight(), note, va="bottom", fontsize=8, color=GREY)
+    return figure
 
 
 def frozen(figure: Figure) -> Figure:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from smtool.report.plots.style import GREY, HEAT, SETTINGS, frozen, new_figure
+from smtool.report.plots.style import GREY, HEAT, SETTINGS
 
 GAP = 0.35
+_WIDE, _TALL = 5.75, 4.0
 # Not the ink of the page: words on coloured cells stay as they are where the page is dark.
 _ON_LIGHT, _ON_DARK = "#111111", "#fefefe"
 
@@ -35,16 +37,22 @@ def transfer_figure(decoders: Sequence[Matrices]) -> Figure:
     with rc_context(SETTINGS | {"axes.grid": False}):
         columns = min(2, len(decoders))
         rows = -(-len(decoders) // columns)
-        figure = new_figure(5.9 * columns, 0.5 + 4.0 * rows)
-        grid = figure.add_gridspec(rows, columns)
+        figure = Figure(figsize=(_WIDE * columns, _TALL * rows + 0.5))
+        FigureCanvasAgg(figure)
         for index, one in enumerate(decoders):
-            pair = grid[divmod(index, columns)].subgridspec(1, 2, width_ratios=[2.1, 1])
-            absolute, relative = figure.add_subplot(pair[0]), figure.add_subplot(pair[1])
-            mesh = _draw_absolute(absolute, one)
-            _draw_relative(relative, one)
-        bar = figure.colorbar(mesh, ax=figure.axes, orientation="horizontal", shrink=0.35, aspect=40, pad=0.01)
-        bar.set_label("share of the response to one latent band (each row sums to 1)", fontsize=8.5)
-        return frozen(figure)
+            row, column = divmod(index, columns)
+            left, bottom = _WIDE * column + 0.5, _TALL * (rows - 1 - row) + 1.15
+            mesh = _draw_absolute(_axes(figure, left, bottom, 3.2, 2.75), one)
+            _draw_relative(_axes(figure, left + 3.75, bottom, 1.3, 1.3), one)
+        bar = figure.colorbar(mesh, cax=_axes(figure, 0.5, 0.42, 2.75, 0.09), orientation="horizontal")
+        bar.set_label("share of the response (rows sum to 1)", fontsize=8.5)
+        return figure
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """In inches."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def _draw_absolute(axes: Axes, one: Matrices) -> QuadMesh:
@@ -86,6 +94,6 @@ def _cells(axes: Axes, values: np.ndarray, left: float) -> QuadMesh:
     """Latent bands from low (bottom) to high, so that a faithful decoder is a diagonal that rises."""
     rows, columns = values.shape
     mesh = axes.pcolormesh(left + np.arange(columns + 1), 0.5 + np.arange(rows + 1), values, cmap=HEAT, vmin=0, vmax=1)
-    axes.set_aspect("equal")
+    axes.set_aspect("equal", anchor="SW")
     axes.set_yticks([1, rows] if rows > 1 else [1])
     return mesh
