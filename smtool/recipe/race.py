@@ -61,7 +61,7 @@ class Judge(Section):
 
     features: tuple[str, ...] = Field(("random",), min_length=1, description="extractors; the first ranks")
     num_images: int = Field(2000, ge=10, description="samples, and reconstructions, of each racer and seed")
-    predictors: bool = Field(False, description="measure too what needs no training, and how well it would have ranked")
+    predictors: bool = Field(True, description="measure too what needs no training, and how well it would have ranked")
 
 
 class Race(Section):

@@ -15,7 +15,7 @@ from smtool.pipelines.race.crew import Answer, Worker, crew
 from smtool.pipelines.race.plan import RacePlan, plan_race
 from smtool.pipelines.race.standing import race_result, show
 from smtool.pipelines.race.turns import Piece, Turns
-from smtool.pipelines.race.work import Encode, Score, Train, Work
+from smtool.pipelines.race.work import Encode, Predict, Score, Train, Work
 from smtool.pipelines.train.interrupts import stop_request
 from smtool.pipelines.train.validate import open_validation
 from smtool.recipe import Data, Recipe
@@ -147,11 +147,13 @@ class _Clock:
 
 
 def _work(plan: RacePlan, piece: Piece) -> Work:
-    if piece.stage in ("train-ae", "encode"):
+    if piece.stage in ("train-ae", "encode", "predict"):
         run = next(run for run in plan.autoencoders if run.key == piece.key)
         if piece.stage == "train-ae":
             assert run.training is not None
             return Train(run.training, run.path, piece.step)
+        if piece.stage == "predict":
+            return Predict(run, plan.images, plan.judge, plan.folder)
         return Encode(run, plan.images, next(cell.training for cell in plan.cells if cell.autoencoder == run))
     cell = next(cell for cell in plan.cells if cell.key == piece.key)
     if piece.stage == "train-dit":

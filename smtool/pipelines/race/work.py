@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from smtool.pipelines.prepare.latents import prepare_latents
 from smtool.pipelines.race.plan import AutoencoderRun, Cell, Images
+from smtool.pipelines.race.predictors import predict
 from smtool.pipelines.race.scoring import score_cell
 from smtool.pipelines.train.run_autoencoder import autoencoder_run
 from smtool.pipelines.train.run_diffusion import diffusion_run
@@ -87,4 +88,19 @@ class Score:
     def do(self, place: Place) -> dict[str, Any]:
         return score_cell(
             self.cell, self.images, self.judge, folder=self.folder, device=place.device, weights_dir=place.weights_dir
+        )
+
+
+@dataclass(frozen=True)
+class Predict:
+    """What needs no transformer. Returns what is written to the autoencoder's file."""
+
+    autoencoder: AutoencoderRun
+    images: Images
+    judge: Judge
+    folder: Path
+
+    def do(self, place: Place) -> dict[str, Any]:
+        return predict(
+            self.autoencoder, self.images, self.judge, folder=self.folder, device=place.device, weights_dir=place.weights_dir
         )
