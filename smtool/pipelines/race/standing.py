@@ -8,6 +8,7 @@ from smtool import __version__
 from smtool.errors import SmtoolError
 from smtool.metrics.ranking import Pair, paired, places, seed_interval
 from smtool.pipelines.race.costs import Costs
+from smtool.pipelines.race.forecasts import forecasts, points_of
 from smtool.pipelines.race.plan import RacePlan
 from smtool.report.console import Console
 from smtool.report.tables import Table, interval
@@ -48,6 +49,8 @@ def race_result(plan: RacePlan, step: int, broken: Mapping[str, SmtoolError], co
         "autoencoders": {cell.key: cell.autoencoder.key for cell in plan.cells},
     }
     result["standings"] = {name: _standing(plan.racers, cells, name) for name in plan.judge.features}
+    result["points"] = points_of(result, plan.folder)
+    result["forecasts"] = forecasts(result["points"])
     return result
 
 
@@ -101,6 +104,32 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(ranking_table(result))
     for pair in result["standings"][result["judge"]]["generation"]["pairs"]:
         console.print(pair["sentence"])
+    if result["forecasts"]:
+        console.print(forecast_table(result))
+
+
+def forecast_table(result: Mapping[str, Any]) -> Table:
+    """A row for each predictor: how it ranks the racers by generation distance and by gap, and the published autoencoders."""
+    rows = []
+    for entry in result["forecasts"].values():
+        both = [cell for what in ("generation", "gap") for cell in (_rho(entry[what]), f"{entry[what]['chance']:.2f}")]
+        rows.append((entry["title"], *both, _rho(entry["published"]) if entry["published"] else "-"))
+    count = len(result["points"])
+    return Table(
+        f"Rank correlation of {count} autoencoders with what the race found",
+        ("predictor", "generation", "chance", "gap", "chance", "published"),
+        tuple(rows),
+        "Spearman's correlation and its 95 % bootstrap interval over autoencoders (each the mean of its seeds); chance: share of "
+        "random orders at least as strong, either way, for one predictor looked at alone. Positive: a larger value goes with "
+        "worse samples. published: the same statistic over up to 22 public autoencoders and SiT-XL's FID (arXiv 2603.05630).",
+    )
+
+
+def _rho(entry: Mapping[str, Any]) -> str:
+    if entry["value"] is None:
+        return "-"
+    bounds = "" if entry["low"] is None else f" [{entry['low']:+.2f}, {entry['high']:+.2f}]"
+    return f"{entry['value']:+.2f}{bounds}"
 
 
 def ranking_table(result: Mapping[str, Any]) -> Table:
