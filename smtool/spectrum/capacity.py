@@ -1,6 +1,7 @@
 """How many bits latents can carry: reverse water-filling of their power, per band of frequencies and across channels."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,6 +43,12 @@ class BandMoments:
         if self.num_images < 2:
             raise ValueError("a capacity needs at least 2 images: the mean latent is removed")
         return self.scatter / (self.cells * (self.num_images - 1))[:, None, None]
+
+    @cached_property
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (K, C), none below 0, and eigenvectors (K, C, C) as columns, of `covariance`."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return values.clamp(min=0), vectors
 
     @property
     def well_sampled(self) -> Tensor:
@@ -91,8 +98,7 @@ def capacity_at(moments: BandMoments, distortion: float) -> Capacity:
     """
     if not 0 < distortion < 1:
         raise ValueError(f"distortion is a share of the variance between 0 and 1, but is {distortion}")
-    values, vectors = torch.linalg.eigh(moments.covariance)
-    values = values.clamp(min=0)
+    values, vectors = moments.eigen
     theta = _water_level(values, moments.cells[:, None].expand_as(values), distortion)
     return _counted(0.5 * (values / theta).clamp(min=1).log2(), vectors, moments.cells, theta)
 

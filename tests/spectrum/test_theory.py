@@ -103,6 +103,16 @@ def test_a_gain_is_shifted_away_by_both_rules(gain):
     assert_close((1 - late).square() * gain**2 * POWER / late.square(), of_reference, rtol=1e-9, atol=1e-12)
 
 
+def test_twice_the_resolution_at_unit_variance_is_nearly_a_gain_of_two():
+    """SD3's rule says 2; the sheet measured 1.87 on photographs, less by what the new cells take of the unit variance."""
+    radius = [(torch.arange(side).square()[:, None] + torch.arange(side).square()).double().flatten()[1:] for side in (32, 64)]
+    small, large = (1 / r * len(r) / (1 / r).sum() for r in radius)
+    matched = large[torch.arange(64 * 64)[1:].view(-1) % 64 < 32][: 32 * 32 - 1]
+    shift = time_shift(small, matched, count=torch.ones(32 * 32 - 1))
+    assert shift.by_cells == pytest.approx(shift.by_energy, rel=1e-9)
+    assert 1.7 < shift.by_cells < 2
+
+
 def test_a_shift_cannot_change_a_slope_and_the_two_rules_say_so():
     """Slopes 1 against 2 at 32 cells and unit variance: half of the energy drowns 2.65 times later, most cells earlier."""
     axis = torch.arange(32, dtype=torch.float64) / 64
