@@ -12,8 +12,8 @@ from smtool.spectrum.lowpass import Shape, low_pass_mask
 
 FITTED_IMAGES = 64
 FITTED_POSITIONS = 4096
-KEPT, REMOVED = 255, 64
-"""Grey levels of kept and removed coefficients in a mask."""
+KEPT, LINE, REMOVED = 255, 128, 64
+"""Grey levels of a mask's picture."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def mask_picture(block: int, rows_removed: int, *, shape: Shape = "triangle", ce
         raise ValueError(f"a coefficient needs at least 3 pixels to show, but cell is {cell}")
     grey = torch.where(low_pass_mask(block, rows_removed, shape=shape), KEPT, REMOVED).to(torch.uint8)
     picture = grey.repeat_interleave(cell, 0).repeat_interleave(cell, 1)
-    picture[::cell], picture[:, ::cell] = 128, 128
+    for line in (slice(None, None, cell), -1):
+        picture[line], picture[:, line] = LINE, LINE
     return picture.expand(3, -1, -1).contiguous()
 
 
