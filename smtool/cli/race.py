@@ -1,5 +1,6 @@
 """`smtool race`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 @app.command()
 def race(
-    what: Annotated[list[str], typer.Argument(metavar="RECIPE | AE [AE ...]", help="A race recipe, or autoencoders.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the race; default runs/<recipe's name>.")] = None,
+    what: Annotated[list[str], typer.Argument(metavar="RECIPE | AE... | RACE...", help="A recipe; autoencoders; races to pool.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the race; default runs/<recipe's name>, or runs/race.")] = None,
     data: Annotated[str | None, typer.Option(help="Images to race on, instead of the recipe's data.train.")] = None,
     budget: Annotated[str | None, typer.Option(metavar="TIME|STEPS", help="Of the transformers: 10m, 1h, or steps.")] = None,
     overrides: Overrides = (),  # type: ignore[assignment]
@@ -24,21 +25,28 @@ def race(
     device: Device = "auto",
     weights_dir: WeightsDir = None,
 ) -> None:
-    """Train the same small transformer on the latents of several autoencoders, and say what can be told of their order."""
+    """Train the same small transformer on the latents of several autoencoders, and say what can be told of their order.
+
+    Names of finished races instead are pooled: how well predictors rank all their autoencoders together.
+    """
+    from smtool.pipelines.race.entrants import OUT, race_of
+    from smtool.pipelines.race.pool import is_race_folder, pool_races
     from smtool.pipelines.race.race import race as run
-    from smtool.recipe.race import is_race, load_race
+    from smtool.recipe.race import load_race
     from smtool.report.console import Console
 
-    changes = [f"data.train={data!r}"] if data is not None else []
-    if len(what) > 1 or not is_race(what[0]):
-        raise errors.RecipeError(f"{what[0]} is no race recipe.")
+    if all(map(is_race_folder, what)):
+        pool_races(what, console=Console(), out=out)
+        return
+    changes = [*([f"data.train={data!r}"] if data is not None else []), *overrides]
+    is_recipe = len(what) == 1 and (what[0].endswith(".toml") or not Path(what[0]).exists())
     devices = _devices(device)
     run(
-        load_race(what[0], [*changes, *overrides]),
+        load_race(what[0], changes) if is_recipe else race_of(what, out or OUT, changes),
         console=Console(),
-        out=out,
+        out=out if is_recipe else out or OUT,
         budget=_budget(budget),
-        jobs=jobs or _default_jobs(devices),
+        jobs=jobs or (os.cpu_count() or 1 if devices == ["cpu"] else len(devices)),
         devices=devices,
         weights_dir=weights_dir,
     )
@@ -63,9 +71,3 @@ def _devices(name: str) -> list[str]:
 
     device = computing_device(name)
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device == "cuda" else [device]
-
-
-def _default_jobs(devices: list[str]) -> int:
-    import os
-
-    return (os.cpu_count() or 1) if devices == ["cpu"] else len(devices)

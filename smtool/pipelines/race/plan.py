@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from smtool.datasets.card import CARD_NAME, read_card
 from smtool.errors import CheckpointError, RecipeError, SmtoolError
 from smtool.interop import find_autoencoder, load_autoencoder
 from smtool.recipe import TrainAE, TrainDiT
@@ -137,7 +138,8 @@ def _images(race: Race, entries: Sequence[Entry]) -> Images:
     known = [found for entry in entries if entry.racer.checkpoint and (found := _trained_on(entry.racer.checkpoint))]
     train = data.train or _agreed("train", known)
     validation = data.validation or ("" if data.train else next((str(k["validation"]) for k in known if k.get("validation")), ""))
-    return Images(train, validation, data.image_size or int(_agreed("image_size", known)))
+    prepared = read_card(Path(train)).image_size if (Path(train) / CARD_NAME).is_file() else 0
+    return Images(train, validation, data.image_size or prepared or int(_agreed("image_size", known)))
 
 
 def _trained_on(checkpoint: str) -> dict[str, object]:

@@ -58,8 +58,9 @@ def predict(
     train = open_images(images.train, "train", image_size=images.image_size)
     validation = open_validation(Data(train=images.train, validation=images.validation, image_size=images.image_size, batch=1))
     known_latents, stats = _normalized(autoencoder, train, device)
+    part = _spectrum(run, images, device)
     values: dict[str, Any] = {
-        **_spectral(run, images, device),
+        **_spectral(part),
         **_errors(autoencoder, validation, device),
         **_ambiguities(known_latents),
     }
@@ -74,6 +75,7 @@ def predict(
         "num_latents": len(known_latents),
         "num_queries": len(queries),
         "values": values,
+        "spectrum": _residual(_headline(part["physical"])),
     }
     write_json(path, found)
     return found
@@ -144,13 +146,23 @@ def _ambiguities(latents: Tensor) -> dict[str, Any]:
     }}
 
 
-def _spectral(run: AutoencoderRun, images: Images, device: str) -> dict[str, Any]:
-    """What `smtool spectrum` says, in one number each; {"reason"} where a section was not measured."""
+def _spectrum(run: AutoencoderRun, images: Images, device: str) -> dict[str, Any]:
+    """What `smtool spectrum` says of the autoencoder on validation images."""
     source = images.validation or images.train
     result = spectrum(
         [str(run.path)], data=source, num_images=SPECTRUM_IMAGES, delta=DELTA, device=device, console=Console(quiet=True)
     )
-    part = result["autoencoders"][0]
+    return dict(result["autoencoders"][0])
+
+
+def _residual(physical: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The latents' distance from the target, ring by ring, for the page."""
+    residual = physical.get("target", {}).get("residual_db")
+    return {"cycles_per_side": physical["cycles_per_side"], "residual_db": residual} if residual else None
+
+
+def _spectral(part: Mapping[str, Any]) -> dict[str, Any]:
+    """One number each; {"reason"} where a section was not measured."""
     physical, reference = _headline(part["physical"]), _headline(part["reference"])
     return {
         "esm_divergence": _number(reference, "divergence", "raw"),

@@ -12,6 +12,7 @@ from smtool.datasets.unfinished import alone_in
 from smtool.errors import CheckpointError, Interrupted, SmtoolError
 from smtool.pipelines.race.costs import Costs
 from smtool.pipelines.race.crew import Answer, Worker, crew
+from smtool.pipelines.race.page import write_report
 from smtool.pipelines.race.plan import RacePlan, plan_race
 from smtool.pipelines.race.standing import race_result, show
 from smtool.pipelines.race.turns import Piece, Turns
@@ -61,7 +62,8 @@ def race(
         result = race_result(plan, step, broken, Costs.read(folder / "costs.json"))
         write_json(folder / "race.json", result)
         show(result, console)
-        console.print(str(folder / "race.json"))
+        for path in (folder / "race.json", *write_report(result, folder)):
+            console.print(str(path))
     _raise_first(broken)
     return result
 

@@ -1,0 +1,135 @@
+"""The report of a race: what can be told, every seed, curves, samples, spectra, forecasts, cost."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smtool.datasets import open_images
+from smtool.datasets.types import to_uint8
+from smtool.pipelines.race.figures import curves_figure, forecast_figure, seeds_figure, spectra_figure
+from smtool.pipelines.race.scoring import GRID
+from smtool.pipelines.race.standing import H100_HOURS, cost_table, forecast_table, ranking_table
+from smtool.report.grids import image_grid
+from smtool.report.html import Page
+from smtool.report.plots import figure_bytes
+from smtool.storage import write_bytes
+
+Result = Mapping[str, Any]
+
+
+def write_report(result: Result, folder: Path) -> list[Path]:
+    """report.html and figures/*.png. Returns what was written."""
+    page = Page("smtool race: which latents does the same small transformer learn best?")
+    _standing(page, result)
+    figures = {}
+    if result["cells"]:
+        figures = {
+            "seeds": seeds_figure(result),
+            "curves": curves_figure(result, folder),
+            "spectra": spectra_figure(result, folder),
+        } | ({"forecasts": forecast_figure(result)} if result["forecasts"] else {})
+        _seeds(page, result, figures)
+        _samples(page, result, folder)
+        _forecasts(page, result, figures)
+    _cost(page, result)
+    page.data("race", {key: value for key, value in result.items() if key != "cells"})
+    page.write(folder / "report.html")
+    for name, figure in figures.items():
+        write_bytes(folder / "figures" / f"{name}.png", figure_bytes(figure, "png"))
+    return [folder / "report.html", *(folder / "figures" / f"{name}.png" for name in figures)]
+
+
+def _standing(page: Page, result: Result) -> None:
+    cells, images = result["cells"], result["images"]
+    page.text(
+        f"{len(result['racers'])} racers, {len(result['seeds'])} seeds, images of {images['image_size']} px. Every racer "
+        f"gets the same transformer on its latents: {result['tokens']} tokens, {result['step']:,} steps, the same order of "
+        "images, noise and initial weights for a seed; then the same number of samples from the same noise."
+    )
+    if cells:
+        page.table(ranking_table(result))
+    page.section("What can be told")
+    for pair in result["standings"][result["judge"]]["generation"]["pairs"]:
+        page.text(pair["sentence"] + ".")
+    page.text(
+        "A difference is told where the 95 % interval of the differences, paired by seed, leaves 0 out; each pair is looked at "
+        "alone, so one in twenty without any difference is told by chance."
+    )
+    for name in list(result["standings"])[1:]:
+        if cells:
+            page.table(ranking_table(result, name))
+    for key, error in result["broken"].items():
+        page.text(f"{key} broke ({error['kind']}): {error['message']} The others raced without it.")
+
+
+def _seeds(page: Page, result: Result, figures: Mapping[str, Any]) -> None:
+    page.section("Every seed")
+    page.figure(
+        figures["seeds"],
+        alt="Generation distance, reconstruction distance and their gap of every racer, one dot for each seed.",
+        caption="Dots are seeds, the bar their mean, the line its 95 % interval. An unfinished decoder shows as a large "
+        "reconstruction distance, latents that are hard to learn as a large gap.",
+    )
+    page.section("Curves")
+    page.figure(
+        figures["curves"],
+        alt="PSNR of the autoencoders, loss of the transformers, and distance of their samples, against steps.",
+        caption="Means over seeds, bands from the lowest to the highest. A PSNR that still rises is a decoder that is not done. "
+        "Losses of different latents do not compare: their floors differ. The distance of the curve is that of the few samples "
+        "that are drawn while training.",
+    )
+    page.section("Spectra")
+    page.figure(
+        figures["spectra"],
+        alt="Left: power of samples and reconstructions over that of the images. Right: power of latents over the target.",
+        caption="Left, means over seeds: where dashed leaves 0 dB the autoencoder loses or adds power, where solid leaves dashed "
+        "the transformer does. Right, first seed: normalized latents against images flattened with delta 1.",
+    )
+
+
+def _samples(page: Page, result: Result, folder: Path) -> None:
+    page.section("Samples")
+    images = result["images"]
+    shards = open_images(images["train"], "train", image_size=images["image_size"])
+    shown = shards.read(range(min(GRID, len(shards)))).images
+    pictures = [(image_grid(to_uint8(shown)), "training images, the first ones")]
+    for racer in result["racers"]:
+        path = folder / "cells" / f"{racer}-seed{result['seeds'][0]}.png"
+        if path.is_file():
+            caption = f"{racer}: samples, seed {result['seeds'][0]}, the first ones drawn; the same noise for all"
+            pictures.append((_picture(path), caption))
+    page.pixels_beside(pictures)
+
+
+def _picture(path: Path) -> Tensor:
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _forecasts(page: Page, result: Result, figures: Mapping[str, Any]) -> None:
+    if not result["points"]:
+        return
+    page.section("What would have been known before")
+    if not result["forecasts"]:
+        page.text(f"{len(result['points'])} autoencoders are too few for a rank correlation; three is the least.")
+        return
+    page.table(forecast_table(result))
+    page.figure(
+        figures["forecasts"],
+        alt="For each predictor, its value against the generation distance, one point for each autoencoder.",
+        caption="Each point is an autoencoder, mean over seeds; rho: Spearman's rank correlation.",
+    )
+
+
+def _cost(page: Page, result: Result) -> None:
+    page.section("Cost")
+    page.table(cost_table(result))
+    page.text(
+        f"The usual answer is a transformer of 100,000 steps on 8 GPUs for each autoencoder, {H100_HOURS:g} H100-hours. A race "
+        "answers a smaller question: which latents a small transformer learns best in a short time, on these images."
+    )

@@ -1,0 +1,134 @@
+"""The figures of a race: every seed as a dot, curves with the range of the seeds, predictors against what they predict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from smtool.report.plots.style import COLOURS, GREY, MARKERS, SETTINGS, Curve, draw, frozen, new_figure, plain_log_ticks
+
+LEGEND_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The scores of one racer: one for each seed, their mean, and the half width of its interval (None: a single seed)."""
+
+    label: str
+    values: Sequence[float]
+    mean: float
+    half_width: float | None
+    colour: int
+
+
+def strips_figure(panels: Mapping[str, Sequence[Strip]]) -> Figure:
+    """A panel for each score, a line for each racer: seeds as dots, the mean as a bar, its 95 % interval as a line.
+
+    An interval wider than twice the spread of all dots is cut off at the panel's edge: it says "not known", at any width.
+    """
+    rows = max(len(strips) for strips in panels.values())
+    with rc_context(SETTINGS):
+        figure = new_figure(11.0, 1.1 + 0.42 * rows)
+        row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (title, strips) in zip(row, panels.items(), strict=True):
+            for place, strip in enumerate(strips):
+                colour, marker = COLOURS[strip.colour % len(COLOURS)], MARKERS[strip.colour % len(MARKERS)]
+                if strip.half_width is not None:
+                    bounds = [strip.mean - strip.half_width, strip.mean + strip.half_width]
+                    axes.plot(bounds, [place, place], color=colour, linewidth=1.2, alpha=0.7, zorder=1)
+                axes.plot([strip.mean], [place], "|", color=colour, markersize=15, markeredgewidth=2.2)
+                axes.plot(strip.values, [place] * len(strip.values), marker, color=colour, markersize=5, alpha=0.85, linestyle="")
+            axes.set_title(title, fontsize=9.5)
+            axes.set_xlim(*_around([value for strip in strips for value in strip.values]))
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        labels = [strip.label for strip in next(iter(panels.values()))]
+        row[0].set_yticks(range(len(labels)), labels)
+        row[0].set_ylim(len(labels) - 0.5, -0.5)
+        return frozen(figure)
+
+
+def race_curves_figure(panels: Mapping[str, Sequence[Curve]], ylabels: Sequence[str]) -> Figure:
+    """Against steps, a panel for each title; bands are the range of the seeds."""
+    with rc_context(SETTINGS):
+        figure = new_figure(11.0, 4.0)
+        row = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, curves), ylabel in zip(row, panels.items(), ylabels, strict=True):
+            draw(axes, curves)
+            axes.set_title(title, fontsize=9.5)
+            axes.set(xlabel="step", ylabel=ylabel)
+            axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower left", ncols=LEGEND_COLUMNS)
+        return frozen(figure)
+
+
+def race_spectra_figure(samples: Sequence[Curve], latents: Sequence[Curve]) -> Figure:
+    """Power of samples and reconstructions over that of the images; beside it, of latents over the flattened images."""
+    panels = {
+        "Samples (solid), reconstructions (dashed)": (samples, "power / that of the images (dB)"),
+        "Latents": (latents, "power / the target's, delta 1 (dB)"),
+    }
+    shown = {title: panel for title, panel in panels.items() if panel[0]}
+    with rc_context(SETTINGS):
+        figure = new_figure(11.0, 4.4)
+        row = figure.subplots(1, len(shown), squeeze=False)[0]
+        for axes, (title, (curves, ylabel)) in zip(row, shown.items(), strict=True):
+            axes.axhline(0.0, color=GREY, linewidth=1.2)
+            draw(axes, curves)
+            axes.set_title(title, fontsize=9.5)
+            axes.set(xscale="log", xlabel="spatial frequency (cycles per image side)", ylabel=ylabel)
+            plain_log_ticks(axes)
+        figure.legend(*_racers(samples), loc="outside lower left", ncols=LEGEND_COLUMNS)
+        return frozen(figure)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One predictor: its value and what became of it for each autoencoder, and their rank correlation in words."""
+
+    title: str
+    points: Mapping[str, tuple[float, float]]
+    note: str
+
+
+def forecasts_figure(forecasts: Sequence[Forecast], *, columns: int = 5) -> Figure:
+    """A small panel for each predictor, the generation distance upwards; the points are autoencoders."""
+    rows = -(-len(forecasts) // columns)
+    names = list(dict.fromkeys(name for forecast in forecasts for name in forecast.points))
+    with rc_context(SETTINGS):
+        figure = new_figure(11.0, 0.5 + 2.3 * rows + 0.25 * -(-len(names) // LEGEND_COLUMNS))
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes in grid.flatten()[len(forecasts):]:
+            axes.remove()
+        for axes, forecast in zip(grid.flatten(), forecasts, strict=False):
+            for number, name in enumerate(names):
+                if name in forecast.points:
+                    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[(number // len(COLOURS)) % len(MARKERS)]
+                    x, y = forecast.points[name]
+                    axes.plot([x], [y], marker, color=colour, markersize=6, label=name)
+            axes.set_title(f"{forecast.title}\n{forecast.note}", fontsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
+            axes.tick_params(labelsize=8)
+        for line in grid[:, 0]:
+            line.set_ylabel("generation distance", fontsize=8.5)
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=LEGEND_COLUMNS)
+        return frozen(figure)
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """All values with half their range on either side."""
+    low, high = min(values), max(values)
+    room = 0.5 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def _racers(curves: Sequence[Curve]) -> tuple[list[Line2D], list[str]]:
+    """Legend entries of the solid lines only: dashed ones have the same colours."""
+    solid = [curve for curve in curves if curve.role == "latent"]
+    handles = [
+        Line2D([], [], color=COLOURS[curve.colour % len(COLOURS)], marker=MARKERS[curve.colour % len(MARKERS)], markersize=4)
+        for curve in solid
+    ]
+    return handles, [curve.label for curve in solid]
