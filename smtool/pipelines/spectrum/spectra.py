@@ -1,7 +1,7 @@
 """`smtool spectrum`: how far the power spectra of latents are from a flattened copy of their images', and what else decides
 whether a diffusion model will learn them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from smtool.pipelines.spectrum.files import write_files
 from smtool.pipelines.spectrum.lens import lens
 from smtool.pipelines.spectrum.measure import Pass, measure
 from smtool.pipelines.spectrum.passport import cost, passport
+from smtool.pipelines.spectrum.pictures import pictures_of_images
 from smtool.pipelines.spectrum.schema import SCHEMA
 from smtool.pipelines.spectrum.scores_physical import physical_of_images, physical_of_latents
 from smtool.pipelines.spectrum.scores_reference import reference_of_images, reference_of_latents
@@ -80,10 +81,7 @@ def spectrum(
     aim = delta if delta is not None else _aim(subjects)
     with clock("fits"), one_thread():
         images = _images_part(gathered, aim)
-        autoencoders = [_autoencoder_part(subject, gathered, found[subject.label], aim) for subject in subjects]
-        _add_lenses(autoencoders, model.label if model else "")
-    for autoencoder in autoencoders:
-        autoencoder["verdict"] = verdict(autoencoder)
+        autoencoders = _autoencoders_part(gathered, found, aim, reference=model.label if model else "")
     result = {
         "schema": SCHEMA,
         "smtool": __version__,
@@ -97,14 +95,18 @@ def spectrum(
         console.print(table)
     files = write_files(
         result,
-        {label: sections.pictures for label, sections in found.items()},
+        {"images": pictures_of_images(gathered.first_images)} | {label: part.pictures for label, part in found.items()},
         folder=out or _beside(subjects),
         plot=plot,
         kept=plot or out is not None,
         json_path=json_path,
     )
+    pictures = [path for path in files if path.suffix in (".png", ".svg")]
+    if pictures:
+        console.print(f"{pictures[0].parent}: {len(pictures)} figures and pictures, PNG and SVG")
     for path in files:
-        console.print(str(path))
+        if path not in pictures:
+            console.print(str(path))
     return result
 
 
@@ -123,6 +125,17 @@ def _images_part(gathered: Pass, delta: float) -> dict[str, Any]:
         sizes = gathered.images.sizes
         part["reference"] = [reference_of_images(gathered.images, size, gathered.units, delta=delta) for size in sizes]
     return part
+
+
+def _autoencoders_part(
+    gathered: Pass, found: Mapping[str, Sections], delta: float, *, reference: str
+) -> list[dict[str, Any]]:
+    """One entry each; the lens and the verdict read the others of an entry."""
+    autoencoders = [_autoencoder_part(subject, gathered, found[subject.label], delta) for subject in gathered.subjects]
+    _add_lenses(autoencoders, reference)
+    for autoencoder in autoencoders:
+        autoencoder["verdict"] = verdict(autoencoder)
+    return autoencoders
 
 
 def _autoencoder_part(subject: Subject, gathered: Pass, sections: Sections, delta: float) -> dict[str, Any]:

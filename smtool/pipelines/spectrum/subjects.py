@@ -100,8 +100,8 @@ def _longer(codec: Codec) -> str:
     path = Path(codec.source).resolve()
     if not path.exists():
         return codec.label
-    folder = path.parent.parent if path.name == "ckpt.safetensors" else path.parent
-    return f"{folder.name}/{codec.label}"
+    path = path.parent if path.name == "ckpt.safetensors" else path
+    return f"{path.parent.name}/{codec.label}"
 
 
 def _prepared_size(data: str) -> int | None:

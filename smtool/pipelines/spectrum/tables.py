@@ -1,4 +1,4 @@
-"""The result of `smtool spectrum` as tables: one for each estimator, and one for the low-pass curve."""
+"""The result of `smtool spectrum` as tables: for each estimator, the low-pass curve, decoders and health, and the verdict."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from smtool.report.tables import Table, interval
 Result = Mapping[str, Any]
 Entry = Mapping[str, Any]
 _ROWS_SHOWN = (8, 10, 12, 14)
+_TOPICS_SHOWN = ("flattening", "frequency-aligned")
 
 
 def tables(result: Result) -> list[Table]:
@@ -18,7 +19,7 @@ def tables(result: Result) -> list[Table]:
     if result["autoencoders"]:
         if "reference" in result["images"]:
             made.append(_reference(result))
-        made.append(_low_pass(result))
+        made += [_low_pass(result), _decoders_and_health(result), _verdicts(result)]
     return made
 
 
@@ -63,6 +64,8 @@ def _remarks(autoencoder: Entry) -> list[str]:
     """What a reader of this autoencoder's rows must know."""
     name, head = autoencoder["label"], headline(autoencoder["physical"])
     remarks = [f"{name}: normalized by {autoencoder['normalization']['source']}"]
+    if autoencoder["deterministic"]:
+        remarks.append(f"{name}: its encoder gives points, no posterior to sample")
     if "reason" in head["delta"]:
         return [*remarks, f"{name}: no fit: {head['delta']['reason']}"]
     remarks[0] += f"; fits: {_fitted(head['delta'])} of latents"
@@ -104,10 +107,47 @@ def _low_pass(result: Result) -> Table:
     return Table("", columns, tuple(rows), "\n".join(notes))
 
 
+def _decoders_and_health(result: Result) -> Table:
+    rows = []
+    for autoencoder in result["autoencoders"]:
+        transfer, health, direction = autoencoder["transfer"], autoencoder["health"], autoencoder["direction"]
+        rows.append((
+            autoencoder["label"],
+            *(_number(transfer, name) for name in ("kappa", "above", "down")),
+            _number(direction["rmsc"], "value"),
+            f"{_number(health['effective_rank'], 'entropy', digits=1)}/{autoencoder['latent_channels']}",
+            _number(health["grid"].get("phase", health["grid"]), "excess"),
+            *(_number(health["shift"], name) for name in ("reconstruction", "whole_cell", "latent")),
+        ))
+    columns = ("DECODER", "kappa", "above", "down", "RMSC", "rank", "grid", "shift", "cell", "latent")
+    note = (
+        "kappa: latent bands that answer in their own image band (1: all, 0: chance); above the latent's Nyquist, down: leaks; "
+        "rank: effective, of all channels; grid: phase contrast beyond the inputs'; shift, cell, latent: errors when the image "
+        "moves, as shares of the variance"
+    )
+    return Table("", columns, tuple(rows), note)
+
+
+def _verdicts(result: Result) -> Table:
+    """Whether latents are flattened and the decoder aligned, and every warning; the report's page has the whole verdict."""
+    rows = [
+        (f"{autoencoder['label']}: {found['sentence']}",)
+        for autoencoder in result["autoencoders"]
+        for found in autoencoder["verdict"]
+        if found["tone"] == "warn" or found["topic"] in _TOPICS_SHOWN
+    ]
+    return Table("", ("VERDICT",), tuple(rows), "It diagnoses and does not rank; to rank autoencoders: smtool race")
+
+
+def _number(part: Entry, name: str, *, digits: int = 2) -> str:
+    return "-" if part.get(name) is None else f"{part[name]:.{digits}f}"
+
+
 def _names(autoencoder: Entry, entry: Entry) -> tuple[str, str]:
     """The autoencoder's name stands at its headline only."""
     scale = {"normalized": "norm.", "raw": "raw"}[entry["latents"]]
-    return autoencoder["label"] if entry["headline"] else "", f"{entry['posterior']}, {scale}"
+    posterior = {"deterministic": "point"}.get(entry["posterior"], entry["posterior"])
+    return autoencoder["label"] if entry["headline"] else "", f"{posterior}, {scale}"
 
 
 def _exponent(slope: Entry) -> str:

@@ -1,5 +1,5 @@
-import io
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -9,56 +9,28 @@ from matplotlib.text import Text
 
 from smtool.errors import CheckpointError, RecipeError
 from smtool.interop import write_autoencoder
+from smtool.interop.codec import open_codec
 from smtool.networks.autoencoder import SDVAE
-from smtool.pipelines.prepare.images import prepare
 from smtool.pipelines.spectrum.figures import figures
-from smtool.pipelines.spectrum.spectra import SCHEMA, spectrum
-from smtool.pipelines.spectrum.subjects import _labels
+from smtool.pipelines.spectrum.spectra import SCHEMA, _beside, spectrum
+from smtool.pipelines.spectrum.subjects import _labels, open_subjects
 from smtool.pipelines.train.live_spectrum import live_spectrum
-from smtool.randomness import initializing
 from smtool.report.console import Console
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("data") / "photos"
-    prepare("builtin:photos?train=24&val=48", out=folder, size=32, val_fraction=0.05, workers=1)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two untrained autoencoders, as a run leaves them; the second has latents of 4x4 cells."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, widths in {"plain": (8, 8, 8), "coarse": (8, 8, 8, 8)}.items():
-        with initializing(0, name):
-            autoencoder = SDVAE(
-                downsample=2 ** (len(widths) - 1), latent_channels=3, channels=widths, blocks_per_level=1, norm_groups=4
-            ).build()
-        recipe = {"data": {"image_size": 32}, "regularizers": {"esm": {"delta": 0.6}} if name == "plain" else {}}
-        write_autoencoder(folder / name / "ckpt.safetensors", autoencoder, {"recipe": recipe, "step": 0, "data": "none"})
-    return folder
 
 
 def quiet() -> Console:
     return Console(quiet=True)
 
 
-@pytest.fixture(scope="module")
-def drawn(runs, data, tmp_path_factory):
-    """(result, folder, what the console showed) of two autoencoders with everything on."""
-    out, shown = tmp_path_factory.mktemp("out"), io.StringIO()
-    what = [str(runs / "plain"), str(runs / "coarse" / "ckpt.safetensors")]
-    result = spectrum(what, plot=True, data=data, out=out, published=["celeba/dsm"], console=Console(file=shown))
-    return result, out, shown.getvalue()
-
-
 def test_every_figure_is_written_as_png_and_svg_beside_the_json(drawn):
-    _, out, shown = drawn
-    names = {f"{name}.{kind}" for name in ("physical", "reference", "low-pass") for kind in ("png", "svg")} | {"spectrum.json"}
+    out, shown = drawn.folder, drawn.shown
+    drawn_names = {"physical", "reference", "low-pass", *figures(drawn.result)}
+    pictures = {path.name for path in out.glob("*.*.png")}
+    assert {"images.masks.png", "plain.low-pass.png", "coarse.reconstructions.png"} <= pictures
+    names = {f"{name}.{kind}" for name in drawn_names for kind in ("png", "svg")} | pictures | {"spectrum.json", "report.html"}
     assert {path.name for path in out.iterdir()} == names
-    for name in names:
-        assert str(out / name) in shown
+    for name in ("report.html", "spectrum.json", f": {len(names) - 2} figures"):
+        assert name in shown
     for path in out.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
     for path in out.glob("*.svg"):
@@ -66,7 +38,7 @@ def test_every_figure_is_written_as_png_and_svg_beside_the_json(drawn):
 
 
 def test_the_json_parses_strictly_and_states_its_passport(drawn):
-    result, out, _ = drawn
+    result, out = drawn.result, drawn.folder
     read = json.loads((out / "spectrum.json").read_text(), parse_constant=pytest.fail)
     assert read["schema"] == SCHEMA == "smtool.spectrum/2"
     passport = read["passport"]
@@ -86,7 +58,7 @@ def test_the_json_parses_strictly_and_states_its_passport(drawn):
 
 
 def test_latents_of_4_cells_have_powers_and_no_fit(drawn):
-    result, _, shown = drawn
+    result, shown = drawn.result, drawn.shown
     coarse = result["autoencoders"][1]
     assert coarse["latent_size"] == [4, 4]
     assert all("reason" in entry["slope"] and entry["power"] for entry in coarse["physical"])
@@ -95,13 +67,14 @@ def test_latents_of_4_cells_have_powers_and_no_fit(drawn):
 
 
 def test_the_tables_name_what_they_show(drawn):
-    shown = drawn[2]
-    for text in ("PHYSICAL", "REFERENCE", "LOW-PASS", "plain", "coarse", "sample, norm.", "mean, raw", "12 photographs", "95%"):
+    shown = drawn.shown
+    tables = ("PHYSICAL", "REFERENCE", "LOW-PASS", "DECODER", "VERDICT")
+    for text in (*tables, "plain", "coarse", "sample, norm.", "mean, raw", "12 photographs", "95%"):
         assert text in shown
 
 
 def test_figures_keep_the_estimators_apart(drawn):
-    made = figures(drawn[0])
+    made = figures(drawn.result)
     texts = {name: " ".join(text.get_text() for text in made[name].findobj(Text)) for name in ("physical", "reference")}
     assert "PHYSICAL" in texts["physical"]
     assert "KL" not in texts["physical"]
@@ -113,7 +86,8 @@ def test_figures_keep_the_estimators_apart(drawn):
 
 def test_the_same_command_gives_the_same_bytes(runs, data, tmp_path):
     for name in ("a", "b"):
-        spectrum([str(runs / "plain")], plot=True, data=data, num_images=6, out=tmp_path / name, console=quiet())
+        out = tmp_path / name
+        spectrum(["control:crop"], plot=True, data=data, num_images=6, estimator="reference", out=out, console=quiet())
     for path in (tmp_path / "a").iterdir():
         if path.suffix in (".png", ".svg"):
             assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
@@ -127,21 +101,29 @@ def test_images_alone_have_their_own_spectrum(data, tmp_path):
     result = spectrum(["images"], plot=True, data=data, num_images=8, out=tmp_path, console=quiet())
     assert result["autoencoders"] == []
     assert 1.0 < result["images"]["physical"]["slope"]["exponent"] < 4.0
-    assert {path.name for path in tmp_path.glob("*.png")} == {"physical.png", "reference.png"}
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"physical.png", "reference.png", "images.magnitude-normalised.png", "images.masks.png"}
 
 
 def test_one_estimator_can_be_asked_for(runs, data):
     result = spectrum([str(runs / "plain")], data=data, num_images=4, estimator="physical", console=quiet())
     assert "reference" not in result["images"]
-    assert list(figures(result)) == ["physical", "low-pass"]
+    drawn = figures(result)
+    assert {"physical", "low-pass"} <= set(drawn)
+    assert "reference" not in drawn
 
 
 def test_plots_go_beside_the_checkpoint_and_nothing_is_written_unasked(runs, data):
     checkpoint = runs / "plain" / "ckpt.safetensors"
     spectrum([str(checkpoint)], data=data, num_images=4, console=quiet())
     assert not (runs / "plain" / "ckpt.spectrum").exists()
-    spectrum([str(checkpoint)], data=data, num_images=4, plot=True, console=quiet())
-    assert (runs / "plain" / "ckpt.spectrum" / "physical.png").exists()
+    subjects, _ = open_subjects([str(checkpoint)], [], data=data, downsample_pad=None, weights_dir=None, device="cpu")
+    assert _beside(subjects) == runs / "plain" / "ckpt.spectrum"
+    subjects, _ = open_subjects(
+        [str(runs / "plain"), "control:crop"], [], data=data, downsample_pad=None, weights_dir=None, device="cpu"
+    )
+    assert _beside(subjects) == runs / "plain" / "plain-crop.spectrum"
+    assert _beside(subjects[1:]) == Path("crop.spectrum")
 
 
 def test_json_on_standard_output_is_all_there_is(runs, data, capsys):
@@ -162,10 +144,15 @@ def test_a_budget_ends_early_once_delta_is_known(runs, data, monkeypatch):
     assert "every delta is known" in result["passport"]["stopped"]
 
 
-def test_autoencoders_of_one_name_are_told_apart(tmp_path):
-    paths = [tmp_path / name for name in ("a/dsm/ckpt.safetensors", "b/dsm/ckpt.safetensors", "sd.safetensors")]
-    assert _labels(paths) == ["a/dsm", "b/dsm", "sd"]
-    assert _labels([paths[2], paths[2]]) == [f"{tmp_path.name}/sd (1)", f"{tmp_path.name}/sd (2)"]
+def test_autoencoders_of_one_name_are_told_apart(runs, tmp_path):
+    paths = [tmp_path / name / "ckpt.safetensors" for name in ("a/dsm", "b/dsm")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        shutil.copy(runs / "plain" / "ckpt.safetensors", path)
+    codecs = [open_codec(str(what)) for what in (paths[0], paths[1].parent, "control:crop", "control:crop")]
+    assert _labels(codecs) == ["a/dsm", "b/dsm", "crop (3)", "crop (4)"]
+    assert _labels([codecs[0], codecs[0]]) == ["a/dsm (1)", "a/dsm (2)"]
+    assert _labels(codecs[1:3]) == ["dsm", "crop"]
 
 
 def test_an_unknown_published_curve_is_named_with_those_there_are(data):
@@ -176,7 +163,7 @@ def test_an_unknown_published_curve_is_named_with_those_there_are(data):
 def test_images_that_an_autoencoder_cannot_encode_are_refused(tmp_path, data):
     section = SDVAE(downsample=64, latent_channels=2, channels=(4,) * 7, blocks_per_level=1, norm_groups=2)
     write_autoencoder(tmp_path / "deep.safetensors", section.build(), {})
-    with pytest.raises(CheckpointError, match=r"deep\.safetensors: .*multiples of downsample = 64[\s\S]*--data"):
+    with pytest.raises(CheckpointError, match=r"deep\.safetensors: .*32x32 is smaller than one latent cell[\s\S]*--data"):
         spectrum([str(tmp_path / "deep.safetensors")], data=data, console=quiet())
 
 
