@@ -82,8 +82,8 @@ def _run(
     """Let the workers do all there is to do. Returns the transformers' step, and what broke by key of run or cell."""
     costs = Costs.read(plan.folder / "costs.json")
     steps = min(plan.steps, budget.steps or plan.steps)
-    paths = {run.key: run.path for run in plan.autoencoders} | {cell.key: cell.path for cell in plan.cells}
-    reached = {key: _reached(path) for key, path in paths.items()}
+    reached = {("train-ae", run.key): _reached(run.path) for run in plan.autoencoders}
+    reached |= {("train-dit", cell.key): _reached(cell.path) for cell in plan.cells}
     clock = _Clock(costs, len(workers), budget.seconds)
     turns = Turns(plan, reached, steps=steps, may_open=clock.lasts_for_another)
     lock = threading.Condition()

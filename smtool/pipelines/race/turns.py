@@ -24,17 +24,20 @@ class Piece:
 class Turns:
     """Hands out pieces in the order of stage, turn, seed and racer, each when what it needs is done.
 
-    reached: key -> step of the run on disk. steps: where transformers end at the latest. may_open: asked once before each
-    further round of the transformers, with the number of rounds behind; what one transformer has begun, all finish.
+    reached: (stage, key) -> step of the run on disk; an autoencoder's and a cell's key may be the same. steps: where transformers
+    end at the latest. may_open: asked once before each further round of the transformers, with the number of rounds behind; what
+    one transformer has begun, all finish.
     Not thread-safe: who has several workers asks under a lock.
     """
 
-    def __init__(self, plan: RacePlan, reached: Mapping[str, int], *, steps: int, may_open: Callable[[int], bool]) -> None:
+    def __init__(
+        self, plan: RacePlan, reached: Mapping[tuple[str, str], int], *, steps: int, may_open: Callable[[int], bool]
+    ) -> None:
         self.plan = plan
         self.broken: dict[str, SmtoolError] = {}
         self._may_open = may_open
         self._busy: set[str] = set()
-        trained = [reached.get(cell.key, 0) for cell in plan.cells]
+        trained = [reached.get(("train-dit", cell.key), 0) for cell in plan.cells]
         self._ends = _ends(max(steps, *trained), plan.turn)
         self._opened = sum(max(trained) > start for start in (0, *self._ends[:-1]))
         self._closed = False
@@ -42,7 +45,7 @@ class Turns:
         order = {key: number for number, key in enumerate(_interleaved(plan))}
         pieces = list(_pieces(plan, self._ends))
         self._waiting = sorted(pieces, key=lambda piece: (STAGES.index(piece.stage), piece.turn, order[piece.key]))
-        self._waiting = [piece for piece in self._waiting if not 0 < piece.step <= reached.get(piece.key, 0)]
+        self._waiting = [piece for piece in self._waiting if not 0 < piece.step <= reached.get((piece.stage, piece.key), 0)]
         learning = {self._owner[piece.key] for piece in self._waiting if piece.stage == "train-dit"}
         self._waiting = [piece for piece in self._waiting if piece.stage != "encode" or piece.key in learning]
 

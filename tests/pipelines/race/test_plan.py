@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+
+from smtool.errors import RecipeError
+from smtool.interop import write_autoencoder
+from smtool.networks.autoencoder import SDVAE
+from smtool.pipelines.race.entrants import race_of
+from smtool.pipelines.race.plan import equal_tokens, plan_race
+
+CHECKPOINTS = {
+    "f4": SDVAE(downsample=4, latent_channels=2, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1),
+    "f2": SDVAE(downsample=2, latent_channels=2, channels=(8, 8), norm_groups=4, blocks_per_level=1),
+}
+
+
+@pytest.fixture
+def checkpoints(tmp_path) -> list[str]:
+    paths = [tmp_path / "runs" / name / "ckpt.safetensors" for name in CHECKPOINTS]
+    for path, section in zip(paths, CHECKPOINTS.values(), strict=True):
+        write_autoencoder(path, section.build(), {"recipe": {"data": {"train": "builtin:photos", "image_size": 32}}})
+    return [str(path) for path in paths]
+
+
+def test_each_racer_and_seed_has_a_run_of_its_own_and_all_know_their_seed(planned):
+    plan = planned()
+    assert [cell.key for cell in plan.cells] == ["plain-seed0", "plain-seed1", "dsm-seed0", "dsm-seed1"]
+    for cell in plan.cells:
+        transformer, autoencoder = cell.training.load().tables, cell.autoencoder.training.load().tables
+        assert transformer.seed == autoencoder.seed == cell.seed
+        assert transformer.latents.autoencoder == str(cell.autoencoder.path)
+        assert (transformer.data.train, transformer.data.image_size, transformer.save_every) == ("builtin:photos", 32, 4)
+    assert (plan.steps, plan.tokens) == (9, 16)
+
+
+def test_equal_autoencoders_are_trained_once(planned):
+    plan = planned(
+        "racers.again={recipe='dsm', transformer=['labels={}']}", "racers.other={recipe='dsm', changes=['data.flip=false']}"
+    )
+    assert [run.key for run in plan.autoencoders if run.seed == 0] == ["plain-seed0", "dsm-seed0", "other-seed0"]
+    keys = [cell.autoencoder.key for cell in plan.cells if cell.seed == 1]
+    assert keys == ["plain-seed1", "dsm-seed1", "dsm-seed1", "other-seed1"]
+
+
+def test_larger_latents_get_larger_patches():
+    shapes = {"small": (4, 8, 8), "large": (4, 16, 16)}
+    assert equal_tokens(shapes, {"small": 2, "large": 2}) == ({"small": 2, "large": 4}, 16)
+    assert equal_tokens(shapes, {"small": 1, "large": 1}) == ({"small": 1, "large": 2}, 64)
+
+
+@pytest.mark.parametrize(
+    ("sides", "patch", "words"),
+    [
+        ((8, 10), 2, "b's latents are 10 cells a side, which 4 tokens a side (a's, 8 cells in patches of 2) do not"),
+        ((7, 7), 2, "patch = 2 does not divide 7, the side of a's latents"),
+    ],
+)
+def test_tokens_that_cannot_be_equal_are_refused(sides, patch, words):
+    with pytest.raises(RecipeError) as caught:
+        equal_tokens({"a": (4, sides[0], sides[0]), "b": (4, sides[1], sides[1])}, {"a": patch, "b": patch})
+    assert words in str(caught.value)
+
+
+def test_checkpoints_race_under_their_runs_names_on_what_they_were_trained_on(checkpoints, tmp_path):
+    loaded, entries = race_of(checkpoints, tmp_path / "out")
+    plan = plan_race(loaded.tables, entries, tmp_path / "out")
+    assert plan.racers == ("f4", "f2")
+    assert (plan.images.train, plan.images.image_size) == ("builtin:photos", 32)
+    assert {run.key for run in plan.autoencoders} == {"f4", "f2"}      # the same for every seed
+    assert plan.tokens == 16
+    assert {cell.racer: cell.training.load().tables.model.patch for cell in plan.cells} == {"f4": 2, "f2": 4}
+    assert (tmp_path / "out" / "recipe.toml").is_file()
+
+
+def test_equal_names_are_numbered(checkpoints, tmp_path):
+    loaded, _ = race_of([checkpoints[0], checkpoints[0]], tmp_path / "out")
+    assert list(loaded.tables.racers) == ["f4-1", "f4-2"]
+
+
+def test_a_broken_checkpoint_is_left_out_and_named(checkpoints, tmp_path):
+    Path(checkpoints[1]).write_bytes(b"nothing")
+    loaded, entries = race_of(checkpoints, tmp_path / "out")
+    plan = plan_race(loaded.tables, entries, tmp_path / "out")
+    assert {cell.racer for cell in plan.cells} == {"f4"}
+    assert "not a readable safetensors file" in str(plan.broken["f2"])
+
+
+def test_checkpoints_of_unlike_images_need_to_be_told_which(checkpoints, tmp_path):
+    write_autoencoder(Path(checkpoints[1]), CHECKPOINTS["f2"].build(), {"recipe": {"data": {"train": "x", "image_size": 64}}})
+    loaded, entries = race_of(checkpoints, tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"data\.train is not given, and the checkpoints were trained with builtin:photos"):
+        plan_race(loaded.tables, entries, tmp_path / "out")
