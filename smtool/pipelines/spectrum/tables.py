@@ -93,6 +93,7 @@ def _reference(result: Result) -> Table:
 
 def _low_pass(result: Result) -> Table:
     rows: list[tuple[str, ...]] = []
+    conventions: dict[str, list[str]] = {}
     notes = ["gap = PSNR(D(z), x) - PSNR(D(LP z), LP x) in dB when n of 15 anti-diagonals are removed; sampled posterior"]
     for autoencoder in result["autoencoders"]:
         scores = autoencoder["low_pass"]
@@ -102,7 +103,8 @@ def _low_pass(result: Result) -> Table:
         gap = scores["gap"]
         shown = (interval(gap["value"][n], gap["half_width"][n], digits=1) for n in _ROWS_SHOWN)
         rows.append((autoencoder["label"], f"{scores['psnr'][0]:.1f} dB", *shown))
-        notes.append(f"{autoencoder['label']}: {scores['images']} images; {scores['convention']}")
+        conventions.setdefault(f"{scores['images']} images; {scores['convention']}", []).append(autoencoder["label"])
+    notes += [f"{', '.join(labels)}: {convention}" for convention, labels in conventions.items()]
     columns = ("LOW-PASS", "PSNR", *(f"gap n={n}" for n in _ROWS_SHOWN))
     return Table("", columns, tuple(rows), "\n".join(notes))
 
@@ -110,16 +112,15 @@ def _low_pass(result: Result) -> Table:
 def _decoders_and_health(result: Result) -> Table:
     rows = []
     for autoencoder in result["autoencoders"]:
-        transfer, health, direction = autoencoder["transfer"], autoencoder["health"], autoencoder["direction"]
+        transfer, health = autoencoder["transfer"], autoencoder["health"]
         rows.append((
             autoencoder["label"],
             *(_number(transfer, name) for name in ("kappa", "above", "down")),
-            _number(direction["rmsc"], "value"),
             f"{_number(health['effective_rank'], 'entropy', digits=1)}/{autoencoder['latent_channels']}",
             _number(health["grid"].get("phase", health["grid"]), "excess"),
             *(_number(health["shift"], name) for name in ("reconstruction", "whole_cell", "latent")),
         ))
-    columns = ("DECODER", "kappa", "above", "down", "RMSC", "rank", "grid", "shift", "cell", "latent")
+    columns = ("DECODER", "kappa", "above", "down", "rank", "grid", "shift", "cell", "latent")
     note = (
         "kappa: latent bands that answer in their own image band (1: all, 0: chance); above the latent's Nyquist, down: leaks; "
         "rank: effective, of all channels; grid: phase contrast beyond the inputs'; shift, cell, latent: errors when the image "
