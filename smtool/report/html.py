@@ -86,10 +86,14 @@ class Page:
 
     def pixels(self, image: Tensor, *, alt: str, caption: str) -> None:
         """A picture, uint8 (3, H, W), shown over the full width with its pixels visible."""
-        png = io.BytesIO()
-        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(png, "PNG", optimize=True)
-        uri = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-        self._framed(f'<img src="{uri}" alt="{escape(alt)}" class="pixels">', caption)
+        self._framed(_img(image, alt), caption)
+
+    def pixels_beside(self, pictures: Sequence[tuple[Tensor, str]]) -> None:
+        """Pictures with their captions, which describe them, side by side where the window is wide enough."""
+        self._blocks.append('<div class="beside">')
+        for image, caption in pictures:
+            self._framed(_img(image, caption), caption)
+        self._blocks.append("</div>")
 
     def data(self, name: str, value: Any) -> None:
         """Numbers for programs, unseen: JSON in a <script type="application/json" id="name">, which no browser runs."""
@@ -114,6 +118,13 @@ class Page:
     def _framed(self, picture: str, caption: str) -> None:
         below = f"\n<figcaption>{escape(caption)}</figcaption>" if caption else ""
         self._blocks.append(f"<figure>{picture}{below}</figure>")
+
+
+def _img(image: Tensor, alt: str) -> str:
+    png = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(png, "PNG", optimize=True)
+    uri = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    return f'<img src="{uri}" alt="{escape(alt)}" class="pixels">'
 
 
 def _card(card: Card) -> str:

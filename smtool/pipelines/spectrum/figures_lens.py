@@ -60,4 +60,4 @@ def _cumulated(shares: Sequence[float]) -> np.ndarray:
 
 
 def _sampler(damping: Lens) -> str:
-    return f"{damping['sampler']}, {damping['steps']} steps, the last from t = {damping['last_t']:g}"
+    return f"{damping['sampler']}, {damping['steps']} steps"

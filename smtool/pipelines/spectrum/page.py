@@ -176,6 +176,7 @@ def _add_table(page: Page, table: Table | None) -> None:
 
 
 def _add_pictures(page: Page, pictures: list[tuple[str, str, Picture]]) -> None:
-    for label, name, picture in pictures:
-        title = f"{label}, {name.replace('-', ' ')}"
-        page.pixels(picture.image, alt=title, caption=f"{title}. {picture.caption}")
+    """Pictures of one kind side by side."""
+    for kind in dict.fromkeys(name for _, name, _ in pictures):
+        title = kind.replace("-", " ")
+        page.pixels_beside([(one.image, f"{label}, {title}. {one.caption}") for label, name, one in pictures if name == kind])

@@ -147,7 +147,7 @@ def _table(
 def _estimate(part: Entry) -> str:
     if part.get("value") is None:
         return "-"
-    return interval(part["value"], part["half_width"])
+    return interval(part["value"], part["half_width"], digits=3)
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -15,7 +15,7 @@ SCOPE = (
     "This report diagnoses; it does not rank. No spectrum alone tells which of two unrelated autoencoders a diffusion model "
     "will learn better: over 22 published autoencoders, the rank correlation with the FID of what one transformer generates is "
     "-0.01 for a purely spectral score (energy above 0.05 cycles per pixel), and 0.84 for iFID, which decodes interpolated "
-    "latents. For ranking, train on them: `smtool race`."
+    "latents. For ranking, train on them, with smtool race."
 )
 
 

@@ -1,6 +1,6 @@
 """What is wrong with latents or decoder apart from their spectrum. Limits lie between controls of the definition sheet."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from smtool.pipelines.spectrum.findings import Tone, finding
@@ -27,9 +27,8 @@ Findings = list[dict[str, Any]]
 def health_findings(autoencoder: Entry) -> Findings:
     """One sentence for each check that was made, good or bad."""
     health = autoencoder.get("health") or {}
-    checks = {"channels": _channels, "effective_rank": _rank, "grid": _grid, "shift": _shift, "fp16": _fp16}
-    measured = {name: part for name in checks if (part := health.get(name)) and "reason" not in part}
-    return [checks[name](part) for name, part in measured.items()]
+    measured = {name: part for name in _CHECKS if (part := health.get(name)) and "reason" not in part}
+    return [_CHECKS[name](part) for name, part in measured.items()]
 
 
 def _channels(channels: list[Entry]) -> dict[str, Any]:
@@ -85,3 +84,8 @@ def _fp16(fp16: Entry) -> dict[str, Any]:
     else:
         said = f"Fits fp16: the largest activation is {largest:.3g} of at most 65504 (at {fp16['layer']})."
     return finding("fp16", "warn" if fp16["overflows"] else "good", said, largest_activation=largest)
+
+
+_CHECKS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "channels": _channels, "effective_rank": _rank, "grid": _grid, "shift": _shift, "fp16": _fp16,
+}

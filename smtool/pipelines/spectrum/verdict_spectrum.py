@@ -151,7 +151,9 @@ def _damping(lens: Entry) -> Findings:
         factors = [1.0 if factor is None else factor for factor in one["factor"]]
         worst = min(range(len(factors)), key=lambda ring: factors[ring])
         found.append((factors[worst], lens["cycles_per_side"][worst], one))
-    factor, cycles, one = min(found, key=lambda item: item[0], default=(1.0, 0.0, {}))
+    if not found:
+        return []
+    factor, cycles, one = min(found, key=lambda item: item[0])
     if factor >= DAMPED:
         return []
     said = (f"The last step of {one['sampler']} (from t = {one['last_t']:g}) returns only {100 * factor:.0f} % of the variance "

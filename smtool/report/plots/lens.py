@@ -30,7 +30,7 @@ def lens_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
     with rc_context(SETTINGS):
         columns = min(_WIDEST, len(latents))
         blocks = -(-len(latents) // columns)
-        figure = new_figure(max(5.5, 2.75 * columns), 4.9 * blocks)
+        figure = new_figure(max(2.75, 4.8 - 0.7 * columns) * columns, 4.9 * blocks)
         grid = figure.subplots(2 * blocks, columns, sharex=True, sharey=False, squeeze=False)
         for axes in grid.flat:
             axes.set_visible(False)

@@ -86,7 +86,7 @@ def readings_figure(panels: Mapping[str, Sequence[Curve]]) -> Figure:
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
         figure = new_figure(10.6, 0.6 + 3.4 * rows)
-        grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
             _draw_power(axes, curves, "power per DCT coefficient")
             axes.set_title(title)
