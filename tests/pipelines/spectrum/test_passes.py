@@ -1,0 +1,26 @@
+import time
+
+import torch
+
+from smtool.interop.codec import open_codec
+from smtool.pipelines.spectrum.passes import PassMeter, peak_memory_mb
+
+
+def test_every_pass_is_counted_and_no_number_changes():
+    plain, metered = open_codec("control:crop"), open_codec("control:crop")
+    meter = PassMeter(metered, "cpu")
+    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    start = time.perf_counter()
+    latents = metered.encode(images).mode()
+    decoded = [metered.decode(part) for part in latents.split(2)]
+    spent = time.perf_counter() - start
+    assert torch.equal(latents, plain.encode(images).mode())
+    assert torch.equal(torch.cat(decoded[:1]), plain.decode(latents[:2]))
+    assert (meter.encode.images, meter.decode.images) == (5, 5)
+    assert 0 < meter.seconds <= spent
+
+
+def test_the_peak_of_a_process_is_at_least_what_it_holds():
+    held = torch.ones(64 * 2**20 // 4)
+    assert peak_memory_mb("cpu")["process"] >= 64
+    assert held.sum() > 0
