@@ -60,10 +60,12 @@ def every_image(images) -> Units:
     return Units("image", [str(i) for i in range(len(images))])
 
 
-def measured(images, delta):
+def measured(images, delta, *, deterministic=False):
     estimators = [PHYSICAL, REFERENCE.loss, REFERENCE.curve]
     rings = ImageRings(estimators, [(16, 16)])
-    latents = LatentRings("ideal", Ideal(16, delta), estimators, keep=0)
+    codec = Ideal(16, delta)
+    codec.deterministic = deterministic
+    latents = LatentRings("ideal", codec, estimators, keep=0)
     for first in range(0, len(images), 8):
         rings.add(images[first:first + 8])
         latents.add(images[first:first + 8], first)
@@ -80,6 +82,46 @@ def test_the_delta_of_coloured_ideal_downsamples_is_found(images, delta):
         assert entry["slope"]["exponent"] == pytest.approx(2.0 - delta, abs=0.15)
         assert entry["target"]["divergence_db"]["value"] == pytest.approx(2.4 * abs(delta - 1.0), abs=0.5)
     json.dumps(entries, allow_nan=False)
+
+
+def test_the_fitted_target_leaves_what_is_not_a_matter_of_slope(images):
+    rings, latents = measured(images, 0.5)
+    head = physical_of_latents(rings, latents, latents.stats("").std, (16, 16), every_image(images), delta=1.0)[0]
+    assert head["fitted_target"]["delta"] == head["delta"]["value"]
+    assert head["target"]["delta"] == 1.0
+    assert head["fitted_target"]["divergence_db"]["value"] < 0.5 < head["target"]["divergence_db"]["value"]
+
+
+def test_normalized_channels_average_to_the_headline(images):
+    rings, latents = measured(images * torch.tensor([1.0, 5.0, 0.2]).view(1, 3, 1, 1), 0.0)
+    head = physical_of_latents(rings, latents, latents.stats("").std, (16, 16), every_image(images), delta=1.0)[0]
+    channels = np.array(head["channels"]["power"])
+    assert channels.shape == (3, len(head["power"]))
+    np.testing.assert_allclose(channels.mean(0), head["power"], rtol=1e-5)
+    assert channels.sum(1).max() < 2 * channels.sum(1).min()      # unlike the raw ones, which differ by (5 / 0.2)^2
+
+
+def test_an_encoder_of_points_has_one_reading_at_each_scale(images):
+    rings, latents = measured(images, 1.0, deterministic=True)
+    common = (rings, latents, latents.stats("").std, (16, 16), every_image(images))
+    labels = [("deterministic", "normalized"), ("deterministic", "raw")]
+    physical, reference = physical_of_latents(*common, delta=1.0), reference_of_latents(*common, delta=1.0)
+    assert [(entry["posterior"], entry["latents"]) for entry in physical] == labels
+    assert [(entry["posterior"], entry["latents"]) for entry in reference] == labels[::-1]
+    assert [entry["headline"] for entry in (*physical, *reference)] == [True, False] * 2
+    assert physical[0]["delta"]["value"] == pytest.approx(1.0, abs=0.03)
+
+
+def test_channels_and_knees_need_64_images(images):
+    rings, latents = measured(images, 0.0)
+    std = latents.stats("").std
+    few = physical_of_latents(rings, latents, std, (16, 16), every_image(images), delta=1.0)[0]
+    assert "64 images" in few["knee"]["reason"]
+    assert "64 images" in few["channel_deltas"]["reason"]
+    rings, latents = measured(fields(64, 64, 2.0), 0.0)
+    many = physical_of_latents(rings, latents, std, (16, 16), Units("image", [str(i) for i in range(64)]), delta=1.0)[0]
+    assert not many["knee"]["is_bent"]
+    np.testing.assert_allclose(many["channel_deltas"]["values"], 0.0, atol=0.1)      # a channel against the mean of three
 
 
 def test_latents_on_the_target_lie_on_it_in_the_figures_units(images):
