@@ -22,6 +22,8 @@ from smtool.storage import write_text
 # The browser itself refuses whatever is not in the file.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
+MOST_PNG_BYTES = 300_000
+
 Tone = Literal["good", "warn", "note"]
 _SIGNS: dict[Tone, tuple[str, str]] = {"good": ("✓", "good"), "warn": ("!", "look here"), "note": ("·", "note")}
 
@@ -76,8 +78,9 @@ class Page:
         )
 
     def cards(self, cards: Sequence[Card]) -> None:
-        """Side by side where the window is wide enough."""
-        self._blocks.append(f'<div class="cards">{"".join(_card(card) for card in cards)}</div>')
+        """Side by side where the window is wide enough, in rows of two or three."""
+        wide = "24rem" if len(cards) in (2, 4) else "19rem"
+        self._blocks.append(f'<div class="cards" style="--card: {wide}">{"".join(_card(card) for card in cards)}</div>')
 
     def figure(self, figure: Figure, *, alt: str, caption: str) -> None:
         """A drawing, as part of the page. alt: what it shows, for those who cannot see it."""
@@ -121,9 +124,14 @@ class Page:
 
 
 def _img(image: Tensor, alt: str) -> str:
-    png = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(png, "PNG", optimize=True)
-    uri = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    """As PNG; as JPEG of full colour resolution where that would be too heavy for a page."""
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    kind, data = "png", io.BytesIO()
+    picture.save(data, "PNG", optimize=image.numel() < MOST_PNG_BYTES)
+    if data.tell() > MOST_PNG_BYTES:
+        kind, data = "jpeg", io.BytesIO()
+        picture.save(data, "JPEG", quality=90, subsampling=0)
+    uri = f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
     return f'<img src="{uri}" alt="{escape(alt)}" class="pixels">'
 
 

@@ -30,7 +30,7 @@ figure img.pixels { image-rendering: pixelated; width: 100%; }
 figcaption, .note { color: var(--dim); font-size: .875rem; max-width: 48rem; }
 figcaption { margin-top: .4rem; }
 .note { white-space: pre-line; overflow-wrap: anywhere; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1rem; margin: 1rem 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(var(--card), 1fr)); gap: 1rem; margin: 1rem 0; }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: 0 1.5rem; align-items: start; }
 .cards section { background: var(--soft); border-radius: 6px; padding: .9rem 1.1rem 1rem; }
 .cards .note { margin: 0 0 .5rem; }

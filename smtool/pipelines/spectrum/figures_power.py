@@ -18,6 +18,7 @@ from smtool.report.tables import interval
 Result = Mapping[str, Any]
 Entry = Mapping[str, Any]
 BINS = range(1, 17)
+POINTS = {"deterministic": "point"}
 MOST_LINES = 24
 POSTERIORS = {"sample": "sampled posterior", "mean": "mean of the posterior", "deterministic": "no posterior"}
 
@@ -64,7 +65,7 @@ def readings(result: Result) -> Figure | None:
     panels = {}
     for autoencoder in _with_power(result):
         panels[autoencoder["label"]] = [
-            _power_curve(f"{entry['posterior']}, {entry['latents']}{_delta(entry)}", entry,
+            _power_curve(f"{POINTS.get(entry['posterior'], entry['posterior'])}, {entry['latents']}{_delta(entry)}", entry,
                          colour=int(entry["latents"] == "raw"), role="control" if entry["posterior"] == "mean" else "latent")
             for entry in autoencoder["physical"]
         ]

@@ -34,13 +34,12 @@ def write_files(
 
 
 def _drawn(result: dict[str, Any], pictures: Mapping[str, Mapping[str, Picture]], folder: Path) -> list[Path]:
-    files = {
-        f"{name}.{kind}": figure_bytes(figure, kind) for name, figure in figures(result).items() for kind in ("png", "svg")
-    }
+    drawn = figures(result)
+    files = {f"{name}.{kind}": figure_bytes(figure, kind) for name, figure in drawn.items() for kind in ("png", "svg")}
     for label, named in pictures.items():
         for name, picture in named.items():
             files[f"{label.replace('/', '-')}.{name}.png"] = png_bytes(picture.image)
     for name, data in files.items():
         write_bytes(folder / name, data)
-    report_page(result, pictures).write(folder / "report.html")
+    report_page(result, pictures, drawn).write(folder / "report.html")
     return [folder / name for name in (*files, "report.html")]

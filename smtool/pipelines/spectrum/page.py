@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from smtool.pipelines.spectrum.captions import add_figure
-from smtool.pipelines.spectrum.figures import figures
 from smtool.pipelines.spectrum.page_tables import direction_table, health_table, lens_table, transfer_table
 from smtool.pipelines.spectrum.pictures import Picture
 from smtool.pipelines.spectrum.tables import data_note, tables
@@ -22,11 +21,13 @@ RESULT = "spectrum"
 _WHERE = {"low-pass": "decoding", "token-similarity": "direction"}
 
 
-def report_page(result: Result, pictures: Pictures) -> Page:
-    """result: what `spectrum` returns. pictures: by autoencoder's label ("images" for those of no autoencoder) and name."""
+def report_page(result: Result, pictures: Pictures, drawn: Mapping[str, Figure]) -> Page:
+    """result: what `spectrum` returns. pictures: by autoencoder's label ("images" for those of no autoencoder) and name.
+
+    drawn: its `figures`.
+    """
     labels = [autoencoder["label"] for autoencoder in result["autoencoders"]]
     page = Page(f"Is it diffusable? {', '.join(labels)}" if labels else "Power spectra of images")
-    drawn = figures(result)
     _verdict(page, result)
     _power(page, result, drawn)
     _reference(page, result, drawn)
@@ -47,7 +48,7 @@ def _verdict(page: Page, result: Result) -> None:
         slope = result["images"].get("physical", {}).get("slope", {})
         if "exponent" in slope:
             shown = interval(slope["exponent"], slope["half_width"])
-            page.text(f"Power of these images falls as frequency to the {shown}; photographs have about 2.")
+            page.text(f"Their power falls with a slope of {shown}; photographs have about 2.")
         return
     page.cards([
         Card(one["label"], f"{one['architecture']}\nlatents {'x'.join(map(str, (one['latent_channels'], *one['latent_size'])))}",
@@ -62,7 +63,8 @@ def _power(page: Page, result: Result, drawn: Mapping[str, Figure]) -> None:
         return
     page.section("Is it flattened like it should be?" if result["autoencoders"] else "Power spectrum")
     add_figure(page, "physical" if result["autoencoders"] else "images", drawn["physical"])
-    _add_table(page, _by_name(result, "PHYSICAL"))
+    if result["autoencoders"]:
+        page.table(_by_name(result, "PHYSICAL"))
     _add_figures(page, drawn, "readings", "channels")
 
 
@@ -70,8 +72,11 @@ def _reference(page: Page, result: Result, drawn: Mapping[str, Figure]) -> None:
     if "reference" not in drawn:
         return
     page.section("The same in the paper's recipe (REFERENCE)")
-    _add_figures(page, drawn, "reference")
-    _add_table(page, _by_name(result, "REFERENCE"))
+    if result["autoencoders"]:
+        add_figure(page, "reference", drawn["reference"])
+        page.table(_by_name(result, "REFERENCE"))
+    else:
+        add_figure(page, "reference of images", drawn["reference"])
 
 
 def _decoding(page: Page, result: Result, drawn: Mapping[str, Figure], pictures: Pictures) -> None:
@@ -83,8 +88,9 @@ def _decoding(page: Page, result: Result, drawn: Mapping[str, Figure], pictures:
               "little, and whether the decoder follows when frequencies are removed.")
     _add_figures(page, drawn, "transfer")
     _add_table(page, transfer_table(result))
-    _add_figures(page, drawn, "low-pass")
-    _add_table(page, _by_name(result, "LOW-PASS"))
+    if "low-pass" in drawn:
+        add_figure(page, "low-pass", drawn["low-pass"])
+        page.table(_by_name(result, "LOW-PASS"))
     _add_pictures(page, strips)
 
 
@@ -156,8 +162,9 @@ def _said(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _by_name(result: Result, name: str) -> Table | None:
-    return next((table for table in tables(result) if table.columns[0] == name), None)
+def _by_name(result: Result, name: str) -> Table:
+    """One of the console's tables, which carry their names at the top of their first column."""
+    return next(table for table in tables(result) if table.columns[0] == name)
 
 
 def _chosen(pictures: Pictures, name: str) -> list[tuple[str, str, Picture]]:

@@ -5,6 +5,7 @@ trained autoencoders in opposite order, and each is fooled by a control that the
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from smtool.pipelines.spectrum.findings import Side, Tone, finding, side
@@ -18,7 +19,8 @@ KAPPA_SPREAD = 0.01
 """Its spread over disjoint sets of 4 to 32 images is 0.003 to 0.011."""
 ROWS_JUDGED = 12
 GAP_FOLLOWS = 4.5
-"""At 12 of 15 rows removed a plain autoencoder had a gap of 5.8 dB, one trained by DSM 3.1 dB: halfway between."""
+"""At 12 of 15 rows removed a plain autoencoder had a gap of 5.8 dB, one trained by DSM 3.1 dB: halfway between. Whatever the gap,
+a decoder follows that comes nearer to LP x from LP z than from z, the control: a lossless one has a gap even then."""
 ABOVE_MOSTLY = 0.5
 """More than half of what a decoder answers then lies where the latent has no frequencies."""
 
@@ -37,30 +39,41 @@ def decoder_findings(autoencoder: Entry) -> Findings:
 
 
 def _alignment(transfer: Entry, low_pass: Entry) -> dict[str, Any]:
-    kappa = transfer.get("kappa")
-    gap, half_width = _gap(low_pass)
-    numbers = {"kappa": kappa, "gap_db": gap, "gap_half_width": half_width}
-    if kappa is None or gap is None:
+    kappa, removal = transfer.get("kappa"), _removal(low_pass)
+    if kappa is None or removal is None:
         missing = transfer.get("reason", "not measured") if kappa is None else low_pass.get("reason", "not measured")
         which = "its band transfer" if kappa is None else "its low-pass curve"
-        had = f"gap {interval(gap, half_width, digits=1)} dB" if gap is not None else f"kappa {kappa:.2f}"
+        had = removal.said if removal is not None else f"absolute kappa {kappa:.2f} of 1"
         said = f"Cannot tell whether it is frequency-aligned: that needs two numbers, and {which} is missing ({missing}); {had}."
-        return finding("frequency-aligned", "note", said, **numbers)
-    tangent, removal = _tangent(kappa), side(gap, half_width, GAP_FOLLOWS)
-    tone, said = _both(tangent, removal)
+        return finding("frequency-aligned", "note", said, kappa=kappa, **(removal.numbers if removal else {}))
+    tangent = _tangent(kappa)
+    tone, said = _both(tangent, removal.side)
     changes = {"aligned": "stay at their frequency", "partly": "partly stay at their frequency",
                "chance": "appear at any frequency", "unknown": "stay at their frequency, just about"}[tangent]
     follows = {"below": "follows a removal", "above": "does not follow a removal", "unknown": "may follow a removal or not"}
-    said += (f": small changes {changes} (absolute kappa {kappa:.2f} of 1), and it {follows[removal]} (low-pass gap "
-             f"{interval(gap, half_width, digits=1)} dB at {ROWS_JUDGED} of 15 rows).")
-    return finding("frequency-aligned", tone, said, **numbers)
+    said += f": small changes {changes} (absolute kappa {kappa:.2f} of 1), and it {follows[removal.side]} ({removal.said})."
+    return finding("frequency-aligned", tone, said, kappa=kappa, **removal.numbers)
 
 
-def _gap(low_pass: Entry) -> tuple[float | None, float | None]:
+@dataclass(frozen=True)
+class _Removal:
+    """The low-pass curve at the row that is judged; side "below": the decoder follows."""
+
+    side: Side
+    said: str
+    numbers: Mapping[str, float | None]
+
+
+def _removal(low_pass: Entry) -> _Removal | None:
     if "gap" not in low_pass:
-        return None, None
+        return None
     row = low_pass["rows_removed"].index(ROWS_JUDGED)
-    return low_pass["gap"]["value"][row], low_pass["gap"]["half_width"][row]
+    gap, half_width = low_pass["gap"]["value"][row], low_pass["gap"]["half_width"][row]
+    psnr, control = low_pass["psnr"][row], low_pass["control"][row]
+    said = (f"low-pass gap {interval(gap, half_width, digits=1)} dB at {ROWS_JUDGED} of 15 rows; "
+            f"PSNR {psnr:.1f} dB, control {control:.1f} dB")
+    numbers = {"gap_db": gap, "gap_half_width": half_width, "psnr": psnr, "control": control}
+    return _Removal("below" if psnr > control else side(gap, half_width, GAP_FOLLOWS), said, numbers)
 
 
 def _tangent(kappa: float) -> Tangent:
