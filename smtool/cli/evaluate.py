@@ -1,5 +1,6 @@
 """`smtool eval`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -16,6 +17,7 @@ def evaluate(
     inception_score: Annotated[bool, typer.Option("--is", help="Inception score.")] = False,
     fd_dinov2: Annotated[bool, typer.Option("--fd-dinov2", help="Frechet distance on DINOv2; needs its weights.")] = False,
     features: Annotated[list[str], typer.Option(help="Frechet distance on another extractor; may be repeated.")] = (),  # type: ignore[assignment]
+    infinity: Annotated[bool, typer.Option("--infinity", help="Frechet distances at N → ∞ too (33 more of each).")] = False,
     kid: Annotated[bool, typer.Option("--kid", help="Kernel distance, on every extractor asked, else Inception.")] = False,
     pr: Annotated[bool, typer.Option("--pr", help="Precision, recall, density, coverage, on the same.")] = False,
     psnr: Annotated[bool, typer.Option("--psnr", help="Reconstructions: peak signal-to-noise ratio, dB.")] = False,
@@ -23,6 +25,7 @@ def evaluate(
     lpips: Annotated[bool, typer.Option("--lpips", help="Reconstructions: LPIPS; needs the trunk's weights.")] = False,
     lpips_net: Annotated[str, typer.Option(help="Trunk of --lpips: alex, vgg or squeeze.")] = "alex",
     reference: Annotated[str | None, typer.Option(help="Images to compare with; default: inputs, training images.")] = None,
+    save_reference: Annotated[Path | None, typer.Option(help="Write mu and sigma of the reference's features (.npz).")] = None,
     data: Annotated[str | None, typer.Option(help="Images to reconstruct; default: the run's validation split.")] = None,
     num_images: Annotated[int | None, typer.Option(min=2, help="Default: the smaller of 50,000 and what there is.")] = None,
     protocol: Annotated[Literal["clean", "paper", "adm"], typer.Option(help="Fixes resize, codec, posterior.")] = "clean",
@@ -38,26 +41,28 @@ def evaluate(
     json_path: JsonFile = None,
 ) -> None:
     """Score an autoencoder's reconstructions, a transformer's samples, or images in files; one pass for all scores."""
+    from smtool.pipelines.evaluate.asked import Asked
     from smtool.pipelines.evaluate.evaluation import evaluate
     from smtool.report.console import Console
 
-    asked = {"fid": fid, "sfid": sfid, "is": inception_score, "kid": kid, "pr": pr, "psnr": psnr, "ssim": ssim}
-    asked[f"lpips_{lpips_net}"] = lpips
+    scores = {"fid": fid, "sfid": sfid, "is": inception_score, "kid": kid, "pr": pr, "psnr": psnr, "ssim": ssim}
+    scores[f"lpips_{lpips_net}"] = lpips
     changes = {"kind": sampler, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval}
-    evaluate(
-        what,
-        scores={name for name, on in asked.items() if on},
+    asked = Asked(
+        scores={name for name, on in scores.items() if on},
         features=[*features, *(["dinov2"] if fd_dinov2 else [])],
+        infinity=infinity,
         reference=reference,
+        save_reference=save_reference,
+        data=data,
         num_images=num_images,
         protocol=protocol,
-        data=data,
-        json_path=json_path,
-        batch=batch,
-        seed=seed,
-        device=computing_device(device),
-        weights_dir=weights_dir,
         labels=labels,
         changes={key: value for key, value in changes.items() if value is not None},
-        console=Console(),
+        seed=seed,
+        batch=batch,
+        device=computing_device(device),
+        weights_dir=weights_dir,
+        json_path=json_path,
     )
+    evaluate(what, asked, console=Console())

@@ -30,10 +30,10 @@ def training_batches(
     )
 
 
-def validation_batches(images: ImageShards, *, batch: int, limit: int | None = None) -> Generator[ImageBatch]:
-    """Every image once in stored order (which is shuffled), or the first `limit`; the last batch may be smaller."""
+def validation_batches(images: ImageShards, *, batch: int, first: int = 0, limit: int | None = None) -> Generator[ImageBatch]:
+    """Images `first` to `limit` (default: all), once, in stored order (which is shuffled); the last batch may be smaller."""
     stop = len(images) if limit is None else min(limit, len(images))
-    pieces = (range(start, min(start + batch, stop)) for start in range(0, stop, batch))
+    pieces = (range(start, min(start + batch, stop)) for start in range(first, stop, batch))
     return prefetched(images.read, pieces, _VALIDATION_WORKERS)
 
 

@@ -27,9 +27,9 @@ class FeatureStats:
         return cls(len(values), mean, deviation.T @ deviation)
 
     @classmethod
-    def given(cls, mean: Tensor, covariance: Tensor) -> "FeatureStats":
-        """From a file that does not say of how many vectors: taken for enough, one more than dimensions."""
-        count = len(mean) + 1
+    def given(cls, mean: Tensor, covariance: Tensor, *, count: int | None = None) -> "FeatureStats":
+        """From a file; of vectors whose number it does not say: taken for enough, one more than dimensions."""
+        count = count or len(mean) + 1
         return cls(count, mean.double(), covariance.double() * (count - 1))
 
     def __add__(self, other: "FeatureStats") -> "FeatureStats":

@@ -36,6 +36,10 @@ class Ranks:
         return self.rank * size, (self.rank + 1) * size
 
 
+ALONE = Ranks(0, 1, "cpu")
+"""For what can be shared among ranks, but is not."""
+
+
 def world_size() -> int:
     """How many processes torchrun started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -101,6 +105,16 @@ def any_rank(flag: bool, device: str) -> bool:
     total = torch.tensor(float(flag), device=device)
     dist.all_reduce(total, op=dist.ReduceOp.MAX)
     return bool(total)
+
+
+@contextmanager
+def first_rank_ahead(ranks: Ranks) -> Iterator[None]:
+    """The first rank runs this block while the others wait; they then find ready what it makes. Every rank enters it."""
+    if not ranks.first:
+        wait_for_all()
+    yield
+    if ranks.first:
+        wait_for_all()
 
 
 def wait_for_all() -> None:

@@ -1,22 +1,24 @@
 """`smtool eval`: score an autoencoder's reconstructions of images that it was not trained on, or generated images."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from smtool import __version__
-from smtool.datasets import ImageShards, validation_batches
+from smtool.datasets import ImageShards
 from smtool.datasets.card import CARD_NAME, read_card
 from smtool.datasets.sources import image_files
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.features.protocol import PROTOCOLS, Protocol, ProtocolName
+from smtool.features.protocol import Protocol
 from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
 from smtool.networks.autoencoder import Autoencoder
-from smtool.pipelines.evaluate.generations import MOST_IMAGES, Drawing, evaluate_generations
+from smtool.pipelines.evaluate.asked import Asked
+from smtool.pipelines.evaluate.generations import MOST_IMAGES, evaluate_generations
 from smtool.pipelines.evaluate.judges import Judges, build_judges, shared_networks
-from smtool.pipelines.evaluate.reconstruction_pass import features_of, measure_reconstructions
+from smtool.pipelines.evaluate.reconstruction_pass import SharedReading
 from smtool.pipelines.evaluate.reconstruction_scores import Origin, reconstruction_scores
 from smtool.pipelines.evaluate.scores import Score, score_table
 from smtool.pipelines.train.diffusion_checkpoint import is_diffusion
@@ -24,70 +26,41 @@ from smtool.pipelines.train.validate import open_validation
 from smtool.recipe import Data
 from smtool.report.console import Console
 from smtool.storage import read_metadata, write_json
+from smtool.training.distributed import ALONE, Ranks, first_rank_ahead, joined
 
 
-def evaluate(
-    what: str | None,
-    *,
-    console: Console,
-    scores: Collection[str] = (),
-    features: Sequence[str] = (),
-    reference: str | None = None,
-    num_images: int | None = None,
-    protocol: ProtocolName = "clean",
-    data: str | None = None,
-    json_path: Path | None = None,
-    batch: int = 32,
-    seed: int = 0,
-    device: str = "cpu",
-    weights_dir: Path | None = None,
-    labels: str = "balanced",
-    changes: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Score a checkpoint, a run or a diffusers folder (None: the run with the newest ckpt.safetensors) and show a table.
+def evaluate(what: str | None, asked: Asked, *, console: Console) -> dict[str, Any]:
+    """Score a checkpoint, a run, a diffusers folder or images (None: the run with the newest ckpt.safetensors) and show a table.
 
-    An autoencoder's reconstructions: scores of judges.SCORES; features: extractors for Frechet distances; with neither, PSNR,
-    SSIM and fd_random. data: images instead of the validation split of the checkpoint's recipe; reference: other images for
-    Frechet distances. A transformer's samples, or images in a folder, archive or npz: see evaluate_generations; labels,
-    changes: the classes and keys of the sampler. Returns what is written to json_path.
+    An autoencoder's reconstructions are scored against their inputs: with nothing asked by PSNR, SSIM and fd_random. For a
+    transformer's samples, and images in a folder, archive or npz, see evaluate_generations. Returns what is written to
+    asked.json_path. Under torchrun the ranks share the passes over images, and the first one alone scores; others return {}.
     """
     path = _found(what)
-    if not _is_autoencoder(path):
-        if data is not None:
+    with joined(asked.device) as ranks:
+        asked = replace(asked, device=ranks.device)
+        if _is_autoencoder(path):
+            return _evaluate_reconstructions(path, asked, ranks, console)
+        if asked.data is not None:
             raise RecipeError("--data names images to reconstruct, but samples are scored.", hint="Compare with --reference.")
-        return evaluate_generations(
-            path,
-            console=console,
-            scores=scores,
-            features=features,
-            reference=reference,
-            num_images=num_images,
-            protocol=protocol,
-            drawing=Drawing(changes or {}, labels, seed),
-            json_path=json_path,
-            batch=batch,
-            device=device,
-            weights_dir=weights_dir,
-        )
-    if changes or labels != "balanced":
+        return evaluate_generations(path, asked, ranks=ranks, console=console)
+
+
+def _evaluate_reconstructions(path: Path, asked: Asked, ranks: Ranks, console: Console) -> dict[str, Any]:
+    if asked.draws:
         raise RecipeError(f"{path} is an autoencoder: there is no sampler to choose.", hint="Pass a checkpoint of `train-dit`.")
-    rules = PROTOCOLS[protocol]
-    metadata = _metadata(path)
-    judges = build_judges(scores, features, rules, weights_dir=weights_dir).to(device)
-    images = _images(path, metadata, data)
-    others = None if reference is None else _other_images(reference, images.image_size)
-    autoencoder = load_autoencoder(path, device=device).eval()
-    found = score_reconstructions(
-        autoencoder,
-        images,
-        judges,
-        rules,
-        reference=others,
-        num_images=num_images,
-        batch=batch,
-        seed=seed,
-        console=console,
-    )
+    if asked.save_reference or asked.infinity:
+        option = "--save-reference" if asked.save_reference else "--infinity"
+        raise RecipeError(f"{option} is for generated images, but {path} is an autoencoder.", hint="Leave it out.")
+    rules, metadata = asked.rules, _metadata(path)
+    judges = build_judges(asked.scores, asked.features, rules, weights_dir=asked.weights_dir).to(asked.device)
+    with first_rank_ahead(ranks):
+        images = _images(path, metadata, asked.data)
+        others = None if asked.reference is None else _other_images(asked.reference, images.image_size)
+    autoencoder = load_autoencoder(path, device=asked.device).eval()
+    found = score_reconstructions(autoencoder, images, judges, asked, reference=others, ranks=ranks, console=console)
+    if not ranks.first:
+        return {}
     warnings = shared_networks(judges, metadata.get("recipe") or {})
     result = {
         "smtool": __version__,
@@ -100,8 +73,8 @@ def evaluate(
     _show(console, path, images, list(found.values()), rules)
     for name, warning in warnings.items():
         console.print(f"{name}: {warning}.")
-    if json_path is not None:
-        write_json(json_path, result)
+    if asked.json_path is not None:
+        write_json(asked.json_path, result)
     return result
 
 
@@ -109,36 +82,30 @@ def score_reconstructions(
     autoencoder: Autoencoder,
     images: ImageShards,
     judges: Judges,
-    protocol: Protocol = PROTOCOLS["clean"],
+    asked: Asked,
     *,
     reference: ImageShards | None = None,
-    num_images: int | None = None,
-    batch: int = 32,
-    seed: int = 0,
-    console: Console | None = None,
+    ranks: Ranks = ALONE,
+    console: Console,
 ) -> dict[str, Score]:
-    """Score name -> score of an autoencoder on its own device, over the first `num_images` (default: at most 50,000).
+    """Score name -> score of an autoencoder, which like judges is on asked.device; on other ranks than the first, nothing.
 
-    judges must be on the same device. reference: other images that Frechet distances are taken to.
+    reference: other images that Frechet distances are taken to.
     """
-    device = autoencoder.encoder_tail.device
-    float64_device = str(device) if device.type == "cuda" else "cpu"
-    count = min(num_images or MOST_IMAGES, len(images))
+    protocol, count = asked.rules, min(asked.num_images or MOST_IMAGES, len(images))
     if count < 2 and judges.extractors:
         raise DataError(f"{images.folder}: a Frechet distance needs at least 2 images, found {count}.", hint="Ask for --psnr.")
-    batches = validation_batches(images, batch=batch, limit=count)
-    if console is None:
-        measured = measure_reconstructions(autoencoder, batches, judges, protocol, seed=seed)
-    else:
-        with console.progress("reconstructing") as report:
-            measured = measure_reconstructions(
-                autoencoder, batches, judges, protocol, seed=seed, report=lambda done: report(done, count)
-            )
+    reading = SharedReading(asked.batch, ranks, asked.features_folder)
+    with console.progress("reconstructing") as report:
+        measured = reading.reconstructions(autoencoder, images, count, judges, protocol, seed=asked.seed, report=report)
     origin = Origin(images.digest, images.groups)
     if reference is not None:
-        others = validation_batches(reference, batch=batch, limit=MOST_IMAGES)
-        origin = Origin(images.digest, images.groups, reference.digest, features_of(judges.extractors, others, protocol))
-    return reconstruction_scores(measured, judges, origin, protocol, seed=seed, device=float64_device)
+        others = reading.features(reference, min(MOST_IMAGES, len(reference)), judges.extractors, protocol)
+        origin = Origin(images.digest, images.groups, reference.digest, others)
+    if not ranks.first:
+        return {}
+    device = asked.device if asked.device.startswith("cuda") else "cpu"
+    return reconstruction_scores(measured, judges, origin, protocol, seed=asked.seed, device=device)
 
 
 def newest_run(root: Path = Path("runs")) -> Path:

@@ -15,7 +15,10 @@ from smtool.errors import CheckpointError, DiskError
 from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol, jpeg_round_trip
 from smtool.pipelines.evaluate.image_sources import ImageSource
+from smtool.pipelines.evaluate.moments import judge_facts
+from smtool.pipelines.evaluate.rank_shares import shared_pass
 from smtool.storage import read_metadata, read_tensors, write_tensors
+from smtool.training.distributed import ALONE, Ranks, wait_for_all
 
 FEATURES_FOLDER = Path("data/features")
 
@@ -42,11 +45,13 @@ def table_of_features(
     folder: Path | None = FEATURES_FOLDER,
     report: Callable[[int, int], object] | None = None,
     say: Callable[[str], object] = lambda line: None,
+    ranks: Ranks = ALONE,
 ) -> Table:
     """Features of the first `count` images of a source: those that are stored in `folder`, and one pass for all others.
 
     A file is used only if every fact in it is equal: images, weights, view, resize, codec, count, version. folder None: keep
-    nothing. say: told what was reused, or could not be kept.
+    nothing. say: told what was reused, or could not be kept. Several ranks share the pass, and the first one has the table; they
+    need a folder.
     """
     facts = {(item.extractor.score, item.view): _facts(source, item, protocol, count) for item in wanted}
     table: Table = {}
@@ -57,11 +62,16 @@ def table_of_features(
     if table:
         say(f"{source.name}: features of {', '.join(sorted({name for name, _ in table}))} reused from {folder}")
     if missing:
-        found = _pass(source, missing, protocol, count, batch, report)
-        table |= found
-        if folder is not None:
-            for key, features in found.items():
-                _store(folder, facts[key], features, say)
+        def measure(positions: range) -> dict[str, Tensor]:
+            return {"/".join(key): value for key, value in _pass(source, missing, protocol, positions, batch, report).items()}
+
+        found = shared_pass(measure, count, batch=batch, ranks=ranks, folder=folder)
+        table |= {key: found["/".join(key)] for key in facts if "/".join(key) in found}
+        if folder is not None and ranks.first:
+            for item in missing:
+                key = (item.extractor.score, item.view)
+                _store(folder, facts[key], table[key], say)
+        wait_for_all()  # all ranks find the same files in the next pass
     return table
 
 
@@ -70,7 +80,7 @@ def _pass(
     source: ImageSource,
     wanted: Sequence[Wanted],
     protocol: Protocol,
-    count: int,
+    positions: range,
     batch: int,
     report: Callable[[int, int], object] | None,
 ) -> Table:
@@ -78,7 +88,7 @@ def _pass(
     extractors = {item.extractor.score: item.extractor for item in wanted}
     views = {name: [view for other, view in parts if other == name] for name in extractors}
     done = 0
-    for images in source.read(count, batch):
+    for images in source.read(positions, batch):
         coded = images if protocol.jpeg is None else jpeg_round_trip(images, protocol.jpeg)
         for name, extractor in extractors.items():
             seen = extractor.look(coded.to(extractor.device))
@@ -86,7 +96,7 @@ def _pass(
                 parts[name, view].append(seen[view].cpu())
         done += len(images)
         if report:
-            report(done, count)
+            report(done, len(positions))
     return {key: torch.cat(features) for key, features in parts.items()}
 
 
@@ -97,12 +107,8 @@ def _facts(source: ImageSource, item: Wanted, protocol: Protocol, count: int) ->
         "kind": "features",
         "images": source.digest,
         "count": count,
-        "extractor": item.extractor.name,
-        "weights": item.extractor.digest,
         "view": item.view,
-        "resize": item.extractor.resize,
-        "offset": protocol.offset,
-        "codec": protocol.codec,
+        **judge_facts(item.extractor, protocol),
     }
 
 

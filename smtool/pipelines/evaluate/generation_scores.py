@@ -1,21 +1,17 @@
 """How far generated images are from real ones: from features to scores, each with interval and passport."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from smtool.datasets import ImageShards, validation_batches
-from smtool.datasets.types import to_uint8
-from smtool.errors import DataError
-from smtool.features.extractor import Extractor, View, load_extractor
+from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol
 from smtool.metrics.bootstrap import bias_of_size, bootstrap_error
+from smtool.metrics.extrapolation import GROUPS, extrapolated
 from smtool.metrics.frechet import FeatureStats, Gaussian
 from smtool.metrics.inception_score import inception_score
 from smtool.metrics.kernel import SUBSET_SIZE, SUBSETS, kernel_distance, kernel_distance_of_subsets
@@ -32,22 +28,27 @@ LARGE_DIM = 512
 FULL_ENOUGH = 2      # images per dimension, in each half, for a bias like 1 / N
 HALVINGS = 2
 KERNEL_IMAGES = 10_000      # up to so many of each, all pairs are taken
-_QUICK_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of two sets of images. statistics: moments that a file brought, which stand for features where they are given."""
+    """One of two sets of images. moments: those that a file brought, by an extractor's score name and view, which stand for
+    features where they are given; moments_count: of how many images, if the file says so.
+    """
 
     digest: str
     count: int
     features: Table
-    statistics: Mapping[View, FeatureStats] = field(default_factory=dict)
+    moments: Mapping[tuple[str, View], FeatureStats] = field(default_factory=dict)
+    moments_count: int | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Samples, what they are compared with, and what passports say of how the samples came about."""
+    """Samples, what they are compared with, and what passports say of how the samples came about.
+
+    infinity: whether Frechet distances are extrapolated to infinitely many samples too, which takes some 30 more of each.
+    """
 
     samples: Side
     reference: Side
@@ -55,6 +56,7 @@ class Comparison:
     sampling: Mapping[str, Any]
     seed: int
     device: str = "cpu"
+    infinity: bool = False
 
     def scores(self, question: Question, note: str | None = None) -> list[Score]:
         """The scores of one extractor. note: what must be said of it as a judge.
@@ -65,9 +67,9 @@ class Comparison:
         judge = _Judge(self, question.extractor, (note,) if note else ())
         found: list[Score] = []
         if "frechet" in question.kinds:
-            found.append(judge.frechet("pooled"))
+            found += judge.frechet("pooled")
         if "spatial" in question.kinds:
-            found.append(judge.frechet("spatial"))
+            found += judge.frechet("spatial")
         reliable = not any(score.notes and score.notes[0].startswith("unreliable") for score in found)
         if "kernel" in question.kinds or (not reliable and judge.has_features):
             found.insert(len(found) if reliable else 0, judge.kernel())
@@ -90,10 +92,10 @@ class _Judge:
     def has_features(self) -> bool:
         return (self.extractor.score, "pooled") in self.comparison.reference.features
 
-    def frechet(self, view: View) -> Score:
-        """Frechet distance, with a bootstrap over the samples; the reference stays as it is."""
+    def frechet(self, view: View) -> list[Score]:
+        """Frechet distance, with a bootstrap over the samples; the reference stays as it is. With its limit where asked."""
         samples = self._samples(view)
-        given = self.comparison.reference.statistics.get(view)
+        given = self.comparison.reference.moments.get((self.extractor.score, view))
         fixed = Gaussian.of(self._images(view)) if given is None else Gaussian.of_stats(given)
         dim = samples.shape[1]
 
@@ -105,17 +107,33 @@ class _Judge:
         error = bootstrap_error(distance, torch.arange(len(samples)), replicates=replicates, draws=draws)
         name, title = self._names(view)
         fewest = min(len(samples), math.inf if given is not None else self.comparison.reference.count)
+        enough = len(samples) >= 2 * FULL_ENOUGH * dim
         notes = []
         if fewest <= dim:
             notes.append(f"unreliable, {fewest:,} images for {dim:,} features: no covariance of full rank, and a large bias")
-        elif len(samples) >= 2 * FULL_ENOUGH * dim:
+        elif enough:
             bias = bias_of_size(distance, len(samples), halvings=HALVINGS, draws=draws)
             notes.append(f"about {bias:.2g} of it is due to there being {len(samples):,} samples only (from halves, if like 1/N)")
         if given is not None:
             notes.append("compared with the statistics in the reference's file, not with its images")
         value = distance(torch.arange(len(samples)))
+        if self.comparison.infinity and not enough:
+            needed = f"{2 * FULL_ENOUGH * dim:,} samples ({2 * FULL_ENOUGH} x {dim:,} features)"
+            notes.append(f"not extrapolated to N = infinity, which needs {needed}")
         half_width = _half_width(error, replicates - 1)
-        return self._score(name, title, "lower", value, half_width, "frechet distance", notes=notes, given=given is not None)
+        facts: dict[str, Any] = {"given": given is not None}
+        scores = [self._score(name, title, "lower", value, half_width, "frechet distance", notes=notes, **facts)]
+        if self.comparison.infinity and enough:
+            scores.append(self._limit(name, title, distance, len(samples), facts))
+        return scores
+
+    def _limit(self, name: str, title: str, distance: Callable[[Tensor], float], count: int, facts: dict[str, Any]) -> Score:
+        """The Frechet distance that infinitely many samples would have, if its excess falls like 1 / N."""
+        draws = generator(self.comparison.seed, "extrapolation", name)
+        found = extrapolated(distance, count, halvings=HALVINGS, draws=draws)
+        notes = [f"linear in 1/N, from N = {found.fewest:,} and {found.most:,} samples; the reference's N stays as it is"]
+        half_width, metric = _half_width(found.error, GROUPS - 1), "frechet distance, N to infinity"
+        return self._score(f"{name}_infinity", f"{title}, N → ∞", "lower", found.value, half_width, metric, notes=notes, **facts)
 
     def kernel(self) -> Score:
         """Kernel distance of all images; where there are many, over subsets, with the error that a part of them shows."""
@@ -215,7 +233,7 @@ class _Judge:
             protocol=this.protocol.name,
             num_images=this.samples.count,
             images_sha256=this.samples.digest,
-            num_reference=None if given or alone else this.reference.count,
+            num_reference=None if alone else this.reference.moments_count if given else this.reference.count,
             reference_sha256=None if alone else this.reference.digest,
             seed=this.seed,
             sampling=dict(sampling),
@@ -228,42 +246,7 @@ def _half_width(error: float, degrees: int) -> float:
     return student_t_quantile(0.975, degrees) * error
 
 
-def quick_distances(
-    samples: Tensor,
-    reference: ImageShards,
-    *,
-    features: str,
-    num_images: int,
-    device: str = "cpu",
-    weights_dir: Path | None = None,
-) -> dict[str, float]:
-    """Frechet and kernel distance of uint8 samples (N, 3, H, W) to the first `num_images` of the reference, by score name.
-
-    For a look while training: no interval, no codec, nothing kept on disk (in memory, the reference's features are). At small
-    N the Frechet distance (fd_random ...) is larger than it will be at 50,000; the kernel distance (kid_random ...) is not.
-    """
-    if len(samples) < 2 or len(reference) < 2:
-        raise DataError(f"a distance needs at least 2 samples and 2 images, found {len(samples)} and {len(reference)}.")
-    extractor = _quick_extractor(features, device, weights_dir)
-    found = torch.cat([extractor(part.to(device)) for part in samples.split(_QUICK_BATCH)]).cpu()
-    images = _quick_reference(reference, extractor, num_images)
-    return {
-        extractor.score: Gaussian.of(found).distance(Gaussian.of(images)),
-        kernel_name(extractor): kernel_distance(found, images).value,
-    }
-
-
 def kernel_name(extractor: Extractor) -> str:
     """Name of the kernel distance on these features. Only Inception as published gives a KID."""
     return "kid" if extractor.is_published_inception else extractor.score.replace("fd_", "kid_", 1)
 
-
-@lru_cache(maxsize=2)
-def _quick_extractor(features: str, device: str, weights_dir: Path | None) -> Extractor:
-    return load_extractor(features, weights_dir=weights_dir).to(device)
-
-
-@lru_cache(maxsize=2)
-def _quick_reference(reference: ImageShards, extractor: Extractor, num_images: int) -> Tensor:
-    batches = validation_batches(reference, batch=_QUICK_BATCH, limit=num_images)
-    return torch.cat([extractor(to_uint8(batch.images).to(extractor.device)).cpu() for batch in batches])

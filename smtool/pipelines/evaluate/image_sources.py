@@ -22,8 +22,7 @@ from smtool.datasets.transform import UnusableImage
 from smtool.datasets.types import to_uint8
 from smtool.diffusion import Sampler
 from smtool.errors import DataError
-from smtool.features.extractor import View
-from smtool.metrics.frechet import FeatureStats
+from smtool.pipelines.evaluate.moments import Moments
 from smtool.pipelines.evaluate.npz_images import NpzImages
 from smtool.pipelines.sample.generation import class_labels, generate
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel
@@ -34,19 +33,19 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images of one size. read(count, batch) yields the first `count` as uint8 (B, 3, H, W).
+    """Images of one size. read(positions, batch) yields those at these positions as uint8 (B, 3, H, W), in order.
 
     name: for people; digest: sha256 of what decides their pixels; sampling: how they were drawn, {} where that is not known.
-    statistics: moments that a file brings of its images, by Inception's view of them (an ADM-style npz); count may then be 0.
+    moments: of its images, which a file brings (an npz of ADM's or ours); count may then be 0.
     """
 
     name: str
     digest: str
     count: int
     side: tuple[int, int] | None
-    read: Callable[[int, int], Iterator[Tensor]]
+    read: Callable[[range, int], Iterator[Tensor]]
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    statistics: Mapping[View, FeatureStats] = field(default_factory=dict)
+    moments: Moments | None = None
 
 
 def open_source(what: str, *, image_size: int | None = None) -> ImageSource:
@@ -74,8 +73,8 @@ def open_source(what: str, *, image_size: int | None = None) -> ImageSource:
 
 
 def shards_source(images: ImageShards) -> ImageSource:
-    def read(count: int, batch: int) -> Iterator[Tensor]:
-        for part in validation_batches(images, batch=batch, limit=count):
+    def read(positions: range, batch: int) -> Iterator[Tensor]:
+        for part in validation_batches(images, batch=batch, first=positions.start, limit=positions.stop):
             yield to_uint8(part.images)
 
     split = "training" if images.split == "train" else "validation"
@@ -98,10 +97,10 @@ def drawn_source(
         "seed": seed,
     }
 
-    def read(limit: int, batch: int) -> Iterator[Tensor]:
-        chosen = None if classes is None else classes[:limit]
+    def read(positions: range, batch: int) -> Iterator[Tensor]:
+        chosen = None if classes is None else classes[positions.start : positions.stop]
         drawn = generate(
-            model, range(limit), seed=seed, sampler=sampler, labels=chosen, batch=batch, device=device
+            model, positions, seed=seed, sampler=sampler, labels=chosen, batch=batch, device=device
         )
         for _, images in drawn:
             yield images
@@ -121,7 +120,7 @@ def _sampling(folder: Path) -> dict[str, Any]:
 def _npz_source(path: Path, drawn: Mapping[str, Any]) -> ImageSource:
     images = NpzImages(path)
     digest = file_digest(path)
-    return ImageSource(str(path), digest, images.count, images.side, images.read, drawn, images.statistics())
+    return ImageSource(str(path), digest, images.count, images.side, images.read, drawn, images.moments())
 
 
 def _loose_source(what: str, drawn: Mapping[str, Any]) -> ImageSource:
@@ -133,8 +132,8 @@ def _loose_source(what: str, drawn: Mapping[str, Any]) -> ImageSource:
     first = _pixels(what, entries[:1], None, scratch)
     side = (first.shape[-2], first.shape[-1])
 
-    def read(count: int, batch: int) -> Iterator[Tensor]:
-        parts = (entries[start : min(start + batch, count)] for start in range(0, min(count, len(entries)), batch))
+    def read(positions: range, batch: int) -> Iterator[Tensor]:
+        parts = (entries[start : min(start + batch, positions.stop)] for start in range(positions.start, positions.stop, batch))
         yield from prefetched(lambda part: _pixels(what, part, side, scratch), parts, _READERS)
 
     return ImageSource(what, _loose_digest(source, entries), len(entries), side, read, drawn)

@@ -1,5 +1,6 @@
 """Images in ADM's sample and reference files: arr_0 uint8 (N, H, W, 3), arr_1 labels, and moments of Inception's features."""
 
+import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,8 @@ import torch
 from torch import Tensor
 
 from smtool.errors import DataError
-from smtool.features.extractor import View
-from smtool.metrics.frechet import FeatureStats
+from smtool.pipelines.evaluate.moments import KEYS, Moments, read_moments
 
-_MOMENTS: dict[View, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 _IMAGES = "arr_0.npy"
 
 
@@ -33,34 +32,28 @@ class NpzImages:
                 shape = self._header(archive) if _IMAGES in self.names else (0,)
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
             raise DataError(f"{path} is not a readable npz file ({error}).", hint="It may be cut off; copy it again.") from error
-        if not shape[0] and not self._moments():
+        if not shape[0] and not any({f"{key}.npy" for key in keys} <= self.names for keys in KEYS.values()):
             found = ", ".join(sorted(name.removesuffix(".npy") for name in self.names)) or "nothing"
             raise DataError(f"{path} holds {found}, but arr_0 (images) or mu and sigma (their statistics) are needed.")
         self.count = shape[0]
         self.side = (shape[1], shape[2]) if shape[0] else None
 
-    def read(self, count: int, batch: int) -> Iterator[Tensor]:
-        """The first `count` images as uint8 (B, 3, H, W)."""
+    def read(self, positions: range, batch: int) -> Iterator[Tensor]:
+        """The images at these positions as uint8 (B, 3, H, W)."""
         assert self.side is not None
         height, width = self.side
+        one = height * width * 3
         with zipfile.ZipFile(self.path) as archive, archive.open(_IMAGES) as file:
             _read_header(file)
-            for start in range(0, min(count, self.count), batch):
-                size = min(batch, count - start, self.count - start)
-                data = file.read(size * height * width * 3)
+            file.seek(positions.start * one, io.SEEK_CUR)
+            for start in range(positions.start, positions.stop, batch):
+                size = min(batch, positions.stop - start)
+                data = file.read(size * one)
                 pixels = np.frombuffer(data, dtype=np.uint8).reshape(size, height, width, 3)
                 yield torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).contiguous()
 
-    def statistics(self) -> dict[View, FeatureStats]:
-        """Moments by view; how many images they are of is not stated in such files."""
-        with np.load(self.path) as arrays:
-            return {
-                view: FeatureStats.given(torch.from_numpy(arrays[mean]), torch.from_numpy(arrays[covariance]))
-                for view, (mean, covariance) in self._moments().items()
-            }
-
-    def _moments(self) -> dict[View, tuple[str, str]]:
-        return {view: names for view, names in _MOMENTS.items() if {f"{name}.npy" for name in names} <= self.names}
+    def moments(self) -> Moments | None:
+        return read_moments(self.path)
 
     def _header(self, archive: zipfile.ZipFile) -> tuple[int, ...]:
         with archive.open(_IMAGES) as file:

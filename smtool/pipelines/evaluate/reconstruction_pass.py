@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from smtool.datasets import ImageShards, validation_batches
 from smtool.datasets.types import ImageBatch, to_uint8
 from smtool.errors import CheckpointError, DataError
 from smtool.features.extractor import Extractor
 from smtool.features.protocol import Protocol, jpeg_round_trip
 from smtool.networks.autoencoder import Autoencoder
 from smtool.pipelines.evaluate.judges import Judges
+from smtool.pipelines.evaluate.rank_shares import Pass, shared_pass
 from smtool.randomness import generator
+from smtool.training.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,60 @@ class Measurements:
     features: dict[str, tuple[Tensor, Tensor]]
 
 
+@dataclass(frozen=True)
+class SharedReading:
+    """Passes that ranks share through files in `folder`; what they find is whole on the first rank, and empty elsewhere."""
+
+    batch: int
+    ranks: Ranks
+    folder: Path | None
+
+    def reconstructions(
+        self,
+        autoencoder: Autoencoder,
+        images: ImageShards,
+        count: int,
+        judges: Judges,
+        protocol: Protocol,
+        *,
+        seed: int,
+        report: Callable[[int, int], object],
+    ) -> Measurements:
+        """The first `count` images, each reconstructed once."""
+
+        def measure(positions: range) -> dict[str, Tensor]:
+            def told(done: int) -> None:
+                report(done, len(positions))
+
+            batches = self._batches(images, positions)
+            found = measure_reconstructions(
+                autoencoder, batches, judges, protocol, seed=seed, first=positions.start, report=told
+            )
+            sides = {f"{side}/{name}": pair[i] for name, pair in found.features.items() for i, side in enumerate("xy")}
+            return {f"pair/{name}": values for name, values in found.pairs.items()} | sides
+
+        found = self._shared(measure, count)
+        if not self.ranks.first:
+            return Measurements(count, {}, {})
+        return Measurements(
+            count,
+            {judge.name: found[f"pair/{judge.name}"] for judge in judges.pairs},
+            {e.score: (found[f"x/{e.score}"], found[f"y/{e.score}"]) for e in judges.extractors},
+        )
+
+    def features(
+        self, images: ImageShards, count: int, extractors: Sequence[Extractor], protocol: Protocol
+    ) -> dict[str, Tensor]:
+        """Score name -> features (N, D) of the first `count` images."""
+        return self._shared(lambda positions: features_of(extractors, self._batches(images, positions), protocol), count)
+
+    def _shared(self, measure: Pass, count: int) -> dict[str, Tensor]:
+        return shared_pass(measure, count, batch=self.batch, ranks=self.ranks, folder=self.folder)
+
+    def _batches(self, images: ImageShards, positions: range) -> Iterable[ImageBatch]:
+        return validation_batches(images, batch=self.batch, first=positions.start, limit=positions.stop)
+
+
 @torch.no_grad()
 def measure_reconstructions(
     autoencoder: Autoencoder,
@@ -32,9 +90,13 @@ def measure_reconstructions(
     protocol: Protocol,
     *,
     seed: int = 0,
+    first: int = 0,
     report: Callable[[int], None] | None = None,
 ) -> Measurements:
-    """Reconstruct every image once. Sampled posteriors draw by (seed, number of the image), whatever the batch size."""
+    """Reconstruct every image once. Sampled posteriors draw by (seed, number of the image), whatever the batch size.
+
+    first: the number of the first image.
+    """
     device = autoencoder.encoder_tail.device
     pairs: dict[str, list[Tensor]] = {judge.name: [] for judge in judges.pairs}
     features: dict[str, list[tuple[Tensor, Tensor]]] = {extractor.score: [] for extractor in judges.extractors}
@@ -43,7 +105,7 @@ def measure_reconstructions(
         images = batch.images.to(device)
         if count == 0:
             _check_sides(images, autoencoder, judges)
-        decoded = _decoded(autoencoder, images, protocol, seed, first=count, ids=batch.ids)
+        decoded = _decoded(autoencoder, images, protocol, seed, first=first + count, ids=batch.ids)
         x, y = to_uint8(images), to_uint8(decoded)
         coded_x, coded_y = _through_codec(x, protocol), _through_codec(y, protocol)
         for judge in judges.pairs:

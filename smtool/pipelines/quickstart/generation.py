@@ -14,8 +14,9 @@ from smtool.datasets import ImageShards
 from smtool.datasets.types import to_signed, to_uint8
 from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate
-from smtool.pipelines.evaluate.generation_scores import quick_distances
+from smtool.pipelines.evaluate.quick_distances import quick_distances
 from smtool.pipelines.sample.samples import sample_images
 from smtool.pipelines.train.band_floors import BandFloors, band_floors
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, read_diffusion
@@ -85,7 +86,7 @@ def look_at(run: Path, samples: Path, images: ImageShards, *, console: Console) 
         band_floors(_latents(model.autoencoder, model.stats, images)),
         image_grid(drawn[:GRID_SAMPLES], columns=GRID_COLUMNS),
         image_grid(to_uint8(images.read(_spread(len(images), GRID_SAMPLES)).images), columns=GRID_COLUMNS),
-        evaluate(str(samples), console=console),
+        evaluate(str(samples), Asked(), console=console),
         {what: quick_distances(pixels, images, features=FEATURES, num_images=len(images)) for what, pixels in others.items()},
         {what: spectrum_of(to_signed(pixels), PHYSICAL) for what, pixels in (others | {SAMPLES: drawn}).items()},
     )

@@ -9,6 +9,7 @@ import torch
 
 from smtool.datasets import ImageShards, open_images
 from smtool.interop import load_autoencoder
+from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate
 from smtool.pipelines.quickstart import generation
 from smtool.pipelines.quickstart.page import Study, quickstart_page
@@ -40,7 +41,7 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
         source = recipes["plain"].tables.data.train
         found = spectrum([str(run) for run in runs.values()], plot=True, data=source, out=out / "spectrum", console=console)
         console.rule("4/6  smtool eval, for each")
-        scores = {name: evaluate(str(run), console=console) for name, run in runs.items()}
+        scores = {name: evaluate(str(run), Asked(), console=console) for name, run in runs.items()}
         looks = {name: _look(runs[name], images, scores[name]) for name in recipes}
     console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of each")
     transformers = generation.train_transformers(runs, console=console)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from smtool.datasets import ImageShards
-from smtool.pipelines.evaluate.generation_scores import quick_distances
+from smtool.pipelines.evaluate.quick_distances import quick_distances
 from smtool.pipelines.sample.generation import class_labels, generate
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel
 from smtool.recipe import TrainDiT

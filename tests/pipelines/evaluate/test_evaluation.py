@@ -22,6 +22,7 @@ from smtool.features import weights
 from smtool.features.extractor import load_extractor
 from smtool.interop import autoencoder_digest, load_autoencoder, write_autoencoder
 from smtool.networks.autoencoder import SDVAE
+from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate, newest_run
 from smtool.randomness import generator
 from smtool.report.console import Console
@@ -66,7 +67,7 @@ def screen():
 
 
 def scored(what, **options):
-    return evaluate(str(what), console=screen()[0], **options)["scores"]
+    return evaluate(str(what), Asked(**options), console=screen()[0])["scores"]
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_without_flags_the_newest_run_is_scored_by_what_needs_no_weights(checkpo
     write_autoencoder(other, tiny().build(), recipe())
     os.utime(other, (1, 1))
     console, shown = screen()
-    result = evaluate(None, console=console, json_path=tmp_path / "scores.json")
+    result = evaluate(None, Asked(json_path=tmp_path / "scores.json"), console=console)
     assert list(result["scores"]) == ["psnr", "ssim", "fd_random"]
     assert result["checkpoint"] == {
         "path": "runs/tiny/ckpt.safetensors",
@@ -257,7 +258,7 @@ def test_a_network_of_the_loss_is_not_an_unbiased_judge(checkpoint):
     torch.save(squeezenet1_1(weights=None).state_dict(), path.with_name("squeezenet1_1_torchvision_fp16.pth"))
     console, shown = screen()
     asked = {"scores": {"psnr", "lpips_squeeze"}, "features": ["squeezenet"], "weights_dir": path.parent}
-    result = evaluate(str(path), console=console, num_images=4, **asked)
+    result = evaluate(str(path), Asked(num_images=4, **asked), console=console)
     assert set(result["warnings"]) == {"lpips_squeeze", "fd_squeezenet"}
     assert "was in this autoencoder's loss" in shown.getvalue()
     assert math.isfinite(result["scores"]["lpips_squeeze"]["value"])
@@ -266,7 +267,7 @@ def test_a_network_of_the_loss_is_not_an_unbiased_judge(checkpoint):
 def test_images_of_ones_own_are_taken_at_their_own_size(checkpoint, tmp_path):
     open_images("builtin:photos?train=2&val=6", "val", image_size=40, root=tmp_path / "mine")
     (prepared,) = (tmp_path / "mine").iterdir()
-    result = evaluate(str(checkpoint), console=screen()[0], scores={"psnr"}, data=str(prepared))
+    result = evaluate(str(checkpoint), Asked(scores={"psnr"}, data=str(prepared)), console=screen()[0])
     assert result["images"]["image_size"] == 40
     assert result["scores"]["psnr"]["passport"]["num_images"] == 6
 

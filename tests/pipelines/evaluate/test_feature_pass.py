@@ -24,9 +24,9 @@ class Pictures:
     def source(self, digest="a" * 64):
         return ImageSource("pictures", digest, COUNT, (16, 16), self.read)
 
-    def read(self, count, batch):
+    def read(self, positions, batch):
         self.reads += 1
-        yield from pixels()[:count].split(batch)
+        yield from pixels()[positions.start : positions.stop].split(batch)
 
 
 def pixels():

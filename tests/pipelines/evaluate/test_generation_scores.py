@@ -14,7 +14,8 @@ from smtool.features.protocol import PROTOCOLS
 from smtool.metrics.inception_score import inception_score
 from smtool.metrics.kernel import kernel_distance
 from smtool.pipelines.evaluate.generation_judges import Question
-from smtool.pipelines.evaluate.generation_scores import Comparison, Side, quick_distances
+from smtool.pipelines.evaluate.generation_scores import Comparison, Side
+from smtool.pipelines.evaluate.quick_distances import quick_distances
 from smtool.randomness import generator
 
 

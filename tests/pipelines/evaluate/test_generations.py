@@ -26,6 +26,7 @@ from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sit import SiT
 from smtool.pipelines.evaluate import feature_pass
+from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate
 from smtool.pipelines.sample.files import write_npz
 from smtool.pipelines.sample.generation import generate
@@ -95,7 +96,7 @@ def screen():
 
 
 def scored(what, **options):
-    return evaluate(str(what), console=screen()[0], **options)
+    return evaluate(str(what), Asked(**options), console=screen()[0])
 
 
 def values(result):
@@ -126,7 +127,7 @@ def frechet(x, y):
 @pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
 def test_without_flags_the_newest_run_is_scored_against_its_training_images(checkpoint, tmp_path):
     console, shown = screen()
-    result = evaluate(None, console=console, json_path=tmp_path / "scores.json")
+    result = evaluate(None, Asked(json_path=tmp_path / "scores.json"), console=console)
     x, y = random_features(drawn(checkpoint, COUNT)), random_features(real())
     found = values(result)
     # 30 images are too few for 64 features: the kernel distance comes first
@@ -276,7 +277,7 @@ def test_a_teacher_is_named_next_to_its_own_scores(checkpoint, tmp_path):
     torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet1_1_torchvision_fp16.pth")
     path = write(checkpoint, alignment={"kind": "repa", "teacher": "squeezenet", "depth": 1})
     console, shown = screen()
-    result = evaluate(str(path), console=console, features=["squeezenet", "random"], num_images=12, weights_dir=tmp_path)
+    result = evaluate(str(path), Asked(features=["squeezenet", "random"], num_images=12, weights_dir=tmp_path), console=console)
     warned = {name for name, score in result["scores"].items() if any("teacher" in note for note in score["notes"])}
     assert warned == {"fd_squeezenet", "kid_squeezenet"}
     assert "squeezenet was this transformer's teacher: rank by another network" in " ".join(shown.getvalue().split())
@@ -348,7 +349,7 @@ def test_inception_gives_its_scores_in_one_pass_and_takes_adms_reference_file(ch
     asked["scores"] = {"fid"}
     bare = scored(checkpoint, protocol="adm", reference=str(tmp_path / "moments.npz"), **asked)
     assert values(bare)["fid"] == values(from_file)["fid"]
-    with pytest.raises(DataError, match="statistics of published Inception features only, and no images"):
+    with pytest.raises(DataError, match="holds only moments, and no images: published Inception features"):
         scored(checkpoint, protocol="clean", reference=str(tmp_path / "moments.npz"), **asked)
 
 
