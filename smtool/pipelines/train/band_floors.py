@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from smtool.diffusion import DDPM, Flow
 from smtool.spectrum import dct2, mean_velocity_floor
 from smtool.tasks.diffusion import NUM_BANDS, band_index
 
@@ -41,3 +42,18 @@ def band_floors(latents: Tensor) -> BandFloors:
         return values.new_zeros(NUM_BANDS).index_add(0, band, values) / cells
 
     return BandFloors(mean(start), mean(floor), cells)
+
+
+def has_floors(process: Flow | DDPM) -> bool:
+    """Whether `band_floors` speaks of this process: the velocity of a linear path at uniform times."""
+    if not isinstance(process, Flow):
+        return False
+    return (process.path, process.prediction, process.time, process.shift) == ("linear", "v", "uniform", 1.0)
+
+
+def floor_values(latents: Tensor) -> dict[str, float]:
+    """The floors of normalized latents (N, C, h, w) as numbers of a log: floor_band1 ..., and floor_diffusion over all bands."""
+    floors = band_floors(latents)
+    whole = (floors.floor * floors.cells).sum() / floors.cells.sum()
+    bands = {f"floor_band{number}": value for number, value in enumerate(floors.floor.tolist(), start=1)}
+    return {"floor_diffusion": whole.item(), **bands}

@@ -1,6 +1,6 @@
 """What a diffusion run looks at every so often: samples, their distance to training images, the floor of each band."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,10 @@ from smtool.report.trackers import Trackers
 
 
 class DiffusionObserver:
-    """Draws the same samples (the same noise and classes) at every look, by the weights that would be shared."""
+    """Draws the same samples (the same noise and classes) at every look, by the weights that would be shared.
+
+    floors: what the losses cannot go below if latents are Gaussian (`band_floors.floor_values`), for the log.
+    """
 
     def __init__(
         self,
@@ -24,12 +27,13 @@ class DiffusionObserver:
         model: Callable[[int], DiffusionModel],
         device: str,
         weights_dir: Path | None,
+        floors: Mapping[str, float],
     ) -> None:
-        self.tables, self.images, self.model = tables, images, model
+        self.tables, self.images, self.model, self.floors = tables, images, model, floors
         self.device, self.weights_dir = device, weights_dir
 
     def look(self, trackers: Trackers, step: int) -> dict[str, float]:
-        """Draw a grid into the trackers and return the distances, which are rough: num_images is small."""
+        """Draw a grid into the trackers and return the distances, which are rough (num_images is small), and the floors."""
         table, model = self.tables.validation, self.model(step)
         training = model.network.training
         model.network.eval()
@@ -55,4 +59,4 @@ class DiffusionObserver:
             device=self.device,
             weights_dir=self.weights_dir,
         )
-        return {f"val_{name}": value for name, value in distances.items()}
+        return {**{f"val_{name}": value for name, value in distances.items()}, **self.floors}

@@ -28,7 +28,8 @@ _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "webdat
 
 @dataclass(frozen=True)
 class RunFolder:
-    """runs/<name>/: recipe and environment, metrics.jsonl, log.txt, samples/, checkpoints/, ckpt.safetensors, DONE or FAILED."""
+    """runs/<name>/: recipe and environment, metrics.jsonl, log.txt, report.html, samples/, checkpoints/, ckpt.safetensors, and
+    DONE or FAILED."""
 
     path: Path
 
@@ -47,6 +48,10 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "log.txt"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def exists(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from smtool.errors import Interrupted, TrainingError
 from smtool.pipelines.train.interrupts import StopRequest, stop_request
+from smtool.pipelines.train.report import write_report
 from smtool.pipelines.train.run import Run
 from smtool.pipelines.train.run_autoencoder import autoencoder_run
 from smtool.pipelines.train.run_folder import RunFolder
@@ -60,6 +61,7 @@ def train(
         except TrainingError as error:
             if ranks.first:
                 folder.end("FAILED", error.message)
+                write_report(folder)
             raise
     return folder.path
 
@@ -127,11 +129,15 @@ class _Watch:
                     with run.whole_results():
                         if trackers and self.observer:
                             trackers.log(report.step, self.observer.look(trackers, report.step))
+                    if trackers and report.step < tables.steps:
+                        write_report(run.folder)
                 stopping = any_rank(self.stop.asked, self.ranks.device)
                 pausing = report.step == self.pause_at
                 if stopping or pausing or self._due(report, tables.save_every):
                     self._save(report)
                 if stopping and report.step < tables.steps:
+                    if self.ranks.first:
+                        write_report(run.folder)
                     raise Interrupted(
                         f"Stopped after step {report.step}; all is saved in {run.folder.path}.",
                         hint="The same command goes on from here.",
@@ -140,7 +146,8 @@ class _Watch:
                     return
         if self.ranks.first:
             run.folder.end("DONE", f"{tables.steps} steps")
-            self.console.log(f"done: {run.folder.ckpt}")
+            write_report(run.folder)
+            self.console.log(f"done: {run.folder.ckpt}, {run.folder.report}")
 
     def _begin(self) -> None:
         run = self.run

@@ -1,0 +1,162 @@
+"""Where a run of `train-dit` takes its latents from: autoencoder, images, cache, statistics."""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from smtool.datasets import ImageShards, LatentBatch, encoded_batches, latent_batches, open_images
+from smtool.datasets.features import FeatureShards
+from smtool.datasets.latents import LatentShards
+from smtool.datasets.latents_encode import encoded
+from smtool.datasets.latents_measure import measure_latents
+from smtool.datasets.latents_write import LatentPreparation
+from smtool.diffusion import DDPM, Flow
+from smtool.errors import CheckpointError, RecipeError
+from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
+from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.posterior import LatentStats, Posterior
+from smtool.pipelines.prepare.latents import cached_latents
+from smtool.pipelines.train.band_floors import floor_values, has_floors
+from smtool.randomness import generator
+from smtool.recipe import Recipe, TrainDiT, packaged, run_name
+from smtool.recipe.shelf import names
+from smtool.report.console import Console
+from smtool.storage import read_metadata
+from smtool.training.distributed import Ranks, wait_for_all
+
+FLOOR_SAMPLES = 512
+FLOOR_IMAGES_PER_CHANNEL = 10
+STATS_SAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class LatentSource:
+    """The autoencoder, the images behind the latents, the cache (None: encode while training), and what normalizes them."""
+
+    autoencoder: Autoencoder
+    path: Path
+    data: str
+    images: ImageShards
+    cache: LatentShards | None
+    stats: LatentStats
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        size = self.images.image_size
+        return self.autoencoder.section.latent_shape(size, size)
+
+    def floors(self, process: Flow | DDPM) -> dict[str, float]:
+        """What the losses cannot go below if latents are Gaussian, from the first images' latents; {} where that is not known,
+        or cannot be measured on so few images."""
+        if not has_floors(process) or len(self.images) < FLOOR_IMAGES_PER_CHANNEL * self.shape[0]:
+            return {}
+        posterior = self._first(FLOOR_SAMPLES)
+        noise = torch.randn(posterior.mean.shape, generator=generator("band floors"))
+        return floor_values(self.stats.normalize(posterior.sample(noise)))
+
+    def _first(self, count: int) -> Posterior:
+        """Posteriors of the first images in stored order, which is shuffled."""
+        indices = range(min(count, len(self.images)))
+        if self.cache is not None:
+            return self.cache.read(indices, [False] * len(indices)).posterior
+        parts = [self.images.read(indices[start : start + 32]) for start in range(0, len(indices), 32)]
+        found = [encoded(self.autoencoder, part.images, part.ids) for part in parts]
+        return Posterior(*(torch.cat([getattr(each, name) for each in found]) for name in ("mean", "logvar")))
+
+    def batches(
+        self, tables: TrainDiT, ranks: Ranks, first: int, *, with_images: bool, features: FeatureShards | None = None
+    ) -> Generator[LatentBatch]:
+        """This rank's slices of the global batches from `first` on; in the warm-up, latents of low-passed images.
+
+        Images and features that come along are never low-passed.
+        """
+        data, (start, stop) = tables.data, ranks.share(tables.data.batch)
+        order: dict[str, Any] = {"seed": tables.seed, "batch": data.batch, "start": start, "stop": stop}
+        reading = {**order, "workers": data.workers, "flip": data.flip, "features": features}
+        if tables.warmup is not None and tables.warmup.active(first):
+            early = encoded_batches(self.images, self.autoencoder, first=first, transform=tables.warmup.filtered, **reading)
+            with closing(early):
+                yield from islice(early, tables.warmup.steps - first)
+            first = tables.warmup.steps
+        if self.cache is None:
+            later = encoded_batches(self.images, self.autoencoder, first=first, **reading)
+        else:
+            later = latent_batches(self.cache, first=first, images=self.images if with_images else None, **reading)
+        with closing(later):
+            yield from later
+
+
+def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks) -> LatentSource:
+    """The first rank makes what is missing (images, latent cache) while the others wait."""
+    if not ranks.first:
+        wait_for_all()
+    tables = recipe.tables
+    path = _autoencoder_path(tables.latents.autoencoder)
+    autoencoder = load_autoencoder(path, device=ranks.device).eval().requires_grad_(False)
+    data, image_size = _images_behind(recipe, path)
+    images = open_images(data, "train", image_size=image_size)
+    kind = tables.latents.stats
+    cache = None
+    if not tables.latents.online:
+        preparation = LatentPreparation(
+            autoencoder,
+            images,
+            autoencoder_digest=autoencoder_digest(autoencoder),
+            checkpoint=str(path),
+            flip=tables.data.flip,
+            dtype=tables.latents.dtype,
+        )
+        stats_kind: Literal["channel", "scalar"] = "channel" if kind == "published" else kind
+        with Console().progress(f"encoding {data} into {preparation.folder}") as report:
+            cache = cached_latents(preparation, stats=stats_kind, workers=tables.data.workers, report=report)
+    if kind == "published":
+        if autoencoder.stats is None:
+            raise RecipeError(f"latents.stats: {path} brings no published statistics.", hint='Use "channel" or "scalar".')
+        stats = autoencoder.stats
+    elif cache is not None:
+        stats = cache.stats
+    else:
+        stats = measure_latents(
+            images, autoencoder, kind=kind, count=STATS_SAMPLES, flip=tables.data.flip, batch=32, workers=tables.data.workers
+        )
+    if ranks.first:
+        wait_for_all()
+    return LatentSource(autoencoder, path, data, images, cache, stats)
+
+
+def _autoencoder_path(what: str) -> Path:
+    """The autoencoder of a recipe; where the run of one of our recipes is missing, the sentence names the command for it."""
+    try:
+        return find_autoencoder(what)
+    except CheckpointError as error:
+        if command := _training_command(what):
+            raise CheckpointError(f"{what}: no autoencoder here yet.", hint=f"Train it first: {command}") from error
+        raise
+
+
+def _training_command(run: str) -> str | None:
+    """What trains the run folder of a packaged recipe; None for other folders."""
+    for name in names():
+        command = f"smtool train-ae recipes/{name}.toml"
+        if run == f"runs/{run_name(packaged() / f'{name}.toml')}":
+            return command
+        if run == f"runs/{name}":
+            return f"{command} --out {run}"
+    return None
+
+
+def _images_behind(recipe: Recipe[TrainDiT], path: Path) -> tuple[str, int]:
+    """(source, side) of the training images: the recipe's, else those the autoencoder was trained on."""
+    data = recipe.tables.data
+    known = read_metadata(path).get("recipe", {}).get("data", {}) if path.is_file() else {}
+    source = data.train or known.get("train")
+    size = known.get("image_size") if data.image_size == "autoencoder" else data.image_size
+    if not source or size is None:
+        missing = "data.train" if not source else "data.image_size"
+        raise RecipeError(f"{recipe.path}: {missing} is required, because {path} does not say what it was trained on.")
+    return source, int(size)

@@ -1,0 +1,101 @@
+"""The rows of metrics.jsonl as panels: losses, losses by band, validation scores, and how the optimizer fared."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smtool.report.curves import Panel
+
+FLOOR = "floor_"
+_TITLES = {
+    "l1": ("reconstruction (l1)", "mean |D(z) - x|"),
+    "mse": ("reconstruction (mse)", "mean (D(z) - x)²"),
+    "lpips": ("LPIPS", "distance"),
+    "kl": ("KL of the posterior", "nats, unweighted"),
+    "esm": ("ESM", "KL of spectra, unweighted"),
+    "adversarial": ("adversarial term", "-mean D(reconstruction)"),
+    "discriminator": ("discriminator", "hinge loss"),
+    "diffusion": ("diffusion, all frequencies", "mean squared error"),
+    "alignment": ("alignment with the teacher", "-mean cosine"),
+    "val_psnr": ("PSNR", "dB"),
+    "val_ssim": ("SSIM", "mean over images"),
+    "val_lpips": ("LPIPS", "mean over images"),
+    "val_latent_std": ("std of the latents", "of all numbers together"),
+    "val_esm_divergence": ("spectrum's distance from its target", "KL, REFERENCE estimator"),
+    "val_delta": ("delta, PHYSICAL estimator", "exponent of the flattening"),
+    "images_per_second": ("speed", "images / s"),
+    "waiting_share": ("waiting for data", "share of the time"),
+}
+
+
+def loss_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """Every loss of the training log, unweighted; without bands and rates."""
+    return _panels(rows, [name for name in _names(rows) if not _is_progress(name) and not _is_band(name) and "val_" not in name])
+
+
+def band_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """The diffusion loss in each band of latent frequency, and its floor where the rows know one."""
+    names = sorted((name for name in _names(rows) if _is_band(name)), key=lambda name: int(name[4:]))
+    places = {0: ", lowest", len(names) - 1: ", highest"}
+    return [
+        _panel(rows, name, f"band {index + 1}{places.get(index, '')}", "mean squared error" if index == 0 else "", colour=1)
+        for index, name in enumerate(names)
+    ]
+
+
+def score_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """Scores of the validations."""
+    return _panels(rows, [name for name in _names(rows) if name.startswith("val_")], colour=2)
+
+
+def progress_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """Rates, norms of gradients, balancing factors, speed."""
+    return _panels(rows, [name for name in _names(rows) if _is_progress(name)], colour=3)
+
+
+def latest(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """The last value of a quantity; None where it was never logged or is not finite."""
+    return next((row[name] for row in reversed(rows) if row.get(name) is not None), None)
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """In the order in which they first appear."""
+    found = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in found if name not in ("step", "not_finite") and not name.startswith(FLOOR)]
+
+
+def _is_band(name: str) -> bool:
+    return re.fullmatch(r"band\d+", name) is not None
+
+
+def _is_progress(name: str) -> bool:
+    return name in ("images_per_second", "waiting_share") or name.startswith("lr_") or name.endswith(("_gradient", "_factor"))
+
+
+def _panels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, colour: int = 0) -> list[Panel]:
+    return [_panel(rows, name, *_title(name), colour=colour) for name in names]
+
+
+def _panel(rows: Sequence[Mapping[str, Any]], name: str, title: str, label: str, *, colour: int) -> Panel:
+    values = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    steps, numbers = zip(*values, strict=True) if values else ((), ())
+    floor = latest(rows, f"{FLOOR}{name}")
+    shown = f"{title}: {_number(numbers[-1])}" if numbers else title
+    level = None if floor is None else (floor, "floor if Gaussian")
+    return Panel(shown, label, steps, numbers, level, colour, linear=_is_progress(name))
+
+
+def _title(name: str) -> tuple[str, str]:
+    if name in _TITLES:
+        return _TITLES[name]
+    if name.startswith("lr_"):
+        return f"learning rate of the {name[3:]}", ""
+    if name.endswith("_gradient"):
+        return f"gradient of the {name.removesuffix('_gradient')}", "norm, before clipping"
+    if name.endswith("_factor"):
+        return f"balance of {name.removesuffix('_factor')}", "ratio of gradient norms"
+    return name.removeprefix("val_"), "distance" if name.startswith(("val_fd_", "val_kid_")) else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

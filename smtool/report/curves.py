@@ -1,0 +1,92 @@
+"""Numbers against training steps: small panels, one to a quantity, because no two of them share a unit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from smtool.report.plots.style import COLOURS, GREY, SETTINGS, frozen, new_figure
+
+MOST_POINTS = 200
+_FEW_POINTS = 25
+_WIDE_RANGE = 30.0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity. label: of the vertical axis; level: a dashed line, and what it is called; colour: which of COLOURS.
+
+    linear: even where positive values span a wide range, which is drawn logarithmically otherwise.
+    """
+
+    title: str
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    level: tuple[float, str] | None = None
+    colour: int = 0
+    linear: bool = False
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """At most MOST_POINTS of a curve: mean, least and greatest value of each stretch of steps."""
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def thinned(steps: Sequence[float], values: Sequence[float]) -> Thinned:
+    """Stretches of equal numbers of rows; values that are not finite are left out."""
+    x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    parts = [part for part in np.array_split(np.arange(len(x)), min(MOST_POINTS, max(1, len(x)))) if len(part)]
+    reduce = [(x[part].mean(), y[part].mean(), y[part].min(), y[part].max()) for part in parts]
+    return Thinned(*np.array(reduce, np.float64).reshape(-1, 4).T)
+
+
+def curves_figure(panels: Sequence[Panel], *, columns: int = 3) -> Figure:
+    """The panels in rows, each with its own vertical range; a band shows what was averaged into a line."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    with rc_context(SETTINGS):
+        figure = new_figure(11.0, 2.5 * rows + 0.2)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes, panel in zip(grid.flat, panels, strict=False):
+            _draw(axes, panel)
+        for axes in grid.flat[len(panels):]:
+            axes.set_axis_off()
+        return frozen(figure)
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    curve, colour = thinned(panel.steps, panel.values), COLOURS[panel.colour % len(COLOURS)]
+    marker = "o" if len(curve.steps) <= _FEW_POINTS else None
+    axes.plot(curve.steps, curve.mean, color=colour, marker=marker, linewidth=1.5)
+    if (curve.high > curve.low).any():
+        axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+    if panel.level is not None:
+        axes.axhline(panel.level[0], color=GREY, linestyle="--", linewidth=1.2)
+        axes.annotate(
+            panel.level[1],
+            (1.0, panel.level[0]),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=GREY,
+        )
+    if not panel.linear and len(curve.low) and 0 < _WIDE_RANGE * curve.low.min() < curve.high.max():
+        axes.set_yscale("log")
+    axes.set_title(panel.title)
+    axes.set(xlabel="step", ylabel=panel.label)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
