@@ -27,7 +27,7 @@ from smtool.pipelines.spectrum.spectra import spectrum
 from smtool.randomness import initializing
 from smtool.report.console import Console
 
-SIDE, NUM_IMAGES, FEWER_IMAGES = 256, 240, 60
+SIDE, NUM_IMAGES, FEWER_IMAGES = 128, 240, 60
 SECTION = SDVAE(downsample=8, latent_channels=4, channels=(32, 32, 64, 64), norm_groups=8, blocks_per_level=1)
 
 

@@ -10,11 +10,14 @@ from smtool.pipelines.spectrum.passes import peak_memory_mb
 from smtool.spectrum import Estimator
 
 
-def passport(gathered: Pass, data: str, estimators: Sequence[Estimator], *, delta: float, device: str) -> dict[str, Any]:
-    """Data, choices, and how many images every section used."""
+def passport(
+    gathered: Pass, data: str, estimators: Sequence[Estimator], *, delta: float, reference: str | None, device: str
+) -> dict[str, Any]:
+    """Data, choices, and how many images every section used. reference: label of the latent that time shifts match."""
     return {
         "data": _data(gathered, data),
         "delta": delta,
+        "reference": reference,
         "estimators": [estimator.label for estimator in estimators],
         "posterior": {subject.label: list(subject.rings.kinds) for subject in gathered.subjects},
         "interval": f"95%, jackknife over {gathered.units.name}s, Student's t",

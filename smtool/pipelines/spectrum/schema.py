@@ -47,6 +47,7 @@ class Passport(Section):
 
     data: Data
     delta: float
+    reference: str | None
     estimators: list[str]
     posterior: dict[str, list[str]]
     interval: str

@@ -81,11 +81,11 @@ def spectrum(
     aim = delta if delta is not None else _aim(subjects)
     with clock("fits"), one_thread():
         images = _images_part(gathered, aim)
-        autoencoders = _autoencoders_part(gathered, found, aim, reference=model.label if model else "")
+        autoencoders = _autoencoders_part(gathered, found, aim, reference=model or "")
     result = {
         "schema": SCHEMA,
         "smtool": __version__,
-        "passport": passport(gathered, data, estimators, delta=aim, device=device),
+        "passport": passport(gathered, data, estimators, delta=aim, reference=model, device=device),
         "cost": cost(gathered, clock.seconds, device=device),
         "images": images,
         "autoencoders": autoencoders,

@@ -78,13 +78,13 @@ def open_measured(data: str, size: int, console: Console) -> ImageShards:
     return open_images(data, "val", image_size=size) if images.card.count("val") >= FEWEST_HELD_OUT else images
 
 
-def referred(name: str | None, names: Sequence[str], subjects: Sequence[Subject]) -> Subject | None:
-    """The subject that others are matched to: the one asked for by name or label, else the first; None without any."""
+def referred(name: str | None, names: Sequence[str], subjects: Sequence[Subject]) -> str | None:
+    """Label of the subject that others are matched to: asked for by name or label, else the first; None without any."""
     if name is None:
-        return subjects[0] if subjects else None
+        return subjects[0].label if subjects else None
     for asked, subject in zip(names, subjects, strict=True):
         if name in (asked, subject.label):
-            return subject
+            return subject.label
     known = ", ".join(subject.label for subject in subjects) or "none: only images"
     raise RecipeError(f"--reference {name}: it is not among the autoencoders to measure.", hint=f"They are {known}.")
 
