@@ -29,6 +29,7 @@ def race(
 
     Names of finished races instead are pooled: how well predictors rank all their autoencoders together.
     """
+    from smtool.pipelines.race.crew import crew
     from smtool.pipelines.race.entrants import OUT, race_of
     from smtool.pipelines.race.pool import is_race_folder, pool_races
     from smtool.pipelines.race.race import race as run
@@ -45,10 +46,8 @@ def race(
         load_race(what[0], changes) if is_recipe else race_of(what, out or OUT, changes),
         console=Console(),
         out=out if is_recipe else out or OUT,
+        workers=crew(devices, jobs or (os.cpu_count() or 1 if devices == ["cpu"] else len(devices)), weights_dir),
         budget=_budget(budget),
-        jobs=jobs or (os.cpu_count() or 1 if devices == ["cpu"] else len(devices)),
-        devices=devices,
-        weights_dir=weights_dir,
     )
 
 

@@ -8,13 +8,14 @@ import torch
 from torch import Generator, Tensor
 
 REPLICATES = 2000
+FEWEST = 8
 MOST_PERMUTED = 7      # up to 7! = 5,040 orders are all gone through
 
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """value; low, high: 95 % percentile interval of the bootstrap over points, NaN below 4 points; chance: share of random
-    orders that correlate at least as strongly, either way; points: how many there were."""
+    """value; low, high: 95 % percentile interval of the bootstrap over points, NaN below FEWEST points, where it would often be
+    a single value; chance: share of random orders that correlate at least as strongly, either way; points: their number."""
 
     value: float
     low: float
@@ -40,7 +41,7 @@ def spearman(x: Tensor, y: Tensor) -> float:
 def rank_correlation(x: Tensor, y: Tensor, *, draws: Generator) -> RankCorrelation:
     """Spearman's correlation with its uncertainty. Points must be independent: average seeds of one racer first."""
     value = spearman(x, y)
-    low, high = _bootstrap(x, y, draws) if len(x) > 3 else (math.nan, math.nan)
+    low, high = _bootstrap(x, y, draws) if len(x) >= FEWEST else (math.nan, math.nan)
     return RankCorrelation(value, low, high, _chance(ranks(x), ranks(y), abs(value), draws), len(x))
 
 

@@ -50,8 +50,9 @@ def test_a_perfect_order_of_four_is_no_surprise():
     assert (found.value, found.chance) == (pytest.approx(1), pytest.approx(2 / 24))
 
 
-def test_three_points_have_no_interval_and_equal_values_no_correlation():
-    assert math.isnan(rank_correlation(torch.arange(3.0), torch.arange(3.0), draws=generator("test")).low)
+def test_a_few_points_have_no_interval_and_equal_values_no_correlation():
+    assert math.isnan(rank_correlation(torch.arange(7.0), torch.arange(7.0), draws=generator("test")).low)
+    assert not math.isnan(rank_correlation(torch.arange(8.0), torch.arange(8.0), draws=generator("test")).low)
     assert math.isnan(spearman(torch.ones(5), torch.arange(5.0)))
     with pytest.raises(ValueError, match="two lists of one length"):
         spearman(torch.ones(3), torch.ones(4))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Protocol, cast
 
 from smtool.errors import Interrupted, SmtoolError
 from smtool.pipelines.race.work import Place, Work
@@ -27,7 +27,17 @@ class Answer:
         return self.result if isinstance(self.result, SmtoolError) else None
 
 
-class Worker:
+class Worker(Protocol):
+    """Does one piece of work at a time. `stop` may come from another thread."""
+
+    def do(self, work: Work) -> Answer: ...
+
+    def stop(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Process:
     """One process on one device; started when it is first needed, and again if it died."""
 
     def __init__(self, place: Place) -> None:
@@ -78,6 +88,6 @@ class Worker:
         )
 
 
-def crew(devices: Sequence[str], jobs: int, weights_dir: Path | None) -> list[Worker]:
+def crew(devices: Sequence[str], jobs: int, weights_dir: Path | None) -> list[Process]:
     """`jobs` workers, on the devices in turn."""
-    return [Worker(Place(devices[number % len(devices)], weights_dir)) for number in range(jobs)]
+    return [Process(Place(devices[number % len(devices)], weights_dir)) for number in range(jobs)]

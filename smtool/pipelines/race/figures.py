@@ -120,12 +120,6 @@ def _smooth(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
 
 
 def _folded(text: str) -> str:
-    """In two lines, at the first comma or bracket, where it is long."""
-    if len(text) <= 24:
-        return text
-    for mark in (", ", " ("):
-        head, found, tail = text.partition(mark)
-        if found:
-            return f"{head}{mark.rstrip() if mark == ', ' else ''}\n{mark.strip() if mark == ' (' else ''}{tail}"
-    middle = text.rfind(" ", 0, 24)
-    return text[:middle] + "\n" + text[middle + 1 :]
+    """In two lines, at the bracket, where it is long."""
+    head, bracket, tail = text.partition(" (")
+    return f"{head}\n({tail}" if bracket and len(text) > 24 else text

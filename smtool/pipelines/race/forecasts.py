@@ -16,17 +16,17 @@ from smtool.randomness import generator
 TITLES: Mapping[str, str] = {
     "rfd": "reconstruction distance",
     "psnr": "PSNR",
-    "esm_divergence": "ESM divergence, REFERENCE, delta 1",
-    "esm_divergence_matched": "ESM divergence, power-matched",
-    "divergence_db": "distance from the target, PHYSICAL, dB",
+    "esm_divergence": "ESM divergence (REFERENCE, delta 1)",
+    "esm_divergence_matched": "ESM divergence (power-matched)",
+    "divergence_db": "distance from the target (dB, PHYSICAL)",
     "delta": "delta, PHYSICAL",
     "flatness": "spectral flatness",
     "kappa": "absolute kappa",
-    "low_pass_gap": "low-pass gap at n = 10, dB",
+    "low_pass_gap": "low-pass gap (dB at n = 10)",
     "rmsc": "RMSC",
     "lds": "LDS",
     "cds": "CDS",
-    "eq_error": "equivariance error (EQ-VAE's transforms)",
+    "eq_error": "equivariance error (EQ-VAE's)",
     "scale_error": "scale-equivariance error",
     "viv": "VIV, our reading",
 }
@@ -41,7 +41,7 @@ Point = dict[str, float]
 
 def title(name: str) -> str:
     """What a predictor is called on tables."""
-    return TITLES.get(name, f"iFID's distance on {name.removeprefix('ifd_')} features" if name.startswith("ifd_") else name)
+    return TITLES.get(name, f"distance of interpolations (iFID's, {name})" if name.startswith("ifd_") else name)
 
 
 def points_of(result: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:

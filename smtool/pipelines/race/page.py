@@ -13,7 +13,7 @@ from smtool.datasets import open_images
 from smtool.datasets.types import to_uint8
 from smtool.pipelines.race.figures import curves_figure, forecast_figure, seeds_figure, spectra_figure
 from smtool.pipelines.race.scoring import GRID
-from smtool.pipelines.race.standing import H100_HOURS, cost_table, forecast_table, ranking_table
+from smtool.pipelines.race.tables import H100_HOURS, cost_table, forecast_table, ranking_table
 from smtool.report.grids import image_grid
 from smtool.report.html import Page
 from smtool.report.plots import figure_bytes

@@ -8,7 +8,8 @@ from typing import Any
 from smtool.errors import CheckpointError, RecipeError
 from smtool.pipelines.race.figures import forecast_figure
 from smtool.pipelines.race.forecasts import forecasts
-from smtool.pipelines.race.standing import SCHEMA, forecast_table
+from smtool.pipelines.race.standing import SCHEMA
+from smtool.pipelines.race.tables import forecast_table
 from smtool.report.console import Console
 from smtool.report.plots import figure_bytes
 from smtool.storage import write_bytes, write_json

@@ -11,10 +11,11 @@ from smtool.datasets import open_images
 from smtool.datasets.unfinished import alone_in
 from smtool.errors import CheckpointError, Interrupted, SmtoolError
 from smtool.pipelines.race.costs import Costs
-from smtool.pipelines.race.crew import Answer, Worker, crew
+from smtool.pipelines.race.crew import Answer, Worker
 from smtool.pipelines.race.page import write_report
 from smtool.pipelines.race.plan import RacePlan, plan_race
-from smtool.pipelines.race.standing import race_result, show
+from smtool.pipelines.race.standing import race_result
+from smtool.pipelines.race.tables import show
 from smtool.pipelines.race.turns import Piece, Turns
 from smtool.pipelines.race.work import Encode, Predict, Score, Train, Work
 from smtool.pipelines.train.interrupts import stop_request
@@ -40,13 +41,12 @@ def race(
     *,
     console: Console,
     out: Path | None = None,
+    workers: Sequence[Worker],
     budget: Budget = Budget(),
-    jobs: int = 1,
-    devices: Sequence[str] = ("cpu",),
-    weights_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Run a race to its end, or on from where it was stopped; write race.json and report.html in `out`, and return race.json.
 
+    workers: who does the work, each one piece at a time (`crew` makes processes); they are ended.
     A racer that breaks is left out, and the others go on; its error is raised after all is written.
     """
     recipe, entries = loaded
@@ -57,7 +57,7 @@ def race(
             console.print(remark)
         _prepare(plan, console)
         write_text(folder / "recipe.toml", recipe.text)
-        step, failed = _run(plan, budget, crew(devices, jobs, weights_dir), console)
+        step, failed = _run(plan, budget, workers, console)
         broken = plan.broken | failed
         result = race_result(plan, step, broken, Costs.read(folder / "costs.json"))
         write_json(folder / "race.json", result)

@@ -27,9 +27,13 @@ def main() -> None:
     threading.Thread(target=_read, args=(sys.stdin.buffer, works, busy), daemon=True).start()
     while (asked := works.get()) is not None:
         busy.set()
-        pickle.dump(_done(*asked), answers)
-        answers.flush()
+        answer = done(*asked)
         busy.clear()
+        try:
+            pickle.dump(answer, answers)
+            answers.flush()
+        except BrokenPipeError:      # the parent is gone; what was trained is saved
+            os._exit(0)
 
 
 def _read(questions: IO[bytes], works: "queue.Queue[Any]", busy: threading.Event) -> None:
@@ -42,7 +46,7 @@ def _read(questions: IO[bytes], works: "queue.Queue[Any]", busy: threading.Event
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _done(work: Any, place: Any) -> tuple[Any, float, float]:
+def done(work: Any, place: Any) -> tuple[Any, float, float]:
     """(result or error, seconds of wall time, seconds of computing)."""
     wall, cpu = time.perf_counter(), time.process_time()
     result: Any

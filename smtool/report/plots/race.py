@@ -93,8 +93,9 @@ class Forecast:
     note: str
 
 
-def forecasts_figure(forecasts: Sequence[Forecast], *, columns: int = 5) -> Figure:
+def forecasts_figure(forecasts: Sequence[Forecast]) -> Figure:
     """A small panel for each predictor, the generation distance upwards; the points are autoencoders."""
+    columns = min((5, 4, 6), key=lambda number: -len(forecasts) % number)      # the fewest empty panels
     rows = -(-len(forecasts) // columns)
     names = list(dict.fromkeys(name for forecast in forecasts for name in forecast.points))
     with rc_context(SETTINGS):
@@ -105,7 +106,8 @@ def forecasts_figure(forecasts: Sequence[Forecast], *, columns: int = 5) -> Figu
         for axes, forecast in zip(grid.flatten(), forecasts, strict=False):
             for number, name in enumerate(names):
                 if name in forecast.points:
-                    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[(number // len(COLOURS)) % len(MARKERS)]
+                    turn = number + number // len(COLOURS)      # no two of 36 share colour and marker
+                    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[turn % len(MARKERS)]
                     x, y = forecast.points[name]
                     axes.plot([x], [y], marker, color=colour, markersize=6, label=name)
             axes.set_title(f"{forecast.title}\n{forecast.note}", fontsize=8)

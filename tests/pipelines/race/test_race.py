@@ -1,0 +1,211 @@
+"""`smtool race`: whole, killed, with a racer that is broken."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from smtool.datasets import open_images
+from smtool.errors import CheckpointError, RecipeError, TrainingError
+from smtool.pipelines.race.crew import Answer
+from smtool.pipelines.race.pool import pool_races
+from smtool.pipelines.race.race import Budget, race
+from smtool.pipelines.race.work import Place
+from smtool.pipelines.race.worker import done
+from smtool.pipelines.threads import one_thread
+from smtool.recipe.race import load_race
+from smtool.report.console import Console
+from smtool.storage import write_json
+
+RECIPE = """
+seeds = [0, 1]
+turn = 2
+[data]
+train = "{data}"
+image_size = 32
+[autoencoders]
+changes = ["steps=4", "log_every=1", "evaluate_every=4", "data.batch=8", "model.channels=[8, 8, 8]", "model.norm_groups=4",
+  "model.blocks_per_level=1", "optimizer.lr=1e-2", "ema.decay=0.5", "validation.num_images=4"]
+[transformer]
+changes = ["steps=6", "log_every=1", "evaluate_every=6", "data.batch=8", "model.depth=1", "model.width=32", "model.heads=2",
+  "sampler.steps=2", "validation.num_images=4"]
+[judge]
+num_images = 24
+[racers.plain]
+recipe = "sd-vae"
+[racers.dsm]
+recipe = "dsm"
+[racers.wide]
+recipe = "dsm"
+transformer = ["latents.embed=true"]
+"""
+BROKEN = '[racers.broken]\ncheckpoint = "broken.safetensors"\n'
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory) -> Path:
+    """A working folder with prepared photographs, two recipes and a broken checkpoint."""
+    folder = tmp_path_factory.mktemp("races")
+    data = open_images("builtin:photos?train=96&val=24", "train", image_size=32, root=folder / "data").folder
+    (folder / "race.toml").write_text(RECIPE.format(data=data))
+    (folder / "four.toml").write_text(RECIPE.format(data=data) + BROKEN)
+    (folder / "broken.safetensors").write_bytes(b"not a checkpoint")
+    return folder
+
+
+class Here:
+    """A worker in this process: what it does is what a process does."""
+
+    def do(self, work) -> Answer:
+        return Answer(*done(work, Place("cpu", None)))
+
+    def stop(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+def _race(studio: Path, recipe: str, out: str, *changes: str, budget: Budget = Budget()) -> dict:
+    before = os.getcwd()
+    os.chdir(studio)
+    try:
+        with one_thread():
+            loaded = load_race(recipe, changes)
+            return race(loaded, out=Path(out), workers=[Here()], budget=budget, console=Console(file=io.StringIO()))
+    finally:
+        os.chdir(before)
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "smtool", "race", "race.toml", "--out", "killed", "--jobs", "2", "--device", "cpu", *arguments]
+
+
+def _found(folder: Path) -> dict:
+    result = json.loads((folder / "race.json").read_text())
+    return {key: value for key, value in result.items() if key not in {"costs", "images"}}
+
+
+@pytest.fixture(scope="session")
+def unbroken(studio) -> Path:
+    _race(studio, "race.toml", "unbroken")
+    return studio / "unbroken"
+
+
+def test_a_race_trains_scores_and_ranks_every_racer_with_every_seed(unbroken):
+    result = json.loads((unbroken / "race.json").read_text())
+    assert [(cell["racer"], cell["seed"]) for cell in result["cells"]] == [
+        (racer, seed) for racer in ("plain", "dsm", "wide") for seed in (0, 1)
+    ]
+    assert {cell["step"] for cell in result["cells"]} == {6}
+    assert result["tokens"] == 16
+    standing = result["standings"]["random"]
+    assert set(standing) == {"generation", "reconstruction", "gap"}
+    assert len(standing["generation"]["pairs"]) == 3
+    for cell in result["cells"]:
+        distances = cell["distances"]["random"]
+        assert distances["gap"] == pytest.approx(distances["generation"]["value"] - distances["reconstruction"]["value"])
+        assert (cell["num_images"], cell["num_reference"]) == (24, 72)
+        assert (unbroken / "cells" / f"{cell['racer']}-seed{cell['seed']}.png").is_file()
+    assert (unbroken / "report.html").is_file()
+
+
+def test_racers_with_one_autoencoder_share_it_and_seeds_differ(unbroken):
+    assert sorted(path.name for path in (unbroken / "autoencoders").iterdir()) == [
+        "dsm-seed0", "dsm-seed1", "plain-seed0", "plain-seed1",
+    ]  # fmt: skip
+    result = json.loads((unbroken / "race.json").read_text())
+    cells = {(cell["racer"], cell["seed"]): cell for cell in result["cells"]}
+    assert cells["dsm", 0]["autoencoder"] == cells["wide", 0]["autoencoder"] == "dsm-seed0"
+    assert cells["dsm", 0]["facts"] == cells["wide", 0]["facts"]      # the same recipe and seed, so the same weights
+    assert cells["dsm", 0]["facts"]["autoencoder"] != cells["dsm", 1]["facts"]["autoencoder"]
+    assert set(result["points"]) == {"plain", "dsm"}
+
+
+def test_a_finished_race_does_nothing_and_says_the_same(studio, unbroken):
+    before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("ckpt.safetensors")}
+    expected = _found(unbroken)
+    _race(studio, "race.toml", "unbroken")
+    assert {path: path.stat().st_mtime_ns for path in unbroken.rglob("ckpt.safetensors")} == before
+    assert _found(unbroken) == expected
+
+
+def test_a_race_of_processes_killed_and_stopped_gives_the_same_table(studio, unbroken):
+    for what, number in (("autoencoders/dsm-seed0", signal.SIGKILL), ("transformers/plain-seed0", signal.SIGTERM)):
+        command = _command("--set", "judge.predictors=false")
+        process = subprocess.Popen(command, cwd=studio, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        ckpt, until = studio / "killed" / what / "ckpt.safetensors", time.monotonic() + 120
+        while not ckpt.exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(timeout=120) == (130 if number == signal.SIGTERM else -number)
+        assert not (studio / "killed" / "race.json").exists()
+    _race(studio, "race.toml", "killed")
+    assert _found(studio / "killed") == _found(unbroken)
+
+
+def test_a_broken_racer_leaves_the_others_alone_and_decides_how_the_race_ends(studio, unbroken):
+    with pytest.raises(CheckpointError, match=r"broken broke: broken\.safetensors is not a readable safetensors file"):
+        _race(studio, "four.toml", "four", "turn=4", "seeds=[0]", "judge.predictors=false")
+    result = _found(studio / "four")
+    assert {cell["racer"] for cell in result["cells"]} == {"plain", "dsm", "wide"}
+    assert result["broken"]["broken"]["kind"] == "CheckpointError"
+    expected = {(cell["racer"], cell["seed"]): cell for cell in _found(unbroken)["cells"]}
+    assert all(cell["distances"] == expected[cell["racer"], cell["seed"]]["distances"] for cell in result["cells"])
+    assert "not a readable safetensors file" in (studio / "four" / "report.html").read_text()
+
+
+def test_a_racer_that_diverges_is_told_after_the_others_are_done(studio):
+    diverging = "racers.plain.changes=['regularizers.kl.weight=1e38']"
+    with pytest.raises(TrainingError, match=r"plain-seed0 broke: step \d: not finite"):
+        _race(studio, "race.toml", "diverged", diverging, "seeds=[0]", "judge.predictors=false")
+    result = _found(studio / "diverged")
+    assert {cell["racer"] for cell in result["cells"]} == {"dsm", "wide"}
+    assert set(result["broken"]) == {"plain-seed0"}
+
+
+def test_a_budget_ends_all_at_the_same_step_and_may_grow(studio):
+    little = ("seeds=[0]", "judge.predictors=false")
+    for budget, step in ((Budget(seconds=0), 2), (Budget(steps=4), 4)):      # the first round is always run
+        result = _race(studio, "race.toml", "budget", *little, budget=budget)
+        assert {cell["step"] for cell in result["cells"]} == {step} == {result["step"]}
+
+
+def test_races_are_pooled_over_all_their_autoencoders_and_only_if_they_compare(studio, unbroken):
+    other = json.loads((unbroken / "race.json").read_text())
+    other["points"]["dsm"]["digests"] = ["another"]
+    write_json(studio / "other" / "race.json", other)
+    console = Console(file=io.StringIO())
+    pooled = pool_races([str(unbroken), str(studio / "other")], console=console, out=studio / "pool")
+    assert set(pooled["points"]) == {"plain", "dsm", "other/dsm"}      # plain has the same weights in both
+    assert {"rfd", "psnr", "viv", "ifd_random", "kappa", "delta"} <= set(pooled["forecasts"])
+    assert json.loads((studio / "pool" / "pooled.json").read_text())["points"] == pooled["points"]
+    other["seeds"] = [0]
+    write_json(studio / "other" / "race.json", other)
+    with pytest.raises(RecipeError, match=r"since their distances do not compare:\n  seeds: \[0, 1\] and \[0\]"):
+        pool_races([str(unbroken), str(studio / "other")], console=console)
+    with pytest.raises(RecipeError, match="2 autoencoders are too few"):
+        pool_races([str(unbroken)], console=console)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["race.toml", "--budget", "soon"], "expected steps such as 2000, or a time such as 90s, 10m or 1h"),
+        (["dsm"], "dsm is a recipe of train-ae"),
+        (["broken.safetensors", "nothing"], "data.train is not given"),
+    ],
+)
+def test_mistakes_are_sentences(studio, command, monkeypatch, arguments, words):
+    monkeypatch.chdir(studio)
+    code, _, said = command("race", *arguments, "--device", "cpu")
+    assert code == 2
+    assert words in said
