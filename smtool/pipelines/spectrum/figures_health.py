@@ -16,7 +16,7 @@ _MEASURES = {"rmsc": "RMSC", "lds": "LDS", "cds": "CDS"}
 
 def direction(result: Result) -> Figure | None:
     """RMSC, LDS and CDS before and after the alignments' filters, and the directional energy by band."""
-    measured = {a["label"]: a["direction"] for a in result["autoencoders"] if "rmsc" in a.get("direction", {})}
+    measured = {a["label"]: a["direction"] for a in result["autoencoders"] if "after" in a.get("direction", {})}
     if not measured:
         return None
     ways = {label: (part, part["after"]["spatial_normalize"], part["after"]["dog"]) for label, part in measured.items()}

@@ -57,9 +57,10 @@ def _grid(grid: Entry) -> dict[str, Any]:
     """Always the excess over the inputs: photographs, too, have a grid (JPEG's)."""
     template, phase = grid["template"]["excess"] or 0.0, grid["phase"]["excess"] or 0.0
     is_seen = template > GRID_TEMPLATE or phase > GRID_PHASE
-    said = "Reconstructions show a grid" if is_seen else "Reconstructions show no grid"
-    said += f" of period {grid['period']} px beyond the inputs' own: template share {template:+.3f}, phase contrast {phase:+.2f}."
-    return finding("grid", "warn" if is_seen else "good", said, template_excess=template, phase_excess=phase)
+    said = "A grid in reconstructions" if is_seen else "No grid in reconstructions"
+    beyond = f"template share {template:+.3f}, phase contrast {phase:+.2f}"
+    sentence = f"{said}: period {grid['period']} px, beyond the inputs' own by {beyond}."
+    return finding("grid", "warn" if is_seen else "good", sentence, template_excess=template, phase_excess=phase)
 
 
 def _shift(shift: Entry) -> dict[str, Any]:
@@ -74,13 +75,14 @@ def _shift(shift: Entry) -> dict[str, Any]:
     if broken:
         return finding("shifts", "warn", f"Not shift-equivariant: {'; '.join(broken)}.", **numbers)
     errors = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in numbers.items())
-    return finding("shifts", "good", f"Moves with the image; errors as shares of the variance: {errors}.", **numbers)
+    return finding("shifts", "good", f"Moves with the image: errors as shares of the variance are {errors}.", **numbers)
 
 
 def _fp16(fp16: Entry) -> dict[str, Any]:
     largest = fp16["largest_activation"]
     if fp16["overflows"]:
-        said = f"Overflows fp16: an activation reaches {largest:.3g} (limit 65504) at {fp16['layer']}. Run it in bf16 or fp32."
+        reached = "is not finite even in fp32" if largest is None else f"reaches {largest:.3g}, more than 65504,"
+        said = f"Overflows fp16: an activation {reached} at {fp16['layer']}; run it in bf16 or fp32."
     else:
         said = f"Fits fp16: the largest activation is {largest:.3g} of at most 65504 (at {fp16['layer']})."
     return finding("fp16", "warn" if fp16["overflows"] else "good", said, largest_activation=largest)

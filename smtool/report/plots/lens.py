@@ -32,8 +32,6 @@ def lens_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
         blocks = -(-len(latents) // columns)
         figure = new_figure(max(2.75, 4.8 - 0.7 * columns) * columns, 4.9 * blocks)
         grid = figure.subplots(2 * blocks, columns, sharex=True, sharey=False, squeeze=False)
-        for axes in grid.flat:
-            axes.set_visible(False)
         for index, (title, latent) in enumerate(latents.items()):
             block, column = divmod(index, columns)
             upper, lower = grid[2 * block, column], grid[2 * block + 1, column]
@@ -48,6 +46,10 @@ def lens_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
             if column == 0:
                 upper.set_ylabel("share of power readable")
                 lower.set_ylabel("loss floor of v")
+        for index in range(len(latents), blocks * columns):
+            block, column = divmod(index, columns)
+            grid[2 * block, column].remove()
+            grid[2 * block + 1, column].remove()
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=8, title="cycles per image side", fontsize=8.5)
         return frozen(figure)
@@ -55,7 +57,6 @@ def lens_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
 
 def _draw_bands(axes: Axes, latent: BandsOverTime, table: np.ndarray) -> None:
     """Dark: low frequencies; light: high ones. Thicker towards low, so that grey paper is enough."""
-    axes.set_visible(True)
     for shade, index in zip(np.linspace(0.0, 0.85, len(latent.cycles)), range(len(latent.cycles)), strict=True):
         axes.plot(latent.times, table[:, index], color=colormaps[HEAT](shade), linewidth=2.6 - 1.6 * shade,
                   label=f"{latent.cycles[index]:.2g}")

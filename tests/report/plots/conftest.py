@@ -26,7 +26,7 @@ def check_figure() -> Callable[[Callable[[], Figure]], Figure]:
             assert paper.x0 - 1 <= box.x0 and box.x1 <= paper.x1 + 1 and paper.y0 - 1 <= box.y0 and box.y1 <= paper.y1 + 1
         for legend in figure.legends:
             assert not any(legend.get_window_extent().overlaps(axes.get_window_extent()) for axes in figure.axes)
-        assert all(axes.get_xlabel() or axes.get_ylabel() for axes in shown)
+        assert all(axes.get_xlabel() or axes.get_ylabel() or axes.get_title("left") for axes in shown)
         for kind in ("svg", "png"):
             assert figure_bytes(figure, kind) == figure_bytes(draw(), kind)
         assert settings() == before

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from smtool.report.plots import Curve
+from smtool.report.plots.lens import BandsOverTime, crossing_figure, lens_figure
+
+TIMES = np.linspace(0.02, 0.98, 25)
+POWER = np.array([10.0, 1.0, 0.1])
+SNR = (1 - TIMES[:, None]) ** 2 * POWER / TIMES[:, None] ** 2
+LATENT = BandsOverTime(TIMES.tolist(), [1.0, 4.0, 16.0], SNR / (1 + SNR), POWER / (1 + SNR), [0.76, 0.5, 0.24])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_every_latent_has_its_column_and_bands_share_one_legend(count, check_figure):
+    figure = check_figure(lambda: lens_figure({f"latent {index}": LATENT for index in range(count)}))
+    assert len(figure.axes) == 2 * count
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["1", "4", "16"]
+
+
+def test_bands_drown_where_their_lines_cross_one_half():
+    upper = lens_figure({"latent": LATENT}).axes[0]
+    for band, line in enumerate(upper.get_lines()[:3]):
+        times, readable = line.get_data()
+        at = np.interp(0.5, readable[::-1], np.asarray(times)[::-1])
+        assert abs(at - LATENT.crossing[band]) < 0.01      # t* of S = 10, 1, 0.1: the definition sheet, section 5
+
+
+def test_the_side_by_side_figure_fits_its_paper(check_figure):
+    line = Curve("a", [1, 4, 16], [0.8, 0.5, 0.2])
+    check_figure(lambda: crossing_figure([line], [line], [line], sampler="euler-maruyama, 100 steps", control="heun, 50 steps"))
