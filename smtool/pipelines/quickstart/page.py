@@ -9,7 +9,9 @@ from smtool.pipelines.quickstart.generation import Generation
 from smtool.pipelines.quickstart.generation_page import generation_sections
 from smtool.pipelines.quickstart.scores import Look, score_tables
 from smtool.pipelines.spectrum.captions import add_figure
-from smtool.pipelines.spectrum.figures import figures, overview
+from smtool.pipelines.spectrum.figures import overview
+from smtool.pipelines.spectrum.figures_decoder import low_pass
+from smtool.pipelines.spectrum.figures_power import physical, reference
 from smtool.pipelines.spectrum.tables import headline, tables
 from smtool.recipe import Recipe, TrainAE
 from smtool.report.html import Page
@@ -48,8 +50,10 @@ def quickstart_page(study: Study) -> Page:
         page.table(table)
     generation_sections(page, study.generations)
     page.section("The spectra in full")
-    for name, figure in figures(study.spectrum).items():
-        add_figure(page, name, figure)
+    page.text("Verdicts, transfer matrices, the noise lens and more of these autoencoders: spectrum/report.html beside this page.")
+    for name, draw in {"physical": physical, "reference": reference, "low-pass": low_pass}.items():
+        if (figure := draw(study.spectrum)) is not None:
+            add_figure(page, name, figure)
     for table in tables(study.spectrum):
         page.table(table)
     _going_on(page, study)

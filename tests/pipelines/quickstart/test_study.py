@@ -86,9 +86,10 @@ def finished(tmp_path_factory):
 class Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.words, self.sources = "", []
+        self.words, self.sources, self.drawings = "", [], 0
 
     def handle_starttag(self, tag, attrs):
+        self.drawings += tag == "svg"
         if tag == "img":
             self.sources.append(dict(attrs)["src"])
 
@@ -99,8 +100,8 @@ class Reader(HTMLParser):
 def test_one_page_holds_all_figures_grids_and_scores(finished):
     reader = Reader()
     reader.feed(finished[1].read_text())
-    # overview, two grids, crops, samples of two, their power, learning curves, physical, reference, low-pass
-    assert len(reader.sources) == 11
+    assert len(reader.sources) == 5      # two grids, crops, samples of two
+    assert reader.drawings == 6          # overview, power of samples, learning curves, physical, reference, low-pass
     assert all(source.startswith("data:image/") for source in reader.sources)
     for text in ("plain", "dsm", "PSNR", "PHYSICAL", "REFERENCE", "12 photographs", "do not rank methods", "smtool spectrum",
                  "SiT",
