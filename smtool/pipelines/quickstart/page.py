@@ -50,7 +50,7 @@ def quickstart_page(study: Study) -> Page:
         page.table(table)
     generation_sections(page, study.generations)
     page.section("The spectra in full")
-    page.text("Verdicts, transfer matrices, the noise lens and more of these autoencoders: spectrum/report.html beside this page.")
+    page.text("Verdicts, transfer matrices, the noise lens and more: spectrum/report.html beside this page.")
     for name, draw in {"physical": physical, "reference": reference, "low-pass": low_pass}.items():
         if (figure := draw(study.spectrum)) is not None:
             add_figure(page, name, figure)
