@@ -13,7 +13,7 @@ from smtool.datasets import open_images
 from smtool.datasets.types import to_uint8
 from smtool.pipelines.race.figures import curves_figure, forecast_figure, seeds_figure, spectra_figure
 from smtool.pipelines.race.scoring import GRID
-from smtool.pipelines.race.tables import H100_HOURS, cost_table, forecast_table, ranking_table
+from smtool.pipelines.race.tables import H100_HOURS, cost_table, forecast_table, pair_table, ranking_table, told
 from smtool.report.grids import image_grid
 from smtool.report.html import Page
 from smtool.report.plots import figure_bytes
@@ -54,12 +54,11 @@ def _standing(page: Page, result: Result) -> None:
     if cells:
         page.table(ranking_table(result))
     page.section("What can be told")
-    for pair in result["standings"][result["judge"]]["generation"]["pairs"]:
-        page.text(pair["sentence"] + ".")
-    page.text(
-        "A difference is told where the 95 % interval of the differences, paired by seed, leaves 0 out; each pair is looked at "
-        "alone, so one in twenty without any difference is told by chance."
-    )
+    for sentence in told(result):
+        page.text(sentence)
+    page.text("A difference is told where the 95 % interval of the differences, paired by seed, leaves 0 out.")
+    if cells:
+        page.table(pair_table(result))
     for name in list(result["standings"])[1:]:
         if cells:
             page.table(ranking_table(result, name))

@@ -18,10 +18,45 @@ STAGE_TITLES = ("autoencoder", "latents", "transformer", "scores", "predictors")
 def show(result: Mapping[str, Any], console: Console) -> None:
     """The table, and what can be told."""
     console.print(ranking_table(result))
-    for pair in result["standings"][result["judge"]]["generation"]["pairs"]:
-        console.print(pair["sentence"])
+    for sentence in told(result):
+        console.print(sentence)
     if result["forecasts"]:
         console.print(forecast_table(result))
+
+
+def told(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each pair whose generation distances differ by more than seed noise, and how many pairs do not."""
+    pairs = result["standings"][result["judge"]]["generation"]["pairs"]
+    sentences = [f"{pair['sentence']}." for pair in pairs if pair["told"]]
+    if rest := len(pairs) - len(sentences):
+        sentences.append(f"{rest} of {len(pairs)} pairs cannot be told apart.")
+    return sentences
+
+
+def pair_table(result: Mapping[str, Any]) -> Table:
+    """Every pair by the judge that ranks: differences of generation distance and of gap, paired by seed."""
+    standing = result["standings"][result["judge"]]
+    pairs = standing["generation"]["pairs"]
+    gaps = {frozenset((pair["better"], pair["worse"])): pair for pair in standing["gap"]["pairs"]}
+    digits = _digits({"value": pair["difference"], "half_width": pair["half_width"]} for pair in pairs)
+    rows = []
+    for pair in pairs:
+        gap = gaps[frozenset((pair["better"], pair["worse"]))]
+        difference = gap["difference"] if gap["better"] == pair["better"] else -gap["difference"]
+        rows.append((
+            f"{pair['worse']} - {pair['better']}",
+            interval(pair["difference"], pair["half_width"], digits=digits),
+            f"{pair['wins']} of {pair['seeds']}",
+            "told" if pair["told"] else "cannot tell",
+            interval(difference, gap["half_width"], digits=digits),
+            "told" if gap["told"] else "cannot tell",
+        ))
+    return Table(
+        "Differences, paired by seed",
+        ("pair", "generation ± 95 %", "seeds", "", "gap ± 95 %", ""),
+        tuple(rows),
+        "Each pair is looked at alone: one in twenty without any difference is told by chance.",
+    )
 
 
 def forecast_table(result: Mapping[str, Any]) -> Table:
