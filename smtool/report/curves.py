@@ -6,14 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from smtool.report.plots.style import COLOURS, GREY, SETTINGS, frozen, new_figure
+from smtool.report.plots.style import COLOURS, GREY, SETTINGS
 
 MOST_POINTS = 200
 _FEW_POINTS = 25
 _WIDE_RANGE = 30.0
+_WIDTH, _CELL_HEIGHT = 11.0, 2.5      # inches, as the margins of a panel within its cell
+_LEFT, _RIGHT, _BELOW, _ABOVE = 0.75, 0.12, 0.5, 0.3
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,21 @@ def curves_figure(panels: Sequence[Panel], *, columns: int = 3) -> Figure:
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     with rc_context(SETTINGS):
-        figure = new_figure(11.0, 2.5 * rows + 0.2)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, panel in zip(grid.flat, panels, strict=False):
-            _draw(axes, panel)
-        for axes in grid.flat[len(panels):]:
-            axes.set_axis_off()
-        return frozen(figure)
+        figure = Figure(figsize=(_WIDTH, rows * _CELL_HEIGHT))
+        FigureCanvasAgg(figure)
+        for index, panel in enumerate(panels):
+            _draw(figure.add_axes(_place(index, rows, columns)), panel)
+        return figure
+
+
+def _place(index: int, rows: int, columns: int) -> tuple[float, float, float, float]:
+    """Where a panel's axes lie, in shares of the figure: its cell less the margins. A layout that is solved costs far more, and
+    a page is written at every validation."""
+    row, column = divmod(index, columns)
+    width, height = _WIDTH / columns, _CELL_HEIGHT
+    left, bottom = column * width + _LEFT, (rows - 1 - row) * height + _BELOW
+    across, up = width - _LEFT - _RIGHT, height - _BELOW - _ABOVE
+    return left / _WIDTH, bottom / (rows * height), across / _WIDTH, up / (rows * height)
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
@@ -85,6 +96,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         )
     if not panel.linear and len(curve.low) and 0 < _WIDE_RANGE * curve.low.min() < curve.high.max():
         axes.set_yscale("log")
+    else:      # a common power of ten would stand on the title
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"))
     axes.set_title(panel.title)
     axes.set(xlabel="step", ylabel=panel.label)
     axes.set_xlim(left=0)

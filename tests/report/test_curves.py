@@ -36,10 +36,22 @@ def test_each_quantity_has_a_panel_with_its_title_its_units_and_its_level():
         Panel("never logged", "", [], []),
     ]
     figure = curves_figure(panels)
-    drawn = [axes for axes in figure.axes if axes.axison]
+    drawn = figure.axes
     assert [axes.get_title(loc="left") for axes in drawn] == ["loss: 0.1", "rate", "cosine", "never logged"]
     assert [axes.get_yscale() for axes in drawn] == ["log", "linear", "linear", "linear"]
     assert drawn[0].get_ylabel() == "mean squared error"
     assert "floor" in [text.get_text() for text in drawn[0].texts]
     assert np.allclose(drawn[0].lines[1].get_ydata(), 0.05)
-    assert len(figure.axes) - len(drawn) == 2      # three columns, two rows
+
+
+def test_panels_stand_in_rows_and_their_words_do_not_run_into_each_other():
+    values = [1.2345, 0.00012345]
+    panels = [Panel(f"a quantity with a title: {k}", "mean squared error", [0, 4000], values) for k in range(7)]
+    figure = curves_figure(panels, columns=4)
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    width, height = figure.canvas.get_width_height()
+    for k, one in enumerate(boxes):
+        assert one.x0 >= 0 and one.y0 >= 0 and one.x1 <= width and one.y1 <= height
+        assert not any(one.overlaps(other) for other in boxes[k + 1 :])
+    lows = [round(axes.get_position().y0, 3) for axes in figure.axes]
+    assert len(set(lows[:4])) == len(set(lows[4:])) == 1 and lows[0] > lows[4]

@@ -47,7 +47,7 @@ def write_report(folder: RunFolder) -> Path:
     _pictures(page, folder.path / "samples", tables)
     if progress := progress_panels(rows):
         page.section("Progress")
-        _figure(page, progress, "Learning rates, norms of gradients, speed.", columns=4)
+        _figure(page, progress, "Learning rates, norms of gradients, speed.")
     page.section("Recipe")
     page.text("As it ran, with every --set.")
     page.commands(*(folder.path / "resolved.toml").read_text(encoding="utf-8").splitlines())

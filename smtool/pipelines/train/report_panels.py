@@ -7,6 +7,7 @@ from typing import Any
 from smtool.report.curves import Panel
 
 FLOOR = "floor_"
+_LONGEST = 30      # letters of a title that leave room for its value above a third of the page
 _TITLES = {
     "l1": ("reconstruction (l1)", "mean |D(z) - x|"),
     "mse": ("reconstruction (mse)", "mean (D(z) - x)²"),
@@ -21,7 +22,7 @@ _TITLES = {
     "val_ssim": ("SSIM", "mean over images"),
     "val_lpips": ("LPIPS", "mean over images"),
     "val_latent_std": ("std of the latents", "of all numbers together"),
-    "val_esm_divergence": ("spectrum's distance from its target", "KL, REFERENCE estimator"),
+    "val_esm_divergence": ("distance from target spectrum", "KL, REFERENCE estimator"),
     "val_delta": ("delta, PHYSICAL estimator", "exponent of the flattening"),
     "images_per_second": ("speed", "images / s"),
     "waiting_share": ("waiting for data", "share of the time"),
@@ -80,6 +81,7 @@ def _panel(rows: Sequence[Mapping[str, Any]], name: str, title: str, label: str,
     values = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     steps, numbers = zip(*values, strict=True) if values else ((), ())
     floor = latest(rows, f"{FLOOR}{name}")
+    title = title if len(title) <= _LONGEST else f"{title[: _LONGEST - 1]}…"
     shown = f"{title}: {_number(numbers[-1])}" if numbers else title
     level = None if floor is None else (floor, "floor if Gaussian")
     return Panel(shown, label, steps, numbers, level, colour, linear=_is_progress(name))
@@ -89,9 +91,9 @@ def _title(name: str) -> tuple[str, str]:
     if name in _TITLES:
         return _TITLES[name]
     if name.startswith("lr_"):
-        return f"learning rate of the {name[3:]}", ""
+        return f"learning rate, {name[3:]}", ""
     if name.endswith("_gradient"):
-        return f"gradient of the {name.removesuffix('_gradient')}", "norm, before clipping"
+        return f"gradient, {name.removesuffix('_gradient')}", "norm, before clipping"
     if name.endswith("_factor"):
         return f"balance of {name.removesuffix('_factor')}", "ratio of gradient norms"
     return name.removeprefix("val_"), "distance" if name.startswith(("val_fd_", "val_kid_")) else ""

@@ -4,7 +4,8 @@ import scipy.fft
 import torch
 from torch.testing import assert_close
 
-from smtool.pipelines.train.band_floors import band_floors
+from smtool.diffusion import DDPM, Flow
+from smtool.pipelines.train.band_floors import band_floors, floor_values, has_floors
 from smtool.tasks.diffusion import NUM_BANDS
 
 BAND_OF_CELL = [[min(int(NUM_BANDS * math.hypot(u / 4, v / 4)), NUM_BANDS - 1) for v in range(4)] for u in range(4)]
@@ -56,3 +57,18 @@ def test_a_network_that_knows_the_gaussian_reaches_the_floor(rng):
     expected = by_band({(u, v): error[u, v].item() for u in range(4) for v in range(4)})
     latents = torch.from_numpy(scipy.fft.idctn(z[:20_000].numpy(), axes=(-2, -1), norm="ortho"))
     assert_close(band_floors(latents).floor.tolist(), expected, rtol=0.02, atol=0)
+
+
+def test_floors_are_told_for_the_processes_they_are_true_of():
+    assert has_floors(Flow())
+    others = [{"path": "cosine"}, {"prediction": "x"}, {"time": "logit-normal"}, {"shift": 2.0}]
+    assert not any(has_floors(Flow(**change)) for change in others)
+    assert not has_floors(DDPM())
+
+
+def test_the_floor_over_all_bands_is_the_mean_over_all_cells(rng):
+    x = torch.from_numpy(rng.standard_normal((60, 1, 4, 4)) * rng.uniform(0.2, 3.0, (4, 4)))
+    values = floor_values(x)
+    counts = [sum(row.count(band) for row in BAND_OF_CELL) for band in range(NUM_BANDS)]
+    expected = sum(count * values[f"floor_band{band}"] for band, count in enumerate(counts, start=1)) / 16
+    assert math.isclose(values["floor_diffusion"], expected, rel_tol=1e-12)

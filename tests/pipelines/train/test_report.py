@@ -16,9 +16,11 @@ from smtool.datasets import open_images
 from smtool.errors import TrainingError
 from smtool.pipelines.train import training
 from smtool.pipelines.train.report import write_report
+from smtool.pipelines.train.report_panels import _TITLES, band_panels, loss_panels, progress_panels, score_panels
 from smtool.pipelines.train.run_folder import RunFolder
 from smtool.recipe import TrainAE, load
 from smtool.report.console import Console
+from smtool.report.curves import curves_figure
 
 AUTOENCODER = """
 steps = 4
@@ -158,3 +160,16 @@ def test_what_a_recipe_holds_is_text_and_not_html(finished, tmp_path):
     shutil.copytree(finished, run)
     page = write_report(RunFolder(run)).read_text()
     assert "<b>run" not in page and "&lt;b&gt;run" in page
+
+
+def test_titles_of_everything_that_is_ever_logged_fit_above_their_panels():
+    names = [*_TITLES, "lr_autoencoder", "discriminator_gradient", "adversarial_factor", "scale_equivariance", "band1", "band4"]
+    names += ["val_kid_timm_vit_giant_patch14_reg4_dinov2.lvd142m", "val_fd_random"]
+    rows = [{"step": step, **dict.fromkeys(names, 0.01234 * step), "lr_autoencoder": 4.56e-5 / step} for step in (1, 2)]
+    for panels, columns in ((loss_panels, 3), (score_panels, 3), (progress_panels, 3), (band_panels, 4)):
+        figure = curves_figure(panels(rows), columns=columns)
+        boxes = [axes.get_tightbbox() for axes in figure.axes]
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
+        assert not [(i, j) for i, one in enumerate(boxes) for j in range(i) if one.overlaps(boxes[j])]
+    shown = [panel.title for panels in (loss_panels, band_panels, score_panels, progress_panels) for panel in panels(rows)]
+    assert len(shown) == len(names)      # each in one place
