@@ -33,10 +33,13 @@ _FIXED = {"in_channels": 3, "out_channels": 3, "act_fn": "silu", "mid_block_add_
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: DownsamplePad = "asymmetric") -> Autoencoder:
-    """The autoencoder of a diffusers folder, with its published scale and shift as scalar LatentStats."""
+def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
+    """The autoencoder of a diffusers folder, with its published scale and shift as scalar LatentStats.
+
+    downsample_pad: None is diffusers' own, "asymmetric", unless `smtool export` stated another in config.json.
+    """
     config = _config(folder / "config.json")
-    section = _section(folder / "config.json", config, downsample_pad)
+    section = _section(folder / "config.json", config, downsample_pad or config.get("downsample_pad", "asymmetric"))
     path, tensors = _weights(folder, device)
     autoencoder = assemble(path, section, _renamed(tensors))
     autoencoder.stats = _published_stats(config)

@@ -23,7 +23,7 @@ def load_autoencoder(
         raise ValueError(f'downsample_pad must be "asymmetric" or "symmetric", but is {downsample_pad!r}')
     path = find_autoencoder(path_or_name)
     if path.is_dir():
-        return read_diffusers(path, device, downsample_pad=downsample_pad or "asymmetric")
+        return read_diffusers(path, device, downsample_pad=downsample_pad)
     if is_released(read_shapes(path)):
         return read_released(path, device, downsample_pad=downsample_pad or "symmetric")
     return read_autoencoder(path, device, downsample_pad=downsample_pad)

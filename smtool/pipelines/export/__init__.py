@@ -1,0 +1,1 @@
+"""`smtool export`: from one tool's files to another's."""

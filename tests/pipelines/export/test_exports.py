@@ -1,0 +1,120 @@
+"""What `smtool export` writes, diffusers opens and computes alike, with the same gradients; and back again."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch.testing import assert_close
+
+from smtool.interop import autoencoder_digest, load_autoencoder, write_autoencoder
+from smtool.networks.autoencoder import SDVAE
+from smtool.networks.posterior import LatentStats
+from smtool.randomness import initializing
+
+SHAPES = {
+    "sd1": {"downsample": 8, "latent_channels": 4, "channels": (4, 8, 16, 16), "norm_groups": 4},
+    "sd3": {"downsample": 8, "latent_channels": 16, "channels": (4, 8, 16, 16), "norm_groups": 4, "quant_convs": False},
+    "f16 with attention": {
+        "downsample": 16, "latent_channels": 8, "channels": (4, 4, 8, 8, 16), "norm_groups": 4, "attention": (4,),
+    },
+    "f32": {"downsample": 32, "latent_channels": 16, "channels": (4, 4, 8, 8, 16, 16), "norm_groups": 4},
+}
+STATS = {
+    "sd1": LatentStats("scalar", torch.zeros(1), torch.tensor([1 / 0.18215]), 0, "published"),
+    "sd3": LatentStats("scalar", torch.tensor([0.0609]), torch.tensor([1 / 1.5305]), 0, "published"),
+    "f16 with attention": LatentStats("channel", torch.linspace(-1, 1, 8), torch.linspace(0.5, 2, 8), 100, "measured"),
+    "f32": None,
+}
+
+
+def autoencoder(**section):
+    with initializing(0):
+        return SDVAE(**section).build().eval()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Writes an autoencoder with statistics; returns its path."""
+
+    def write(stats=None, **section):
+        made = autoencoder(**section)
+        made.stats = stats
+        write_autoencoder(tmp_path / "ckpt.safetensors", made, {})
+        return tmp_path / "ckpt.safetensors"
+
+    return write
+
+
+def smtool(*arguments):
+    done = subprocess.run([sys.executable, "-m", "smtool", *map(str, arguments)], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def both_ways(ours, theirs, images):
+    """(moments, reconstruction, gradient of the image, gradient of the first convolution) of either side."""
+    for encode, decode, first in (
+        (ours.encode, ours.decode, ours.encoder.conv_in.weight),
+        (lambda x: theirs.encode(x).latent_dist, lambda z: theirs.decode(z).sample, theirs.encoder.conv_in.weight),
+    ):
+        x = images.clone().requires_grad_()
+        posterior = encode(x)
+        decoded = decode(posterior.mean)
+        loss = decoded.square().mean() + posterior.logvar.mean()
+        yield posterior.mean, posterior.logvar, decoded, *torch.autograd.grad(loss, (x, first))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_diffusers_computes_the_same_with_the_same_gradients(shape, saved, tmp_path):
+    path = saved(STATS[shape], **SHAPES[shape])
+    code, said = smtool("export", path, "--to", "diffusers", "--out", tmp_path / "vae")
+    assert code == 0, said
+    theirs, ours = AutoencoderKL.from_pretrained(tmp_path / "vae").eval(), load_autoencoder(path)
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    for mine, expected in zip(*both_ways(ours, theirs, images), strict=True):
+        # float32, through tens of convolutions; gradients are small, hence the share of their largest value
+        assert_close(mine, expected, rtol=1e-3, atol=1e-5 * expected.detach().abs().max().item())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_was_exported_comes_back_with_weights_digest_and_statistics(shape, saved, tmp_path):
+    path = saved(STATS[shape], **SHAPES[shape])
+    assert smtool("export", path, "--out", tmp_path / "vae")[0] == 0
+    assert smtool("export", tmp_path / "vae", "--to", "smtool", "--out", tmp_path / "back.safetensors")[0] == 0
+    before, after = load_autoencoder(path), load_autoencoder(tmp_path / "back.safetensors")
+    assert autoencoder_digest(after) == autoencoder_digest(before)
+    assert before.section == after.section
+    if STATS[shape] is None:
+        assert after.stats is None
+    else:
+        z = torch.randn(1, before.latent_channels, 4, 4)
+        assert_close(after.stats.normalize(z), before.stats.normalize(z))
+        assert after.stats.kind == before.stats.kind
+
+
+def test_symmetric_padding_is_refused_and_with_its_note_gives_the_same_function(saved, tmp_path):
+    path = saved(**SHAPES["sd1"], downsample_pad="symmetric")
+    code, said = smtool("export", path, "--out", tmp_path / "vae")
+    assert code == 3 and "symmetric" in said and not (tmp_path / "vae").exists()
+    assert smtool("export", path, "--out", tmp_path / "vae", "--symmetric")[0] == 0
+    theirs, ours = AutoencoderKL.from_pretrained(tmp_path / "vae").eval(), load_autoencoder(path)
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert not torch.allclose(theirs.encode(images).latent_dist.mean, ours.encode(images).mean, atol=1e-2)
+        note = (tmp_path / "vae" / "README.md").read_text()
+        lines = [line for line in note.splitlines() if line.startswith("    ")]
+        exec("\n".join(line[4:] for line in lines), {"vae": theirs})
+        assert_close(theirs.encode(images).latent_dist.mean, ours.encode(images).mean, rtol=1e-4, atol=1e-5)
+    assert load_autoencoder(tmp_path / "vae").section.downsample_pad == "symmetric"
+
+
+def test_nothing_that_exists_is_written_over(saved, tmp_path):
+    path = saved(**SHAPES["sd1"])
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"mine": 1}))
+    code, said = smtool("export", path, "--out", tmp_path / "vae")
+    assert code == 2 and "already" in said
+    assert json.loads((tmp_path / "vae" / "config.json").read_text()) == {"mine": 1}
+    assert smtool("export", path, "--to", "smtool", "--out", tmp_path / "folder")[0] == 2
