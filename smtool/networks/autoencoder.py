@@ -35,6 +35,9 @@ class SDVAE(Section):
         description='padding of the stride-2 convolutions: "asymmetric" (LDM, diffusers) or "symmetric" (released code)',
     )
     quant_convs: bool = Field(True, description="1x1 convolutions around the latent")
+    attention: tuple[int, ...] = Field(
+        (), description="levels (0: full size) with self-attention after every block; LDM's f16 models have it at level 4"
+    )
 
     @field_validator("channels")
     @classmethod
@@ -55,6 +58,14 @@ class SDVAE(Section):
                     f"norm_groups = {math.gcd(groups, *channels)} divides every width"
                 )
         return channels
+
+    @field_validator("attention")
+    @classmethod
+    def _levels_there_are(cls, attention: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        levels = len(info.data.get("channels", ()))
+        if levels and not set(attention) <= set(range(levels)):
+            raise ValueError(f"attention names levels {attention}, but there are levels 0 to {levels - 1}")
+        return tuple(sorted(set(attention)))
 
     def build(self) -> "Autoencoder":
         return Autoencoder(self)
@@ -82,6 +93,7 @@ class Encoder(nn.Module):
                 num_blocks=section.blocks_per_level,
                 groups=groups,
                 pad=section.downsample_pad if level < last else None,
+                attention=level in section.attention,
             )
             for level, width in enumerate(widths)
         )
@@ -111,6 +123,7 @@ class Decoder(nn.Module):
                 num_blocks=section.blocks_per_level + 1,
                 groups=groups,
                 upsample=level < last,
+                attention=last - level in section.attention,
             )
             for level, width in enumerate(widths)
         )

@@ -1,6 +1,6 @@
 """Blocks of the SD-VAE, with the key names of diffusers' `AutoencoderKL` (facts sections 1.2 and 1.6)."""
 
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Literal
 
 import torch.nn.functional as F
@@ -82,31 +82,50 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class DownBlock(nn.Module):
-    """One level of the encoder: resnet blocks, then (all levels but the last) a downsampler."""
+class Blocks(nn.Module):
+    """Resnet blocks of one level, each followed by self-attention where the level has it."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, pad: DownsamplePad | None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, attention: bool) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * num_blocks
         self.resnets = nn.ModuleList(ResnetBlock(a, b, groups=groups) for a, b in pairwise(widths))
-        self.downsamplers = nn.ModuleList([] if pad is None else [Downsample(out_channels, pad=pad)])
+        self.attentions = nn.ModuleList(Attention(out_channels, groups=groups) for _ in self.resnets if attention)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in (*self.resnets, *self.downsamplers):
-            x = layer(x)
+        for resnet, attend in zip_longest(self.resnets, self.attentions):
+            x = resnet(x)
+            if attend is not None:
+                x = attend(x)
         return x
 
 
-class UpBlock(nn.Module):
+class DownBlock(Blocks):
+    """One level of the encoder: resnet blocks, then (all levels but the last) a downsampler."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, pad: DownsamplePad | None, attention: bool
+    ) -> None:
+        super().__init__(in_channels, out_channels, num_blocks=num_blocks, groups=groups, attention=attention)
+        self.downsamplers = nn.ModuleList([] if pad is None else [Downsample(out_channels, pad=pad)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        for downsample in self.downsamplers:
+            x = downsample(x)
+        return x
+
+
+class UpBlock(Blocks):
     """One level of the decoder: resnet blocks, then (all levels but the last) an upsampler."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, upsample: bool) -> None:
-        super().__init__()
-        widths = [in_channels] + [out_channels] * num_blocks
-        self.resnets = nn.ModuleList(ResnetBlock(a, b, groups=groups) for a, b in pairwise(widths))
+    def __init__(
+        self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, upsample: bool, attention: bool
+    ) -> None:
+        super().__init__(in_channels, out_channels, num_blocks=num_blocks, groups=groups, attention=attention)
         self.upsamplers = nn.ModuleList([Upsample(out_channels)] if upsample else [])
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in (*self.resnets, *self.upsamplers):
-            x = layer(x)
+        x = super().forward(x)
+        for upsample in self.upsamplers:
+            x = upsample(x)
         return x

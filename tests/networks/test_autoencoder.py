@@ -14,10 +14,11 @@ TINY = {"downsample": 4, "latent_channels": 3, "channels": (8, 8, 16), "norm_gro
 def diffusers_twin(autoencoder: Autoencoder) -> AutoencoderKL:
     """diffusers' own network with our weights; for symmetric padding its downsamplers are switched as in facts section 1.6."""
     section = autoencoder.section
+    attends = ["Attn" if level in section.attention else "" for level in range(len(section.channels))]
     twin = AutoencoderKL(
         block_out_channels=section.channels,
-        down_block_types=("DownEncoderBlock2D",) * len(section.channels),
-        up_block_types=("UpDecoderBlock2D",) * len(section.channels),
+        down_block_types=tuple(f"{attend}DownEncoderBlock2D" for attend in attends),
+        up_block_types=tuple(f"{attend}UpDecoderBlock2D" for attend in reversed(attends)),
         layers_per_block=section.blocks_per_level,
         latent_channels=section.latent_channels,
         norm_num_groups=section.norm_groups,
@@ -52,7 +53,10 @@ def test_published_sizes_have_the_published_parameter_counts(downsample, latent_
 
 
 @pytest.mark.parametrize("pad", ["asymmetric", "symmetric"])
-@pytest.mark.parametrize("shape", [{}, {"blocks_per_level": 2, "quant_convs": False}])
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"blocks_per_level": 2, "quant_convs": False}, {"attention": (2,)}, {"attention": (0, 1), "blocks_per_level": 2}],
+)
 def test_forward_and_gradients_equal_those_of_diffusers(pad, shape):
     autoencoder = SDVAE(**{**TINY, **shape}, downsample_pad=pad).build().double()
     twin = diffusers_twin(autoencoder)
@@ -142,6 +146,7 @@ def test_a_side_that_is_no_multiple_of_downsample_is_refused(shape):
         ({"downsample": 1, "channels": (0,)}, "width 0"),
         ({"downsample": 0}, "greater than or equal to 1"),
         ({"latent_chanels": 4}, "Extra inputs"),
+        ({"attention": (4,)}, r"levels \(4,\), but there are levels 0 to 3"),
     ],
 )
 def test_a_section_that_cannot_be_built_says_what_to_give(keys, message):
