@@ -93,3 +93,15 @@ def test_help_imports_nothing_heavy(arguments):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     assert "smtool " in done.stdout or "Usage" in done.stdout
+
+
+def test_a_list_of_recipes_does_not_wait_for_torch():
+    for arguments in (["recipes", "list"], ["recipes", "show", "dsm"]):
+        code = (
+            "import sys; from smtool.cli import app\n"
+            f"try: app({arguments!r})\n"
+            "except SystemExit: pass\n"
+            f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert (done.stderr.strip(), "dsm" in done.stdout) == ("[]", True)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from smtool.networks.transformer import (
@@ -34,18 +34,12 @@ class SiT(TransformerSection):
         "L": Shape(24, 1024, 16),
         "XL": Shape(28, 1152, 16),
     }
+    WIDTH_MULTIPLE: ClassVar[tuple[int, str]] = (4, "the sines and cosines of two coordinates")
 
     kind: Literal["sit"] = "sit"
     size: Literal["nano", "S", "B", "L", "XL", "custom"] = Field(
         "B", description='S to XL are published, "nano" is for CPUs, "custom" takes your own depth, width and heads'
     )
-
-    @field_validator("width")
-    @classmethod
-    def _holds_positions(cls, width: int) -> int:
-        if width % 4:
-            raise ValueError(f"must be a multiple of 4 for the sines and cosines of two coordinates, but is {width}")
-        return width
 
     def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "SiTNetwork":
         return SiTNetwork(self, latent_shape, num_classes)

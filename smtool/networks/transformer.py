@@ -41,6 +41,8 @@ class TransformerSection(Section):
     """What the tables of both transformers have in common."""
 
     SIZES: ClassVar[dict[str, Shape]]
+    WIDTH_MULTIPLE: ClassVar[tuple[int, str]]
+    """What the width must be a multiple of, and what for."""
 
     size: str = Field("B", description='published size, or "custom": your own depth, width and heads')
     patch: int = Field(2, ge=1, description="latent cells a side in one token; published: 1, 2, 4, 8")
@@ -64,6 +66,14 @@ class TransformerSection(Section):
         if value not in (0, published):
             raise ValueError(f'is {published} in size "{size}", but is {value}; size = "custom" takes your own')
         return published
+
+    @field_validator("width")
+    @classmethod
+    def _holds_sinusoids(cls, width: int) -> int:
+        number, purpose = cls.WIDTH_MULTIPLE
+        if width % number:
+            raise ValueError(f"must be a multiple of {number} for {purpose}, but is {width}")
+        return width
 
     @field_validator("heads")
     @classmethod

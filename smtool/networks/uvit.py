@@ -30,6 +30,7 @@ class UViT(TransformerSection):
         "L": Shape(20, 1024, 16),
         "H": Shape(28, 1152, 16),
     }
+    WIDTH_MULTIPLE: ClassVar[tuple[int, str]] = (2, "the sines and cosines of the time")
 
     kind: Literal["uvit"] = "uvit"
     size: Literal["nano", "S", "S-deep", "M", "L", "H", "custom"] = Field(
@@ -46,13 +47,6 @@ class UViT(TransformerSection):
         if depth % 2:
             raise ValueError(f"must be even, half of the blocks before the middle one and half after, but is {depth}")
         return depth
-
-    @field_validator("width")
-    @classmethod
-    def _holds_time(cls, width: int) -> int:
-        if width % 2:
-            raise ValueError(f"must be even for the sines and cosines of the time, but is {width}")
-        return width
 
     def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "UViTNetwork":
         return UViTNetwork(self, latent_shape, num_classes)

@@ -1,18 +1,41 @@
 """Recipes: TOML = pydantic = attribute, one name in three places."""
 
 import tomllib
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from smtool.errors import RecipeError
-from smtool.recipe.files import Recipe, command, find, load, packaged, run_name
-from smtool.recipe.train_ae import Data, TrainAE
-from smtool.recipe.train_dit import TrainDiT
-from smtool.recipe.training import TrainingTables
+from smtool.recipe.shelf import command, find, packaged, run_name
+
+if TYPE_CHECKING:
+    from smtool.recipe.files import Recipe, load
+    from smtool.recipe.train_ae import Data, TrainAE
+    from smtool.recipe.train_dit import TrainDiT
+    from smtool.recipe.training import TrainingTables
 
 __all__ = ["Data", "Recipe", "TrainAE", "TrainDiT", "TrainingTables", "find", "kind_of", "load", "packaged", "run_name"]
+_HOMES = {
+    "Recipe": "files",
+    "load": "files",
+    "Data": "train_ae",
+    "TrainAE": "train_ae",
+    "TrainDiT": "train_dit",
+    "TrainingTables": "training",
+}
 
 
-def kind_of(recipe: str) -> type[TrainAE] | type[TrainDiT]:
+def __getattr__(name: str) -> Any:
+    """Import on first use: tables bring torch, and a list of recipes should not wait for it."""
+    if name in _HOMES:
+        return getattr(import_module(f"smtool.recipe.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'smtool.recipe' has no attribute {name!r}")
+
+
+def kind_of(recipe: str) -> "type[TrainAE] | type[TrainDiT]":
     """The tables that a recipe of a training is made of. What is no TOML at all is left to `load`, which says so."""
+    from smtool.recipe.train_ae import TrainAE
+    from smtool.recipe.train_dit import TrainDiT
+
     try:
         kind = command(find(recipe))
     except tomllib.TOMLDecodeError:

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from smtool.config import Section
 from smtool.errors import RecipeError
-from smtool.recipe.files import Recipe, command, find, load
+from smtool.recipe.files import Recipe, load
 from smtool.recipe.problems import raise_problems
+from smtool.recipe.shelf import command, find
 from smtool.recipe.train_ae import TrainAE
 from smtool.recipe.train_dit import TrainDiT
 

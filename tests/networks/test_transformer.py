@@ -136,7 +136,7 @@ def test_a_table_that_cannot_be_built_says_what_to_give(kind, keys, message):
     ("kind", "keys", "message"),
     [
         (SiT, {"width": 18}, "multiple of 4"),
-        (UViT, {"width": 15, "heads": 5}, "must be even"),
+        (UViT, {"width": 15, "heads": 5}, "must be a multiple of 2"),
         (UViT, {"depth": 3}, "must be even"),
     ],
 )

@@ -1,0 +1,78 @@
+"""The recipes that come with smtool, and those in files: finding, listing, copying. Nothing here waits for torch."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from smtool.errors import RecipeError
+from smtool.recipe.problems import closest
+
+
+def packaged() -> Path:
+    """The folder of the recipes that come with smtool: inside the wheel, or beside the package in a source tree."""
+    here = Path(__file__).resolve().parent.parent
+    inside = here / "_recipes"
+    return inside if inside.is_dir() else here.parent / "recipes"
+
+
+def names() -> list[str]:
+    """Names of all packaged recipes: their paths under the recipes folder, without .toml."""
+    folder = packaged()
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.toml"))
+
+
+def find(recipe: str) -> Path:
+    """The file of a path, or of a packaged recipe's name with or without `recipes/` and `.toml`."""
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    name = recipe.removeprefix("recipes/").removesuffix(".toml")
+    inside = packaged() / f"{name}.toml"
+    if inside.is_file():
+        return inside
+    guess = closest(name, names())
+    raise RecipeError(
+        f"{recipe}: no such recipe, neither a file nor one that comes with smtool.",
+        hint=f"Did you mean `{guess}`?" if guess else "`smtool recipes list` shows the ones there are.",
+    )
+
+
+def opening(name: str) -> str:
+    """What a packaged recipe is for: the first comment line after its command."""
+    lines = (packaged() / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+    comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+    return next((line for line in comments if not line.startswith("smtool ")), "")
+
+
+def command(path: Path) -> Literal["train-ae", "train-dit", "race"]:
+    """The command that a recipe is for: only a race has racers, only a transformer's has latents."""
+    tables = tomllib.loads(read_text(path))
+    if "racers" in tables:
+        return "race"
+    return "train-dit" if "latents" in tables else "train-ae"
+
+
+def copy(recipe: str, to: Path) -> None:
+    """Write a recipe's text to a new file."""
+    if to.exists():
+        raise RecipeError(f"{to} exists already and is left as it is.", hint="Choose another name, or remove it first.")
+    from smtool import storage  # it brings torch, which a list of recipes does not wait for
+
+    storage.write_text(to, read_text(find(recipe)))
+
+
+def run_name(path: Path) -> str:
+    """The name of a recipe's run: its path under the nearest folder `recipes`, with slashes as dashes."""
+    parts = path.resolve().with_suffix("").parts
+    for folder in ("recipes", "_recipes"):
+        if folder in parts[:-1]:
+            last = len(parts) - 1 - parts[::-1].index(folder)
+            return "-".join(parts[last + 1 :])
+    return parts[-1]
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as text ({error}).") from error
