@@ -22,6 +22,11 @@ class Counts:
     shifts: int
     seconds: float = 0.0
 
+    @property
+    def decodes(self) -> int:
+        """Decoded images, over all sections."""
+        return DECODES_LOW_PASS * self.low_pass + DECODES_TRANSFER * self.transfer + PASSES_SHIFT * self.shifts
+
     @classmethod
     def default(cls, limit: int) -> "Counts":
         """Those of the definition sheet, or all images where there are fewer."""
@@ -50,8 +55,7 @@ def affordable(subjects: Sequence[Subject], *, budget: float, limit: int) -> Cou
 
 def _section_seconds(counts: Counts, encode: float, decode: float) -> float:
     """What the sections of one subject will take, from the seconds of one image's passes."""
-    decodes = DECODES_LOW_PASS * counts.low_pass + DECODES_TRANSFER * counts.transfer + PASSES_SHIFT * counts.shifts
-    return decodes * decode + PASSES_SHIFT * counts.shifts * encode
+    return counts.decodes * decode + PASSES_SHIFT * counts.shifts * encode
 
 
 def _pass_seconds(subject: Subject) -> tuple[float, float]:

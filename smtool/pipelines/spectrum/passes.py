@@ -1,7 +1,8 @@
 """What a report's network passes cost: every encode and decode of a codec, counted and timed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,12 +31,23 @@ class PassMeter:
     def __init__(self, codec: Codec, device: str) -> None:
         self._wait = torch.cuda.synchronize if device.startswith("cuda") else _nothing
         self.encode, self.decode = Passes(), Passes()
+        self._report: Callable[[int], None] = lambda done: None
         for name, passes in (("encode", self.encode), ("decode", self.decode)):
             setattr(codec, name, self._metered(getattr(codec, name), passes))
 
     @property
     def seconds(self) -> float:
         return self.encode.seconds + self.decode.seconds
+
+    @contextmanager
+    def reporting(self, report: Callable[[int], None]) -> Iterator[None]:
+        """Within this block, say after every pass how many images the codec has decoded in it."""
+        before, former = self.decode.images, self._report
+        self._report = lambda done: report(done - before)
+        try:
+            yield
+        finally:
+            self._report = former
 
     def _metered(self, network: Callable[[Tensor], Passed], passes: Passes) -> Callable[[Tensor], Passed]:
         def run(x: Tensor) -> Passed:
@@ -45,6 +57,7 @@ class PassMeter:
             self._wait()
             passes.images += len(x)
             passes.seconds += time.perf_counter() - start
+            self._report(self.decode.images)
             return y
 
         return run

@@ -16,6 +16,7 @@ from smtool.pipelines.spectrum.measure import Pass
 from smtool.pipelines.spectrum.pictures import Picture, pictures
 from smtool.pipelines.spectrum.subjects import Subject
 from smtool.pipelines.spectrum.transfer import transfer
+from smtool.report.console import Console
 
 
 @dataclass
@@ -41,9 +42,18 @@ class Sections:
     pictures: Mapping[str, Picture]
 
 
+def sections_of(subject: Subject, gathered: Pass, clock: Clock, console: Console) -> Sections:
+    """Everything that decodes, on as many of the first images as `gathered.counts` allows."""
+    if not subject.codec.can_decode:
+        return _sections_of(subject, gathered, clock)
+    total = gathered.counts.decodes
+    with console.progress(f"decoding with {subject.label}") as report, subject.meter.reporting(lambda done: report(done, total)):
+        return _sections_of(subject, gathered, clock)
+
+
 @torch.no_grad()
-def sections_of(subject: Subject, gathered: Pass, clock: Clock) -> Sections:
-    """Everything that decodes, on as many of the first images as `gathered.counts` allows; whole latents are decoded once."""
+def _sections_of(subject: Subject, gathered: Pass, clock: Clock) -> Sections:
+    """The whole latents are decoded once, for all sections."""
     codec, counts = subject.codec, gathered.counts
     images, stats = gathered.first_images[:counts.low_pass], subject.rings.stats(gathered.shards.digest)
     latents, units = subject.rings.first_latents[:len(images)], gathered.units.first(len(images))

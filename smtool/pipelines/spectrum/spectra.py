@@ -1,7 +1,7 @@
 """`smtool spectrum`: how far the power spectra of latents are from a flattened copy of their images', and what else decides
 whether a diffusion model will learn them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,17 +10,14 @@ from smtool.errors import RecipeError
 from smtool.interop import find_autoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.pipelines.spectrum.files import write_files
-from smtool.pipelines.spectrum.lens import lens
-from smtool.pipelines.spectrum.measure import Pass, measure
+from smtool.pipelines.spectrum.measure import measure
+from smtool.pipelines.spectrum.parts import autoencoders_part, images_part
 from smtool.pipelines.spectrum.passport import cost, passport
 from smtool.pipelines.spectrum.pictures import pictures_of_images
 from smtool.pipelines.spectrum.schema import SCHEMA
-from smtool.pipelines.spectrum.scores_physical import physical_of_images, physical_of_latents
-from smtool.pipelines.spectrum.scores_reference import reference_of_images, reference_of_latents
-from smtool.pipelines.spectrum.sections import Clock, Sections, sections_of
+from smtool.pipelines.spectrum.sections import Clock, sections_of
 from smtool.pipelines.spectrum.subjects import Subject, open_measured, open_subjects, referred
-from smtool.pipelines.spectrum.tables import headline, tables
-from smtool.pipelines.spectrum.verdict import verdict
+from smtool.pipelines.spectrum.tables import tables
 from smtool.pipelines.threads import one_thread
 from smtool.report.console import Console
 from smtool.spectrum import PHYSICAL, REFERENCE, Estimator
@@ -28,7 +25,6 @@ from smtool.spectrum.published import published_curves
 
 BUILTIN = "builtin:photos"
 NUM_IMAGES = 240
-_MEASURED = "the std of each channel over these images (it has no LatentStats)"
 
 _ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
     "physical": (PHYSICAL,),
@@ -77,11 +73,11 @@ def spectrum(
     clock = Clock()
     with clock("spectra"):
         gathered = measure(shards, subjects, estimators, limit=limit, budget=budget, device=device, console=console)
-    found = {subject.label: sections_of(subject, gathered, clock) for subject in subjects}
+    found = {subject.label: sections_of(subject, gathered, clock, console) for subject in subjects}
     aim = delta if delta is not None else _aim(subjects)
     with clock("fits"), one_thread():
-        images = _images_part(gathered, aim)
-        autoencoders = _autoencoders_part(gathered, found, aim, reference=model or "")
+        images = images_part(gathered, aim)
+        autoencoders = autoencoders_part(gathered, found, aim, reference=model or "")
     result = {
         "schema": SCHEMA,
         "smtool": __version__,
@@ -101,13 +97,18 @@ def spectrum(
         kept=plot or out is not None,
         json_path=json_path,
     )
-    pictures = [path for path in files if path.suffix in (".png", ".svg")]
-    if pictures:
-        console.print(f"{pictures[0].parent}: {len(pictures)} figures and pictures, PNG and SVG")
-    for path in files:
-        if path not in pictures:
-            console.print(str(path))
+    _name(files, console)
     return result
+
+
+def _name(files: Sequence[Path], console: Console) -> None:
+    """Say where the files are; figures are many."""
+    drawn = [path for path in files if path.suffix in (".png", ".svg")]
+    if drawn:
+        console.print(f"{drawn[0].parent}: {len(drawn)} figures and pictures, PNG and SVG")
+    for path in files:
+        if path not in drawn:
+            console.print(str(path))
 
 
 def _aim(subjects: Sequence[Subject]) -> float:
@@ -115,59 +116,6 @@ def _aim(subjects: Sequence[Subject]) -> float:
     tables = [subject.codec.recipe.get("regularizers", {}).get("esm") or {} for subject in subjects]
     aims = {float(esm["delta"]) for esm in tables if "delta" in esm}
     return aims.pop() if len(aims) == 1 else 1.0
-
-
-def _images_part(gathered: Pass, delta: float) -> dict[str, Any]:
-    part: dict[str, Any] = {}
-    if gathered.images.measures(PHYSICAL):
-        part["physical"] = physical_of_images(gathered.images, gathered.units)
-    if gathered.images.measures(REFERENCE.curve):
-        sizes = gathered.images.sizes
-        part["reference"] = [reference_of_images(gathered.images, size, gathered.units, delta=delta) for size in sizes]
-    return part
-
-
-def _autoencoders_part(
-    gathered: Pass, found: Mapping[str, Sections], delta: float, *, reference: str
-) -> list[dict[str, Any]]:
-    """One entry each; the lens and the verdict read the others of an entry."""
-    autoencoders = [_autoencoder_part(subject, gathered, found[subject.label], delta) for subject in gathered.subjects]
-    _add_lenses(autoencoders, reference)
-    for autoencoder in autoencoders:
-        autoencoder["verdict"] = verdict(autoencoder)
-    return autoencoders
-
-
-def _autoencoder_part(subject: Subject, gathered: Pass, sections: Sections, delta: float) -> dict[str, Any]:
-    rings, size, codec = subject.rings, gathered.size(subject), subject.codec
-    stats = rings.stats(gathered.shards.digest)
-    measured = (gathered.images, rings, stats.std, size, gathered.units)
-    return {
-        "label": subject.label,
-        "path": codec.source,
-        "digest": codec.digest,
-        "architecture": codec.architecture,
-        "deterministic": codec.deterministic,
-        "can_decode": codec.can_decode,
-        "downsample": codec.downsample,
-        "latent_channels": codec.latent_channels,
-        "latent_size": list(size),
-        "normalization": {"source": "its LatentStats" if codec.stats else _MEASURED, **stats.to_metadata()},
-        "physical": physical_of_latents(*measured, delta=delta) if gathered.images.measures(PHYSICAL) else [],
-        "reference": reference_of_latents(*measured, delta=delta) if gathered.images.measures(REFERENCE.curve) else [],
-        **sections.parts,
-    }
-
-
-def _add_lenses(autoencoders: Sequence[dict[str, Any]], reference: str) -> None:
-    """Every latent's lens, with the time shift against the one labelled `reference`."""
-    heads = {autoencoder["label"]: headline(autoencoder["physical"]) for autoencoder in autoencoders if autoencoder["physical"]}
-    for autoencoder in autoencoders:
-        label = autoencoder["label"]
-        if label not in heads:
-            autoencoder["lens"] = {"reason": "it is read from PHYSICAL spectra, which were not asked for"}
-            continue
-        autoencoder["lens"] = lens(heads[label], None if label == reference else (reference, heads[reference]))
 
 
 def _published(name: str) -> dict[str, Any]:

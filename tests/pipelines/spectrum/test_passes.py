@@ -24,3 +24,15 @@ def test_the_peak_of_a_process_is_at_least_what_it_holds():
     held = torch.ones(64 * 2**20 // 4)
     assert peak_memory_mb("cpu")["process"] >= 64
     assert held.sum() > 0
+
+
+def test_decoded_images_are_reported_within_a_block_only():
+    codec = open_codec("control:crop")
+    meter, said = PassMeter(codec, "cpu"), []
+    latents = torch.zeros(3, 3, 4, 4)
+    codec.decode(latents)
+    with meter.reporting(said.append):
+        codec.decode(latents)
+        codec.decode(latents[:1])
+    codec.decode(latents)
+    assert said == [3, 4]
