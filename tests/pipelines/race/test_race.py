@@ -10,9 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from smtool import load_autoencoder
 from smtool.datasets import open_images
+from smtool.datasets.types import to_uint8
 from smtool.errors import CheckpointError, RecipeError, TrainingError
+from smtool.features.extractor import load_extractor
+from smtool.metrics.frechet import frechet_distance_of_features
 from smtool.pipelines.race.crew import Answer
 from smtool.pipelines.race.pool import pool_races
 from smtool.pipelines.race.race import Budget, race
@@ -115,6 +120,18 @@ def test_a_race_trains_scores_and_ranks_every_racer_with_every_seed(unbroken):
         assert (cell["num_images"], cell["num_reference"]) == (24, 72)
         assert (unbroken / "cells" / f"{cell['racer']}-seed{cell['seed']}.png").is_file()
     assert (unbroken / "report.html").is_file()
+
+
+def test_reconstructions_are_compared_with_images_that_are_not_their_own(studio, unbroken):
+    result = json.loads((unbroken / "race.json").read_text())
+    autoencoder = load_autoencoder(unbroken / "autoencoders" / "dsm-seed1").eval()
+    images = open_images(result["images"]["train"], "train", image_size=32).read(range(96)).images
+    extractor = load_extractor("random")
+    with torch.no_grad(), one_thread():
+        decoded = to_uint8(autoencoder.decode(autoencoder.encode(images[:24]).mode()))
+    expected = frechet_distance_of_features(extractor(decoded), extractor(to_uint8(images[24:])))
+    (cell,) = (cell for cell in result["cells"] if (cell["racer"], cell["seed"]) == ("dsm", 1))
+    assert cell["distances"]["random"]["reconstruction"]["value"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_racers_with_one_autoencoder_share_it_and_seeds_differ(unbroken):

@@ -35,20 +35,22 @@ def test_all_racers_of_a_seed_take_their_turn_before_the_next_and_nobody_is_two_
 
 
 def test_several_workers_never_do_two_pieces_of_one_run_and_never_before_what_they_need(planned):
+    plan = planned("judge.predictors=true", "racers.again={recipe='dsm', transformer=['labels={}']}")
+    owner = {cell.key: cell.autoencoder.key for cell in plan.cells}
     done: set[tuple[str, str, int]] = set()
-    for pieces in _played(_turns(planned("judge.predictors=true")), workers=3):
+    for pieces in _played(_turns(plan), workers=16):
         assert len({piece.key for piece in pieces}) == len(pieces)
         for piece in pieces:
             if piece.stage == "encode":
                 assert ("train-ae", piece.key, 3) in done
             if piece.stage == "train-dit":
-                assert ("encode", piece.key, 1) in done
+                assert ("encode", owner[piece.key], 1) in done
             if piece.turn > 1:
                 assert (piece.stage, piece.key, piece.turn - 1) in done
             if piece.stage == "score":
                 assert ("train-dit", piece.key, 3) in done
         done |= {(piece.stage, piece.key, piece.turn) for piece in pieces}
-    assert len(done) == 4 * (3 + 1 + 3 + 1 + 1)
+    assert len(done) == 4 * (3 + 1 + 1) + 6 * (3 + 1)
 
 
 def test_what_is_on_the_disk_is_not_done_again(planned):
