@@ -43,7 +43,7 @@ def page() -> Page:
     page.text("5 < 6 & 'quotes'")
     page.commands("smtool spectrum a.safetensors --plot", "cat < b")
     page.table(Table("Scores", ("name", "PSNR"), (("<dsm>", "24.5"),), note="N = 8"))
-    page.cards([Card("<plain>", "f4", [Statement("warn", "Not flattened: delta < 1"), Statement("good", "fine")])])
+    page.cards([Card("<plain>", "f4", [Statement("warn", "Not <flattened>: delta < 1"), Statement("good", "fine")])])
     page.section("What was done")
     for _ in range(2):
         page.figure(power_figure([Curve("a", [1, 2], [1, 2])], title="t", note="n"), alt='a "curve"', caption="falls & rises")
@@ -103,7 +103,7 @@ def test_numbers_that_json_does_not_know_are_refused(page):
 def test_a_tone_is_a_word_and_a_sign_too(page):
     text = page.html()
     assert text.count('aria-label="look here">!</span>') == 1
-    assert "<strong>Not flattened: </strong>delta &lt; 1" in text
+    assert "<strong>Not &lt;flattened&gt;: </strong>delta &lt; 1" in text
 
 
 def test_the_page_is_written_whole(page, tmp_path):

@@ -35,7 +35,7 @@ def inline_svg(figure: Figure, name: str, *, alt: str) -> str:
     drawing = data.getvalue()
     drawing = drawing[drawing.index("<svg"):]
     drawing = re.sub(r"<metadata>.*?</metadata>\s*", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", drawing).replace("xlink:href", "href")
+    drawing = drawing.replace("xlink:href", "href")
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
     drawing = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", drawing)
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
