@@ -1,15 +1,15 @@
 """From images to a cache of what a network makes of them: restartable, and with the same bytes however often it was cut off."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from smtool.datasets.cache_card import CacheCard
-from smtool.datasets.cache_shards import CacheSample, write_cache_shard
+from smtool.datasets.cache_card import CacheCard, CacheDtype
+from smtool.datasets.cache_shards import CacheSample, bytes_per_image, write_cache_shard
 from smtool.datasets.card import Shard, verify_shards
 from smtool.datasets.loading import prefetched
 from smtool.datasets.preparation import Report
@@ -35,12 +35,19 @@ class Contents(Protocol[NoteMade]):
 
 
 class CachePreparation(Protocol[Note, Card]):
-    """Everything that decides the contents of a cache. card_name: the file of its card; what: the numbers, for messages."""
+    """Everything that decides the contents of a cache.
+
+    shapes: of each tensor of an image, by name; card_name: the file of the card; what: the numbers, for messages.
+    """
 
     @property
     def images(self) -> ImageShards: ...
     @property
     def flip(self) -> bool: ...
+    @property
+    def dtype(self) -> CacheDtype: ...
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int]]: ...
     @property
     def images_per_shard(self) -> int: ...
     @property
@@ -53,15 +60,34 @@ class CachePreparation(Protocol[Note, Card]):
     def plan(self) -> dict[str, Any]:
         """What a repeated or a resumed run must agree in. Not the batch: other sizes change the last digit only."""
 
-    def estimated_bytes(self) -> int:
-        """What the whole cache will take on the disk, to about a per cent; nothing is computed for it."""
-
     def begin_shard(self) -> Contents[Note]: ...
 
     def card(self, notes: Sequence[Note]) -> Card: ...
 
     def finished(self, folder: Path) -> tuple[Card, dict[str, Any]]:
         """The card of a finished cache, and as much of its plan as the card states."""
+
+
+def estimated_bytes(preparation: CachePreparation[Note, Card]) -> int:
+    """What the whole cache will take on the disk, to about a per cent; nothing is computed for it."""
+    images = preparation.images
+    sizes = {"flip": preparation.flip, "labelled": images.num_classes > 0}
+    return len(images) * bytes_per_image(preparation.shapes, preparation.dtype, **sizes)
+
+
+def shared_fields(preparation: CachePreparation[Note, Card], notes: Sequence[Note]) -> dict[str, Any]:
+    """What every cache's card says (`CacheCard`)."""
+    images = preparation.images
+    return {
+        "data": images.digest,
+        "images_folder": str(images.folder),
+        "split": images.split,
+        "image_size": images.image_size,
+        "dtype": preparation.dtype,
+        "flip": preparation.flip,
+        "num_classes": images.num_classes,
+        "shards": tuple(note.shard for note in notes),
+    }
 
 
 def write_cache(
@@ -94,7 +120,7 @@ def _written(
     notes = {name: note for name in chunks if (note := read_note(out, name, preparation.note))}
     todo = {name: chunk for name, chunk in chunks.items() if name not in notes}
     done = sum(len(chunks[name]) for name in notes)
-    _refuse_small_disk(out, preparation.what, preparation.estimated_bytes() * (len(images) - done) // len(images))
+    _refuse_small_disk(out, preparation.what, estimated_bytes(preparation) * (len(images) - done) // len(images))
     progress = _Progress(len(images), report)
     progress.add(done)
     pieces = {name: _pieces(chunk, batch) for name, chunk in todo.items()}

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from smtool.datasets.cache_card import CacheDtype
-from smtool.datasets.cache_shards import bytes_per_image, packed
+from smtool.datasets.cache_shards import packed
+from smtool.datasets.cache_write import shared_fields
 from smtool.datasets.card import Shard
 from smtool.datasets.features_card import FEATURE_CARD_NAME, FeatureCard, Grid, features_folder, read_feature_card
 from smtool.datasets.preparation import IMAGES_PER_SHARD
@@ -53,16 +54,15 @@ class FeaturePreparation:
         data = self.images.folder.resolve().name
         return features_folder(data, self.teacher, data=self.images.digest, flip=self.flip, dtype=self.dtype)
 
-    def estimated_bytes(self) -> int:
-        shapes = {"features": (self.teacher.dim, *self.teacher.grid)}
-        labelled = self.images.num_classes > 0
-        return len(self.images) * bytes_per_image(shapes, self.dtype, flip=self.flip, labelled=labelled)
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"features": (self.teacher.dim, *self.teacher.grid)}
 
     def begin_shard(self) -> "FeatureContents":
         return FeatureContents(self.teacher, self.dtype)
 
     def card(self, notes: Sequence[ShardNote]) -> FeatureCard:
-        images, teacher = self.images, self.teacher
+        teacher = self.teacher
         return FeatureCard(
             teacher=teacher.name,
             weights=teacher.digest,
@@ -70,14 +70,7 @@ class FeaturePreparation:
             input_size=teacher.size,
             grid=teacher.grid,
             dim=teacher.dim,
-            data=images.digest,
-            images_folder=str(images.folder),
-            split=images.split,
-            image_size=images.image_size,
-            dtype=self.dtype,
-            flip=self.flip,
-            num_classes=images.num_classes,
-            shards=tuple(note.shard for note in notes),
+            **shared_fields(self, notes),
         )
 
     def finished(self, folder: Path) -> tuple[FeatureCard, dict[str, Any]]:

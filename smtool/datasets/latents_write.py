@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 
 from smtool.datasets.cache_card import CacheDtype
-from smtool.datasets.cache_shards import bytes_per_image, packed, rounded
-from smtool.datasets.cache_write import write_cache
+from smtool.datasets.cache_shards import packed, rounded
+from smtool.datasets.cache_write import shared_fields, write_cache
 from smtool.datasets.card import Shard
 from smtool.datasets.latents_card import LATENT_CARD_NAME, LatentCard, latents_folder, read_latent_card
 from smtool.datasets.latents_encode import encoded
@@ -102,10 +102,9 @@ class LatentPreparation:
             dtype=self.dtype,
         )
 
-    def estimated_bytes(self) -> int:
-        shapes = dict.fromkeys(("mean", "logvar"), self.latent_shape)
-        labelled = self.images.num_classes > 0
-        return len(self.images) * bytes_per_image(shapes, self.dtype, flip=self.flip, labelled=labelled)
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(("mean", "logvar"), self.latent_shape)
 
     def begin_shard(self) -> "LatentContents":
         return LatentContents(self)
@@ -114,21 +113,13 @@ class LatentPreparation:
         moments, *more = (note.moments for note in notes if note.cells)
         for other in more:
             moments = moments + other
-        images = self.images
         return LatentCard(
             autoencoder=self.autoencoder_digest,
             checkpoint=self.checkpoint,
-            data=images.digest,
-            images_folder=str(images.folder),
-            split=images.split,
-            image_size=images.image_size,
             latent_shape=self.latent_shape,
-            dtype=self.dtype,
-            flip=self.flip,
             seed=self.seed,
-            num_classes=images.num_classes,
             measured=Measured.of(moments),
-            shards=tuple(note.shard for note in notes),
+            **shared_fields(self, notes),
         )
 
     def finished(self, folder: Path) -> tuple[LatentCard, dict[str, Any]]:

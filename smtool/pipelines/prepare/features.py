@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smtool.datasets.cache_card import CacheDtype
-from smtool.datasets.cache_write import write_cache
+from smtool.datasets.cache_write import estimated_bytes, write_cache
 from smtool.datasets.card import Split
 from smtool.datasets.features import FeatureShards, open_features
 from smtool.datasets.features_card import FEATURE_CARD_NAME, Grid, features_folder
@@ -47,7 +47,7 @@ def prepare_features(
     preparation = FeaturePreparation(network, images, tokens, flip, dtype, images_per_shard)
     folder = out or preparation.folder
     if announce:
-        announce(folder, preparation.estimated_bytes())
+        announce(folder, estimated_bytes(preparation))
     write_cache(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
     return folder
 

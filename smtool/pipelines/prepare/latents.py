@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smtool.datasets.cache_card import CacheDtype
+from smtool.datasets.cache_write import estimated_bytes
 from smtool.datasets.card import Split
 from smtool.datasets.latents import LatentShards, open_latents
 from smtool.datasets.latents_card import LATENT_CARD_NAME
@@ -55,7 +56,7 @@ def prepare_latents(
     )
     folder = out or preparation.folder
     if announce:
-        announce(folder, preparation.estimated_bytes())
+        announce(folder, estimated_bytes(preparation))
     write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
     return folder
 

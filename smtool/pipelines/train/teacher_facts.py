@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from smtool.datasets import ImageShards, to_uint8
+from smtool.datasets.cache_write import estimated_bytes
 from smtool.datasets.features_card import prepare_command
 from smtool.datasets.features_write import FeaturePreparation
 from smtool.pipelines.train.aligned import Aligned
@@ -41,7 +42,7 @@ def _source(aligned: Aligned, images: ImageShards, *, flip: bool) -> str:
     if aligned.cache is not None:
         return f"cached in {aligned.cache.folder} ({aligned.cache.card.dtype})"
     teacher, tokens = aligned.teacher, aligned.module.token_grid
-    size = FeaturePreparation(teacher, images, tokens, flip=flip).estimated_bytes()
+    size = estimated_bytes(FeaturePreparation(teacher, images, tokens, flip=flip))
     command = prepare_command(images.folder, teacher.name, tokens) + ("" if flip else " --no-flip")
     return f"computed while training (a cache of {size / 1e6:,.0f} MB saves that: {command})"
 
