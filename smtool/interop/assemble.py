@@ -11,7 +11,11 @@ from smtool.networks.autoencoder import SDVAE, Autoencoder
 
 
 def assemble(path: Path, section: SDVAE, tensors: Mapping[str, Tensor]) -> Autoencoder:
-    """An autoencoder that adopts these tensors as its weights, without initializing any; `path` is named in errors."""
+    """An autoencoder that adopts these tensors as its weights, without initializing any; `path` is named in errors.
+
+    Projections of attention may be 1x1 convolutions, as they once were.
+    """
+    tensors = {name: value.flatten(1) if value.ndim == 4 and ".attentions." in name else value for name, value in tensors.items()}
     with torch.device("meta"):
         autoencoder = section.build()
     expected = {name: tuple(value.shape) for name, value in autoencoder.state_dict().items()}
@@ -21,7 +25,7 @@ def assemble(path: Path, section: SDVAE, tensors: Mapping[str, Tensor]) -> Autoe
             f"{path}: the weights do not fit the architecture it states.\n  " + "\n  ".join(problems),
             hint="The file was changed after it was written, or describes another network; take the original file.",
         )
-    autoencoder.load_state_dict(dict(tensors), assign=True)
+    autoencoder.load_state_dict(tensors, assign=True)
     return autoencoder
 
 

@@ -1,22 +1,20 @@
 """A folder that diffusers' `AutoencoderKL.save_pretrained` wrote: config.json beside diffusion_pytorch_model.safetensors."""
 
 import json
-import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from smtool.errors import CheckpointError
 from smtool.interop.assemble import assemble
+from smtool.interop.key_names import our_names
+from smtool.interop.tensor_file import TensorFile
 from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
-from smtool.storage import read_tensors
 
 _WEIGHTS = "diffusion_pytorch_model"
 # What diffusers takes where config.json is silent (its AutoencoderKL.__init__).
@@ -29,8 +27,6 @@ _SILENT = {
 }
 # The only values of these keys that the SD-VAE knows; absent means that value.
 _FIXED = {"in_channels": 3, "out_channels": 3, "act_fn": "silu", "mid_block_add_attention": True}
-# Names of the attention's projections before diffusers 0.17.
-_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
@@ -38,36 +34,73 @@ def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: Downsam
 
     downsample_pad: None is diffusers' own, "asymmetric", unless `smtool export` stated another in config.json.
     """
-    config = _config(folder / "config.json")
-    section = _section(folder / "config.json", config, downsample_pad or config.get("downsample_pad", "asymmetric"))
-    path, tensors = _weights(folder, device)
-    autoencoder = assemble(path, section, _renamed(tensors))
-    autoencoder.stats = _published_stats(config)
+    path = folder / "config.json"
+    if (found := class_of(path)) != "AutoencoderKL":
+        raise CheckpointError(
+            f"{path} describes {found or 'no class of diffusers'}, but only AutoencoderKL can be opened here.",
+            hint="Pass the folder of the autoencoder itself: in a Stable Diffusion pipeline it is `vae/`.",
+        )
+    config = {**_SILENT, **read_config(path)}
+    section = _section(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
+    file = TensorFile(weights_in(folder))
+    autoencoder = assemble(file.path, section, file.read(our_names(file.shapes, "diffusers"), device))
+    autoencoder.stats = published_stats(config)
     return autoencoder
 
 
-def _config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json as it is."""
     try:
         config = json.loads(path.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}.", hint="Copy the diffusers folder again.") from error
-    found = config.get("_class_name") if isinstance(config, dict) else None
-    if found != "AutoencoderKL":
-        raise CheckpointError(
-            f"{path} describes {found or 'no class of diffusers'}, but only AutoencoderKL can be opened.",
-            hint="Pass the folder of the autoencoder itself: in a Stable Diffusion pipeline it is `vae/`.",
-        )
-    return {**_SILENT, **config}
+    return config if isinstance(config, dict) else {}
+
+
+def class_of(path: Path) -> str | None:
+    """The class of diffusers that a config.json describes."""
+    return read_config(path).get("_class_name")
+
+
+def weights_in(folder: Path) -> Path:
+    """The file of weights: safetensors before a pickle, full precision before half."""
+    for name in (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}.fp16.safetensors", f"{_WEIGHTS}.bin"):
+        if (path := folder / name).is_file():
+            return path
+    raise CheckpointError(
+        f"{folder} has a config.json, but no {_WEIGHTS}.safetensors.",
+        hint="Save the model with `save_pretrained`, or download the weights into this folder.",
+    )
+
+
+def unknown_keys(config: Mapping[str, Any]) -> list[str]:
+    """What in a config.json of AutoencoderKL the SD-VAE does not know, one sentence each."""
+    others = {key: value for key, value in _FIXED.items() if config.get(key, value) != value}
+    return [f"{key} is {config[key]!r}, but must be {value!r}" for key, value in others.items()]
+
+
+def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
+    """diffusers normalizes by (z - shift) * scale, or per channel by (z - mean) / std * scale."""
+    scale = config["scaling_factor"]
+    if scale is None:
+        return None
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        return LatentStats("channel", torch.tensor(mean), torch.tensor(std) / scale, count=0, data="published")
+    shift = config.get("shift_factor") or 0.0
+    return LatentStats("scalar", torch.tensor([float(shift)]), torch.tensor([1.0 / scale]), count=0, data="published")
 
 
 def _section(path: Path, config: Mapping[str, Any], downsample_pad: DownsamplePad) -> SDVAE:
     channels = config["block_out_channels"]
-    problems = [
-        f"{key} is {config[key]!r}, but must be {value!r}" for key, value in _FIXED.items() if config.get(key, value) != value
-    ]
-    for key, block in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-        if others := set(config.get(key, ())) - {block}:
-            problems.append(f"{key} has {', '.join(sorted(others))}, but only {block} is known")
+    problems = unknown_keys(config)
+    attention = _attention(config.get("down_block_types", ["DownEncoderBlock2D"] * len(channels)), "DownEncoderBlock2D")
+    mirrored = _attention(config.get("up_block_types", ["UpDecoderBlock2D"] * len(channels))[::-1], "UpDecoderBlock2D")
+    if attention is None or mirrored is None:
+        others = ", ".join(sorted({*config["down_block_types"], *config["up_block_types"]}))
+        problems.append(f"it has {others}, but only (Attn)DownEncoderBlock2D and (Attn)UpDecoderBlock2D are known")
+    elif attention != mirrored:
+        problems.append(f"the encoder has attention at levels {attention}, the decoder at {mirrored}; they must be the same")
     quant_convs = config.get("use_quant_conv", True)
     if quant_convs != config.get("use_post_quant_conv", True):
         problems.append("use_quant_conv and use_post_quant_conv differ")
@@ -82,44 +115,14 @@ def _section(path: Path, config: Mapping[str, Any], downsample_pad: DownsamplePa
             blocks_per_level=config["layers_per_block"],
             downsample_pad=downsample_pad,
             quant_convs=quant_convs,
+            attention=attention or (),
         )
     except ValidationError as error:
         raise CheckpointError(f"{path} cannot be used: {error.errors()[0]['msg']}.") from error
 
 
-def _weights(folder: Path, device: str) -> tuple[Path, dict[str, Tensor]]:
-    """Prefer safetensors, and full precision; a pickle is opened only as plain tensors."""
-    for name in (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}.fp16.safetensors"):
-        if (path := folder / name).is_file():
-            return path, read_tensors(path, device)
-    if not (path := folder / f"{_WEIGHTS}.bin").is_file():
-        raise CheckpointError(
-            f"{folder} has a config.json, but no {_WEIGHTS}.safetensors.",
-            hint="Save the model with `save_pretrained`, or download the weights into this folder.",
-        )
-    try:
-        return path, torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is not a readable file of plain tensors.", hint="Save it as safetensors.") from error
-
-
-def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Float32 tensors under today's names; old attention projections were called otherwise, or were 1x1 convolutions."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        name = re.sub(r"(?<=\.attentions\.0\.)(query|key|value|proj_attn)(?=\.)", lambda m: _OLD_ATTENTION[m[1]], name)
-        is_convolution = tensor.ndim == 4 and ".attentions." in name
-        renamed[name] = (tensor.flatten(1) if is_convolution else tensor).float()
-    return renamed
-
-
-def _published_stats(config: Mapping[str, Any]) -> LatentStats | None:
-    """diffusers normalizes by (z - shift) * scale, or per channel by (z - mean) / std * scale."""
-    scale = config["scaling_factor"]
-    if scale is None:
+def _attention(blocks: list[str], plain: str) -> tuple[int, ...] | None:
+    """Levels whose blocks attend; None where there are other blocks than `plain` and "Attn" before it."""
+    if not set(blocks) <= {plain, f"Attn{plain}"}:
         return None
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and std is not None:
-        return LatentStats("channel", torch.tensor(mean), torch.tensor(std) / scale, count=0, data="published")
-    shift = config.get("shift_factor") or 0.0
-    return LatentStats("scalar", torch.tensor([float(shift)]), torch.tensor([1.0 / scale]), count=0, data="published")
+    return tuple(level for level, block in enumerate(blocks) if block != plain)

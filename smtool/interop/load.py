@@ -6,27 +6,34 @@ from typing import get_args
 from smtool.errors import CheckpointError
 from smtool.interop.diffusers import read_diffusers
 from smtool.interop.native import read_autoencoder
-from smtool.interop.released import is_released, read_released
+from smtool.interop.tensor_file import PICKLED
+from smtool.interop.weights_file import read_weights
 from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.layers import DownsamplePad
-from smtool.storage import read_shapes
+from smtool.storage import read_metadata
 
 
 def load_autoencoder(
     path_or_name: str | Path, *, device: str = "cpu", downsample_pad: DownsamplePad | None = None
 ) -> Autoencoder:
-    """Open an autoencoder: a ckpt.safetensors or a run of ours, a diffusers AutoencoderKL folder, or the paper's own checkpoint.
+    """Open a KL autoencoder: a ckpt.safetensors or a run of ours, a diffusers AutoencoderKL folder, or a file of weights of
+    diffusers, LDM or the paper's own trainer, .safetensors or .pt, .ckpt, .bin, whose architecture is inferred.
 
-    downsample_pad: None is what the file means: its recipe's, "asymmetric" for diffusers, "symmetric" for the paper's code.
+    downsample_pad: None is what the file means: its recipe's, "asymmetric" for diffusers and LDM, "symmetric" for the paper's.
     """
     if downsample_pad not in (None, *get_args(DownsamplePad)):
         raise ValueError(f'downsample_pad must be "asymmetric" or "symmetric", but is {downsample_pad!r}')
     path = find_autoencoder(path_or_name)
     if path.is_dir():
         return read_diffusers(path, device, downsample_pad=downsample_pad)
-    if is_released(read_shapes(path)):
-        return read_released(path, device, downsample_pad=downsample_pad or "symmetric")
-    return read_autoencoder(path, device, downsample_pad=downsample_pad)
+    if is_ours(path):
+        return read_autoencoder(path, device, downsample_pad=downsample_pad)
+    return read_weights(path, device, downsample_pad=downsample_pad)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether smtool wrote this file, and so says in it what it is."""
+    return path.suffix.lower() not in PICKLED and "smtool" in read_metadata(path)
 
 
 def find_autoencoder(path_or_name: str | Path) -> Path:

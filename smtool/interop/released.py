@@ -1,19 +1,12 @@
 """Checkpoints of the paper's own trainer: `checkpoint_<step>/model.safetensors`, other key names, symmetric padding.
 
-Source of names and padding: facts section 1.6 (the mapping leaves no key over). The architecture is read off the shapes.
+Source of names and padding: facts section 1.6 (the mapping leaves no key over).
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 
-from pydantic import ValidationError
-
-from smtool.errors import CheckpointError
-from smtool.interop.assemble import assemble
-from smtool.networks.autoencoder import SDVAE, Autoencoder
-from smtool.networks.layers import DownsamplePad
-from smtool.storage import read_shapes, read_tensors
+SIGNATURE = "encoder.encoder_blocks.0.blocks.0.conv1.weight"
 
 _RENAMES = (
     (r"^post_encoder_conv\.", "quant_conv."),
@@ -32,37 +25,11 @@ _RENAMES = (
 
 
 def is_released(names: Iterable[str]) -> bool:
-    return "post_encoder_conv.weight" in names
+    return any(name.endswith(SIGNATURE) for name in names)
 
 
-def read_released(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad = "symmetric") -> Autoencoder:
-    """The autoencoder of a model.safetensors that the paper's trainer saved."""
-    shapes = {_renamed(name): shape for name, shape in read_shapes(path).items()}
-    try:
-        section = _section(shapes, downsample_pad)
-    except (KeyError, ValidationError) as error:
-        raise CheckpointError(f"{path} has key names of the paper's trainer, but is not a whole autoencoder of it.") from error
-    return assemble(path, section, {_renamed(name): tensor for name, tensor in read_tensors(path, device).items()})
-
-
-def _renamed(name: str) -> str:
+def renamed(name: str) -> str:
+    """diffusers' name of one of the released trainer's tensors."""
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _section(shapes: Mapping[str, tuple[int, ...]], downsample_pad: DownsamplePad) -> SDVAE:
-    """All released models have 32 norm groups."""
-    channels = [
-        shape[0]
-        for name, shape in sorted(shapes.items())
-        if re.fullmatch(r"encoder\.down_blocks\.\d\.resnets\.0\.conv1\.weight", name)
-    ]
-    blocks = sum(1 for name in shapes if re.fullmatch(r"encoder\.down_blocks\.0\.resnets\.\d+\.conv1\.weight", name))
-    return SDVAE(
-        downsample=2 ** (len(channels) - 1),
-        latent_channels=shapes["post_quant_conv.weight"][0],
-        channels=tuple(channels),
-        blocks_per_level=blocks,
-        downsample_pad=downsample_pad,
-    )

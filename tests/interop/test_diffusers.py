@@ -117,7 +117,8 @@ def test_padding_can_be_overridden_and_is_asymmetric_otherwise(tmp_path):
     [
         ({"_class_name": "AutoencoderTiny"}, "AutoencoderTiny, but only AutoencoderKL"),
         ({"act_fn": "relu", "mid_block_add_attention": False}, "act_fn is 'relu'.*\n.*mid_block_add_attention is False"),
-        ({"down_block_types": ["AttnDownEncoderBlock2D"]}, "AttnDownEncoderBlock2D"),
+        ({"down_block_types": ["DownBlock2D"] * 3}, r"it has DownBlock2D, .*but only \(Attn\)DownEncoderBlock2D"),
+        ({"down_block_types": ["AttnDownEncoderBlock2D"] * 3}, r"attention at levels \(0, 1, 2\), the decoder at \(\)"),
         ({"use_quant_conv": False}, "differ"),
         ({"norm_num_groups": 3}, "not a positive multiple"),
         ({"latent_channels": 5}, "the weights do not fit"),

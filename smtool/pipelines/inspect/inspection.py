@@ -14,14 +14,15 @@ from smtool.datasets.card import CARD_NAME, DatasetCard, check_present, read_car
 from smtool.datasets.latents_card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
 from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
-from smtool.interop.released import is_released
+from smtool.interop.detect import format_of
+from smtool.interop.tensor_file import TensorFile
 from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
 from smtool.pipelines.inspect.diffusion import cache_rows, checkpoint_rows, recipe_rows
 from smtool.pipelines.train.diffusion_checkpoint import KIND
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
-from smtool.storage import read_metadata, read_shapes
+from smtool.storage import read_metadata
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,20 @@ def _found(what: str) -> Path:
 def _checkpoint(path: Path) -> Description:
     if path.is_dir():
         return Description(str(path), {"kind": "autoencoder, in diffusers' format", **_autoencoder(load_autoencoder(path), {})})
-    metadata, shapes = read_metadata(path), read_shapes(path)
+    file = TensorFile(path)
+    metadata, shapes = {} if file.is_pickled else read_metadata(path), file.shapes
     kind = metadata.get("kind")
     if kind == "autoencoder":
         rows = {"kind": f"autoencoder, written by smtool {metadata.get('smtool', '(version not stated)')}"}
         return Description(str(path), rows | _autoencoder(load_autoencoder(path), metadata))
     if kind == KIND:
         return Description(str(path), checkpoint_rows(path))
-    if is_released(shapes):
-        rows = {"kind": "autoencoder, written by the paper's released trainer"}
+    if family := format_of(shapes):
+        rows = {"kind": f"autoencoder, in the format of {family}"}
         return Description(str(path), rows | _autoencoder(load_autoencoder(path), {}))
     count = sum(torch.Size(shape).numel() for shape in shapes.values())
     rows = {
-        "kind": str(kind) if kind else "unknown: a safetensors file that smtool did not write",
+        "kind": str(kind) if kind else "unknown: a file that smtool did not write",
         "tensors": f"{len(shapes):,}, with {count:,} numbers",
     }
     return Description(str(path), rows | ({"step": f"{metadata['step']:,}"} if isinstance(metadata.get("step"), int) else {}))

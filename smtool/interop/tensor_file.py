@@ -1,0 +1,90 @@
+"""The tensors of a file of any tool: safetensors, or a .pt/.pth/.ckpt/.bin opened as plain tensors, never as code."""
+
+import argparse
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from smtool.errors import CheckpointError
+from smtool.storage import each_tensor, read_shapes
+
+PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".th", ".tar")
+_WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|module)\.")
+"""What torch.compile and DistributedDataParallel put between names."""
+
+
+class TensorFile:
+    """Names and shapes of a file's tensors; `read` fetches some of them. Dictionaries inside dictionaries ("ema", "state_dict",
+    "model") become prefixes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pickled = dict(_flat(_unpickled(path))) if path.suffix.lower() in PICKLED else None
+        found = read_shapes(path) if self._pickled is None else {name: tuple(t.shape) for name, t in self._pickled.items()}
+        self.shapes = {_plain(name): shape for name, shape in found.items()}
+        self._wrapped = self.shapes.keys() != found.keys()
+
+    def read(self, prefix: str = "", device: str = "cpu") -> dict[str, Tensor]:
+        """Float32 copies of the tensors whose names begin with `prefix`, under the rest of their names."""
+        plain = ((_plain(name), tensor) for name, tensor in self._each("" if self._wrapped else prefix))
+        return {name.removeprefix(prefix): _float32(x).to(device) for name, x in plain if name.startswith(prefix)}
+
+    def _each(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
+        if self._pickled is not None:
+            yield from self._pickled.items()
+        else:
+            yield from ((prefix + name, tensor) for name, tensor in each_tensor(self.path, prefix))
+
+
+def _plain(name: str) -> str:
+    return _WRAPPED.sub("", name)
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
+
+
+def _unpickled(path: Path) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file.")
+    # argparse's options, which many trainers store beside their weights; the callback by whose class Lightning, and so LDM,
+    # files its state.
+    known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        argparse.Namespace,
+        (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    ]
+    try:
+        with safe_globals(known):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise CheckpointError(
+                f"{path} is a pickle that would run code ({foreign[1]}); only plain tensors are opened.",
+                hint="Where you trust it, load it with torch and save its state dict as safetensors.",
+            ) from error
+        raise _unreadable(path) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:  # as the damage has it
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a readable file of plain tensors: it may be cut off, or of another format.",
+        hint="Copy or download it again, or save it as safetensors.",
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield prefix.removesuffix("."), value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{prefix}{name}.")
