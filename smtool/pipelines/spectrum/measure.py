@@ -75,8 +75,7 @@ def measure(
             gathered.images.add(pixels)
             for subject in subjects:
                 subject.rings.add(pixels, count)
-            if count < NUM_KEPT:
-                gathered.kept.append(pixels[:NUM_KEPT - count])
+            gathered.kept.append(pixels[:max(0, NUM_KEPT - count)])
             count += len(pixels)
             gathered.units = units.first(count)
             report(count, limit)

@@ -60,14 +60,15 @@ def test_an_encoder_made_for_one_size_is_opened_for_the_images(monkeypatch, data
     def opened(name, *, image_size, **_) -> Codec:
         asked.append(image_size)
         facts = {"source": name, "architecture": "", "digest": "", "downsample": 14, "latent_channels": 3}
-        return Codec(point_posterior, None, network=None, label=name, image_size=image_size or 224, **facts)
+        facts |= {"network": None, "label": name, "image_size": image_size or {"timm:a": 224, "timm:b": 518}[name]}
+        return Codec(point_posterior, None, **facts)
 
     monkeypatch.setattr("smtool.pipelines.spectrum.subjects.open_codec", opened)
     facts = {"downsample_pad": None, "weights_dir": None, "device": "cpu"}
     _, size = open_subjects(["timm:a", "timm:b"], [PHYSICAL], data="builtin:photos", **facts)
-    assert (size, asked) == (224, [None, None])
+    assert (size, asked) == (224, [None, None, 224])      # the second one again, for the size of the first
     _, size = open_subjects(["timm:a"], [PHYSICAL], data=data, **facts)
-    assert (size, asked[2:]) == (32, [32])
+    assert (size, asked[3:]) == (32, [32])
 
 
 def test_folders_are_measured_at_their_own_size_and_split(data):

@@ -60,6 +60,15 @@ def test_what_is_measured_does_not_depend_on_the_batch(codec, images):
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-9)
 
 
+def test_encoding_in_smaller_batches_changes_nothing(codec, images, monkeypatch):
+    whole = gathered(codec, images, 6)
+    monkeypatch.setattr("smtool.pipelines.spectrum.ring_tables.images_at_once", lambda height, width: 2)
+    parts = gathered(codec, images, 6)
+    torch.testing.assert_close(parts.first_latents, whole.first_latents, rtol=1e-4, atol=1e-6)
+    a, b = (rings.table("sample", PHYSICAL).spectrum().power for rings in (parts, whole))
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
 def test_sample_and_mean_differ_by_the_posterior_noise(codec, images):
     rings = gathered(codec, images, 6)
     with torch.no_grad():
