@@ -29,19 +29,30 @@ class TensorFile:
         self.path = path
         self._pickled = dict(_flat(_unpickled(path))) if path.suffix.lower() in PICKLED else None
         found = read_shapes(path) if self._pickled is None else {name: tuple(t.shape) for name, t in self._pickled.items()}
+        self._stored = {_plain(name): name for name in found}
         self.shapes = {_plain(name): shape for name, shape in found.items()}
-        self._wrapped = self.shapes.keys() != found.keys()
 
-    def read(self, prefix: str = "", device: str = "cpu") -> dict[str, Tensor]:
-        """Float32 copies of the tensors whose names begin with `prefix`, under the rest of their names."""
-        plain = ((_plain(name), tensor) for name, tensor in self._each("" if self._wrapped else prefix))
-        return {name.removeprefix(prefix): _float32(x).to(device) for name, x in plain if name.startswith(prefix)}
+    @property
+    def is_pickled(self) -> bool:
+        """Whether it is no safetensors file, and so has no metadata."""
+        return self._pickled is not None
 
-    def _each(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    def read(self, wanted: Mapping[str, str], device: str = "cpu") -> dict[str, Tensor]:
+        """Float32 copies of the tensors that `wanted` names (name in the file -> name given), under the names given."""
+        given = {self._stored[name]: new for name, new in wanted.items()}
+        return {given[name]: _float32(tensor).to(device) for name, tensor in self._all(list(given)) if name in given}
+
+    def _all(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
+        """At least the tensors of these names, one by one."""
         if self._pickled is not None:
             yield from self._pickled.items()
         else:
-            yield from ((prefix + name, tensor) for name, tensor in each_tensor(self.path, prefix))
+            prefix = os.path.commonprefix(names)  # noqa: RUF071 (of names, not of paths)
+            yield from ((f"{prefix}{rest}", tensor) for rest, tensor in each_tensor(self.path, prefix))
+
+
+class _Inert:
+    """Stands for a class that a trainer names in its file, and does nothing."""
 
 
 def _plain(name: str) -> str:
