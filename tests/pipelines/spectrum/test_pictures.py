@@ -144,3 +144,13 @@ def test_masks_stand_above_what_they_leave_and_only_where_blocks_fill_the_image(
         kept = torch.tensor([[u + v < 15 - rows for v in range(8)] for u in range(8)])
         assert ((cells > 128) == kept).all()
     assert list(pictures_of_images(images[..., :60])) == ["magnitude-normalised"]
+
+
+def test_tokens_at_right_angles_have_the_middle_colour():
+    halves = torch.zeros(1, 3, 64, 64)
+    halves[:, 0, :, :32], halves[:, 1, :, 32:] = 0.5, 0.5
+    codec = open_codec("control:space-to-depth")
+    picture = pictures(codec, halves, codec.encode(halves).mode(), STATS, None)["token-similarity"].image
+    seen = tile(picture, 0, 1, max(TILE, 64))
+    ends = {tuple(seen[:, 3, column].tolist()) for column in (3, -4)}
+    assert ends == {tuple(round(255 * c) for c in matplotlib.colormaps["viridis"](level)[:3]) for level in (128, 255)}
