@@ -212,5 +212,7 @@ def _autoencoder_run(race: Race, entry: Entry, seed: int, owner: str, folder: Pa
 
 
 def _saving(race: Race, training: Training) -> tuple[str, ...]:
-    """A checkpoint at the end of each turn is enough."""
-    return (f"save_every={min(race.turn, training.tables.steps)}", "keep_last=1", "tracking.tensorboard=false")
+    """A checkpoint at the end of each turn is enough; and there is a row of losses for each."""
+    turn = min(race.turn, training.tables.steps)
+    rows = min(turn, training.tables.log_every)
+    return (f"save_every={turn}", f"log_every={rows}", "keep_last=1", "tracking.tensorboard=false")

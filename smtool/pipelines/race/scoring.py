@@ -168,7 +168,7 @@ def _psnr(autoencoder: Autoencoder, images: ImageShards, device: str) -> dict[st
 def _losses(run: Path, step: int, model: DiffusionModel, images: Tensor, device: str) -> dict[str, Any]:
     """Training losses of the last steps, all and by band, with the Gaussian start and floor of each band."""
     rows = [row for row in read_metrics(run / "metrics.jsonl") if "diffusion" in row and row["step"] <= step]
-    late = [row for row in rows if row["step"] > (1 - LATE) * step]
+    late = [row for row in rows if row["step"] > (1 - LATE) * step] or rows[-1:]
     floors = band_floors(_latents(model, images, device))
     bands = torch.tensor([_mean(late, band) for band in BANDS], dtype=torch.float64)
     return {

@@ -30,6 +30,7 @@ def test_each_racer_and_seed_has_a_run_of_its_own_and_all_know_their_seed(planne
         assert transformer.seed == autoencoder.seed == cell.seed
         assert transformer.latents.autoencoder == str(cell.autoencoder.path)
         assert (transformer.data.train, transformer.data.image_size, transformer.save_every) == ("builtin:photos", 32, 4)
+        assert transformer.log_every == autoencoder.log_every == 4      # not 50: a race may end after its first turn
     assert (plan.steps, plan.tokens) == (9, 16)
 
 
