@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -76,6 +76,11 @@ class Page:
             f'<div class="scroll"><table>{caption}\n'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>{note}"
         )
+
+    def facts(self, facts: Mapping[str, str]) -> None:
+        """Names with what they are, in words."""
+        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>\n" for name, said in facts.items())
+        self._blocks.append(f"<dl>{rows}</dl>")
 
     def cards(self, cards: Sequence[Card]) -> None:
         """Side by side where the window is wide enough, in rows of two or three."""

@@ -47,6 +47,9 @@ th, td { padding: .25rem .9rem .25rem 0; text-align: right; vertical-align: top;
 th { border-bottom: 1px solid var(--dim); font-weight: 600; }
 td { border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1.5rem; margin: 1rem 0; font-size: .9375rem; }
+dt { color: var(--dim); max-width: 18rem; }
+dd { margin: 0; overflow-wrap: anywhere; }
 pre { background: var(--soft); padding: .8rem 1rem; overflow-x: auto; font-size: .875rem; line-height: 1.5; border-radius: 4px; }
 @media print { nav { display: none; } body { display: block; } figure, .cards section { break-inside: avoid; } }
 """

@@ -44,6 +44,7 @@ def page() -> Page:
     page.commands("smtool spectrum a.safetensors --plot", "cat < b")
     page.table(Table("Scores", ("name", "PSNR"), (("<dsm>", "24.5"),), note="N = 8"))
     page.cards([Card("<plain>", "f4", [Statement("warn", "Not <flattened>: delta < 1"), Statement("good", "fine")])])
+    page.facts({"digest <x>": "abc & def"})
     page.section("What was done")
     for _ in range(2):
         page.figure(power_figure([Curve("a", [1, 2], [1, 2])], title="t", note="n"), alt='a "curve"', caption="falls & rises")
@@ -58,6 +59,7 @@ def test_the_page_is_nested_html_with_all_that_was_put_in(page):
     parser.close()
     assert parser.open == []
     words = "".join(parser.words)
+    assert "digest <x>" in words and "abc & def" in words
     for text in ("Latents & <friends>", "5 < 6 & 'quotes'", "cat < b", "<dsm>", "24.5", "N = 8", "falls & rises"):
         assert text in words
     assert [attrs["alt"] for tag, attrs in parser.seen if tag == "img"] == ["grid"]

@@ -133,12 +133,12 @@ def _health(page: Page, result: Result, drawn: Mapping[str, Figure]) -> None:
 def _passport(page: Page, result: Result) -> None:
     passport, data = result["passport"], result["passport"]["data"]
     page.section("Passport, and how to repeat it")
-    rows = [(name.replace("_", " "), _said(value)) for name, value in {**data, **passport}.items() if name != "data"]
+    stated = {name: value for name, value in {**data, **passport}.items() if name != "data" and value is not None}
+    facts = {name.replace("_", " "): _said(value) for name, value in stated.items()}
     for one in result["autoencoders"]:
-        rows += [(f"{one['label']}: {name}", _said(one[key])) for name, key in _OF_AUTOENCODERS.items()]
-    if "cost" in result:
-        rows.append(("seconds", _said(result["cost"]["seconds"])))
-    page.table(Table("", ("", "value"), tuple(rows), f"smtool {result['smtool']}, {result['schema']}"))
+        facts |= {f"{one['label']}: {name}": _said(one[key]) for name, key in _OF_AUTOENCODERS.items()}
+    facts |= {"seconds": _said(result["cost"]["seconds"]), "smtool": f"{result['smtool']}, {result['schema']}"}
+    page.facts(facts)
     page.commands(_command(result))
     page.text(f'All numbers of this page, and more, are in it as JSON: the element with the id "{RESULT}" of its source.')
 
@@ -152,6 +152,10 @@ def _command(result: Result) -> str:
     parts = ["smtool", "spectrum", *([one["path"] for one in result["autoencoders"]] or ["images"])]
     parts += ["--data", passport["data"]["source"], "--num-images", str(passport["data"]["images"])]
     parts += ["--delta", f"{passport['delta']:g}"]
+    if result["autoencoders"] and passport["reference"] != result["autoencoders"][0]["label"]:
+        parts += ["--reference", passport["reference"]]
+    if len(result["images"]) == 1:
+        parts += ["--estimator", *result["images"]]
     parts += [word for published in result["published"] for word in ("--published", published["name"])]
     return shlex.join([*parts, "--plot"])
 

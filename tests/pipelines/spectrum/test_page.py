@@ -172,12 +172,27 @@ def test_images_alone_have_their_spectrum_and_nothing_else(drawn):
     assert "autoencoder a diffusion" not in Read(text).words
 
 
+def command(text) -> list[str]:
+    found = re.search(r"<pre><code>(.*?)</code></pre>", text, flags=re.DOTALL)
+    return shlex.split(found[1].replace("&#x27;", "'"))
+
+
 def test_the_command_of_the_page_measures_the_same_again(drawn, text):
-    command = re.search(r"<pre><code>(.*?)</code></pre>", text, flags=re.DOTALL)
-    words = shlex.split(command[1].replace("&#x27;", "'"))
+    words = command(text)
     data = drawn.result["passport"]["data"]
     assert words[:4] == ["smtool", "spectrum", *(one["path"] for one in drawn.result["autoencoders"])]
     assert words[4:] == ["--data", data["source"], "--num-images", "48", "--delta", "0.6", "--published", "celeba/dsm", "--plot"]
+
+
+def test_the_command_of_the_page_repeats_choices_that_are_no_defaults(drawn):
+    result = copy.deepcopy(drawn.result)
+    del result["images"]["reference"]
+    result["passport"]["reference"] = "coarse"
+    for autoencoder in result["autoencoders"]:
+        autoencoder["reference"] = []
+    words = command(page_of(result, {}))
+    assert words[words.index("--reference") + 1] == "coarse"
+    assert words[words.index("--estimator") + 1] == "physical"
 
 
 def test_names_are_written_as_they_are_and_never_as_tags(drawn):
