@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from smtool.errors import CheckpointError
 from smtool.interop.assemble import assemble
 from smtool.interop.detect import Detected, detect
@@ -15,12 +13,20 @@ from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
 
+# What the pipelines of each family normalize latents by, under a name that only whole checkpoints of that family have.
+_FAMILIES = {
+    "model.diffusion_model.joint_blocks.": {"scaling_factor": 1.5305, "shift_factor": 0.0609},      # Stable Diffusion 3
+    "model.diffusion_model.double_blocks.": {"scaling_factor": 0.3611, "shift_factor": 0.1159},      # FLUX.1
+    "conditioner.embedders.": {"scaling_factor": 0.13025},      # SDXL
+    "cond_stage_model.": {"scaling_factor": 0.18215},      # Stable Diffusion 1 and 2
+}
+
 
 def read_weights(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
     """The KL autoencoder in a file, with the architecture that its names and shapes show.
 
-    A diffusers config.json beside it adds what they do not show: norm groups, scale and shift. A whole LDM states its scale in
-    the file. Without either there are no LatentStats: SD and SDXL, and SD3 and FLUX, differ in nothing else.
+    A diffusers config.json beside it adds what they do not show: norm groups, scale and shift. A diffusion model in the same file
+    says which family it is. Without either there are no LatentStats: SD and SDXL, and SD3 and FLUX, differ in nothing else.
     """
     file, config = TensorFile(path), _config_beside(path)
     pad = downsample_pad or config.get("downsample_pad")
@@ -50,9 +56,14 @@ def _agree(path: Path, config: Mapping[str, Any], found: Detected) -> None:
 
 
 def _ldm_stats(file: TensorFile, prefix: str) -> LatentStats | None:
-    """A whole LDM keeps the factor that its latents are multiplied by beside first_stage_model."""
-    name = prefix.removesuffix("first_stage_model.") + "scale_factor"
-    if not prefix.endswith("first_stage_model.") or file.shapes.get(name) not in ((), (1,)):
+    """Of the diffusion model in the same file: the factor it keeps, else the published ones of its family."""
+    root = prefix.removesuffix("first_stage_model.").removesuffix("vae.")
+    if root == prefix:
         return None
-    scale = file.read({name: "scale"})["scale"].item()
-    return LatentStats("scalar", torch.zeros(1), torch.tensor([1.0 / scale]), count=0, data="published")
+    if file.shapes.get(f"{root}scale_factor") in ((), (1,)):
+        factor = file.read({f"{root}scale_factor": "scale"})["scale"].item()
+        return published_stats({"scaling_factor": factor})
+    for sign, published in _FAMILIES.items():
+        if any(name.startswith(f"{root}{sign}") for name in file.shapes):
+            return published_stats(published)
+    return None

@@ -233,6 +233,23 @@ def test_a_whole_ldm_states_its_scale_and_a_bare_autoencoder_none(tmp_path):
     assert load_autoencoder(tmp_path / "vae.pt").stats is None
 
 
+@pytest.mark.parametrize(
+    ("neighbour", "prefix", "shift", "scale"),
+    [
+        ("cond_stage_model.transformer.x", "first_stage_model.", 0.0, 0.18215),
+        ("conditioner.embedders.0.x", "first_stage_model.", 0.0, 0.13025),
+        ("model.diffusion_model.joint_blocks.0.x", "first_stage_model.", 0.0609, 1.5305),
+        ("model.diffusion_model.double_blocks.0.x", "vae.", 0.1159, 0.3611),
+    ],
+)
+def test_a_whole_checkpoint_is_normalized_as_its_family_publishes(neighbour, prefix, shift, scale, tmp_path):
+    tensors = {f"{prefix}{name}": value for name, value in ldm_weights().items()}
+    save_file({**tensors, neighbour: torch.zeros(1)}, tmp_path / "model.safetensors")
+    latents = torch.randn(1, CHANNELS, 2, 2)
+    found = load_autoencoder(tmp_path / "model.safetensors").stats.normalize(latents)
+    assert_close(found, (latents - shift) * scale, rtol=1e-5, atol=1e-6)
+
+
 def test_padding_is_ldms_unless_asked_for(tmp_path):
     torch.save(ldm_weights(), tmp_path / "vae.pt")
     assert load_autoencoder(tmp_path / "vae.pt").section.downsample_pad == "asymmetric"
