@@ -87,7 +87,7 @@ def load_teacher(name: str, *, token_grid: Grid, weights_dir: Path | None = None
 def _timm(name: str, model: str, other_files: list[str], token_grid: Grid, weights_dir: Path | None) -> Teacher:
     known_model(model)
     file = stored(model, weights_dir, other_files)
-    patch = _patch(model)
+    patch = patch_side(model)
     size = None if patch is None else (token_grid[0] * patch, token_grid[1] * patch)
     network = create(model, file, **({} if size is None else {"img_size": size}))
     config = resolve_model_data_config(network)
@@ -102,7 +102,7 @@ def _timm(name: str, model: str, other_files: list[str], token_grid: Grid, weigh
     )
 
 
-def _patch(model: str) -> int | None:
+def patch_side(model: str) -> int | None:
     """Patch side of a plain vision transformer, whose input may have any size; None for other networks."""
     import timm
 
