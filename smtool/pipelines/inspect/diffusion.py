@@ -1,7 +1,10 @@
-"""What `smtool inspect` says of the diffusion half: recipes of train-dit, their checkpoints, latent caches. Rows by name."""
+"""What `smtool inspect` says of the diffusion half: recipes of train-dit, their checkpoints and caches. Rows by name."""
 
 from pathlib import Path
 
+from smtool.datasets.cache_card import CacheCard
+from smtool.datasets.features import FeatureShards
+from smtool.datasets.features_card import read_feature_card
 from smtool.datasets.latents import LatentShards, open_latents
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, read_diffusion
 from smtool.recipe import Recipe, TrainDiT
@@ -49,6 +52,21 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
     }
 
 
+def feature_rows(folder: Path) -> dict[str, str]:
+    """A cache of a teacher's features, with its shards present."""
+    features = FeatureShards(folder, read_feature_card(folder))
+    card = features.card
+    return {
+        "kind": "cache of a teacher's features",
+        "features": f"{len(features):,} of {card.dim} x {card.grid[0]} x {card.grid[1]}, {card.dtype}"
+        + (", of the mirrored images too" if card.flip else ""),
+        "teacher": f"{card.teacher}, digest {card.weights}",
+        "input": f"{card.input_size[0]} x {card.input_size[1]} pixels, for {card.tokens[0]} x {card.tokens[1]} tokens",
+        **_images_and_shards(card),
+        "digest": card.digest,
+    }
+
+
 def cache_rows(folder: Path) -> dict[str, str]:
     """A latent cache, with its shards present."""
     latents: LatentShards = open_latents(folder, autoencoder=None, data=None)
@@ -60,11 +78,17 @@ def cache_rows(folder: Path) -> dict[str, str]:
         "latents": f"{len(latents):,} of {channels} x {height} x {width}, {card.dtype} moments"
         + (", of the mirrored images too" if card.flip else ""),
         "autoencoder": f"{card.checkpoint}, digest {card.autoencoder}",
-        "images": f"{card.split} split of {card.images_folder} at {card.image_size} px, digest {card.data}",
         "classes": f"{card.num_classes}" if card.num_classes else "none",
         "statistics": f"of {latents.stats.count:,} latents: std {std}",
-        "shards": f"{len(card.shards)}, {sum(shard.bytes for shard in card.shards) / 1e6:,.1f} MB, all present",
+        **_images_and_shards(card),
         "digest": latents.digest,
+    }
+
+
+def _images_and_shards(card: CacheCard) -> dict[str, str]:
+    return {
+        "images": f"{card.split} split of {card.images_folder} at {card.image_size} px, digest {card.data}",
+        "shards": f"{len(card.shards)}, {sum(shard.bytes for shard in card.shards) / 1e6:,.1f} MB, all present",
     }
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from torch import nn
 
 from smtool.datasets.card import CARD_NAME, DatasetCard, check_present, read_card
+from smtool.datasets.features_card import FEATURE_CARD_NAME
 from smtool.datasets.latents_card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
 from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
@@ -18,7 +19,7 @@ from smtool.interop.detect import format_of
 from smtool.interop.tensor_file import TensorFile
 from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
-from smtool.pipelines.inspect.diffusion import cache_rows, checkpoint_rows, recipe_rows
+from smtool.pipelines.inspect.diffusion import cache_rows, checkpoint_rows, feature_rows, recipe_rows
 from smtool.pipelines.train.diffusion_checkpoint import KIND
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
@@ -57,6 +58,8 @@ def describe(what: str) -> Description:
         return describe(str(path.parent))
     if (path / LATENT_CARD_NAME).is_file():
         return Description(what, cache_rows(path))
+    if (path / FEATURE_CARD_NAME).is_file():
+        return Description(what, feature_rows(path))
     if path.suffix == ".toml" or (not path.exists() and _is_recipe(what)):
         if kind_of(what) is TrainDiT:
             recipe = load(what, TrainDiT)

@@ -3,8 +3,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from smtool.datasets import open_images
+from smtool.datasets.cache_write import write_cache
+from smtool.datasets.features_write import FeaturePreparation
+from smtool.features.teachers import Teacher
 from smtool.interop.native import autoencoder_digest, write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.inspect.inspection import describe
@@ -45,6 +49,20 @@ def test_a_cache_names_the_autoencoder_it_was_made_by(trained, monkeypatch):
     assert rows["kind"] == "latent cache"
     assert autoencoder_digest(load_autoencoder(trained / "ae.safetensors")) in rows["autoencoder"]
     assert rows["latents"].endswith("of the mirrored images too")
+
+
+def test_a_cache_of_features_names_its_teacher_and_its_images(trained, tmp_path):
+    images = open_images("builtin:photos?val=8", "train", image_size=32, root=trained / "data")
+    normal = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    network = torch.nn.Conv2d(3, 7, 8, 8)
+    teacher = Teacher(network, name="t", digest="d" * 64, size=(32, 16), features=lambda f, x: f(x), **normal)
+    write_cache(FeaturePreparation(teacher, images, (4, 2), flip=False, dtype="fp32"), tmp_path / "cache", batch=64, workers=1)
+    rows = describe(str(tmp_path / "cache")).rows
+    assert rows["kind"] == "cache of a teacher's features"
+    assert rows["features"] == f"{len(images):,} of 7 x 4 x 2, fp32"
+    assert rows["teacher"] == f"t, digest {'d' * 64}"
+    assert rows["input"] == "32 x 16 pixels, for 4 x 2 tokens"
+    assert images.digest in rows["images"]
 
 
 @pytest.mark.parametrize(("recipe", "words"), [("uvit", "ddpm"), ("repa-dog", "flow")])
