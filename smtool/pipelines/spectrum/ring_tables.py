@@ -174,7 +174,9 @@ class ChannelMoments:
         return ChannelMoments(self.images + other.images, count, self.mean + step * (other.count / count), scatter)
 
     def stats(self, data: str) -> LatentStats:
+        """A channel that never varies keeps its scale: divided by 1, it stays silent."""
         std = (self.scatter / self.count).sqrt()
+        std = std.where(std > 0, 1.0)
         return LatentStats("channel", self.mean.float(), std.float(), self.images, data)
 
 

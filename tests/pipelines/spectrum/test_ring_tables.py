@@ -99,6 +99,14 @@ def test_merged_moments_are_those_of_numpy():
     np.testing.assert_allclose(stats.std, expected.std(1), rtol=1e-6)
 
 
+def test_a_channel_that_never_varies_stays_silent_when_normalized():
+    latents = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    latents[:, 1] = 7.0
+    stats = ChannelMoments.of(latents).stats("d")
+    assert stats.std[1] == 1
+    assert stats.normalize(latents)[:, 1].abs().max() == 0
+
+
 def test_latents_that_are_not_finite_are_named(codec, images):
     rings = LatentRings("runs/broken", codec, [PHYSICAL], keep=0)
     with torch.no_grad():
