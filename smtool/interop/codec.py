@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smtool.interop.load import find_autoencoder, load_autoencoder
+from smtool.interop.load import find_autoencoder, is_ours, load_autoencoder
 from smtool.interop.native import autoencoder_digest
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats, Posterior
@@ -87,22 +87,37 @@ def open_codec(
     image_size: int | None = None,
     weights_dir: Path | None = None,
 ) -> Codec:
-    """Open a file, run or folder of an autoencoder, or one of the hand-made controls, `control:NAME`.
+    """Open a file, run or folder of an autoencoder, `timm:MODEL`, `squeezenet`, a Python object `module:attribute`, or one of the
+    hand-made controls, `control:NAME`.
 
     image_size: side of the (square) images to come, for encoders whose grid depends on it.
     """
-    if what.startswith("control:"):
-        from smtool.interop.controls import control
+    return _opened(what, device, downsample_pad, image_size, weights_dir).eval().requires_grad_(False)
 
+
+def _opened(what: str, device: str, pad: DownsamplePad | None, image_size: int | None, weights_dir: Path | None) -> Codec:
+    # All of these make a Codec, so they import this file.
+    from smtool.interop.controls import control
+    from smtool.interop.diffusers_classes import open_by_diffusers, runs_by_diffusers
+    from smtool.interop.objects import is_object, open_object
+    from smtool.interop.vision import is_vision, open_vision
+
+    if what.startswith("control:"):
         return control(what.removeprefix("control:"))
-    return _autoencoder(what, device, downsample_pad).eval().requires_grad_(False)
+    if is_vision(what):
+        return open_vision(what, device=device, image_size=image_size, weights_dir=weights_dir)
+    if is_object(what):
+        return open_object(what, device=device, image_size=image_size)
+    if runs_by_diffusers(path := find_autoencoder(what)):
+        return open_by_diffusers(path, source=what, device=device, image_size=image_size)
+    return _autoencoder(what, device, pad)
 
 
 def _autoencoder(what: str, device: str, downsample_pad: DownsamplePad | None) -> Codec:
     path = find_autoencoder(what)
     autoencoder = load_autoencoder(path, device=device, downsample_pad=downsample_pad)
     section = autoencoder.section
-    recipe = read_metadata(path).get("recipe") if path.suffix == ".safetensors" else None
+    recipe = read_metadata(path).get("recipe") if path.is_file() and is_ours(path) else None
     named = path.resolve().parent if path.name == "ckpt.safetensors" else path.resolve()
     return Codec(
         autoencoder.encode,

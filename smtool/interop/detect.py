@@ -79,7 +79,7 @@ def _place(path: Path, shapes: Mapping[str, Shape]) -> tuple[str, Family]:
     listed = ", ".join(list(shapes)[:4])
     known = "; ".join(f"{_title(family)} ({mark.removesuffix('.conv1.weight')})" for family, mark in MARKS.items())
     raise CheckpointError(
-        f"{path} holds {len(shapes)} tensors ({listed or 'none'}{', ...' if len(shapes) > 4 else ''}): no known autoencoder.",
+        f"{path} holds {len(shapes)} tensor{'s'[: len(shapes) != 1]} ({listed or 'none'}{', ...' if len(shapes) > 4 else ''}): no known autoencoder.",
         hint=f"Known are KL autoencoders of {known}; others can be opened as module:attribute, an object with encode and decode.",
     )
 

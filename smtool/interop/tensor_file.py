@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -73,7 +74,7 @@ def _unpickled(path: Path) -> Any:
         (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
     ]
     try:
-        with safe_globals(known):
+        with safe_globals(known), warnings.catch_warnings(action="ignore", category=UserWarning):  # of old or new pickles
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
