@@ -65,7 +65,7 @@ def _feature_pass() -> Row:
 
 
 def _ours(folder: str, extractor: Extractor) -> torch.Tensor:
-    return torch.cat([extractor(images) for images in open_source(folder).read(NUM_IMAGES, 32)])
+    return torch.cat([extractor(images) for images in open_source(folder).read(range(NUM_IMAGES), 32)])
 
 
 def _clean_fid(folder: str, model: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:

@@ -1,31 +1,29 @@
 """Published diffusion transformers: weights of SiT, REPA and U-ViT, whose architecture is read off names and shapes."""
 
-import argparse
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from smtool.errors import CheckpointError
+from smtool.interop.tensor_file import TensorFile
 from smtool.networks.sit import SiT
 from smtool.networks.transformer import MAX_PERIOD, LatentTransformer, TransformerSection
 from smtool.networks.uvit import UViT
-from smtool.storage import read_tensors
 
 Family = Literal["SiT", "REPA", "U-ViT"]
 Kind = TypeVar("Kind", bound=TransformerSection)
 Architecture = tuple[SiT | UViT, tuple[int, int, int], int]
 """Section, latent shape (C, h, w), number of classes."""
-_NESTED = ("ema", "nnet_ema", "model", "state_dict")
-_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
+_PLACES = {"ema.": True, "nnet_ema.": True, "model.": False, "state_dict.": None, "": None}
+"""Where files keep weights, best first, and whether that says of an average."""
+_FIRST_LAYERS = ("x_embedder.proj.weight", "patch_embed.proj.weight")
 _KNOWN = "SiT (x_embedder., blocks.), REPA (the same with projectors.) and U-ViT (patch_embed., in_blocks.)"
 
 
@@ -34,7 +32,7 @@ class PublishedTransformer:
     """Weights under our names and in our convention of time (data at t = 0), and the network that they are of.
 
     latent_shape: (C, h, w); num_classes: 0 if unconditional; process: what the family was trained with. averaged: whether the
-    file calls them an average; None where it holds one set of weights without saying which. step: None where it is not said.
+    file calls them an average; None where it holds one set of weights without saying which.
     """
 
     family: Family
@@ -43,7 +41,6 @@ class PublishedTransformer:
     num_classes: int
     process: Literal["flow", "ddpm"]
     averaged: bool | None
-    step: int | None
     tensors: Mapping[str, Tensor]
 
     def build(self) -> LatentTransformer:
@@ -67,12 +64,10 @@ def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransf
     twice the channels, is turned into our convention exactly: its time runs from noise to data, and its velocity with it. DiT
     has the very names and shapes of SiT, but predicts noise: such a file cannot be told from SiT's, and gives no images.
     """
-    content = _opened(path)
-    nested = next((key for key in _NESTED if isinstance(content.get(key), Mapping)), None)
-    state = content if nested is None else content[nested]
-    tensors = {_WRAPPERS.sub("", name): value.float() for name, value in state.items() if isinstance(value, Tensor)}
-    family = _family(path, tensors)
+    place, tensors = _weights(path)
+    family: Family = "U-ViT" if "patch_embed.proj.weight" in tensors else "SiT"
     try:
+        family = _family(tensors)
         tensors = _in_one_row(tensors)
         section, shape, num_classes = _uvit(tensors, heads) if family == "U-ViT" else _sit(tensors, heads)
         if family == "SiT":
@@ -86,39 +81,26 @@ def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransf
         shape,
         num_classes,
         "ddpm" if family == "U-ViT" else "flow",
-        None if nested is None else "ema" in nested,
-        step if isinstance(step := content.get("steps"), int) else None,
+        _PLACES[place],
         {name: value for name, value in tensors.items() if not name.startswith("projectors.")},
     )
     _check(path, published)
     return published
 
 
-def _opened(path: Path) -> Mapping[str, Any]:
-    """A file's dictionary. Of pickles only plain tensors are let in, and argparse.Namespace, in which REPA keeps its options."""
-    if path.suffix == ".safetensors":
-        return read_tensors(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file.")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable file of plain tensors ({str(error).splitlines()[0]}).",
-            hint="Save its state dict alone, with torch.save or as safetensors.",
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, but named tensors are needed.")
-    return content
+def _weights(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The best place of the file that holds a transformer, and its tensors, float32."""
+    file = TensorFile(path)
+    for place in _PLACES:
+        if any(f"{place}{name}" in file.shapes for name in _FIRST_LAYERS):
+            return place, file.read({name: name.removeprefix(place) for name in file.shapes if name.startswith(place)})
+    found = ", ".join(sorted({name.split(".")[0] for name in file.shapes})[:6]) or "no tensors"
+    raise CheckpointError(f"{path} holds {found}: no transformer that is known.", hint=f"There are {_KNOWN}.")
 
 
-def _family(path: Path, tensors: Mapping[str, Tensor]) -> Family:
-    if "in_blocks.0.attn.qkv.weight" in tensors:
+def _family(tensors: Mapping[str, Tensor]) -> Family:
+    if "patch_embed.proj.weight" in tensors:
         return "U-ViT"
-    if "x_embedder.proj.weight" not in tensors or "final_layer.linear.weight" not in tensors:
-        found = ", ".join(sorted({name.split(".")[0] for name in tensors})[:6]) or "no tensors"
-        raise CheckpointError(f"{path} holds {found}: no transformer that is known.", hint=f"There are {_KNOWN}.")
     _, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
     doubled = len(tensors["final_layer.linear.weight"]) == 2 * channels * patch**2
     return "SiT" if doubled else "REPA"

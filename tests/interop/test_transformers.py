@@ -165,7 +165,7 @@ def test_sit_runs_from_noise_to_data_and_comes_out_turned(tmp_path, inputs):
     state = randomized(sit_shapes(doubled=True))
     torch.save(state, tmp_path / "SiT.pt")
     published = read_transformer(tmp_path / "SiT.pt", heads=2)
-    assert (published.family, published.process, published.averaged, published.step) == ("SiT", "flow", None, None)
+    assert (published.family, published.process, published.averaged) == ("SiT", "flow", None)
     assert (published.latent_shape, published.num_classes) == ((4, 8, 8), 5)
     x, t, labels = inputs
     theirs = sit_forward(state, x, 1 - t, labels, heads=2, patch=2, channels=8)[:, :4]
@@ -194,7 +194,7 @@ def test_repa_comes_out_as_it_is_without_its_projectors(tmp_path, inputs, key):
     args = argparse.Namespace(model="SiT-tiny/2", enc_type="dinov2-vit-b")
     torch.save({key: state, "opt": {"state": {}}, "args": args, "steps": 7}, tmp_path / "0000007.pt")
     published = read_transformer(tmp_path / "0000007.pt", heads=2)
-    assert (published.family, published.averaged, published.step) == ("REPA", key == "ema", 7)
+    assert (published.family, published.averaged) == ("REPA", key == "ema")
     x, t, labels = inputs
     theirs = sit_forward(state, x, t, labels, heads=2, patch=2, channels=4)
     assert_close(published.build()(x, t, labels).output.double(), theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
@@ -232,20 +232,15 @@ def test_uvit_comes_out_as_it_is(tmp_path, inputs, classes, conv):
 @pytest.mark.parametrize(
     ("shapes", "description", "heads"),
     [
-        (
-            sit_shapes(depth=28, width=1152, side=32, classes=1000, doubled=True),
-            "SiT-XL/2 for latents of 4x32x32, 1000 classes",
-            16,
-        ),
-        (sit_shapes(depth=12, width=768, side=16, channels=16, patch=1), "REPA-B/1 for latents of 16x16x16, 5 classes", 12),
-        (uvit_shapes(depth=28, width=1152, side=64, patch=4, conv=False), "U-ViT-H/4 for latents of 4x64x64, unconditional", 16),
+        (sit_shapes(depth=12, width=384, side=32, classes=1000, doubled=True), "SiT-S/2 for latents of 4x32x32, 1000 classes", 6),
+        (sit_shapes(depth=12, width=384, side=16, channels=16, patch=1), "REPA-S/1 for latents of 16x16x16, 5 classes", 6),
+        (uvit_shapes(depth=12, width=512, side=64, patch=4, conv=False), "U-ViT-S/4 for latents of 4x64x64, unconditional", 8),
         (uvit_shapes(depth=16, width=512, side=32), "U-ViT-S-deep/2 for latents of 4x32x32, unconditional", 8),
     ],
 )
 def test_published_sizes_are_known_by_depth_and_width(tmp_path, shapes, description, heads):
-    """Tensors that are one zero everywhere take no memory."""
     zero = torch.zeros(1)
-    path = tmp_path / "weights.pt"
+    path = tmp_path / "weights.pt"      # of one zero everywhere
     torch.save({name: zero.expand(shape) for name, shape in shapes.items()}, path)
     published = read_transformer(path)
     assert (published.description, published.section.heads) == (description, heads)
@@ -276,8 +271,8 @@ def _cut(state: State) -> State:
         (_cut(randomized(sit_shapes())), 2, "lacks blocks.1.mlp.fc2.bias"),
         ({**randomized(sit_shapes()), "pos_embed": torch.zeros(1, 15, 32)}, 2, "15 positions are not those of a square latent"),
         ({"conv1.weight": torch.ones(1)}, None, "holds conv1: no transformer that is known"),
-        ([torch.ones(1)], None, "holds a list"),
-        ({"ema": {"x": print}}, None, "is not a readable file of plain tensors"),
+        ([torch.ones(1)], None, "no transformer that is known"),
+        ({"ema": {"x": print}}, None, "is a pickle that would run code"),
     ],
 )
 def test_other_files_are_refused_with_what_was_found(tmp_path, content, heads, words):

@@ -131,7 +131,7 @@ def _show(
     if drawn := samples.sampling:
         sampler = drawn["sampler"]
         guidance = f"guidance {sampler['cfg_scale']:g}" if sampler["cfg_scale"] != 1 else "no guidance"
-        weights = f"{drawn['weights']} weights of step {drawn['step']:,}"
+        weights = f"{drawn['weights']} weights" + ("" if drawn["step"] is None else f" of step {drawn['step']:,}")
         console.print(f"Drawn by {sampler['kind']}, {sampler['steps']} steps, {guidance}, {weights}, seed {drawn['seed']}.")
     console.print(f"Protocol {protocol.name}. Intervals: how another draw of samples would scatter, the reference as it is.")
     if any(score.passport.metric == "frechet distance" for score in scores):

@@ -35,7 +35,7 @@ def import_transformer(
     tables = _tables(published, str(place), channelwise=stats.kind == "channel")
     network = published.build().to(device).eval().requires_grad_(False)
     facts = {
-        "step": published.step,
+        "step": None,
         "weights": {True: "average", False: "last", None: "published"}[published.averaged],
         "image_size": side * decoder.downsample,
         "autoencoder_path": str(place),
@@ -63,7 +63,7 @@ def _tables(published: PublishedTransformer, autoencoder: str, *, channelwise: b
     """The recipe that such a transformer would come from, as far as files and papers say it."""
     return TrainDiT.model_validate(
         {
-            "steps": published.step or 1,
+            "steps": 1,
             "data": {"batch": 256},
             "latents": {"autoencoder": autoencoder, "stats": "channel" if channelwise else "scalar"},
             "model": published.section.model_dump(),
