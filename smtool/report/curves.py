@@ -86,11 +86,10 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.axhline(panel.level[0], color=GREY, linestyle="--", linewidth=1.2)
         axes.annotate(
             panel.level[1],
-            (1.0, panel.level[0]),
+            (0.0, panel.level[0]),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
+            xytext=(4, 2),
             textcoords="offset points",
-            ha="right",
             fontsize=8,
             color=GREY,
         )

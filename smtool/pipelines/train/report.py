@@ -34,8 +34,8 @@ def write_report(folder: RunFolder) -> Path:
     diffusion = "latents" in tables
     page = Page(f"{folder.path.name}: {'a transformer on latents' if diffusion else 'an autoencoder'}")
     page.text(_state(folder, rows, tables))
-    for line in environment.get("facts", ()):
-        page.text(line)
+    for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():      # an indented line goes on
+        page.text(f"{sentence[0].upper()}{sentence[1:]}.")
     if losses := loss_panels(rows):
         page.section("Losses")
         _figure(page, losses, "Every term of the loss, before its weight, against training steps. The last value stands above.")
