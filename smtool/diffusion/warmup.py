@@ -16,7 +16,9 @@ class Warmup(Section):
     """Train on E(low-pass(x)) at first, on E(x) afterwards.
 
     The images are filtered, not the latents, so a cache of latents does not serve: the warm-up encodes as it trains. Latents
-    keep the normalization of whole images. The released snippet does not say how many steps the warm-up lasts.
+    keep the normalization of whole images. An [alignment]'s teacher sees the unfiltered images all the while: the features are
+    what tokens are to be led to, and a teacher was never shown such blur. The released snippet does not say how many steps the
+    warm-up lasts.
     """
 
     kind: Filter = Field("ideal", description="shape of the low-pass in the Fourier domain")
