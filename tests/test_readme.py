@@ -14,6 +14,10 @@ COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", TEXT, re.S
 SHORT = {
     "train-ae": ("steps=6", "model.channels=[8, 8, 8]", "validation.num_images=8"),
     "train-dit": ("steps=4", "model.size=custom", "model.depth=2", "model.width=32", "model.heads=2", "validation.num_images=8"),
+    "race": (
+        "judge.num_images=10", "judge.predictors=false", "turn=4",
+        'transformer.changes=["steps=4","model.width=32","model.depth=2","validation.num_images=8","evaluate_every=4"]',
+    ),
 }
 
 

@@ -58,7 +58,7 @@ def _grid(grid: Entry) -> dict[str, Any]:
     template, phase = grid["template"]["excess"] or 0.0, grid["phase"]["excess"] or 0.0
     is_seen = template > GRID_TEMPLATE or phase > GRID_PHASE
     said = "A grid in reconstructions" if is_seen else "No grid in reconstructions"
-    beyond = f"template share {template:+.3f}, phase contrast {phase:+.2f}"
+    beyond = f"template share {template:+z.3f}, phase contrast {phase:+z.2f}"
     sentence = f"{said}: period {grid['period']} px, beyond the inputs' own by {beyond}."
     return finding("grid", "warn" if is_seen else "good", sentence, template_excess=template, phase_excess=phase)
 
