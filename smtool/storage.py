@@ -53,7 +53,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a safetensors file. Metadata values are stored as JSON; tensors are moved to the CPU and made contiguous."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        plain[name] = value.clone() if place in memory else value      # the format knows no shared tensors
+        memory.add(place)
     text = {name: json.dumps(value, allow_nan=False) for name, value in metadata.items()}
     with replacing(path) as aside:
         save_file(plain, aside, metadata=text)

@@ -59,7 +59,8 @@ def whole(tensor: Tensor) -> Tensor:
 def gathered(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Tensor]:
     """On the first rank whole tensors, sharded ones in the host's memory; elsewhere nothing. Every rank must ask.
 
-    Beside its own shards a rank holds one whole tensor at a time on its device; the first rank's host holds all of them.
+    Beside its own shards a rank holds one whole tensor at a time on its device; the first rank's host holds all of them: at most
+    8 bytes a parameter, for AdamW's two moments (SiT-XL: 5.4 GB).
     """
     found = {}
     for name, tensor in tensors.items():
