@@ -76,10 +76,10 @@ def _place(path: Path, shapes: Mapping[str, Shape]) -> tuple[str, Family]:
     """Of several sets of weights the average ("ema"), else the one with the shortest prefix."""
     if places := _places(shapes):
         return min(places.items(), key=lambda place: ("ema" not in place[0].lower(), len(place[0])))
-    listed = ", ".join(list(shapes)[:4])
+    listed = ", ".join([*list(shapes)[:4], *(["..."] if len(shapes) > 4 else [])]) or "none"
     known = "; ".join(f"{_title(family)} ({mark.removesuffix('.conv1.weight')})" for family, mark in MARKS.items())
     raise CheckpointError(
-        f"{path} holds {len(shapes)} tensor{'s'[: len(shapes) != 1]} ({listed or 'none'}{', ...' if len(shapes) > 4 else ''}): no known autoencoder.",
+        f"{path} holds no known autoencoder; its tensors are {listed}.",
         hint=f"Known are KL autoencoders of {known}; others can be opened as module:attribute, an object with encode and decode.",
     )
 

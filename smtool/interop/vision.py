@@ -53,6 +53,11 @@ def open_vision(what: str, *, device: str = "cpu", image_size: int | None = None
         return point_posterior(teacher.features(teacher.network, x).float())
 
     channels, height = _latent_of(what, encode, side, device)
+    if not patch and (side % height or (side // height).bit_count() != 1):      # its stride, a power of 2, does not divide the side
+        raise CheckpointError(
+            f"{what} turns an image of {side}x{side} into {height}x{height} cells: no whole number of its strides.",
+            hint="Pass images of another side, such as 224 or 256.",
+        )
     resized = "" if size == (side, side) else f", images resized to {size[0]}x{size[1]}"
     return Codec(
         encode,
@@ -78,9 +83,5 @@ def _latent_of(what: str, encode: Callable[[Tensor], Posterior], side: int, devi
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{what} takes no images of {side}x{side}: {reason}", hint="Pass others.") from error
     channels, height, width = mean.shape[1:]
-    if height != width or side % height:
-        raise CheckpointError(
-            f"{what} turns an image of {side}x{side} into {height}x{width} cells: no whole number of pixels each.",
-            hint="Pass images of another size, such as 224 or 256.",
-        )
+    assert height == width      # of square images
     return channels, height
