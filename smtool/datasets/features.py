@@ -7,6 +7,7 @@ from torch import Tensor
 
 from smtool.datasets.cache_reader import CacheShards
 from smtool.datasets.features_card import FeatureCard, read_feature_card, refuse_stale_features
+from smtool.datasets.reader import ImageShards
 from smtool.features.teachers import Teacher
 
 
@@ -29,9 +30,9 @@ class FeatureShards:
         return self.shards.read(indices, flipped)["features"]
 
 
-def open_features(folder: Path | str, *, teacher: Teacher, data: str) -> FeatureShards:
-    """Open a cache of features, which must be this teacher's and of the images whose digest is `data`, else DataError."""
+def open_features(folder: Path | str, *, teacher: Teacher, images: ImageShards) -> FeatureShards:
+    """Open a cache of features, which must be this teacher's and of these images, else DataError."""
     path = Path(folder)
     card = read_feature_card(path)
-    refuse_stale_features(path, card, teacher=teacher, data=data)
+    refuse_stale_features(path, card, teacher=teacher, images=images)
     return FeatureShards(path, card)

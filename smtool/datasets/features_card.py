@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from smtool.datasets.cache_card import CacheCard, CacheDtype, Origin, absent, departures, refuse_stale
 from smtool.datasets.card import parse_card
+from smtool.datasets.reader import ImageShards
 from smtool.features.teachers import Teacher
 
 FEATURE_CARD_NAME = "features.json"
@@ -49,16 +50,17 @@ def read_feature_card(folder: Path) -> FeatureCard:
     raise absent(folder, noun="feature", card_name=FEATURE_CARD_NAME, option="--features", command=command)
 
 
-def refuse_stale_features(folder: Path, card: FeatureCard, *, teacher: Teacher, data: str) -> None:
+def refuse_stale_features(folder: Path, card: FeatureCard, *, teacher: Teacher, images: ImageShards) -> None:
     """DataError unless this teacher made the cache, with these weights and sizes, of these images."""
     origins = [
         Origin("teacher", card.teacher, teacher.name),
         Origin("weights", card.weights, teacher.digest, card.teacher),
         Origin("input", by(card.input_size), by(teacher.size)),
         Origin("grid", by(card.grid), by(teacher.grid)),
-        Origin("images", card.data, data, card.images_folder),
+        Origin("images", card.data, images.digest, card.images_folder),
     ]
-    hint = f"Make a new one beside it, such as {card.command()}, or leave alignment.features out."
+    command = prepare_command(images.folder, teacher.name, teacher.grid)
+    hint = f"Make another one, by {command}, or leave alignment.features out."
     refuse_stale(folder, card, origins, hint=hint)
 
 

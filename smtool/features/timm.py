@@ -2,10 +2,14 @@
 
 import difflib
 import sys
-from collections.abc import Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import timm
 import torch
 from timm.data import resolve_model_data_config
@@ -67,7 +71,8 @@ def create(model: str, file: Path | None, **options: Any) -> nn.Module:
         if file is None:
             _announce(model)
         try:
-            return timm.create_model(model, pretrained=True, num_classes=0, **options)
+            with nullcontext() if file is not None or _hub_answers() else _offline():
+                return timm.create_model(model, pretrained=True, num_classes=0, **options)
         except Exception as error:      # timm, the hub and the network each raise their own
             where = f"from {file}" if file is not None else "from timm's cache or the network"
             raise WeightsError(
@@ -77,5 +82,28 @@ def create(model: str, file: Path | None, **options: Any) -> nn.Module:
 
 
 def _announce(model: str) -> None:
-    parameters = sum(parameter.numel() for parameter in timm.create_model(model, num_classes=0).parameters())
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in timm.create_model(model, num_classes=0).parameters())
     print(f"Loading timm's {model}: {4e-6 * parameters:.0f} MB, downloaded unless it is in the hub's cache.", file=sys.stderr)
+
+
+def _hub_answers() -> bool:
+    """Whether there is a network; asked once, because the hub's client tries for a minute before it gives up."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=10):
+            return True
+    except urllib.error.HTTPError:      # an answer, if not a kind one
+        return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Have the hub's client look into its cache only."""
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before

@@ -69,7 +69,7 @@ def written(out, teacher, images, *, batch=4, report=None, **settings):
 def exact(tmp_path_factory, teacher, images):
     """A float32 cache with mirrored images."""
     folder = written(tmp_path_factory.mktemp("exact") / "cache", teacher, images)
-    return open_features(folder, teacher=teacher, data=images.digest)
+    return open_features(folder, teacher=teacher, images=images)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_webdataset_finds_the_same_numbers_under_the_images_keys(exact):
 
 
 def test_bf16_rounds_to_a_256th(tmp_path, exact, teacher, images):
-    rough = open_features(written(tmp_path / "rough", teacher, images, dtype="bf16"), teacher=teacher, data=images.digest)
+    rough = open_features(written(tmp_path / "rough", teacher, images, dtype="bf16"), teacher=teacher, images=images)
     fine = exact.read(range(18), [False] * 18)
     off = (rough.read(range(18), [False] * 18) - fine).abs() / fine.abs()
     assert 0 < off.max() <= 1 / 256
@@ -144,7 +144,7 @@ def test_a_run_that_was_cut_off_gives_the_bytes_of_an_unbroken_one(tmp_path, exa
     with pytest.raises(KeyboardInterrupt):
         written(tmp_path / "out", teacher, images, report=stop)
     with pytest.raises(DataError, match=r"interrupted; run the same `smtool prepare \.\.\. --features`"):
-        open_features(tmp_path / "out", teacher=teacher, data=images.digest)
+        open_features(tmp_path / "out", teacher=teacher, images=images)
     first = (tmp_path / "out" / "train-000000.tar").stat().st_mtime_ns
     seen = []
     written(tmp_path / "out", teacher, images, report=lambda *said: seen.append(said))
@@ -161,22 +161,29 @@ def test_the_announced_size_is_that_of_the_files(tmp_path, teacher, images):
 
 
 @pytest.mark.parametrize(
-    ("other", "data", "words"),
+    ("other", "words"),
     [
-        (small_teacher(1), None, "made with weights {mine} (timm:small), not with weights {theirs}"),
-        (small_teacher(cells=3), None, "made with input 24x24 and grid 4x4, not with input 18x18 and grid 3x3"),
-        (small_teacher(name="dinov2-s"), None, "made with teacher timm:small, not with teacher dinov2-s"),
-        (small_teacher(), "c" * 64, "made with images {data} ({folder}), not with images cccccccc"),
+        (small_teacher(1), "made with weights {mine} (timm:small), not with weights {theirs}"),
+        (small_teacher(cells=3), "made with input 24x24 and grid 4x4, not with input 18x18 and grid 3x3"),
+        (small_teacher(name="dinov2-s"), "made with teacher timm:small, not with teacher dinov2-s"),
     ],
 )
-def test_a_stale_cache_names_both_sides(exact, teacher, images, other, data, words):
+def test_a_stale_cache_names_both_sides_and_the_command_for_the_right_one(exact, teacher, images, other, words):
     with pytest.raises(DataError) as caught:
-        open_features(exact.folder, teacher=other, data=data or images.digest)
-    expected = words.format(
-        mine=teacher.digest[:8], theirs=other.digest[:8], data=images.digest[:8], folder=str(images.folder)
-    )
+        open_features(exact.folder, teacher=other, images=images)
+    expected = words.format(mine=teacher.digest[:8], theirs=other.digest[:8])
     assert f"is a stale feature cache: {expected}" in str(caught.value)
-    assert f"smtool prepare {images.folder} --features timm:small --tokens 4x4" in str(caught.value)
+    grid = f"{other.grid[0]}x{other.grid[1]}"
+    assert f"smtool prepare {images.folder} --features {other.name} --tokens {grid}" in str(caught.value)
+
+
+def test_a_cache_of_other_images_is_stale(exact, teacher, images, tmp_path, photo_folder):
+    prepare_images(Preparation(find_source(str(photo_folder(4))), Rule(16), val_fraction=0.0), tmp_path / "other", workers=1)
+    other = open_images(str(tmp_path / "other"), "train", image_size=16)
+    words = f"made with images {images.digest[:8]} ({images.folder}), not with images {other.digest[:8]}"
+    with pytest.raises(DataError) as caught:
+        open_features(exact.folder, teacher=teacher, images=other)
+    assert words in str(caught.value) and f"smtool prepare {other.folder} --features" in str(caught.value)
 
 
 def test_another_teacher_does_not_write_into_a_finished_cache(tmp_path, teacher, images):
@@ -188,7 +195,7 @@ def test_another_teacher_does_not_write_into_a_finished_cache(tmp_path, teacher,
             written(folder, other, images, **settings)
     assert contents(folder) == before
     with pytest.raises(DataError, match=r"is not a feature cache(.|\n)*--features TEACHER --tokens 16x16"):
-        open_features(tmp_path, teacher=teacher, data=images.digest)
+        open_features(tmp_path, teacher=teacher, images=images)
 
 
 def test_features_that_are_not_finite_name_the_image(tmp_path, teacher, images):
@@ -218,7 +225,7 @@ def test_cached_features_come_with_the_latents_they_belong_to(exact, teacher, la
 
 def test_without_mirrored_features_flips_are_refused_at_once(tmp_path, teacher, latents, autoencoder, images):
     folder = written(tmp_path / "plain", teacher, images, flip=False)
-    plain = open_features(folder, teacher=teacher, data=images.digest)
+    plain = open_features(folder, teacher=teacher, images=images)
     for start in (
         lambda flip: latent_batches(latents, flip=flip, features=plain, **ORDER),
         lambda flip: encoded_batches(images, autoencoder, flip=flip, features=plain, **ORDER),

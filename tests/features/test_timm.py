@@ -1,3 +1,6 @@
+import urllib.error
+
+import huggingface_hub.constants
 import pytest
 import timm
 import torch
@@ -73,3 +76,27 @@ def test_weights_that_are_nowhere_are_an_error(monkeypatch, capsys):
         load_extractor(f"timm:{TINY}")
     assert f"{TINY}.safetensors" in str(caught.value)
     assert "4 MB, downloaded unless" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_the_hub_is_not_asked_again_and_again_where_there_is_no_network(monkeypatch, answers):
+    """Its client would retry for a minute; a server that refuses is a network all the same."""
+
+    def urlopen(request, timeout):
+        raise urllib.error.HTTPError("", 403, "Forbidden", {}, None) if answers else OSError("no network")
+
+    seen = []
+
+    def create_model(model, pretrained=False, **options):
+        seen.append(huggingface_hub.constants.HF_HUB_OFFLINE)
+        if pretrained:
+            raise RuntimeError("not in the cache")
+        return torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(WeightsError, match="not in the cache"):
+        timm_features.create("resnet10t", None)
+    assert seen[-1] is not answers
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is False

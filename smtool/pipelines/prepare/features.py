@@ -62,7 +62,7 @@ def cached_features(teacher: Teacher, images: ImageShards, *, flip: bool) -> Fea
             name = images.folder.resolve().name
             folder = features_folder(name, teacher, data=images.digest, flip=mirrored, dtype=dtype)
             if (folder / FEATURE_CARD_NAME).is_file():
-                return open_features(folder, teacher=teacher, data=images.digest)
+                return open_features(folder, teacher=teacher, images=images)
     return None
 
 

@@ -64,7 +64,7 @@ def _cache(asked: str, teacher: Teacher, images: ImageShards, *, flip: bool, bef
     if asked == "auto":
         cache = cached_features(teacher, images, flip=flip)
     else:
-        cache = open_features(asked, teacher=teacher, data=images.digest)
+        cache = open_features(asked, teacher=teacher, images=images)
         if flip:
             cache.check_flip()
     found = None if cache is None else cache.card.digest
