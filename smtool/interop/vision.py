@@ -53,7 +53,7 @@ def open_vision(what: str, *, device: str = "cpu", image_size: int | None = None
         return point_posterior(teacher.features(teacher.network, x).float())
 
     channels, height = _latent_of(what, encode, side, device)
-    if not patch and (side % height or (side // height).bit_count() != 1):      # its stride, a power of 2, does not divide the side
+    if not patch and (side % height or (side // height).bit_count() != 1):      # its stride is a power of 2
         raise CheckpointError(
             f"{what} turns an image of {side}x{side} into {height}x{height} cells: no whole number of its strides.",
             hint="Pass images of another side, such as 224 or 256.",
