@@ -18,6 +18,8 @@ from smtool.spectrum import Estimator
 
 DEFAULT_SIZE = 256
 FEWEST_HELD_OUT = 16
+SMALLEST_GRID = 3
+"""Latent cells a side: on fewer, a ring holds no cell."""
 NUM_KEPT = 32
 """Images whose posteriors are kept for the sections that decode."""
 
@@ -36,6 +38,11 @@ class Subject:
             height, width = self.codec.latent_size(image_size, image_size)
         except ValueError as error:
             raise CheckpointError(f"{self.codec.source}: {error}.", hint="Pass images of another size with --data.") from error
+        if min(height, width) < SMALLEST_GRID:
+            raise CheckpointError(
+                f"{self.codec.source}: images of {image_size} px give {height}x{width} cells, too few for a spectrum.",
+                hint=f"Pass images of at least {SMALLEST_GRID * self.codec.downsample} px with --data.",
+            )
         return height, width
 
 
