@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from smtool import __version__, storage
 from smtool.diffusion import Sampler
 from smtool.errors import CheckpointError, RecipeError
+from smtool.interop.tensor_file import PICKLED
 from smtool.pipelines.sample.files import Format, SampleFolder, check_passport
 from smtool.pipelines.sample.generation import class_labels, generate
 from smtool.pipelines.sample.published import import_transformer
@@ -82,7 +83,7 @@ def sample_images(
 def _model(path: Path, autoencoder: str | None, scale: float | None, heads: int | None, device: str) -> DiffusionModel:
     """A checkpoint of ours, or a published transformer with the autoencoder that is named for it."""
     if autoencoder is None:
-        if path.suffix != ".safetensors":
+        if path.suffix in PICKLED:
             raise CheckpointError(
                 f"{path} is no checkpoint of `smtool train-dit`.",
                 hint="For a published SiT, REPA or U-ViT file, name the autoencoder of its latents: --autoencoder PATH",
