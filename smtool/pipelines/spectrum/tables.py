@@ -19,7 +19,9 @@ def tables(result: Result) -> list[Table]:
     if result["autoencoders"]:
         if "reference" in result["images"]:
             made.append(_reference(result))
-        made += [_low_pass(result), _decoders_and_health(result), _verdicts(result)]
+        if any("psnr" in autoencoder["low_pass"] for autoencoder in result["autoencoders"]):
+            made.append(_low_pass(result))
+        made += [_decoders_and_health(result), _verdicts(result)]
     return made
 
 

@@ -91,7 +91,7 @@ def readings_figure(panels: Mapping[str, Sequence[Curve]]) -> Figure:
             _draw_power(axes, curves, "power per DCT coefficient")
             axes.set_title(title)
             _cycles(axes)
-            axes.legend(fontsize=8, labelspacing=0.4, loc="lower left")
+            axes.legend(fontsize=8, labelspacing=0.4, loc="best")
         for axes in grid.flat[len(panels):]:
             axes.set_axis_off()
         return frozen(figure)
