@@ -94,7 +94,7 @@ def unbroken(recipe, tmp_path_factory) -> Path:
 def test_a_run_leaves_what_the_design_promises_and_the_file_needs_nothing_else(unbroken, photos):
     names = {path.name for path in unbroken.iterdir() if "tfevents" not in path.name}
     promised = {"recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt", "samples", "checkpoints"}
-    assert names == promised | {"ckpt.safetensors", "DONE"}
+    assert names == promised | {"ckpt.safetensors", "report.html", "DONE"}
     assert [path.name for path in sorted((unbroken / "checkpoints").iterdir())] == ["00000036", "00000040"]
     metadata = read_metadata(unbroken / "ckpt.safetensors")
     assert (metadata["kind"], metadata["step"], metadata["weights"]) == ("autoencoder", 40, "average")
