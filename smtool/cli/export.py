@@ -16,8 +16,8 @@ def export(
     symmetric: Annotated[
         bool, typer.Option("--symmetric", help="To diffusers in spite of symmetric padding, which it must then be told of.")
     ] = False,
-    pad: Annotated[
-        Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of CKPT's stride-2 convolutions; default: its own.")
+    downsample_pad: Annotated[
+        Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder; default: what the file means.")
     ] = None,
     autoencoder: Annotated[str | None, typer.Option(help="CKPT is a published SiT, REPA or U-ViT on its latents.")] = None,
     scale: Annotated[float | None, typer.Option(help="What those latents were multiplied by; else the autoencoder's.")] = None,
@@ -35,7 +35,7 @@ def export(
         to=to,
         out=out,
         symmetric=symmetric,
-        downsample_pad=pad,
+        downsample_pad=downsample_pad,
         autoencoder=autoencoder,
         scale=scale,
         heads=heads,
