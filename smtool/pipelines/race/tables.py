@@ -150,7 +150,7 @@ def _note(result: Mapping[str, Any]) -> str:
     lines = [
         f"Mean over seeds ± 95 % (Student's t); {result['tokens']} tokens for all. Place: as far as seeds, paired, can tell.",
         "Generation, reconstruction: distances to the same training images, of equally many images; gap: their difference.",
-        "Learnt: of what the spectrum alone lets a network predict, mean over bands; above 100 %: ties between frequencies as well.",
+        "Learnt: of what the spectrum alone lets a network predict, mean over bands; above 100 %: ties between frequencies too.",
     ]
     lines += [f"{key} broke: {error['message']}" for key, error in result["broken"].items()]
     return "\n".join(lines)
