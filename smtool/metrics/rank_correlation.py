@@ -45,6 +45,18 @@ def rank_correlation(x: Tensor, y: Tensor, *, draws: Generator) -> RankCorrelati
     return RankCorrelation(value, low, high, _chance(ranks(x), ranks(y), abs(value), draws), len(x))
 
 
+def repeatability(scores: Tensor) -> float:
+    """How well one repetition orders things as the others do: scores (things, repetitions), of at least two repetitions.
+
+    Mean over repetitions of Spearman's correlation with the mean of all other repetitions, in [-1, 1].
+    """
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise ValueError(f"scores (things, at least 2 repetitions) are needed, found {tuple(scores.shape)}")
+    others = (scores.sum(1, keepdim=True) - scores) / (scores.shape[1] - 1)
+    found = [spearman(one, rest) for one, rest in zip(scores.unbind(1), others.unbind(1), strict=True)]
+    return sum(found) / len(found)
+
+
 def _pearson(x: Tensor, y: Tensor) -> float:
     x, y = x - x.mean(), y - y.mean()
     size = (x.square().sum() * y.square().sum()).sqrt()

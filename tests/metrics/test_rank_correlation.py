@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 
 from smtool.metrics.published import COLUMNS, GENERATION, published_autoencoders
-from smtool.metrics.rank_correlation import rank_correlation, ranks, spearman
+from smtool.metrics.rank_correlation import rank_correlation, ranks, repeatability, spearman
 from smtool.randomness import generator
 
 TIED = [3.0, 1.0, 3.0, 2.0, 2.0, 3.0, 0.0]
@@ -80,3 +80,17 @@ def test_the_published_table_is_whole():
     assert all(tuple(row) == COLUMNS for row in table.values())
     assert (table["SD-VAE"]["psnr"], table["RAE"]["linear_probe"]) == (26.91, 73.58)
     assert math.isnan(table["MAE-TOK"]["viv"])
+
+
+def test_repeatability_is_the_mean_correlation_of_a_column_with_the_others_mean():
+    rng = np.random.default_rng(3)
+    table = rng.standard_normal((9, 1)) + 0.5 * rng.standard_normal((9, 4))
+    expected = [scipy.stats.spearmanr(table[:, k], np.delete(table, k, axis=1).mean(1)).statistic for k in range(4)]
+    assert repeatability(torch.tensor(table)) == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_repetitions_in_the_same_order_agree_wholly_and_one_alone_says_nothing():
+    column = torch.tensor([3.0, 1.0, 2.0, 5.0])
+    assert repeatability(torch.stack([column, column.exp()], dim=1)) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="at least 2 repetitions"):
+        repeatability(column[:, None])

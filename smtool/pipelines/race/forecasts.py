@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from smtool.metrics.published import GENERATION, published_autoencoders
-from smtool.metrics.rank_correlation import RankCorrelation, rank_correlation
+from smtool.metrics.rank_correlation import RankCorrelation, rank_correlation, repeatability
 from smtool.randomness import generator
 
 TITLES: Mapping[str, str] = {
@@ -99,6 +99,21 @@ def forecasts(points: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
         for name in order
         if name in names
     }
+
+
+def seeds_agree(cells: Sequence[Mapping[str, Any]], judge: str, names: Iterable[str]) -> dict[str, float | None]:
+    """generation, gap: how well one seed orders the named racers as the mean of the others does; what no predictor can much beat.
+
+    None for a single seed, for fewer than three racers, or if a racer broke in one of the seeds.
+    """
+    scores = [[cell["distances"][judge] for cell in cells if cell["racer"] == name] for name in names]
+    if len(scores) < 3 or len(scores[0]) < 2 or len({len(row) for row in scores}) > 1:
+        return dict.fromkeys(JUDGED)
+    by_seed = {
+        "generation": [[one["generation"]["value"] for one in row] for row in scores],
+        "gap": [[one["gap"] for one in row] for row in scores],
+    }
+    return {what: _finite(repeatability(torch.tensor(table, dtype=torch.float64))) for what, table in by_seed.items()}
 
 
 def published(predictor: str) -> RankCorrelation | None:

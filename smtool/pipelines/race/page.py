@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -37,6 +38,22 @@ def write_report(result: Result, folder: Path) -> list[Path]:
         _samples(page, result, folder)
         _forecasts(page, result, figures)
     _cost(page, result)
+    return _write(page, result, figures, folder)
+
+
+def write_pooled_report(result: Result, folder: Path) -> list[Path]:
+    """The same of several races together; curves, samples, spectra and costs are on their own pages."""
+    page = Page("smtool race: several races together")
+    page.text(f"Pooled: {', '.join(result['races'])}. A racer with the same weights in two races counts once.")
+    _standing(page, result)
+    figures = {"seeds": seeds_figure(result), "forecasts": forecast_figure(result)}
+    page.section("Every seed")
+    _strips(page, figures["seeds"])
+    _forecasts(page, result, figures)
+    return _write(page, result, figures, folder)
+
+
+def _write(page: Page, result: Result, figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     page.data("race", {key: value for key, value in result.items() if key != "cells"})
     page.write(folder / "report.html")
     for name, figure in figures.items():
@@ -66,14 +83,18 @@ def _standing(page: Page, result: Result) -> None:
         page.text(f"{key} broke ({error['kind']}): {error['message']} The others raced without it.")
 
 
-def _seeds(page: Page, result: Result, figures: Mapping[str, Any]) -> None:
-    page.section("Every seed")
+def _strips(page: Page, figure: Figure) -> None:
     page.figure(
-        figures["seeds"],
+        figure,
         alt="Generation distance, reconstruction distance and their gap of every racer, one dot for each seed.",
         caption="Dots are seeds, the bar their mean, the line its 95 % interval. An unfinished decoder shows as a large "
         "reconstruction distance, latents that are hard to learn as a large gap.",
     )
+
+
+def _seeds(page: Page, result: Result, figures: Mapping[str, Figure]) -> None:
+    page.section("Every seed")
+    _strips(page, figures["seeds"])
     page.section("Curves")
     page.figure(
         figures["curves"],
@@ -110,7 +131,7 @@ def _picture(path: Path) -> Tensor:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _forecasts(page: Page, result: Result, figures: Mapping[str, Any]) -> None:
+def _forecasts(page: Page, result: Result, figures: Mapping[str, Figure]) -> None:
     if not result["points"]:
         return
     page.section("What would have been known before")

@@ -1,14 +1,14 @@
 """race.json: what each cell came to, what the seeds can tell apart, what it cost."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smtool import __version__
 from smtool.errors import SmtoolError
 from smtool.metrics.ranking import Pair, paired, places, seed_interval
 from smtool.pipelines.race.costs import Costs
-from smtool.pipelines.race.forecasts import forecasts, points_of
+from smtool.pipelines.race.forecasts import forecasts, points_of, seeds_agree
 from smtool.pipelines.race.plan import RacePlan
 from smtool.spectrum.jackknife import student_t_quantile
 
@@ -44,9 +44,10 @@ def race_result(plan: RacePlan, step: int, broken: Mapping[str, SmtoolError], co
         "costs": costs.spent,
         "autoencoders": {cell.key: cell.autoencoder.key for cell in plan.cells},
     }
-    result["standings"] = {name: _standing(plan.racers, cells, name) for name in plan.judge.features}
+    result["standings"] = {name: standing(plan.racers, cells, name) for name in plan.judge.features}
     result["points"] = points_of(result, plan.folder)
     result["forecasts"] = forecasts(result["points"])
+    result["seeds_agree"] = seeds_agree(cells, judge, result["points"])
     return result
 
 
@@ -59,18 +60,18 @@ def scores_of(cells: list[dict[str, Any]], features: str, what: str) -> dict[str
     return scores
 
 
-def _standing(racers: tuple[str, ...], cells: list[dict[str, Any]], features: str) -> dict[str, Any]:
+def standing(racers: Sequence[str], cells: list[dict[str, Any]], features: str) -> dict[str, Any]:
     """Means over seeds and all pairs, for each of DISTANCES."""
-    standing: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for what in DISTANCES:
         scores = scores_of(cells, features, what)
         pairs = paired(scores, quantile=quantile)
         place = places([name for name in racers if name in scores], pairs)
-        standing[what] = {
+        found[what] = {
             "racers": {name: mean_over_seeds(by_seed) | {"place": str(place[name])} for name, by_seed in scores.items()},
             "pairs": [_described(pair) for pair in pairs],
         }
-    return standing
+    return found
 
 
 def mean_over_seeds(by_seed: Mapping[int, float]) -> dict[str, Any]:

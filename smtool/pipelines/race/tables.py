@@ -65,6 +65,8 @@ def forecast_table(result: Mapping[str, Any]) -> Table:
     for entry in result["forecasts"].values():
         both = [cell for what in ("generation", "gap") for cell in (_rho(entry[what]), f"{entry[what]['chance']:.2f}")]
         rows.append((entry["title"], *both, _rho(entry["published"]) if entry["published"] else "-"))
+    agree = [_correlation(result["seeds_agree"][what]) for what in ("generation", "gap")]
+    rows.append(("one seed, for the mean of the others", agree[0], "", agree[1], "", "-"))
     count = len(result["points"])
     return Table(
         f"Rank correlation of {count} autoencoders with what the race found",
@@ -72,8 +74,8 @@ def forecast_table(result: Mapping[str, Any]) -> Table:
         tuple(rows),
         "Spearman's correlation over autoencoders (each the mean of its seeds), from 8 of them on with its 95 % bootstrap "
         "interval; chance: share of random orders at least as strong, either way, for one predictor looked at alone. Positive: a "
-        "larger value goes with worse samples. published: the same statistic over up to 22 public autoencoders and SiT-XL's FID "
-        "(arXiv 2603.05630).",
+        "larger value goes with worse samples. Last row: how well one seed of the race itself ranks them, which no predictor can "
+        "beat by much. published: the same statistic over up to 22 public autoencoders and SiT-XL's FID (arXiv 2603.05630).",
     )
 
 
@@ -104,7 +106,11 @@ def _rho(entry: Mapping[str, Any]) -> str:
     if entry["value"] is None:
         return "-"
     bounds = "" if entry["low"] is None else f" [{entry['low']:+.2f}, {entry['high']:+.2f}]"
-    return f"{entry['value']:+.2f}{bounds}"
+    return f"{_correlation(entry['value'])}{bounds}"
+
+
+def _correlation(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
 
 
 def ranking_table(result: Mapping[str, Any], judge: str | None = None) -> Table:

@@ -196,21 +196,40 @@ def test_a_budget_ends_all_at_the_same_step_and_may_grow(studio):
         assert {cell["step"] for cell in result["cells"]} == {step} == {result["step"]}
 
 
-def test_races_are_pooled_over_all_their_autoencoders_and_only_if_they_compare(studio, unbroken):
+def _pooled(*folders: Path, out: Path | None = None) -> dict:
+    return pool_races([str(folder) for folder in folders], console=Console(file=io.StringIO()), out=out)
+
+
+def test_races_are_pooled_over_all_their_autoencoders(studio, unbroken):
     other = json.loads((unbroken / "race.json").read_text())
     other["points"]["dsm"]["digests"] = ["another"]
+    for cell in other["cells"]:
+        if cell["racer"] == "dsm":
+            cell["facts"]["autoencoder"] = "another"
+            cell["distances"]["random"]["generation"]["value"] += 1e6
     write_json(studio / "other" / "race.json", other)
-    console = Console(file=io.StringIO())
-    pooled = pool_races([str(unbroken), str(studio / "other")], console=console, out=studio / "pool")
+    pooled = _pooled(unbroken, studio / "other", out=studio / "pool")
     assert set(pooled["points"]) == {"plain", "dsm", "other/dsm"}      # plain has the same weights in both
+    assert pooled["racers"] == ["plain", "dsm", "other/dsm"]           # and wide those of dsm
     assert {"rfd", "psnr", "viv", "ifd_random", "kappa", "delta"} <= set(pooled["forecasts"])
+    standing = pooled["standings"]["random"]["generation"]
+    assert max(standing["racers"], key=lambda name: standing["racers"][name]["value"]) == "other/dsm"
+    assert {"dsm beats other/dsm in 2 of 2 seeds", "plain beats other/dsm in 2 of 2 seeds"} <= {
+        pair["sentence"] for pair in standing["pairs"]
+    }
+    assert pooled["seeds_agree"]["generation"] in (0.5, 1.0)           # of three, the last is far from the others
     assert json.loads((studio / "pool" / "pooled.json").read_text())["points"] == pooled["points"]
-    other["seeds"] = [0]
-    write_json(studio / "other" / "race.json", other)
+    page = (studio / "pool" / "report.html").read_text()
+    assert "other/dsm" in page and "one seed, for the mean of the others" in page
+
+
+def test_only_races_that_compare_are_pooled(studio, unbroken):
+    other = json.loads((unbroken / "race.json").read_text())
+    write_json(studio / "fewer" / "race.json", other | {"seeds": [0]})
     with pytest.raises(RecipeError, match=r"since their distances do not compare:\n  seeds: \[0, 1\] and \[0\]"):
-        pool_races([str(unbroken), str(studio / "other")], console=console)
+        _pooled(unbroken, studio / "fewer")
     with pytest.raises(RecipeError, match="2 autoencoders are too few"):
-        pool_races([str(unbroken)], console=console)
+        _pooled(unbroken)
 
 
 @pytest.mark.parametrize(
