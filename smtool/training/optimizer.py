@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from smtool.config import Section
-from smtool.training.sharding import like, whole
+from smtool.training.sharding import like, local, whole
 
 
 class AdamW(Section):
@@ -82,5 +82,6 @@ class NamedOptimizer:
             kept: dict[str, Any] = self.torch.state[parameter]
             if key == "step":
                 kept[key] = value.to(parameter.device) if self.torch.param_groups[0]["fused"] else value
-            else:
-                kept[key] = like(value, parameter)
+            else:      # in the parameter's own order of memory, as a fused step takes both number by number
+                kept[key] = torch.empty_like(parameter, requires_grad=False)
+                local(kept[key]).copy_(local(like(value, parameter)))

@@ -1,10 +1,11 @@
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from smtool.training.optimizer import AdamW
+from smtool.training.optimizer import AdamW, NamedOptimizer
 
 
 def test_updates_equal_torch_adamw_with_clipping():
@@ -50,15 +51,41 @@ def test_state_survives_a_round_trip_through_named_tensors():
     first.updates = 1
     state = {name: value.clone() for name, value in first.state_dict().items()}
     assert {name.split("|")[1] for name in state} == {"step", "exp_avg", "exp_avg_sq"}
-    copy = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
-    copy.load_state_dict(module.state_dict())
-    second = AdamW(lr=0.1).build(copy.named_parameters(), "cpu")
+    other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    other.load_state_dict(module.state_dict())
+    second = AdamW(lr=0.1).build(other.named_parameters(), "cpu")
     second.load_state_dict(state.items(), 1)
-    for model, optimizer in ((module, first), (copy, second)):
+    for model, optimizer in ((module, first), (other, second)):
         optimizer.torch.zero_grad()
         model(torch.ones(2, 3)).sum().backward()
         optimizer.torch.step()
-    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), copy.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_resumed_channels_last_network_goes_on_as_it_was(fused):
+    """Files hold tensors in the ordinary order of memory; fused kernels (those of GPUs) run over memory, not over indices."""
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    second = copy.deepcopy(first)
+    images = torch.randn(2, 3, 8, 8)
+
+    def update(module: nn.Conv2d, optimizer: NamedOptimizer) -> None:
+        optimizer.torch.zero_grad()
+        module(images).square().mean().backward()
+        optimizer.torch.step()
+
+    ours = NamedOptimizer(AdamW(lr=0.1), dict(first.named_parameters()), fused=fused)
+    update(first, ours)
+    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in ours.state_dict().items()}
+    second.load_state_dict(first.state_dict())
+    theirs = NamedOptimizer(AdamW(lr=0.1), dict(second.named_parameters()), fused=fused)
+    theirs.load_state_dict(state.items(), 1)
+    for _ in range(3):
+        update(first, ours)
+        update(second, theirs)
+    assert torch.equal(first.weight, second.weight)
+    assert theirs.torch.state[second.weight]["exp_avg"].stride() == second.weight.stride()
 
 
 @pytest.mark.parametrize("bad", [{"lr": -1.0}, {"warmup": -1}, {"schedule": "step"}, {"betas": (0.9,)}])
