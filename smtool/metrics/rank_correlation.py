@@ -25,17 +25,17 @@ class RankCorrelation:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """Ranks from 1, float64; equal values share their mean rank."""
-    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts.double() - 1) / 2)[inverse]
+    """Ranks from 1 along the last dimension, float64; equal values share their mean rank. Compares all pairs: for few values."""
+    below = (values[..., None, :] < values[..., :, None]).sum(-1)
+    equal = (values[..., None, :] == values[..., :, None]).sum(-1)
+    return below + (equal.double() + 1) / 2
 
 
 def spearman(x: Tensor, y: Tensor) -> float:
     """Pearson's correlation of the ranks (Spearman 1904), in [-1, 1]; NaN where one side is all equal."""
     if x.shape != y.shape or x.ndim != 1 or len(x) < 2:
         raise ValueError(f"two lists of one length of at least 2 are needed, found {tuple(x.shape)} and {tuple(y.shape)}")
-    return _pearson(ranks(x), ranks(y))
+    return float(_pearson(ranks(x), ranks(y)))
 
 
 def rank_correlation(x: Tensor, y: Tensor, *, draws: Generator) -> RankCorrelation:
@@ -57,18 +57,15 @@ def repeatability(scores: Tensor) -> float:
     return sum(found) / len(found)
 
 
-def _pearson(x: Tensor, y: Tensor) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    size = (x.square().sum() * y.square().sum()).sqrt()
-    return float((x * y).sum() / size) if size > 0 else math.nan
+def _pearson(x: Tensor, y: Tensor) -> Tensor:
+    """Along the last dimension; NaN where one side is all equal."""
+    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    return (x * y).sum(-1) / (x.square().sum(-1) * y.square().sum(-1)).sqrt()
 
 
 def _bootstrap(x: Tensor, y: Tensor, draws: Generator) -> tuple[float, float]:
-    values = []
-    for _ in range(REPLICATES):
-        chosen = torch.randint(len(x), (len(x),), generator=draws)
-        values.append(spearman(x[chosen], y[chosen]))
-    found = torch.tensor(values, dtype=torch.float64)
+    chosen = torch.randint(len(x), (REPLICATES, len(x)), generator=draws)
+    found = _pearson(ranks(x[chosen]), ranks(y[chosen]))
     found = found[~found.isnan()]      # draws of one point only
     low, high = torch.quantile(found, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
@@ -78,10 +75,10 @@ def _chance(x: Tensor, y: Tensor, strength: float, draws: Generator) -> float:
     """Two-sided permutation test: exact for few points, by random orders (with the one found among them) for more."""
     if math.isnan(strength):
         return 1.0
-    exact = len(x) <= MOST_PERMUTED
-    if exact:
-        orders = [torch.tensor(order) for order in permutations(range(len(x)))]
+    if len(x) <= MOST_PERMUTED:
+        orders = torch.tensor(list(permutations(range(len(x)))))
     else:
-        orders = [torch.arange(len(x)), *(torch.randperm(len(x), generator=draws) for _ in range(REPLICATES - 1))]
+        drawn = torch.rand((REPLICATES - 1, len(x)), generator=draws).argsort(-1)
+        orders = torch.cat([torch.arange(len(x))[None], drawn])
     slack = 1e-9
-    return sum(abs(_pearson(x, y[order])) >= strength - slack for order in orders) / len(orders)
+    return float((_pearson(x, y[orders]).abs() >= strength - slack).double().mean())

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from smtool.pipelines.race.forecasts import title
+from smtool.pipelines.race.forecasts import title, value_of
 from smtool.pipelines.race.standing import DISTANCES, scores_of
 from smtool.report.plots.race import (
     Forecast,
@@ -78,12 +78,14 @@ def spectra_figure(result: Result, folder: Path) -> Figure:
 
 
 def forecast_figure(result: Result) -> Figure:
-    points = result["points"]
+    points, judge = result["points"], result["judge"]
     found = []
-    for name, entry in result["forecasts"].items():
+    for name, entry in result["forecasts"][judge]["predictors"].items():
         rho = entry["generation"]["value"]
         note = "rho: none" if rho is None else f"rho {rho:+.2f}, chance {entry['generation']['chance']:.2f}"
-        places = {racer: (point["predictors"][name], point["generation"]) for racer, point in points.items()}
+        places = {
+            racer: (value_of(point, name, judge), point["distances"][judge]["generation"]) for racer, point in points.items()
+        }
         found.append(Forecast(_folded(title(name)), places, note))
     return forecasts_figure(found)
 

@@ -45,7 +45,7 @@ def title(name: str) -> str:
 
 
 def points_of(result: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
-    """Autoencoder's name -> predictors and what became of it (both means over seeds), and the digests of its weights.
+    """Autoencoder's name -> predictors and distances by extractor (means over seeds), and the digests of its weights.
 
     Of racers that share an autoencoder, only the first counts: they differ in what no predictor sees.
     """
@@ -59,19 +59,25 @@ def points_of(result: Mapping[str, Any], folder: Path) -> dict[str, dict[str, An
             continue
         seen |= keys
         known = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-        judge = result["judge"]
         found[racer] = {
             "digests": sorted(one["facts"]["autoencoder"] for one in known),
             "num_latents": known[0]["num_latents"],
             "predictors": {
-                "rfd": fmean(cell["distances"][judge]["reconstruction"]["value"] for cell in cells),
                 "psnr": fmean(cell["psnr"]["value"] for cell in cells),
                 **_means([one["values"] for one in known]),
             },
-            "generation": fmean(cell["distances"][judge]["generation"]["value"] for cell in cells),
-            "gap": fmean(cell["distances"][judge]["gap"] for cell in cells),
+            "distances": {features: _mean_distances(cells, features) for features in result["standings"]},
         }
     return found
+
+
+def _mean_distances(cells: Sequence[Mapping[str, Any]], features: str) -> Point:
+    distances = [cell["distances"][features] for cell in cells]
+    return {
+        "generation": fmean(one["generation"]["value"] for one in distances),
+        "reconstruction": fmean(one["reconstruction"]["value"] for one in distances),
+        "gap": fmean(one["gap"] for one in distances),
+    }
 
 
 def _means(values: Sequence[Mapping[str, Any]]) -> Point:
@@ -80,33 +86,45 @@ def _means(values: Sequence[Mapping[str, Any]]) -> Point:
     return {name: fmean(one[name]["value"] for one in values) for name in names}
 
 
-def forecasts(points: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Predictor -> Spearman's correlation with the generation distance and with the gap, and that of the published table.
+def forecasts(points: Mapping[str, Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By extractor: predictors -> Spearman's correlation with the generation distance and with the gap, and that of the published
+    table; seeds_agree: how well one seed alone ranks the same autoencoders.
 
-    Left out for fewer than three autoencoders. chance: how often a random order does as well; no correction for there being
+    Nothing for fewer than three autoencoders. chance: how often a random order does as well; no correction for there being
     many predictors.
     """
     if len(points) < 3:
         return {}
-    names = set.intersection(*(set(point["predictors"]) for point in points.values()))
-    order = [*TITLES, *sorted(names - set(TITLES))]
+    names = {"rfd"}.union(set.intersection(*(set(point["predictors"]) for point in points.values())))
+    order = [*(name for name in TITLES if name in names), *sorted(names - set(TITLES))]
     return {
-        name: {
-            "title": title(name),
-            **{what: _described(_correlation(points, name, what)) for what in JUDGED},
-            "published": _described(published(name)),
+        features: {
+            "predictors": {
+                name: {
+                    "title": title(name),
+                    **{what: _described(_correlation(points, name, features, what)) for what in JUDGED},
+                    "published": _described(published(name)),
+                }
+                for name in order
+            },
+            "seeds_agree": seeds_agree(cells, features, points),
         }
-        for name in order
-        if name in names
+        for features in next(iter(points.values()))["distances"]
     }
 
 
-def seeds_agree(cells: Sequence[Mapping[str, Any]], judge: str, names: Iterable[str]) -> dict[str, float | None]:
+def value_of(point: Mapping[str, Any], predictor: str, features: str) -> float:
+    """What a predictor says of an autoencoder; the reconstruction distance is that of the extractor that judges."""
+    known = {"rfd": point["distances"][features]["reconstruction"], **point["predictors"]}
+    return float(known[predictor])
+
+
+def seeds_agree(cells: Sequence[Mapping[str, Any]], features: str, names: Iterable[str]) -> dict[str, float | None]:
     """generation, gap: how well one seed orders the named racers as the mean of the others does; what no predictor can much beat.
 
     None for a single seed, for fewer than three racers, or if a racer broke in one of the seeds.
     """
-    scores = [[cell["distances"][judge] for cell in cells if cell["racer"] == name] for name in names]
+    scores = [[cell["distances"][features] for cell in cells if cell["racer"] == name] for name in names]
     if len(scores) < 3 or len(scores[0]) < 2 or len({len(row) for row in scores}) > 1:
         return dict.fromkeys(JUDGED)
     by_seed = {
@@ -126,9 +144,9 @@ def published(predictor: str) -> RankCorrelation | None:
     return rank_correlation(x, y, draws=generator("race", "published", column))
 
 
-def _correlation(points: Mapping[str, Mapping[str, Any]], name: str, what: str) -> RankCorrelation:
-    x = torch.tensor([point["predictors"][name] for point in points.values()], dtype=torch.float64)
-    y = torch.tensor([point[what] for point in points.values()], dtype=torch.float64)
+def _correlation(points: Mapping[str, Mapping[str, Any]], name: str, features: str, what: str) -> RankCorrelation:
+    x = torch.tensor([value_of(point, name, features) for point in points.values()], dtype=torch.float64)
+    y = torch.tensor([point["distances"][features][what] for point in points.values()], dtype=torch.float64)
     return rank_correlation(x, y, draws=generator("race", "forecast", name, what))
 
 

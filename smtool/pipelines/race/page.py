@@ -138,12 +138,15 @@ def _forecasts(page: Page, result: Result, figures: Mapping[str, Figure]) -> Non
     if not result["forecasts"]:
         page.text(f"{len(result['points'])} autoencoders are too few for a rank correlation; three is the least.")
         return
-    page.table(forecast_table(result))
+    first, *others = result["forecasts"]
+    page.table(forecast_table(result, first))
     page.figure(
         figures["forecasts"],
         alt="For each predictor, its value against the generation distance, one point for each autoencoder.",
-        caption="Each point is an autoencoder, mean over seeds; rho: Spearman's rank correlation.",
+        caption=f"Each point is an autoencoder, mean over seeds; rho: Spearman's rank correlation. Distances by {first}.",
     )
+    for features in others:
+        page.table(forecast_table(result, features))
 
 
 def _cost(page: Page, result: Result) -> None:

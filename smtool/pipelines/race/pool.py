@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from smtool.errors import CheckpointError, RecipeError
-from smtool.pipelines.race.forecasts import forecasts, seeds_agree
+from smtool.pipelines.race.forecasts import forecasts
 from smtool.pipelines.race.page import write_pooled_report
 from smtool.pipelines.race.standing import SCHEMA, standing
 from smtool.pipelines.race.tables import show
@@ -69,8 +69,7 @@ def _pooled(folders: Sequence[str], results: Sequence[dict[str, Any]]) -> dict[s
         "broken": {},
         "standings": {features: standing(names, cells, features) for features in first["standings"]},
         "points": points,
-        "forecasts": forecasts(points),
-        "seeds_agree": seeds_agree(cells, first["judge"], points),
+        "forecasts": forecasts(points, cells),
     }
 
 

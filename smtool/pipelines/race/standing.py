@@ -8,11 +8,11 @@ from smtool import __version__
 from smtool.errors import SmtoolError
 from smtool.metrics.ranking import Pair, paired, places, seed_interval
 from smtool.pipelines.race.costs import Costs
-from smtool.pipelines.race.forecasts import forecasts, points_of, seeds_agree
+from smtool.pipelines.race.forecasts import forecasts, points_of
 from smtool.pipelines.race.plan import RacePlan
 from smtool.spectrum.jackknife import student_t_quantile
 
-SCHEMA = "smtool.race/1"
+SCHEMA = "smtool.race/2"
 DISTANCES = ("generation", "reconstruction", "gap")
 
 
@@ -46,8 +46,7 @@ def race_result(plan: RacePlan, step: int, broken: Mapping[str, SmtoolError], co
     }
     result["standings"] = {name: standing(plan.racers, cells, name) for name in plan.judge.features}
     result["points"] = points_of(result, plan.folder)
-    result["forecasts"] = forecasts(result["points"])
-    result["seeds_agree"] = seeds_agree(cells, judge, result["points"])
+    result["forecasts"] = forecasts(result["points"], cells)
     return result
 
 

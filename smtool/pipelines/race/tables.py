@@ -20,8 +20,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(ranking_table(result))
     for sentence in told(result):
         console.print(sentence)
-    if result["forecasts"]:
-        console.print(forecast_table(result))
+    for features in result["forecasts"]:
+        console.print(forecast_table(result, features))
 
 
 def told(result: Mapping[str, Any]) -> list[str]:
@@ -59,17 +59,17 @@ def pair_table(result: Mapping[str, Any]) -> Table:
     )
 
 
-def forecast_table(result: Mapping[str, Any]) -> Table:
+def forecast_table(result: Mapping[str, Any], features: str) -> Table:
     """A row for each predictor: how it ranks the racers by generation distance and by gap, and the published autoencoders."""
-    rows = []
-    for entry in result["forecasts"].values():
+    found, rows = result["forecasts"][features], []
+    for entry in found["predictors"].values():
         both = [cell for what in ("generation", "gap") for cell in (_rho(entry[what]), f"{entry[what]['chance']:.2f}")]
         rows.append((entry["title"], *both, _rho(entry["published"]) if entry["published"] else "-"))
-    agree = [_correlation(result["seeds_agree"][what]) for what in ("generation", "gap")]
+    agree = [_correlation(found["seeds_agree"][what]) for what in ("generation", "gap")]
     rows.append(("one seed, for the mean of the others", agree[0], "", agree[1], "", "-"))
     count = len(result["points"])
     return Table(
-        f"Rank correlation of {count} autoencoders with what the race found",
+        f"Rank correlation over {count} autoencoders with {result['cells'][0]['distances'][features]['name']}",
         ("predictor", "generation", "chance", "gap", "chance", "published"),
         tuple(rows),
         "Spearman's correlation over autoencoders (each the mean of its seeds), from 8 of them on with its 95 % bootstrap "
