@@ -4,6 +4,7 @@ Every player's gradients are averaged in one flat buffer per dtype after its bac
 not depend on the number of ranks beyond floating-point order.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,10 @@ class Ranks:
 ALONE = Ranks(0, 1, "cpu")
 """For what can be shared among ranks, but is not."""
 
+_HUNG = timedelta(minutes=30)
+_PATIENCE = timedelta(days=7)
+_waits = itertools.count()
+
 
 def world_size() -> int:
     """How many processes torchrun started; 1 without it."""
@@ -56,10 +61,10 @@ def joined(device: str) -> Iterator[Ranks]:
     if device == "cuda":
         device = f"cuda:{local}"
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(minutes=30))
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_HUNG)
     try:
         yield Ranks(dist.get_rank(), world, device)
-        dist.barrier()
+        wait_for_all()
     finally:
         dist.destroy_process_group()
 
@@ -118,8 +123,16 @@ def first_rank_ahead(ranks: Ranks) -> Iterator[None]:
 
 
 def wait_for_all() -> None:
-    if _several():
-        dist.barrier()
+    """Return when every rank is here, however long that takes: one may be filling a cache, or drawing 10,000 samples.
+
+    Through the store by which ranks found each other, since a collective that lasts half an hour is taken for a hung one.
+    """
+    if not _several():
+        return
+    store, key = dist.distributed_c10d._get_default_store(), f"smtool/{next(_waits)}"
+    if store.add(key, 1) == dist.get_world_size():
+        store.set(f"{key}/all", "here")
+    store.wait([f"{key}/all"], _PATIENCE)
 
 
 def _several() -> bool:

@@ -11,11 +11,15 @@ from torch.nn import Parameter
 from smtool.training.distributed import Ranks, any_rank, average_gradients, average_values, averaged
 
 WORKER = """
-import json, sys, torch
+import json, sys, time, torch
+from datetime import timedelta
 from pathlib import Path
 from torch.nn import Parameter
-from smtool.training.distributed import any_rank, average_gradients, average_values, averaged, joined
+from smtool.training import distributed
+from smtool.training.distributed import any_rank, average_gradients, average_values, averaged, joined, wait_for_all
+distributed._HUNG = timedelta(seconds=3)
 with joined("cpu") as ranks:
+    wait_for_all()
     used, unused = Parameter(torch.zeros(3)), Parameter(torch.zeros(2))
     half = Parameter(torch.zeros(2, dtype=torch.float64))
     used.grad, half.grad = torch.full((3,), 1.0 + ranks.rank), torch.full((2,), 10.0 * ranks.rank, dtype=torch.float64)
@@ -27,6 +31,8 @@ with joined("cpu") as ranks:
         "any": [any_rank(ranks.rank == 1, "cpu"), any_rank(False, "cpu")],
         "share": ranks.share(10),
     }
+    time.sleep(0 if ranks.rank else 4)
+    wait_for_all()      # not taken for hung
     Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps(found))
 """
 
