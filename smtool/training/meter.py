@@ -1,5 +1,7 @@
 """What a row of the log says: means over the steps since the last one, so that no player's turns are missed."""
 
+import time
+
 from torch import Tensor
 
 from smtool.training.distributed import average_values
@@ -28,8 +30,14 @@ class Meter:
         self._waiting += report.seconds_waiting
 
     def losses(self) -> dict[str, float]:
-        """Mean of each value over the steps that had it, and over the ranks: every rank must ask at the same step."""
-        return average_values({name: total / self._counts[name] for name, total in self._sums.items()})
+        """Mean of each value over the steps that had it, and over the ranks: every rank must ask at the same step.
+
+        Waits for the device, which counts among the seconds: a GPU may still be at steps that took the host no time.
+        """
+        began = time.perf_counter()
+        means = average_values({name: total / self._counts[name] for name, total in self._sums.items()})
+        self._seconds += time.perf_counter() - began
+        return means
 
     def speeds(self) -> dict[str, float]:
         """Learning rates, images per second, and the share of time spent waiting for data."""

@@ -25,6 +25,15 @@ def test_speeds_are_totals_over_the_interval():
     assert meter.speeds() == pytest.approx({"lr_autoencoder": 1e-3, "images_per_second": 16.0, "waiting_share": 0.2})
 
 
+def test_the_time_that_a_device_still_needs_for_the_steps_counts(monkeypatch):
+    """Steps are handed to a GPU faster than it computes them; reading their losses waits for it."""
+    meter = Meter()
+    meter.add(_report(1, l1=1.0))
+    monkeypatch.setattr("time.perf_counter", iter([10.0, 11.5]).__next__)
+    meter.losses()
+    assert meter.speeds()["images_per_second"] == pytest.approx(8 / 2.0)
+
+
 def test_a_value_that_was_not_finite_in_any_step_shows_in_the_row():
     meter = Meter()
     meter.add(_report(1, l1=float("nan")))

@@ -1,11 +1,15 @@
 """Ctrl-C and SIGTERM as a request: the step is finished and saved first. A second Ctrl-C stops at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+
+_HEARD = b"\nsmtool: stopping; what is under way is finished and saved first. Ctrl-C once more stops at once.\n"
 
 
 class StopRequest:
@@ -18,6 +22,8 @@ class StopRequest:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+        if number == signal.SIGINT:
+            os.write(2, _HEARD)      # a signal may come within a print, which must not be entered again
 
 
 @contextmanager

@@ -28,7 +28,7 @@ _ABOUT = {
 
 def write_report(folder: RunFolder) -> Path:
     """Write report.html from metrics.jsonl, samples/, recipe.toml and environment.json; nothing is computed anew."""
-    rows = read_metrics(folder.path / "metrics.jsonl")
+    rows = read_metrics(folder.metrics)
     tables = tomllib.loads((folder.path / "resolved.toml").read_text(encoding="utf-8"))
     environment = json.loads((folder.path / "environment.json").read_text())
     diffusion = "latents" in tables
@@ -64,7 +64,7 @@ def _state(folder: RunFolder, rows: Sequence[Mapping[str, Any]], tables: Mapping
     step = rows[-1]["step"] if rows else 0
     if (folder.path / "FAILED").is_file():
         state = f"Failed: {(folder.path / 'FAILED').read_text().strip()}"
-    elif (folder.path / "DONE").is_file():
+    elif folder.is_done:
         state = f"Finished: {(folder.path / 'DONE').read_text().strip()}."
     else:
         state = f"Under way, or stopped: step {step:,} of {tables['steps']:,} when this page was written."

@@ -50,6 +50,14 @@ class RunFolder:
         return self.path / "log.txt"
 
     @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def is_done(self) -> bool:
+        return (self.path / "DONE").is_file()
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -43,13 +43,14 @@ class Job:
 
     def is_finished(self) -> bool:
         """Whether the run reached the recipe's last step. Raises RecipeError if it was begun with another recipe."""
-        if not (self.out / "DONE").is_file():
+        folder = RunFolder(self.out)
+        if not folder.is_done:
             return False
-        RunFolder(self.out).check_same(self.recipe)
+        folder.check_same(self.recipe)
         return self.last_step() >= self.recipe.tables.steps
 
     def last_step(self) -> int:
-        rows = read_metrics(self.out / "metrics.jsonl")
+        rows = read_metrics(RunFolder(self.out).metrics)
         return rows[-1]["step"] if rows else 0
 
 

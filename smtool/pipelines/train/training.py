@@ -1,24 +1,21 @@
-"""`smtool train-ae` and `train-dit`: run the loop; log, validate, save and stop where it is due."""
+"""`smtool train-ae` and `train-dit`: a run from its newest checkpoint to its end, or a trial of a few steps."""
 
-import math
+import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from smtool.errors import Interrupted, TrainingError
-from smtool.pipelines.train.interrupts import StopRequest, stop_request
+from smtool.errors import TrainingError
+from smtool.pipelines.train.interrupts import stop_request
 from smtool.pipelines.train.report import write_report
 from smtool.pipelines.train.run import Run
 from smtool.pipelines.train.run_autoencoder import autoencoder_run
 from smtool.pipelines.train.run_folder import RunFolder
+from smtool.pipelines.train.watch import Watch
 from smtool.recipe import Recipe
 from smtool.report.console import Console, duration, peak_memory
-from smtool.report.trackers import Trackers
-from smtool.training.distributed import Ranks, any_rank, joined, wait_for_all
-from smtool.training.loop import StepReport
-from smtool.training.meter import Meter
+from smtool.training.distributed import Ranks, joined, wait_for_all
 
 Assemble = Callable[[Recipe[Any], RunFolder, Ranks, Path | None], Run]
 
@@ -42,7 +39,7 @@ def train(
     stop was asked for and all was saved.
     """
     folder = RunFolder(out or Path("runs") / recipe.name)
-    with joined(device) as ranks, stop_request() as stop:
+    with joined(device) as ranks:
         if folder.exists and not fresh:
             folder.check_same(recipe)
         wait_for_all()
@@ -50,14 +47,16 @@ def train(
             folder.clear()
         wait_for_all()
         run = assemble(recipe, folder, ranks, weights_dir)
-        if run.first_step >= run.tables.steps:
+        steps = run.tables.steps
+        if run.first_step > steps or (run.first_step == steps and folder.is_done):
             console.print(f"{folder.path} is finished ({run.first_step} steps). --set steps=N goes on, --fresh starts over.")
             return folder.path
-        if pause_at is not None and run.first_step >= pause_at:
+        if pause_at is not None and pause_at <= run.first_step < steps:
             return folder.path
         wait_for_all()
         try:
-            _Watch(run, console, stop, pause_at).follow()
+            with stop_request() as stop:      # not before: until the first step there is nothing to save
+                Watch(run, console, stop, pause_at).follow()
         except TrainingError as error:
             if ranks.first:
                 folder.end("FAILED", error.message)
@@ -95,116 +94,13 @@ def dry_run(
     console.print("\n  ".join(lines))
 
 
-class _Watch:
-    """Consumes the loop's reports. Collectives are called by every rank at the same steps; only the first looks and writes."""
-
-    def __init__(self, run: Run, console: Console, stop: StopRequest, pause_at: int | None = None) -> None:
-        self.run, self.console, self.stop, self.pause_at = run, console, stop, pause_at
-        self.tables, self.ranks = run.tables, run.training.ranks
-        self.meter = Meter()
-        self.observer = run.observer() if self.ranks.first else None
-
-    def follow(self) -> None:
-        run, tables = self.run, self.tables
-        with ExitStack() as stack:
-            if self.ranks.first:
-                self._begin()
-            trackers = stack.enter_context(self._trackers()) if self.ranks.first else None
-            line = stack.enter_context(self.console.training(tables.steps, first_step=run.first_step))
-            for report in run.reports(run.first_step):
-                self.meter.add(report)
-                if self._due(report, tables.log_every):
-                    values = self._checked(report.step) | self.meter.speeds()
-                    self.meter.clear()
-                    line.update(
-                        report.step,
-                        _losses(values),
-                        values["images_per_second"],
-                        self._next_save(report.step),
-                        updates=run.training.optimizers[run.player].updates,
-                    )
-                    if trackers:
-                        trackers.log(report.step, values)
-                if self._due(report, tables.evaluate_every):
-                    with run.whole_results():
-                        if trackers and self.observer:
-                            trackers.log(report.step, self.observer.look(trackers, report.step))
-                    if trackers and report.step < tables.steps:
-                        write_report(run.folder)
-                stopping = any_rank(self.stop.asked, self.ranks.device)
-                pausing = report.step == self.pause_at
-                if stopping or pausing or self._due(report, tables.save_every):
-                    self._save(report)
-                if stopping and report.step < tables.steps:
-                    if self.ranks.first:
-                        write_report(run.folder)
-                    raise Interrupted(
-                        f"Stopped after step {report.step}; all is saved in {run.folder.path}.",
-                        hint="The same command goes on from here.",
-                    )
-                if pausing and report.step < tables.steps:
-                    return
-        if self.ranks.first:
-            run.folder.end("DONE", f"{tables.steps} steps")
-            write_report(run.folder)
-            self.console.log(f"done: {run.folder.ckpt}, {run.folder.report}")
-
-    def _begin(self) -> None:
-        run = self.run
-        run.folder.begin(run.recipe, self.ranks.device, self.ranks.world, facts=run.facts, sources=run.sources)
-        self.console.log_file = run.folder.log
-        for line in (*run.facts, *self.tables.remarks()):
-            self.console.log(line)
-        self.console.log(f"{run.folder.path}: {'going on' if run.first_step else 'starting'} at step {run.first_step}")
-
-    def _trackers(self) -> Trackers:
-        tracking = self.tables.tracking
-        return Trackers(
-            self.run.folder.path,
-            tensorboard=None if tracking.tensorboard == "installed" else tracking.tensorboard,
-            wandb=tracking.wandb or None,
-            resume_step=self.run.first_step,
-        )
-
-    def _due(self, report: StepReport, every: int) -> bool:
-        return report.step % every == 0 or report.step == self.tables.steps
-
-    def _next_save(self, step: int) -> int:
-        return min(self.tables.steps, (step // self.tables.save_every + 1) * self.tables.save_every)
-
-    def _checked(self, step: int) -> dict[str, float]:
-        """The losses since the last row; one that is not finite ends the run."""
-        values = self.meter.losses()
-        fp16 = self.tables.precision == "fp16"  # there an infinite gradient is an update left out, not the end
-        bad = [k for k, value in values.items() if not math.isfinite(value) and not (fp16 and k.endswith("_gradient"))]
-        if bad:
-            latest = self.run.checkpoints.latest()
-            raise TrainingError(
-                f"step {step}: not finite: {', '.join(bad)}; the run has diverged.",
-                hint=(f"The checkpoint of step {latest} is whole. " if latest else "")
-                + 'Lower optimizer.lr, lengthen optimizer.warmup, or use precision = "fp32", with another --out or --fresh.',
-            )
-        return values
-
-    def _save(self, report: StepReport) -> None:
-        """A checkpoint folder and the file to share; the losses are looked at first, so that no diverged weights are kept."""
-        self._checked(report.step)
-        run = self.run
-        run.checkpoints.save(report.step, run.training)
-        with run.whole_results():
-            if self.ranks.first:
-                run.share(report.step)
-        wait_for_all()
-
-
 def _step_seconds(run: Run, step: int) -> float:
-    """Mean seconds of the second and third step from `step` on; the first one warms up."""
-    seconds = [report.seconds for report in islice(run.reports(step), 3)]
+    """Mean seconds of the second and third step from `step` on, each to its end on the device; the first one warms up."""
+    seconds = []
+    began = time.perf_counter()
+    for report in islice(run.reports(step), 3):
+        for value in report.values.values():
+            value.item()
+        seconds.append(time.perf_counter() - began)
+        began = time.perf_counter()
     return sum(seconds[1:]) / len(seconds[1:]) if len(seconds) > 1 else seconds[0]
-
-
-def _losses(values: dict[str, float]) -> dict[str, float]:
-    """What the live line shows of a row: the losses, not rates, factors or gradients."""
-    hidden = ("lr_", "images_per", "waiting")
-    return {k: v for k, v in values.items() if not k.startswith(hidden) and not k.endswith(("_factor", "_gradient"))}
-

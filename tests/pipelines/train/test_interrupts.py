@@ -17,9 +17,10 @@ def test_a_signal_is_a_request_and_handlers_come_back(number):
     assert signal.getsignal(number) == before
 
 
-def test_a_second_ctrl_c_stops_at_once():
+def test_a_ctrl_c_is_answered_and_a_second_one_stops_at_once(capfd):
     with stop_request() as stop:
         os.kill(os.getpid(), signal.SIGINT)
+        assert "Ctrl-C once more stops at once" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked

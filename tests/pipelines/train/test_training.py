@@ -18,8 +18,11 @@ from smtool import load_autoencoder
 from smtool.datasets import open_images
 from smtool.pipelines.threads import one_thread
 from smtool.pipelines.train import training
+from smtool.pipelines.train.run import Run
+from smtool.pipelines.train.validate import Validator
 from smtool.recipe import TrainAE, load
 from smtool.report.console import Console
+from smtool.report.trackers import Trackers
 from smtool.storage import read_metadata
 
 RECIPE = """
@@ -182,6 +185,37 @@ def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, un
     assert _run("train-ae", str(recipe), "--out", "stopped", cwd=tmp_path).returncode == 0
     expected, found = _weights(unbroken), _weights(tmp_path / "stopped")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_run_cut_off_while_it_was_looked_at_has_been_saved_and_is_looked_at_when_it_goes_on(recipe, tmp_path, monkeypatch):
+    """Twice: in the middle and after the last step."""
+    loaded, out = load(str(recipe), TrainAE, ["steps=8", "evaluate_every=4"]), tmp_path / "run"
+    look, deadly = Validator.look, {4, 8}
+
+    def once_killed(self: Validator, trackers: Trackers, step: int) -> dict[str, float]:
+        if step in deadly:
+            deadly.remove(step)
+            raise KeyboardInterrupt
+        return look(self, trackers, step)
+
+    monkeypatch.setattr(Validator, "look", once_killed)
+    for step in (4, 8):
+        with pytest.raises(KeyboardInterrupt):
+            training.train(loaded, console=Console(quiet=True), out=out)
+        assert read_metadata(out / "ckpt.safetensors")["step"] == step
+    training.train(loaded, console=Console(quiet=True), out=out)
+    assert (out / "DONE").exists()
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "val_psnr" in row] == [4, 8]
+
+
+def test_a_ctrl_c_before_the_first_step_is_not_kept_waiting(recipe, tmp_path):
+    def preparing(*asked: object) -> Run:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal was put off")
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(load(str(recipe), TrainAE), preparing, console=Console(quiet=True), out=tmp_path / "run")
 
 
 def test_a_finished_run_says_so_a_longer_one_goes_on_and_a_changed_one_is_refused(recipe, unbroken, tmp_path):
