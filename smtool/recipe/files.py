@@ -1,7 +1,7 @@
 """Reading, overriding and validating recipes."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -29,6 +29,17 @@ class Recipe(Generic[Tables]):
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults filled in; tables that are off are absent, since TOML has no None."""
         return self.tables.model_dump(mode="json", exclude_none=True)
+
+    def as_resolved_now(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What an earlier version resolved, as this one would: a key that was not known then has its default.
+
+        So a new key's default must be what was done before there was the key. A default that changed is no such case: every
+        version writes all values down, and the old one counts. Values that are refused now come back as they are.
+        """
+        try:
+            return type(self.tables).model_validate(values).model_dump(mode="json", exclude_none=True)
+        except ValidationError:
+            return dict(values)
 
     def resolved_toml(self) -> str:
         return tomli_w.dumps(self.resolved())

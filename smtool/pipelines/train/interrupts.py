@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-
 _HEARD = b"\nsmtool: stopping; what is under way is finished and saved first. Ctrl-C once more stops at once.\n"
 
 

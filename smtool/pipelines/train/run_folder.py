@@ -97,11 +97,11 @@ class RunFolder:
     def check_same(self, recipe: Recipe[Any]) -> None:
         """Raise RecipeError if the run was begun with other values, apart from lengths and intervals."""
         before = tomllib.loads((self.path / "resolved.toml").read_text(encoding="utf-8"))
-        changes = list(_changes(before, recipe.resolved()))
+        changes = _changes(recipe.as_resolved_now(before), recipe.resolved())
         if changes:
             raise RecipeError(
                 "\n  ".join([f"{self.path} was begun with another recipe; changed since:", *changes]),
-                hint="Use --out for a new run, or --fresh to start this one over.",
+                hint="--set KEY=VALUE goes on with a value as it was; --out begins a new run, --fresh starts this one over.",
             )
 
 

@@ -1,10 +1,14 @@
 import json
+import tomllib
 
 import pytest
 
 from smtool.errors import RecipeError
 from smtool.pipelines.train.run_folder import RunFolder
-from smtool.recipe import Recipe, TrainAE, load
+from smtool.recipe import Recipe, TrainAE, kind_of, load
+from smtool.recipe.shelf import command, find, names
+
+TRAININGS = [name for name in names() if command(find(name)) != "race"]
 
 
 def _recipe(*changes: str) -> Recipe[TrainAE]:
@@ -47,6 +51,41 @@ def test_what_changes_weights_is_refused_and_named(begun, change, line):
     with pytest.raises(RecipeError) as caught:
         begun.check_same(_recipe(change))
     assert line in str(caught.value)
+
+
+def _begun_by_another_version(folder: RunFolder, old: str, new: str) -> None:
+    resolved = folder.path / "resolved.toml"
+    text = resolved.read_text()
+    assert old in text
+    resolved.write_text(text.replace(old, new))
+
+
+def test_a_key_that_the_run_was_begun_without_has_its_default(begun):
+    _begun_by_another_version(begun, "attention = []\n", "")
+    begun.check_same(_recipe())
+    with pytest.raises(RecipeError) as caught:
+        begun.check_same(_recipe("model.attention=[1]"))
+    assert str(caught.value).count("changed since:\n  model.attention: [] -> [1]\n") == 1
+
+
+def test_a_default_that_changed_since_is_named_and_the_old_value_goes_on(begun):
+    _begun_by_another_version(begun, "eps = 1e-08", "eps = 1e-06")
+    with pytest.raises(RecipeError, match=r"optimizer\.eps: 1e-06 -> 1e-08") as caught:
+        begun.check_same(_recipe())
+    assert "--set KEY=VALUE goes on" in str(caught.value)
+    begun.check_same(_recipe("optimizer.eps=1e-6"))
+
+
+def test_a_key_that_is_gone_is_named(begun):
+    _begun_by_another_version(begun, "seed = 0\n", "seed = 0\nlast_word = 1\n")
+    with pytest.raises(RecipeError, match="last_word: 1 -> absent"):
+        begun.check_same(_recipe())
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_recipe_resolved_is_the_same_recipe(name):
+    recipe = load(name, kind_of(name))
+    assert recipe.as_resolved_now(tomllib.loads(recipe.resolved_toml())) == recipe.resolved()
 
 
 def test_a_run_with_a_constant_rate_may_get_longer(tmp_path):
