@@ -1,6 +1,5 @@
 """The autoencoder that a file of weights holds: read off names and shapes, else known of the family, or asked for."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from smtool.errors import CheckpointError
-from smtool.interop.key_names import MARKS, Family, family_of, our_names
+from smtool.interop.key_names import MARKS, Family, averages, family_of, numbers, our_names
 from smtool.networks.autoencoder import SDVAE
 from smtool.networks.layers import DownsamplePad
 
@@ -17,13 +16,21 @@ PUBLISHED_GROUPS = 32
 PUBLISHED_PAD: dict[Family, DownsamplePad] = {"diffusers": "asymmetric", "LDM": "asymmetric", "released": "symmetric"}
 _FIRST = "encoder.conv_in.weight"
 _PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "post_encoder_conv.", "pre_decoder_conv.")
+_OTHERS = {
+    "quantize": "vector-quantized autoencoders that do not have LDM's layout",
+    "codebook": "vector-quantized autoencoders that do not have LDM's layout",
+    "qkv": "tokenizers made of transformers (TiTok, SoftVQ, MAETok, l-DeTok, VTP, RAE's decoder ...)",
+    "attention": "tokenizers made of transformers (TiTok, SoftVQ, MAETok, l-DeTok, VTP, RAE's decoder ...)",
+}
+"""What a part of a name tells of files of other families."""
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Detected:
-    """names: name in the file -> our name, of the autoencoder's own weights; prefix: what stands before them in the file."""
+    """names: name in the file -> our name, of the autoencoder's own weights, or their averages; prefix: what stands before them
+    in the file."""
 
     family: Family
     section: SDVAE
@@ -40,16 +47,21 @@ def detect(
     """
     prefix, family = _place(path, shapes)
     names = [name.removeprefix(prefix) for name in shapes if name.startswith(prefix)]
+    if any(name.startswith("quantize.") for name in names):
+        raise CheckpointError(
+            f"{path} is a vector-quantized autoencoder, but one with a mean and a variance (KL) is needed here.",
+            hint="`smtool spectrum` measures those of LDM, taming-transformers and diffusers, before quantization.",
+        )
     renamed = our_names((name for name in names if name.startswith(_PARTS)), family)
     ours = {new: shapes[f"{prefix}{old}"] for old, new in renamed.items()}
-    if any(name.startswith("quantize.") for name in names):
-        raise CheckpointError(f"{path} is a vector-quantized autoencoder: it has no continuous latents to measure.")
     try:
         section = _section(path, ours, norm_groups, downsample_pad or PUBLISHED_PAD[family])
     except (KeyError, IndexError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{error} is missing or misshapen"
         raise CheckpointError(f"{path} has key names of {_title(family)}, but is not a whole autoencoder: {reason}.") from error
-    return Detected(family, section, prefix, {f"{prefix}{old}": new for old, new in renamed.items()})
+    averaged = averages(shapes, prefix)
+    stored = {averaged.get(f"{prefix}{old}", f"{prefix}{old}"): new for old, new in renamed.items()}
+    return Detected(family, section, prefix, stored)
 
 
 def format_of(names: Iterable[str]) -> str | None:
@@ -80,8 +92,15 @@ def _place(path: Path, shapes: Mapping[str, Shape]) -> tuple[str, Family]:
     known = "; ".join(f"{_title(family)} ({mark.removesuffix('.conv1.weight')})" for family, mark in MARKS.items())
     raise CheckpointError(
         f"{path} holds no known autoencoder; its tensors are {listed}.",
-        hint=f"Known are KL autoencoders of {known}; others can be opened as module:attribute, an object with encode and decode.",
+        hint=f"Known are KL autoencoders of {known}; {_advice(shapes)}",
     )
+
+
+def _advice(names: Iterable[str]) -> str:
+    """What to do with a tokenizer whose file is of no known family."""
+    parts = {part for name in names for part in name.split(".")}
+    kind = next((kind for part, kind in _OTHERS.items() if part in parts), "others")
+    return f"{kind} can be opened by their own code, as module:attribute, an object with encode and decode."
 
 
 def _section(path: Path, shapes: Mapping[str, Shape], norm_groups: int | None, downsample_pad: DownsamplePad) -> SDVAE:
@@ -94,26 +113,31 @@ def _section(path: Path, shapes: Mapping[str, Shape], norm_groups: int | None, d
             f"{path}: its encoder gives {moments} channels for a latent of {latent_channels}, "
             f"but a KL autoencoder gives a mean and a variance of each, {2 * latent_channels}."
         )
-    widths = _widths(shapes)
+    widths = level_widths(shapes)
     return SDVAE(
         downsample=2 ** (len(widths) - 1),
         latent_channels=latent_channels,
         norm_groups=norm_groups or _groups(path, widths),
         channels=widths,
-        blocks_per_level=len(_numbers(shapes, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv1\.weight")),
+        blocks_per_level=blocks_per_level(shapes),
         downsample_pad=downsample_pad,
         quant_convs="quant_conv.weight" in shapes or "post_quant_conv.weight" in shapes,
-        attention=tuple(_numbers(shapes, r"encoder\.down_blocks\.(\d+)\.attentions\.0\.group_norm\.weight")),
+        attention=attended_levels(shapes),
     )
 
 
-def _widths(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
-    levels = _numbers(shapes, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
+def level_widths(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
+    """Of the levels of an encoder, under our names; so the next two."""
+    levels = numbers(shapes, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
     return tuple(shapes[f"encoder.down_blocks.{level}.resnets.0.conv1.weight"][0] for level in range(len(levels)))
 
 
-def _numbers(names: Iterable[str], pattern: str) -> list[int]:
-    return sorted(int(found[1]) for name in names if (found := re.fullmatch(pattern, name)))
+def blocks_per_level(names: Iterable[str]) -> int:
+    return len(numbers(names, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv1\.weight"))
+
+
+def attended_levels(names: Iterable[str]) -> tuple[int, ...]:
+    return tuple(numbers(names, r"encoder\.down_blocks\.(\d+)\.attentions\.0\.group_norm\.weight"))
 
 
 def _groups(path: Path, widths: tuple[int, ...]) -> int:

@@ -1,4 +1,7 @@
-"""A folder that diffusers' `AutoencoderKL.save_pretrained` wrote: config.json beside diffusion_pytorch_model.safetensors."""
+"""A folder that diffusers' `AutoencoderKL.save_pretrained` wrote: config.json beside diffusion_pytorch_model.safetensors.
+
+FLUX.2's AutoencoderKLFlux2 is the same network. What it normalizes 2x2 patches of latents by is no part of it, and not read.
+"""
 
 import json
 from collections.abc import Mapping
@@ -16,6 +19,8 @@ from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
 
+OURS = ("AutoencoderKL", "AutoencoderKLFlux2")
+"""Classes that our own network computes."""
 _WEIGHTS = "diffusion_pytorch_model"
 # What diffusers takes where config.json is silent (its AutoencoderKL.__init__).
 _SILENT = {
@@ -26,7 +31,13 @@ _SILENT = {
     "scaling_factor": 0.18215,
 }
 # The only values of these keys that the SD-VAE knows; absent means that value.
-_FIXED = {"in_channels": 3, "out_channels": 3, "act_fn": "silu", "mid_block_add_attention": True}
+_FIXED = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "act_fn": "silu",
+    "mid_block_add_attention": True,
+    "decoder_block_out_channels": None,
+}
 
 
 def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
@@ -35,15 +46,16 @@ def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: Downsam
     downsample_pad: None is diffusers' own, "asymmetric", unless `smtool export` stated another in config.json.
     """
     path = folder / "config.json"
-    if (found := class_of(path)) != "AutoencoderKL":
+    if (found := class_of(path)) not in OURS:
         raise CheckpointError(
             f"{path} describes {found or 'no class of diffusers'}, but only AutoencoderKL can be opened here.",
-            hint="Pass the folder of the autoencoder itself: in a Stable Diffusion pipeline it is `vae/`.",
+            hint="`smtool spectrum` has diffusers run its other autoencoders; of a pipeline, pass the folder `vae/`.",
         )
-    config = {**_SILENT, **read_config(path)}
+    config = {**_SILENT, **({} if found == "AutoencoderKL" else {"scaling_factor": None}), **read_config(path)}
     section = _section(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
     file = TensorFile(weights_in(folder))
-    autoencoder = assemble(file.path, section, file.read(our_names(file.shapes, "diffusers"), device))
+    names = our_names((name for name in file.shapes if not name.startswith("bn.")), "diffusers")
+    autoencoder = assemble(file.path, section, file.read(names, device))
     autoencoder.stats = published_stats(config)
     return autoencoder
 
@@ -81,12 +93,11 @@ def unknown_keys(config: Mapping[str, Any]) -> list[str]:
 
 def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
     """diffusers normalizes by (z - shift) * scale, or per channel by (z - mean) / std * scale."""
-    scale = config["scaling_factor"]
+    scale, mean, std = (config.get(key) for key in ("scaling_factor", "latents_mean", "latents_std"))
+    if mean is not None and std is not None:
+        return LatentStats("channel", torch.tensor(mean), torch.tensor(std) / (scale or 1.0), count=0, data="published")
     if scale is None:
         return None
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and std is not None:
-        return LatentStats("channel", torch.tensor(mean), torch.tensor(std) / scale, count=0, data="published")
     shift = config.get("shift_factor") or 0.0
     return LatentStats("scalar", torch.tensor([float(shift)]), torch.tensor([1.0 / scale]), count=0, data="published")
 

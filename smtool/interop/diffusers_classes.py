@@ -1,20 +1,20 @@
-"""Autoencoders that smtool has no network for, run by diffusers itself: AutoencoderDC and AutoencoderTiny."""
+"""Autoencoders that smtool has no network for, run by diffusers itself: AutoencoderDC, AutoencoderTiny, VQModel, video's ..."""
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from smtool.errors import CheckpointError
 from smtool.interop.codec import Codec
-from smtool.interop.diffusers import class_of, published_stats, read_config, weights_in
-from smtool.interop.inferred_classes import config_of, find_class
+from smtool.interop.diffusers import OURS, class_of, published_stats, read_config, weights_in
+from smtool.interop.inferred_classes import Found, config_of, find_class
 from smtool.interop.load import is_ours
 from smtool.interop.objects import object_codec
+from smtool.interop.taesd import joined, without_half
 from smtool.interop.tensor_file import TensorFile
-
-CLASSES = ("AutoencoderDC", "AutoencoderTiny")
+from smtool.interop.vector_quantized import vq_tensors
+from smtool.networks.posterior import Posterior
 
 
 def runs_by_diffusers(path: Path) -> bool:
@@ -28,26 +28,65 @@ def open_by_diffusers(path: Path, *, source: str, device: str = "cpu", image_siz
     """The codec of a folder or file; scale and shift in config.json become its LatentStats, weights alone have none."""
     folder = _described(path)
     if folder is None:
-        made, stats, label = _from_weights(path), None, path.stem
+        made, stats, label = _from_weights(path), None, without_half(path.stem)
     else:
         made, label = _from_folder(folder), folder.resolve().stem
-        stats = published_stats({"scaling_factor": None, **read_config(folder / "config.json")})
-    return object_codec(made.float(), label=label, source=source, device=device, image_size=image_size, stats=stats)
+        stats = published_stats(read_config(folder / "config.json"))
+    kind = type(made).__name__
+    if kind == "VQModel":
+        kind += f" (latents before quantization to the nearest of {made.quantize.n_e} codes)"  # type: ignore[union-attr]
+    if kind == "AutoencoderRAE":
+        made, stats = _ZeroToOne(made), None      # it normalizes its latents itself
+    if any(isinstance(layer, nn.Conv3d) for layer in made.modules()):
+        made = _OneFrame(made)
+    return object_codec(made.float(), label=label, source=source, device=device, image_size=image_size, stats=stats, kind=kind)
+
+
+class _ZeroToOne(nn.Module):
+    """An autoencoder of images in [0, 1] on those in [-1, 1]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def encode(self, images: Tensor) -> Any:
+        return self.network.encode(images / 2 + 0.5)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        images: Tensor = self.network.decode(latents).sample
+        return 2 * images - 1
+
+
+class _OneFrame(nn.Module):
+    """An autoencoder of videos (B, C, T, H, W), such as Qwen-Image's, on still images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def encode(self, images: Tensor) -> Posterior:
+        gaussian = self.network.encode(images.unsqueeze(2)).latent_dist
+        return Posterior(gaussian.mean.squeeze(2).float(), gaussian.logvar.squeeze(2).float())
+
+    def decode(self, latents: Tensor) -> Tensor:
+        images: Tensor = self.network.decode(latents.unsqueeze(2)).sample.squeeze(2)
+        return images
 
 
 def _described(path: Path) -> Path | None:
     """The folder whose config.json says that diffusers runs these weights."""
     folder = path if path.is_dir() else path.parent
     config = folder / "config.json"
-    return folder if config.is_file() and class_of(config) in CLASSES else None
+    name = class_of(config) if config.is_file() else None
+    return folder if name not in (None, *OURS) and ("Autoencoder" in str(name) or name == "VQModel") else None
 
 
 def _from_folder(folder: Path) -> nn.Module:
     name = class_of(folder / "config.json") or ""
-    diffusers = _diffusers(folder, name)
+    kind = _class(folder, name)
     file = weights_in(folder)
     try:
-        return getattr(diffusers, name).from_pretrained(
+        return kind.from_pretrained(
             folder,
             local_files_only=True,
             low_cpu_mem_usage=False,
@@ -62,21 +101,29 @@ def _from_weights(path: Path) -> nn.Module:
     file = TensorFile(path)
     found = find_class(file.shapes)
     assert found is not None, "asked before by runs_by_diffusers"
-    diffusers = _diffusers(path, found.name)
-    names = {name: name.removeprefix(found.prefix) for name in file.shapes if name.startswith(found.prefix)}
-    tensors = file.read(names)
-    if found.by_authors:
-        tensors = _renamed_by_diffusers(tensors)
+    kind = _class(path, found.name)
+    tensors = _tensors(file, found)
     try:
         config = config_of(found.name, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     except (KeyError, IndexError, ValueError) as error:
         raise CheckpointError(f"{path} has key names of {found.name}, but is not a whole one.") from error
     try:
-        made: nn.Module = getattr(diffusers, found.name)(**config)
+        made: nn.Module = kind(**config)
         made.load_state_dict(tensors)
     except Exception as error:      # as the weights do not fit
-        raise _refused(path, found.name, error, "Put the config.json of these weights beside them.") from error
+        hint = "It is a variant of the published network; with its config.json beside it, diffusers may know it."
+        raise _refused(path, found.name, error, hint) from error
     return made
+
+
+def _tensors(file: TensorFile, found: Found) -> dict[str, Tensor]:
+    """The weights under diffusers' names."""
+    if found.layout == "taesd":
+        return joined(file)
+    if found.layout == "vq":
+        return vq_tensors(file, found.prefix)
+    names = {name: name.removeprefix(found.prefix) for name in file.shapes if name.startswith(found.prefix)}
+    return _renamed_by_diffusers(file.read(names)) if found.layout == "dc-ae" else file.read(names)
 
 
 def _renamed_by_diffusers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,15 +134,21 @@ def _renamed_by_diffusers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _diffusers(path: Path, name: str) -> ModuleType:
+def _class(path: Path, name: str) -> Any:
     try:
         import diffusers
     except ImportError as error:
         raise CheckpointError(
-            f"{path} holds an {name}, which diffusers runs, and diffusers is not installed here.", hint="pip install diffusers"
+            f"{path} holds weights of {name}, which diffusers runs, and diffusers is not installed here.",
+            hint="pip install diffusers",
         ) from error
-    module: Any = diffusers
-    return module
+    try:
+        return getattr(diffusers, name)
+    except AttributeError as error:
+        raise CheckpointError(
+            f"{path} holds weights of {name}, which diffusers {diffusers.__version__} does not have.",
+            hint="pip install --upgrade diffusers",
+        ) from error
 
 
 def _refused(path: Path, name: str, error: Exception, hint: str) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""Configurations of AutoencoderTiny and AutoencoderDC, read off the names and shapes of a file that has no config.json.
+"""Configurations of diffusers' AutoencoderTiny, AutoencoderDC and VQModel, read off names and shapes where no config.json is.
 
 No shape shows their activations, the heads of attention at one scale, nor whether latents bypass the first and last convolution:
 those are the published models' (diffusers' defaults; in AutoencoderDC ReLU goes with batch norm and SiLU with RMS norm).
@@ -7,39 +7,48 @@ those are the published models' (diffusers' defaults; in AutoencoderDC ReLU goes
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from smtool.interop.key_names import numbers
+from smtool.interop.taesd import half_of
+from smtool.interop.vector_quantized import codebook_prefix, vq_config
 
 Shape = tuple[int, ...]
 
-_MARKS = (
-    ("AutoencoderTiny", "encoder.layers.0.weight"),
-    ("AutoencoderDC", "encoder.down_blocks.1.0.conv1.weight"),
-    ("AutoencoderDC", "encoder.stages.1.op_list.0.main.conv1.conv.weight"),
+Layout = Literal["diffusers", "dc-ae", "taesd", "vq"]
+"""Whose names the weights have: diffusers', the authors' of DC-AE or TAESD, or any of a KL autoencoder's beside a codebook."""
+_MARKS: tuple[tuple[str, Layout, str], ...] = (
+    ("AutoencoderTiny", "diffusers", "encoder.layers.0.weight"),
+    ("AutoencoderDC", "diffusers", "encoder.down_blocks.1.0.conv1.weight"),
+    ("AutoencoderDC", "dc-ae", "encoder.stages.1.op_list.0.main.conv1.conv.weight"),
 )
 
 
 @dataclass(frozen=True)
 class Found:
-    """A class of diffusers, and what stands before its weights' names in the file; by_authors: names of DC-AE's authors."""
+    """A class of diffusers, whose names its weights have, and what stands before them in the file."""
 
     name: str
+    layout: Layout
     prefix: str
-    by_authors: bool = False
 
 
 def find_class(names: Iterable[str]) -> Found | None:
     """The class whose weights are among these, or None."""
     names = tuple(names)
-    for kind, mark in _MARKS:
+    for kind, layout, mark in _MARKS:
         for name in names:
             if name == mark or name.endswith(f".{mark}"):
-                return Found(kind, name.removesuffix(mark), by_authors=".stages." in mark)
-    return None
+                return Found(kind, layout, name.removesuffix(mark))
+    if half_of(names) is not None:
+        return Found("AutoencoderTiny", "taesd", "")
+    prefix = codebook_prefix(names)
+    return None if prefix is None else Found("VQModel", "vq", prefix)
 
 
 def config_of(name: str, shapes: Mapping[str, Shape]) -> dict[str, Any]:
     """Arguments of the class, from its weights under diffusers' names; KeyError, IndexError where some are missing."""
-    return _tiny(shapes) if name == "AutoencoderTiny" else _dc(shapes)
+    return {"AutoencoderTiny": _tiny, "AutoencoderDC": _dc, "VQModel": vq_config}[name](shapes)
 
 
 def _tiny(shapes: Mapping[str, Shape]) -> dict[str, Any]:
@@ -57,8 +66,8 @@ def _tiny(shapes: Mapping[str, Shape]) -> dict[str, Any]:
 
 def _tiny_stages(shapes: Mapping[str, Shape], half: str) -> list[tuple[int, int]]:
     """(layer, blocks that follow) of each single convolution, in order."""
-    convolutions = _numbers(shapes, rf"{half}\.layers\.(\d+)\.weight")
-    blocks = _numbers(shapes, rf"{half}\.layers\.(\d+)\.conv\.0\.weight")
+    convolutions = numbers(shapes, rf"{half}\.layers\.(\d+)\.weight")
+    blocks = numbers(shapes, rf"{half}\.layers\.(\d+)\.conv\.0\.weight")
     ends = [*convolutions[1:], convolutions[-1]]
     return [(start, sum(start < block < end for block in blocks)) for start, end in zip(convolutions, ends, strict=True)]
 
@@ -81,7 +90,7 @@ def _dc(shapes: Mapping[str, Shape]) -> dict[str, Any]:
 
 def _dc_half(shapes: Mapping[str, Shape], stages: str) -> dict[str, tuple[Any, ...]]:
     """Per stage. A first stage without blocks leaves no weight: its width is never used, and given as the second's."""
-    count = 1 + max(_numbers(shapes, rf"{re.escape(stages)}\.(\d+)\..*"))
+    count = 1 + max(numbers(shapes, rf"{re.escape(stages)}\.(\d+)\..*"))
     found = [_dc_stage(shapes, f"{stages}.{stage}") for stage in range(count)]
     found = [stage or {**found[1], "layers_per_block": 0} for stage in found]
     return {key: tuple(stage[key] for stage in found) for key in found[0]}
@@ -89,11 +98,11 @@ def _dc_half(shapes: Mapping[str, Shape], stages: str) -> dict[str, tuple[Any, .
 
 def _dc_stage(shapes: Mapping[str, Shape], stage: str) -> dict[str, Any]:
     inside = [name.removeprefix(f"{stage}.") for name in shapes if name.startswith(f"{stage}.")]
-    residual, attending = _numbers(inside, r"(\d+)\.conv1\.weight"), _numbers(inside, r"(\d+)\.attn\.to_q\.weight")
+    residual, attending = numbers(inside, r"(\d+)\.conv1\.weight"), numbers(inside, r"(\d+)\.attn\.to_q\.weight")
     if not (residual or attending):
         return {}
     block = f"{stage}.{(residual or attending)[0]}"
-    scales = _numbers(inside, rf"{(residual or attending)[0]}\.attn\.to_qkv_multiscale\.(\d+)\.proj_in\.weight")
+    scales = numbers(inside, rf"{(residual or attending)[0]}\.attn\.to_qkv_multiscale\.(\d+)\.proj_in\.weight")
     normed = any(re.fullmatch(r"\d+\.(attn\.norm_out|norm)\.running_mean", name) for name in inside)
     return {
         "block_types": "ResBlock" if residual else "EfficientViTBlock",
@@ -106,7 +115,7 @@ def _dc_stage(shapes: Mapping[str, Shape], stage: str) -> dict[str, Any]:
 
 def _resampling(shapes: Mapping[str, Shape], widths: tuple[int, ...]) -> str:
     """A convolution that is followed by pixel-unshuffle gives a quarter of the next stage's channels."""
-    last = max(_numbers(shapes, rf"encoder\.down_blocks\.{len(widths) - 2}\.(\d+)\.conv\.weight"))
+    last = max(numbers(shapes, rf"encoder\.down_blocks\.{len(widths) - 2}\.(\d+)\.conv\.weight"))
     return "conv" if shapes[f"encoder.down_blocks.{len(widths) - 2}.{last}.conv.weight"][0] == widths[-1] else "pixel_unshuffle"
 
 
@@ -114,7 +123,3 @@ def _upsampling(shapes: Mapping[str, Shape], widths: tuple[int, ...]) -> str:
     """A convolution that is followed by pixel-shuffle gives four times the stage's channels."""
     stage = len(widths) - 2
     return "interpolate" if shapes[f"decoder.up_blocks.{stage}.0.conv.weight"][0] == widths[stage] else "pixel_shuffle"
-
-
-def _numbers(names: Iterable[str], pattern: str) -> list[int]:
-    return sorted({int(found[1]) for name in names if (found := re.fullmatch(pattern, name))})

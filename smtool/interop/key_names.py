@@ -1,7 +1,8 @@
 """Names of one network's weights in three families of files, and ours, which are diffusers' of today.
 
 Sources: facts section 1.6 for the paper's own trainer; for LDM the layout of CompVis' autoencoder, in which decoder levels are
-numbered by resolution, so that the last one runs first; for diffusers before 0.17 the projections of attention.
+numbered by resolution, so that the last one runs first, with FLUX.2's 1x1 convolutions inside of encoder and decoder; for
+diffusers before 0.17 the projections of attention.
 """
 
 import re
@@ -24,6 +25,8 @@ _RENAMES: dict[Family, tuple[tuple[str, str], ...]] = {
         (r"(\.attentions\.\d+)\.proj_attn\.", r"\1.to_out.0."),
     ),
     "LDM": (
+        (r"^encoder\.quant_conv\.", "quant_conv."),
+        (r"^decoder\.post_quant_conv\.", "post_quant_conv."),
         (r"^encoder\.down\.(\d+)\.downsample\.", r"encoder.down_blocks.\1.downsamplers.0."),
         (r"^encoder\.down\.(\d+)\.", r"encoder.down_blocks.\1."),
         (r"^decoder\.up\.(\d+)\.upsample\.", r"decoder.up_blocks.\1.upsamplers.0."),
@@ -56,6 +59,11 @@ _RENAMES: dict[Family, tuple[tuple[str, str], ...]] = {
 }
 
 
+def numbers(names: Iterable[str], pattern: str) -> list[int]:
+    """What the group of `pattern` stands for in the names that match it, each once, in order."""
+    return sorted({int(found[1]) for name in names if (found := re.fullmatch(pattern, name))})
+
+
 def family_of(names: Iterable[str]) -> Family | None:
     """The family whose mark is among these names, which begin with "encoder.", "decoder." and so on."""
     known = set(names)
@@ -66,6 +74,18 @@ def our_names(names: Iterable[str], family: Family) -> dict[str, str]:
     """Name in a file of this family -> our name."""
     renamed = {name: _renamed(name, family) for name in names}
     return _levels_reversed(renamed) if family == "LDM" else renamed
+
+
+def averages(names: Iterable[str], prefix: str) -> dict[str, str]:
+    """Name of a weight behind `prefix` -> name of its average, where LDM's trainer keeps one beside it.
+
+    The average is called model_ema.NAME, without the dots of NAME. A diffusion model encodes by its first stage's own weights.
+    """
+    if prefix.endswith("first_stage_model."):
+        return {}
+    names = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    beside = {name: f"model_ema.{name.replace('.', '')}" for name in names}
+    return {f"{prefix}{name}": f"{prefix}{average}" for name, average in beside.items() if average in names}
 
 
 def _renamed(name: str, family: Family) -> str:

@@ -45,12 +45,19 @@ def open_object(what: str, *, device: str = "cpu", image_size: int | None = None
 
 
 def object_codec(
-    made: Any, *, label: str, source: str, device: str = "cpu", image_size: int | None = None, stats: LatentStats | None = None
+    made: Any,
+    *,
+    label: str,
+    source: str,
+    device: str = "cpu",
+    image_size: int | None = None,
+    stats: LatentStats | None = None,
+    kind: str | None = None,
 ) -> Codec:
     """The codec of an object, tried once on black, grey and noisy images to learn its shapes and to check its ranges.
 
     encode(images in [-1, 1]) may return latents, a Posterior, or what diffusers' encoders return; decode(latents) images in
-    [-1, 1] or what diffusers' decoders return.
+    [-1, 1] or what diffusers' decoders return. kind: what it is, if not its class.
     """
     if isinstance(made, nn.Module):
         made = made.to(device).eval()
@@ -64,7 +71,7 @@ def object_codec(
     side, has_decoder = image_size or PROBE, callable(getattr(made, "decode", None))
     posterior = _tried(encode, decode if has_decoder else None, side=side, source=source, device=device)
     channels, height = posterior.mean.shape[1:3]
-    kind = type(made).__name__
+    kind = kind or type(made).__name__
     return Codec(
         encode,
         decode if has_decoder else None,

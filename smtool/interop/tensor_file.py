@@ -1,12 +1,11 @@
 """The tensors of a file of any tool: safetensors, or a .pt/.pth/.ckpt/.bin opened as plain tensors, never as code."""
 
-import argparse
 import os
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ from smtool.errors import CheckpointError
 from smtool.storage import each_tensor, read_shapes
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".th", ".tar")
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_BESIDE = ("argparse", "pytorch_lightning", "lightning", "numpy", "_codecs", "pathlib")
+"""Packages whose objects trainers store beside their weights: options, callbacks, scores, paths. None of it is run."""
 _WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|module)\.")
 """What torch.compile and DistributedDataParallel put between names."""
 
@@ -53,7 +55,16 @@ class TensorFile:
 
 
 class _Inert:
-    """Stands for a class that a trainer names in its file, and does nothing."""
+    """Stands for whatever a trainer names in its file beside the tensors, and does nothing."""
+
+    def __new__(cls, *arguments: Any) -> "_Inert":
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 def _plain(name: str) -> str:
@@ -67,17 +78,10 @@ def _float32(tensor: Tensor) -> Tensor:
 def _unpickled(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
-    # argparse's options, which many trainers store beside their weights; the callback by whose class Lightning, and so LDM,
-    # files its state.
-    known: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-        argparse.Namespace,
-        (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
-    ]
     try:
-        with safe_globals(known), warnings.catch_warnings(action="ignore", category=UserWarning):  # of old or new pickles
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return _loaded(path)
     except pickle.UnpicklingError as error:
-        if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        if foreign := _GLOBAL.search(str(error)):
             raise CheckpointError(
                 f"{path} is a pickle that would run code ({foreign[1]}); only plain tensors are opened.",
                 hint="Where you trust it, load it with torch and save its state dict as safetensors.",
@@ -85,6 +89,19 @@ def _unpickled(path: Path) -> Any:
         raise _unreadable(path) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:  # as the damage has it
         raise _unreadable(path) from error
+
+
+def _loaded(path: Path, inert: tuple[str, ...] = ()) -> Any:
+    """torch's plain tensors; what is named of _BESIDE is replaced by a thing that does nothing, one name after another."""
+    known: list[Any] = [(_Inert, name) for name in inert]
+    try:
+        with safe_globals(known), warnings.catch_warnings(action="ignore", category=UserWarning):  # of old or new pickles
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        named = _GLOBAL.search(str(error))
+        if named is None or named[1] in inert or named[1].split(".")[0] not in _BESIDE:
+            raise
+    return _loaded(path, (*inert, named[1]))
 
 
 def _unreadable(path: Path) -> CheckpointError:

@@ -7,7 +7,7 @@ from typing import Any
 from smtool.errors import CheckpointError
 from smtool.interop.assemble import assemble
 from smtool.interop.detect import Detected, detect
-from smtool.interop.diffusers import class_of, published_stats, read_config, unknown_keys
+from smtool.interop.diffusers import OURS, class_of, published_stats, read_config, unknown_keys
 from smtool.interop.tensor_file import TensorFile
 from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.layers import DownsamplePad
@@ -18,7 +18,8 @@ _FAMILIES = {
     "model.diffusion_model.joint_blocks.": {"scaling_factor": 1.5305, "shift_factor": 0.0609},      # Stable Diffusion 3
     "model.diffusion_model.double_blocks.": {"scaling_factor": 0.3611, "shift_factor": 0.1159},      # FLUX.1
     "conditioner.embedders.": {"scaling_factor": 0.13025},      # SDXL
-    "cond_stage_model.": {"scaling_factor": 0.18215},      # Stable Diffusion 1 and 2
+    "cond_stage_model.transformer.": {"scaling_factor": 0.18215},      # Stable Diffusion 1; other LDMs have other conditions
+    "cond_stage_model.model.": {"scaling_factor": 0.18215},      # Stable Diffusion 2
 }
 
 
@@ -39,7 +40,7 @@ def read_weights(path: Path, device: str = "cpu", *, downsample_pad: DownsampleP
 
 def _config_beside(path: Path) -> dict[str, Any]:
     beside = path.parent / "config.json"
-    return read_config(beside) if beside.is_file() and class_of(beside) == "AutoencoderKL" else {}
+    return read_config(beside) if beside.is_file() and class_of(beside) in OURS else {}
 
 
 def _agree(path: Path, config: Mapping[str, Any], found: Detected) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
@@ -102,6 +102,19 @@ def test_published_channel_statistics_normalize_as_diffusers_pipelines_do(tmp_pa
     latents = torch.randn(2, 3, 4, 4)
     expected = (latents - torch.tensor(mean).view(1, 3, 1, 1)) * 0.5 / torch.tensor(std).view(1, 3, 1, 1)
     assert_close(load_autoencoder(tmp_path).stats.normalize(latents), expected)
+
+
+def test_flux2_is_the_same_network_whose_batch_norm_is_left_out(tmp_path):
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    theirs = AutoencoderKLFlux2(block_out_channels=(8, 16), norm_num_groups=4, latent_channels=3, **blocks)
+    theirs.save_pretrained(tmp_path)
+    autoencoder = load_autoencoder(tmp_path)
+    assert_same_function(autoencoder, theirs)
+    assert autoencoder.stats is None
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "decoder_block_out_channels": [4, 8]}))
+    with pytest.raises(CheckpointError, match=r"decoder_block_out_channels is \[4, 8\], but must be None"):
+        load_autoencoder(tmp_path)
 
 
 def test_padding_can_be_overridden_and_is_asymmetric_otherwise(tmp_path):
