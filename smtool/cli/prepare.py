@@ -77,7 +77,18 @@ def prepare(
                 seed=seed,
                 report=report,
             )
+        console.print(_summary(folder))
     console.print(str(folder))
+
+
+def _summary(folder: Path) -> str:
+    """What would be noticed too late: a split that is empty, classes that the source's folders did not give."""
+    from smtool.datasets.card import read_card
+
+    card = read_card(folder)
+    classes = f"{card.num_classes:,} classes" if card.num_classes else "no classes"
+    skipped = f", {card.skipped:,} unusable ones left out (skipped.jsonl)" if card.skipped else ""
+    return f"{card.count('train'):,} images for training, {card.count('val'):,} for validation, {classes}{skipped}"
 
 
 def _is_prepared(source: str) -> bool:

@@ -76,6 +76,7 @@ def _from_paths(found: Iterable[tuple[str, Place]]) -> Listing:
     splits = _own_splits({name: (part[0] if len(part) > 1 else "") for name, part in parts.items()})
     if splits:
         parts = {name: parts[name][1:] for name in splits}
+        _refuse_labels_of_one_split(parts, splits)
     classes = sorted({part[0] for part in parts.values()})
     labelled = bool(parts) and all(len(part) == 2 for part in parts.values()) and len(classes) > 1
     labels = {name: number for number, name in enumerate(classes)}
@@ -83,6 +84,17 @@ def _from_paths(found: Iterable[tuple[str, Place]]) -> Listing:
         Entry(name, places[name], labels[part[0]] if labelled else None, splits.get(name)) for name, part in sorted(parts.items())
     )
     return Listing(tuple(entries), tuple(classes) if labelled else ())
+
+
+def _refuse_labels_of_one_split(parts: dict[str, tuple[str, ...]], splits: dict[str, str]) -> None:
+    """ImageNet's validation images come without folders: the training images would lose their classes without a word."""
+    bare = next((name for name, part in parts.items() if splits[name] == "val" and len(part) == 1), None)
+    train = [part for name, part in parts.items() if splits[name] == "train"]
+    if bare is not None and all(len(part) == 2 for part in train) and len({part[0] for part in train}) > 1:
+        raise DataError(
+            f"{bare} lies in no class folder, but the training images lie in folders of their classes.",
+            hint="Sort the validation images into class folders too, or prepare the train folder alone, with a share held out.",
+        )
 
 
 def _common_folder(names: list[str]) -> int:

@@ -92,6 +92,13 @@ def test_a_source_with_train_and_val_folders_keeps_its_split_and_its_classes(pac
     assert entries["val/dog/1.png"].label == 1
 
 
+def test_classes_of_the_training_images_alone_are_not_dropped_without_a_word(packed, tmp_path, pngs):
+    """ImageNet as it is unpacked: val/ holds its images without folders."""
+    members = {"train/n01/1.JPEG": pngs[0], "train/n02/1.JPEG": pngs[1], "val/ILSVRC2012_val_1.JPEG": pngs[2]}
+    with pytest.raises(DataError, match=r"val/ILSVRC2012_val_1\.JPEG lies in no class folder[\s\S]*train folder alone"):
+        entries_of(packed(members), tmp_path)
+
+
 def test_a_test_folder_is_the_validation_split_where_there_is_no_other(packed, tmp_path, pngs):
     entries, _ = entries_of(packed({"train/1.png": pngs[0], "test/2.png": pngs[1]}), tmp_path)
     assert {name: entry.split for name, entry in entries.items()} == {"train/1.png": "train", "test/2.png": "val"}

@@ -51,6 +51,17 @@ def test_format_crop_and_seed_reach_the_card_and_the_shards(tmp_path, photograph
     assert read_card(other).digest != card.digest
 
 
+def test_the_command_says_how_many_of_what_there_are_and_where(tmp_path, photographs, command):
+    (tmp_path / "photographs" / "broken.png").write_text("no image")
+    folder = str(tmp_path / "out")
+    options = ("--size", "16", "--split", "0.25", "--workers", "1", "--max-bad", "0.1")
+    code, out, err = command("prepare", photographs, "--out", folder, *options)
+    assert code == 0, err
+    card = read_card(tmp_path / "out")
+    found = f"{card.count('train')} images for training, {card.count('val')} for validation, no classes, 1 unusable ones left out"
+    assert out.splitlines()[-2:] == [f"{found} (skipped.jsonl)", folder]
+
+
 @pytest.mark.parametrize(
     "wrong", [{"crop": "corner"}, {"image_format": "gif"}, {"size": 2}, {"val_fraction": 1.5}, {"max_bad": -0.1}]
 )
