@@ -15,7 +15,9 @@ from smtool.datasets.features_card import FEATURE_CARD_NAME
 from smtool.datasets.latents_card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
 from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
+from smtool.interop.codec import Codec, open_codec
 from smtool.interop.detect import format_of
+from smtool.interop.diffusers_classes import runs_by_diffusers
 from smtool.interop.tensor_file import TensorFile
 from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
@@ -92,6 +94,8 @@ def _found(what: str) -> Path:
 
 
 def _checkpoint(path: Path) -> Description:
+    if runs_by_diffusers(path):
+        return Description(str(path), _foreign(open_codec(str(path))))
     if path.is_dir():
         return Description(str(path), {"kind": "autoencoder, in diffusers' format", **_autoencoder(load_autoencoder(path), {})})
     file = TensorFile(path)
@@ -127,6 +131,17 @@ def _autoencoder(autoencoder: Autoencoder, metadata: Mapping[str, Any]) -> dict[
     if metadata.get("digest") not in (None, rows["digest"]):
         rows["digest"] += f"\nbut the file states {metadata['digest']}: its weights were changed after it was written"
     return rows
+
+
+def _foreign(codec: Codec) -> dict[str, str]:
+    assert codec.network is not None      # a class of diffusers
+    return {
+        "kind": "autoencoder that diffusers runs: for `smtool spectrum`, not to train or to train on",
+        "architecture": codec.architecture,
+        "parameters": f"{_count(codec.network):,}",
+        "statistics": _statistics(codec.stats),
+        "digest": codec.digest,
+    }
 
 
 def _network(section: SDVAE, image_size: int) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -83,6 +83,15 @@ def test_a_diffusers_folder_is_described_with_its_published_statistics(tmp_path)
     assert rows["kind"] == "autoencoder, in diffusers' format"
     assert rows["latent"] == "4 x 256 x 256 for images of 256 x 256"
     assert rows["statistics"] == "scalar, published\nmean 0\nstd 2"
+
+
+def test_an_autoencoder_that_diffusers_runs_is_described(tmp_path):
+    widths = {"encoder_block_out_channels": (8,) * 3, "decoder_block_out_channels": (8,) * 3}
+    tiny = AutoencoderTiny(**widths, num_encoder_blocks=(1,) * 3, num_decoder_blocks=(1,) * 3)
+    tiny.save_pretrained(tmp_path / "tiny")
+    rows = describe(str(tmp_path / "tiny")).rows
+    assert (rows["architecture"], rows["statistics"]) == ("AutoencoderTiny f4, 4 channels", "scalar, published\nmean 0\nstd 1")
+    assert rows["parameters"] == f"{sum(parameter.numel() for parameter in tiny.parameters()):,}"
 
 
 def test_another_safetensors_file_is_described_by_its_size(tmp_path):
