@@ -71,6 +71,11 @@ def test_a_loud_channel_hides_the_others_from_the_covariance_only():
     assert not dead_channels(channel_moments(x)).any()
 
 
+def test_a_channel_is_dead_below_a_hundredth_of_the_loudest():
+    x = white(3) * torch.tensor([5.0, 0.06, 0.04]).view(3, 1, 1)
+    assert dead_channels(channel_moments(x)).tolist() == [False, False, True]
+
+
 def test_a_constant_channel_is_dead_and_left_out_of_the_correlations():
     x = white(4)
     x[:, 1] = 7

@@ -89,6 +89,24 @@ def test_smoother_upsampling_is_more_equivariant(errors):
     assert order[2] > 5 * order[1]
 
 
+def mirrored(x):
+    """Twice the sides, so that a turn of the whole brings in the mirrored picture everywhere."""
+    x = torch.cat([x, x.flip(-1)], -1)
+    return torch.cat([x, x.flip(-2)], -2)
+
+
+@pytest.mark.parametrize("name", ["bilinear", "nearest", "strided", "space to depth"])
+def test_mirroring_at_the_border_alone_reads_as_turning_fully_mirrored_images_does(errors, name):
+    (encode, decode), x, k, margin = AUTOENCODERS[name], mirrored(photographs()), shift_of(FACTOR), 2 * FACTOR
+    z, moved = encode(x), encode(x.roll((k, k), (-2, -1)))
+    difference = (decode(moved).roll((-k, -k), (-2, -1)) - decode(z))[..., margin:-margin, margin:-margin]
+    assert errors[name].reconstruction == pytest.approx((difference.square().mean() / x.var()).item(), rel=0.15, abs=1e-9)
+    turns = torch.fft.fftfreq(z.shape[-1])
+    turned = torch.fft.ifft2(torch.fft.fft2(z) * torch.exp(-2j * math.pi * (turns[:, None] + turns) * k / FACTOR)).real
+    latent = (moved - turned)[..., 2:-2, 2:-2].square().mean() / z.var((2, 3)).mean()
+    assert errors[name].latent == pytest.approx(latent.item(), rel=0.15)
+
+
 def test_unrelated_images_have_an_error_of_two():
     generator = torch.Generator().manual_seed(1)
     found = shift_errors(pool, lambda z: torch.randn(len(z), 3, 128, 128, generator=generator), photographs() * 0 + torch.randn(

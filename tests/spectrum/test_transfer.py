@@ -92,6 +92,14 @@ def test_bands_that_the_decoder_drops_are_left_out_and_told():
     assert not found.absolute[4:].any()
 
 
+@pytest.mark.parametrize(("gain", "answered"), [(3e-3, True), (1e-6, False)])
+def test_a_faint_answer_counts_down_to_a_billionth_of_all_energy(gain, answered):
+    faint = torch.ones(SIDE, SIDE)
+    faint[(torch.arange(SIDE).square()[:, None] + torch.arange(SIDE).square()).sqrt() >= SIDE / 2] = gain
+    found = band_transfer(lambda z: idct2(dct2(z) * faint), latents_of(3).double(), generator=torch.Generator().manual_seed(1))
+    assert found.answered.tolist() == [True] * 4 + [answered] * 4
+
+
 def test_a_band_that_holds_only_dc_is_not_answered():
     found = band_transfer(crop, latents_of(3, side=8), generator=torch.Generator().manual_seed(1))
     assert found.answered.tolist() == [False] + [True] * 7
