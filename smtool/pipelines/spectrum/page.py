@@ -154,6 +154,8 @@ def _command(result: Result) -> str:
     parts += ["--delta", f"{passport['delta']:g}"]
     if result["autoencoders"] and passport["reference"] != result["autoencoders"][0]["label"]:
         parts += ["--reference", passport["reference"]]
+    if passport.get("downsample_pad"):
+        parts += ["--downsample-pad", passport["downsample_pad"]]
     if len(result["images"]) == 1:
         parts += ["--estimator", *result["images"]]
     parts += [word for published in result["published"] for word in ("--published", published["name"])]

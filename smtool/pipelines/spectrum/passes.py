@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +30,7 @@ class PassMeter:
     """Stands between a codec and its callers from now on; it changes no number."""
 
     def __init__(self, codec: Codec, device: str) -> None:
-        self._wait = torch.cuda.synchronize if device.startswith("cuda") else _nothing
+        self._wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else _nothing
         self.encode, self.decode = Passes(), Passes()
         self._report: Callable[[int], None] = lambda done: None
         for name, passes in (("encode", self.encode), ("decode", self.decode)):
@@ -75,7 +76,7 @@ def peak_memory_mb(device: str) -> dict[str, int]:
     except ImportError:      # not a Unix
         pass
     if device.startswith("cuda"):
-        found["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20)
+        found["gpu"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return found
 
 

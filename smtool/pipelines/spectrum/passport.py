@@ -11,13 +11,21 @@ from smtool.spectrum import Estimator
 
 
 def passport(
-    gathered: Pass, data: str, estimators: Sequence[Estimator], *, delta: float, reference: str | None, device: str
+    gathered: Pass,
+    data: str,
+    estimators: Sequence[Estimator],
+    *,
+    delta: float,
+    reference: str | None,
+    downsample_pad: str | None,
+    device: str,
 ) -> dict[str, Any]:
     """Data, choices, and how many images every section used. reference: label of the latent that time shifts match."""
     return {
         "data": _data(gathered, data),
         "delta": delta,
         "reference": reference,
+        "downsample_pad": downsample_pad,
         "estimators": [estimator.label for estimator in estimators],
         "posterior": {subject.label: list(subject.rings.kinds) for subject in gathered.subjects},
         "interval": f"95%, jackknife over {gathered.units.name}s, Student's t",

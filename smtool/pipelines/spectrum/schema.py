@@ -43,11 +43,13 @@ class Data(Section):
 
 
 class Passport(Section):
-    """What must be known to read the numbers or to repeat them. images: how many every section used, the first of the data."""
+    """What must be known to read the numbers or to repeat them. images: how many every section used, the first of the data;
+    downsample_pad: of all encoders, where it was asked for."""
 
     data: Data
     delta: float
     reference: str | None
+    downsample_pad: str | None = None
     estimators: list[str]
     posterior: dict[str, list[str]]
     interval: str

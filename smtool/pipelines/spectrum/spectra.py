@@ -81,7 +81,9 @@ def spectrum(
     result = {
         "schema": SCHEMA,
         "smtool": __version__,
-        "passport": passport(gathered, data, estimators, delta=aim, reference=model, device=device),
+        "passport": passport(
+            gathered, data, estimators, delta=aim, reference=model, downsample_pad=downsample_pad, device=device
+        ),
         "cost": cost(gathered, clock.seconds, device=device),
         "images": images,
         "autoencoders": autoencoders,

@@ -187,11 +187,12 @@ def test_the_command_of_the_page_measures_the_same_again(drawn, text):
 def test_the_command_of_the_page_repeats_choices_that_are_no_defaults(drawn):
     result = copy.deepcopy(drawn.result)
     del result["images"]["reference"]
-    result["passport"]["reference"] = "coarse"
+    result["passport"] |= {"reference": "coarse", "downsample_pad": "symmetric"}
     for autoencoder in result["autoencoders"]:
         autoencoder["reference"] = []
     words = command(page_of(result, {}))
     assert words[words.index("--reference") + 1] == "coarse"
+    assert words[words.index("--downsample-pad") + 1] == "symmetric"
     assert words[words.index("--estimator") + 1] == "physical"
 
 

@@ -105,8 +105,11 @@ def test_images_alone_have_their_own_spectrum(data, tmp_path):
     assert drawn == {"physical.png", "reference.png", "images.magnitude-normalised.png", "images.masks.png"}
 
 
-def test_one_estimator_can_be_asked_for(runs, data):
-    result = spectrum([str(runs / "plain")], data=data, num_images=4, estimator="physical", console=quiet())
+def test_one_estimator_and_another_padding_can_be_asked_for(runs, data):
+    options = {"estimator": "physical", "downsample_pad": "symmetric", "console": quiet()}
+    result = spectrum([str(runs / "plain")], data=data, num_images=4, **options)
+    assert result["passport"]["downsample_pad"] == "symmetric"
+    assert "symmetric padding" in result["autoencoders"][0]["architecture"].split(", ")
     assert "reference" not in result["images"]
     drawn = figures(result)
     assert {"physical", "low-pass"} <= set(drawn)
