@@ -59,6 +59,7 @@ from smtool.spectrum.shift import LatentShift as LatentShift
 from smtool.spectrum.shift import ShiftErrors as ShiftErrors
 from smtool.spectrum.shift import latent_shift as latent_shift
 from smtool.spectrum.shift import shift_errors as shift_errors
+from smtool.spectrum.structure import SPATIAL_MEASURES as SPATIAL_MEASURES
 from smtool.spectrum.structure import cosine_distance_slope as cosine_distance_slope
 from smtool.spectrum.structure import local_distant_similarity as local_distant_similarity
 from smtool.spectrum.theory import TimeShift as TimeShift

@@ -3,11 +3,15 @@
 Features are (B, C, h, w); likeness is the cosine of two tokens, distance is Manhattan, in tokens. Computed in float32 at least.
 """
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from smtool.spectrum.dct import full_precision, without_autocast
+from smtool.spectrum.direction import rmsc
 
 FAR = 6
 SLOPE_DISTANCES = 8
@@ -36,6 +40,12 @@ def cosine_distance_slope(features: Tensor) -> Tensor:
     distance = torch.arange(1, SLOPE_DISTANCES + 1, dtype=cosine.dtype, device=cosine.device)
     centred = distance - distance.mean()
     return -(cosine[:, 1 : SLOPE_DISTANCES + 1] @ centred) / centred.square().sum()
+
+
+SPATIAL_MEASURES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {"rmsc": rmsc, "lds": local_distant_similarity, "cds": cosine_distance_slope}
+)
+"""What iREPA measures of feature maps, (B, C, h, w) -> (B,), by the names that results have and that capitals make titles."""
 
 
 def cosine_by_distance(features: Tensor) -> tuple[Tensor, Tensor]:

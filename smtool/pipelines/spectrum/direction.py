@@ -10,14 +10,7 @@ from torch import Tensor
 from smtool.networks.posterior import LatentStats
 from smtool.pipelines.spectrum.numbers import finite, numbers, or_reason
 from smtool.pipelines.spectrum.units import Units, mean_and_half_width
-from smtool.spectrum import (
-    cosine_distance_slope,
-    dct2,
-    difference_of_gaussians,
-    local_distant_similarity,
-    rmsc,
-    spatial_normalize,
-)
+from smtool.spectrum import SPATIAL_MEASURES, dct2, difference_of_gaussians, spatial_normalize
 from smtool.spectrum.transfer import band_of_cell
 
 BANDS = 8
@@ -25,11 +18,6 @@ GAMMA = 0.6
 DOG_SIGMAS = (0.5, 4.0)
 """Widths in tokens of the recipe `repa-dog`; the paper prints none (facts section 9)."""
 DOG_ALPHA = 1.0
-_MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
-    "rmsc": rmsc,
-    "lds": local_distant_similarity,
-    "cds": cosine_distance_slope,
-}
 
 
 @torch.no_grad()
@@ -61,11 +49,11 @@ def filtered_by_dog(features: Tensor) -> Tensor:
 
 
 def _numbers(features: Tensor, units: Units) -> dict[str, Any]:
-    return {name: or_reason(partial(_interval, measure, features, units)) for name, measure in _MEASURES.items()}
+    return {name: or_reason(partial(_interval, measure, features, units)) for name, measure in SPATIAL_MEASURES.items()}
 
 
 def _interval(measure: Callable[[Tensor], Tensor], features: Tensor, units: Units) -> dict[str, Any]:
-    """One image at a time: all pairs of its tokens are held at once."""
+    """One image at a time: on the way a feature map takes eight times its memory (twice a side, in float64)."""
     values = torch.cat([measure(image) for image in features.split(1)]).cpu().double()
     mean, half_width = mean_and_half_width(units.collapse(values[:, None]))
     return {"value": finite(mean.item()), "half_width": finite(half_width.item())}

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from smtool.pipelines.spectrum.curves import array
 from smtool.report.plots import Curve
 from smtool.report.plots.health import Before, capacity_figure, direction_figure
+from smtool.spectrum import SPATIAL_MEASURES
 
 Result = Mapping[str, Any]
 DISTORTION = 0.01
-_MEASURES = {"rmsc": "RMSC", "lds": "LDS", "cds": "CDS"}
 
 
 def direction(result: Result) -> Figure | None:
@@ -21,8 +21,8 @@ def direction(result: Result) -> Figure | None:
         return None
     ways = {label: (part, part["after"]["spatial_normalize"], part["after"]["dog"]) for label, part in measured.items()}
     measures = {
-        title: {label: Before([_estimate(part[name]) for part in parts]) for label, parts in ways.items()}
-        for name, title in _MEASURES.items()
+        name.upper(): {label: Before([_estimate(part[name]) for part in parts]) for label, parts in ways.items()}
+        for name in SPATIAL_MEASURES
     }
     energy = [Curve(label, range(1, len(part["energy"]) + 1), array(part["energy"]), colour=colour)
               for colour, (label, part) in enumerate(measured.items())]

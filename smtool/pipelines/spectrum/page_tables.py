@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from smtool.report.tables import Table, interval
+from smtool.spectrum import SPATIAL_MEASURES
 
 Result = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -45,8 +46,8 @@ def direction_table(result: Result) -> Table | None:
         ways = {"as they are": part, "iREPA": part["after"]["spatial_normalize"], "REPA-DoG": part["after"]["dog"]}
         for way, one in ways.items():
             label = autoencoder["label"] if one is part else ""
-            rows.append((label, way, *(_estimate(one[name]) for name in ("rmsc", "lds", "cds"))))
-    return Table("", ("autoencoder", "tokens", "RMSC", "LDS", "CDS"), tuple(rows)) if rows else None
+            rows.append((label, way, *(_estimate(one[name]) for name in SPATIAL_MEASURES)))
+    return Table("", ("autoencoder", "tokens", *map(str.upper, SPATIAL_MEASURES)), tuple(rows)) if rows else None
 
 
 def health_table(result: Result) -> Table | None:

@@ -1,7 +1,5 @@
 """What a teacher's features are like in space, before and after the alignment's filter: RMSC, LDS and CDS on some images."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -10,14 +8,9 @@ from smtool.datasets.cache_write import estimated_bytes
 from smtool.datasets.features_card import prepare_command
 from smtool.datasets.features_write import FeaturePreparation
 from smtool.pipelines.train.aligned import Aligned
-from smtool.spectrum import cosine_distance_slope, local_distant_similarity, rmsc
+from smtool.spectrum import SPATIAL_MEASURES
 
 NUM_IMAGES = 64
-MEASURES: dict[str, Callable[[Tensor], Tensor]] = {
-    "RMSC": rmsc,
-    "LDS": local_distant_similarity,
-    "CDS": cosine_distance_slope,
-}
 
 
 @torch.no_grad()
@@ -49,9 +42,9 @@ def _source(aligned: Aligned, images: ImageShards, *, flip: bool) -> str:
 
 def _measured(features: Tensor) -> str:
     parts = []
-    for name, measure in MEASURES.items():
+    for name, measure in SPATIAL_MEASURES.items():
         try:
-            parts.append(f"{name} {measure(features).mean().item():.3f}")
+            parts.append(f"{name.upper()} {measure(features).mean().item():.3f}")
         except ValueError:
-            parts.append(f"{name} needs a larger grid")
+            parts.append(f"{name.upper()} needs a larger grid")
     return ", ".join(parts)
