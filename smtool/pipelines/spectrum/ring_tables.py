@@ -1,7 +1,7 @@
 """One pass over images: what a spectrum keeps of them is ring powers per image and channel, never the images or their latents."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from smtool.networks.posterior import LatentStats, Posterior
 from smtool.pipelines.spectrum.decoding import images_at_once
 from smtool.pipelines.spectrum.health import LatentMoments
 from smtool.randomness import generator
-from smtool.spectrum import Estimator, Spectrum, spectrum_of
+from smtool.spectrum import ChannelMoments, Estimator, Spectrum, channel_moments, spectrum_of
 
 PosteriorKind = Literal["sample", "mean", "deterministic"]
 Scale = Literal["normalized", "raw"]
@@ -92,7 +92,7 @@ class LatentRings:
         self.kinds: tuple[PosteriorKind, ...] = ("deterministic",) if codec.deterministic else ("sample", "mean")
         self._keep = keep
         self._tables = {(kind, estimator): RingTable(estimator) for kind in self.kinds for estimator in estimators}
-        self._moments: ChannelMoments | None = None
+        self._samples: ChannelMoments | None = None
         self._posteriors: LatentMoments | None = None
         self._kept: list[Tensor] = []
 
@@ -118,8 +118,8 @@ class LatentRings:
         """What normalizes these latents: the codec's own statistics, else those of the samples seen here."""
         if self.codec.stats is not None:
             return self.codec.stats
-        assert self._moments is not None
-        return self._moments.stats(data)
+        assert self._samples is not None
+        return measured_stats(self._samples, images=self.posteriors.bands.num_images, data=data)
 
     @property
     def posteriors(self) -> LatentMoments:
@@ -140,8 +140,8 @@ class LatentRings:
             raise CheckpointError(f"{self.label}: the latents of image {first} or one of the next hold NaN or infinity.")
         for (kind, _), table in self._tables.items():
             table.add(latents[kind])
-        more = ChannelMoments.of(sample)
-        self._moments = more if self._moments is None else self._moments + more
+        more = channel_moments(sample)
+        self._samples = more if self._samples is None else self._samples + more
         of_posterior = LatentMoments.of(posterior)
         self._posteriors = of_posterior if self._posteriors is None else self._posteriors + of_posterior
         if (wanted := self._keep - first) > 0:
@@ -153,31 +153,10 @@ class LatentRings:
         return posterior.sample(_noise(posterior.mean, first))
 
 
-@dataclass(frozen=True)
-class ChannelMoments:
-    """Count, mean and sum of squared deviations of every channel, (C,) float64; `a + b` merges exactly."""
-
-    images: int
-    count: int
-    mean: Tensor
-    scatter: Tensor
-
-    @classmethod
-    def of(cls, latents: Tensor) -> "ChannelMoments":
-        values = latents.detach().cpu().double().transpose(0, 1).flatten(1)
-        mean = values.mean(1)
-        return cls(len(latents), values.shape[1], mean, (values - mean[:, None]).square().sum(1))
-
-    def __add__(self, other: "ChannelMoments") -> "ChannelMoments":
-        count, step = self.count + other.count, other.mean - self.mean
-        scatter = self.scatter + other.scatter + step.square() * (self.count * other.count / count)
-        return ChannelMoments(self.images + other.images, count, self.mean + step * (other.count / count), scatter)
-
-    def stats(self, data: str) -> LatentStats:
-        """A channel that never varies keeps its scale: divided by 1, it stays silent."""
-        std = (self.scatter / self.count).sqrt()
-        std = std.where(std > 0, 1.0)
-        return LatentStats("channel", self.mean.float(), std.float(), self.images, data)
+def measured_stats(samples: ChannelMoments, *, images: int, data: str) -> LatentStats:
+    """Mean and population std of every channel. One that never varies keeps its scale: divided by 1, it stays silent."""
+    std = (samples.scatter.diagonal() / samples.num_positions).sqrt()
+    return LatentStats("channel", samples.mean.float(), std.where(std > 0, 1.0).float(), images, data)
 
 
 def _noise(like: Tensor, first: int) -> Tensor:
