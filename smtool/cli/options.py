@@ -8,7 +8,7 @@ import typer
 from smtool import errors
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a recipe of smtool's.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, mps; auto takes a GPU where there is one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N; auto takes a GPU where there is one.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; KEY= removes it.")]
 WeightsDir = Annotated[Path | None, typer.Option(help="Folder of downloaded weights (also: SMTOOL_WEIGHTS).")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
