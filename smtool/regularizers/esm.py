@@ -14,7 +14,8 @@ class ESM(RegularizerSection):
     """Match the latent spectrum to the image's, flattened by f^delta.
 
     The defaults are the released code's recipe (facts section 3.1), whose loss depends on the latents' gain as well as on
-    their slope; `gain = "match"` removes that, `downsample = "antialias"` removes the aliasing of its target.
+    their slope; `gain = "match"` removes that, `downsample = "antialias"` removes the aliasing of its target. The matched gain is
+    one for all images that a device takes at once, so it alone depends, slightly, on how many ranks or parts share a batch.
     """
 
     weight: float = Field(0.01, gt=0, description="factor of the divergence")
