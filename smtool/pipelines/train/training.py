@@ -16,6 +16,7 @@ from smtool.pipelines.train.watch import Watch
 from smtool.recipe import Recipe
 from smtool.report.console import Console, duration, peak_memory
 from smtool.training.distributed import Ranks, joined, wait_for_all
+from smtool.training.memory import keep_freed_memory
 
 Assemble = Callable[[Recipe[Any], RunFolder, Ranks, Path | None], Run]
 
@@ -39,6 +40,8 @@ def train(
     stop was asked for and all was saved.
     """
     folder = RunFolder(out or Path("runs") / recipe.name)
+    if device == "cpu":
+        keep_freed_memory()
     with joined(device) as ranks:
         if folder.exists and not fresh:
             folder.check_same(recipe)
@@ -74,6 +77,8 @@ def dry_run(
     weights_dir: Path | None = None,
 ) -> None:
     """Load everything, time a step of each kind there will be, print memory and how long the whole run would take."""
+    if device == "cpu":
+        keep_freed_memory()
     with joined(device) as ranks:
         run = assemble(recipe, RunFolder(Path("/nonexistent")), ranks, weights_dir)
         task, steps = run.training.task, run.tables.steps

@@ -1,14 +1,10 @@
 import json
-import tomllib
 
 import pytest
 
 from smtool.errors import RecipeError
 from smtool.pipelines.train.run_folder import RunFolder
-from smtool.recipe import Recipe, TrainAE, kind_of, load
-from smtool.recipe.shelf import command, find, names
-
-TRAININGS = [name for name in names() if command(find(name)) != "race"]
+from smtool.recipe import Recipe, TrainAE, load
 
 
 def _recipe(*changes: str) -> Recipe[TrainAE]:
@@ -80,12 +76,6 @@ def test_a_key_that_is_gone_is_named(begun):
     _begun_by_another_version(begun, "seed = 0\n", "seed = 0\nlast_word = 1\n")
     with pytest.raises(RecipeError, match="last_word: 1 -> absent"):
         begun.check_same(_recipe())
-
-
-@pytest.mark.parametrize("name", TRAININGS)
-def test_a_recipe_resolved_is_the_same_recipe(name):
-    recipe = load(name, kind_of(name))
-    assert recipe.as_resolved_now(tomllib.loads(recipe.resolved_toml())) == recipe.resolved()
 
 
 def test_a_run_with_a_constant_rate_may_get_longer(tmp_path):
