@@ -3,6 +3,7 @@
 What a note speaks of is final, so a run that was killed goes on after the last note; at the end `.unfinished/` goes away.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -24,22 +25,34 @@ class ShardNote(Section):
     shard: Shard
 
 
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
 Note = TypeVar("Note", bound=ShardNote)
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make the folder if need be and hold its lock, which is freed when this process ends, however it ends."""
+    """Make the folder if need be and hold its lock, which is freed when this process ends, however it ends.
+
+    A file system that knows no locks, as Lustre is often mounted, is used without: what two runs write there is the same.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise DiskError(f"{folder}: cannot be used as a folder ({error.strerror}).", hint="Choose another --out.") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def begin(folder: Path, plan: dict[str, Any]) -> None:

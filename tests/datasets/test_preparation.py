@@ -20,6 +20,7 @@ from smtool.datasets import read_card
 from smtool.datasets.preparation import Preparation, prepare_images
 from smtool.datasets.sources import find_source
 from smtool.datasets.transform import Rule
+from smtool.datasets.unfinished import alone_in
 from smtool.errors import DataError, DiskError
 
 
@@ -306,3 +307,12 @@ def test_a_prepared_folder_can_be_prepared_again_smaller_and_keeps_splits_labels
 def test_the_worker_processes_do_not_import_torch():
     code = "import sys, smtool.datasets.workers, smtool.datasets.builtin; print({'torch', 'skimage'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+    def refuse(handle, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with alone_in(tmp_path / "out"):
+        assert (tmp_path / "out").is_dir()
