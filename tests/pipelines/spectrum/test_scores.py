@@ -121,7 +121,28 @@ def test_channels_and_knees_need_64_images(images):
     rings, latents = measured(fields(64, 64, 2.0), 0.0)
     many = physical_of_latents(rings, latents, std, (16, 16), Units("image", [str(i) for i in range(64)]), delta=1.0)[0]
     assert not many["knee"]["is_bent"]
-    np.testing.assert_allclose(many["channel_deltas"]["values"], 0.0, atol=0.1)      # a channel against the mean of three
+    np.testing.assert_allclose(many["channel_deltas"]["values"], np.zeros(3), atol=0.1)      # a channel against the mean of three
+
+
+def test_the_band_round_the_residual_is_the_jackknife_of_pairs_and_the_lowest_ring_moves_no_gain(images):
+    noise = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    at_size, latents = spectrum_of(images, PHYSICAL, (16, 16)), spectrum_of(coloured(images, 16, 1.0) + 0.1 * noise, PHYSICAL)
+    frequency, counted = at_size.frequency.numpy() * 16, at_size.frequency.numpy() >= 0.9 / 16
+    weight = np.sqrt(at_size.count.numpy()) * counted
+
+    def residual(kept):
+        ratio = 10 * np.log10(latents.power.numpy()[kept].mean(0) / at_size.power.numpy()[kept].mean(0) / frequency)
+        return ratio - (weight * ratio).sum() / weight.sum()
+
+    found, everything = target(at_size, latents, delta=1.0), np.arange(24)
+    np.testing.assert_allclose(found["residual_db"], residual(everything), rtol=1e-4, atol=1e-5)
+    without = np.stack([residual(everything != i) for i in everything])
+    error = np.sqrt(23 / 24 * ((without - without.mean(0)) ** 2).sum(0))
+    np.testing.assert_allclose(found["half_width"], scipy.stats.t.ppf(0.975, 23) * error, rtol=1e-4)
+    assert not counted[0]
+    louder = latents.power.clone()
+    louder[:, 0] *= 100
+    assert target(at_size, replace(latents, power=louder), delta=1.0)["gain_db"] == pytest.approx(found["gain_db"], abs=1e-9)
 
 
 def test_latents_on_the_target_lie_on_it_in_the_figures_units(images):
