@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from smtool.devices import moved
+
 
 def generator(*key: int | str) -> Generator:
     """A CPU generator seeded by a digest of the key; keys that differ anywhere give unrelated streams."""
@@ -74,7 +76,7 @@ class Streams:
         return generator(self.seed, self.step, self.turn, "batch", name)
 
     def _sliced(self, drawn: Tensor) -> Tensor:
-        return drawn[self.start : self.stop].to(self.device)
+        return moved(drawn[self.start : self.stop], self.device)
 
 
 def streams(seed: int, step: int, turn: str, *, batch: int, device: str = "cpu") -> Streams:

@@ -11,7 +11,7 @@ import smtool
 
 PACKAGE = Path(smtool.__file__).parent
 ROOMS = (
-    ("errors", "config", "randomness", "storage"),
+    ("errors", "config", "devices", "randomness", "storage"),
     ("spectrum", "metrics"),
     ("networks",),
     ("features",),

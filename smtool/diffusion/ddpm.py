@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from smtool.config import Section
+from smtool.devices import moved
 from smtool.diffusion.process import Noised, at_least_float32, over_samples
 
 NUM_STEPS = 1000
@@ -39,7 +40,7 @@ class DDPMProcess:
         return Noised(alpha * x + sigma * noise, noise, t, self.network_time(t))
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        abar = self.abar.to(t.device)[self.network_time(t).long()]
+        abar = moved(self.abar, t.device)[self.network_time(t).long()]
         return abar.sqrt().to(t.dtype), (1 - abar).sqrt().to(t.dtype)
 
     def network_time(self, t: Tensor) -> Tensor:

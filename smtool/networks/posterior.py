@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from smtool.devices import moved
+
 LOGVAR_RANGE = (-30.0, 20.0)
 
 
@@ -68,4 +70,4 @@ class LatentStats:
         return cls(value["kind"], mean, std, int(value["count"]), str(value["data"]))  # type: ignore[arg-type, call-overload]
 
     def _broadcast(self, values: Tensor, latents: Tensor) -> Tensor:
-        return values.to(latents).view(1, -1, 1, 1)
+        return moved(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)

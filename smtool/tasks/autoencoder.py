@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from smtool.config import Section
 from smtool.datasets.types import ImageBatch
+from smtool.devices import moved
 from smtool.networks.autoencoder import Autoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
@@ -60,7 +61,7 @@ class AutoencoderTask:
         return steps if self.adversary is None else self.adversary.count_turns(player, steps)
 
     def loss(self, player: str, batch: ImageBatch, draws: Streams, step: int) -> Loss:
-        images = batch.images.to(draws.device, non_blocking=True, memory_format=torch.channels_last)
+        images = moved(batch.images, draws.device).contiguous(memory_format=torch.channels_last)
         if self.flip:
             images = _flipped(images, draws)
         if player == "discriminator":

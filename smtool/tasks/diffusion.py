@@ -1,18 +1,18 @@
 """What a diffusion transformer's loss is: denoise normalized latents, and align tokens with a teacher."""
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from smtool.config import Section
 from smtool.datasets.types import LatentBatch
+from smtool.devices import moved
 from smtool.diffusion import Alignment, Process
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.transformer import LatentTransformer
 from smtool.randomness import Streams
 from smtool.spectrum import dct2
+from smtool.spectrum.dct import constant
 from smtool.training.balance import Loss
 
 PLAYER = "transformer"
@@ -61,7 +61,7 @@ class DiffusionTask:
     def loss(self, player: str, batch: LatentBatch, draws: Streams, step: int) -> Loss:
         """Mean squared error of the prediction, plus the alignment; the log also has the error in each band of frequency."""
         device = draws.device
-        posterior = Posterior(batch.mean.to(device), batch.logvar.to(device))
+        posterior = Posterior(moved(batch.mean, device), moved(batch.logvar, device))
         shape = posterior.mean.shape
         latents = self.stats.normalize(posterior.sample(draws.batch("posterior", shape)))
         noised = self.process.noised(latents, draws.batch("noise", shape), draws.uniform("time", (len(latents),)))
@@ -83,14 +83,14 @@ class DiffusionTask:
             return None
         assert batch.labels is not None
         dropped = draws.uniform("label dropout", (len(batch),)) < self.labels.dropout
-        return torch.where(dropped, self.network.num_classes, batch.labels.to(draws.device))
+        return torch.where(dropped, self.network.num_classes, moved(batch.labels, draws.device))
 
     def _features(self, batch: LatentBatch, device: str) -> Tensor:
         if batch.features is not None:
-            return batch.features.to(device)
+            return moved(batch.features, device)
         assert self.teacher is not None and batch.images is not None
         with torch.no_grad():
-            features: Tensor = self.teacher(batch.images.to(device, non_blocking=True))
+            features: Tensor = self.teacher(moved(batch.images, device))
         return features
 
 
@@ -101,14 +101,19 @@ def band_errors(error: Tensor) -> dict[str, Tensor]:
     learnt is seen by comparing each with its floor (`smtool.spectrum.mean_velocity_floor` for a Gaussian).
     """
     power = dct2(error).square().mean((0, 1))
-    band = band_index(*power.shape, device=power.device)
-    total = power.new_zeros(NUM_BANDS).index_add(0, band.flatten(), power.flatten())
-    mean = total / torch.bincount(band.flatten(), minlength=NUM_BANDS).clamp(min=1)
+    mean = (_band_shares(*power.shape, dtype=power.dtype, device=power.device) * power).sum((1, 2))
     return {f"band{number}": value for number, value in enumerate(mean, start=1)}
 
 
-def band_index(height: int, width: int, *, device: Any = None) -> Tensor:
+@constant
+def _band_shares(height: int, width: int) -> Tensor:
+    """(NUM_BANDS, h, w): what each DCT cell has in the mean of each band; a band without cells is 0."""
+    members = torch.stack([band_index(height, width) == band for band in range(NUM_BANDS)]).double()
+    return members / members.sum((1, 2), keepdim=True).clamp(min=1)
+
+
+def band_index(height: int, width: int) -> Tensor:
     """(h, w) int64: the band of each DCT cell, 0 ... NUM_BANDS - 1."""
-    u = torch.arange(height, device=device) / height
-    v = torch.arange(width, device=device) / width
+    u = torch.arange(height) / height
+    v = torch.arange(width) / width
     return (NUM_BANDS * torch.hypot(u[:, None], v[None])).long().clamp(max=NUM_BANDS - 1)
