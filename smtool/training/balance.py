@@ -8,6 +8,9 @@ from torch import Tensor
 
 from smtool.training.distributed import averaged
 
+_SCALE = 256.0
+"""A power of two, so that nothing but fp16 is changed by it."""
+
 
 @dataclass(frozen=True)
 class Balance:
@@ -64,5 +67,6 @@ def _ratio(terms: list[Term], term: Term, layer: Tensor, balance: Balance) -> Te
 
 
 def _norm(value: Tensor, layer: Tensor) -> Tensor:
-    (gradient,) = torch.autograd.grad(value, layer, retain_graph=True, allow_unused=True)
-    return layer.new_zeros(()) if gradient is None else averaged(gradient.float()).norm()
+    """Scaled on the way, since a pixel's share of a mean over a batch of images is less than fp16 can tell from 0."""
+    (gradient,) = torch.autograd.grad(_SCALE * value, layer, retain_graph=True, allow_unused=True)
+    return layer.new_zeros(()) if gradient is None else averaged(gradient.float() / _SCALE).norm()

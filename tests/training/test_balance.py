@@ -62,3 +62,17 @@ def test_logged_values_are_unweighted_and_detached(layer):
     values = balanced(terms, encoder=encoder.weight, decoder=decoder.weight).values
     assert torch.equal(values["l1"], terms[0].value.detach())
     assert not any(value.requires_grad for value in values.values())
+
+
+def test_a_factor_under_fp16_is_that_of_float32_where_a_pixels_share_of_the_mean_is_tiny():
+    """48 images of 256 pixels a side: 1 / (48 * 3 * 256 * 256) = 1.06e-7 is 1.8 of fp16's smallest steps, or 2 when rounded."""
+    torch.manual_seed(0)
+    decoder, x = nn.Linear(8, 8), torch.randn(64, 8)
+    factors = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.float16, enabled=enabled):
+            out = decoder(x)
+            pixels = out.float().abs().sum() / (48 * 3 * 256 * 256)
+            terms = [Term("l1", pixels, reconstruction=True), Term("adversarial", out.float().mean(), 1.0, Balance("decoder"))]
+            factors.append(balanced(terms, encoder=decoder.weight, decoder=decoder.weight).values["adversarial_factor"])
+    torch.testing.assert_close(factors[1], factors[0], rtol=0.01, atol=0)
