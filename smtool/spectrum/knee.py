@@ -92,6 +92,7 @@ class _Broken:
     def shown(self, law: Tensor) -> Tensor:
         """ln of the ring means that the DCT shows of a field of this law: (rings,)."""
         level, below, above, place = law.tolist()
+        place -= math.log(min(self.fit_range.source) / min(self.fit_range.size))            # per pixel of what was transformed
 
         def density(squared: Tensor) -> Tensor:
             x = 0.5 * squared.log() - place

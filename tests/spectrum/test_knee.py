@@ -32,12 +32,14 @@ def fitted(below: float, above: float, at: float, *, side: int = 16, seed: int =
     return fit_knee(spectrum_of(broken_fields(below, above, at, side=side, count=64, seed=seed), PHYSICAL), highest=0.5)
 
 
-@pytest.mark.parametrize("side", [16, 32, 64])
+@pytest.mark.parametrize(("side", "source"), [(16, 16), (32, 32), (64, 64), (16, 64)])
 @pytest.mark.parametrize(("below", "above"), [(1.0, 3.0), (3.0, 1.0), (0.0, 1.5)])
-def test_the_expected_spectrum_of_a_broken_law_gives_its_knee_back(below, above, side):
-    power = ring_means(leaked_power(broken_density(below, above, 0.17), (side, side), (side, side))[None], PHYSICAL)
+def test_the_expected_spectrum_of_a_broken_law_gives_its_knee_back(below, above, side, source):
+    """Also that of images brought to a latent's size, in cycles per latent pixel."""
+    density = broken_density(below, above, 0.17 * side / source)
+    power = ring_means(leaked_power(density, (side, side), (source, source))[None], PHYSICAL)
     frequency, count = ring_frequency(side, side, PHYSICAL)
-    found = fit_knee(Spectrum(frequency, power.repeat(64, 1), count, PHYSICAL, (side, side), (side, side)), highest=0.5)
+    found = fit_knee(Spectrum(frequency, power.repeat(64, 1), count, PHYSICAL, (side, side), (source, source)), highest=0.5)
     assert found.frequency == pytest.approx(0.17, rel=1e-4)
     assert (found.exponent_below, found.exponent_above) == pytest.approx((below, above), abs=1e-3)
     assert found.is_bent
