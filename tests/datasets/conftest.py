@@ -1,4 +1,4 @@
-"""Small pictures cut from one of scikit-image's bundled photographs."""
+"""Small pictures cut from one of scikit-image's bundled photographs, as files and prepared."""
 
 import importlib.util
 import io
@@ -8,6 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from smtool.datasets import open_images
+from smtool.datasets.preparation import Preparation, prepare_images
+from smtool.datasets.reader import ImageShards
+from smtool.datasets.sources import find_source
+from smtool.datasets.transform import Rule
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +62,16 @@ def noise(rng: np.random.Generator) -> Callable[[int, int], Image.Image]:
         return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory, photo_bytes: Callable[..., bytes]) -> ImageShards:
+    """18 labelled photographs of 16 px."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(18):
+        place = folder / "photographs" / "abc"[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:04d}.png").write_bytes(photo_bytes(number))
+    preparation = Preparation(find_source(str(folder / "photographs")), Rule(16), val_fraction=0.0)
+    prepare_images(preparation, folder / "prepared", workers=1)
+    return open_images(str(folder / "prepared"), "train", image_size=16)

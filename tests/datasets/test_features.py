@@ -46,19 +46,6 @@ def teacher():
     return small_teacher()
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory, photo_bytes):
-    """18 labelled photographs of 16 px."""
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(18):
-        place = folder / "photographs" / "abc"[number % 3]
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number:04d}.png").write_bytes(photo_bytes(number))
-    preparation = Preparation(find_source(str(folder / "photographs")), Rule(16), val_fraction=0.0)
-    prepare_images(preparation, folder / "prepared", workers=1)
-    return open_images(str(folder / "prepared"), "train", image_size=16)
-
-
 def written(out, teacher, images, *, batch=4, report=None, **settings):
     settings = {"tokens": (4, 4), "dtype": "fp32", "images_per_shard": 8, **settings}
     write_cache(FeaturePreparation(teacher, images, **settings), Path(out), batch=batch, workers=2, report=report)

@@ -46,19 +46,6 @@ def autoencoder():
     return small_autoencoder()
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory, photo_bytes):
-    """18 labelled photographs of 16 px."""
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(18):
-        place = folder / "photographs" / "abc"[number % 3]
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number:04d}.png").write_bytes(photo_bytes(number))
-    preparation = Preparation(find_source(str(folder / "photographs")), Rule(16), val_fraction=0.0)
-    prepare_images(preparation, folder / "prepared", workers=1)
-    return open_images(str(folder / "prepared"), "train", image_size=16)
-
-
 def written(out, autoencoder, images, *, batch=4, report=None, **settings):
     settings = {"autoencoder_digest": "a" * 64, "checkpoint": "runs/x/ckpt.safetensors", "images_per_shard": 8, **settings}
     write_latents(LatentPreparation(autoencoder, images, **settings), Path(out), batch=batch, workers=2, report=report)
