@@ -9,9 +9,13 @@ from smtool.cli.app import app
 from smtool.cli.options import Device, WeightsDir, computing_device
 from smtool.errors import RecipeError
 
+_OF_IMAGES = {"crop": "--crop", "image_format": "--format", "split": "--split", "max_bad": "--max-bad", "seed": "--seed"}
+_OF_CACHES = {"dtype": "--dtype", "flip": "--flip"}
+
 
 @app.command()
 def prepare(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="Folder, zip, tar, shards, ImageNet's tars, or builtin:NAME.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default data/<source>-<size>.")] = None,
     size: Annotated[int, typer.Option(min=1, help="Side of the square images, in pixels.")] = 256,
@@ -43,6 +47,7 @@ def prepare(
     if (features is None) != (tokens is None):
         hint = "It is the latents' side / patch: 16 for 256 px, an f8 autoencoder and patch = 2."
         raise RecipeError("--features and --tokens N go together: a teacher is sized for one feature per token.", hint=hint)
+    _refuse_idle(context, source, cache=latents is not None or features is not None)
     caching: dict[str, Any] = {
         "data": source,
         "image_size": None if _is_prepared(source) else size,
@@ -79,6 +84,18 @@ def prepare(
             )
         console.print(_summary(folder))
     console.print(str(folder))
+
+
+def _refuse_idle(context: typer.Context, source: str, *, cache: bool) -> None:
+    """RecipeError for an option that was given and would change nothing."""
+    names = {**_OF_IMAGES, **({"size": "--size"} if _is_prepared(source) else {})} if cache else _OF_CACHES
+    for name, option in names.items():
+        if (origin := context.get_parameter_source(name)) is not None and origin.name == "COMMANDLINE":
+            hint = "Prepare the images with it first, then cache what a network makes of that folder."
+            raise RecipeError(
+                f"{option} {'says how images are prepared, not what is made of them' if cache else 'is of caches'}.",
+                hint=hint if cache else "It goes with --latents or --features.",
+            )
 
 
 def _summary(folder: Path) -> str:
