@@ -66,12 +66,12 @@ class TrainAE(TrainingTables):
         yield from self._too_small(shapes)
 
     def remarks(self) -> Iterator[str]:
-        """Settings that have no effect in this run."""
         if self.discriminator and self.discriminator.start >= self.steps:
             start = self.discriminator.start
             yield f"discriminator.start = {start} lies beyond steps = {self.steps}: the discriminator never plays."
         if self.validation.grid > self.validation.num_images:
             yield f"validation.grid is more than validation.num_images: {self.validation.num_images} images are drawn."
+        yield from super().remarks()
 
     def _too_small(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
         scale = 1.0

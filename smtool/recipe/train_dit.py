@@ -72,3 +72,4 @@ class TrainDiT(TrainingTables):
     def remarks(self) -> Iterator[str]:
         if self.validation.grid > self.validation.num_images:
             yield f"validation.grid is more than validation.num_images: {self.validation.num_images} samples are drawn."
+        yield from super().remarks()

@@ -39,5 +39,7 @@ class TrainingTables(Section):
         yield from ()
 
     def remarks(self) -> Iterator[str]:
-        """Settings that have no effect in this run."""
-        yield from ()
+        """Settings that have no effect in this run, or not the one that they seem to have."""
+        warmup = self.optimizer.warmup
+        if warmup > self.steps:
+            yield f"optimizer.warmup = {warmup} goes beyond steps = {self.steps}: the rate stays below optimizer.lr."

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,12 +12,14 @@ from torch.nn import Parameter
 from smtool.config import Section
 from smtool.training.sharding import like, local, whole
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class AdamW(Section):
     """AdamW with linear warm-up, then a constant or cosine-decaying rate (defaults: facts section 2.4)."""
 
     lr: float = Field(5e-5, gt=0, description="learning rate; never scaled by batch size or ranks")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the gradient's first and second moment")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the gradient's first and second moment")
     weight_decay: float = Field(0.005, ge=0, description="decoupled weight decay")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     warmup: int = Field(2000, ge=0, description="updates over which the rate rises from 0")

@@ -163,6 +163,12 @@ def test_idle_settings_are_said(recipe):
     assert "discriminator never plays" in next(tables.remarks())
 
 
+def test_a_warm_up_that_outlasts_the_run_is_remarked_on(recipe):
+    (found,) = load(str(recipe), TrainAE).tables.remarks()
+    assert found == "optimizer.warmup = 2000 goes beyond steps = 10: the rate stays below optimizer.lr."
+    assert not list(load(str(recipe), TrainAE, ["optimizer.warmup=10"]).tables.remarks())
+
+
 def test_text_that_is_not_toml_is_refused(tmp_path):
     (tmp_path / "bad.toml").write_text("steps = = 3")
     with pytest.raises(RecipeError, match=r"bad\.toml: not valid TOML"):

@@ -88,7 +88,7 @@ def test_a_resumed_channels_last_network_goes_on_as_it_was(fused):
     assert theirs.torch.state[second.weight]["exp_avg"].stride() == second.weight.stride()
 
 
-@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"warmup": -1}, {"schedule": "step"}, {"betas": (0.9,)}])
+@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"warmup": -1}, {"schedule": "step"}, {"betas": (0.9,)}, {"betas": (0.9, 1.0)}])
 def test_impossible_values_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         AdamW(**bad)
