@@ -33,7 +33,8 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images of one size. read(positions, batch) yields those at these positions as uint8 (B, 3, H, W), in order.
+    """Images of one size. read(positions, batch) yields those at these positions as uint8 (B, 3, H, W), in order. The first ones
+    are a random part of all, but for an npz and for samples, which keep their order.
 
     name: for people; digest: sha256 of what decides their pixels; sampling: how they were drawn, {} where that is not known.
     moments: of its images, which a file brings (an npz of ADM's or ours); count may then be 0.
@@ -129,6 +130,8 @@ def _loose_source(what: str, drawn: Mapping[str, Any]) -> ImageSource:
     entries = list_entries(source, size=0, scratch=Path(scratch.name)).entries
     if drawn:
         entries = tuple(entry for entry in entries if entry.id != "grid.png")
+    else:      # sorted names put the classes one after another, and the first ones of many would be a few classes
+        entries = tuple(sorted(entries, key=lambda entry: hashlib.sha256(entry.id.encode("utf-8", "surrogateescape")).digest()))
     first = _pixels(what, entries[:1], None, scratch)
     side = (first.shape[-2], first.shape[-1])
 
@@ -157,9 +160,9 @@ def _pixels(what: str, entries: Sequence[Entry], side: tuple[int, int] | None, s
 
 
 def _loose_digest(source: Source, entries: Sequence[Entry]) -> str:
-    """Of a folder: names and bytes of the images that count; of archives: their bytes."""
+    """Of a folder: names and bytes of the images that count; of archives: their bytes; and of their order."""
     if source.kind != "folder":
-        return source.digest()
+        return _digest(source.digest(), [entry.id for entry in entries])
     return _digest([(entry.id, file_digest(source.files[0] / entry.id)) for entry in entries])
 
 
