@@ -1,5 +1,6 @@
 """Options that several commands share, and what their values mean."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +17,10 @@ JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="W
 
 def seconds(time: str) -> float:
     """A time such as 90s, 2m or 1h (without a unit: seconds)."""
-    number, unit = (time[:-1], time[-1]) if time[-1:] in "smh" else (time, "s")
-    try:
-        return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
-    except ValueError as error:
-        raise errors.RecipeError(f"--budget {time}: expected a time such as 90s, 2m or 1h.") from error
+    found = re.fullmatch(r"(\d+\.?\d*)([smh]?)", time)
+    if found is None or not (number := float(found[1])):
+        raise errors.RecipeError(f"--budget {time}: expected a time such as 90s, 2m or 1h.")
+    return number * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
 
 
 def computing_device(name: str) -> str:

@@ -59,7 +59,7 @@ def _budget(text: str | None) -> "Budget":
         return Budget()
     if text.isdecimal() and int(text) > 0:
         return Budget(steps=int(text))
-    if text[-1:] not in "smh":
+    if not text.endswith(("s", "m", "h")):
         raise errors.RecipeError(f"--budget {text}: expected steps such as 2000, or a time such as 90s, 10m or 1h.")
     return Budget(seconds=seconds(text))
 

@@ -1,0 +1,68 @@
+"""What a shell sees: exit codes, and one sentence on stderr."""
+
+import sys
+
+import pytest
+import torch
+
+from smtool import cli, errors
+
+
+@pytest.fixture
+def ending(monkeypatch, capsys):
+    """(exit code, stderr) of a command that ends in an error."""
+
+    def run(error, *arguments):
+        def app(given):
+            app.given = given
+            raise error
+
+        monkeypatch.setattr(cli, "app", app)
+        monkeypatch.setattr(sys, "argv", ["smtool", "eval", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert app.given == ["eval"]      # --debug is no option of a command
+        return end.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.RecipeError("words"), 2),
+        (errors.DataError("words"), 3),
+        (errors.CheckpointError("words"), 3),
+        (errors.WeightsError("words"), 4),
+        (torch.OutOfMemoryError("words"), 5),
+        (MemoryError("words"), 5),
+        (errors.TrainingError("words"), 6),
+        (errors.DiskError("words"), 7),
+        (errors.Interrupted("words"), 130),
+        (KeyError("words"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_every_kind_of_error_has_its_code_and_no_traceback(ending, error, code):
+    found, said = ending(error)
+    assert (found, "words" in said, "Traceback" in said) == (code, True, False)
+    assert said.startswith("smtool: ")
+
+
+def test_ctrl_c_is_no_error():
+    assert cli._report(KeyboardInterrupt()) == 130
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(ending):
+    code, said = ending(errors.DataError("words"), "--debug")
+    assert (code, "Traceback" in said) == (3, True)
+
+
+def test_a_hint_stands_on_its_own_line(ending):
+    _, said = ending(errors.DataError("Nothing here.", hint="Look there."))
+    assert said == "smtool: Nothing here.\n  Look there.\n"
+
+
+def test_an_error_of_ours_says_how_to_see_where(ending):
+    _, said = ending(ZeroDivisionError("first\nsecond"))
+    assert said == "smtool: internal error: ZeroDivisionError: first\n  --debug shows where.\n"

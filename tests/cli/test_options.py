@@ -1,0 +1,37 @@
+"""What the values of shared options mean."""
+
+import pytest
+import torch
+
+from smtool.cli.options import computing_device, first_line, seconds
+from smtool.errors import RecipeError
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("2m", 120), ("1.5h", 5400), ("45", 45)])
+def test_a_time_has_a_unit_or_is_in_seconds(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "m", "2d", "ten", "-5m", "0s", "nan"])
+def test_a_time_that_is_none_is_refused(text):
+    with pytest.raises(RecipeError, match=f"--budget {text}: expected a time such as 90s, 2m or 1h"):
+        seconds(text)
+
+
+def test_auto_is_a_gpu_where_there_is_one(monkeypatch):
+    for there, name in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert computing_device("auto") == name
+    assert computing_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("name", ["abacus", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(RecipeError, match=f"--device {name}: not available here") as caught:
+        computing_device(name)
+    assert "--device cpu" in str(caught.value)
+
+
+def test_an_error_without_words_has_an_empty_first_line():
+    assert first_line(ValueError()) == ""
+    assert first_line(ValueError("one\ntwo")) == "one"

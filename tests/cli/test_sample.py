@@ -1,0 +1,25 @@
+"""Every option of `smtool sample` reaches the pipeline."""
+
+from pathlib import Path
+
+SAMPLE = "smtool.pipelines.sample.samples.sample_images"
+
+
+def test_what_is_not_asked_of_the_sampler_stays_the_checkpoints(called):
+    args, named = called(SAMPLE, "sample", "runs/sit", "--device", "cpu")
+    assert args == ("runs/sit",)
+    assert named["changes"] == {}
+    assert (named["num_images"], named["kind"], named["labels"], named["out"]) == (64, "png", "balanced", None)
+
+
+def test_all_that_is_asked_is_passed_on(called):
+    _, named = called(
+        SAMPLE, "sample", "x.pt", "--out", "o", "--num-images", "3", "--labels", "7", "--sampler", "ddim", "--steps", "9",
+        "--cfg-scale", "2", "--cfg-interval", "0", "0.5", "--seed", "4", "--batch", "2", "--grid", "1", "--format", "npz",
+        "--device", "cpu", "--autoencoder", "ae", "--scale", "0.5", "--heads", "6",
+    )  # fmt: skip
+    assert named == {
+        "out": Path("o"), "num_images": 3, "labels": "7", "seed": 4, "batch": 2, "grid": 1, "kind": "npz", "device": "cpu",
+        "changes": {"kind": "ddim", "steps": 9, "cfg_scale": 2.0, "cfg_interval": (0.0, 0.5)},
+        "autoencoder": "ae", "scale": 0.5, "heads": 6,
+    }  # fmt: skip
