@@ -36,6 +36,12 @@ class Table:
             table.add_row(*(Text(cell) for cell in row))
         return table
 
+    def markdown(self) -> str:
+        """To paste into a README, an issue or a paper's source."""
+        lines = [self.columns, ("---", *("---:" for _ in self.columns[1:])), *self.rows]
+        rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        return "\n\n".join(part for part in (self.title, "\n".join(rows), self.note) if part)
+
 
 def interval(value: float, half_width: float | None, *, digits: int = 2) -> str:
     """`value +- half width`, or the value alone where no interval can be given."""

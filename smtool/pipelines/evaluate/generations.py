@@ -4,25 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smtool import __version__
 from smtool.errors import DataError, RecipeError
-from smtool.features.protocol import Protocol
 from smtool.pipelines.evaluate.asked import Asked
+from smtool.pipelines.evaluate.comparison import Comparison, Side
 from smtool.pipelines.evaluate.generation_judges import build_questions, partial_judges
-from smtool.pipelines.evaluate.generation_scores import Comparison, Side
+from smtool.pipelines.evaluate.generation_scores import generation_scores
 from smtool.pipelines.evaluate.image_sources import ImageSource, drawn_source, open_source
+from smtool.pipelines.evaluate.record import leave
 from smtool.pipelines.evaluate.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
-from smtool.pipelines.evaluate.scores import Score, score_table
+from smtool.pipelines.evaluate.scores import Score
 from smtool.pipelines.sample.samples import changed_sampler
 from smtool.pipelines.train.diffusion_checkpoint import is_diffusion, read_diffusion
 from smtool.report.console import Console
-from smtool.storage import read_metadata, write_json
-from smtool.training.distributed import ALONE, Ranks, first_rank_ahead
+from smtool.storage import read_metadata
+from smtool.training.distributed import Ranks, first_rank_ahead
 
 FEWEST_IMAGES = 10
 
 
-def evaluate_generations(what: Path, asked: Asked, *, ranks: Ranks = ALONE, console: Console) -> dict[str, Any]:
+def evaluate_generations(what: Path, asked: Asked, *, ranks: Ranks, console: Console) -> dict[str, Any]:
     """Score a checkpoint of train-dit, or images in a folder, archive or npz, against real images, and show a table.
 
     With nothing asked, what needs no weights. Compared with the training images of the checkpoint unless asked.reference is
@@ -30,6 +30,8 @@ def evaluate_generations(what: Path, asked: Asked, *, ranks: Ranks = ALONE, cons
     """
     rules = asked.rules
     questions = build_questions(asked.scores, asked.features, rules, weights_dir=asked.weights_dir)
+    if asked.infinity and not any(question.kinds & {"frechet", "spatial"} for question in questions):
+        raise RecipeError("--infinity is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
     for question in questions:
         question.extractor.to(asked.device)
     stored = None if is_diffusion(what) else open_source(str(what))
@@ -57,17 +59,17 @@ def evaluate_generations(what: Path, asked: Asked, *, ranks: Ranks = ALONE, cons
         asked.infinity,
     )
     notes = partial_judges(questions, metadata.get("recipe") or {}, _autoencoder_recipe(metadata))
-    ranked = [score for question in questions for score in comparison.scores(question, notes.get(question.extractor.name))]
-    result = {
-        "smtool": __version__,
+    ranked = [
+        score
+        for question in questions
+        for score in generation_scores(comparison, question, notes.get(question.extractor.name))
+    ]
+    facts = {
         "samples": {"source": samples.name, "sha256": samples.digest, "count": count, "drawn": dict(samples.sampling)},
         "reference": None if real is None else {"source": real.name, "sha256": real.digest, "count": fixed.count},
-        "scores": {score.name: score.to_json() for score in ranked},
+        "image_size": list(samples.side or ()),
     }
-    _show(console, samples, real, ranked, rules)
-    if asked.json_path is not None:
-        write_json(asked.json_path, result)
-    return result
+    return leave(ranked, asked, facts, title=_title(samples, count, real), said=_said(samples, ranked, asked), console=console)
 
 
 def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def _samples(
         return source, count
     if asked.draws:
         raise RecipeError(f"{what} holds images that are drawn already: no sampler or classes can be chosen for them.")
+    asked.check_number(stored.count, str(what))
     return stored, min(asked.num_images or MOST_IMAGES, stored.count)
 
 
@@ -123,19 +126,27 @@ def _autoencoder_recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return read_metadata(path).get("recipe") or {} if path.is_file() else {}
 
 
-def _show(
-    console: Console, samples: ImageSource, real: ImageSource | None, scores: Sequence[Score], protocol: Protocol
-) -> None:
-    against = f" against {min(real.count, MOST_IMAGES):,} {real.name}" if real is not None and real.count else ""
-    console.print(score_table(scores, f"{samples.name}: {scores[0].passport.num_images:,}{against}"))
+def _title(samples: ImageSource, count: int, real: ImageSource | None) -> str:
+    """Which images; and how many of how many, where a part was taken."""
+    against = f" against {_part(min(real.count, MOST_IMAGES), real.count)} {real.name}" if real is not None and real.count else ""
+    return f"{samples.name}: {_part(count, samples.count)}{against}"
+
+
+def _part(count: int, available: int) -> str:
+    return f"{count:,}" if count == available else f"{count:,} of {available:,}"
+
+
+def _said(samples: ImageSource, scores: Sequence[Score], asked: Asked) -> list[str]:
+    said = []
     if drawn := samples.sampling:
         sampler = drawn["sampler"]
         guidance = f"guidance {sampler['cfg_scale']:g}" if sampler["cfg_scale"] != 1 else "no guidance"
         weights = f"{drawn['weights']} weights" + ("" if drawn["step"] is None else f" of step {drawn['step']:,}")
-        console.print(f"Drawn by {sampler['kind']}, {sampler['steps']} steps, {guidance}, {weights}, seed {drawn['seed']}.")
-    console.print(f"Protocol {protocol.name}. Intervals: how another draw of samples would scatter, the reference as it is.")
+        said.append(f"Drawn by {sampler['kind']}, {sampler['steps']} steps, {guidance}, {weights}, seed {drawn['seed']}.")
+    said.append(f"Protocol {asked.protocol}. Intervals: how another draw of samples would scatter, the reference as it is.")
     if any(score.passport.metric == "frechet distance" for score in scores):
-        console.print(
+        said.append(
             "Frechet distances are too large at finite N, and fall as it grows: compare them at equal N, reference and extractor"
             " only. Kernel distances have no such bias."
         )
+    return said

@@ -11,14 +11,13 @@ from smtool.features.perceptual import PerceptualDistance
 from smtool.features.protocol import Protocol
 from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import frechet_distance_of_features
+from smtool.pipelines.evaluate.frechet_scores import replicates_for, too_few
 from smtool.pipelines.evaluate.judges import Judges, PairJudge
 from smtool.pipelines.evaluate.reconstruction_pass import Measurements
-from smtool.pipelines.evaluate.scores import Passport, Score
+from smtool.pipelines.evaluate.scores import Passport, Score, half_width
 from smtool.randomness import generator
-from smtool.spectrum.jackknife import student_t_quantile
 
 MEAN_REPLICATES = 1000
-FRECHET_REPLICATES = 50
 FEWEST_GROUPS = 3
 
 
@@ -74,8 +73,8 @@ class _Scorer:
         if exact := int(values.isinf().sum()):
             note = f"{exact} of {len(values)} images are reproduced exactly"
             return Score(judge.name, judge.title, judge.better, None, None, (note,), passport)
-        half_width, notes = self._half_width(lambda chosen: values[chosen].mean().item(), MEAN_REPLICATES, judge.name)
-        return Score(judge.name, judge.title, judge.better, values.mean().item(), half_width, notes, passport)
+        width, notes = self._half_width(lambda chosen: values[chosen].mean().item(), MEAN_REPLICATES, judge.name)
+        return Score(judge.name, judge.title, judge.better, values.mean().item(), width, notes, passport)
 
     def frechet(self, extractor: Extractor, images: Tensor, decoded: Tensor) -> Score:
         """The Frechet distance of the decoded images to the originals, or to other images."""
@@ -87,10 +86,9 @@ class _Scorer:
             chosen = chosen.to(self.device)
             return frechet_distance_of_features(images[chosen] if fixed is None else fixed, decoded[chosen])
 
-        half_width, notes = self._half_width(distance, FRECHET_REPLICATES, extractor.score)
-        fewest = self.count if fixed is None else min(self.count, len(fixed))
-        if fewest <= extractor.dim:
-            notes = (f"unreliable, {fewest} images for {extractor.dim} features (no covariance of full rank)", *notes)
+        width, notes = self._half_width(distance, replicates_for(extractor.dim), extractor.score)
+        if unreliable := too_few(self.count if fixed is None else min(self.count, len(fixed)), extractor.dim):
+            notes = (unreliable, *notes)
         passport = self._passport(
             "frechet distance",
             extractor,
@@ -100,7 +98,7 @@ class _Scorer:
         )
         is_fid = extractor.score == "fid"
         name, title = ("rfid", "rFID") if is_fid else (extractor.score, extractor.score.replace("fd_", "FD "))
-        return Score(name, title, "lower", distance(torch.arange(self.count)), half_width, notes, passport)
+        return Score(name, title, "lower", distance(torch.arange(self.count)), width, notes, passport)
 
     def _half_width(
         self, statistic: Callable[[Tensor], float], replicates: int, name: str
@@ -112,7 +110,7 @@ class _Scorer:
             return None, (f"no interval, {count} independent {'image' if count == 1 else 'images'} only",)
         error = bootstrap_error(statistic, groups, replicates=replicates, draws=generator(self.seed, "bootstrap", name))
         notes = () if self.origin.groups is None else (f"interval over {count} photographs, of which the images are crops",)
-        return student_t_quantile(0.975, count - 1) * error, notes
+        return half_width(error, min(count, replicates) - 1), notes
 
     def _passport(
         self,

@@ -11,9 +11,9 @@ from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol
 from smtool.metrics.frechet import FeatureStats
 from smtool.pipelines.evaluate.asked import Asked
+from smtool.pipelines.evaluate.comparison import Side
 from smtool.pipelines.evaluate.feature_pass import Table, Wanted, table_of_features
 from smtool.pipelines.evaluate.generation_judges import Question
-from smtool.pipelines.evaluate.generation_scores import Side
 from smtool.pipelines.evaluate.image_sources import ImageSource, open_source, shards_source
 from smtool.pipelines.evaluate.moments import write_moments
 from smtool.report.console import Console

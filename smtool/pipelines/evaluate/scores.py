@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from smtool.report.tables import Table, interval
+from smtool.spectrum.jackknife import student_t_quantile
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def half_width(error: float, degrees: int) -> float:
+    """Of the 95 % interval of a score with this standard error, known to so many degrees of freedom."""
+    return student_t_quantile(0.975, degrees) * error
 
 
 def score_table(scores: Sequence[Score], title: str) -> Table:

@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 
@@ -13,8 +12,9 @@ from smtool.features.extractor import load_extractor
 from smtool.features.protocol import PROTOCOLS
 from smtool.metrics.inception_score import inception_score
 from smtool.metrics.kernel import kernel_distance
+from smtool.pipelines.evaluate.comparison import Comparison, Side
 from smtool.pipelines.evaluate.generation_judges import Question
-from smtool.pipelines.evaluate.generation_scores import Comparison, Side
+from smtool.pipelines.evaluate.generation_scores import generation_scores
 from smtool.pipelines.evaluate.quick_distances import quick_distances
 from smtool.randomness import generator
 
@@ -29,14 +29,8 @@ def noise(count, key="samples"):
     return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator(key))
 
 
-def frechet(x, y):
-    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    shift = x.mean(0) - y.mean(0)
-    return shift @ shift + np.trace(a) + np.trace(b) - 2 * np.trace(scipy.linalg.sqrtm(a @ b).real)
-
-
 @pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
-def test_quick_distances_are_those_of_scipy_and_torch_fidelity(reference):
+def test_quick_distances_are_those_of_scipy_and_torch_fidelity(reference, frechet):
     found = quick_distances(noise(80), reference, features="random", num_images=80)
     extractor = load_extractor("random")
     x, y = (extractor(images).double() for images in (noise(80), to_uint8(reference.read(range(80)).images)))
@@ -79,10 +73,10 @@ def compared(samples, images, kinds, *, published=False, seed=0, logits=None):
         Side("images", len(images), {(extractor.score, "pooled"): images}),
     )
     comparison = Comparison(*sides, PROTOCOLS["clean"], {}, seed)
-    return {score.name: score for score in comparison.scores(Question(extractor, frozenset(kinds)))}
+    return {score.name: score for score in generation_scores(comparison, Question(extractor, frozenset(kinds)))}
 
 
-def test_intervals_say_how_other_draws_of_samples_scatter():
+def test_intervals_say_how_other_draws_of_samples_scatter(frechet):
     images = vectors(400, "images")
     found = [
         compared(vectors(150, f"draw{i}", shift=0.4), images, {"frechet", "kernel", "manifold"}, seed=i) for i in range(40)
@@ -92,7 +86,7 @@ def test_intervals_say_how_other_draws_of_samples_scatter():
         assert np.mean([scores[name].half_width for scores in found]) == pytest.approx(scatter, rel=0.4), name
 
 
-def test_kernel_distances_come_first_where_the_frechet_distance_cannot_be_trusted():
+def test_kernel_distances_come_first_where_the_frechet_distance_cannot_be_trusted(frechet):
     enough = compared(vectors(40, "x"), vectors(40, "y"), {"frechet"})
     assert list(enough) == ["fd_toy"]
     assert "due to there being 40 samples only" in enough["fd_toy"].notes[0]
@@ -120,7 +114,7 @@ def test_a_share_of_none_or_all_has_no_interval():
     assert found["precision_toy"].notes == ("no interval, the same for every image",)
 
 
-def test_the_bias_of_few_samples_is_told():
+def test_the_bias_of_few_samples_is_told(frechet):
     found = compared(vectors(60, "x"), vectors(20_000, "y"), {"frechet"})["fd_toy"]
     told = float(found.notes[0].split()[1])
     assert told == pytest.approx(found.value, rel=0.6)      # of equal distributions, all of the distance is bias
@@ -137,7 +131,7 @@ def test_inception_scores_are_given_with_and_without_splits():
     assert found["is_whole"].half_width is None
 
 
-def test_only_published_weights_give_the_published_names():
+def test_only_published_weights_give_the_published_names(frechet):
     kinds = {"frechet", "kernel", "manifold"}
     published = compared(vectors(40, "x"), vectors(40, "y"), kinds, published=True)
     own = compared(vectors(40, "x"), vectors(40, "y"), kinds)

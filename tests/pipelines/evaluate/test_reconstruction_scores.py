@@ -69,5 +69,5 @@ def test_equal_notes_are_said_once():
     lines = score_table(list(scores.values()), "title").note.splitlines()
     assert lines == [
         "PSNR, dB, SSIM, FD random: interval over 3 photographs, of which the images are crops.",
-        "FD random: unreliable, 6 images for 64 features (no covariance of full rank).",
+        "FD random: unreliable, 6 images for 64 features: no covariance of full rank, and a large bias.",
     ]

@@ -1,0 +1,156 @@
+"""`smtool eval` of an autoencoder: its reconstructions against their inputs, or against other images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from smtool.datasets import ImageShards
+from smtool.datasets.card import CARD_NAME, read_card
+from smtool.errors import CheckpointError, DataError, RecipeError
+from smtool.interop import autoencoder_digest, load_autoencoder
+from smtool.networks.autoencoder import Autoencoder
+from smtool.pipelines.evaluate.asked import Asked
+from smtool.pipelines.evaluate.judges import Judges, build_judges, shared_networks
+from smtool.pipelines.evaluate.reconstruction_pass import SharedReading
+from smtool.pipelines.evaluate.reconstruction_scores import Origin, reconstruction_scores
+from smtool.pipelines.evaluate.record import leave
+from smtool.pipelines.evaluate.references import MOST_IMAGES
+from smtool.pipelines.evaluate.scores import Score
+from smtool.pipelines.train.validate import open_validation
+from smtool.recipe import Data
+from smtool.report.console import Console
+from smtool.storage import read_metadata
+from smtool.training.distributed import Ranks, first_rank_ahead
+
+
+def evaluate_reconstructions(path: Path, asked: Asked, *, ranks: Ranks, console: Console) -> dict[str, Any]:
+    """Score a checkpoint of an autoencoder, or a diffusers folder, and show a table.
+
+    With nothing asked, what needs no weights. Returns what is written to asked.json_path; {} on other ranks than the first.
+    """
+    _refuse_what_samples_are_asked(path, asked)
+    metadata = _metadata(path)
+    judges = build_judges(asked.scores, asked.features, asked.rules, weights_dir=asked.weights_dir).to(asked.device)
+    if asked.reference is not None and not judges.extractors:
+        raise RecipeError("--reference is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
+    with first_rank_ahead(ranks):
+        images = _images(path, metadata, asked.data)
+        others = None if asked.reference is None else _other_images(asked.reference, images.image_size)
+    asked.check_number(len(images), str(images.folder))
+    autoencoder = load_autoencoder(path, device=asked.device).eval()
+    found = _scores(autoencoder, images, judges, asked, reference=others, ranks=ranks, console=console)
+    if not ranks.first:
+        return {}
+    warnings = shared_networks(judges, metadata.get("recipe") or {})
+    facts = {
+        "checkpoint": {"path": str(path), "sha256": autoencoder_digest(autoencoder), "step": metadata.get("step")},
+        "images": _described(images),
+        "reference": _described(others or images),
+        "warnings": warnings,
+    }
+    count = min(asked.num_images or MOST_IMAGES, len(images))
+    title = f"{path}: {count:,} of {len(images):,} {_which(images)}"
+    said = [f"Protocol {asked.protocol}: decoding the posterior's {asked.rules.posterior}."]
+    if metadata.get("data") == images.digest:
+        said.append("These are the images that it was trained on.")
+    if judges.extractors:
+        said.append("Frechet distances fall as N grows: compare them at equal N, images and extractor only.")
+    said += [f"{name}: {warning}." for name, warning in warnings.items()]
+    return leave(list(found.values()), asked, facts, title=title, said=said, console=console)
+
+
+def _refuse_what_samples_are_asked(path: Path, asked: Asked) -> None:
+    if asked.draws:
+        raise RecipeError(f"{path} is an autoencoder: there is no sampler to choose.", hint="Pass a checkpoint of `train-dit`.")
+    if asked.save_reference or asked.infinity:
+        option = "--save-reference" if asked.save_reference else "--infinity"
+        raise RecipeError(f"{option} is for generated images, but {path} is an autoencoder.", hint="Leave it out.")
+
+
+def _scores(
+    autoencoder: Autoencoder,
+    images: ImageShards,
+    judges: Judges,
+    asked: Asked,
+    *,
+    reference: ImageShards | None,
+    ranks: Ranks,
+    console: Console,
+) -> dict[str, Score]:
+    """Score name -> score of an autoencoder, which like judges is on asked.device; on other ranks than the first, nothing.
+
+    reference: other images that Frechet distances are taken to.
+    """
+    protocol, count = asked.rules, min(asked.num_images or MOST_IMAGES, len(images))
+    if count < 2 and judges.extractors:
+        raise DataError(f"{images.folder}: a Frechet distance needs at least 2 images, found {count}.", hint="Ask for --psnr.")
+    reading = SharedReading(asked.batch, ranks, asked.features_folder)
+    with console.progress("reconstructing") as report:
+        measured = reading.reconstructions(autoencoder, images, count, judges, protocol, seed=asked.seed, report=report)
+    origin = Origin(images.digest, images.groups)
+    if reference is not None:
+        others = reading.features(reference, min(MOST_IMAGES, len(reference)), judges.extractors, protocol)
+        origin = Origin(images.digest, images.groups, reference.digest, others)
+    if not ranks.first:
+        return {}
+    device = asked.device if asked.device.startswith("cuda") else "cpu"
+    return reconstruction_scores(measured, judges, origin, protocol, seed=asked.seed, device=device)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What an autoencoder's checkpoint says of itself; nothing for folders of other tools."""
+    metadata = {} if path.is_dir() else read_metadata(path)
+    kind = metadata.get("kind", "autoencoder")
+    if kind != "autoencoder":
+        raise CheckpointError(
+            f"{path} holds kind {kind!r}, which `eval` cannot score.",
+            hint="Pass a checkpoint written by `smtool train-ae` or `smtool train-dit`.",
+        )
+    return metadata
+
+
+def _images(path: Path, metadata: Mapping[str, Any], data: str | None) -> ImageShards:
+    """The validation images of the checkpoint's recipe, or those of `data`, at the recipe's size unless `data` has its own."""
+    recipe = metadata.get("recipe")
+    if data is not None:
+        return _other_images(data, (recipe or {}).get("data", {}).get("image_size"))
+    if recipe is None:
+        raise CheckpointError(f"{path} does not say which images it is for.", hint="Name some: --data FOLDER")
+    try:
+        return open_validation(Data.model_validate(recipe["data"]))
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(f"{path}: its recipe names no images ({error}).", hint="Name some: --data FOLDER") from error
+
+
+def _other_images(source: str, image_size: int | None) -> ImageShards:
+    """The validation split of a source, or all of one that has none."""
+    if source.endswith(".npz"):
+        raise DataError(
+            f"{source}: statistics of other pixels are no reference for reconstructions, which answer to their own inputs.",
+            hint="Leave --reference out, or name images: a prepared folder, shards, or builtin:NAME.",
+        )
+    folder = Path(source)
+    size = read_card(folder).image_size if (folder / CARD_NAME).is_file() else image_size
+    if size is None:
+        raise DataError(
+            f"{source} is not prepared, and the checkpoint does not say at which size to take it.",
+            hint=f"Prepare it first: smtool prepare {source} --size SIZE",
+        )
+    return open_validation(Data(validation=source, image_size=size, batch=1))
+
+
+def _described(images: ImageShards) -> dict[str, Any]:
+    return {
+        "source": images.card.source.name,
+        "folder": str(images.folder),
+        "split": images.split,
+        "image_size": images.image_size,
+        "sha256": images.digest,
+    }
+
+
+def _which(images: ImageShards) -> str:
+    """A source without a validation split is taken whole."""
+    return f"{'validation ' if images.split == 'val' else ''}images of {images.card.source.name}"
