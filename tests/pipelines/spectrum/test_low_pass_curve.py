@@ -93,14 +93,19 @@ def test_the_kernel_distance_is_a_double_loop_over_pairs_of_different_images(pho
         def kernel(a, b):
             return (a @ b / len(a) + 1) ** 3
 
-        pairs = [
-            kernel(target[i], target[j]) + kernel(answer[i], answer[j])
-            - kernel(target[i], answer[j]) - kernel(answer[i], target[j])
-            for i in range(4) for j in range(4) if i != j
-        ]
-        assert section["value"][rows] == pytest.approx(np.mean(pairs), rel=1e-3)
+        def distance(kept):
+            pairs = [
+                kernel(target[i], target[j]) + kernel(answer[i], answer[j])
+                - kernel(target[i], answer[j]) - kernel(answer[i], target[j])
+                for i in kept for j in kept if i != j
+            ]
+            return np.mean(pairs)
+
+        assert section["value"][rows] == pytest.approx(distance(range(4)), rel=1e-3)
+        without = np.array([distance(set(range(4)) - {i}) for i in range(4)])
+        error = math.sqrt(3 / 4 * ((without - without.mean()) ** 2).sum())
+        assert section["half_width"][rows] == pytest.approx(3.182446 * error, rel=1e-3)
     assert section["features"] == "random"
-    assert all(width > 0 for width in section["half_width"])
 
 
 def test_a_decoder_that_follows_every_removal_has_no_gap(photos):
