@@ -15,14 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from smtool.errors import DataError, DiskError, Interrupted, RecipeError, SmtoolError, TrainingError
+from smtool.errors import DataError, DiskError, Interrupted, RecipeError, SmtoolError, TrainingError, WeightsError
 from smtool.pipelines.train.interrupts import stop_request
 from smtool.pipelines.train.run_folder import RunFolder
 from smtool.recipe import Recipe, TrainDiT
 from smtool.report.console import Console
 from smtool.report.trackers import read_metrics
 
-_ERRORS: dict[int, type[SmtoolError]] = {2: RecipeError, 3: DataError, 6: TrainingError, 7: DiskError, 130: Interrupted}
+_ERRORS: dict[int, type[SmtoolError]] = {
+    2: RecipeError,
+    3: DataError,
+    4: WeightsError,
+    6: TrainingError,
+    7: DiskError,
+    130: Interrupted,
+}
 _STOPPED = (130, -signal.SIGTERM)
 
 
