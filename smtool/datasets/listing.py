@@ -8,6 +8,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -59,8 +60,17 @@ def list_entries(source: Source, *, size: int, scratch: Path) -> Listing:
     else:
         listing = _from_tars(source, scratch)
     if not listing.entries:
-        raise DataError(f"{source.files[0]}: no images found.", hint=f"Images are files ending in {', '.join(IMAGE_SUFFIXES)}.")
+        found = _others(source.files[0]) if source.kind == "folder" else ""
+        raise DataError(
+            f"{source.files[0]}: no images found{found}.", hint=f"Images are files ending in {', '.join(IMAGE_SUFFIXES)}."
+        )
     return listing
+
+
+def _others(folder: Path) -> str:
+    """The files that there are most of instead, such as a data set in Parquet."""
+    endings = Counter(path.suffix or path.name for path in folder.rglob("*") if path.is_file())
+    return "".join(f", but {count:,} ending in {ending}" for ending, count in endings.most_common(1))
 
 
 def _folder_images(folder: Path) -> list[tuple[str, Place]]:

@@ -136,7 +136,10 @@ def _posterior(returned: Any, source: str) -> Posterior:
     for name in ("latent", "latents"):
         returned = getattr(returned, name, returned)
     if not isinstance(returned, Tensor) or returned.ndim != 4 or not returned.is_floating_point():
-        raise CheckpointError(f"{source}: encode returns {_described(returned)}, but latents (B, C, h, w) are needed.")
+        raise CheckpointError(
+            f"{source}: encode returns {_described(returned)}, but latents (B, C, h, w) are needed.",
+            hint="Tokens of a grid must be brought into its shape; tokens in a row, as TiTok's, lie nowhere and have no spectrum.",
+        )
     return point_posterior(returned.float())
 
 

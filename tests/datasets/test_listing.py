@@ -203,11 +203,14 @@ def test_a_label_that_is_no_number_and_a_missing_label_are_named(tmp_path, pngs)
 def test_a_source_that_is_not_there_or_cannot_be_used_says_what_would_do(tmp_path):
     (tmp_path / "faces.tar").write_bytes(tar_of({"readme.txt": b"nothing"}))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "parquet").mkdir()
+    (tmp_path / "parquet" / "0.parquet").write_bytes(b"PAR1")
     (tmp_path / "table.csv").write_text("a,b")
     cases = {
         str(tmp_path / "facex.tar"): "there is faces.tar",
         str(tmp_path / "faces.tar"): "no images found",
-        str(tmp_path / "empty"): "no images found",
+        str(tmp_path / "empty"): "no images found.",
+        str(tmp_path / "parquet"): "no images found, but 1 ending in .parquet",
         str(tmp_path / "table.csv"): "not a kind of source",
         str(tmp_path / "no-{000..003}.tar"): "does not exist",
         "https://host/x.tar": "stream_images",
