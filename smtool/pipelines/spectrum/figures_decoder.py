@@ -46,7 +46,7 @@ def low_pass(result: Result) -> Figure | None:
     note = (
         f"{max(scores['images'] for _, scores in measured)} images ({source_note(result)}), "
         f"{result['passport']['data']['image_size']} px; sampled posterior\n"
-        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks of pixels and of latent cells (of smaller latents the same share)"
+        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks of pixels and of latent cells (of smaller ones the same share)"
     )
     distances = [(colour, scores["rows_removed"], part) for colour, scores in measured
                  if (part := scores.get("kernel_distance", {})).get("value")]

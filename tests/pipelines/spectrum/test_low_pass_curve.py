@@ -64,6 +64,19 @@ def levels(x: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.clip(np.rint((x + 1) * 127.5), 0, 255).astype(np.uint8))
 
 
+def paired_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Over pairs of different images, by a double loop."""
+
+    def kernel(a, b):
+        return (a @ b / len(a) + 1) ** 3
+
+    pairs = [
+        kernel(x[i], x[j]) + kernel(y[i], y[j]) - kernel(x[i], y[j]) - kernel(y[i], x[j])
+        for i in range(len(x)) for j in range(len(x)) if i != j
+    ]
+    return float(np.mean(pairs))
+
+
 @pytest.fixture
 def photos(rng) -> Tensor:
     return torch.from_numpy(rng.uniform(-0.8, 0.8, (4, 3, 16, 16)))
@@ -89,20 +102,8 @@ def test_the_kernel_distance_is_a_double_loop_over_pairs_of_different_images(pho
     for rows in (0, 10):
         answer = extractor(levels(removed(latents, rows).repeat(2, -1).repeat(2, -2))).double().numpy()
         target = extractor(levels(removed(images, rows))).double().numpy()
-
-        def kernel(a, b):
-            return (a @ b / len(a) + 1) ** 3
-
-        def distance(kept):
-            pairs = [
-                kernel(target[i], target[j]) + kernel(answer[i], answer[j])
-                - kernel(target[i], answer[j]) - kernel(answer[i], target[j])
-                for i in kept for j in kept if i != j
-            ]
-            return np.mean(pairs)
-
-        assert section["value"][rows] == pytest.approx(distance(range(4)), rel=1e-3)
-        without = np.array([distance(set(range(4)) - {i}) for i in range(4)])
+        assert section["value"][rows] == pytest.approx(paired_distance(answer, target), rel=1e-3)
+        without = np.array([paired_distance(np.delete(answer, i, 0), np.delete(target, i, 0)) for i in range(4)])
         error = math.sqrt(3 / 4 * ((without - without.mean()) ** 2).sum())
         assert section["half_width"][rows] == pytest.approx(3.182446 * error, rel=1e-3)
     assert section["features"] == "random"
