@@ -21,7 +21,7 @@ from smtool.networks.posterior import LatentStats
 
 OURS = ("AutoencoderKL", "AutoencoderKLFlux2")
 """Classes that our own network computes."""
-_WEIGHTS = "diffusion_pytorch_model"
+WEIGHTS = "diffusion_pytorch_model"
 # What diffusers takes where config.json is silent (its AutoencoderKL.__init__).
 _SILENT = {
     "block_out_channels": [64],
@@ -76,11 +76,11 @@ def class_of(path: Path) -> str | None:
 
 def weights_in(folder: Path) -> Path:
     """The file of weights: safetensors before a pickle, full precision before half."""
-    for name in (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}.fp16.safetensors", f"{_WEIGHTS}.bin"):
+    for name in (f"{WEIGHTS}.safetensors", f"{WEIGHTS}.fp16.safetensors", f"{WEIGHTS}.bin"):
         if (path := folder / name).is_file():
             return path
     raise CheckpointError(
-        f"{folder} has a config.json, but no {_WEIGHTS}.safetensors.",
+        f"{folder} has a config.json, but no {WEIGHTS}.safetensors.",
         hint="Save the model with `save_pretrained`, or download the weights into this folder.",
     )
 

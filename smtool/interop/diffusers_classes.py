@@ -1,5 +1,6 @@
 """Autoencoders that smtool has no network for, run by diffusers itself: AutoencoderDC, AutoencoderTiny, VQModel, video's ..."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from smtool.errors import CheckpointError
 from smtool.interop.codec import Codec
-from smtool.interop.diffusers import OURS, class_of, published_stats, read_config, weights_in
+from smtool.interop.diffusers import OURS, WEIGHTS, class_of, published_stats, read_config, weights_in
 from smtool.interop.inferred_classes import Found, config_of, find_class
 from smtool.interop.load import is_ours
 from smtool.interop.objects import object_codec
@@ -18,7 +19,7 @@ from smtool.networks.posterior import Posterior
 
 
 def runs_by_diffusers(path: Path) -> bool:
-    """Whether this is the folder of such an autoencoder, its file of weights beside config.json, or such weights alone."""
+    """Whether this is the folder of such an autoencoder, diffusers' file of weights in it, or such weights alone."""
     if _described(path) is not None:
         return True
     return path.is_file() and not is_ours(path) and find_class(TensorFile(path).shapes) is not None
@@ -30,7 +31,7 @@ def open_by_diffusers(path: Path, *, source: str, device: str = "cpu", image_siz
     if folder is None:
         made, stats, label = _from_weights(path), None, without_half(path.stem)
     else:
-        made, label = _from_folder(folder), folder.resolve().stem
+        made, label = _from_folder(folder, path), folder.resolve().stem
         stats = published_stats(read_config(folder / "config.json"))
     kind = type(made).__name__
     if kind == "VQModel":
@@ -74,17 +75,20 @@ class _OneFrame(nn.Module):
 
 
 def _described(path: Path) -> Path | None:
-    """The folder whose config.json says that diffusers runs these weights."""
+    """The folder whose config.json says that diffusers runs these weights: those that diffusers itself finds there."""
+    if not path.is_dir() and re.fullmatch(rf"{WEIGHTS}(\.fp16)?\.(safetensors|bin)", path.name) is None:
+        return None
     folder = path if path.is_dir() else path.parent
     config = folder / "config.json"
     name = class_of(config) if config.is_file() else None
     return folder if name not in (None, *OURS) and ("Autoencoder" in str(name) or name == "VQModel") else None
 
 
-def _from_folder(folder: Path) -> nn.Module:
+def _from_folder(folder: Path, path: Path) -> nn.Module:
+    """path: the folder, or the file in it that was asked for."""
     name = class_of(folder / "config.json") or ""
     kind = _class(folder, name)
-    file = weights_in(folder)
+    file = path if path.is_file() else weights_in(folder)
     try:
         return kind.from_pretrained(
             folder,
@@ -111,7 +115,7 @@ def _from_weights(path: Path) -> nn.Module:
         made: nn.Module = kind(**config)
         made.load_state_dict(tensors)
     except Exception as error:      # as the weights do not fit
-        hint = "It is a variant of the published network; with its config.json beside it, diffusers may know it."
+        hint = f"It is a variant of the published network; with its config.json, and named {WEIGHTS}, diffusers may open it."
         raise _refused(path, found.name, error, hint) from error
     return made
 

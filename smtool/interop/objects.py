@@ -138,7 +138,7 @@ def _posterior(returned: Any, source: str) -> Posterior:
     if not isinstance(returned, Tensor) or returned.ndim != 4 or not returned.is_floating_point():
         raise CheckpointError(
             f"{source}: encode returns {_described(returned)}, but latents (B, C, h, w) are needed.",
-            hint="Tokens of a grid must be brought into its shape; tokens in a row, as TiTok's, lie nowhere and have no spectrum.",
+            hint="Bring tokens of a grid into its shape; tokens in a row, as TiTok's, have no places and so no spectrum.",
         )
     return point_posterior(returned.float())
 

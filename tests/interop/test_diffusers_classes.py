@@ -8,6 +8,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import AutoencoderDC, AutoencoderKLQwenImage, AutoencoderTiny
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from smtool.errors import CheckpointError
@@ -42,6 +43,19 @@ def test_a_folder_is_run_by_diffusers(make, downsample, channels, std, inside, t
         latents = getattr(encoded, "latents", None) if make is tiny else encoded.latent
         assert_close(codec.encode(x).mean, latents)
         assert_close(codec.decode(latents), theirs.decode(latents).sample)
+
+
+def test_the_file_that_was_named_is_the_one_that_is_opened(tmp_path):
+    """As in TAESD's own repository: other weights lie beside those that config.json is about."""
+    theirs, other = tiny().eval(), tiny().eval()
+    theirs.save_pretrained(tmp_path)
+    theirs.half().save_pretrained(tmp_path, variant="fp16")
+    save_file(other.state_dict(), tmp_path / "other.safetensors")
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        half = open_codec(str(tmp_path / "diffusion_pytorch_model.fp16.safetensors"), image_size=32)
+        assert_close(half.encode(x).mean, theirs.float().encode(x).latents)
+        assert_close(open_codec(str(tmp_path / "other.safetensors"), image_size=32).encode(x).mean, other.encode(x).latents)
 
 
 def test_an_autoencoder_of_videos_sees_images_as_one_frame(tmp_path):

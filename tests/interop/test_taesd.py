@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from smtool.errors import CheckpointError
 from smtool.interop.codec import open_codec
+from smtool.interop.taesd import without_half
 
 WIDTH = 8
 
@@ -68,6 +69,14 @@ def test_safetensors_halves_are_opened_as_well(halves, tmp_path):
     for name, half in zip(("encoder", "decoder"), halves, strict=True):
         save_file(half.state_dict(), tmp_path / f"taesd_{name}.safetensors")
     assert open_codec(str(tmp_path / "taesd_decoder.safetensors"), image_size=32).label == "taesd"
+
+
+@pytest.mark.parametrize(
+    ("stem", "label"),
+    [("taesd_encoder", "taesd"), ("decoder-f1", "f1"), ("my-autoencoder", "my-autoencoder"), ("encoder", "encoder")],
+)
+def test_the_half_is_no_part_of_the_label(stem, label):
+    assert without_half(stem) == label
 
 
 def test_a_half_alone_says_what_is_missing(halves, tmp_path):
