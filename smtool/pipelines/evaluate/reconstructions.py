@@ -43,17 +43,17 @@ def evaluate_reconstructions(path: Path, asked: Asked, *, ranks: Ranks, console:
     found = _scores(autoencoder, images, judges, asked, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return {}
-    warnings = shared_networks(judges, metadata.get("recipe") or {})
+    warnings, trained_on = shared_networks(judges, metadata.get("recipe") or {}), metadata.get("data") == images.digest
     facts = {
         "checkpoint": {"path": str(path), "sha256": autoencoder_digest(autoencoder), "step": metadata.get("step")},
-        "images": _described(images),
+        "images": _described(images) | {"trained_on": trained_on},
         "reference": _described(others or images),
         "warnings": warnings,
     }
     count = min(asked.num_images or MOST_IMAGES, len(images))
     title = f"{path}: {count:,} of {len(images):,} {_which(images)}"
     said = [f"Protocol {asked.protocol}: decoding the posterior's {asked.rules.posterior}."]
-    if metadata.get("data") == images.digest:
+    if trained_on:
         said.append("These are the images that it was trained on.")
     if judges.extractors:
         said.append("Frechet distances fall as N grows: compare them at equal N, images and extractor only.")

@@ -12,7 +12,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from smtool.datasets import open_images
 from smtool.datasets.types import to_uint8
 from smtool.diffusion import Flow, Sampler
-from smtool.errors import CheckpointError, DataError, RecipeError, WeightsError
+from smtool.errors import DataError, RecipeError, WeightsError
 from smtool.features.extractor import Extractor, load_extractor
 from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
@@ -271,8 +271,13 @@ def test_classes_and_options_that_do_not_fit_are_refused(checkpoint, tmp_path):
     write_npz(tmp_path / "drawn.npz", drawn(checkpoint, 12).permute(0, 2, 3, 1).numpy(), None)
     with pytest.raises(RecipeError, match="drawn already"):
         scored(tmp_path / "drawn.npz", changes={"steps": 3}, reference=SOURCE)
-    with pytest.raises(CheckpointError, match="no such file, folder or run"):
-        scored("nowhere")
+    with pytest.raises(DataError, match=r"--num-images 13: .*drawn\.npz holds 12 images only"):
+        scored(tmp_path / "drawn.npz", num_images=13, reference=SOURCE)
+
+
+def test_a_limit_of_no_distance_is_refused(checkpoint, inception):
+    with pytest.raises(RecipeError, match="--infinity is for Frechet distances, and none is asked"):
+        scored(checkpoint, scores={"is"}, infinity=True)
 
 
 class Inception(nn.Module):

@@ -15,6 +15,7 @@ from torch import nn
 from torchvision.models import squeezenet1_1
 
 from smtool.datasets import open_images
+from smtool.datasets.card import read_card
 from smtool.datasets.types import to_uint8
 from smtool.errors import CheckpointError, DataError, RecipeError, WeightsError
 from smtool.features import weights
@@ -23,6 +24,7 @@ from smtool.interop import autoencoder_digest, load_autoencoder, write_autoencod
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate, newest_run
+from smtool.pipelines.prepare.images import prepare
 from smtool.randomness import generator
 from smtool.report.console import Console
 from smtool.storage import file_digest, write_tensors
@@ -276,6 +278,27 @@ def test_what_cannot_be_scored_is_said_in_a_sentence(checkpoint, tmp_path):
         scored(checkpoint, scores={"pnsr"})
     with pytest.raises(CheckpointError, match="no run under nowhere/"):
         newest_run(Path("nowhere"))
+
+
+def test_it_is_said_which_images_these_are_and_whether_they_were_trained_on(checkpoint, screen, tmp_path):
+    whole = prepare(SOURCE.split("?")[0] + "?train=6&val=0", out=tmp_path / "mine", size=SIDE, workers=1)
+    write_autoencoder(checkpoint, load_autoencoder(checkpoint), {**recipe(), "data": read_card(whole).split_digest("train")})
+    console, shown = screen
+    result = evaluate(str(checkpoint), Asked(scores={"psnr"}, data=str(whole)), console=console)
+    assert "6 of 6 images of photos" in " ".join(shown().split())
+    assert "These are the images that it was trained on." in shown()
+    assert result["images"]["trained_on"]
+    result = evaluate(str(checkpoint), Asked(scores={"psnr"}, num_images=8), console=console)
+    assert f"8 of {COUNT} validation images of photos" in " ".join(shown().split())
+    assert shown().count("trained on") == 1
+    assert not result["images"]["trained_on"]
+
+
+def test_what_would_change_nothing_is_refused(checkpoint):
+    with pytest.raises(RecipeError, match="--reference is for Frechet distances, and none is asked"):
+        scored(checkpoint, scores={"psnr"}, reference=SOURCE)
+    with pytest.raises(DataError, match=f"--num-images 25: .* holds {COUNT} images only"):
+        scored(checkpoint, scores={"psnr"}, num_images=25)
 
 
 def test_images_that_do_not_fit_are_refused_before_they_are_encoded(checkpoint, tmp_path):
