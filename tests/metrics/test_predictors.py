@@ -127,6 +127,12 @@ def test_a_decoder_that_knows_where_up_is_has_an_equivariance_error():
         rows = torch.linspace(-1, 1, 4 * z.shape[2]).view(1, 1, -1, 1)
         return rows.expand(len(z), 3, -1, 4 * z.shape[3])
 
-    assert equivariance_error(ramp, latents, ramp(latents)) > 0.5
+    expected = []
+    for side in (8, 16, 24):      # of 32 pixels; turned by one, two and three quarters
+        small = F.interpolate(ramp(latents), size=(side, side), mode="bilinear", align_corners=False).numpy()
+        upright = np.broadcast_to(np.linspace(-1, 1, side)[:, None], (side, side))
+        expected += [((upright - np.rot90(small, turns, axes=(-2, -1))) ** 2).mean() for turns in (1, 2, 3)]
+    assert equivariance_error(ramp, latents, ramp(latents)) == pytest.approx(math.sqrt(np.mean(expected)), rel=1e-5)
+    assert expected[1] > 1.5 * expected[0]
     with pytest.raises(ValueError, match="no whole number of cells"):
         scale_error(_upsampled, latents[..., :6, :6], _upsampled(latents)[..., :24, :24], scales=(0.25,))
