@@ -39,6 +39,13 @@ def test_both_halves_of_the_pair_lose_the_same_rows(rows):
     np.testing.assert_allclose(low.latents.numpy(), _by_scipy(pair.latents.numpy(), rows), atol=1e-12)
 
 
+@pytest.mark.parametrize("block", [8, "fit"])
+def test_a_pair_keeps_its_weight(block):
+    pair = _pair()
+    (low,) = DSM(block=block).build(5, 4).before_decode([Pair(pair.images, pair.latents, 0.25)], 10)
+    assert low.weight == 0.25
+
+
 def test_no_rows_removed_leaves_the_very_pair():
     pair = _pair()
     assert DSM().build(5, 4).before_decode([pair], 0)[0] is pair

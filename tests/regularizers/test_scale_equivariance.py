@@ -37,6 +37,10 @@ def test_baseline_replaces_the_pair_and_the_original_form_adds_a_weighted_one():
     assert kept is pair
     assert added.weight == 0.3
     assert torch.equal(added.latents, replaced.latents)
+    half = Pair(pair.images, pair.latents, 0.5)      # what another method appended before
+    assert ScaleEquivariance().build(4, 4).before_decode([half], 0.5)[0].weight == 0.5
+    kept, added = ScaleEquivariance(form="append", scales=(0.5,), alpha=0.3).build(4, 4).before_decode([half], 0.5)
+    assert (kept.weight, added.weight) == (0.5, 0.15)
 
 
 def test_scales_are_drawn_from_the_set_and_shared_by_all_ranks():
