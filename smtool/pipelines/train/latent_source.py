@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -27,7 +27,7 @@ from smtool.recipe import Recipe, TrainDiT, packaged, run_name
 from smtool.recipe.shelf import names
 from smtool.report.console import Console
 from smtool.storage import read_metadata
-from smtool.training.distributed import Ranks, wait_for_all
+from smtool.training.distributed import Ranks, first_rank_ahead
 
 FLOOR_SAMPLES = 512
 FLOOR_IMAGES_PER_CHANNEL = 10
@@ -93,40 +93,44 @@ class LatentSource:
 
 def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks) -> LatentSource:
     """The first rank makes what is missing (images, latent cache) while the others wait."""
-    if not ranks.first:
-        wait_for_all()
-    tables = recipe.tables
-    path = _autoencoder_path(tables.latents.autoencoder)
-    autoencoder = load_autoencoder(path, device=ranks.device).eval().requires_grad_(False)
-    data, image_size = _images_behind(recipe, path)
-    images = open_images(data, "train", image_size=image_size)
+    with first_rank_ahead(ranks):
+        tables = recipe.tables
+        path = _autoencoder_path(tables.latents.autoencoder)
+        autoencoder = load_autoencoder(path, device=ranks.device).eval().requires_grad_(False)
+        data, image_size = _images_behind(recipe, path)
+        images = open_images(data, "train", image_size=image_size)
+        cache = None if tables.latents.online else _cache(tables, autoencoder, images, path)
+        stats = _stats(tables, autoencoder, images, cache, path)
+    return LatentSource(autoencoder, path, data, images, cache, stats)
+
+
+def _cache(tables: TrainDiT, autoencoder: Autoencoder, images: ImageShards, path: Path) -> LatentShards:
+    preparation = LatentPreparation(
+        autoencoder,
+        images,
+        autoencoder_digest=autoencoder_digest(autoencoder),
+        checkpoint=str(path),
+        flip=tables.data.flip,
+        dtype=tables.latents.dtype,
+    )
+    kind = "channel" if tables.latents.stats == "published" else tables.latents.stats
+    with Console().progress(f"encoding {images.folder} into {preparation.folder}") as report:
+        return cached_latents(preparation, stats=kind, workers=tables.data.workers, report=report)
+
+
+def _stats(
+    tables: TrainDiT, autoencoder: Autoencoder, images: ImageShards, cache: LatentShards | None, path: Path
+) -> LatentStats:
+    """What normalizes the latents: as the recipe asks, from the autoencoder, the cache, or measured now."""
     kind = tables.latents.stats
-    cache = None
-    if not tables.latents.online:
-        preparation = LatentPreparation(
-            autoencoder,
-            images,
-            autoencoder_digest=autoencoder_digest(autoencoder),
-            checkpoint=str(path),
-            flip=tables.data.flip,
-            dtype=tables.latents.dtype,
-        )
-        stats_kind: Literal["channel", "scalar"] = "channel" if kind == "published" else kind
-        with Console().progress(f"encoding {data} into {preparation.folder}") as report:
-            cache = cached_latents(preparation, stats=stats_kind, workers=tables.data.workers, report=report)
     if kind == "published":
         if autoencoder.stats is None:
             raise RecipeError(f"latents.stats: {path} brings no published statistics.", hint='Use "channel" or "scalar".')
-        stats = autoencoder.stats
-    elif cache is not None:
-        stats = cache.stats
-    else:
-        stats = measure_latents(
-            images, autoencoder, kind=kind, count=STATS_SAMPLES, flip=tables.data.flip, batch=32, workers=tables.data.workers
-        )
-    if ranks.first:
-        wait_for_all()
-    return LatentSource(autoencoder, path, data, images, cache, stats)
+        return autoencoder.stats
+    if cache is not None:
+        return cache.stats
+    data = tables.data
+    return measure_latents(images, autoencoder, kind=kind, count=STATS_SAMPLES, flip=data.flip, batch=32, workers=data.workers)
 
 
 def _autoencoder_path(what: str) -> Path:

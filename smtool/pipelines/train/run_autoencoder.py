@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 
-from smtool.datasets import ImageShards, open_images, training_batches
+from smtool.datasets import open_images, training_batches
 from smtool.interop.native import write_autoencoder
 from smtool.networks.autoencoder import Autoencoder
 from smtool.pipelines.train.run import Run, assemble_training, check_batch, newest, result_of
@@ -14,7 +14,7 @@ from smtool.pipelines.train.validate import Validator
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainAE
 from smtool.tasks.autoencoder import AutoencoderTask
-from smtool.training.distributed import Ranks, wait_for_all
+from smtool.training.distributed import Ranks, first_rank_ahead
 
 PLAYER = "autoencoder"
 
@@ -23,7 +23,8 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     """Open the data, build the players from the recipe's seed, load the newest checkpoint of the folder if there is one."""
     tables = recipe.tables
     check_batch(recipe, tables.data.batch, ranks)
-    images = _opened(tables, ranks)
+    with first_rank_ahead(ranks):      # which prepares the images where they are not yet
+        images = open_images(tables.data.train, "train", image_size=tables.data.image_size)
     task = build_task(tables, ranks.device, weights_dir)
     own = tables.discriminator.optimizer if tables.discriminator else None
     training = assemble_training(
@@ -86,13 +87,3 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> Autoen
         discriminator=discriminator,
         flip=tables.data.flip,
     )
-
-
-def _opened(tables: TrainAE, ranks: Ranks) -> ImageShards:
-    """The training images; the first rank prepares them where they are not yet, while the others wait."""
-    if not ranks.first:
-        wait_for_all()
-    images = open_images(tables.data.train, "train", image_size=tables.data.image_size)
-    if ranks.first:
-        wait_for_all()
-    return images

@@ -1,6 +1,6 @@
 """Assembling a run of `train-dit`: latents, transformer, alignment, newest checkpoint."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -10,10 +10,10 @@ from smtool.datasets import ImageShards, LatentBatch
 from smtool.datasets.latents_check import check_latents
 from smtool.errors import DataError, RecipeError
 from smtool.networks.transformer import LatentTransformer
-from smtool.pipelines.train.aligned import assemble_alignment
+from smtool.pipelines.train.aligned import Aligned, assemble_alignment
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, write_diffusion
 from smtool.pipelines.train.initial_weights import start_from
-from smtool.pipelines.train.latent_source import open_latent_source
+from smtool.pipelines.train.latent_source import LatentSource, open_latent_source
 from smtool.pipelines.train.observe_diffusion import DiffusionObserver
 from smtool.pipelines.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.pipelines.train.run_folder import RunFolder
@@ -22,6 +22,7 @@ from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainDiT
 from smtool.tasks.diffusion import PLAYER, DiffusionTask
 from smtool.training.distributed import Ranks
+from smtool.training.loop import Training
 
 CHECKED_SAMPLES = 256
 
@@ -31,22 +32,12 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     tables = recipe.tables
     check_batch(recipe, tables.data.batch, ranks)
     source = open_latent_source(recipe, ranks)
-    num_classes = _num_classes(tables, source.images)
-    network = _network(recipe, source.shape, num_classes, ranks.device)
-    start = []
+    network = _network(recipe, source.shape, _num_classes(tables, source.images), ranks.device)
+    start: tuple[str, ...] = ()
     if tables.model.init and not folder.has_checkpoint:
-        start = [start_from(network, tables.model.init, heads=tables.model.heads)]
+        start = (start_from(network, tables.model.init, heads=tables.model.heads),)
     aligned = assemble_alignment(tables, network, source.images, folder, ranks.device, weights_dir)
-    taught = aligned is not None and aligned.cache is None
-    process = tables.process.build()
-    task = DiffusionTask(
-        network,
-        process,
-        source.stats,
-        labels=tables.labels,
-        alignment=aligned.loss if aligned else None,
-        teacher=aligned.teacher if aligned and taught else None,
-    )
+    task = _task(tables, network, source, aligned)
     training = assemble_training(
         recipe,
         task,
@@ -59,28 +50,15 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     checkpoints, first_step = newest(folder, tables, training)
     if tables.compile:
         network.compile()
+    if first_step == 0 and ranks.first:
+        _check_first(source, tables, ranks)
 
     def batches(first: int) -> Generator[LatentBatch]:
-        return source.batches(tables, ranks, first, with_images=taught, features=aligned.cache if aligned else None)
-
-    if first_step == 0 and ranks.first:
-        count = -(-CHECKED_SAMPLES // (tables.data.batch // ranks.world))
-        with closing(source.batches(tables.model_copy(update={"warmup": None}), ranks, 0, with_images=True)) as checked:
-            check_latents(list(islice(checked, count)), source.stats, source.autoencoder)
+        taught, features = (False, None) if aligned is None else (aligned.cache is None, aligned.cache)
+        return source.batches(tables, ranks, first, with_images=taught, features=features)
 
     def model(step: int) -> DiffusionModel:
-        weights = cast(LatentTransformer, result_of(training, PLAYER).get_submodule("network"))
-        facts = {
-            "step": step,
-            "weights": "average" if training.averages else "last",
-            "data": source.data,
-            "data_digest": source.images.digest,
-            "image_size": source.images.image_size,
-            "autoencoder_path": str(source.path),
-        }
-        return DiffusionModel(
-            tables, weights, process, source.stats, source.autoencoder, source.shape, num_classes, facts
-        )
+        return _model(tables, training, source, step)
 
     return Run(
         recipe,
@@ -94,16 +72,64 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         ),
         share=lambda step: write_diffusion(folder.ckpt, model(step), recipe=recipe.resolved()),
         facts=(
-            f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step"
-            + (", encoded while training" if source.cache is None else f", from {source.cache.folder}"),
-            f"{num_classes} classes" if num_classes else "unconditional",
+            *_facts(tables, training, source),
             *start,
-            *((f"the transformer is sharded over {ranks.world} ranks",) if training.copies else ()),
             *(teacher_facts(aligned, source.images, flip=tables.data.flip) if aligned else ()),
         ),
         first_step=first_step,
         sources={"features": aligned.source} if aligned else {},
     )
+
+
+def _task(tables: TrainDiT, network: LatentTransformer, source: LatentSource, aligned: Aligned | None) -> DiffusionTask:
+    return DiffusionTask(
+        network,
+        tables.process.build(),
+        source.stats,
+        labels=tables.labels,
+        alignment=aligned.loss if aligned else None,
+        teacher=aligned.teacher if aligned and aligned.cache is None else None,
+    )
+
+
+def _check_first(source: LatentSource, tables: TrainDiT, ranks: Ranks) -> None:
+    """Hold the first latents of a new run against their images and statistics; those of a warm-up are meant to differ."""
+    count = -(-CHECKED_SAMPLES // (tables.data.batch // ranks.world))
+    with closing(source.batches(tables.model_copy(update={"warmup": None}), ranks, 0, with_images=True)) as checked:
+        check_latents(list(islice(checked, count)), source.stats, source.autoencoder)
+
+
+def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int) -> DiffusionModel:
+    """What a run has come to: the transformer to validate and share, and all that sampling from it needs."""
+    network = cast(LatentTransformer, result_of(training, PLAYER).get_submodule("network"))
+    facts = {
+        "step": step,
+        "weights": "average" if training.averages else "last",
+        "data": source.data,
+        "data_digest": source.images.digest,
+        "image_size": source.images.image_size,
+        "autoencoder_path": str(source.path),
+    }
+    return DiffusionModel(
+        tables,
+        network,
+        tables.process.build(),
+        source.stats,
+        source.autoencoder,
+        source.shape,
+        network.num_classes,
+        facts,
+    )
+
+
+def _facts(tables: TrainDiT, training: Training, source: LatentSource) -> Iterator[str]:
+    """Lines for the log: what is trained on what."""
+    origin = "encoded while training" if source.cache is None else f"from {source.cache.folder}"
+    yield f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step, {origin}"
+    num_classes = _num_classes(tables, source.images)
+    yield f"{num_classes} classes" if num_classes else "unconditional"
+    if training.copies:
+        yield f"the transformer is sharded over {training.ranks.world} ranks"
 
 
 def _num_classes(tables: TrainDiT, images: ImageShards) -> int:
