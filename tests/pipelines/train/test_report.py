@@ -55,10 +55,6 @@ def pictures(page: str) -> list[np.ndarray]:
     return [np.array(Image.open(io.BytesIO(base64.b64decode(each)))) for each in found]
 
 
-def rows_of(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A whole run of train-ae."""
@@ -68,7 +64,7 @@ def trained(tmp_path_factory) -> Path:
     return training.train(load(str(folder / "ae.toml"), TrainAE), console=Console(file=io.StringIO()), out=folder / "run")
 
 
-def test_a_run_of_train_dit_leaves_curves_bands_scores_samples_recipe_and_passport(finished):
+def test_a_run_of_train_dit_leaves_curves_bands_scores_samples_recipe_and_passport(finished, rows_of):
     page = (finished / "report.html").read_text()
     text = words(page)
     last = [row for row in rows_of(finished) if "diffusion" in row][-1]
@@ -89,7 +85,7 @@ def test_a_run_of_train_dit_leaves_curves_bands_scores_samples_recipe_and_passpo
     assert f"smtool sample {finished}" in text
 
 
-def test_floors_of_the_bands_are_logged_and_drawn_where_they_are_known(finished):
+def test_floors_of_the_bands_are_logged_and_drawn_where_they_are_known(finished, rows_of):
     rows = rows_of(finished)
     floors = rows[-1]
     assert 0 < floors["floor_band1"] < 20
@@ -98,7 +94,7 @@ def test_floors_of_the_bands_are_logged_and_drawn_where_they_are_known(finished)
     assert (finished / "report.html").read_text().count("floor if Gaussian") == 5
 
 
-def test_a_run_of_train_ae_shows_its_terms_scores_and_reconstructions(trained):
+def test_a_run_of_train_ae_shows_its_terms_scores_and_reconstructions(trained, rows_of):
     page = (trained / "report.html").read_text()
     text = words(page)
     last = [row for row in rows_of(trained) if "l1" in row][-1]

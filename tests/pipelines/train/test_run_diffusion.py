@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import load_file, save_file
-from torchvision.models import squeezenet1_1
+from safetensors.torch import load_file
 
 from smtool import load_autoencoder
 from smtool.datasets import open_images
@@ -27,25 +25,11 @@ from smtool.pipelines.train.run_folder import RunFolder
 from smtool.recipe import TrainDiT, load
 from smtool.training.distributed import Ranks
 
-DINOV2_S = "vit_small_patch14_dinov2.lvd142m"
 METHODS = {
     "repa": ["alignment.hidden=16"],
     "irepa": [],
     "repa-dog": ["alignment.sigma1=0.5", "alignment.sigma2=2"],
 }
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory) -> Path:
-    """Random weights under the names and in the shapes that real ones have."""
-    folder = tmp_path_factory.mktemp("weights")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_file(timm.create_model(DINOV2_S, num_classes=0).state_dict(), folder / f"{DINOV2_S}.safetensors")
-        save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), folder / "resnet10t.safetensors")
-        state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
-        torch.save(state, folder / "squeezenet1_1_torchvision_fp16.pth")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -70,24 +54,13 @@ def batches_of(run, count, first=0):
         return list(islice(batches, count))
 
 
-def state_of(run: Path) -> dict[str, torch.Tensor]:
-    folder = sorted((run / "checkpoints").iterdir())[-1]
-    parts = [(name, folder / f"{name}.safetensors") for name in ("model", "ema", "optimizer")]
-    files = [*parts, ("ckpt", run / "ckpt.safetensors")]
-    return {f"{name}/{key}": value for name, path in files for key, value in load_file(path).items()}
-
-
-def rows_of(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def aligned(kind: str, teacher: str) -> list[str]:
     return [f"alignment.kind={kind}", f"alignment.teacher={teacher}", "alignment.depth=1", *METHODS[kind]]
 
 
 @pytest.mark.parametrize("teacher", ["squeezenet", "dinov2-s"])
 @pytest.mark.parametrize("kind", METHODS)
-def test_aligned_runs_train_and_go_on_without_changing_a_bit(studio, weights, tmp_path, kind, teacher):
+def test_aligned_runs_train_and_go_on_without_changing_a_bit(studio, weights, tmp_path, kind, teacher, state_of, rows_of):
     changes = [*aligned(kind, teacher), "save_every=2"]
     whole = studio.train(tmp_path / "whole", *changes, "steps=4", weights_dir=weights)
     broken = studio.train(tmp_path / "broken", *changes, "steps=2", weights_dir=weights)
@@ -167,7 +140,7 @@ def test_a_bf16_cache_costs_a_256th_of_a_feature_and_no_more(studio, weights, ow
     assert "computed while training" in assembled(studio, *changes, "alignment.features=online", weights_dir=weights).facts[2]
 
 
-def test_a_run_goes_on_with_the_features_it_began_with(studio, weights, own_features, tmp_path):
+def test_a_run_goes_on_with_the_features_it_began_with(studio, weights, own_features, tmp_path, state_of):
     changes = [*aligned("irepa", "squeezenet"), "save_every=2"]
     whole = studio.train(tmp_path / "whole", *changes, "steps=4", weights_dir=weights)
     broken = studio.train(tmp_path / "broken", *changes, "steps=2", weights_dir=weights)
@@ -226,7 +199,7 @@ def test_the_table_of_positions_does_not_learn_and_all_else_does(studio, finishe
     assert unmoved == ["network.pos_embed"]
 
 
-def test_a_run_leaves_rows_of_losses_bands_scores_and_a_grid(finished):
+def test_a_run_leaves_rows_of_losses_bands_scores_and_a_grid(finished, rows_of):
     rows = rows_of(finished)
     losses = [row for row in rows if "diffusion" in row]
     assert [row["step"] for row in losses] == list(range(1, 9))
@@ -237,7 +210,7 @@ def test_a_run_leaves_rows_of_losses_bands_scores_and_a_grid(finished):
     assert (finished / "DONE").exists()
 
 
-def test_the_first_loss_of_a_network_that_says_nothing_is_that_of_noise_and_data(finished):
+def test_the_first_loss_of_a_network_that_says_nothing_is_that_of_noise_and_data(finished, rows_of):
     """SiT starts as the function 0: the mean square of noise - x for normalized x is 2."""
     assert rows_of(finished)[0]["diffusion"] == pytest.approx(2, abs=0.2)
 
@@ -300,7 +273,7 @@ def test_a_warm_up_encodes_low_passed_images_and_then_reads_the_cache(studio):
     assert torch.equal(batches_of(assembled(studio, "warmup.steps=2"), 1, first=3)[0].mean, plain[3].mean)
 
 
-def test_a_run_resumed_within_its_warm_up_goes_on_alike(studio, tmp_path):
+def test_a_run_resumed_within_its_warm_up_goes_on_alike(studio, tmp_path, state_of):
     changes = ["warmup.steps=3", "save_every=2"]
     whole = studio.train(tmp_path / "whole", *changes, "steps=4")
     broken = studio.train(tmp_path / "broken", *changes, "steps=2")
@@ -309,7 +282,7 @@ def test_a_run_resumed_within_its_warm_up_goes_on_alike(studio, tmp_path):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_u_vit_with_ddpm_and_scalar_statistics_trains(studio, tmp_path):
+def test_a_u_vit_with_ddpm_and_scalar_statistics_trains(studio, tmp_path, rows_of):
     changes = ["model.kind=uvit", "process.kind=ddpm", "sampler.kind=ddim", "latents.stats=scalar", "labels=", "ema="]
     run = studio.train(tmp_path / "run", *changes, "steps=4")
     losses = [row["diffusion"] for row in rows_of(run) if "diffusion" in row]

@@ -9,8 +9,6 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torchvision.models import squeezenet1_1
 
 SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -19,27 +17,10 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "smtool", *arguments]
 
 
-def _weights(run) -> dict[str, torch.Tensor]:
-    folder = sorted((run / "checkpoints").iterdir())[-1]
-    files = ("model", "ema", "optimizer")
-    tensors = {f"{file}/{k}": v for file in files for k, v in load_file(folder / f"{file}.safetensors").items()}
-    return tensors | {f"ckpt/{k}": v for k, v in load_file(run / "ckpt.safetensors").items()}
-
-
-@pytest.fixture(scope="module")
-def squeezenet(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
-    torch.save(state, folder / "squeezenet1_1_torchvision_fp16.pth")
-    return folder
-
-
-def test_a_kill_changes_not_one_bit(studio, squeezenet, tmp_path):
+def test_a_kill_changes_not_one_bit(studio, weights, tmp_path, state_of, rows_of):
     """Labels, EMA and an alignment on; killed at a moment of its own, then the same command again."""
     aligned = ["alignment.kind=irepa", "alignment.teacher=squeezenet", "alignment.depth=1", "steps=60"]
-    arguments = ["train-dit", studio.recipe, "--weights-dir", str(squeezenet), *(part for a in aligned for part in ("--set", a))]
+    arguments = ["train-dit", studio.recipe, "--weights-dir", str(weights), *(part for a in aligned for part in ("--set", a))]
     quiet = {"env": SINGLE_THREADED, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     whole = subprocess.Popen(_command(*arguments, "--out", str(tmp_path / "whole")), **quiet)
     killed = subprocess.Popen(_command(*arguments, "--out", str(tmp_path / "killed")), **quiet)
@@ -55,38 +36,38 @@ def test_a_kill_changes_not_one_bit(studio, squeezenet, tmp_path):
     assert again.returncode == 0, again.stderr
     _, errors = whole.communicate(timeout=300)
     assert whole.returncode == 0, errors
-    expected, found = _weights(tmp_path / "whole"), _weights(tmp_path / "killed")
+    expected, found = state_of(tmp_path / "whole"), state_of(tmp_path / "killed")
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows_of(tmp_path / "killed")]
     assert sorted(set(steps)) == list(range(1, 61))
 
 
-def test_two_ranks_give_the_weights_of_one(studio, tmp_path):
+def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of):
     """A large eps keeps Adam smooth: at its usual size the sign of a gradient that is zero but for rounding moves a weight."""
     changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2")
     said = _on_two_ranks(studio, tmp_path / "two", *changes)
     studio.train(tmp_path / "one", *changes)
-    _assert_same_weights(tmp_path / "two", tmp_path / "one")
+    _assert_same_weights(state_of(tmp_path / "two"), state_of(tmp_path / "one"))
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
     assert said.count("done: ") == 1        # only the first rank speaks
 
 
-def test_shards_give_the_weights_of_one_rank_and_the_same_files(studio, squeezenet, tmp_path):
+def test_shards_give_the_weights_of_one_rank_and_the_same_files(studio, weights, tmp_path, state_of, rows_of):
     """Three steps on one rank, three on two that hold a shard each, three on one again, against nine on one.
 
     With an average, and an alignment whose projector is sharded too; gradients are clipped by a norm over all shards.
     """
     alignment = ("alignment.kind=irepa", "alignment.teacher=squeezenet", "alignment.depth=1")
     changes = ("optimizer.eps=1e-2", "optimizer.clip=0.2", "accumulate=2", *alignment)
-    studio.train(tmp_path / "one", *changes, "steps=9", weights_dir=squeezenet)
-    studio.train(tmp_path / "mixed", *changes, "steps=3", weights_dir=squeezenet)
+    studio.train(tmp_path / "one", *changes, "steps=9", weights_dir=weights)
+    studio.train(tmp_path / "mixed", *changes, "steps=3", weights_dir=weights)
     sharded = ("steps=6", "parallel.shard_above=1000", "evaluate_every=2")
-    said = _on_two_ranks(studio, tmp_path / "mixed", *changes, *sharded, "--weights-dir", str(squeezenet))
+    said = _on_two_ranks(studio, tmp_path / "mixed", *changes, *sharded, "--weights-dir", str(weights))
     assert "the transformer is sharded over 2 ranks" in said
-    studio.train(tmp_path / "mixed", *changes, "steps=9", weights_dir=squeezenet)
-    _assert_same_weights(tmp_path / "mixed", tmp_path / "one")
-    norms = [_logged(tmp_path / name, "transformer_gradient") for name in ("mixed", "one")]
+    studio.train(tmp_path / "mixed", *changes, "steps=9", weights_dir=weights)
+    _assert_same_weights(state_of(tmp_path / "mixed"), state_of(tmp_path / "one"))
+    norms = [[row["transformer_gradient"] for row in rows_of(tmp_path / name) if "diffusion" in row] for name in ("mixed", "one")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
     assert min(norms[1]) > 0.2      # or nothing was clipped
 
@@ -101,17 +82,11 @@ def _on_two_ranks(studio, out, *changes: str) -> str:
     return ended.stdout
 
 
-def _assert_same_weights(run, expected_run) -> None:
+def _assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     """To rounding; of the optimizer the same names and shapes."""
-    expected, found = _weights(expected_run), _weights(run)
     assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()}
     for name in (name for name in expected if not name.startswith("optimizer/")):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5, msg=name)
-
-
-def _logged(run, name: str) -> list[float]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row[name] for row in rows if name in row]
 
 
 def test_a_dry_run_says_what_it_found_and_begins_no_run(studio, command):

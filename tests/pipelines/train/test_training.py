@@ -78,13 +78,6 @@ def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(_command(*arguments), capture_output=True, text=True, cwd=cwd, env=SINGLE_THREADED, timeout=300)
 
 
-def _weights(run: Path) -> dict[str, torch.Tensor]:
-    folder = sorted((run / "checkpoints").iterdir())[-1]
-    files = ("model", "ema", "optimizer")
-    tensors = {f"{file}/{k}": v for file in files for k, v in load_file(folder / f"{file}.safetensors").items()}
-    return tensors | {f"ckpt/{k}": v for k, v in load_file(run / "ckpt.safetensors").items()}
-
-
 @pytest.fixture(scope="session")
 def unbroken(recipe, tmp_path_factory) -> Path:
     """A whole run, to be looked at and not touched."""
@@ -109,8 +102,8 @@ def test_a_run_leaves_what_the_design_promises_and_the_file_needs_nothing_else(u
     assert torch.equal(autoencoder.decoder_tail, average["autoencoder/autoencoder.decoder.conv_out.weight"])
 
 
-def test_rows_hold_both_players_and_validation(unbroken):
-    rows = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+def test_rows_hold_both_players_and_validation(unbroken, rows_of):
+    rows = rows_of(unbroken)
     training = {row["step"]: row for row in rows if "l1" in row}
     assert list(training) == list(range(2, 41, 2))
     assert {"adversarial", "adversarial_factor", "discriminator", "logits_real", "lr_discriminator"} <= set(training[40])
@@ -121,7 +114,7 @@ def test_rows_hold_both_players_and_validation(unbroken):
     assert validation[40]["val_psnr"] > 8
 
 
-def test_three_kills_at_random_moments_change_not_one_bit(recipe, unbroken, tmp_path):
+def test_three_kills_at_random_moments_change_not_one_bit(recipe, unbroken, tmp_path, state_of, rows_of):
     """GAN, EMA and DSM on; the same command again each time."""
     rng = random.Random(0)
     kills = 0
@@ -142,14 +135,14 @@ def test_three_kills_at_random_moments_change_not_one_bit(recipe, unbroken, tmp_
     assert not (tmp_path / "killed" / "DONE").exists()
     done = _run("train-ae", str(recipe), "--out", "killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    expected, found = _weights(unbroken), _weights(tmp_path / "killed")
+    expected, found = state_of(unbroken), state_of(tmp_path / "killed")
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows_of(tmp_path / "killed")]
     assert sorted(set(steps)) == list(range(2, 41, 2))
 
 
-def test_two_ranks_give_the_weights_of_one(recipe, tmp_path):
+def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
     """A large eps keeps Adam smooth: at its usual size the sign of a gradient that is zero but for rounding moves a weight.
 
     One rank with another number of threads differs by as much: 7e-5 in the discriminator, 1e-5 in the autoencoder.
@@ -161,7 +154,7 @@ def test_two_ranks_give_the_weights_of_one(recipe, tmp_path):
     assert (tmp_path / "two" / "DONE").exists(), two.stderr[-2000:]
     one = _run("train-ae", str(recipe), "--out", "one", *changes, cwd=tmp_path)
     assert one.returncode == 0, one.stderr
-    expected, found = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    expected, found = state_of(tmp_path / "one"), state_of(tmp_path / "two")
     for name in (name for name in expected if not name.startswith("optimizer/")):
         tolerance = 2e-4 if "discriminator" in name else 2e-5
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=tolerance, msg=name)
@@ -169,7 +162,7 @@ def test_two_ranks_give_the_weights_of_one(recipe, tmp_path):
     assert two.stdout.count("done: ") == 1        # only the first rank speaks
 
 
-def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, unbroken, tmp_path):
+def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, unbroken, tmp_path, state_of):
     command = _command("train-ae", str(recipe), "--out", "stopped", "--set", "save_every=1000")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=tmp_path, env=SINGLE_THREADED, **pipes)
@@ -183,11 +176,11 @@ def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, un
     assert "same command goes on" in errors
     assert (tmp_path / "stopped" / "ckpt.safetensors").exists()
     assert _run("train-ae", str(recipe), "--out", "stopped", cwd=tmp_path).returncode == 0
-    expected, found = _weights(unbroken), _weights(tmp_path / "stopped")
+    expected, found = state_of(unbroken), state_of(tmp_path / "stopped")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_run_cut_off_while_it_was_looked_at_has_been_saved_and_is_looked_at_when_it_goes_on(recipe, tmp_path, monkeypatch):
+def test_a_run_cut_off_while_it_was_looked_at_was_saved_before_and_is_looked_at_again(recipe, tmp_path, monkeypatch, rows_of):
     """Twice: in the middle and after the last step."""
     loaded, out = load(str(recipe), TrainAE, ["steps=8", "evaluate_every=4"]), tmp_path / "run"
     look, deadly = Validator.look, {4, 8}
@@ -205,7 +198,7 @@ def test_a_run_cut_off_while_it_was_looked_at_has_been_saved_and_is_looked_at_wh
         assert read_metadata(out / "ckpt.safetensors")["step"] == step
     training.train(loaded, console=Console(quiet=True), out=out)
     assert (out / "DONE").exists()
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(out)
     assert [row["step"] for row in rows if "val_psnr" in row] == [4, 8]
 
 
@@ -286,7 +279,7 @@ def test_a_full_disk_ends_with_code_seven_and_leaves_the_last_checkpoint(recipe,
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
-def test_a_run_that_pauses_twice_equals_an_unbroken_one_and_says_it_is_not_done(recipe, unbroken, tmp_path):
+def test_a_run_that_pauses_twice_equals_an_unbroken_one_and_says_it_is_not_done(recipe, unbroken, tmp_path, state_of):
     loaded, out = load(str(recipe), TrainAE), tmp_path / "turns"
     with one_thread():      # as the unbroken one
         for step in (8, 8, 20):      # what is reached already is left alone
@@ -295,6 +288,6 @@ def test_a_run_that_pauses_twice_equals_an_unbroken_one_and_says_it_is_not_done(
             assert not (out / "DONE").exists()
         training.train(loaded, console=Console(quiet=True), out=out)
     assert (out / "DONE").exists()
-    expected, found = _weights(unbroken), _weights(out)
+    expected, found = state_of(unbroken), state_of(out)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
