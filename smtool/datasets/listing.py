@@ -1,26 +1,18 @@
 """The entries of a source: every picture with its path, label and, where the source has them, its own split."""
 
-import bz2
-import gzip
 import json
-import lzma
 import re
-import tarfile
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from smtool.datasets.entries import Entry, FileRange, Place, ZipMember
+from smtool.datasets.archives import TarMember, tar_members, unpacked, zip_members
+from smtool.datasets.entries import Entry, FileRange, Place
 from smtool.datasets.sources import IMAGE_SUFFIXES, Source, image_files, is_hidden, is_synset_tar
 from smtool.errors import DataError
-from smtool.storage import replacing
 
 _VALIDATION = ("val", "valid", "validation", "test")  # the first of these that a source has is its validation split
-_MAX_EXPANSION = 100
 
 
 @dataclass(frozen=True)
@@ -41,14 +33,6 @@ class Listing:
         return any(entry.split is not None for entry in self.entries)
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """A file inside a tar: its name and where its data lie."""
-
-    name: str
-    data: FileRange
-
-
 def list_entries(source: Source, *, size: int, scratch: Path) -> Listing:
     """Every picture of a source. `scratch`: where compressed tars are unpacked; `size`: what the built-ins are made for."""
     if source.builtin:
@@ -56,7 +40,7 @@ def list_entries(source: Source, *, size: int, scratch: Path) -> Listing:
     if source.kind == "folder":
         listing = _from_paths(_folder_images(source.files[0]))
     elif source.kind == "zip":
-        listing = _from_paths(_zip_images(source.files[0]))
+        listing = _from_paths((name, place) for name, place in zip_members(source.files[0]) if _is_image(name))
     else:
         listing = _from_tars(source, scratch)
     if not listing.entries:
@@ -127,10 +111,10 @@ def _own_splits(words: dict[str, str]) -> dict[str, str]:
 
 
 def _from_tars(source: Source, scratch: Path) -> Listing:
-    archives = {path.name: _tar_members(_unpacked(path, scratch), path.name) for path in source.files}
+    archives = {path.name: tar_members(unpacked(path, scratch), path.name) for path in source.files}
     members = [member for content in archives.values() for member in content]
     if len(archives) == 1 and members and all(is_synset_tar(member.name) for member in members):  # ImageNet's tar of tars
-        archives = {member.name: _tar_members(Path(member.data.path), member.name, member.data) for member in members}
+        archives = {member.name: tar_members(Path(member.data.path), member.name, member.data) for member in members}
     if all(is_synset_tar(name) for name in archives):
         synsets = {name: name.removesuffix(".tar") for name in archives}
         return _from_paths((f"{synsets[name]}/{m.name}", m.data) for name, content in archives.items() for m in _images(content))
@@ -139,7 +123,7 @@ def _from_tars(source: Source, scratch: Path) -> Listing:
     return _from_paths((member.name, member.data) for member in _images(members))
 
 
-def _from_shards(archives: dict[str, list[_Member]]) -> Listing:
+def _from_shards(archives: dict[str, list[TarMember]]) -> Listing:
     """Webdataset shards: labels from .cls members, groups from .json ones, splits from the shards' names."""
     splits = _own_splits({name: _split_word(name) for name in archives})
     entries = []
@@ -154,7 +138,7 @@ def _from_shards(archives: dict[str, list[_Member]]) -> Listing:
     return Listing(tuple(sorted(entries, key=lambda entry: entry.id)))
 
 
-def _shard_entries(archive: str, members: list[_Member]) -> list[Entry]:
+def _shard_entries(archive: str, members: list[TarMember]) -> list[Entry]:
     notes: dict[str, dict[str, FileRange]] = {"cls": {}, "json": {}}
     for member in members:
         key, _, suffix = _key(member.name)
@@ -196,72 +180,9 @@ def _split_word(name: str) -> str:
     return words[0] if len(words) == 1 else ""
 
 
-def _images(members: list[_Member]) -> list[_Member]:
-    return [member for member in members if member.name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(member.name)]
+def _images(members: list[TarMember]) -> list[TarMember]:
+    return [member for member in members if _is_image(member.name)]
 
 
-def _tar_members(path: Path, name: str, within: FileRange | None = None) -> list[_Member]:
-    """The regular files of an uncompressed tar, which may itself lie in a range of another; the last of equal names wins."""
-    start = within.offset if within else 0
-    members = {}
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    if member.isreg():
-                        _refuse_climbing(name, member.name)
-                        clean = member.name.removeprefix("./")
-                        members[clean] = _Member(clean, FileRange(str(path), member.offset_data, member.size))
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(
-            f"{name}: not a whole tar archive ({error}).", hint="It may be cut off; download or copy it again."
-        ) from error
-    return list(members.values())
-
-
-def _zip_images(path: Path) -> list[tuple[str, Place]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise DataError(
-            f"{path}: not a whole zip archive ({error}).", hint="It may be cut off; download or copy it again."
-        ) from error
-    for member in members:
-        _refuse_climbing(path.name, member.filename)
-    names = [m for m in members if m.filename.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(m.filename)]
-    return [(member.filename, ZipMember(str(path), member.filename, member.file_size)) for member in names]
-
-
-def _refuse_climbing(archive: str, name: str) -> None:
-    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or re.match(r"[A-Za-z]:", name):
-        raise DataError(
-            f"{archive}: the member {name!r} points out of the archive.", hint="Do not trust this file; pack the images again."
-        )
-
-
-def _unpacked(path: Path, scratch: Path) -> Path:
-    """The path itself, or for a compressed tar a plain copy of it in `scratch`."""
-    if path.name.lower().endswith(".tar"):
-        return path
-    target = scratch / f"{path.name}.tar"
-    if not target.is_file():
-        with replacing(target) as aside:
-            _decompress(path, aside)
-    return target
-
-
-def _decompress(path: Path, target: Path) -> None:
-    openers: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".xz": lzma.open}
-    limit, total = _MAX_EXPANSION * max(path.stat().st_size, 2**20), 0
-    try:
-        with openers.get(path.suffix.lower(), gzip.open)(path, "rb") as packed, target.open("wb") as plain:
-            while block := packed.read(2**20):
-                if (total := total + len(block)) > limit:
-                    raise DataError(f"{path}: expands to more than {_MAX_EXPANSION} times its size: a decompression bomb?")
-                plain.write(block)
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}: cannot be decompressed ({error}).", hint="It may be cut off; download or copy it again."
-        ) from error
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
