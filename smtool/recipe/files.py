@@ -1,5 +1,6 @@
 """Reading, overriding and validating recipes."""
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ class Recipe(Generic[Tables]):
         return tomli_w.dumps(self.resolved())
 
 
+_KEY_AND_VALUE = re.compile(r"""((?:"[^"\n]*"|'[^'\n]*'|[^="'\n])+)=(.*)""", re.DOTALL)      # the first = that is not quoted
+
+
 def load(recipe: str, kind: type[Tables], overrides: Sequence[str] = ()) -> Recipe[Tables]:
     """Read a recipe, apply KEY=VALUE overrides, validate. All problems are raised at once as one RecipeError."""
     path = find(recipe)
@@ -64,21 +68,40 @@ def load(recipe: str, kind: type[Tables], overrides: Sequence[str] = ()) -> Reci
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key in the raw tables; `KEY=` without a value removes it."""
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise RecipeError(f"--set {override}: expected KEY=VALUE, such as --set optimizer.lr=1e-4.")
-    removing = not text.strip()
+    """Set one dotted key in the raw tables; `KEY=` without a value removes it. A part that holds a dot is quoted, as in TOML."""
+    key, parts, text = _parsed(override)
+    removing = not text
     table = values
     for part in parts[:-1]:
         table = table.get(part, {}) if removing else table.setdefault(part, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set {override}: `{part}` is a value, not a table.")
-    if removing:
-        table.pop(parts[-1], None)
-    else:
-        table[parts[-1]] = _value(text.strip())
+    if not removing:
+        table[parts[-1]] = _value(text)
+    elif table.pop(parts[-1], None) is None:
+        near = [name for name in table if name.startswith(parts[-1][:3])] or list(table)
+        there = f"There are {', '.join(near)}." if near else "Leave this --set out."
+        raise RecipeError(f"--set {override}: the recipe has no `{key}` that could be removed.", hint=there)
+
+
+def _parsed(override: str) -> tuple[str, list[str], str]:
+    """(key, its parts, text of the value) of KEY=VALUE."""
+    expected = RecipeError(f"--set {override}: expected KEY=VALUE, such as --set optimizer.lr=1e-4.")
+    halves = _KEY_AND_VALUE.fullmatch(override)
+    if halves is None:
+        raise expected
+    key, text = (half.strip() for half in halves.groups())
+    try:
+        nested = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError as error:
+        raise expected from error
+    parts: list[str] = []
+    while isinstance(nested, dict) and len(nested) == 1:
+        parts += nested
+        nested = nested[parts[-1]]
+    if nested != 0:
+        raise expected
+    return key, parts, text
 
 
 def _value(text: str) -> Any:

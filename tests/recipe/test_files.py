@@ -108,6 +108,10 @@ def test_overrides_set_add_and_remove(recipe):
         ("optimizer=5", "optimizer: must be a table, but is 5."),
         ("steps.x=5", "`steps` is a value, not a table"),
         ("steps", "expected KEY=VALUE"),
+        ("=3", "expected KEY=VALUE"),
+        ("a b=3", "expected KEY=VALUE"),
+        ("regularizers.dms=", "the recipe has no `regularizers.dms` that could be removed"),
+        ("nothing.there=", "the recipe has no `nothing.there` that could be removed"),
     ],
 )
 def test_each_mistake_is_a_sentence(recipe, override, words):

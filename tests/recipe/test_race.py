@@ -65,6 +65,12 @@ def test_racers_take_the_shared_changes_the_images_and_then_their_own(recipe):
     assert [entry.transformer.tables.steps for entry in entries] == [6, 6]
 
 
+def test_a_racer_whose_name_holds_dots_and_equals_signs_can_be_added_and_left_out(recipe):
+    added = ['racers."delta=0.6".recipe=esm', "racers.'a.b'.recipe=sd-vae"]
+    assert [entry.name for entry in load_race(recipe, added)[1]] == ["plain", "dsm", "delta=0.6", "a.b"]
+    assert [entry.name for entry in load_race(recipe, [*added, 'racers."delta=0.6"=', "racers.plain="])[1]] == ["dsm", "a.b"]
+
+
 def test_a_race_is_told_from_trainings(recipe):
     assert command(find(recipe)) == "race"
     with pytest.raises(RecipeError, match=r"is a recipe of race\.\n  Use: smtool race"):
@@ -87,7 +93,7 @@ def test_a_race_is_told_from_trainings(recipe):
         ("data.train=", "data.train: is required, because plain is trained here"),
         ("seeds=[1, 1]", "seeds: one is given twice"),
         ("racers={}", "racers"),
-        ("racers.a/b.recipe=dsm", "racers.a/b: a name may hold letters"),
+        ('racers."a/b".recipe=dsm', "racers.a/b: a name may hold letters"),
         ("turns=3", "turns: no such key. Did you mean `turn`?"),
     ],
 )
