@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from smtool.report.plots.style import COLOURS, GREY, MARKERS, SETTINGS, Curve, draw, frozen, new_figure, plain_log_ticks
+from smtool.report.plots.style import GREY, SETTINGS, Curve, draw, frozen, new_figure, plain_log_ticks, sign
 
 LEGEND_COLUMNS = 4
 
@@ -35,12 +35,12 @@ def strips_figure(panels: Mapping[str, Sequence[Strip]]) -> Figure:
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, strips) in zip(row, panels.items(), strict=True):
             for place, strip in enumerate(strips):
-                colour, marker = COLOURS[strip.colour % len(COLOURS)], MARKERS[strip.colour % len(MARKERS)]
+                shown = sign(strip.colour)
                 if strip.half_width is not None:
                     bounds = [strip.mean - strip.half_width, strip.mean + strip.half_width]
-                    axes.plot(bounds, [place, place], color=colour, linewidth=1.2, alpha=0.7, zorder=1)
-                axes.plot([strip.mean], [place], "|", color=colour, markersize=15, markeredgewidth=2.2)
-                axes.plot(strip.values, [place] * len(strip.values), marker, color=colour, markersize=5, alpha=0.85, linestyle="")
+                    axes.plot(bounds, [place, place], color=shown["color"], linewidth=1.2, alpha=0.7, zorder=1)
+                axes.plot([strip.mean], [place], "|", color=shown["color"], markersize=15, markeredgewidth=2.2)
+                axes.plot(strip.values, [place] * len(strip.values), **shown, markersize=5, alpha=0.85, linestyle="")
             axes.set_title(title, fontsize=9.5)
             axes.set_xlim(*_around([value for strip in strips for value in strip.values]))
             axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -106,10 +106,8 @@ def forecasts_figure(forecasts: Sequence[Forecast]) -> Figure:
         for axes, forecast in zip(grid.flatten(), forecasts, strict=False):
             for number, name in enumerate(names):
                 if name in forecast.points:
-                    turn = number + number // len(COLOURS)      # no two of 36 share colour and marker
-                    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[turn % len(MARKERS)]
                     x, y = forecast.points[name]
-                    axes.plot([x], [y], marker, color=colour, markersize=6, label=name)
+                    axes.plot([x], [y], **sign(number), markersize=6, linestyle="", label=name)
             axes.set_title(f"{forecast.title}\n{forecast.note}", fontsize=8)
             axes.xaxis.set_major_locator(MaxNLocator(3))
             axes.tick_params(labelsize=8)
@@ -129,8 +127,5 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
 def _racers(curves: Sequence[Curve]) -> tuple[list[Line2D], list[str]]:
     """Legend entries of the solid lines only: dashed ones have the same colours."""
     solid = [curve for curve in curves if curve.role == "latent"]
-    handles = [
-        Line2D([], [], color=COLOURS[curve.colour % len(COLOURS)], marker=MARKERS[curve.colour % len(MARKERS)], markersize=4)
-        for curve in solid
-    ]
+    handles = [Line2D([], [], **sign(curve.colour), markersize=4) for curve in solid]
     return handles, [curve.label for curve in solid]

@@ -60,16 +60,24 @@ def draw(axes: Axes, curves: Sequence[Curve]) -> None:
 
 def look(role: Role, colour: int) -> Mapping[str, Any]:
     """Colour, dashes and markers: no two lines differ by colour alone."""
-    own, marker = COLOURS[colour % len(COLOURS)], MARKERS[colour % len(MARKERS)]
+    own = COLOURS[colour % len(COLOURS)]
     looks: dict[Role, dict[str, Any]] = {
         "image": {"color": INK, "linewidth": 1.4},
         "target": {"color": GREY, "linestyle": "--", "linewidth": 1.4},
         "fitted": {"color": own, "linestyle": "-.", "linewidth": 1.0, "alpha": 0.9},
-        "latent": {"color": own, "marker": marker},
+        "latent": sign(colour),
         "control": {"color": own, "linestyle": "--", "linewidth": 1.2, "alpha": 0.9},
         "published": {"color": own, "linestyle": ":", "linewidth": 1.4},
     }
     return looks[role]
+
+
+def sign(number: int) -> dict[str, Any]:
+    """Colour and marker of one of many: of the first 36, no two are alike, and every second half dozen is hollow."""
+    again, colour = divmod(number, len(COLOURS))
+    own = COLOURS[colour]
+    marker = MARKERS[(number + again) % len(MARKERS)]
+    return {"color": own, "marker": marker, "markerfacecolor": "white" if again % 2 else own}
 
 
 def titled(figure: Figure, axes: Axes, title: str, note: str) -> Figure:

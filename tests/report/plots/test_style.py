@@ -2,7 +2,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from smtool.report.plots import COLOURS
-from smtool.report.plots.style import MARKERS
+from smtool.report.plots.style import MARKERS, sign
 
 
 def test_line_colours_differ_for_the_colour_blind():
@@ -16,3 +16,10 @@ def test_line_colours_differ_for_the_colour_blind():
 
 def test_every_colour_has_a_marker_of_its_own_so_that_grey_paper_is_enough():
     assert len(set(MARKERS)) == len(MARKERS) == len(COLOURS)
+
+
+def test_thirty_six_signs_differ_and_a_colour_that_comes_again_is_hollow():
+    signs = [tuple(sign(number).values()) for number in range(36)]
+    assert len({(colour, marker) for colour, marker, _ in signs}) == 36
+    assert all(filling == colour for colour, _, filling in signs[:6])
+    assert {filling for _, _, filling in signs[6:12]} == {"white"}
