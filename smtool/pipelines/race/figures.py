@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from smtool.pipelines.race.forecasts import title, value_of
 from smtool.pipelines.race.standing import DISTANCES, scores_of
+from smtool.pipelines.race.tables import chance
 from smtool.report.plots.race import (
     Forecast,
     Strip,
@@ -82,7 +83,7 @@ def forecast_figure(result: Result) -> Figure:
     found = []
     for name, entry in result["forecasts"][judge]["predictors"].items():
         rho = entry["generation"]["value"]
-        note = "rho: none" if rho is None else f"rho {rho:+.2f}, chance {entry['generation']['chance']:.2f}"
+        note = "rho: none" if rho is None else f"rho {rho:+.2f}, chance {chance(entry['generation'])}"
         places = {
             racer: (value_of(point, name, judge), point["distances"][judge]["generation"]) for racer, point in points.items()
         }

@@ -1,7 +1,7 @@
 """The tables of a race: who stands where, what was known before, what it cost."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -25,12 +25,26 @@ def show(result: Mapping[str, Any], console: Console) -> None:
 
 
 def told(result: Mapping[str, Any]) -> list[str]:
-    """A sentence for each pair whose generation distances differ by more than seed noise, and how many pairs do not."""
-    pairs = result["standings"][result["judge"]]["generation"]["pairs"]
-    sentences = [f"{pair['sentence']}." for pair in pairs if pair["told"]]
-    if rest := len(pairs) - len(sentences):
+    """Who beats whom by more than seed noise, a sentence for each winner and count of seeds, and how many pairs do not."""
+    standing = result["standings"][result["judge"]]["generation"]
+    pairs, means = standing["pairs"], standing["racers"]
+    beaten: dict[tuple[str, int, int], list[str]] = {}
+    for pair in pairs:
+        if pair["told"]:
+            beaten.setdefault((pair["better"], pair["wins"], pair["seeds"]), []).append(pair["worse"])
+    order = sorted(means, key=lambda name: means[name]["value"])
+    sentences = [
+        f"{better} beats {_listed(sorted(worse, key=order.index))} in {wins} of {seeds} seeds."
+        for (better, wins, seeds), worse in sorted(beaten.items(), key=lambda item: order.index(item[0][0]))
+    ]
+    if rest := sum(not pair["told"] for pair in pairs):
         sentences.append(f"{rest} of {len(pairs)} pairs cannot be told apart.")
     return sentences
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def pair_table(result: Mapping[str, Any]) -> Table:
@@ -63,7 +77,7 @@ def forecast_table(result: Mapping[str, Any], features: str) -> Table:
     """A row for each predictor: how it ranks the racers by generation distance and by gap, and the published autoencoders."""
     found, rows = result["forecasts"][features], []
     for entry in found["predictors"].values():
-        both = [cell for what in ("generation", "gap") for cell in (_rho(entry[what]), f"{entry[what]['chance']:.2f}")]
+        both = [cell for what in ("generation", "gap") for cell in (_rho(entry[what]), chance(entry[what]))]
         rows.append((entry["title"], *both, _rho(entry["published"]) if entry["published"] else "-"))
     agree = [_correlation(found["seeds_agree"][what]) for what in ("generation", "gap")]
     rows.append(("one seed, for the mean of the others", agree[0], "", agree[1], "", "-"))
@@ -77,6 +91,11 @@ def forecast_table(result: Mapping[str, Any], features: str) -> Table:
         "larger value goes with worse samples. Last row: how well one seed of the race itself ranks them, which no predictor can "
         "beat by much. published: the same statistic over up to 22 public autoencoders and SiT-XL's FID (arXiv 2603.05630).",
     )
+
+
+def chance(entry: Mapping[str, Any]) -> str:
+    """How often a random order does as well, as far as the number of orders tried can tell."""
+    return "< 0.01" if entry["chance"] < 0.005 else f"{entry['chance']:.2f}"
 
 
 def cost_table(result: Mapping[str, Any]) -> Table:
@@ -105,7 +124,7 @@ def cost_table(result: Mapping[str, Any]) -> Table:
 def _rho(entry: Mapping[str, Any]) -> str:
     if entry["value"] is None:
         return "-"
-    bounds = "" if entry["low"] is None else f" [{entry['low']:+.2f}, {entry['high']:+.2f}]"
+    bounds = "" if entry["low"] is None else f"\N{NO-BREAK SPACE}[{entry['low']:+.2f},\N{NO-BREAK SPACE}{entry['high']:+.2f}]"
     return f"{_correlation(entry['value'])}{bounds}"
 
 
