@@ -1,10 +1,15 @@
 """A table that can be shown on a console and on a page. Cells are text: who makes a number knows how many digits it deserves."""
 
+import re
 from dataclasses import dataclass
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
+
+_WORD = re.compile(r"± \S+|\S+")
+_BETWEEN = 3      # characters that rich puts between two columns
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"table {self.title!r} has {len(self.columns)} columns, but a row of {len(row)}: {row}")
 
-    def __rich__(self) -> RichTable:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = RichTable(
             title=Text(self.title) if self.title else None,
             title_justify="left",
@@ -30,11 +35,26 @@ class Table:
             box=box.SIMPLE_HEAD,
             pad_edge=False,
         )
-        for index, column in enumerate(self.columns):
-            table.add_column(Text(column), justify="right" if index else "left", overflow="fold")
+        for index, (column, width) in enumerate(zip(self.columns, self._widths(options.max_width), strict=True)):
+            table.add_column(Text(column), justify="right" if index else "left", overflow="fold", width=width)
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
-        return table
+        yield table
+
+    def _widths(self, room: int) -> list[int]:
+        """Of each column, so that words stay whole as long as all fit; in less room the longest are broken first."""
+        cells = list(zip(self.columns, *self.rows, strict=True))
+        whole = [max(map(len, column)) for column in cells]
+        words = [max((len(word) for cell in column for word in _WORD.findall(cell)), default=1) for column in cells]
+        room -= _BETWEEN * len(cells) - 1
+        limit = max(words)
+        while limit > 1 and sum(min(width, limit) for width in words) > room:
+            limit -= 1
+        widths = [min(width, limit) for width in words]
+        while (left := room - sum(widths)) > 0 and (short := [k for k, width in enumerate(widths) if width < whole[k]]):
+            nearest = min(short, key=lambda k: whole[k] - widths[k])      # rather one column whole than all nearly so
+            widths[nearest] += min(left, whole[nearest] - widths[nearest])
+        return widths
 
     def markdown(self) -> str:
         """To paste into a README, an issue or a paper's source."""
