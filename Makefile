@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: test lint quickstart benchmarks clean
 
 test: lint
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto      # a process for each core is enough
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from PIL import Image
 
 from smtool.datasets import open_images
 from smtool.errors import TrainingError
-from smtool.pipelines.train import training
+from smtool.pipelines.train import training, watch
 from smtool.pipelines.train.report import write_report
 from smtool.pipelines.train.report_panels import _TITLES, band_panels, loss_panels, progress_panels, score_panels
 from smtool.pipelines.train.run_folder import RunFolder
@@ -108,7 +108,7 @@ def test_a_run_of_train_ae_shows_its_terms_scores_and_reconstructions(trained, r
 
 def test_it_is_written_at_each_validation_and_says_that_the_run_goes_on(studio, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(training, "write_report", lambda folder: seen.append((write_report(folder).read_text(), folder)))
+    monkeypatch.setattr(watch, "write_report", lambda folder: seen.append((write_report(folder).read_text(), folder)))
     studio.train(tmp_path / "run", "evaluate_every=2", "steps=6")
     states = [re.search(r"Under way, or stopped: step (\d)|Finished: (\d) steps", page).group() for page, _ in seen]
     assert states == [*(f"Under way, or stopped: step {step}" for step in (2, 4)), "Finished: 6 steps"]
