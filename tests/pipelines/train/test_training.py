@@ -204,11 +204,15 @@ def test_a_run_cut_off_while_it_was_looked_at_was_saved_before_and_is_looked_at_
 
 def test_a_ctrl_c_before_the_first_step_is_not_kept_waiting(recipe, tmp_path):
     def preparing(*asked: object) -> Run:
-        signal.raise_signal(signal.SIGINT)      # of this very thread: os.kill may reach another one first
+        signal.raise_signal(signal.SIGINT)
         raise AssertionError("the signal was put off")
 
-    with pytest.raises(KeyboardInterrupt):
-        training.train(load(str(recipe), TrainAE), preparing, console=Console(quiet=True), out=tmp_path / "run")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)      # processes of pytest-xdist ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            training.train(load(str(recipe), TrainAE), preparing, console=Console(quiet=True), out=tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_finished_run_says_so_a_longer_one_goes_on_and_a_changed_one_is_refused(recipe, unbroken, tmp_path):
