@@ -31,6 +31,7 @@ from smtool.storage import write_json
 RECIPE = """
 seeds = [0, 1]
 turn = 2
+judge.num_images = 24
 [data]
 train = "{data}"
 image_size = 32
@@ -40,8 +41,6 @@ changes = ["steps=4", "log_every=1", "evaluate_every=4", "data.batch=8", "model.
 [transformer]
 changes = ["steps=6", "log_every=1", "evaluate_every=6", "data.batch=8", "model.depth=1", "model.width=32", "model.heads=2",
   "sampler.steps=2", "validation.num_images=4"]
-[judge]
-num_images = 24
 [racers.plain]
 recipe = "sd-vae"
 [racers.dsm]
@@ -217,17 +216,20 @@ def test_races_are_pooled_over_all_their_autoencoders(studio, unbroken):
     assert {"dsm beats other/dsm in 2 of 2 seeds", "plain beats other/dsm in 2 of 2 seeds"} <= {
         pair["sentence"] for pair in standing["pairs"]
     }
-    agree = pooled["forecasts"]["random"]["seeds_agree"]["generation"]
-    assert min(abs(agree - value) for value in (0.5, 1.0)) < 1e-9      # of three, the last is far from the others
     assert json.loads((studio / "pool" / "pooled.json").read_text())["points"] == pooled["points"]
-    page = (studio / "pool" / "report.html").read_text()
-    assert "other/dsm" in page and "one seed, for the mean of the others" in page
+    assert "one seed, for the mean of the others" in (studio / "pool" / "report.html").read_text()
 
 
-def test_only_races_that_compare_are_pooled(studio, unbroken):
-    other = json.loads((unbroken / "race.json").read_text())
-    write_json(studio / "fewer" / "race.json", other | {"seeds": [0]})
-    with pytest.raises(RecipeError, match=r"since their distances do not compare:\n  seeds: \[0, 1\] and \[0\]"):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seeds": [0]}, r"do not compare:\n  seeds: \[0, 1\] and \[0\]"), ({"steps": 9}, r"compare:\n  steps: 6 and 9"),
+        ({"schema": "smtool.race/1"}, r"holds no finished race of this version \(smtool.race/1\)"),
+    ],
+)
+def test_only_races_that_compare_are_pooled(studio, unbroken, change, words):
+    write_json(studio / "fewer" / "race.json", json.loads((unbroken / "race.json").read_text()) | change)
+    with pytest.raises((RecipeError, CheckpointError), match=words):
         _pooled(unbroken, studio / "fewer")
     with pytest.raises(RecipeError, match="2 autoencoders are too few"):
         _pooled(unbroken)
