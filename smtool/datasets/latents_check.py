@@ -43,8 +43,9 @@ class LatentCheck:
 def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencoder: Autoencoder, *, seed: int = 0) -> LatentCheck:
     """Compare the first batches with what normalization and the autoencoder promise; DataError says what does not hold.
 
-    Normalized latents must have mean 0 and std 1, per channel or over all as the statistics are; denormalized again they must
-    decode as before; and, where the batches carry images, they must be those images' latents and reconstruct them.
+    Normalized latents must have std 1 and the mean that the statistics leave them (0, or `residual`; not judged where that is
+    unknown), per channel or over all as the statistics are; denormalized again they must decode as before; and, where the
+    batches carry images, they must be those images' latents and reconstruct them.
     """
     found = list(batches)
     latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
@@ -78,17 +79,18 @@ def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float,
     reach = student_t_quantile(1.0 - FALSE_ALARM / (4 * groups), num - 1) / num**0.5
     slack = TOLERANCE + reach * cells.mean(2).std(0)
     factor = torch.exp(TOLERANCE + reach * energy.std(0) / (2.0 * energy.mean(0)))  # NaN, so never enough, for latents all alike
+    expected = mean if stats.residual is None else stats.residual.double()
     for name, ideal, value, low, high in (
-        ("mean", 0, mean, -slack, slack),
-        ("std", 1, std, 1.0 / factor, factor),
+        ("mean", expected, mean, expected - slack, expected + slack),
+        ("std", torch.ones_like(std), std, 1.0 / factor, factor),
     ):
         wrong = ~((value >= low) & (value <= high))
         if wrong.any():
             group = int(wrong.int().argmax())
             where = f" in channel {group}" if stats.kind == "channel" else ""
             raise DataError(
-                f"Normalized latents should have {name} {ideal}, but those of {num} images have {value[group]:.3g}{where}"
-                f" (allowed: {low[group]:.2g} to {high[group]:.2g}).",
+                f"Normalized latents should have {name} {ideal[group]:.3g}, but those of {num} images have"
+                f" {value[group]:.3g}{where} (allowed: {low[group]:.2g} to {high[group]:.2g}).",
                 hint=f"Their statistics ({stats.kind}, {_origin(stats)}) belong to other latents,"
                 " or the latents were scaled already. Prepare the latents anew and normalize by the statistics measured there.",
             )

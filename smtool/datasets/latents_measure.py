@@ -63,14 +63,19 @@ class Measured(Section):
         )
 
     def stats(self, kind: StatsKind, *, data: str) -> LatentStats:
-        """Statistics to normalize by. A channel that never changes cannot be brought to std 1: DataError."""
-        mean, std = (self.channel_mean, self.channel_std) if kind == "channel" else ((self.scalar_mean,), (self.scalar_std,))
+        """Statistics to normalize by: (z - mean) / std per channel, or z / std for "scalar", whose mean stays in the latents.
+
+        The scalar form is that of the released trainers: U-ViT's extraction multiplies by 1 / std, REPA's bias is 0.
+        A channel that never changes cannot be brought to std 1: DataError.
+        """
+        mean, std = (self.channel_mean, self.channel_std) if kind == "channel" else ((0.0,), (self.scalar_std,))
         if constant := [channel for channel, value in enumerate(std) if not value > 0.0]:
             raise DataError(
                 f"Latent channel {constant[0]} has the same value everywhere (std 0), so it cannot be normalized.",
                 hint="The autoencoder does not use it: train it longer or with fewer latent_channels, or take scalar statistics.",
             )
-        return LatentStats(kind, torch.tensor(mean), torch.tensor(std), count=self.count, data=data)
+        residual = torch.tensor([self.scalar_mean / self.scalar_std]) if kind == "scalar" else torch.zeros(len(mean))
+        return LatentStats(kind, torch.tensor(mean), torch.tensor(std), count=self.count, data=data, residual=residual)
 
 
 def measure_latents(

@@ -95,11 +95,14 @@ def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
     """diffusers normalizes by (z - shift) * scale, or per channel by (z - mean) / std * scale."""
     scale, mean, std = (config.get(key) for key in ("scaling_factor", "latents_mean", "latents_std"))
     if mean is not None and std is not None:
-        return LatentStats("channel", torch.tensor(mean), torch.tensor(std) / (scale or 1.0), count=0, data="published")
+        std, residual = torch.tensor(std) / (scale or 1.0), torch.zeros(len(mean))
+        return LatentStats("channel", torch.tensor(mean), std, count=0, data="published", residual=residual)
     if scale is None:
         return None
     shift = config.get("shift_factor") or 0.0
-    return LatentStats("scalar", torch.tensor([float(shift)]), torch.tensor([1.0 / scale]), count=0, data="published")
+    residual = torch.zeros(1) if shift else None      # a scale alone says nothing of the mean
+    mean, std = torch.tensor([float(shift)]), torch.tensor([1.0 / scale])
+    return LatentStats("scalar", mean, std, count=0, data="published", residual=residual)
 
 
 def _section(path: Path, config: Mapping[str, Any], downsample_pad: DownsamplePad) -> SDVAE:

@@ -45,6 +45,8 @@ class LatentStats:
     """What raw latents are normalized by: one mean and std per channel, or one of each for all ("scalar").
 
     mean, std: (C,) float32 for "channel", (1,) for "scalar". count: samples measured; data: digest of the data they came from.
+    residual: the mean that normalized latents of these data are left with, shaped as `mean`: 0 where `mean` is the measured one,
+    measured mean / std where only the std is divided by (the released trainers' scalar), None where nobody measured it.
     """
 
     kind: Literal["channel", "scalar"]
@@ -52,6 +54,7 @@ class LatentStats:
     std: Tensor
     count: int
     data: str
+    residual: Tensor | None = None
 
     def normalize(self, latents: Tensor) -> Tensor:
         """Raw latents (B, C, h, w) -> normalized ones."""
@@ -62,12 +65,16 @@ class LatentStats:
         return latents * self._broadcast(self.std, latents) + self._broadcast(self.mean, latents)
 
     def to_metadata(self) -> dict[str, object]:
-        return {"kind": self.kind, "mean": self.mean.tolist(), "std": self.std.tolist(), "count": self.count, "data": self.data}
+        stated = {"kind": self.kind, "mean": self.mean.tolist(), "std": self.std.tolist(), "count": self.count, "data": self.data}
+        return stated if self.residual is None else {**stated, "residual": self.residual.tolist()}
 
     @classmethod
     def from_metadata(cls, value: dict[str, object]) -> "LatentStats":
+        """What `to_metadata` gave; measured statistics written before there was a residual subtract their mean: it is 0."""
         mean, std = (torch.tensor(value[key], dtype=torch.float32) for key in ("mean", "std"))
-        return cls(value["kind"], mean, std, int(value["count"]), str(value["data"]))  # type: ignore[arg-type, call-overload]
+        count = int(value["count"])  # type: ignore[call-overload]
+        residual = torch.tensor(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
+        return cls(value["kind"], mean, std, count, str(value["data"]), residual)  # type: ignore[arg-type]
 
     def _broadcast(self, values: Tensor, latents: Tensor) -> Tensor:
         return moved(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)

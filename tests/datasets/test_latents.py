@@ -147,8 +147,11 @@ def test_statistics_are_those_of_numpy_over_all_sampled_latents_mirrored_ones_to
     np.testing.assert_allclose(exact.stats.mean.numpy(), latents.mean((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(exact.stats.std.numpy(), latents.std((0, 2, 3)), rtol=1e-5)
     scalar = opened(exact.folder, stats="scalar").stats
-    np.testing.assert_allclose(scalar.mean.numpy(), [latents.mean()], rtol=1e-5)
+    assert scalar.mean.tolist() == [0.0]      # the released trainers multiply by 1 / std and subtract nothing
     np.testing.assert_allclose(scalar.std.numpy(), [latents.std()], rtol=1e-5)
+    np.testing.assert_allclose(scalar.residual.numpy(), [latents.mean() / latents.std()], rtol=1e-5)
+    normalized = scalar.normalize(torch.from_numpy(latents))
+    np.testing.assert_allclose(normalized.numpy(), latents / latents.std(), rtol=1e-6)
     assert (scalar.kind, scalar.count, scalar.data) == ("scalar", 36, exact.data)
 
 

@@ -54,7 +54,7 @@ def measured(found, kind):
     latents = torch.cat([batch.mean for batch in found]).double()
     axes = (0, 2, 3) if kind == "channel" else (0, 1, 2, 3)
     mean, std = (value.float().reshape(-1) for value in (latents.mean(axes), latents.std(axes)))
-    return LatentStats(kind, mean, std, count=len(latents), data="d" * 64)
+    return LatentStats(kind, mean, std, count=len(latents), data="d" * 64, residual=torch.zeros(len(mean)))
 
 
 @pytest.mark.parametrize("kind", ["channel", "scalar"])
@@ -91,6 +91,23 @@ def test_a_wrong_std_is_stopped(kind, factor):
     assert "data dddddddd" in str(caught.value)
 
 
+def test_scalar_statistics_leave_the_measured_mean_divided_by_the_std_in_the_latents():
+    """The released trainers divide by one std and subtract nothing: latents of mean .8 keep it, and must have it."""
+    autoencoder = Folding(offset=0.8)
+    found = batches(autoencoder, pictures(64))
+    one = measured(found, "scalar")
+    left = one.mean / one.std
+    kept = replace(one, mean=torch.zeros(1), residual=left)
+    assert abs(left.item()) > 0.5
+    check = check_latents(found, kept, autoencoder)
+    assert check.mean == pytest.approx(tuple(left.tolist()), abs=1e-4)
+    with pytest.raises(DataError, match=rf"should have mean {left.item() + 0.5:.3g}, but those of 64 images have"):
+        check_latents(found, replace(kept, residual=left + 0.5), autoencoder)
+    check_latents(found, replace(kept, residual=None), autoencoder)      # published, the mean not known
+    with pytest.raises(DataError, match="should have std 1"):
+        check_latents(found, replace(kept, residual=None, std=2 * kept.std), autoencoder)
+
+
 def test_published_statistics_that_do_not_fit_are_called_by_their_name():
     found = batches(Folding(), pictures(64))
     published = LatentStats("scalar", torch.zeros(1), torch.tensor([1 / 0.18215]), count=0, data="published as scaling_factor")
@@ -116,7 +133,7 @@ def test_a_mean_shared_by_all_channels_is_right_for_scalar_statistics_only():
     found = [replace(batch, mean=batch.mean + tilt, images=None) for batch in found]
     check_latents(found, measured(found, "scalar"), autoencoder)
     one = measured(found, "scalar")
-    per_channel = LatentStats("channel", one.mean.expand(12), one.std.expand(12), count=64, data="")
+    per_channel = replace(one, kind="channel", mean=one.mean.expand(12), std=one.std.expand(12), residual=torch.zeros(12))
     with pytest.raises(DataError, match="in channel"):
         check_latents(found, per_channel, autoencoder)
 

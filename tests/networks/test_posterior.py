@@ -42,6 +42,7 @@ def test_half_precision_moments_become_float32(half):
     [
         LatentStats("channel", torch.tensor([1.0, -2.0]), torch.tensor([0.5, 4.0]), count=10, data="abc"),
         LatentStats("scalar", torch.tensor([1.0]), torch.tensor([0.5]), count=0, data="published"),
+        LatentStats("scalar", torch.tensor([1.0]), torch.tensor([0.5]), count=3, data="abc", residual=torch.tensor([0.25])),
     ],
 )
 def test_statistics_normalize_invert_and_survive_json(stats):
@@ -52,3 +53,11 @@ def test_statistics_normalize_invert_and_survive_json(stats):
     again = LatentStats.from_metadata(json.loads(json.dumps(stats.to_metadata())))
     assert (again.kind, again.count, again.data) == (stats.kind, stats.count, stats.data)
     assert torch.equal(again.mean, stats.mean) and torch.equal(again.std, stats.std)
+    if stats.residual is not None:
+        assert torch.equal(again.residual, stats.residual)
+
+
+def test_statistics_from_before_there_was_a_residual_leave_no_mean_if_measured_and_an_unknown_one_if_published():
+    stored = {"kind": "scalar", "mean": [0.5], "std": [2.0], "data": "abc"}
+    assert LatentStats.from_metadata({**stored, "count": 9}).residual.tolist() == [0.0]
+    assert LatentStats.from_metadata({**stored, "count": 0}).residual is None

@@ -80,6 +80,11 @@ def find_diffusion(what: str) -> Path:
     raise CheckpointError(f"{what}: no checkpoint here.", hint="Pass a run folder or the ckpt.safetensors of `smtool train-dit`.")
 
 
+def stored_stats(path: Path) -> LatentStats | None:
+    """The statistics in a checkpoint of `train-dit`; None where there is no such file."""
+    return LatentStats.from_metadata(read_metadata(path)["stats"]) if is_diffusion(path) else None
+
+
 def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
     """The model of a checkpoint, ready to sample on a device. Raises CheckpointError for one of another kind."""
     metadata = read_metadata(path)

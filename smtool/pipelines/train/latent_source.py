@@ -91,8 +91,11 @@ class LatentSource:
             yield from later
 
 
-def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks) -> LatentSource:
-    """The first rank makes what is missing (images, latent cache) while the others wait."""
+def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, stored: LatentStats | None = None) -> LatentSource:
+    """The first rank makes what is missing (images, latent cache) while the others wait.
+
+    stored: the statistics of a run that is resumed, which it keeps, however the same recipe is measured today.
+    """
     with first_rank_ahead(ranks):
         tables = recipe.tables
         path = _autoencoder_path(tables.latents.autoencoder)
@@ -100,7 +103,7 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks) -> LatentSource:
         data, image_size = _images_behind(recipe, path)
         images = open_images(data, "train", image_size=image_size)
         cache = None if tables.latents.online else _cache(tables, autoencoder, images, path)
-        stats = _stats(tables, autoencoder, images, cache, path)
+        stats = stored or _stats(tables, autoencoder, images, cache, path)
     return LatentSource(autoencoder, path, data, images, cache, stats)
 
 

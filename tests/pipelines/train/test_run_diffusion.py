@@ -23,6 +23,7 @@ from smtool.pipelines.prepare.features import prepare_features
 from smtool.pipelines.train.run_diffusion import diffusion_run
 from smtool.pipelines.train.run_folder import RunFolder
 from smtool.recipe import TrainDiT, load
+from smtool.storage import read_metadata, write_tensors
 from smtool.training.distributed import Ranks
 
 METHODS = {
@@ -73,6 +74,23 @@ def test_aligned_runs_train_and_go_on_without_changing_a_bit(studio, weights, tm
     assert rows[-1]["alignment"] < rows[0]["alignment"]
     assert not [name for name in expected if "teacher" in name]
     assert not [name for name in load_file(whole / "ckpt.safetensors") if "alignment" in name]
+
+
+def test_a_run_keeps_the_statistics_that_it_began_with(studio, tmp_path):
+    """Scalar statistics once subtracted their mean; a run begun so must not change its latents half-way."""
+    changes = ["latents.stats=scalar", "save_every=2"]
+    folder = studio.train(tmp_path / "run", *changes, "steps=2")
+    metadata, tensors = read_metadata(folder / "ckpt.safetensors"), load_file(folder / "ckpt.safetensors")
+    (left,), (std,) = metadata["stats"].pop("residual"), metadata["stats"]["std"]
+    assert left != 0
+    metadata["stats"]["mean"] = [left * std]
+    write_tensors(folder / "ckpt.safetensors", tensors, metadata)
+    studio.train(folder, *changes, "steps=4")
+    after = read_metadata(folder / "ckpt.safetensors")
+    assert after["step"] == 4
+    assert after["stats"]["mean"] == pytest.approx([left * std]) and after["stats"]["residual"] == [0.0]
+    studio.train(tmp_path / "new", *changes, "steps=2")
+    assert read_metadata(tmp_path / "new/ckpt.safetensors")["stats"]["mean"] == [0.0]
 
 
 @pytest.mark.parametrize("teacher", ["squeezenet", "dinov2-s"])
