@@ -23,6 +23,10 @@ class AdamW(Section):
     weight_decay: float = Field(0.005, ge=0, description="decoupled weight decay")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     warmup: int = Field(2000, ge=0, description="updates over which the rate rises from 0")
+    warmup_from: Literal["first-step", "zero"] = Field(
+        "first-step",
+        description='rate of update k = 0, 1, ...: lr (k + 1) / warmup, or with "zero" (the released trainers) lr k / warmup',
+    )
     schedule: Literal["constant", "cosine"] = Field("constant", description="after the warm-up; cosine ends at 0")
     clip: float | Literal["off"] = Field(1.0, description='largest norm of the gradient, or "off"')
 
@@ -34,7 +38,7 @@ class AdamW(Section):
     def rate(self, update: int, last_update: int) -> float:
         """The learning rate of the update-th update (from 0) of about last_update."""
         if update < self.warmup:
-            return self.lr * (update + 1) / self.warmup
+            return self.lr * (update + (self.warmup_from == "first-step")) / self.warmup
         if self.schedule == "constant":
             return self.lr
         done = (update - self.warmup) / max(1, last_update - self.warmup)

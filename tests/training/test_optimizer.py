@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from diffusers.optimization import get_constant_schedule_with_warmup
 from torch import nn
 
 from smtool.training.optimizer import AdamW, NamedOptimizer
@@ -33,6 +34,26 @@ def test_updates_equal_torch_adamw_with_clipping():
 def test_rate_rises_linearly_then_stays():
     table = AdamW(lr=1.0, warmup=4)
     assert [table.rate(update, 100) for update in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 4])
+def test_a_warmup_from_zero_is_the_schedule_of_the_released_trainers(warmup):
+    """diffusers' constant_with_warmup, whose first update has rate 0; the weights do not move in it."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    theirs = torch.optim.SGD([parameter], lr=1.0)
+    schedule = get_constant_schedule_with_warmup(theirs, num_warmup_steps=warmup)
+    expected = []
+    for _ in range(8):
+        expected.append(theirs.param_groups[0]["lr"])
+        theirs.step()
+        schedule.step()
+    table = AdamW(lr=1.0, warmup=warmup, warmup_from="zero")
+    assert [table.rate(update, 8) for update in range(8)] == expected
+    ours = table.build([("w", parameter)], "cpu")
+    ours.set_rate(8)
+    parameter.grad = torch.ones(2)
+    ours.torch.step()
+    assert torch.equal(parameter, torch.ones(2)) == (warmup > 0)
 
 
 def test_cosine_ends_at_zero_and_passes_half_way_at_half():
