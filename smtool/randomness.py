@@ -66,6 +66,14 @@ class Streams:
         """Uniform integers in [0, high), shape (B, ...), on the streams' device, int64."""
         return self._sliced(torch.randint(high, (self.total, *shape[1:]), generator=self._sample(name, shape)))
 
+    def group_integers(self, name: str, high: int, shape: Sequence[int], *, group: int) -> Tensor:
+        """Uniform integers in [0, high), shape (B, ...), int64 on the CPU: one draw for every `group` samples in a row.
+
+        Sample i of the global batch has draw i // group, on whatever rank and in whatever micro-batch it is.
+        """
+        drawn = torch.randint(high, (-(-self.total // group), *shape[1:]), generator=self._sample(name, shape))
+        return drawn[torch.arange(self.start, self.stop) // group]
+
     def at(self, start: int, stop: int) -> "Streams":
         """The streams of another slice of the same global batch."""
         return replace(self, start=start, stop=stop)

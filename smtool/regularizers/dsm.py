@@ -1,7 +1,7 @@
 """Decoding Spectrum Matching (arXiv 2603.14645, section 4): a decoder that maps latent bands to the same image bands."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from smtool.regularizers.base import Pair, Regularizer, RegularizerSection, Shap
 from smtool.spectrum import block_low_pass, fitted_low_pass
 
 IMAGE_BLOCK = 8
+Images = Annotated[int, Field(ge=1)]
 
 
 class DSM(RegularizerSection):
@@ -23,7 +24,9 @@ class DSM(RegularizerSection):
     rows_removed: tuple[int, ...] = Field((0, 8, 10, 12), min_length=1, description="anti-diagonals to zero; one number is drawn")
     block: int | Literal["fit"] = Field(8, description='DCT block side, in pixels and in cells; "fit" for small latents')
     shape: Literal["triangle", "square"] = Field("triangle", description="mask: u + v below a limit, or u and v each below one")
-    per: Literal["batch", "sample"] = Field("batch", description="one cutoff for the batch (released code) or one each")
+    per: Literal["batch", "sample"] | Images = Field(
+        "batch", description="images that share a cutoff: the global batch, one, or N in a row (released code: those of one GPU)"
+    )
 
     def build(self, latent_channels: int, downsample: int) -> "DecodingSpectrumMatching":
         return DecodingSpectrumMatching(self.rows_removed, self.block, self.shape, self.per)
@@ -55,7 +58,7 @@ class DecodingSpectrumMatching(Regularizer):
         rows_removed: tuple[int, ...],
         block: int | Literal["fit"],
         shape: Literal["triangle", "square"],
-        per: Literal["batch", "sample"],
+        per: Literal["batch", "sample"] | int,
     ) -> None:
         super().__init__()
         self.rows_removed = rows_removed
@@ -64,11 +67,13 @@ class DecodingSpectrumMatching(Regularizer):
         self.per = per
 
     def draw(self, streams: Streams, shapes: Shapes) -> int | Tensor:
-        """The cutoff: one number for the whole global batch, or (B,) int64."""
+        """The cutoff: one number for the whole global batch, or (B,) int64, the same for every `per` images of it in a row."""
         choices = torch.tensor(self.rows_removed)
-        if self.per == "sample":
-            return choices[streams.integers("dsm", len(choices), (shapes.images[0],)).cpu()]
-        return int(choices[torch.randint(len(choices), (), generator=streams.shared("dsm"))])
+        if self.per == "batch":
+            return int(choices[torch.randint(len(choices), (), generator=streams.shared("dsm"))])
+        group = 1 if self.per == "sample" else self.per
+        rows = choices[streams.group_integers("dsm", len(choices), (shapes.images[0],), group=group)]
+        return int(rows[0]) if group > 1 and bool((rows == rows[0]).all()) else rows
 
     def before_decode(self, pairs: list[Pair], draw: int | Tensor) -> list[Pair]:
         if isinstance(draw, int) and draw == 0:

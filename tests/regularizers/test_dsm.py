@@ -64,6 +64,31 @@ def test_each_cutoff_is_drawn_equally_often_and_is_the_same_in_every_part_of_the
     assert all(150 < count < 250 for count in counts.values())        # 200 expected, sd 12
 
 
+@pytest.mark.parametrize("group", [2, 3, 16])
+def test_every_n_images_in_a_row_share_a_cutoff_however_the_batch_is_cut(group):
+    """The released trainers draw one for the images of a GPU: image i of the global batch belongs to group i // N."""
+    method = DSM(per=group).build(5, 4)
+    groups = Counter()
+    for step in range(400):
+        whole = streams(0, step, "autoencoder", batch=8)
+        cutoffs = torch.as_tensor(method.draw(whole, Shapes((8, 3, 32, 32), (8, 5, 8, 8)))).expand(8).tolist()
+        for start, stop in ((0, 1), (1, 4), (4, 8)):      # ranks and micro-batches of unlike size
+            shapes = Shapes((stop - start, 3, 32, 32), (stop - start, 5, 8, 8))
+            part = torch.as_tensor(method.draw(whole.at(start, stop), shapes)).expand(stop - start)
+            assert part.tolist() == cutoffs[start:stop]
+        assert all(cutoffs[i] == cutoffs[i - i % group] for i in range(8))
+        groups.update((i // group, cutoffs[i]) for i in range(0, 8, group))
+    assert len(groups) == 4 * -(-8 // group)      # each group draws each of the four
+    assert all(60 < count < 140 for count in groups.values())      # 100 expected, sd 8.7
+
+
+def test_groups_are_drawn_apart_from_each_other():
+    method = DSM(per=2).build(5, 4)
+    drawn = [method.draw(streams(0, step, "autoencoder", batch=4), SHAPES) for step in range(200)]
+    unlike = sum(isinstance(rows, torch.Tensor) and rows[0] != rows[2] for rows in drawn)
+    assert 125 < unlike < 175      # 150 of 200 expected, sd 6
+
+
 def test_per_sample_cutoffs_follow_the_sample_and_not_the_micro_batch():
     method = DSM(per="sample").build(5, 4)
     whole = streams(0, 5, "autoencoder", batch=4)
