@@ -1,7 +1,7 @@
 """Samplers as plain functions of one head: (process, model, x, times, step_noise) -> latents at the last time.
 
 x: (B, C, h, w), the state at times[0], in the dtype to compute in. times: (N + 1,) float64 on the CPU, falling to 0.
-model: (x, network_time (B,)) -> prediction; a guided one comes from guidance.py.
+model: (x, network_time (B,), step_time=...) -> prediction; a guided one comes from guidance.py.
 step_noise: step i -> standard normal noise (B, C, h, w) of that step; only Euler-Maruyama asks for it.
 """
 
@@ -61,7 +61,7 @@ def heun(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: S
     for t, s in pairwise(times):
         slope = _slope(process, model, x, t)
         guess = _moved(process, x, slope, t, s)
-        x = guess if s == 0 else _moved(process, x, (slope + _slope(process, model, guess, s)) / 2, t, s)
+        x = guess if s == 0 else _moved(process, x, (slope + _slope(process, model, guess, s, step=t)) / 2, t, s)
     return x
 
 
@@ -111,12 +111,16 @@ def _strictly_falling(times: Tensor) -> Tensor:
     return times
 
 
-def _predict(process: Process, model: Model, x: Tensor, t: Tensor) -> Tensor:
-    return model(x, process.network_time(t).to(x).expand(len(x)))
+def _predict(process: Process, model: Model, x: Tensor, t: Tensor, step: Tensor | None = None) -> Tensor:
+    """The model's prediction at time t, within a step that began at time `step` (None: at t)."""
+    time = process.network_time(t).to(x).expand(len(x))
+    if step is None:
+        return model(x, time)
+    return model(x, time, step_time=process.network_time(step).to(x).expand(len(x)))
 
 
-def _slope(process: Process, model: Model, x: Tensor, t: Tensor) -> Tensor:
-    return process.velocity(_predict(process, model, x, t), x, t)
+def _slope(process: Process, model: Model, x: Tensor, t: Tensor, step: Tensor | None = None) -> Tensor:
+    return process.velocity(_predict(process, model, x, t, step), x, t)
 
 
 def _moved(process: Process, x: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:

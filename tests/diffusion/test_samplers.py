@@ -7,12 +7,14 @@ is then a linear map of its noises, written out here in plain floats.
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from smtool.diffusion import DDPM, Flow
+from smtool.diffusion import DDPM, Flow, guided
 from smtool.diffusion.samplers import SAMPLERS, ddim, dpm_solver_pp, euler, euler_maruyama, even_times, heun, stochastic_times
 
 POWERS = (100.0, 1.0, 0.04, 0.01)
@@ -40,7 +42,7 @@ def _alpha_sigma(section, t):
 
 
 def _perfect_network(section):
-    def model(x, network_time):
+    def model(x, network_time, step_time=None):
         assert network_time.shape == (len(x),)
         time = network_time[0].item()
         alpha, sigma = _alpha_sigma(section, time / 1000 if section.kind == "ddpm" else time)
@@ -239,7 +241,7 @@ def test_stable_diffusions_schedule_leaves_signal_in_its_last_step():
     assert gain**2 / 100 == pytest.approx(0.684, abs=0.001)
 
 
-def _nonlinear(x, network_time):
+def _nonlinear(x, network_time, step_time=None):
     return torch.tanh(x + network_time.view(-1, 1, 1, 1) / 700) + 0.3 * x
 
 
@@ -282,7 +284,7 @@ def test_euler_is_ddim_on_the_linear_path_and_on_ddpm():
 def test_the_number_of_model_calls_is_the_stated_one(method, calls):
     called = []
 
-    def counting(x, network_time):
+    def counting(x, network_time, step_time=None):
         called.append(network_time[0].item())
         return x
 
@@ -290,6 +292,36 @@ def test_the_number_of_model_calls_is_the_stated_one(method, calls):
     method(process, counting, torch.ones(1, 1, 2, 2, dtype=torch.float64), even_times(process, 12), _no_noise)
     assert len(called) == calls
     assert 0.0 not in called                                        # no network is asked about pure data
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.3, 0.7), (0.25, 0.6)])
+def test_heun_guides_both_calls_of_a_step_by_where_the_step_begins(low, high):
+    """A plain restatement of REPA's euler_sampler(heun=True): the interval is asked of t_cur for both calls."""
+    scale, labels = 2.5, torch.tensor([3.0, 7.0]).view(2, 1, 1, 1)
+
+    def velocity(x, t, y):
+        return torch.sin(x + y / 5) - t
+
+    x = start = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    grid = np.linspace(1, 0, 9)
+    for i, (now, then) in enumerate(pairwise(grid)):
+        def drift(x, t, guided=low <= now <= high):
+            with_label = velocity(x, t, labels)
+            without = velocity(x, t, torch.zeros_like(labels))
+            return without + scale * (with_label - without) if guided else with_label
+
+        slope = drift(x, now)
+        ahead = x + (then - now) * slope
+        x = x + (then - now) * (slope + drift(ahead, then)) / 2 if i < 7 else ahead
+
+    def network(x, t, y):
+        values = torch.where(y == 10, 0, y).view(-1, 1, 1, 1).double()
+        return SimpleNamespace(output=velocity(x.double(), t.view(-1, 1, 1, 1).double(), values))
+
+    model = guided(network, torch.tensor([3, 7]), null=10, scale=scale, interval=(low, high))
+    process = Flow().build()
+    found = heun(process, model, start, even_times(process, 8), _no_noise)
+    assert_close(found, x, rtol=0, atol=1e-6)      # networks see float32
 
 
 def test_euler_maruyama_refuses_a_ddpm_process():

@@ -8,7 +8,7 @@ from smtool.randomness import generator
 KINDS = ("ddim", "dpm-solver++", "euler", "heun", "euler-maruyama")
 
 
-def _model(x, network_time):
+def _model(x, network_time, step_time=None):
     return torch.tanh(x) - 0.2 * x.flip(-1)
 
 
@@ -36,7 +36,7 @@ def test_the_state_is_float64_and_no_graph_is_kept(kind):
     seen = []
     weight = torch.ones((), requires_grad=True)
 
-    def model(x, network_time):
+    def model(x, network_time, step_time=None):
         seen.append((x.dtype, network_time.dtype))
         return x * weight
 
@@ -53,6 +53,10 @@ def test_one_step_of_every_kind_jumps_to_the_denoised_latents():
         assert_close(sample(process, _model, noise, Sampler(kind=kind, steps=1), step_noise=lambda i: noise), expected)
 
 
+def _proportional(x, network_time, step_time=None):
+    return x * network_time.view(-1, 1, 1, 1)
+
+
 @pytest.mark.parametrize("section", [Flow(path="cosine", prediction="x", time="logit-normal"), DDPM()])
 def test_everything_follows_the_device_of_its_latents(section):
     """A meta tensor meets a CPU tensor as badly as a CUDA one does, scalars excepted."""
@@ -62,7 +66,7 @@ def test_everything_follows_the_device_of_its_latents(section):
     assert example.x_t.device == example.network_time.device == noise.device
     for kind in KINDS[: 5 if isinstance(section, Flow) else 4]:
         sampler = Sampler(kind=kind, steps=3)
-        out = sample(process, lambda x, time: x * time.view(-1, 1, 1, 1), noise, sampler, step_noise=lambda i: noise)
+        out = sample(process, _proportional, noise, sampler, step_noise=lambda i: noise)
         assert out.device == noise.device and out.shape == noise.shape
 
 
@@ -70,7 +74,7 @@ def test_model_calls_are_counted():
     for kind in KINDS:
         calls = []
 
-        def model(x, network_time, calls=calls):
+        def model(x, network_time, step_time=None, calls=calls):
             calls.append(0)
             return x
 
