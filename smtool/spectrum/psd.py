@@ -141,10 +141,13 @@ def _squared_radius(height: int, width: int) -> Tensor:
 
 
 def _reference_rings(height: int, width: int, bins: int) -> Tensor:
-    """min(floor(bins r / r_max), bins - 1) with r^2 = i^2 + j^2, in whole numbers: rounding moves no cell over an edge."""
-    squared = (torch.arange(height) ** 2)[:, None] + torch.arange(width) ** 2
-    whole = bins**2 * squared // max(1, int(squared[-1, -1]))
-    return whole.double().sqrt().floor().long().clamp(max=bins - 1)
+    """min(floor(r / r_max * bins), bins - 1) with r^2 = i^2 + j^2, by the float32 operations of the released `radial_bin_map`.
+
+    Cells that lie on an edge go to either side of it as these operations round: at sides 57, 113 and 125 a few of them go to
+    another bin than in exact arithmetic.
+    """
+    radius = ((torch.arange(height) ** 2)[:, None] + torch.arange(width) ** 2).float().sqrt()
+    return (radius / radius[-1, -1].clamp(min=1) * bins).floor().long().clamp(max=bins - 1)
 
 
 def _physical_rings(height: int, width: int) -> tuple[Tensor, int]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from smtool.spectrum import PHYSICAL, REFERENCE, radial_power, ring_frequency, spectrum_of
+from smtool.spectrum.psd import ring_means
 
 PUBLISHED_COUNTS = {
     32: [8, 22, 32, 42, 58, 68, 78, 86, 106, 118, 128, 118, 74, 46, 28, 12],
@@ -75,6 +76,22 @@ def test_reference_equals_a_double_loop(size: tuple[int, int], keep_dc: bool) ->
     np.testing.assert_allclose(radial_power(x, estimator).numpy(), reference_by_hand(x, keep_dc=keep_dc), rtol=1e-10)
     single = radial_power(x.float(), estimator)
     np.testing.assert_allclose(single.numpy(), reference_by_hand(x, keep_dc=keep_dc), rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", [32, 57, 113, 125])
+def test_reference_bins_round_like_the_released_code(side: int) -> None:
+    """Cells on an edge: float32 sqrt, quotient and product in the released order, which is not exact arithmetic."""
+    index = torch.arange(side).float()
+    radius = torch.sqrt(index[:, None] ** 2 + index**2)
+    ring = torch.floor(radius / radius.max().clamp_min(1.0) * 16).long().clamp(0, 15)
+    _, count = ring_frequency(side, side, REFERENCE.loss)
+    assert count.tolist() == torch.bincount(ring.flatten(), minlength=16).tolist()
+    power = torch.rand(2, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(side))
+    expected = [[row[ring == k].sum() / ((ring == k).sum() + 1e-8) for k in range(16)] for row in power]
+    torch.testing.assert_close(ring_means(power, REFERENCE.curve), torch.tensor(expected, dtype=torch.float64))
+    squared = np.arange(side) ** 2
+    exact = np.minimum(np.floor(np.sqrt(256 * (squared[:, None] + squared) // (2 * (side - 1) ** 2))), 15)
+    assert np.abs(ring.numpy() - exact).max() <= 1
 
 
 def test_bins_without_a_cell_are_zero_for_reference() -> None:
