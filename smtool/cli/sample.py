@@ -23,6 +23,9 @@ def sample(
     batch: Annotated[int, typer.Option(min=1, help="Images per pass; does not change them.")] = 64,
     grid: Annotated[int, typer.Option(min=0, help="How many to show in grid.png.")] = 64,
     kind: Annotated[Literal["png", "shards", "npz"], typer.Option("--format", help="PNG files, shards, or ADM's npz.")] = "png",
+    rounding: Annotated[Literal["nearest", "truncate"], typer.Option(help="To uint8; ADM's and REPA's writers truncate.")] = (
+        "nearest"
+    ),
     device: Device = "auto",
     autoencoder: Annotated[str | None, typer.Option(help="For a published file: the autoencoder of its latents.")] = None,
     scale: Annotated[float | None, typer.Option(help="What its latents were multiplied by; default: the autoencoder's.")] = None,
@@ -46,6 +49,7 @@ def sample(
         batch=batch,
         grid=grid,
         kind=kind,
+        rounding=rounding,
         device=computing_device(device),
         autoencoder=autoencoder,
         scale=scale,

@@ -17,13 +17,19 @@ Resize = Literal["bicubic-antialias", "bilinear", "bilinear-tf1"]
 @dataclass(frozen=True)
 class Protocol:
     """resize: how images reach an extractor's input size. jpeg: quality both sides are saved at, None for no codec (PNG, memory).
-    posterior: which latent is decoded. offset: the grey level that Inception's input calls zero."""
+    posterior: which latent is decoded. offset: the grey level that Inception's input calls zero. rounding: how decoded images
+    become uint8. pairs: what SSIM and LPIPS compare: uint8 images, or the decoder's own output as it is, which leaves [-1, 1].
+    ssim: "valid" counts windows inside the image, on intensities from 0; "reflect" all windows of the reflect-padded image, on
+    values clamped to [-1, 1] (torchmetrics)."""
 
     name: ProtocolName
     resize: Resize
     jpeg: int | None
     posterior: Literal["mode", "sample"]
     offset: float
+    rounding: Literal["nearest", "truncate"] = "nearest"
+    pairs: Literal["uint8", "float"] = "uint8"
+    ssim: Literal["valid", "reflect"] = "valid"
 
     @property
     def codec(self) -> str:
@@ -33,10 +39,11 @@ class Protocol:
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     # clean-fid (Parmar et al. 2022): PIL's bicubic on floats, which filters before it shrinks
     "clean": Protocol("clean", "bicubic-antialias", jpeg=None, posterior="mode", offset=128.0),
-    # what Spectrum Matching's released evaluation does (facts section 11): pytorch-fid on JPEG files, sampled latents
-    "paper": Protocol("paper", "bilinear", jpeg=75, posterior="sample", offset=127.5),
-    # guided-diffusion's evaluator: the resize inside TensorFlow 1's Inception graph
-    "adm": Protocol("adm", "bilinear-tf1", jpeg=None, posterior="mode", offset=128.0),
+    # what Spectrum Matching's released evaluation does (facts section 11): pytorch-fid on JPEG files, sampled latents, SSIM and
+    # LPIPS on the decoder's floats (vae_trainer.py, branch DSM)
+    "paper": Protocol("paper", "bilinear", jpeg=75, posterior="sample", offset=127.5, pairs="float", ssim="reflect"),
+    # guided-diffusion's evaluator: the resize inside TensorFlow 1's Inception graph; its and REPA's writers truncate
+    "adm": Protocol("adm", "bilinear-tf1", jpeg=None, posterior="mode", offset=128.0, rounding="truncate"),
 }
 
 

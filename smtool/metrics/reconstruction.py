@@ -1,6 +1,7 @@
 """How well images are reproduced, one number per image: PSNR and SSIM."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SSIM_WINDOW = 11
@@ -35,6 +36,31 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     variance = xx - mean_x.square() + yy - mean_y.square()
     structure = (2.0 * (xy - mean_x * mean_y) + c2) / (variance + c2)
     return (luminance * structure).flatten(1).mean(1)
+
+
+def ssim_reflected(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity of each image as torchmetrics takes it with data_range=(-1, 1), (B,), 1 for equal images.
+
+    x, y: (B, C, H, W), float in [-1, 1], sides of at least 6; values outside are clamped. The window of `ssim` at every pixel of
+    the image, which is padded by reflection; intensities are not shifted to 0, so the luminance term is another one than
+    published (constants .02^2 and .06^2); variances that rounding brings below 0 count as 0.
+    Oracle: torchmetrics.functional.structural_similarity_index_measure.
+    """
+    if not (x.is_floating_point() and y.is_floating_point()) or x.shape != y.shape or x.ndim != 4:
+        raise ValueError(f"two float batches (B, C, H, W) of one shape are needed, found {x.dtype} {tuple(x.shape)}, {y.dtype}")
+    if min(x.shape[-2:]) <= SSIM_WINDOW // 2:
+        raise ValueError(f"reflect-padded SSIM needs sides of at least {SSIM_WINDOW // 2 + 1} px, found {tuple(x.shape[-2:])}")
+    first, second = (_padded(image.to(torch.promote_types(image.dtype, torch.float32)).clamp(-1.0, 1.0)) for image in (x, y))
+    mean_x, mean_y, xx, yy, xy = _windowed(torch.stack([first, second, first * first, second * second, first * second]))
+    c1, c2 = 0.02**2, 0.06**2
+    luminance = (2.0 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
+    variance = (xx - mean_x.square()).clamp(min=0.0) + (yy - mean_y.square()).clamp(min=0.0)
+    structure = (2.0 * (xy - mean_x * mean_y) + c2) / (variance + c2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+def _padded(x: Tensor) -> Tensor:
+    return F.pad(x, (SSIM_WINDOW // 2,) * 4, mode="reflect")
 
 
 def _same_range(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

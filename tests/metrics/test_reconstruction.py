@@ -5,8 +5,9 @@ import pytest
 import skimage.data
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import structural_similarity_index_measure
 
-from smtool.metrics.reconstruction import psnr, ssim
+from smtool.metrics.reconstruction import psnr, ssim, ssim_reflected
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,23 @@ def test_ssim_of_each_image_equals_scikit_images(pair):
     np.testing.assert_allclose(ssim(*pair), expected, rtol=0, atol=2e-5)      # float32 variances by difference
     precise = ssim(*(images.double() / 127.5 - 1 for images in pair))
     np.testing.assert_allclose(precise, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [(60, 72), (16, 9), (6, 11)])
+def test_reflected_ssim_of_each_image_equals_torchmetrics_on_values_that_leave_the_range(pair, size):
+    """The released evaluation: StructuralSimilarityIndexMeasure(data_range=(-1.0, 1.0)) on the decoder's floats."""
+    x, y = (1.3 * (images[..., : size[0], : size[1]].double() / 127.5 - 1) for images in pair)
+    assert (y.abs() > 1).any()
+    expected = [structural_similarity_index_measure(b[None], a[None], data_range=(-1.0, 1.0)) for a, b in zip(x, y, strict=True)]
+    torch.testing.assert_close(ssim_reflected(x, y), torch.stack(expected), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ssim_reflected(x, x), torch.ones(3, dtype=torch.float64))
+    single = ssim_reflected(x.float(), y.float())
+    torch.testing.assert_close(single, torch.stack(expected).float(), rtol=0, atol=1e-4)      # float32 variances by difference
+
+
+def test_the_two_ssims_are_different_numbers(pair):
+    as_float = [images.float() / 127.5 - 1 for images in pair]
+    assert ((ssim(*as_float) - ssim_reflected(*as_float)).abs() > torch.tensor([5e-5, 5e-3, 5e-3])).all()
 
 
 @pytest.mark.parametrize("score", [psnr, ssim])
@@ -72,3 +90,7 @@ def test_batches_that_do_not_fit_are_refused(pair):
         psnr(pair[0], pair[1].float())
     with pytest.raises(ValueError, match="at least 11 px, found 8x20"):
         ssim(torch.zeros(1, 3, 8, 20), torch.zeros(1, 3, 8, 20))
+    with pytest.raises(ValueError, match="two float batches"):
+        ssim_reflected(pair[0], pair[1])
+    with pytest.raises(ValueError, match="sides of at least 6 px"):
+        ssim_reflected(torch.zeros(1, 3, 5, 20), torch.zeros(1, 3, 5, 20))

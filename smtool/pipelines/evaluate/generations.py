@@ -92,7 +92,14 @@ def _samples(
         model = read_diffusion(what, asked.device)
         sampler = changed_sampler(model, asked.changes)
         source = drawn_source(
-            what, model, sampler, count=count, labels=asked.labels, seed=asked.seed, device=asked.device
+            what,
+            model,
+            sampler,
+            count=count,
+            labels=asked.labels,
+            seed=asked.seed,
+            rounding=asked.rules.rounding,
+            device=asked.device,
         )
         return source, count
     if asked.draws:
@@ -143,6 +150,11 @@ def _said(samples: ImageSource, scores: Sequence[Score], asked: Asked) -> list[s
         guidance = f"guidance {sampler['cfg_scale']:g}" if sampler["cfg_scale"] != 1 else "no guidance"
         weights = f"{drawn['weights']} weights" + ("" if drawn["step"] is None else f" of step {drawn['step']:,}")
         said.append(f"Drawn by {sampler['kind']}, {sampler['steps']} steps, {guidance}, {weights}, seed {drawn['seed']}.")
+        if drawn["rounding"] != asked.rules.rounding:
+            said.append(
+                f"Their pixels were brought to uint8 by {drawn['rounding']}, but protocol {asked.protocol} does it by "
+                f"{asked.rules.rounding}: smtool sample --rounding {asked.rules.rounding}."
+            )
     said.append(f"Protocol {asked.protocol}. Intervals: how another draw of samples would scatter, the reference as it is.")
     if any(score.passport.metric == "frechet distance" for score in scores):
         said.append(

@@ -19,7 +19,7 @@ from smtool.datasets.listing import list_entries
 from smtool.datasets.loading import prefetched
 from smtool.datasets.sources import Source, find_source
 from smtool.datasets.transform import UnusableImage
-from smtool.datasets.types import to_uint8
+from smtool.datasets.types import Rounding, to_uint8
 from smtool.diffusion import Sampler
 from smtool.errors import DataError
 from smtool.pipelines.evaluate.moments import Moments
@@ -84,7 +84,15 @@ def shards_source(images: ImageShards) -> ImageSource:
 
 
 def drawn_source(
-    path: Path, model: DiffusionModel, sampler: Sampler, *, count: int, labels: str, seed: int, device: str
+    path: Path,
+    model: DiffusionModel,
+    sampler: Sampler,
+    *,
+    count: int,
+    labels: str,
+    seed: int,
+    rounding: Rounding,
+    device: str,
 ) -> ImageSource:
     """Samples of a checkpoint, drawn when they are read: none of them goes to disk."""
     classes = class_labels(count, model.num_classes, labels, seed=seed)
@@ -96,12 +104,13 @@ def drawn_source(
         "sampler": sampler.model_dump(mode="json"),
         "labels": labels if model.num_classes else None,
         "seed": seed,
+        "rounding": rounding,
     }
 
     def read(positions: range, batch: int) -> Iterator[Tensor]:
         chosen = None if classes is None else classes[positions.start : positions.stop]
         drawn = generate(
-            model, positions, seed=seed, sampler=sampler, labels=chosen, batch=batch, device=device
+            model, positions, seed=seed, sampler=sampler, labels=chosen, batch=batch, device=device, rounding=rounding
         )
         for _, images in drawn:
             yield images
@@ -115,7 +124,7 @@ def drawn_source(
 def _sampling(folder: Path) -> dict[str, Any]:
     """What `smtool sample` wrote about the samples in a folder; nothing for other folders."""
     note = folder / "samples.json"
-    return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    return {"rounding": "nearest", **json.loads(note.read_text(encoding="utf-8"))} if note.is_file() else {}
 
 
 def _npz_source(path: Path, drawn: Mapping[str, Any]) -> ImageSource:

@@ -12,7 +12,7 @@ from smtool.errors import RecipeError
 from smtool.features.extractor import Extractor, load_extractor
 from smtool.features.perceptual import LPIPSNet, PerceptualDistance
 from smtool.features.protocol import Protocol
-from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
+from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim, ssim_reflected
 
 SCORES = ("psnr", "ssim", *(f"lpips_{net}" for net in get_args(LPIPSNet)), "fid")
 DEFAULT_SCORES = frozenset({"psnr", "ssim"})
@@ -23,15 +23,17 @@ DEFAULT_FEATURES = ("random",)
 class PairJudge:
     """A score of each image against its reconstruction.
 
-    measure: uint8 (B, 3, H, W) twice -> (B,). network: what it is computed with, None for a formula.
-    through_codec: whether it sees images after the protocol's codec (PSNR) or before (SSIM, LPIPS; facts section 11).
+    measure: images and reconstructions (B, 3, H, W) -> (B,). pixels: what it sees: "coded", uint8 after the protocol's codec
+    (PSNR), "uint8", before it, or "float", as the decoder gives them (SSIM, LPIPS). metric: its name in the passport.
+    network: what it is computed with, None for a formula.
     """
 
     name: str
     title: str
+    metric: str
     better: Literal["higher", "lower"]
     measure: Callable[[Tensor, Tensor], Tensor]
-    through_codec: bool
+    pixels: Literal["coded", "uint8", "float"]
     smallest_side: int
     network: PerceptualDistance | None = None
 
@@ -63,7 +65,7 @@ def build_judges(
         asked, features = set(DEFAULT_SCORES), DEFAULT_FEATURES
     names = dict.fromkeys([*(["inception"] if "fid" in asked else []), *features])
     return Judges(
-        pairs=tuple(_pair_judge(name, weights_dir) for name in SCORES if name in asked and name != "fid"),
+        pairs=tuple(_pair_judge(name, protocol, weights_dir) for name in SCORES if name in asked and name != "fid"),
         extractors=tuple(load_extractor(name, weights_dir=weights_dir, protocol=protocol) for name in names),
     )
 
@@ -78,15 +80,18 @@ def shared_networks(judges: Judges, recipe: Mapping[str, object]) -> dict[str, s
     return {name: warning for name in names if net is not None and name in judged}
 
 
-def _pair_judge(name: str, weights_dir: Path | None) -> PairJudge:
+def _pair_judge(name: str, protocol: Protocol, weights_dir: Path | None) -> PairJudge:
     if name == "psnr":
-        return PairJudge("psnr", "PSNR, dB", "higher", psnr, through_codec=True, smallest_side=1)
+        return PairJudge("psnr", "PSNR, dB", "psnr", "higher", psnr, pixels="coded", smallest_side=1)
+    if name == "ssim" and protocol.ssim == "reflect":
+        metric, side = "ssim, reflect-padded, in [-1, 1]", SSIM_WINDOW // 2 + 1
+        return PairJudge("ssim", "SSIM (reflect-padded)", metric, "higher", ssim_reflected, pixels="float", smallest_side=side)
     if name == "ssim":
-        return PairJudge("ssim", "SSIM", "higher", ssim, through_codec=False, smallest_side=SSIM_WINDOW)
+        return PairJudge("ssim", "SSIM", "ssim", "higher", ssim, pixels="uint8", smallest_side=SSIM_WINDOW)
     network = PerceptualDistance(name.removeprefix("lpips_"), weights_dir)  # type: ignore[arg-type]
 
     def distance(x: Tensor, y: Tensor) -> Tensor:
-        return network(to_signed(x), to_signed(y))
+        return network(to_signed(x), to_signed(y)) if protocol.pairs == "uint8" else network(x, y)
 
-    title = f"LPIPS ({name.removeprefix('lpips_')})"
-    return PairJudge(name, title, "lower", distance, through_codec=False, smallest_side=network.smallest_input, network=network)
+    title, side = f"LPIPS ({name.removeprefix('lpips_')})", network.smallest_input
+    return PairJudge(name, title, "lpips", "lower", distance, pixels=protocol.pairs, smallest_side=side, network=network)

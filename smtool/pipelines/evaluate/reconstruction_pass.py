@@ -1,4 +1,4 @@
-"""One pass over images: encode, decode, round to uint8, ask every judge. What stays are numbers and features, never images."""
+"""One pass over images: encode, decode, bring to uint8, ask every judge. What stays are numbers and features, never images."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -106,11 +106,11 @@ def measure_reconstructions(
         if count == 0:
             _check_sides(images, autoencoder, judges)
         decoded = _decoded(autoencoder, images, protocol, seed, first=first + count, ids=batch.ids)
-        x, y = to_uint8(images), to_uint8(decoded)
+        x, y = to_uint8(images), to_uint8(decoded, protocol.rounding)
         coded_x, coded_y = _through_codec(x, protocol), _through_codec(y, protocol)
+        seen = {"coded": (coded_x, coded_y), "uint8": (x, y), "float": (images, decoded)}
         for judge in judges.pairs:
-            seen = (coded_x, coded_y) if judge.through_codec else (x, y)
-            pairs[judge.name].append(judge.measure(*seen).cpu().double())
+            pairs[judge.name].append(judge.measure(*seen[judge.pixels]).cpu().double())
         for extractor in judges.extractors:
             features[extractor.score].append((extractor(coded_x).cpu(), extractor(coded_y).cpu()))
         count += len(images)

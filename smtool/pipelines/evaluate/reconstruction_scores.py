@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -65,10 +66,11 @@ class _Scorer:
     def mean(self, judge: PairJudge, values: Tensor) -> Score:
         """The mean over images; a PSNR that is infinite for some has no mean."""
         passport = self._passport(
-            judge.name.partition("_")[0],
+            judge.metric,
             judge.network,
             resize="none",
-            codec=self.protocol.codec if judge.through_codec else "none",
+            codec=self.protocol.codec if judge.pixels == "coded" else "none",
+            pixels="float" if judge.pixels == "float" else "uint8",
         )
         if exact := int(values.isinf().sum()):
             note = f"{exact} of {len(values)} images are reproduced exactly"
@@ -119,6 +121,7 @@ class _Scorer:
         *,
         resize: str,
         codec: str,
+        pixels: Literal["uint8", "float"] = "uint8",
         num_reference: int | None = None,
     ) -> Passport:
         other = self.origin.reference_sha256 if num_reference is not None else None
@@ -128,6 +131,8 @@ class _Scorer:
             extractor_sha256=network.digest if network else None,
             resize=resize,
             codec=codec,
+            pixels=pixels,
+            rounding=None if pixels == "float" else self.protocol.rounding,
             posterior=self.protocol.posterior,
             protocol=self.protocol.name,
             num_images=self.count,

@@ -18,7 +18,7 @@ from smtool.storage import write_json, write_text
 
 TABLE_KINDS = (".md", ".csv")
 _PASSPORT = (
-    *("metric", "extractor", "extractor_sha256", "resize", "codec", "posterior", "protocol"),
+    *("metric", "extractor", "extractor_sha256", "resize", "codec", "pixels", "rounding", "posterior", "protocol"),
     *("num_images", "images_sha256", "num_reference", "reference_sha256", "seed"),
 )
 
@@ -85,7 +85,8 @@ def _row(score: Score, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(score.passport, SamplePassport):      # how they were drawn, as far as that is known
         drawn = passport.pop("sampling")
         checkpoint = {"what": checkpoint["what"], **{name: drawn.get(name) for name in _CHECKPOINT}}
-        sampler, passport["posterior"] = drawn.get("sampler", {}), None
+        sampler = drawn.get("sampler", {})
+        passport |= {"posterior": None, "pixels": "uint8", "rounding": drawn.get("rounding")}
     else:
         sampler = {}
     return {

@@ -14,7 +14,8 @@ class Passport:
     """Everything that decides a score beside the quality of what is scored; scores compare where their passports are equal.
 
     extractor, extractor_sha256: the judging network and its weights, None for a formula. images: those that were reconstructed;
-    reference: those that the score compares with, the same ones unless others were asked for.
+    reference: those that the score compares with, the same ones unless others were asked for. pixels: "uint8", or "float" as they
+    leave the decoder; rounding: how reconstructions became uint8.
     """
 
     metric: str
@@ -22,6 +23,8 @@ class Passport:
     extractor_sha256: str | None
     resize: str
     codec: str
+    pixels: str
+    rounding: str | None
     posterior: str
     protocol: str
     num_images: int

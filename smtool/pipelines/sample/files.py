@@ -122,11 +122,14 @@ def write_npz(path: Path, images: np.ndarray, labels: Sequence[int] | None) -> N
 
 
 def check_passport(folder: Path, passport: dict[str, object]) -> list[str]:
-    """Keys in which the samples already in a folder differ from what is asked; the passport is written where there is none."""
+    """Keys in which the samples already in a folder differ from what is asked; the passport is written where there is none.
+
+    A passport without `rounding` is from before there was a choice: to the nearest level.
+    """
     path = folder / "samples.json"
     if not path.exists():
         storage.write_json(path, passport)
         return []
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = {"rounding": "nearest", **json.loads(path.read_text(encoding="utf-8"))}
     now = json.loads(json.dumps(passport))
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Generator, Tensor
 
-from smtool.datasets.types import to_uint8
+from smtool.datasets.types import Rounding, to_uint8
 from smtool.diffusion import Sampler, sample
 from smtool.errors import RecipeError
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel
@@ -22,13 +22,17 @@ def generate(
     labels: Sequence[int] | None,
     batch: int,
     device: str = "cpu",
+    rounding: Rounding = "nearest",
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Yield (indices, images uint8 (B, 3, H, W) on the CPU), in order. labels: the class of each of `indices`, or None."""
+    """Yield (indices, images uint8 (B, 3, H, W) on the CPU), in order. labels: the class of each of `indices`, or None.
+
+    rounding: of pixels to uint8 (`to_uint8`).
+    """
     for start in range(0, len(indices), batch):
         part = indices[start : start + batch]
         chosen = None if labels is None else torch.tensor(labels[start : start + batch], device=device)
         latents = _latents(model, part, seed, sampler, chosen, device)
-        yield part, to_uint8(model.autoencoder.decode(model.stats.denormalize(latents))).cpu()
+        yield part, to_uint8(model.autoencoder.decode(model.stats.denormalize(latents)), rounding).cpu()
 
 
 def class_labels(count: int, num_classes: int, which: str, *, seed: int) -> list[int] | None:

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from smtool import __version__, storage
+from smtool.datasets.types import Rounding
 from smtool.diffusion import Sampler
 from smtool.errors import CheckpointError, RecipeError
 from smtool.interop.tensor_file import PICKLED
@@ -33,6 +34,7 @@ def sample_images(
     batch: int = 64,
     grid: int = 64,
     kind: Format = "png",
+    rounding: Rounding = "nearest",
     device: str = "cpu",
     autoencoder: str | None = None,
     scale: float | None = None,
@@ -41,8 +43,9 @@ def sample_images(
     """Draw samples and write them; parts that are already there are kept. Returns the folder.
 
     changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: how many of the first
-    images grid.png shows. autoencoder, scale, heads: for a published transformer, which does not carry its own (see
-    import_transformer). Under torchrun the ranks share the work, and each image is the same whoever draws it.
+    images grid.png shows. rounding: of pixels to uint8; ADM's and REPA's writers truncate. autoencoder, scale, heads: for a
+    published transformer, which does not carry its own (see import_transformer). Under torchrun the ranks share the work, and
+    each image is the same whoever draws it.
     """
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
@@ -50,8 +53,10 @@ def sample_images(
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
+        name += "" if rounding == "nearest" else f"-{rounding}"
         folder = out or path.parent / name
-        if ranks.first and (differing := check_passport(folder, _passport(model, sampler, seed, num_images, labels, kind))):
+        passport = _passport(model, sampler, seed, num_images, labels, kind, rounding)
+        if ranks.first and (differing := check_passport(folder, passport)):
             raise RecipeError(
                 f"{folder} holds samples drawn otherwise ({', '.join(differing)} differ).", hint="Choose another --out."
             )
@@ -65,7 +70,14 @@ def sample_images(
                 part_classes = None if classes is None else classes[part.start : part.stop]
                 drawn = []
                 for _, images in generate(
-                    model, part, seed=seed, sampler=sampler, labels=part_classes, batch=batch, device=ranks.device
+                    model,
+                    part,
+                    seed=seed,
+                    sampler=sampler,
+                    labels=part_classes,
+                    batch=batch,
+                    device=ranks.device,
+                    rounding=rounding,
                 ):
                     drawn.append(images)
                     done += len(images) * ranks.world
@@ -106,7 +118,9 @@ def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sample
     return sampler
 
 
-def _passport(model: DiffusionModel, sampler: Sampler, seed: int, count: int, labels: str, kind: str) -> dict[str, object]:
+def _passport(
+    model: DiffusionModel, sampler: Sampler, seed: int, count: int, labels: str, kind: str, rounding: Rounding
+) -> dict[str, object]:
     """What these samples depend on."""
     return {
         "smtool": __version__,
@@ -118,4 +132,5 @@ def _passport(model: DiffusionModel, sampler: Sampler, seed: int, count: int, la
         "num_images": count,
         "labels": labels if model.num_classes else None,
         "format": kind,
+        "rounding": rounding,
     }

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.models import squeezenet1_1
 
 from smtool.datasets import open_images
@@ -20,6 +21,7 @@ from smtool.datasets.types import to_uint8
 from smtool.errors import CheckpointError, DataError, RecipeError, WeightsError
 from smtool.features import weights
 from smtool.features.extractor import load_extractor
+from smtool.features.perceptual import PerceptualDistance
 from smtool.interop import autoencoder_digest, load_autoencoder, write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.evaluate.asked import Asked
@@ -129,6 +131,8 @@ def test_the_passport_says_what_decided_the_score(checkpoint, frechet):
         "extractor_sha256": load_extractor("random").digest,
         "resize": "none",
         "codec": "none",
+        "pixels": "uint8",
+        "rounding": "nearest",
         "posterior": "mode",
         "protocol": "clean",
         "num_images": 9,
@@ -175,6 +179,49 @@ def test_the_paper_protocol_samples_latents_and_saves_both_sides_as_jpeg(checkpo
     assert found["passport"]["codec"] == "jpeg:75 4:2:0"
     assert found["passport"]["posterior"] == "sample"
     assert abs(found["value"] - scored(checkpoint, scores={"psnr"})["psnr"]["value"]) > 0.01
+
+
+def test_the_paper_protocol_takes_ssim_and_lpips_of_the_decoders_floats(checkpoint, tmp_path):
+    """As vae_trainer.py of the released code: torchmetrics on floats clamped to [-1, 1], lpips on floats as they are."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet1_1_torchvision_fp16.pth")
+    autoencoder = load_autoencoder(checkpoint)
+    for parameter in autoencoder.decoder.conv_out.parameters():
+        parameter.data *= 40      # decodings that leave [-1, 1]
+    write_autoencoder(checkpoint, autoencoder, recipe())
+    images = open_images(SOURCE, "val", image_size=SIDE).read(range(COUNT)).images
+    noise = torch.stack([torch.randn(4, 8, 8, generator=generator(5, "posterior", i)) for i in range(COUNT)])
+    distance = PerceptualDistance("squeeze", tmp_path)
+    with torch.no_grad():
+        decoded = autoencoder.decode(autoencoder.encode(images).sample(noise))
+        lpips = distance(decoded, images)
+    assert (decoded.abs() > 1).float().mean() > 0.02
+    pairs = zip(decoded.split(1), images.split(1), strict=True)
+    ssim = [structural_similarity_index_measure(*pair, data_range=(-1.0, 1.0)) for pair in pairs]
+    asked = {"scores": {"ssim", "lpips_squeeze"}, "seed": 5, "weights_dir": tmp_path}
+    found = scored(checkpoint, protocol="paper", **asked)
+    assert found["ssim"]["value"] == pytest.approx(torch.stack(ssim).mean().item(), abs=1e-5)
+    assert found["lpips_squeeze"]["value"] == pytest.approx(lpips.double().mean().item(), rel=1e-4)
+    for score in found.values():
+        assert (score["passport"]["pixels"], score["passport"]["rounding"], score["passport"]["codec"]) == ("float", None, "none")
+    assert found["ssim"]["passport"]["metric"] == "ssim, reflect-padded, in [-1, 1]"
+    clean = scored(checkpoint, protocol="clean", **asked)
+    assert clean["lpips_squeeze"]["passport"]["pixels"] == clean["ssim"]["passport"]["pixels"] == "uint8"
+    assert all(abs(clean[name]["value"] / found[name]["value"] - 1) > 1e-3 for name in found)
+
+
+def test_the_adm_protocol_truncates_reconstructions(checkpoint, pictures):
+    found = scored(checkpoint, scores={"psnr"}, protocol="adm")["psnr"]
+    images = open_images(SOURCE, "val", image_size=SIDE).read(range(COUNT)).images
+    autoencoder = load_autoencoder(checkpoint)
+    with torch.no_grad():
+        decoded = autoencoder.decode(autoencoder.encode(images).mean)
+    levels = ((decoded + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    expected = np.mean([peak_signal_noise_ratio(x, y) for x, y in zip(pictures[0], levels, strict=True)])
+    assert found["value"] == pytest.approx(expected, rel=1e-5)
+    assert found["passport"]["rounding"] == "truncate"
+    assert found["value"] != pytest.approx(scored(checkpoint, scores={"psnr"})["psnr"]["value"], rel=1e-5)
 
 
 def test_other_images_may_be_the_reference_of_frechet_distances(checkpoint, pictures, frechet):

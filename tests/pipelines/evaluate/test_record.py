@@ -15,11 +15,15 @@ COMMON = {
     "images_sha256": "i" * 64, "reference_sha256": "r" * 64, "seed": 3,
 }  # fmt: skip
 SAMPLER = {"kind": "euler", "steps": 20, "cfg_scale": 1.5}
-DRAWN = {"checkpoint": "c" * 64, "step": 7, "weights": "average", "sampler": SAMPLER, "labels": "balanced", "seed": 3}
+DRAWN = {
+    "checkpoint": "c" * 64, "step": 7, "weights": "average", "sampler": SAMPLER, "labels": "balanced", "seed": 3,
+    "rounding": "truncate",
+}  # fmt: skip
 
 
 def reconstruction():
-    passport = Passport(metric="psnr", posterior="mode", num_images=1200, num_reference=1200, **COMMON)
+    judged = {"metric": "psnr", "pixels": "uint8", "rounding": "nearest", "posterior": "mode"}
+    passport = Passport(num_images=1200, num_reference=1200, **judged, **COMMON)
     return Score("psnr", "PSNR, dB", "higher", 30.123456789, 0.25, ("one thing", "another"), passport)
 
 
@@ -57,6 +61,7 @@ def test_a_csv_has_all_digits_and_where_they_come_from(tmp_path):
     assert list(drawn) == list(row)      # several files make one table
     assert (drawn["what"], drawn["checkpoint"], drawn["step"]) == ("samples of runs/sit", "c" * 64, "7")
     assert (drawn["sampler"], drawn["steps"], drawn["cfg_scale"], drawn["weights"]) == ("euler", "20", "1.5", "average")
+    assert (row["pixels"], row["rounding"], drawn["pixels"], drawn["rounding"]) == ("uint8", "nearest", "uint8", "truncate")
     assert (drawn["half_width_95"], drawn["posterior"], drawn["num_reference"]) == ("", "", "")
 
 

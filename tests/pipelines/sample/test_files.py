@@ -108,9 +108,15 @@ def test_an_npz_is_whole_or_absent(tmp_path, monkeypatch):
 
 
 def test_a_passport_is_written_once_and_tells_what_differs(tmp_path):
-    passport = {"seed": 0, "sampler": {"kind": "euler", "cfg_interval": (0.0, 1.0)}, "labels": None}
+    passport = {"rounding": "nearest", "seed": 0, "sampler": {"kind": "euler", "cfg_interval": (0.0, 1.0)}, "labels": None}
     assert check_passport(tmp_path, passport) == []
     assert check_passport(tmp_path, passport) == []
     assert check_passport(tmp_path, {**passport, "seed": 1, "labels": "random"}) == ["labels", "seed"]
     assert check_passport(tmp_path, {**passport, "sampler": {"kind": "ddim"}}) == ["sampler"]
     assert check_passport(tmp_path, passport) == []      # asking for others did not change it
+
+
+def test_samples_from_before_there_was_a_choice_of_rounding_are_to_the_nearest_level(tmp_path):
+    check_passport(tmp_path, {"seed": 0})
+    assert check_passport(tmp_path, {"seed": 0, "rounding": "nearest"}) == []
+    assert check_passport(tmp_path, {"seed": 0, "rounding": "truncate"}) == ["rounding"]

@@ -146,3 +146,16 @@ def test_unconditional_models_sample_too(studio, model):
     images = [part for _, part in generate(plain, range(3), seed=0, sampler=STOCHASTIC, labels=None, batch=2)]
     assert [tuple(part.shape) for part in images] == [(2, 3, 32, 32), (1, 3, 32, 32)]
     assert images[0].dtype == torch.uint8
+
+
+def test_pixels_are_rounded_or_truncated_as_asked(model):
+    """REPA's generate.py: 255 (x + 1) / 2, clamped, cut to uint8; a level differs where the fraction is above one half."""
+    def images(**options):
+        return next(generate(model, range(8), seed=3, sampler=EULER, labels=[0] * 8, batch=8, **options))[1].int()
+
+    nearest, truncated = images(), images(rounding="truncate")
+    assert set((nearest - truncated).unique().tolist()) == {0, 1}
+    assert 0.3 < (nearest - truncated).float().mean() < 0.7
+    x = torch.tensor([-1.2, -1.0, -0.999, 0.0, 0.999, 1.0, 1.2])
+    assert to_uint8(x).tolist() == [0, 0, 0, 128, 255, 255, 255]
+    assert to_uint8(x, "truncate").tolist() == [0, 0, 0, 127, 254, 255, 255]
