@@ -55,7 +55,10 @@ def test_paper_recipes_hold_the_released_settings(path):
     assert (tables.discriminator.weight, tables.discriminator.start, tables.discriminator.init_std) == (0.5, 50_001, 0.2)
     assert tables.discriminator.updates == "alternating"
     assert tables.model.downsample_pad == "symmetric"
+    assert tables.optimizer.warmup_from == "zero"
     assert len(tables.regularizers.present) == 1
+    if tables.regularizers.dsm:      # one cutoff for each GPU's images: 4 x 12, 8 x 16
+        assert tables.regularizers.dsm.per == (12 if celeba else 16)
     assert "Measured: not run." in path.read_text()
 
 

@@ -67,6 +67,19 @@ def test_small_recipes_train_a_nano_and_say_what_a_teacher_downloads(path):
         assert load(str(path), TrainDiT, ["alignment.teacher=squeezenet"]).tables.alignment.teacher == "squeezenet"
 
 
+@pytest.mark.parametrize("path", [p for p in TRANSFORMERS if "paper" in p.parts], ids=lambda path: path.stem)
+def test_paper_recipes_hold_the_released_settings(path):
+    """Facts sections 6 to 8: no mirrored latents, cached in float32; U-ViT's warm-up begins at rate 0."""
+    tables = load(str(path), TrainDiT).tables
+    assert (tables.data.flip, tables.latents.dtype, tables.data.batch, tables.precision) == (False, "fp32", 256, "fp16")
+    if tables.model.kind == "uvit":
+        assert (tables.optimizer.warmup, tables.optimizer.warmup_from, tables.latents.stats) == (5000, "zero", "scalar")
+        assert "VP-SDE" in path.read_text()
+    else:
+        assert tables.optimizer.warmup == 0
+    assert "Measured: not run." in path.read_text()
+
+
 def test_what_a_recipe_leaves_out(recipe):
     """A recipe of four tables: a flow with velocities, no classes, no teacher, no warm-up; the autoencoder goes along."""
     tables = load(recipe, TrainDiT).tables
