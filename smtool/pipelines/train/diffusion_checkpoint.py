@@ -80,9 +80,20 @@ def find_diffusion(what: str) -> Path:
     raise CheckpointError(f"{what}: no checkpoint here.", hint="Pass a run folder or the ckpt.safetensors of `smtool train-dit`.")
 
 
-def stored_stats(path: Path) -> LatentStats | None:
-    """The statistics in a checkpoint of `train-dit`; None where there is no such file."""
-    return LatentStats.from_metadata(read_metadata(path)["stats"]) if is_diffusion(path) else None
+def resumed_latents(path: Path, place: Path, autoencoder: Autoencoder) -> LatentStats | None:
+    """The statistics in the checkpoint of a run that goes on, after a check that `autoencoder`, of `place`, is still its own.
+
+    None where there is no such file; CheckpointError for another autoencoder, whose latents the transformer does not know.
+    """
+    if not is_diffusion(path):
+        return None
+    metadata = read_metadata(path)
+    if metadata["autoencoder"]["digest"] != autoencoder_digest(autoencoder):
+        raise CheckpointError(
+            f"{place} is not the autoencoder that {path.parent} was begun on: its digest differs.",
+            hint="Put that autoencoder back; or start over with --fresh, or elsewhere with --out.",
+        )
+    return LatentStats.from_metadata(metadata["stats"])
 
 
 def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:

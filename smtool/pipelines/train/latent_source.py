@@ -22,6 +22,7 @@ from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.pipelines.prepare.latents import cached_latents
 from smtool.pipelines.train.band_floors import floor_values, has_floors
+from smtool.pipelines.train.diffusion_checkpoint import resumed_latents
 from smtool.randomness import generator
 from smtool.recipe import Recipe, TrainDiT, packaged, run_name
 from smtool.recipe.shelf import names
@@ -91,15 +92,17 @@ class LatentSource:
             yield from later
 
 
-def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, stored: LatentStats | None = None) -> LatentSource:
+def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path | None = None) -> LatentSource:
     """The first rank makes what is missing (images, latent cache) while the others wait.
 
-    stored: the statistics of a run that is resumed, which it keeps, however the same recipe is measured today.
+    resumed: the ckpt.safetensors of a run that goes on. It keeps its statistics, however the recipe's are measured today, and
+    needs the autoencoder that it began with: CheckpointError for another one.
     """
     with first_rank_ahead(ranks):
         tables = recipe.tables
         path = _autoencoder_path(tables.latents.autoencoder)
         autoencoder = load_autoencoder(path, device=ranks.device).eval().requires_grad_(False)
+        stored = None if resumed is None else resumed_latents(resumed, path, autoencoder)
         data, image_size = _images_behind(recipe, path)
         images = open_images(data, "train", image_size=image_size)
         cache = None if tables.latents.online else _cache(tables, autoencoder, images, path)

@@ -11,7 +11,7 @@ from smtool.datasets.latents_check import check_latents
 from smtool.errors import DataError, RecipeError
 from smtool.networks.transformer import LatentTransformer
 from smtool.pipelines.train.aligned import Aligned, assemble_alignment
-from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, stored_stats, write_diffusion
+from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, write_diffusion
 from smtool.pipelines.train.initial_weights import start_from
 from smtool.pipelines.train.latent_source import LatentSource, open_latent_source
 from smtool.pipelines.train.observe_diffusion import DiffusionObserver
@@ -31,7 +31,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     """Open latents and data, build the transformer from the recipe's seed, load the newest checkpoint if there is one."""
     tables = recipe.tables
     check_batch(recipe, tables.data.batch, ranks)
-    source = open_latent_source(recipe, ranks, stored=stored_stats(folder.ckpt) if folder.has_checkpoint else None)
+    source = open_latent_source(recipe, ranks, resumed=folder.ckpt if folder.has_checkpoint else None)
     network = _network(recipe, source.shape, _num_classes(tables, source.images), ranks.device)
     start: tuple[str, ...] = ()
     if tables.model.init and not folder.has_checkpoint:

@@ -93,6 +93,17 @@ def test_a_run_keeps_the_statistics_that_it_began_with(studio, tmp_path):
     assert read_metadata(tmp_path / "new/ckpt.safetensors")["stats"]["mean"] == [0.0]
 
 
+def test_a_run_does_not_go_on_with_another_autoencoder(studio, tmp_path):
+    place = tmp_path / "ae.safetensors"
+    studio.write_autoencoder(place, 0)
+    changes = [f"latents.autoencoder={place}", "save_every=2"]
+    folder = studio.train(tmp_path / "run", *changes, "steps=2")
+    studio.write_autoencoder(place, 1)
+    with pytest.raises(CheckpointError, match=r"ae\.safetensors is not the autoencoder that .*run was begun on"):
+        studio.train(folder, *changes, "steps=4")
+    assert read_metadata(folder / "ckpt.safetensors")["step"] == 2
+
+
 @pytest.mark.parametrize("teacher", ["squeezenet", "dinov2-s"])
 @pytest.mark.parametrize("kind", METHODS)
 def test_only_blocks_up_to_the_depth_and_the_projector_feel_a_real_teacher(studio, weights, kind, teacher):
