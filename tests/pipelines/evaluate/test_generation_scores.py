@@ -33,11 +33,14 @@ def noise(count, key="samples"):
 def test_quick_distances_are_those_of_scipy_and_torch_fidelity(reference, frechet):
     found = quick_distances(noise(80), reference, features="random", num_images=80)
     extractor = load_extractor("random")
-    x, y = (extractor(images).double() for images in (noise(80), to_uint8(reference.read(range(80)).images)))
+    real = to_uint8(reference.read(range(80)).images)
+    # in the batches of 64 that quick_distances takes: in others, float32 sums have another order
+    x, y = (torch.cat([extractor(part) for part in images.split(64)]).double() for images in (noise(80), real))
     assert list(found) == ["fd_random", "kid_random"]
     assert found["fd_random"] == pytest.approx(frechet(x.numpy(), y.numpy()), rel=1e-4)
     options = {"kid_subsets": 1, "kid_subset_size": 80, "rng_seed": 0, "verbose": False}
-    assert found["kid_random"] == pytest.approx(kid_features_to_metric(x, y, **options)["kernel_inception_distance_mean"])
+    expected = kid_features_to_metric(x, y, **options)["kernel_inception_distance_mean"]
+    assert found["kid_random"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_quick_distances_take_as_many_images_as_asked(reference):
@@ -46,7 +49,7 @@ def test_quick_distances_take_as_many_images_as_asked(reference):
     y = extractor(to_uint8(reference.read(range(8)).images)).double()
     options = {"kid_subsets": 1, "kid_subset_size": 8, "rng_seed": 0, "verbose": False}
     expected = kid_features_to_metric(extractor(noise(8)).double(), y, **options)["kernel_inception_distance_mean"]
-    assert few["kid_random"] == pytest.approx(expected)
+    assert few["kid_random"] == pytest.approx(expected, rel=1e-9)
     with pytest.raises(DataError, match="found 1 and 80"):
         quick_distances(noise(1), reference, features="random", num_images=8)
 
