@@ -77,10 +77,13 @@ def ldm_weights(*, attention: tuple[int, ...] = (), quant: bool = True, codes: i
 
 
 class LDM:
-    """What LDM's Encoder and Decoder compute, as functions of a dictionary: every layer is there if its weights are."""
+    """What LDM's Encoder and Decoder compute, as functions of a dictionary: every layer is there if its weights are.
+
+    In float64, whatever the weights are kept in.
+    """
 
     def __init__(self, weights: Weights) -> None:
-        self.w = weights
+        self.w = {name: value.double() for name, value in weights.items()}
 
     def conv(self, name: str, x: torch.Tensor, **options) -> torch.Tensor:
         weight = self.w[f"{name}.weight"]
