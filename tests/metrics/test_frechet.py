@@ -31,11 +31,11 @@ def test_frechet_distance_equals_scipys_square_root_and_torch_fidelity(rng, dim,
 
 
 def test_frechet_distance_of_diagonal_gaussians_is_the_closed_form():
-    sigma, tau, shift = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([2.0, 1.0, 0.5]), torch.tensor([0.3, 0.0, -1.0])
-    a = FeatureStats(11, torch.zeros(3, dtype=torch.float64), 10 * torch.diag(sigma.double() ** 2))
-    b = FeatureStats(21, shift.double(), 20 * torch.diag(tau.double() ** 2))
+    sigma, tau, shift = torch.tensor([[1.0, 2.0, 0.5], [2.0, 1.0, 0.5], [0.3, 0.0, -1.0]], dtype=torch.float64)
+    a = FeatureStats(11, torch.zeros_like(shift), 10 * torch.diag(sigma**2))
+    b = FeatureStats(21, shift, 20 * torch.diag(tau**2))
     expected = shift.square().sum() + (sigma - tau).square().sum()
-    assert frechet_distance(a, b) == pytest.approx(float(expected), rel=1e-7)
+    assert frechet_distance(a, b) == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_frechet_distance_of_fewer_vectors_than_dimensions_is_still_exact(rng):
