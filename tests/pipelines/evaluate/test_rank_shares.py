@@ -46,13 +46,22 @@ def test_one_rank_writes_nothing_and_several_need_a_folder(tmp_path, monkeypatch
         shared_pass(_squares, 3, batch=2, ranks=Ranks(0, 2, "cpu"), folder=None)
 
 
+@pytest.fixture
+def one_thread():
+    """As the ranks have: a sum split among threads has another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 SAMPLES = ["--num-images", "22", "--features", "random", "--kid"]
 IMAGES = ["--data", "data/classes", "--psnr", "--features", "random", "--protocol", "paper"]
 
 
 @pytest.mark.parametrize(("what", "asked"), [("dit", SAMPLES), ("tiny", IMAGES)])
-def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, what, asked):
-    """Of samples drawn on the way, and of reconstructions from sampled posteriors; with as many threads, to the last bit."""
+def test_two_ranks_give_the_scores_of_one(studio, finished, command, one_thread, tmp_path, what, asked):
+    """Of samples drawn on the way, and of reconstructions from sampled posteriors: the same batches, hence the same bits."""
     one, two = tmp_path / "one.json", tmp_path / "two.json"
     arguments = ["eval", str(studio.folder / "runs" / what), *asked, "--batch", "4", "--device", "cpu", "--json"]
     features = studio.folder / "data" / "features"
@@ -66,9 +75,6 @@ def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, w
     ended = subprocess.run(again, capture_output=True, text=True, env=SINGLE_THREADED, timeout=200)
     assert two.exists(), ended.stderr[-2000:]
     expected, found = (json.loads(path.read_text())["scores"] for path in (one, two))
-    for name, score in expected.items():
-        for key in ("value", "half_width"):
-            assert found[name].pop(key) == pytest.approx(score.pop(key), rel=1e-4)
     assert found == expected
     assert ended.stdout.count("Protocol ") == 1      # the first rank alone speaks
     assert sorted(features.glob("*")) == kept
