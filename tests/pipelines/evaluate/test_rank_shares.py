@@ -11,6 +11,7 @@ import torch
 
 from smtool.pipelines.evaluate import rank_shares
 from smtool.pipelines.evaluate.rank_shares import shared_pass
+from smtool.pipelines.threads import one_thread
 from smtool.training.distributed import ALONE, Ranks
 
 SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -46,27 +47,19 @@ def test_one_rank_writes_nothing_and_several_need_a_folder(tmp_path, monkeypatch
         shared_pass(_squares, 3, batch=2, ranks=Ranks(0, 2, "cpu"), folder=None)
 
 
-@pytest.fixture
-def one_thread():
-    """As the ranks have: a sum split among threads has another order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 SAMPLES = ["--num-images", "22", "--features", "random", "--kid"]
 IMAGES = ["--data", "data/classes", "--psnr", "--features", "random", "--protocol", "paper"]
 
 
 @pytest.mark.parametrize(("what", "asked"), [("dit", SAMPLES), ("tiny", IMAGES)])
-def test_two_ranks_give_the_scores_of_one(studio, finished, command, one_thread, tmp_path, what, asked):
+def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, what, asked):
     """Of samples drawn on the way, and of reconstructions from sampled posteriors: the same batches, hence the same bits."""
     one, two = tmp_path / "one.json", tmp_path / "two.json"
     arguments = ["eval", str(studio.folder / "runs" / what), *asked, "--batch", "4", "--device", "cpu", "--json"]
     features = studio.folder / "data" / "features"
     shutil.rmtree(features, ignore_errors=True)
-    code, _, err = command(*arguments, str(one))
+    with one_thread():      # as the ranks have: a sum split among threads has another order
+        code, _, err = command(*arguments, str(one))
     assert code == 0, err
     kept = sorted(features.glob("*"))
     shutil.rmtree(features, ignore_errors=True)
