@@ -12,7 +12,6 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 from smtool.features.protocol import PROTOCOLS, jpeg_round_trip, resized
 from smtool.randomness import generator
 
-
 EPS = torch.finfo(torch.float32).eps
 
 
@@ -25,8 +24,8 @@ def test_clean_resize_equals_clean_fids(side):
     image = noise(1, 3, side, side)
     expected = make_resizer("PIL", False, "bicubic", (299, 299))(image[0].permute(1, 2, 0).numpy())
     found = resized(image, 299, "bicubic-antialias")[0].permute(1, 2, 0).numpy()
-    # torch's positions are float32, PIL's float64: off by EPS * side at most. Along each axis the four weights move by 3 times that
-    # at most (the slopes of the cubic), their sum by nothing, so the level moves by half of 255 * 3 * EPS * side.
+    # Torch's positions are float32, PIL's float64: off by EPS * side at most. Along each axis the four weights together move by
+    # 3 times that (the slopes of the cubic) while their sum stays 1, and the level by half of 255 times as much. Two axes.
     np.testing.assert_allclose(found, expected, rtol=0, atol=255 * 3 * EPS * side)
 
 

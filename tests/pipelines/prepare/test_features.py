@@ -56,8 +56,8 @@ def test_a_cache_lies_where_teacher_data_and_grid_say_and_is_found_by_them(weigh
     found = cached_features(teacher, images, flip=True)
     assert found.folder == folder
     expected = teacher((images.read([3]).images * 127.5 + 127.5).round().to(torch.uint8))
-    # kept in bfloat16: one rounding, 2^-8 of the value; computed in another batch, through 25 convolutions of up to 576 products in
-    # float32, whose roundings add up as the root of their number
+    # kept in bfloat16: one rounding, 2^-8 of the value; computed in another batch, through 25 convolutions of up to 576 products
+    # in float32, whose roundings add up as the root of their number
     bound = torch.finfo(torch.float32).eps * (25 * 576) ** 0.5 * expected.max().item()
     torch.testing.assert_close(found.read([3], [False]), expected, rtol=2**-8, atol=bound)
 
