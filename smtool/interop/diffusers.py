@@ -100,9 +100,9 @@ def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
     if scale is None:
         return None
     shift = config.get("shift_factor") or 0.0
-    residual = torch.zeros(1) if shift else None      # a scale alone says nothing of the mean
+    left = torch.zeros(1) if shift else None      # a scale alone says nothing of the mean
     mean, std = torch.tensor([float(shift)]), torch.tensor([1.0 / scale])
-    return LatentStats("scalar", mean, std, count=0, data="published", residual=residual)
+    return LatentStats("scalar", mean, std, count=0, data="published", residual=left)
 
 
 def _section(path: Path, config: Mapping[str, Any], downsample_pad: DownsamplePad) -> SDVAE:

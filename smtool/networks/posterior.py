@@ -65,8 +65,9 @@ class LatentStats:
         return latents * self._broadcast(self.std, latents) + self._broadcast(self.mean, latents)
 
     def to_metadata(self) -> dict[str, object]:
-        stated = {"kind": self.kind, "mean": self.mean.tolist(), "std": self.std.tolist(), "count": self.count, "data": self.data}
-        return stated if self.residual is None else {**stated, "residual": self.residual.tolist()}
+        residual = {} if self.residual is None else {"residual": self.residual.tolist()}
+        mean, std = self.mean.tolist(), self.std.tolist()
+        return {"kind": self.kind, "mean": mean, "std": std, "count": self.count, "data": self.data, **residual}
 
     @classmethod
     def from_metadata(cls, value: dict[str, object]) -> "LatentStats":
