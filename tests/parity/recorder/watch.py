@@ -1,0 +1,50 @@
+"""Watches a trainer's optimizers and its accelerator: rates, gradient norms, updates and logged values of each step."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from given.summary import change, copied
+from torch import Tensor, nn
+
+steps: list[dict[str, Any]] = []
+"""One entry a step, filled in as the trainer goes."""
+_names: dict[int, tuple[str, str]] = {}
+
+
+def watch(player: str, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Tell apart the players' optimizers, and call parameters by smtool's names."""
+    for name, parameter in parameters.items():
+        _names[id(parameter)] = (player, name)
+
+
+class WatchedAdamW(torch.optim.AdamW):
+    """Notes the learning rate and the update of each step."""
+
+    def step(self, closure: Any = None) -> Any:
+        parameters = {_names[id(p)][1]: p for group in self.param_groups for p in group["params"] if p.requires_grad}
+        before = copied(parameters)
+        result = super().step(closure)
+        player = _names[id(self.param_groups[0]["params"][0])][0]
+        steps[-1] |= {"turn": player, "rate": float(self.param_groups[0]["lr"]), "update": change(before, parameters)}
+        return result
+
+
+class WatchedAccelerator(Accelerator):
+    """Begins a step's entry when gradients are clipped, and notes what the trainer gathers for its log. Saves nothing."""
+
+    def clip_grad_norm_(self, *args: Any, **kwargs: Any) -> Tensor:
+        norm = super().clip_grad_norm_(*args, **kwargs)
+        steps.append({"gradient": float(norm)})
+        return norm
+
+    def gather_for_metrics(self, input_data: Any, *args: Any, **kwargs: Any) -> Any:
+        name = sys._getframe(1).f_locals["key"]
+        value = torch.as_tensor(input_data, dtype=torch.float64)
+        steps[-1].setdefault("logged", {})[name] = float(value.mean())
+        return value
+
+    def save_state(self, *args: Any, **kwargs: Any) -> None:
+        return None
