@@ -24,10 +24,11 @@ class WatchedAdamW(torch.optim.AdamW):
     """Notes the learning rate and the update of each step."""
 
     def step(self, closure: Any = None) -> Any:
-        parameters = {_names[id(p)][1]: p for group in self.param_groups for p in group["params"] if p.requires_grad}
+        learning = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+        parameters = {_names[id(p)][1]: p for p in learning}
         before = copied(parameters)
         result = super().step(closure)
-        player = _names[id(self.param_groups[0]["params"][0])][0]
+        player = _names[id(learning[0])][0]
         steps[-1] |= {"turn": player, "rate": float(self.param_groups[0]["lr"]), "update": change(before, parameters)}
         return result
 
@@ -45,6 +46,18 @@ class WatchedAccelerator(Accelerator):
         value = torch.as_tensor(input_data, dtype=torch.float64)
         steps[-1].setdefault("logged", {})[name] = float(value.mean())
         return value
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{name: value for name, value in kwargs.items() if name != "log_with"})
+
+    def init_trackers(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
+        """Of trainers that log at every step; pictures and the like are left out."""
+        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+        if numbers and "logged" not in steps[-1]:
+            steps[-1]["logged"] = numbers
 
     def save_state(self, *args: Any, **kwargs: Any) -> None:
         return None

@@ -16,7 +16,7 @@ from smtool.regularizers import DSM, ESM, KL, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
 
-from .loop import ReleasedWarmUp, run
+from replay.loop import ReleasedWarmUp, run
 
 
 def replayed(case: cases.Case, *, error: dict[str, float] | None = None) -> dict[str, Any]:
