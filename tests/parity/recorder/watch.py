@@ -12,6 +12,7 @@ from torch import Tensor, nn
 steps: list[dict[str, Any]] = []
 """One entry a step, filled in as the trainer goes."""
 _names: dict[int, tuple[str, str]] = {}
+_before_clipping: list[float] = []
 
 
 def watch(player: str, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -21,24 +22,31 @@ def watch(player: str, parameters: Mapping[str, nn.Parameter]) -> None:
 
 
 class WatchedAdamW(torch.optim.AdamW):
-    """Notes the learning rate and the update of each step."""
+    """Begins a step's entry: whose turn, learning rate, norm of the gradient (before it is clipped), update."""
 
     def step(self, closure: Any = None) -> Any:
         learning = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
         parameters = {_names[id(p)][1]: p for p in learning}
         before = copied(parameters)
+        norm = torch.stack([p.grad.norm() for p in learning]).norm()
         result = super().step(closure)
-        player = _names[id(learning[0])][0]
-        steps[-1] |= {"turn": player, "rate": float(self.param_groups[0]["lr"]), "update": change(before, parameters)}
+        steps.append(
+            {
+                "turn": _names[id(learning[0])][0],
+                "rate": float(self.param_groups[0]["lr"]),
+                "gradient": _before_clipping.pop() if _before_clipping else float(norm),
+                "update": change(before, parameters),
+            }
+        )
         return result
 
 
 class WatchedAccelerator(Accelerator):
-    """Begins a step's entry when gradients are clipped, and notes what the trainer gathers for its log. Saves nothing."""
+    """Notes the norm of gradients that are clipped, and what the trainer gathers for its log or logs. Saves nothing."""
 
     def clip_grad_norm_(self, *args: Any, **kwargs: Any) -> Tensor:
         norm = super().clip_grad_norm_(*args, **kwargs)
-        steps.append({"gradient": float(norm)})
+        _before_clipping.append(float(norm))
         return norm
 
     def gather_for_metrics(self, input_data: Any, *args: Any, **kwargs: Any) -> Any:
