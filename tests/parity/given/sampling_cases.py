@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from given import numbers
 from torch import Tensor
+
+from given import numbers
 
 IMAGES, STEPS, SIDE = 2, 8, 8
 CLASSES = 1000

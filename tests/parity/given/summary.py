@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 
 import torch
-from given.numbers import normal
 from torch import Tensor
+
+from given.numbers import normal
 
 DIRECTIONS = 2
 
@@ -15,9 +16,10 @@ def summary(tensors: Mapping[str, Tensor]) -> dict[str, object]:
 
     Names are smtool's; they choose the normal tensors, so a swap of two weights shows.
     """
-    norm = math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors.values()))
+    values = {name: tensor.detach().double() for name, tensor in tensors.items()}
+    norm = math.sqrt(sum(float(value.square().sum()) for value in values.values()))
     products = [
-        sum(float((normal(tensor.shape, "direction", number, name) * tensor.detach().double()).sum()) for name, tensor in tensors.items())
+        sum(float((normal(value.shape, "direction", number, name) * value).sum()) for name, value in values.items())
         for number in range(DIRECTIONS)
     ]
     return {"norm": norm, "direction": [product / norm if norm else 0.0 for product in products]}

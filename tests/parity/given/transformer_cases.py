@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from given import numbers
 from torch import Tensor, nn
+
+from given import numbers
 
 IMAGES, STEPS = 3, 4
 DEPTH, WIDTH, HEADS, PATCH, TAP = 3, 32, 4, 2, 2

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from given import numbers
 from torch import Tensor
+
+from given import numbers
 
 IMAGES, STEPS = 3, 5
 DEPTH, WIDTH, HEADS, PATCH = 4, 32, 4, 2

@@ -20,7 +20,7 @@ class Checkout:
         """Its path; SystemExit with one sentence if it or a package is missing or its commit is another one."""
         path = reference / self.folder
         if not path.is_dir():
-            raise SystemExit(f"{path} is missing: check out {self.repository}, branch {self.branch}, commit {self.commit}, there.")
+            raise SystemExit(f"{path} is missing: check out {self.repository}, branch {self.branch}, {self.commit}, there.")
         found = subprocess.run(["git", "-C", str(path), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
         if found != self.commit:
             raise SystemExit(f"{path} is at commit {found or 'unknown'}, but the recordings are of {self.commit}.")
@@ -49,9 +49,19 @@ DSM_TRAINER = Checkout(
     ESM_TRAINER.packages,
 )
 REPA = Checkout(
-    "REPA", "sihyun-yu/REPA", "main", "67f714503e3892f993844aab088ffc5791c92613", ("accelerate", "diffusers", "timm", "torchvision")
+    "REPA",
+    "sihyun-yu/REPA",
+    "main",
+    "67f714503e3892f993844aab088ffc5791c92613",
+    ("accelerate", "diffusers", "timm", "torchvision"),
 )
 IREPA = Checkout("iREPA", "End2End-Diffusion/iREPA", "main", "99ad4ac234efe8de52ce157120f72856e836d09f", REPA.packages)
-UVIT = Checkout("U-ViT", "baofff/U-ViT", "main", "ce551708dc9cde9818d2af7d84dfadfeb7bd9034", ("absl", "accelerate", "einops", "ml_collections"))
+UVIT = Checkout(
+    "U-ViT",
+    "baofff/U-ViT",
+    "main",
+    "ce551708dc9cde9818d2af7d84dfadfeb7bd9034",
+    ("absl", "accelerate", "einops", "ml_collections"),
+)
 EQVAE = Checkout("eqvae", "zelaki/eqvae", "master", "c34589c4fb0d2a93da00ef403602a6b4ae223345", ("einops",))
 SIT = Checkout("SiT", "willisma/SiT", "main", "947f95bd3a510e9af441d38c1e9f72e0eee873c5", ("timm",))

@@ -1,9 +1,9 @@
 """Records EQ-VAE's training step: python -m recorder.eqvae CASE CHECKOUT OUT.
 
-The released `AutoencoderKL.training_step` and optimizer run, on LDM's encoder and decoder as EQ-VAE releases them. Replaced: random
-numbers (torch.randn for the posterior, random.random and random.choice as `given.eqvae_cases` says), initial weights, Lightning's
-module by a plain one. The loss object, which comes from the further repository taming-transformers, is L1 mean and KL here: what is
-recorded is what becomes of images and latents.
+The released `AutoencoderKL.training_step` and optimizer run, on LDM's encoder and decoder as EQ-VAE releases them. Replaced:
+random numbers (torch.randn for the posterior, random.random and random.choice as `given.eqvae_cases` says), initial weights,
+Lightning's module by a plain one. The loss object, which needs the further repository taming-transformers, is L1 mean and KL here:
+what is recorded is what becomes of images and latents.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import itertools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from given import eqvae_cases as cases
@@ -40,7 +40,9 @@ class L1AndKL(nn.Module):
 
     discriminator = nn.Linear(1, 1)
 
-    def forward(self, inputs: Tensor, decodings: Tensor, posterior: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
+    logged: ClassVar[dict[str, float]] = {}
+
+    def forward(self, inputs: Tensor, decodings: Tensor, posterior: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         distance, divergence = F.l1_loss(decodings, inputs), posterior.kl().mean()
         type(self).logged = {"l1": float(distance), "kl": float(divergence)}
         return distance + cases.KL_WEIGHT * divergence, {}

@@ -1,9 +1,9 @@
 """Records the trainers of REPA and iREPA, whose own main() runs: python -m recorder.repa CASE CHECKOUT OUT.
 
-Replaced: the data set and its loader (given moments, images and labels in order), random numbers (torch.randn_like, torch.rand and,
-for lognormal times, torch.randn, told apart by the order of the calls), initial weights, the teacher (a given convolution; its
-preprocessing is the released one), the autoencoder and the pictures sampled on the way. The transformer is the released class at a
-small size; iREPA's statistics of channels, which it loads from a file, are given.
+Replaced: the data set and its loader (given moments, images and labels in order), random numbers (torch.randn_like, torch.rand
+and, for lognormal times, torch.randn, told apart by the order of the calls), initial weights, the teacher (a given convolution; its
+preprocessing is the released one), the autoencoder and the pictures sampled on the way. The transformer is the released class at
+a small size; iREPA's statistics of channels, which it loads from a file, are given.
 """
 
 import importlib
@@ -122,7 +122,7 @@ def _statistics() -> dict[str, Tensor]:
 
 
 def _give_draws() -> None:
-    """Per step: noise of the posterior, time, noise, labels dropped. Before the first step one batch is drawn from for pictures."""
+    """Per step: noise of the posterior, time, noise, labels dropped. Before the first step a batch is sampled for pictures."""
     like, flat, draw = itertools.count(), itertools.count(), torch.randn
 
     def randn_like(tensor: Tensor, **kwargs: Any) -> Tensor:

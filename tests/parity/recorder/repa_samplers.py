@@ -1,4 +1,7 @@
-"""Records REPA's samplers on its small SiT: python -m recorder.repa_samplers CHECKOUT OUT. Replaced: torch.randn_like, call by call."""
+"""Records REPA's samplers on its small SiT: python -m recorder.repa_samplers CHECKOUT OUT.
+
+Replaced: torch.randn_like, call by call, and the weights.
+"""
 
 import importlib
 import itertools

@@ -1,4 +1,4 @@
-"""Records the autoencoder trainer of Spectrum Matching, whose own main() runs: python -m recorder.spectrum_matching CASE CHECKOUT OUT.
+"""Records Spectrum Matching's autoencoder trainer, whose own main() runs: python -m recorder.spectrum_matching CASE CHECKOUT OUT.
 
 Replaced: the data set and its loader (given images in order), the noise of the posterior (torch.randn_like, one call a step),
 DSM's random.choice, initial weights, and LPIPS' VGG trunk, which is filled by rule as its weights need a download. Configuration:

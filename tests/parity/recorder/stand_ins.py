@@ -1,4 +1,4 @@
-"""Stand-ins for what released trainers import or call but what a recorded step does not depend on: loggers, data sets, downloads."""
+"""Stand-ins for what released trainers import or call, but no recorded step depends on: loggers, data sets, downloads."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -5,6 +5,7 @@ np.random.choice for the noise level), initial weights; of the frozen autoencode
 where the trainer would save its last checkpoint. Configuration: configs/imagenet256_uvit_large.py at a small size.
 """
 
+import contextlib
 import importlib
 import itertools
 import sys
@@ -36,10 +37,8 @@ def main(name: str, checkout: Path, out: Path) -> None:
     configuration = importlib.import_module("configs.imagenet256_uvit_large").get_config()
     with float64.everywhere(), tempfile.TemporaryDirectory() as folder:
         built = _replaced(trainer, case)
-        try:
+        with contextlib.suppress(Finished):
             trainer.train(_configured(configuration, case, folder))
-        except Finished:
-            pass
         average = change(built[0], dict(built[2].named_parameters()))
     command = f"make parity REFERENCE=path: python -m recorder.uvit {name}"
     recording.write(out, {**UVIT.source, "command": command, "steps": watch.steps, "average": average})

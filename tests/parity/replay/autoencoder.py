@@ -7,6 +7,7 @@ from given import numbers
 from given.perceptual import random_lpips
 from given.summary import summary
 
+from replay.loop import ReleasedWarmUp, run
 from smtool.datasets.types import ImageBatch
 from smtool.features.frozen import Frozen
 from smtool.features.perceptual import PerceptualDistance
@@ -16,21 +17,20 @@ from smtool.regularizers import DSM, ESM, KL, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
 
-from replay.loop import ReleasedWarmUp, run
 
+def replayed(case: cases.Case, *, steps: int = cases.STEPS, error: dict[str, float] | None = None) -> dict[str, Any]:
+    """The first steps of the case as smtool computes them.
 
-def replayed(case: cases.Case, *, error: dict[str, float] | None = None) -> dict[str, Any]:
-    """The case's recording as smtool computes it. error: by term, a relative error of its weight (to see that it shows)."""
+    error: by term, a relative error of its weight (to see that it shows).
+    """
     factor = {name: 1 + value for name, value in (error or {}).items()}
     task = _task(case, factor)
     players = {"autoencoder": task.autoencoder, "discriminator": task.discriminator}
     table = ReleasedWarmUp(lr=cases.LR, weight_decay=cases.WEIGHT_DECAY, warmup=cases.WARMUP)
-    reports = run(
-        task, dict.fromkeys(players, table), players, lambda step: _batch(case, step), steps=cases.STEPS, batch=cases.IMAGES
-    )
-    steps = [_in_released_words(step) for step in reports]
+    reports = run(task, dict.fromkeys(players, table), players, lambda step: _batch(case, step), steps=steps, batch=cases.IMAGES)
+    found = [_in_released_words(step) for step in reports]
     buffers = {name: value for name, value in task.discriminator.named_buffers() if value.is_floating_point()}
-    return {"steps": steps, "discriminator_buffers": summary(buffers)}
+    return {"steps": found, "discriminator_buffers": summary(buffers)}
 
 
 def comparable(case: cases.Case, recording: dict[str, Any]) -> dict[str, Any]:

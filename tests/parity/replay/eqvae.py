@@ -4,8 +4,8 @@ from typing import Any
 
 from given import eqvae_cases as cases
 from given import numbers
-from replay.loop import ReleasedWarmUp, run
 
+from replay.loop import ReleasedWarmUp, run
 from smtool.datasets.types import ImageBatch
 from smtool.networks.autoencoder import SDVAE
 from smtool.randomness import Streams

@@ -6,9 +6,9 @@ import torch
 from given import numbers
 from given import transformer_cases as cases
 from given.summary import change, copied
-from replay.loop import ReleasedWarmUp, run
 from torch import Tensor, nn
 
+from replay.loop import ReleasedWarmUp, run
 from smtool.datasets.types import LatentBatch
 from smtool.diffusion import Alignment, Flow, IRepa, Repa
 from smtool.features.teachers import Teacher

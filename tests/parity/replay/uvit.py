@@ -6,8 +6,8 @@ import torch
 from given import numbers
 from given import uvit_cases as cases
 from given.summary import change, copied
-from replay.loop import ReleasedWarmUp, run
 
+from replay.loop import ReleasedWarmUp, run
 from smtool.datasets.types import LatentBatch
 from smtool.diffusion import DDPM
 from smtool.networks.posterior import LatentStats, Posterior
