@@ -47,3 +47,11 @@ def step_noise(step: int) -> Tensor:
 
 def labels() -> Tensor:
     return numbers.integers(CLASSES, (IMAGES,), "labels")
+
+
+def data() -> Tensor:
+    return numbers.normal((IMAGES, 4, SIDE, SIDE), "data")
+
+
+def times() -> Tensor:
+    return numbers.uniform((IMAGES,), "times")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from given import autoencoder_cases, eqvae_cases, recording, transformer_cases, uvit_cases
 
-from recorder.checkouts import DSM_TRAINER, EQVAE, ESM_TRAINER, IREPA, REPA, UVIT, Checkout
+from recorder.checkouts import DSM_TRAINER, EQVAE, ESM_TRAINER, IREPA, REPA, SIT, UVIT, Checkout
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -42,8 +42,10 @@ JOBS = (
     *(Job(c.name, "spectrum_matching", (c.name,), DSM_TRAINER if c.dsm else ESM_TRAINER) for c in autoencoder_cases.CASES),
     *(Job(c.name, "repa", (c.name,), IREPA if c.alignment == "irepa" else REPA) for c in transformer_cases.CASES),
     Job("repa-samplers", "repa_samplers", (), REPA),
+    Job("repa-pictures", "repa_pictures", (), REPA),
     *(Job(c.name, "uvit", (c.name,), UVIT) for c in uvit_cases.CASES),
     *(Job(name, "eqvae", (name,), EQVAE) for name in eqvae_cases.STEPS),
+    Job("sit", "sit", (), SIT),
     Job("images", "images", (), ESM_TRAINER),
 )
 

@@ -2,8 +2,8 @@
 
 The released `AutoencoderKL.training_step` and optimizer run, on LDM's encoder and decoder as EQ-VAE releases them. Replaced:
 random numbers (torch.randn for the posterior, random.random and random.choice as `given.eqvae_cases` says), initial weights,
-Lightning's module by a plain one. The loss object, which needs the further repository taming-transformers, is L1 mean and KL here:
-what is recorded is what becomes of images and latents.
+Lightning's module by a plain one. The loss object, which needs the further repository taming-transformers, is L1 mean and KL
+here: what is recorded is what becomes of images and latents.
 """
 
 import importlib

@@ -1,9 +1,9 @@
 """Records the trainers of REPA and iREPA, whose own main() runs: python -m recorder.repa CASE CHECKOUT OUT.
 
 Replaced: the data set and its loader (given moments, images and labels in order), random numbers (torch.randn_like, torch.rand
-and, for lognormal times, torch.randn, told apart by the order of the calls), initial weights, the teacher (a given convolution; its
-preprocessing is the released one), the autoencoder and the pictures sampled on the way. The transformer is the released class at
-a small size; iREPA's statistics of channels, which it loads from a file, are given.
+and, for lognormal times, torch.randn, told apart by the order of the calls), initial weights, the teacher (a given convolution;
+its preprocessing is the released one), the autoencoder and the pictures sampled on the way. The transformer is the released class
+at a small size; iREPA's statistics of channels, which it loads from a file, are given.
 """
 
 import importlib
