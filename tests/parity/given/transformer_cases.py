@@ -76,3 +76,9 @@ class PatchTeacher(nn.Module):
     def forward_features(self, x: Tensor) -> dict[str, Tensor | None]:
         """In DINOv2's words; tokens (B, T, FEATURES)."""
         return {"x_norm_clstoken": None, "x_norm_patchtokens": self.patches(x).flatten(2).mT}
+
+
+def feature_maps() -> Tensor:
+    """(2, FEATURES, 16, 16), smoother from left to right than from top to bottom."""
+    maps = numbers.normal((2, FEATURES, 16, 16), "feature maps")
+    return maps.cumsum(-1) + 0.5

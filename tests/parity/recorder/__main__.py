@@ -42,6 +42,7 @@ JOBS = (
     *(Job(c.name, "spectrum_matching", (c.name,), DSM_TRAINER if c.dsm else ESM_TRAINER) for c in autoencoder_cases.CASES),
     *(Job(c.name, "repa", (c.name,), IREPA if c.alignment == "irepa" else REPA) for c in transformer_cases.CASES),
     Job("repa-samplers", "repa_samplers", (), REPA),
+    Job("irepa-measures", "irepa_measures", (), IREPA),
     Job("repa-pictures", "repa_pictures", (), REPA),
     *(Job(c.name, "uvit", (c.name,), UVIT) for c in uvit_cases.CASES),
     *(Job(name, "eqvae", (name,), EQVAE) for name in eqvae_cases.STEPS),
