@@ -8,8 +8,8 @@ from typing import Any
 FOLDER = Path(__file__).parent.parent / "recordings"
 RTOL = 1e-9
 """Float64 rounds at 1.1e-16. Sums in another order, through a network and AdamW, which divides small gradients by their own size,
-were measured to move samplings by 1e-15, updates and averages by 9e-11 at most; 1e-9 leaves a factor of 10. It is still 1e5 times less than
-the error of 1e-4 that the tier must see, so that also a term that makes up a thousandth of the loss is held to it."""
+were measured to move samplings by 1e-15, updates and averages by 9e-11 at most; 1e-9 leaves a factor of 10. It is still 1e5 times
+less than the error of 1e-4 that the tier must see, so that also a term that makes up a thousandth of the loss is held to it."""
 
 
 def write(path: Path, recording: dict[str, Any]) -> None:

@@ -57,11 +57,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(job.name for job in JOBS))
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
+    jobs = [job for job in JOBS if not asked.names or job.name in asked.names]
+    for job in jobs:      # before the first one takes its time
+        job.checkout.open(asked.reference)
     unlike = 0
     with tempfile.TemporaryDirectory() as folder:
-        for job in JOBS:
-            if asked.names and job.name not in asked.names:
-                continue
+        for job in jobs:
             fresh = Path(folder) / f"{job.name}.json"
             job.run(asked.reference.resolve(), fresh)
             lines = _differences(job.name, fresh)

@@ -5,6 +5,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+DISTRIBUTIONS = {"absl": "absl-py", "yaml": "pyyaml"}
+"""What installs a package whose name is another one."""
+
 
 @dataclass(frozen=True)
 class Checkout:
@@ -26,7 +29,8 @@ class Checkout:
             raise SystemExit(f"{path} is at commit {found or 'unknown'}, but the recordings are of {self.commit}.")
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
-            raise SystemExit(f"{self.repository} needs {', '.join(missing)}: pip install {' '.join(missing)}.")
+            names = " ".join(DISTRIBUTIONS.get(name, name) for name in missing)
+            raise SystemExit(f"{self.repository} needs {', '.join(missing)}: pip install {names}.")
         return path
 
     @property
