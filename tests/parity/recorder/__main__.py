@@ -20,26 +20,40 @@ HERE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """One recording: the module that makes it, its case if it has several, and the checkout it runs."""
+    """One recording: the module that makes it, its case if it has several, the checkout it runs, and in how many processes."""
 
     name: str
     module: str
     case: tuple[str, ...]
     checkout: Checkout
+    processes: int = 1
 
     def run(self, reference: Path, out: Path) -> None:
         """In a process and a folder of its own: released modules share names, and some write where they stand."""
         checkout = self.checkout.open(reference)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent.parent))), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", f"recorder.{self.module}", *self.case, str(checkout), str(out)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent.parent))),
+            "OMP_NUM_THREADS": "1",
+            "ACCELERATE_USE_CPU": "true",  # else several processes without GPUs do not find each other
+        }
+        command = [sys.executable, "-m", *self._launcher, f"recorder.{self.module}", *self.case, str(checkout), str(out)]
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{self.name} could not be recorded:\n{done.stderr[-4000:]}")
 
+    @property
+    def _launcher(self) -> list[str]:
+        launched = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", "-m"]
+        return launched if self.processes > 1 else []
+
 
 JOBS = (
-    *(Job(c.name, "spectrum_matching", (c.name,), DSM_TRAINER if c.dsm else ESM_TRAINER) for c in autoencoder_cases.CASES),
+    *(
+        Job(c.name, "spectrum_matching", (c.name,), DSM_TRAINER if c.dsm else ESM_TRAINER, c.processes)
+        for c in autoencoder_cases.CASES
+    ),
     *(Job(c.name, "repa", (c.name,), IREPA if c.alignment == "irepa" else REPA) for c in transformer_cases.CASES),
     Job("repa-samplers", "repa_samplers", (), REPA),
     Job("irepa-measures", "irepa_measures", (), IREPA),

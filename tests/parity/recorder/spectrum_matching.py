@@ -7,6 +7,7 @@ the checkout's own files with the keys of `_overrides` changed.
 
 import importlib
 import itertools
+import os
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -17,15 +18,18 @@ from typing import Any
 import diffusers.optimization  # noqa: F401  before transformers is a stand-in, which diffusers looks for
 import torch
 import yaml
+from accelerate.state import PartialState
 from given import autoencoder_cases as cases
 from given import float64, numbers, recording
 from given.perceptual import random_lpips
 from given.summary import summary
-from torch import nn
+from torch import Tensor, nn
 
 from recorder import stand_ins, watch
 from recorder.checkouts import DSM_TRAINER, ESM_TRAINER
 from smtool.interop.key_names import our_names
+
+RANK = int(os.environ.get("RANK", "0"))
 
 
 def main(name: str, checkout: Path, out: Path) -> None:
@@ -35,8 +39,12 @@ def main(name: str, checkout: Path, out: Path) -> None:
         players = _replaced(trainer, case)
         sys.argv = ["trainer", *_arguments(checkout, Path(folder), case)]
         trainer.main()
-        buffers = _our_discriminator_names(players["discriminator"].named_buffers())
+        assert PartialState().num_processes == case.processes
+        critic = players.get("discriminator", nn.Identity())
+        buffers = _our_discriminator_names(critic.named_buffers())
         state = summary({key: value for key, value in buffers.items() if value.is_floating_point()})
+    if RANK:
+        return
     source = (DSM_TRAINER if case.dsm else ESM_TRAINER).source
     command = f"make parity REFERENCE=path: python -m recorder.spectrum_matching {name}"
     recording.write(out, {**source, "command": command, "steps": watch.steps, "discriminator_buffers": state})
@@ -64,17 +72,23 @@ def _replaced(trainer: Any, case: cases.Case) -> dict[str, nn.Module]:
         _fill("discriminator", _our_discriminator_names(network.named_parameters()))
         return network
 
-    steps, choices = itertools.count(), itertools.count()
+    steps, choices = itertools.count(), iter(cases.ROWS_REMOVED[RANK])
+    own = slice(RANK * cases.IMAGES, (RANK + 1) * cases.IMAGES)
+
+    def batch(step: int) -> dict[str, Tensor]:
+        return {"images": numbers.signed_images(case.image_shape, "images", step)[own]}
+
+    def randn_like(like: Tensor, **keys: Any) -> Tensor:
+        return numbers.normal((case.batch, *like.shape[1:]), "posterior", next(steps))[own]
+
     trainer.VAE, trainer.PatchGAN, trainer.init_weights = autoencoder, discriminator, lambda module: None
     trainer.lpips = SimpleNamespace(LPIPS=lambda net: random_lpips())
-    trainer.get_dataset = lambda **kwargs: (range(cases.IMAGES * cases.STEPS), None)
-    trainer.DataLoader = lambda *args, **kwargs: stand_ins.Batches(
-        lambda step: {"images": numbers.signed_images(case.image_shape, "images", step)}, cases.STEPS
-    )
+    trainer.get_dataset = lambda **kwargs: (range(case.batch * cases.STEPS), None)
+    trainer.DataLoader = lambda *args, **kwargs: stand_ins.Batches(batch, cases.STEPS)
     trainer.Accelerator = watch.WatchedAccelerator
-    trainer.random = SimpleNamespace(choice=lambda options: cases.ROWS_REMOVED[next(choices)])
+    trainer.random = SimpleNamespace(choice=lambda options: next(choices))
     torch.optim.AdamW = watch.WatchedAdamW  # type: ignore[misc]
-    torch.randn_like = lambda like, **kwargs: numbers.normal(like.shape, "posterior", next(steps))  # type: ignore[assignment]
+    torch.randn_like = randn_like  # type: ignore[assignment]
     return players
 
 
@@ -114,6 +128,7 @@ def _arguments(checkout: Path, folder: Path, case: cases.Case) -> list[str]:
 
 def _overrides(case: cases.Case) -> dict[str, Any]:
     return {
+        "use_patchgan": case.adversary,
         "disc_start_dim": cases.GAN_CHANNELS,
         "disc_depth": cases.GAN_LAYERS,
         "disc_learning_rate": cases.LR,

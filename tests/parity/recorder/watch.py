@@ -51,12 +51,17 @@ class WatchedAccelerator(Accelerator):
 
     def gather_for_metrics(self, input_data: Any, *args: Any, **kwargs: Any) -> Any:
         name = sys._getframe(1).f_locals["key"]
-        value = torch.as_tensor(input_data, dtype=torch.float64)
+        value = self.gather(torch.as_tensor(input_data, dtype=torch.float64))
         steps[-1].setdefault("logged", {})[name] = float(value.mean())
         return value
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{name: value for name, value in kwargs.items() if name != "log_with"})
+
+    def prepare_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        """On CPUs, too, leave a module alone that does not learn, as accelerate does on GPUs."""
+        learns = any(parameter.requires_grad for parameter in model.parameters())
+        return super().prepare_model(model, *args, **kwargs) if learns else model
 
     def init_trackers(self, *args: Any, **kwargs: Any) -> None:
         return None

@@ -2,18 +2,19 @@
 
 from typing import Any
 
+import torch
 from given import autoencoder_cases as cases
 from given import numbers
 from given.perceptual import random_lpips
 from given.summary import summary
+from torch import Tensor, nn
 
 from replay.loop import ReleasedWarmUp, run
 from smtool.datasets.types import ImageBatch
 from smtool.features.frozen import Frozen
 from smtool.features.perceptual import PerceptualDistance
 from smtool.networks.autoencoder import SDVAE
-from smtool.randomness import Streams
-from smtool.regularizers import DSM, ESM, KL, Regularizer, Shapes
+from smtool.regularizers import DSM, ESM, KL, Regularizer
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
 
@@ -25,11 +26,14 @@ def replayed(case: cases.Case, *, steps: int = cases.STEPS, error: dict[str, flo
     """
     factor = {name: 1 + value for name, value in (error or {}).items()}
     task = _task(case, factor)
-    players = {"autoencoder": task.autoencoder, "discriminator": task.discriminator}
+    players: dict[str, nn.Module] = {"autoencoder": task.autoencoder}
+    if task.discriminator is not None:
+        players["discriminator"] = task.discriminator
     table = ReleasedWarmUp(lr=cases.LR, weight_decay=cases.WEIGHT_DECAY, warmup=cases.WARMUP)
-    reports = run(task, dict.fromkeys(players, table), players, lambda step: _batch(case, step), steps=steps, batch=cases.IMAGES)
+    reports = run(task, dict.fromkeys(players, table), players, lambda step: _batch(case, step), steps=steps, batch=case.batch)
     found = [_in_released_words(step) for step in reports]
-    buffers = {name: value for name, value in task.discriminator.named_buffers() if value.is_floating_point()}
+    critic = players.get("discriminator", nn.Identity())
+    buffers = {name: value for name, value in critic.named_buffers() if value.is_floating_point()}
     return {"steps": found, "discriminator_buffers": summary(buffers)}
 
 
@@ -76,8 +80,8 @@ def _task(case: cases.Case, factor: dict[str, float]) -> AutoencoderTask:
         _methods(case, factor),
         reconstruction=Reconstruction(loss="l1", weight=factor.get("l1", 1.0)),
         perceptual=(RandomPerceptual(), cases.LPIPS_WEIGHT * factor.get("lpips", 1.0)),
-        adversary=adversary,
-        discriminator=discriminator,
+        adversary=adversary if case.adversary else None,
+        discriminator=discriminator if case.adversary else None,
         flip=False,
     )
 
@@ -92,13 +96,17 @@ def _methods(case: cases.Case, factor: dict[str, float]) -> dict[str, Regularize
         tables["dsm"] = DSM()
     methods = {name: table.build(cases.LATENT_CHANNELS, 2 ** (len(case.channels) - 1)) for name, table in tables.items()}
     if case.dsm:
-        methods["dsm"].draw = _given_rows  # type: ignore[method-assign]
+        methods["dsm"].draw = lambda streams, shapes: _given_rows(case, streams.step)
     return methods
 
 
-def _given_rows(streams: Streams, shapes: Shapes) -> int:
-    """Departure "DSM draws one mask for the global batch" (issue 10, item 6): one process is recorded, so one draw a step."""
-    return cases.ROWS_REMOVED[streams.step]
+def _given_rows(case: cases.Case, step: int) -> int | Tensor:
+    """In place of DSM's draw: one number, or each image that of its process.
+
+    Departure "DSM draws one mask for the global batch" (issue 10, item 6): once the key `per` takes IMAGES, set it in `_methods`.
+    """
+    rows = [cases.ROWS_REMOVED[process][step] for process in range(case.processes)]
+    return rows[0] if case.processes == 1 else torch.tensor(rows).repeat_interleave(cases.IMAGES)
 
 
 def _batch(case: cases.Case, step: int) -> ImageBatch:
