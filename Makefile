@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: test lint quickstart benchmarks clean
+.PHONY: test lint parity quickstart benchmarks clean
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto      # a process for each core is enough
@@ -12,6 +12,15 @@ test: lint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Steps of the released trainers against ours. With REFERENCE=path, a folder of their checkouts, they are recorded anew first,
+# by RECORDER, a Python that has the packages they import too (tests/parity/README.md).
+RECORDER ?= $(BIN)/python
+parity: $(STAMP)
+ifdef REFERENCE
+	PYTHONPATH=tests/parity $(RECORDER) -m recorder '$(REFERENCE)'
+endif
+	SMTOOL_PARITY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/parity
 
 quickstart: $(STAMP)
 	$(BIN)/smtool quickstart

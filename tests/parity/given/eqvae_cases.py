@@ -1,0 +1,32 @@
+"""EQ-VAE's recorded steps: what its training step draws, and sizes."""
+
+from dataclasses import dataclass
+
+IMAGES, SIDE, LATENT_SIDE = 2, 64, 32
+"""Scales are s / 32 in the released code, so latents have 32 cells."""
+CHANNELS, LATENT_CHANNELS, GROUPS = (32, 32), 4, 32
+LR, BETAS, KL_WEIGHT = 1e-3, (0.5, 0.9), 1e-6
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step does. moment: "decode" shrinks latents and targets, "encode" the images, "none" neither.
+
+    cells: rows and columns of the smaller latent; turns: of 90 degrees.
+    """
+
+    moment: str
+    cells: tuple[int, int] = (LATENT_SIDE, LATENT_SIDE)
+    turns: int = 0
+
+
+STEPS = {
+    "eq-vae": (
+        Step("decode", (20, 20), 1),
+        Step("none"),
+        Step("decode", (9, 9), 2),
+        Step("encode", (12, 12)),
+        Step("decode", (31, 31), 3),
+    ),
+    "eq-vae-anisotropic": (Step("decode", (20, 11), 1), Step("decode", (8, 31), 2)),
+}

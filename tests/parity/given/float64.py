@@ -1,0 +1,24 @@
+"""Single precision replaced by double: formulas are compared, not roundings.
+
+Both trainers name float32 here and there (`x.float()`, `dtype=torch.float32`). Within `everywhere()` these names mean float64 and
+new tensors are float64, on the released side and on smtool's alike.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def everywhere() -> Iterator[None]:
+    single, to_single, default = torch.float32, Tensor.float, torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.float32 = torch.float64  # type: ignore[misc]
+    Tensor.float = Tensor.double  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.float32, Tensor.float = single, to_single  # type: ignore[misc, method-assign]
+        torch.set_default_dtype(default)

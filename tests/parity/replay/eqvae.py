@@ -1,0 +1,52 @@
+"""EQ-VAE's recorded steps by smtool: `AutoencoderTask` with its regularizer in the loop."""
+
+from typing import Any
+
+from given import eqvae_cases as cases
+from given import numbers
+
+from replay.loop import ReleasedWarmUp, run
+from smtool.datasets.types import ImageBatch
+from smtool.networks.autoencoder import SDVAE
+from smtool.randomness import Streams
+from smtool.regularizers import EQVAE, KL, Shapes
+from smtool.regularizers.eq_vae import Transform
+from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
+
+PLAYER, DOWNSAMPLE = "autoencoder", cases.SIDE // cases.LATENT_SIDE
+
+
+def replayed(name: str, *, error: float = 0.0) -> dict[str, Any]:
+    """The case's recording as smtool computes it. error: relative, of the L1 term's weight (to see that it shows)."""
+    steps = cases.STEPS[name]
+    autoencoder = SDVAE(
+        downsample=DOWNSAMPLE, channels=cases.CHANNELS, latent_channels=cases.LATENT_CHANNELS, norm_groups=cases.GROUPS
+    ).build()
+    numbers.fill(dict(autoencoder.named_parameters()), PLAYER)
+    regularizer = EQVAE(anisotropic=name == "eq-vae-anisotropic").build(cases.LATENT_CHANNELS, DOWNSAMPLE)
+    regularizer.draw = lambda streams, shapes: _given(steps[streams.step], streams, shapes)
+    task = AutoencoderTask(
+        autoencoder,
+        {"kl": KL(weight=cases.KL_WEIGHT).build(cases.LATENT_CHANNELS, DOWNSAMPLE), "eq_vae": regularizer},
+        reconstruction=Reconstruction(loss="l1", weight=1 + error),
+        perceptual=None,
+        adversary=None,
+        discriminator=None,
+        flip=False,
+    )
+    table = ReleasedWarmUp(lr=cases.LR, betas=cases.BETAS, weight_decay=0, warmup=0, clip="off")
+    players = {PLAYER: autoencoder}
+    reports = list(run(task, {PLAYER: table}, players, _batch, steps=len(steps), batch=cases.IMAGES))
+    for report in reports:
+        report["logged"] = report.pop("values")
+    return {"steps": reports}
+
+
+def _given(step: cases.Step, streams: Streams, shapes: Shapes) -> Transform:
+    """In place of the step's draw."""
+    return Transform(step.moment, step.cells, step.turns, shapes.downsample)
+
+
+def _batch(step: int) -> ImageBatch:
+    images = numbers.signed_images((cases.IMAGES, 3, cases.SIDE, cases.SIDE), "images", step)
+    return ImageBatch(images, None, tuple(map(str, range(cases.IMAGES))))
