@@ -18,7 +18,7 @@ from smtool.features.extractor import Extractor
 from smtool.features.inception import Inception, fid_inception
 from smtool.features.protocol import PROTOCOLS, jpeg_round_trip
 from smtool.metrics.frechet import frechet_distance_of_features
-from smtool.metrics.reconstruction import psnr, ssim
+from smtool.metrics.reconstruction import psnr, ssim_reflected
 from smtool.spectrum import REFERENCE, esm_loss, radial_power
 from smtool.spectrum.esm import spectral_distribution
 from smtool.spectrum.psd import ring_frequency
@@ -56,14 +56,13 @@ def test_psnr_is_equal(recorded):
     assert recording.differences(recorded["psnr"], psnr(*files()).tolist()) == []
 
 
-@pytest.mark.xfail(reason='departure "SSIM of `--protocol paper`" (issue 10, item 3): call that SSIM here, remove this mark')
 def test_ssim_is_equal(recorded):
     images, reconstructions = cases.decodings()
-    assert recording.differences(recorded["ssim"], float(ssim(reconstructions, images).mean())) == []
+    assert recording.differences(recorded["ssim"], float(ssim_reflected(reconstructions, images).mean())) == []
 
 
 def test_lpips_of_unclamped_numbers_is_equal(recorded):
-    """The function. What evaluation feeds it is a departure (issue 10, item 4) until the protocol says raw numbers."""
+    """The function; --protocol paper feeds it the decoder's numbers as they are."""
     images, reconstructions = cases.decodings()
     assert recording.differences(recorded["lpips"], RandomPerceptual()(reconstructions, images).tolist()) == []
 
@@ -99,21 +98,14 @@ def test_spectra_are_equal(recorded, side, name, delta):
     assert recording.differences(recorded["spectra"][str(side)][name], cases.spectra(target, found, divergence)) == []
 
 
-@pytest.mark.xfail(
-    reason='departure "samples are rounded" (issue 10, item 7): REPA truncates; call its protocol\'s rule here, remove this mark'
-)
 def test_sampled_pictures_are_written_as_by_repa():
     _, decoded = cases.decodings()
-    assert recording.differences(recording.read("repa-pictures")["pictures"], array(to_uint8(decoded))) == []
-
-
-RINGS = pytest.mark.xfail(reason='departure "radial bins at sides 57, 113 and 125" (issue 10, item 11): remove this mark with it')
+    found = to_uint8(decoded, PROTOCOLS["adm"].rounding)
+    assert recording.differences(recording.read("repa-pictures")["pictures"], array(found)) == []
 
 
 @pytest.mark.single_precision
-@pytest.mark.parametrize(
-    ("side", "bins"), [pytest.param(*pair, marks=[RINGS] * (pair[0] in (57, 113, 125))) for pair in cases.RINGS]
-)
+@pytest.mark.parametrize(("side", "bins"), cases.RINGS)
 def test_rings_hold_the_same_cells(recorded, side, bins):
     _, count = ring_frequency(side, side, replace(REFERENCE.curve, bins=bins))
     assert recorded["rings"][str(side)] == count.long().tolist()

@@ -6,14 +6,9 @@ from given.sampling_cases import CASES, Case
 from replay.samplers import replayed
 
 BY_NAME = {case.name: case for case in CASES}
-HEUN = pytest.mark.xfail(
-    reason='departure "Heun with a guidance interval decides for each call" (issue 10, item 8): remove this mark with it'
-)
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, id=name, marks=[HEUN] * (name == "heun-guided-interval")) for name, case in BY_NAME.items()]
-)
+@pytest.mark.parametrize("case", BY_NAME.values(), ids=BY_NAME)
 def test_latents_equal_the_released_samplers(case: Case):
     recorded = recording.read("repa-samplers")["latents"][case.name]
     assert recording.differences(recorded, replayed(case)) == []

@@ -9,7 +9,7 @@ from given.perceptual import random_lpips
 from given.summary import summary
 from torch import Tensor, nn
 
-from replay.loop import ReleasedWarmUp, run
+from replay.loop import run
 from smtool.datasets.types import ImageBatch
 from smtool.features.frozen import Frozen
 from smtool.features.perceptual import PerceptualDistance
@@ -17,6 +17,7 @@ from smtool.networks.autoencoder import SDVAE
 from smtool.regularizers import DSM, ESM, KL, Regularizer
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
+from smtool.training.optimizer import AdamW
 
 
 def replayed(case: cases.Case, *, steps: int = cases.STEPS, error: dict[str, float] | None = None) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def replayed(case: cases.Case, *, steps: int = cases.STEPS, error: dict[str, flo
     players: dict[str, nn.Module] = {"autoencoder": task.autoencoder}
     if task.discriminator is not None:
         players["discriminator"] = task.discriminator
-    table = ReleasedWarmUp(lr=cases.LR, weight_decay=cases.WEIGHT_DECAY, warmup=cases.WARMUP)
+    table = AdamW(lr=cases.LR, weight_decay=cases.WEIGHT_DECAY, warmup=cases.WARMUP, warmup_from="zero")
     reports = run(task, dict.fromkeys(players, table), players, lambda step: _batch(case, step), steps=steps, batch=case.batch)
     found = [_in_released_words(step) for step in reports]
     critic = players.get("discriminator", nn.Identity())
@@ -93,7 +94,7 @@ def _methods(case: cases.Case, factor: dict[str, float]) -> dict[str, Regularize
     if case.esm:
         tables["esm"] = ESM(weight=case.esm * factor.get("esm", 1.0), delta=case.delta)
     if case.dsm:
-        tables["dsm"] = DSM()
+        tables["dsm"] = DSM(per="batch" if case.processes == 1 else cases.IMAGES)
     methods = {name: table.build(cases.LATENT_CHANNELS, 2 ** (len(case.channels) - 1)) for name, table in tables.items()}
     if case.dsm:
         methods["dsm"].draw = lambda streams, shapes: _given_rows(case, streams.step)
@@ -101,10 +102,7 @@ def _methods(case: cases.Case, factor: dict[str, float]) -> dict[str, Regularize
 
 
 def _given_rows(case: cases.Case, step: int) -> int | Tensor:
-    """In place of DSM's draw: one number, or each image that of its process.
-
-    Departure "DSM draws one mask for the global batch" (issue 10, item 6): once the key `per` takes IMAGES, set it in `_methods`.
-    """
+    """In place of DSM's draw: one number, or each image that of its process, as `per` = images of a process groups them."""
     rows = [cases.ROWS_REMOVED[process][step] for process in range(case.processes)]
     return rows[0] if case.processes == 1 else torch.tensor(rows).repeat_interleave(cases.IMAGES)
 

@@ -5,13 +5,14 @@ from typing import Any
 from given import eqvae_cases as cases
 from given import numbers
 
-from replay.loop import ReleasedWarmUp, run
+from replay.loop import run
 from smtool.datasets.types import ImageBatch
 from smtool.networks.autoencoder import SDVAE
 from smtool.randomness import Streams
 from smtool.regularizers import EQVAE, KL, Shapes
 from smtool.regularizers.eq_vae import Transform
 from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
+from smtool.training.optimizer import AdamW
 
 PLAYER, DOWNSAMPLE = "autoencoder", cases.SIDE // cases.LATENT_SIDE
 
@@ -34,7 +35,7 @@ def replayed(name: str, *, error: float = 0.0) -> dict[str, Any]:
         discriminator=None,
         flip=False,
     )
-    table = ReleasedWarmUp(lr=cases.LR, betas=cases.BETAS, weight_decay=0, warmup=0, clip="off")
+    table = AdamW(lr=cases.LR, betas=cases.BETAS, weight_decay=0, warmup=0, clip="off")
     players = {PLAYER: autoencoder}
     reports = list(run(task, {PLAYER: table}, players, _batch, steps=len(steps), batch=cases.IMAGES))
     for report in reports:

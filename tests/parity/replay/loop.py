@@ -26,16 +26,6 @@ class GivenStreams(Streams):
         return numbers.uniform(shape, name, self.step)
 
 
-class ReleasedWarmUp(AdamW):
-    """Departure "warm-up is one update ahead" (issue 10, item 5): the released schedules have lr k / W at update k from 0.
-
-    Once a key of AdamW chooses this, set that key in the callers' tables and delete this class.
-    """
-
-    def rate(self, update: int, last_update: int) -> float:
-        return self.lr * update / self.warmup if update < self.warmup else super().rate(update, last_update)
-
-
 def run(
     task: Task,
     optimizers: Mapping[str, AdamW],

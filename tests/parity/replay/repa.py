@@ -8,7 +8,7 @@ from given import transformer_cases as cases
 from given.summary import change, copied
 from torch import Tensor, nn
 
-from replay.loop import ReleasedWarmUp, run
+from replay.loop import run
 from smtool.datasets.types import LatentBatch
 from smtool.diffusion import Alignment, Flow, IRepa, Repa
 from smtool.features.teachers import Teacher
@@ -16,6 +16,7 @@ from smtool.networks.posterior import LatentStats
 from smtool.networks.sit import SiT
 from smtool.tasks.diffusion import PLAYER, DiffusionTask, Labels
 from smtool.training.ema import MovingAverage
+from smtool.training.optimizer import AdamW
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LATENT_SHAPE = (cases.CHANNELS, cases.SIDE, cases.SIDE)
@@ -32,7 +33,7 @@ def replayed(case: cases.Case, *, error: dict[str, float] | None = None) -> dict
     steps = list(
         run(
             task,
-            {PLAYER: ReleasedWarmUp(lr=cases.LR, weight_decay=0, warmup=0)},
+            {PLAYER: AdamW(lr=cases.LR, weight_decay=0, warmup=0)},
             players,
             _batch,
             steps=cases.STEPS,

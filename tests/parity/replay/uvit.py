@@ -7,13 +7,14 @@ from given import numbers
 from given import uvit_cases as cases
 from given.summary import change, copied
 
-from replay.loop import ReleasedWarmUp, run
+from replay.loop import run
 from smtool.datasets.types import LatentBatch
 from smtool.diffusion import DDPM
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.uvit import UViT
 from smtool.tasks.diffusion import PLAYER, DiffusionTask, Labels
 from smtool.training.ema import MovingAverage
+from smtool.training.optimizer import AdamW
 
 
 def replayed(case: cases.Case, *, error: float = 0.0) -> dict[str, Any]:
@@ -25,8 +26,8 @@ def replayed(case: cases.Case, *, error: float = 0.0) -> dict[str, Any]:
     stats = LatentStats("scalar", torch.zeros(1), torch.tensor([(1 + error) / cases.SCALE]), count=0, data="")
     task = DiffusionTask(network, DDPM().build(), stats, labels=Labels(dropout=0) if case.classes else None)
     average = MovingAverage(task.players[PLAYER], cases.EMA_DECAY, warmup=False)
-    table = ReleasedWarmUp(
-        lr=cases.LR, weight_decay=cases.WEIGHT_DECAY, betas=cases.BETAS, warmup=cases.WARMUP, clip="off"
+    table = AdamW(
+        lr=cases.LR, weight_decay=cases.WEIGHT_DECAY, betas=cases.BETAS, warmup=cases.WARMUP, warmup_from="zero", clip="off"
     )
     steps = list(
         run(
