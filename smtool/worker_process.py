@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import IO, ParamSpec, TypeVar, cast
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""The environment of a process that computes with one thread."""
 P = ParamSpec("P")
 R = TypeVar("R")
 

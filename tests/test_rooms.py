@@ -23,6 +23,7 @@ ROOMS = (
     ("tasks",),
     ("recipe", "report"),
     ("pipelines",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )
