@@ -11,7 +11,7 @@ import smtool
 
 PACKAGE = Path(smtool.__file__).parent
 ROOMS = (
-    ("errors", "config", "devices", "randomness", "storage"),
+    ("errors", "config", "devices", "randomness", "storage", "worker_process"),
     ("spectrum", "metrics"),
     ("networks",),
     ("features",),
@@ -23,6 +23,7 @@ ROOMS = (
     ("tasks",),
     ("recipe", "report"),
     ("pipelines",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )

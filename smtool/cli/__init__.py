@@ -12,16 +12,6 @@ from smtool.cli.options import first_line
 from smtool.cli import prepare, train, sample, evaluate, spectrum, race, export, around  # noqa: F401
 # isort: on
 
-EXIT_CODES: dict[type[BaseException], int] = {
-    errors.RecipeError: 2,
-    errors.DataError: 3,
-    errors.CheckpointError: 3,
-    errors.WeightsError: 4,
-    errors.TrainingError: 6,
-    errors.DiskError: 7,
-    errors.Interrupted: 130,
-    KeyboardInterrupt: 130,
-}
 INTERNAL_ERROR, OUT_OF_MEMORY = 1, 5
 
 
@@ -38,7 +28,12 @@ def main() -> None:
 
 def _report(error: BaseException) -> int:
     """Say what happened on stderr, and return the exit code."""
-    code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), INTERNAL_ERROR)
+    if isinstance(error, errors.SmtoolError):
+        print(f"smtool: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        print("smtool: stopped.", file=sys.stderr)
+        return errors.Interrupted.exit_code
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         print(
             f"smtool: out of memory ({first_line(error)}).\n"
@@ -46,10 +41,5 @@ def _report(error: BaseException) -> int:
             file=sys.stderr,
         )
         return OUT_OF_MEMORY
-    if isinstance(error, KeyboardInterrupt):
-        print("smtool: stopped.", file=sys.stderr)
-    elif code == INTERNAL_ERROR and not isinstance(error, errors.SmtoolError):
-        print(f"smtool: internal error: {type(error).__name__}: {first_line(error)}\n  --debug shows where.", file=sys.stderr)
-    else:
-        print(f"smtool: {error}", file=sys.stderr)
-    return code
+    print(f"smtool: internal error: {type(error).__name__}: {first_line(error)}\n  --debug shows where.", file=sys.stderr)
+    return INTERNAL_ERROR

@@ -11,7 +11,7 @@ from smtool.cli.app import app
 from smtool.cli.options import Device, Overrides, WeightsDir, computing_device, seconds
 
 if TYPE_CHECKING:
-    from smtool.pipelines.race.race import Budget
+    from smtool.commands.race.race import Budget
 
 
 @app.command()
@@ -29,10 +29,10 @@ def race(
 
     Names of finished races instead are pooled: how well predictors rank all their autoencoders together.
     """
-    from smtool.pipelines.race.crew import crew
-    from smtool.pipelines.race.entrants import OUT, race_of
-    from smtool.pipelines.race.pool import is_race_folder, pool_races
-    from smtool.pipelines.race.race import race as run
+    from smtool.commands.race.adhoc_recipe import OUT, adhoc_race
+    from smtool.commands.race.pool import is_race_folder, pool_races
+    from smtool.commands.race.race import race as run
+    from smtool.commands.race.workers import workers_on
     from smtool.recipe.race import load_race
     from smtool.report.console import Console
 
@@ -43,17 +43,17 @@ def race(
     is_recipe = len(what) == 1 and (what[0].endswith(".toml") or not Path(what[0]).exists())
     devices = _devices(device)
     run(
-        load_race(what[0], changes) if is_recipe else race_of(what, out or OUT, changes),
+        load_race(what[0], changes) if is_recipe else adhoc_race(what, out or OUT, changes),
         console=Console(),
         out=out if is_recipe else out or OUT,
-        workers=crew(devices, jobs or (os.cpu_count() or 1 if devices == ["cpu"] else len(devices)), weights_dir),
+        workers=workers_on(devices, jobs or (os.cpu_count() or 1 if devices == ["cpu"] else len(devices)), weights_dir),
         budget=_budget(budget),
     )
 
 
 def _budget(text: str | None) -> "Budget":
     """A number is steps; with a unit, 90s, 10m or 1h, it is time."""
-    from smtool.pipelines.race.race import Budget
+    from smtool.commands.race.race import Budget
 
     if text is None:
         return Budget()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from smtool.cli.race import _budget, _devices
+from smtool.commands.race.race import Budget
 from smtool.errors import RecipeError
-from smtool.pipelines.race.race import Budget
 
 
 @pytest.mark.parametrize(

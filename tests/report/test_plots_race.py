@@ -3,9 +3,9 @@ import pytest
 
 from smtool.report.plots import Curve, figure_bytes
 from smtool.report.plots.race import (
-    Forecast,
+    PredictorPanel,
     Strip,
-    forecasts_figure,
+    predictor_panels_figure,
     race_curves_figure,
     race_spectra_figure,
     strips_figure,
@@ -52,9 +52,9 @@ def test_spectra_leave_out_a_panel_without_curves_and_name_each_racer_once(laten
 def test_each_predictor_has_a_panel_and_no_two_autoencoders_look_alike(count):
     rng = np.random.default_rng(0)
     names = [f"racer {number}" for number in range(12)]
-    found = [Forecast(f"predictor {k}", {n: tuple(rng.random(2)) for n in names}, "rho +0.50") for k in range(count)]
-    figure = forecasts_figure(found)
+    found = [PredictorPanel(f"predictor {k}", {n: tuple(rng.random(2)) for n in names}, "rho +0.50") for k in range(count)]
+    figure = predictor_panels_figure(found)
     assert len(figure.axes) == count
     looks = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
     assert len(looks) == len(names)
-    assert figure_bytes(figure, "png") == figure_bytes(forecasts_figure(found), "png")
+    assert figure_bytes(figure, "png") == figure_bytes(predictor_panels_figure(found), "png")

@@ -1,36 +1,27 @@
-"""Several small `smtool train-ae` or `train-dit` at once, each in a process of its own with one thread.
+"""Several small trainings at once, each in a process of its own with one thread.
 
 Networks small enough for this gain little from more threads, and lose much to them when the machine is busy.
 """
 
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from smtool.errors import DataError, DiskError, Interrupted, RecipeError, SmtoolError, TrainingError, WeightsError
+from smtool.errors import Interrupted, SmtoolError
 from smtool.pipelines.train.interrupts import stop_request
+from smtool.pipelines.train.run_autoencoder import autoencoder_run
+from smtool.pipelines.train.run_diffusion import diffusion_run
 from smtool.pipelines.train.run_folder import RunFolder
-from smtool.recipe import Recipe, TrainDiT
+from smtool.pipelines.train.training import train
+from smtool.recipe import Recipe, TrainDiT, load
 from smtool.report.console import Console
 from smtool.report.trackers import read_metrics
-
-_ERRORS: dict[int, type[SmtoolError]] = {
-    2: RecipeError,
-    3: DataError,
-    4: WeightsError,
-    6: TrainingError,
-    7: DiskError,
-    130: Interrupted,
-}
-_STOPPED = (130, -signal.SIGTERM)
+from smtool.worker_process import ONE_THREAD, WorkerDied, WorkerProcess
 
 
 @dataclass(frozen=True)
@@ -40,13 +31,6 @@ class Job:
     recipe: Recipe[Any]
     out: Path
     changes: tuple[str, ...] = ()
-
-    @property
-    def command(self) -> list[str]:
-        """What `smtool` is called with."""
-        kind = "train-dit" if isinstance(self.recipe.tables, TrainDiT) else "train-ae"
-        changes = [word for change in self.changes for word in ("--set", change)]
-        return [kind, str(self.recipe.path), "--out", str(self.out), *changes]
 
     def is_finished(self) -> bool:
         """Whether the run reached the recipe's last step. Raises RecipeError if it was begun with another recipe."""
@@ -61,21 +45,6 @@ class Job:
         return rows[-1]["step"] if rows else 0
 
 
-@dataclass(frozen=True)
-class _Child:
-    """A job that runs."""
-
-    job: Job
-    process: subprocess.Popen[bytes]
-    said: IO[bytes]
-
-    def raise_failure(self) -> None:
-        if code := self.process.returncode:
-            self.said.seek(0)
-            lines = self.said.read().decode(errors="replace").strip().removeprefix("smtool: ")
-            raise _ERRORS.get(code, SmtoolError)(f"{self.job.out}: {lines or f'ended with exit code {code}'}")
-
-
 def train_side_by_side(jobs: Sequence[Job], *, console: Console) -> None:
     """Bring every job to its recipe's last step. Finished runs are left as they are, unfinished ones are resumed.
 
@@ -86,44 +55,45 @@ def train_side_by_side(jobs: Sequence[Job], *, console: Console) -> None:
         console.print("Everything is trained already.")
         return
     steps = sum(job.recipe.tables.steps for job in unfinished)
-    with ExitStack() as stack:
-        stop = stack.enter_context(stop_request())
-        children = [_started(job, stack) for job in unfinished]
+    workers = [WorkerProcess(ONE_THREAD) for _ in unfinished]
+    with (
+        stop_request() as stop,
+        console.progress("training", unit="steps") as report,
+        ThreadPoolExecutor(len(unfinished)) as executor,
+    ):
+        runs = [executor.submit(worker.call, _train, job) for worker, job in zip(workers, unfinished, strict=True)]
         shown = -1
-        report = stack.enter_context(console.progress("training", unit="steps"))
-        while any(child.process.poll() is None for child in children):
-            if stop.asked or any(child.process.returncode for child in children):
-                _end(children)
-            done = sum(child.job.last_step() for child in children)
+        while not all(run.done() for run in runs):
+            if stop.asked or any(run.done() and run.exception() for run in runs):
+                for worker in workers:
+                    worker.stop()
+            done = sum(job.last_step() for job in unfinished)
             if done > shown:
                 report(done, steps)
                 shown = done
             time.sleep(0.2)
+        for worker in workers:
+            worker.end()
         if stop.asked:
             raise Interrupted("Stopped; what was trained is saved.", hint="The same command goes on from here.")
-        for child in sorted(children, key=lambda child: child.process.returncode in _STOPPED):
-            child.raise_failure()
+        _raise_failure(unfinished, runs)
         if shown < steps:
             report(steps, steps)
 
 
-def _started(job: Job, stack: ExitStack) -> _Child:
-    said: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (the stack closes it)
-    process = stack.enter_context(
-        subprocess.Popen(
-            [sys.executable, "-m", "smtool", *job.command, "--device", "cpu"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )
-    )
-    return _Child(job, process, said)
+def _train(job: Job) -> None:
+    """In the process of the job, whose screen is that of the parent: print nothing."""
+    recipe = load(str(job.recipe.path), type(job.recipe.tables), job.changes)
+    assemble: Callable[..., Any] = diffusion_run if isinstance(recipe.tables, TrainDiT) else autoencoder_run
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        train(recipe, assemble, console=Console(quiet=True), out=job.out)
 
 
-def _end(children: list[_Child]) -> None:
-    """Ask once more is harmless: a run that is stopping goes on to save."""
-    for child in children:
-        if child.process.poll() is None:
-            child.process.send_signal(signal.SIGTERM)
-
+def _raise_failure(jobs: Sequence[Job], runs: Sequence[Future[None]]) -> None:
+    """Raise the error of a run that failed, rather than that of one which was stopped for it."""
+    failed = [(job, error) for job, run in zip(jobs, runs, strict=True) if (error := run.exception())]
+    for job, error in sorted(failed, key=lambda pair: isinstance(pair[1], Interrupted | WorkerDied)):
+        if isinstance(error, SmtoolError):
+            raise type(error)(f"{job.out}: {error.message}", hint=error.hint) from error
+        said = str(error) if isinstance(error, WorkerDied) else f"internal error: {type(error).__name__}: {error}"
+        raise SmtoolError(f"{job.out}: {said}") from error

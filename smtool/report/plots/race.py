@@ -85,7 +85,7 @@ def race_spectra_figure(samples: Sequence[Curve], latents: Sequence[Curve]) -> F
 
 
 @dataclass(frozen=True)
-class Forecast:
+class PredictorPanel:
     """One predictor: its value and what became of it for each autoencoder, and their rank correlation in words."""
 
     title: str
@@ -93,22 +93,22 @@ class Forecast:
     note: str
 
 
-def forecasts_figure(forecasts: Sequence[Forecast]) -> Figure:
+def predictor_panels_figure(panels: Sequence[PredictorPanel]) -> Figure:
     """A small panel for each predictor, the generation distance upwards; the points are autoencoders."""
-    columns = min((5, 4, 6), key=lambda number: -len(forecasts) % number)      # the fewest empty panels
-    rows = -(-len(forecasts) // columns)
-    names = list(dict.fromkeys(name for forecast in forecasts for name in forecast.points))
+    columns = min((5, 4, 6), key=lambda number: -len(panels) % number)      # the fewest empty panels
+    rows = -(-len(panels) // columns)
+    names = list(dict.fromkeys(name for panel in panels for name in panel.points))
     with rc_context(SETTINGS):
         figure = new_figure(11.0, 0.5 + 2.3 * rows + 0.25 * -(-len(names) // LEGEND_COLUMNS))
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for axes in grid.flatten()[len(forecasts):]:
+        for axes in grid.flatten()[len(panels):]:
             axes.remove()
-        for axes, forecast in zip(grid.flatten(), forecasts, strict=False):
+        for axes, panel in zip(grid.flatten(), panels, strict=False):
             for number, name in enumerate(names):
-                if name in forecast.points:
-                    x, y = forecast.points[name]
+                if name in panel.points:
+                    x, y = panel.points[name]
                     axes.plot([x], [y], **sign(number), markersize=6, linestyle="", label=name)
-            axes.set_title(f"{forecast.title}\n{forecast.note}", fontsize=8)
+            axes.set_title(f"{panel.title}\n{panel.note}", fontsize=8)
             axes.xaxis.set_major_locator(MaxNLocator(3))
             axes.tick_params(labelsize=8)
         for line in grid[:, 0]:

@@ -1,8 +1,7 @@
-"""The report of a race: what can be told, every seed, curves, samples, spectra, forecasts, cost."""
+"""The page of a race: what can be told, every seed, curves, samples, spectra, predictors, cost."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,77 +9,75 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from smtool.commands.race.figures import curves_figure, predictors_figure, seeds_figure, spectra_figure
+from smtool.commands.race.result import PooledResult, RaceResult, Result
+from smtool.commands.race.scoring import GRID
+from smtool.commands.race.tables import H100_HOURS, cost_table, pair_table, predictor_table, ranking_table, told
+from smtool.commands.race.trial import scores_path
 from smtool.datasets import open_images
 from smtool.datasets.types import to_uint8
-from smtool.pipelines.race.figures import curves_figure, forecast_figure, seeds_figure, spectra_figure
-from smtool.pipelines.race.scoring import GRID
-from smtool.pipelines.race.tables import H100_HOURS, cost_table, forecast_table, pair_table, ranking_table, told
 from smtool.report.grids import image_grid
 from smtool.report.html import Page
 from smtool.report.plots import figure_bytes
 from smtool.storage import write_bytes
 
-Result = Mapping[str, Any]
 
-
-def write_report(result: Result, folder: Path) -> list[Path]:
+def write_report(result: RaceResult, folder: Path) -> list[Path]:
     """report.html and figures/*.png. Returns what was written."""
     page = Page("smtool race: which latents does the same small transformer learn best?")
-    _standing(page, result)
+    _ranking(page, result)
     figures = {}
-    if result["cells"]:
+    if result.trials:
         figures = {
             "seeds": seeds_figure(result),
             "curves": curves_figure(result, folder),
             "spectra": spectra_figure(result, folder),
-        } | ({"forecasts": forecast_figure(result)} if result["forecasts"] else {})
-        _seeds(page, result, figures)
+        } | ({"forecasts": predictors_figure(result)} if result.predictor_correlations else {})
+        _seeds(page, figures)
         _samples(page, result, folder)
-        _forecasts(page, result, figures)
+        _predictors(page, result, figures)
     _cost(page, result)
     return _write(page, result, figures, folder)
 
 
-def write_pooled_report(result: Result, folder: Path) -> list[Path]:
+def write_pooled_report(result: PooledResult, folder: Path) -> list[Path]:
     """The same of several races together; curves, samples, spectra and costs are on their own pages."""
     page = Page("smtool race: several races together")
-    page.text(f"Pooled: {', '.join(result['races'])}. A racer with the same weights in two races counts once.")
-    _standing(page, result)
-    figures = {"seeds": seeds_figure(result), "forecasts": forecast_figure(result)}
+    page.text(f"Pooled: {', '.join(result.races)}. A racer with the same weights in two races counts once.")
+    _ranking(page, result)
+    figures = {"seeds": seeds_figure(result), "forecasts": predictors_figure(result)}
     page.section("Every seed")
     _strips(page, figures["seeds"])
-    _forecasts(page, result, figures)
+    _predictors(page, result, figures)
     return _write(page, result, figures, folder)
 
 
 def _write(page: Page, result: Result, figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    page.data("race", {key: value for key, value in result.items() if key != "cells"})
+    page.data("race", result.json_value(exclude={"trials"}))
     page.write(folder / "report.html")
     for name, figure in figures.items():
         write_bytes(folder / "figures" / f"{name}.png", figure_bytes(figure, "png"))
     return [folder / "report.html", *(folder / "figures" / f"{name}.png" for name in figures)]
 
 
-def _standing(page: Page, result: Result) -> None:
-    cells, images = result["cells"], result["images"]
+def _ranking(page: Page, result: Result) -> None:
     page.text(
-        f"{len(result['racers'])} racers, {len(result['seeds'])} seeds, images of {images['image_size']} px. Every racer "
-        f"gets the same transformer on its latents: {result['tokens']} tokens, {result['step']:,} steps, the same order of "
+        f"{len(result.racers)} racers, {len(result.seeds)} seeds, images of {result.images.image_size} px. Every racer "
+        f"gets the same transformer on its latents: {result.tokens} tokens, {result.step:,} steps, the same order of "
         "images, noise and initial weights for a seed; then the same number of samples from the same noise."
     )
-    if cells:
+    if result.trials:
         page.table(ranking_table(result))
     page.section("What can be told")
     for sentence in told(result):
         page.text(sentence)
     page.text("A difference is told where the 95 % interval of the differences, paired by seed, leaves 0 out.")
-    if cells:
+    if result.trials:
         page.table(pair_table(result))
-    for name in list(result["standings"])[1:]:
-        if cells:
-            page.table(ranking_table(result, name))
-    for key, error in result["broken"].items():
-        page.text(f"{key} broke ({error['kind']}): {error['message']} The others raced without it.")
+        for features in list(result.rankings)[1:]:
+            page.table(ranking_table(result, features))
+    for key, error in result.broken.items():
+        page.text(f"{key} broke ({error.kind}): {error.message} The others raced without it.")
 
 
 def _strips(page: Page, figure: Figure) -> None:
@@ -92,7 +89,7 @@ def _strips(page: Page, figure: Figure) -> None:
     )
 
 
-def _seeds(page: Page, result: Result, figures: Mapping[str, Figure]) -> None:
+def _seeds(page: Page, figures: Mapping[str, Figure]) -> None:
     page.section("Every seed")
     _strips(page, figures["seeds"])
     page.section("Curves")
@@ -112,16 +109,15 @@ def _seeds(page: Page, result: Result, figures: Mapping[str, Figure]) -> None:
     )
 
 
-def _samples(page: Page, result: Result, folder: Path) -> None:
+def _samples(page: Page, result: RaceResult, folder: Path) -> None:
     page.section("Samples")
-    images = result["images"]
-    shards = open_images(images["train"], "train", image_size=images["image_size"])
+    shards = open_images(result.images.train, "train", image_size=result.images.image_size)
     shown = shards.read(range(min(GRID, len(shards)))).images
     pictures = [(image_grid(to_uint8(shown)), "training images, the first ones")]
-    for racer in result["racers"]:
-        path = folder / "cells" / f"{racer}-seed{result['seeds'][0]}.png"
+    for racer in result.racers:
+        path = scores_path(folder, f"{racer}-seed{result.seeds[0]}").with_suffix(".png")
         if path.is_file():
-            caption = f"{racer}: samples, seed {result['seeds'][0]}, the first ones drawn; the same noise for all"
+            caption = f"{racer}: samples, seed {result.seeds[0]}, the first ones drawn; the same noise for all"
             pictures.append((_picture(path), caption))
     page.pixels_beside(pictures)
 
@@ -131,25 +127,25 @@ def _picture(path: Path) -> Tensor:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _forecasts(page: Page, result: Result, figures: Mapping[str, Figure]) -> None:
-    if not result["points"]:
+def _predictors(page: Page, result: Result, figures: Mapping[str, Figure]) -> None:
+    if not result.points:
         return
     page.section("What would have been known before")
-    if not result["forecasts"]:
-        page.text(f"{len(result['points'])} autoencoders are too few for a rank correlation; three is the least.")
+    if not result.predictor_correlations:
+        page.text(f"{len(result.points)} autoencoders are too few for a rank correlation; three is the least.")
         return
-    first, *others = result["forecasts"]
-    page.table(forecast_table(result, first))
+    first, *others = result.predictor_correlations
+    page.table(predictor_table(result, first))
     page.figure(
         figures["forecasts"],
         alt="For each predictor, its value against the generation distance, one point for each autoencoder.",
         caption=f"Each point is an autoencoder, mean over seeds; rho: Spearman's rank correlation. Distances by {first}.",
     )
     for features in others:
-        page.table(forecast_table(result, features))
+        page.table(predictor_table(result, features))
 
 
-def _cost(page: Page, result: Result) -> None:
+def _cost(page: Page, result: RaceResult) -> None:
     page.section("Cost")
     page.table(cost_table(result))
     page.text(

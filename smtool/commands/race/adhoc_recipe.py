@@ -13,7 +13,7 @@ from smtool.storage import write_text
 OUT = Path("runs/race")
 
 
-def race_of(autoencoders: Sequence[str], folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe[Race], list[Entry]]:
+def adhoc_race(autoencoders: Sequence[str], folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe[Race], list[Entry]]:
     """Write folder/recipe.toml, in which each autoencoder is a racer, and load it."""
     lines = ["# Written by `smtool race`; it can be raced again, and changed.", ""]
     for name, autoencoder in zip(_names(autoencoders), autoencoders, strict=True):

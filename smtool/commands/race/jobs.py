@@ -1,14 +1,15 @@
-"""The pieces of work that a race is cut into. Each is done by a worker process, and doing it again changes nothing."""
+"""The jobs that a race is cut into. Each is done by a worker; doing it again changes nothing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from smtool.commands.race.plan import AutoencoderRun, Trial
+from smtool.commands.race.predictors import measure_predictors
+from smtool.commands.race.result import Images
+from smtool.commands.race.scoring import score_trial
 from smtool.pipelines.prepare.latents import prepare_latents
-from smtool.pipelines.race.plan import AutoencoderRun, Cell, Images
-from smtool.pipelines.race.predictors import predict
-from smtool.pipelines.race.scoring import score_cell
 from smtool.pipelines.train.run_autoencoder import autoencoder_run
 from smtool.pipelines.train.run_diffusion import diffusion_run
 from smtool.pipelines.train.training import train
@@ -25,15 +26,15 @@ class Place:
     weights_dir: Path | None
 
 
-class Work(Protocol):
-    """A piece of work."""
+class Job(Protocol):
+    """Leaves its result in the race's folder."""
 
-    def do(self, place: Place) -> Any: ...
+    def do(self, place: Place) -> None: ...
 
 
 @dataclass(frozen=True)
 class Train:
-    """A turn of a training run: from where it stands to `step`."""
+    """Bring a training run from where it stands to `step`."""
 
     training: Training
     out: Path
@@ -55,7 +56,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Encode:
-    """The latent cache of an autoencoder, which its transformers share."""
+    """Write the latent cache of an autoencoder, which its transformers share."""
 
     autoencoder: AutoencoderRun
     images: Images
@@ -78,29 +79,29 @@ class Encode:
 
 @dataclass(frozen=True)
 class Score:
-    """Samples of a transformer, and their distance to images. Returns what is written to the cell's file."""
+    """Draw samples of a transformer, and measure their distance to images."""
 
-    cell: Cell
+    trial: Trial
     images: Images
     judge: Judge
     folder: Path
 
-    def do(self, place: Place) -> dict[str, Any]:
-        return score_cell(
-            self.cell, self.images, self.judge, folder=self.folder, device=place.device, weights_dir=place.weights_dir
+    def do(self, place: Place) -> None:
+        score_trial(
+            self.trial, self.images, self.judge, folder=self.folder, device=place.device, weights_dir=place.weights_dir
         )
 
 
 @dataclass(frozen=True)
 class Predict:
-    """What needs no transformer. Returns what is written to the autoencoder's file."""
+    """Measure what needs no transformer."""
 
     autoencoder: AutoencoderRun
     images: Images
     judge: Judge
     folder: Path
 
-    def do(self, place: Place) -> dict[str, Any]:
-        return predict(
+    def do(self, place: Place) -> None:
+        measure_predictors(
             self.autoencoder, self.images, self.judge, folder=self.folder, device=place.device, weights_dir=place.weights_dir
         )

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,16 +14,17 @@ import pytest
 import torch
 
 from smtool import load_autoencoder
+from smtool.commands.race.jobs import Place
+from smtool.commands.race.page import write_report
+from smtool.commands.race.pool import pool_races
+from smtool.commands.race.race import Budget, race
+from smtool.commands.race.result import PooledResult, RaceResult, read_race
+from smtool.commands.race.workers import Outcome, outcome
 from smtool.datasets import open_images
 from smtool.datasets.types import to_uint8
 from smtool.errors import CheckpointError, RecipeError, TrainingError
 from smtool.features.extractor import load_extractor
 from smtool.metrics.frechet import frechet_distance_of_features
-from smtool.pipelines.race.crew import Answer
-from smtool.pipelines.race.pool import pool_races
-from smtool.pipelines.race.race import Budget, race
-from smtool.pipelines.race.work import Place
-from smtool.pipelines.race.worker import done
 from smtool.pipelines.threads import one_thread
 from smtool.recipe.race import load_race
 from smtool.report.console import Console
@@ -65,10 +67,10 @@ def studio(tmp_path_factory) -> Path:
 
 
 class Here:
-    """A worker in this process: what it does is what a process does."""
+    """A worker in this process: it does what a process does."""
 
-    def do(self, work) -> Answer:
-        return Answer(*done(work, Place("cpu", None)))
+    def do(self, job) -> Outcome:
+        return outcome(job, Place("cpu", None))
 
     def stop(self) -> None:
         pass
@@ -77,7 +79,7 @@ class Here:
         pass
 
 
-def _race(studio: Path, recipe: str, out: str, *changes: str, budget: Budget = Budget()) -> dict:
+def _race(studio: Path, recipe: str, out: str, *changes: str, budget: Budget = Budget()) -> RaceResult:
     before = os.getcwd()
     os.chdir(studio)
     try:
@@ -93,6 +95,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _found(folder: Path) -> dict:
+    """All but what depends on the folder's place and the machine's speed."""
     result = json.loads((folder / "race.json").read_text())
     return {key: value for key, value in result.items() if key not in {"costs", "images"}}
 
@@ -104,45 +107,43 @@ def unbroken(studio) -> Path:
 
 
 def test_a_race_trains_scores_and_ranks_every_racer_with_every_seed(unbroken):
-    result = json.loads((unbroken / "race.json").read_text())
-    assert [(cell["racer"], cell["seed"]) for cell in result["cells"]] == [
+    result = read_race(unbroken)
+    assert [(trial.racer, trial.seed) for trial in result.trials] == [
         (racer, seed) for racer in ("plain", "dsm", "wide") for seed in (0, 1)
     ]
-    assert {cell["step"] for cell in result["cells"]} == {6}
-    assert result["tokens"] == 16
-    standing = result["standings"]["random"]
-    assert set(standing) == {"generation", "reconstruction", "gap"}
-    assert len(standing["generation"]["pairs"]) == 3
-    for cell in result["cells"]:
-        distances = cell["distances"]["random"]
-        assert distances["gap"] == pytest.approx(distances["generation"]["value"] - distances["reconstruction"]["value"])
-        assert (cell["num_images"], cell["num_reference"]) == (24, 72)
-        assert (unbroken / "cells" / f"{cell['racer']}-seed{cell['seed']}.png").is_file()
+    assert {trial.step for trial in result.trials} == {6}
+    assert result.tokens == 16
+    assert len(result.rankings["random"].generation.pairs) == 3
+    for trial in result.trials:
+        distances = trial.distances["random"]
+        assert distances.gap == pytest.approx(distances.generation.value - distances.reconstruction.value)
+        assert (trial.num_images, trial.num_reference) == (24, 72)
+        assert (unbroken / "cells" / f"{trial.racer}-seed{trial.seed}.png").is_file()
     assert (unbroken / "report.html").is_file()
 
 
 def test_reconstructions_are_compared_with_images_that_are_not_their_own(studio, unbroken):
-    result = json.loads((unbroken / "race.json").read_text())
+    result = read_race(unbroken)
     autoencoder = load_autoencoder(unbroken / "autoencoders" / "dsm-seed1").eval()
-    images = open_images(result["images"]["train"], "train", image_size=32).read(range(96)).images
+    images = open_images(result.images.train, "train", image_size=32).read(range(96)).images
     extractor = load_extractor("random")
     with torch.no_grad(), one_thread():
         decoded = to_uint8(autoencoder.decode(autoencoder.encode(images[:24]).mode()))
     expected = frechet_distance_of_features(extractor(decoded), extractor(to_uint8(images[24:])))
-    (cell,) = (cell for cell in result["cells"] if (cell["racer"], cell["seed"]) == ("dsm", 1))
-    assert cell["distances"]["random"]["reconstruction"]["value"] == pytest.approx(expected, rel=1e-5)
+    (trial,) = (trial for trial in result.trials if (trial.racer, trial.seed) == ("dsm", 1))
+    assert trial.distances["random"].reconstruction.value == pytest.approx(expected, rel=1e-5)
 
 
 def test_racers_with_one_autoencoder_share_it_and_seeds_differ(unbroken):
     assert sorted(path.name for path in (unbroken / "autoencoders").iterdir()) == [
         "dsm-seed0", "dsm-seed1", "plain-seed0", "plain-seed1",
     ]  # fmt: skip
-    result = json.loads((unbroken / "race.json").read_text())
-    cells = {(cell["racer"], cell["seed"]): cell for cell in result["cells"]}
-    assert cells["dsm", 0]["autoencoder"] == cells["wide", 0]["autoencoder"] == "dsm-seed0"
-    assert cells["dsm", 0]["facts"] == cells["wide", 0]["facts"]      # the same recipe and seed, so the same weights
-    assert cells["dsm", 0]["facts"]["autoencoder"] != cells["dsm", 1]["facts"]["autoencoder"]
-    assert set(result["points"]) == {"plain", "dsm"}
+    result = read_race(unbroken)
+    trials = {(trial.racer, trial.seed): trial for trial in result.trials}
+    assert trials["dsm", 0].autoencoder == trials["wide", 0].autoencoder == "dsm-seed0"
+    assert trials["dsm", 0].cache_key == trials["wide", 0].cache_key      # the same recipe and seed, so the same weights
+    assert trials["dsm", 0].cache_key.autoencoder != trials["dsm", 1].cache_key.autoencoder
+    assert set(result.points) == {"plain", "dsm"}
 
 
 def test_a_finished_race_does_nothing_and_says_the_same(studio, unbroken):
@@ -151,6 +152,13 @@ def test_a_finished_race_does_nothing_and_says_the_same(studio, unbroken):
     _race(studio, "race.toml", "unbroken")
     assert {path: path.stat().st_mtime_ns for path in unbroken.rglob("ckpt.safetensors")} == before
     assert _found(unbroken) == expected
+
+
+def test_a_race_is_redrawn_from_its_file(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "again")
+    result = RaceResult.model_validate_json((unbroken / "race.json").read_text())
+    for path in write_report(result, tmp_path / "again"):
+        assert path.read_bytes() == (unbroken / path.relative_to(tmp_path / "again")).read_bytes()
 
 
 def test_a_race_of_processes_killed_and_stopped_gives_the_same_table(studio, unbroken):
@@ -171,11 +179,11 @@ def test_a_race_of_processes_killed_and_stopped_gives_the_same_table(studio, unb
 def test_a_broken_racer_leaves_the_others_alone_and_decides_how_the_race_ends(studio, unbroken):
     with pytest.raises(CheckpointError, match=r"broken broke: broken\.safetensors is not a readable safetensors file"):
         _race(studio, "four.toml", "four", "turn=4", "seeds=[0]", "judge.predictors=false")
-    result = _found(studio / "four")
-    assert {cell["racer"] for cell in result["cells"]} == {"plain", "dsm", "wide"}
-    assert result["broken"]["broken"]["kind"] == "CheckpointError"
-    expected = {(cell["racer"], cell["seed"]): cell for cell in _found(unbroken)["cells"]}
-    assert all(cell["distances"] == expected[cell["racer"], cell["seed"]]["distances"] for cell in result["cells"])
+    result = read_race(studio / "four")
+    assert {trial.racer for trial in result.trials} == {"plain", "dsm", "wide"}
+    assert result.broken["broken"].kind == "CheckpointError"
+    expected = {(trial.racer, trial.seed): trial.distances for trial in read_race(unbroken).trials}
+    assert all(trial.distances == expected[trial.racer, trial.seed] for trial in result.trials)
     assert "not a readable safetensors file" in (studio / "four" / "report.html").read_text()
 
 
@@ -183,19 +191,19 @@ def test_a_racer_that_diverges_is_told_after_the_others_are_done(studio):
     diverging = "racers.plain.changes=['regularizers.kl.weight=1e38']"
     with pytest.raises(TrainingError, match=r"plain-seed0 broke: step \d: not finite"):
         _race(studio, "race.toml", "diverged", diverging, "seeds=[0]", "judge.predictors=false")
-    result = _found(studio / "diverged")
-    assert {cell["racer"] for cell in result["cells"]} == {"dsm", "wide"}
-    assert set(result["broken"]) == {"plain-seed0"}
+    result = read_race(studio / "diverged")
+    assert {trial.racer for trial in result.trials} == {"dsm", "wide"}
+    assert set(result.broken) == {"plain-seed0"}
 
 
 def test_a_budget_ends_all_at_the_same_step_and_may_grow(studio):
     little = ("seeds=[0]", "judge.predictors=false")
     for budget, step in ((Budget(seconds=0), 2), (Budget(steps=4), 4)):      # the first round is always run
         result = _race(studio, "race.toml", "budget", *little, budget=budget)
-        assert {cell["step"] for cell in result["cells"]} == {step} == {result["step"]}
+        assert {trial.step for trial in result.trials} == {step} == {result.step}
 
 
-def _pooled(*folders: Path, out: Path | None = None) -> dict:
+def _pooled(*folders: Path, out: Path | None = None) -> PooledResult:
     return pool_races([str(folder) for folder in folders], console=Console(file=io.StringIO()), out=out)
 
 
@@ -208,15 +216,15 @@ def test_races_are_pooled_over_all_their_autoencoders(studio, unbroken):
             cell["distances"]["random"]["generation"]["value"] += 1e6
     write_json(studio / "other" / "race.json", other)
     pooled = _pooled(unbroken, studio / "other", out=studio / "pool")
-    assert set(pooled["points"]) == {"plain", "dsm", "other/dsm"}      # plain has the same weights in both
-    assert pooled["racers"] == ["plain", "dsm", "other/dsm"]           # and wide those of dsm
-    assert {"rfd", "psnr", "viv", "ifd_random", "kappa", "delta"} <= set(pooled["forecasts"]["random"]["predictors"])
-    standing = pooled["standings"]["random"]["generation"]
-    assert max(standing["racers"], key=lambda name: standing["racers"][name]["value"]) == "other/dsm"
+    assert set(pooled.points) == {"plain", "dsm", "other/dsm"}      # plain has the same weights in both
+    assert pooled.racers == ("plain", "dsm", "other/dsm")           # and wide those of dsm
+    predictors = pooled.predictor_correlations["random"].predictors
+    assert {"rfd", "psnr", "viv", "ifd_random", "kappa", "delta"} <= set(predictors)
+    assert pooled.by_generation()[-1] == "other/dsm"
     assert {"dsm beats other/dsm in 2 of 2 seeds", "plain beats other/dsm in 2 of 2 seeds"} <= {
-        pair["sentence"] for pair in standing["pairs"]
+        pair.sentence for pair in pooled.rankings["random"].generation.pairs
     }
-    assert json.loads((studio / "pool" / "pooled.json").read_text())["points"] == pooled["points"]
+    assert PooledResult.model_validate_json((studio / "pool" / "pooled.json").read_text()) == pooled
     assert "one seed, for the mean of the others" in (studio / "pool" / "report.html").read_text()
 
 

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from smtool.commands.race.adhoc_recipe import adhoc_race
+from smtool.commands.race.plan import equal_tokens, plan_race
 from smtool.errors import RecipeError
 from smtool.interop import write_autoencoder
 from smtool.networks.autoencoder import SDVAE
-from smtool.pipelines.race.entrants import race_of
-from smtool.pipelines.race.plan import equal_tokens, plan_race
 
 CHECKPOINTS = {
     "f4": SDVAE(downsample=4, latent_channels=2, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1),
@@ -24,11 +24,11 @@ def checkpoints(tmp_path) -> list[str]:
 
 def test_each_racer_and_seed_has_a_run_of_its_own_and_all_know_their_seed(planned):
     plan = planned()
-    assert [cell.key for cell in plan.cells] == ["plain-seed0", "plain-seed1", "dsm-seed0", "dsm-seed1"]
-    for cell in plan.cells:
-        transformer, autoencoder = cell.training.load().tables, cell.autoencoder.training.load().tables
-        assert transformer.seed == autoencoder.seed == cell.seed
-        assert transformer.latents.autoencoder == str(cell.autoencoder.path)
+    assert [trial.key for trial in plan.trials] == ["plain-seed0", "plain-seed1", "dsm-seed0", "dsm-seed1"]
+    for trial in plan.trials:
+        transformer, autoencoder = trial.training.load().tables, trial.autoencoder.training.load().tables
+        assert transformer.seed == autoencoder.seed == trial.seed
+        assert transformer.latents.autoencoder == str(trial.autoencoder.path)
         assert (transformer.data.train, transformer.data.image_size, transformer.save_every) == ("builtin:photos", 32, 4)
         assert transformer.log_every == autoencoder.log_every == 4      # not 50: a race may end after its first turn
     assert (plan.steps, plan.tokens) == (9, 16)
@@ -39,7 +39,7 @@ def test_equal_autoencoders_are_trained_once(planned):
         "racers.again={recipe='dsm', transformer=['labels={}']}", "racers.other={recipe='dsm', changes=['data.flip=false']}"
     )
     assert [run.key for run in plan.autoencoders if run.seed == 0] == ["plain-seed0", "dsm-seed0", "other-seed0"]
-    keys = [cell.autoencoder.key for cell in plan.cells if cell.seed == 1]
+    keys = [trial.autoencoder.key for trial in plan.trials if trial.seed == 1]
     assert keys == ["plain-seed1", "dsm-seed1", "dsm-seed1", "other-seed1"]
 
 
@@ -63,31 +63,31 @@ def test_tokens_that_cannot_be_equal_are_refused(sides, patch, words):
 
 
 def test_checkpoints_race_under_their_runs_names_on_what_they_were_trained_on(checkpoints, tmp_path):
-    loaded, entries = race_of(checkpoints, tmp_path / "out")
+    loaded, entries = adhoc_race(checkpoints, tmp_path / "out")
     plan = plan_race(loaded.tables, entries, tmp_path / "out")
     assert plan.racers == ("f4", "f2")
     assert (plan.images.train, plan.images.image_size) == ("builtin:photos", 32)
     assert {run.key for run in plan.autoencoders} == {"f4", "f2"}      # the same for every seed
     assert plan.tokens == 16
-    assert {cell.racer: cell.training.load().tables.model.patch for cell in plan.cells} == {"f4": 2, "f2": 4}
+    assert {trial.racer: trial.training.load().tables.model.patch for trial in plan.trials} == {"f4": 2, "f2": 4}
     assert (tmp_path / "out" / "recipe.toml").is_file()
 
 
 def test_equal_names_are_numbered(checkpoints, tmp_path):
-    loaded, _ = race_of([checkpoints[0], checkpoints[0]], tmp_path / "out")
+    loaded, _ = adhoc_race([checkpoints[0], checkpoints[0]], tmp_path / "out")
     assert list(loaded.tables.racers) == ["f4-1", "f4-2"]
 
 
 def test_a_broken_checkpoint_is_left_out_and_named(checkpoints, tmp_path):
     Path(checkpoints[1]).write_bytes(b"nothing")
-    loaded, entries = race_of(checkpoints, tmp_path / "out")
+    loaded, entries = adhoc_race(checkpoints, tmp_path / "out")
     plan = plan_race(loaded.tables, entries, tmp_path / "out")
-    assert {cell.racer for cell in plan.cells} == {"f4"}
+    assert {trial.racer for trial in plan.trials} == {"f4"}
     assert "not a readable safetensors file" in str(plan.broken["f2"])
 
 
 def test_checkpoints_of_unlike_images_need_to_be_told_which(checkpoints, tmp_path):
     write_autoencoder(Path(checkpoints[1]), CHECKPOINTS["f2"].build(), {"recipe": {"data": {"train": "x", "image_size": 64}}})
-    loaded, entries = race_of(checkpoints, tmp_path / "out")
+    loaded, entries = adhoc_race(checkpoints, tmp_path / "out")
     with pytest.raises(RecipeError, match=r"data\.train is not given, and the checkpoints were trained with builtin:photos"):
         plan_race(loaded.tables, entries, tmp_path / "out")

@@ -1,14 +1,25 @@
-"""What one transformer came to: its samples against images, beside what the autoencoder alone does to images."""
+"""Score one transformer: its samples against images, beside what the autoencoder alone does to images."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from smtool import __version__
+from smtool.commands.race.plan import Trial
+from smtool.commands.race.result import Images
+from smtool.commands.race.trial import (
+    Distances,
+    Estimate,
+    Losses,
+    Parameters,
+    Spectra,
+    TrialKey,
+    TrialScores,
+    read_kept,
+    scores_path,
+)
 from smtool.datasets import ImageShards, open_images
 from smtool.datasets.types import to_signed, to_uint8
 from smtool.errors import DataError
@@ -22,7 +33,6 @@ from smtool.networks.autoencoder import Autoencoder
 from smtool.pipelines.evaluate.feature_pass import Wanted, table_of_features
 from smtool.pipelines.evaluate.generation_scores import kernel_name
 from smtool.pipelines.evaluate.image_sources import shards_source
-from smtool.pipelines.race.plan import Cell, Images
 from smtool.pipelines.sample.generation import class_labels, generate
 from smtool.pipelines.train.band_floors import band_floors
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, read_diffusion
@@ -34,11 +44,11 @@ from smtool.report.grids import image_grid, png_bytes
 from smtool.report.trackers import read_metrics
 from smtool.spectrum import PHYSICAL, spectrum_of
 from smtool.spectrum.jackknife import student_t_quantile
-from smtool.storage import read_metadata, write_bytes, write_json
+from smtool.storage import read_metadata, write_bytes
 from smtool.tasks.diffusion import NUM_BANDS
 
 GRID = 64
-LATE = 0.1      # share of the steps, at the end, that losses are averaged over
+LATE = 0.1      # fraction of the steps, at the end, that losses are averaged over
 VALIDATION_IMAGES = 1000
 BANDS = tuple(f"band{number}" for number in range(1, NUM_BANDS + 1))
 _REPLICATES = 20
@@ -47,19 +57,19 @@ _FLOOR_IMAGES = 1024
 
 
 @torch.no_grad()
-def score_cell(
-    cell: Cell, images: Images, judge: Judge, *, folder: Path, device: str = "cpu", weights_dir: Path | None = None
-) -> dict[str, Any]:
-    """Score a transformer and write folder/cells/<key>.json and .png; what stands there for these very weights is kept.
+def score_trial(
+    trial: Trial, images: Images, judge: Judge, *, folder: Path, device: str = "cpu", weights_dir: Path | None = None
+) -> TrialScores:
+    """Score a transformer and write folder/cells/KEY.json and .png; what stands there for these very weights is kept.
 
     N samples and the reconstructions of the first N training images are compared with all other training images, so that both
     distances have the same reference, the same N, and no image on both sides.
     """
-    path = folder / "cells" / f"{cell.key}.json"
-    checkpoint = cell.path / "ckpt.safetensors"
-    facts = _facts(cell, checkpoint, images, judge)
-    if path.is_file() and (known := json.loads(path.read_text(encoding="utf-8")))["facts"] == facts:
-        return dict(known)
+    path = scores_path(folder, trial.key)
+    checkpoint = trial.path / "ckpt.safetensors"
+    key = _cache_key(trial, checkpoint, images, judge)
+    if (known := read_kept(path, TrialScores)) is not None and known.cache_key == key:
+        return known
     model = read_diffusion(checkpoint, device)
     shards = open_images(images.train, "train", image_size=images.image_size)
     count = min(judge.num_images, len(shards) // 2)
@@ -73,42 +83,41 @@ def score_cell(
         distances[name] = _distances(extractor, samples, reconstructions, reference)
     write_bytes(path.with_suffix(".png"), png_bytes(image_grid(samples[:GRID])))
     validation = open_validation(Data(train=images.train, validation=images.validation, image_size=images.image_size, batch=1))
-    found = {
-        "facts": facts,
-        "racer": cell.racer,
-        "seed": cell.seed,
-        "autoencoder": cell.autoencoder.key,
-        "step": facts["step"],
-        "num_images": count,
-        "num_reference": len(shards) - count,
-        "distances": distances,
-        "psnr": _psnr(model.autoencoder, validation, device),
-        "losses": _losses(cell.path, facts["step"], model, pixels[:_FLOOR_IMAGES], device),
-        "spectra": _spectra({"images": to_uint8(pixels), "reconstructions": reconstructions, "samples": samples}),
-        "parameters": {
-            "autoencoder": sum(p.numel() for p in model.autoencoder.parameters()),
-            "transformer": sum(p.numel() for p in model.network.parameters()),
-        },
-    }
-    write_json(path, found)
+    found = TrialScores(
+        cache_key=key,
+        racer=trial.racer,
+        seed=trial.seed,
+        autoencoder=trial.autoencoder.key,
+        step=key.step,
+        num_images=count,
+        num_reference=len(shards) - count,
+        distances=distances,
+        psnr=_psnr(model.autoencoder, validation, device),
+        losses=_losses(trial.path, key.step, model, pixels[:_FLOOR_IMAGES], device),
+        spectra=_spectra(to_uint8(pixels), reconstructions, samples),
+        parameters=Parameters(
+            autoencoder=sum(p.numel() for p in model.autoencoder.parameters()),
+            transformer=sum(p.numel() for p in model.network.parameters()),
+        ),
+    )
+    found.write(path)
     return found
 
 
-def _facts(cell: Cell, checkpoint: Path, images: Images, judge: Judge) -> dict[str, Any]:
-    """All that the scores depend on."""
+def _cache_key(trial: Trial, checkpoint: Path, images: Images, judge: Judge) -> TrialKey:
     metadata = read_metadata(checkpoint)
-    return {
-        "smtool": __version__,
-        "transformer": metadata["digest"],
-        "autoencoder": metadata["autoencoder"]["digest"],
-        "step": metadata["step"],
-        "sampler": metadata["recipe"]["sampler"],
-        "images": metadata["data_digest"],
-        "validation": images.validation,
-        "features": list(judge.features),
-        "num_images": judge.num_images,
-        "seed": cell.seed,
-    }
+    return TrialKey(
+        smtool=__version__,
+        transformer=metadata["digest"],
+        autoencoder=metadata["autoencoder"]["digest"],
+        step=metadata["step"],
+        sampler=metadata["recipe"]["sampler"],
+        images=metadata["data_digest"],
+        validation=images.validation,
+        features=judge.features,
+        num_images=judge.num_images,
+        seed=trial.seed,
+    )
 
 
 def _samples(model: DiffusionModel, count: int, device: str) -> Tensor:
@@ -125,60 +134,71 @@ def _reconstructions(autoencoder: Autoencoder, images: Tensor, device: str) -> T
 
 
 def _reference(shards: ImageShards, extractor: Extractor, folder: Path) -> Tensor:
-    """Features of all training images; kept in the race's folder, as every cell needs them."""
+    """Features of all training images; kept in the race's folder, as every trial needs them."""
     source, kept = shards_source(shards), folder / "features"
     table = table_of_features(source, [Wanted(extractor)], PROTOCOLS["clean"], count=len(shards), batch=_BATCH, folder=kept)
     return table[extractor.score, "pooled"]
 
 
-def _distances(extractor: Extractor, samples: Tensor, reconstructions: Tensor, reference: Tensor) -> dict[str, Any]:
+def _distances(extractor: Extractor, samples: Tensor, reconstructions: Tensor, reference: Tensor) -> Distances:
     """Frechet and kernel distance of samples and of reconstructions to the reference, and the gap between the two."""
     fixed = Gaussian.of(reference)
-    found: dict[str, Any] = {"name": extractor.score, "extractor_sha256": extractor.digest, "dim": extractor.dim}
-    for what, pictures in (("generation", samples), ("reconstruction", reconstructions)):
-        features = torch.cat([extractor(part.to(extractor.device)).cpu() for part in pictures.split(_BATCH)])
-        found[what] = _frechet(features, fixed, extractor.score, what)
-        found[f"kernel_{what}"] = kernel_distance(features, reference).value
-    found["kernel_name"] = kernel_name(extractor)
-    found["gap"] = found["generation"]["value"] - found["reconstruction"]["value"]
-    return found
+    generated, reconstructed = features_of(samples, extractor), features_of(reconstructions, extractor)
+    generation = _frechet(generated, fixed, extractor.score, "generation")
+    reconstruction = _frechet(reconstructed, fixed, extractor.score, "reconstruction")
+    return Distances(
+        name=extractor.score,
+        extractor_sha256=extractor.digest,
+        dim=extractor.dim,
+        generation=generation,
+        kernel_generation=kernel_distance(generated, reference).value,
+        reconstruction=reconstruction,
+        kernel_reconstruction=kernel_distance(reconstructed, reference).value,
+        kernel_name=kernel_name(extractor),
+        gap=generation.value - reconstruction.value,
+    )
 
 
-def _frechet(features: Tensor, reference: Gaussian, *key: str) -> dict[str, float]:
-    """value, and the half width of the 95 % interval over redraws of the images."""
+def features_of(images: Tensor, extractor: Extractor) -> Tensor:
+    """float32 (N, dim) on the CPU, of uint8 images (N, 3, H, W)."""
+    return torch.cat([extractor(part.to(extractor.device)).cpu() for part in images.split(_BATCH)])
+
+
+def _frechet(features: Tensor, reference: Gaussian, *key: str) -> Estimate:
+    """The half width is over redraws of the images."""
 
     def distance(chosen: Tensor) -> float:
         return Gaussian.of(features[chosen]).distance(reference)
 
     indices = torch.arange(len(features))
     error = bootstrap_error(distance, indices, replicates=_REPLICATES, draws=generator("race", *key))
-    return {"value": distance(indices), "half_width": student_t_quantile(0.975, _REPLICATES - 1) * error}
+    return Estimate(value=distance(indices), half_width=student_t_quantile(0.975, _REPLICATES - 1) * error)
 
 
-def _psnr(autoencoder: Autoencoder, images: ImageShards, device: str) -> dict[str, float]:
+def _psnr(autoencoder: Autoencoder, images: ImageShards, device: str) -> Estimate:
     """Mean over validation images; half width over images (over photographs it would be wider, where they are crops)."""
     pixels = images.read(range(min(VALIDATION_IMAGES, len(images)))).images
     values = psnr(_reconstructions(autoencoder, pixels, device), to_uint8(pixels)).double()
     if not values.isfinite().all():
         raise DataError("a validation image is reproduced exactly: its PSNR is infinite.")
     error = values.std().item() / len(values) ** 0.5
-    return {"value": values.mean().item(), "half_width": student_t_quantile(0.975, len(values) - 1) * error}
+    return Estimate(value=values.mean().item(), half_width=student_t_quantile(0.975, len(values) - 1) * error)
 
 
-def _losses(run: Path, step: int, model: DiffusionModel, images: Tensor, device: str) -> dict[str, Any]:
-    """Training losses of the last steps, all and by band, with the Gaussian start and floor of each band."""
+def _losses(run: Path, step: int, model: DiffusionModel, images: Tensor, device: str) -> Losses:
+    """Means over the last steps that were logged."""
     rows = [row for row in read_metrics(run / "metrics.jsonl") if "diffusion" in row and row["step"] <= step]
     late = [row for row in rows if row["step"] > (1 - LATE) * step] or rows[-1:]
     floors = band_floors(_latents(model, images, device))
     bands = torch.tensor([_mean(late, band) for band in BANDS], dtype=torch.float64)
-    return {
-        "diffusion": _mean(late, "diffusion"),
-        "bands": bands.tolist(),
-        "start": floors.start.tolist(),
-        "floor": floors.floor.tolist(),
-        "learnt": floors.learnt(bands).tolist(),
-        "cells": floors.cells.tolist(),
-    }
+    return Losses(
+        diffusion=_mean(late, "diffusion"),
+        bands=bands.tolist(),
+        start=floors.start.tolist(),
+        floor=floors.floor.tolist(),
+        learnt=floors.learnt(bands).tolist(),
+        cells=floors.cells.tolist(),
+    )
 
 
 def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
@@ -195,9 +215,11 @@ def _latents(model: DiffusionModel, images: Tensor, device: str) -> Tensor:
     return torch.cat(parts)
 
 
-def _spectra(pictures: dict[str, Tensor]) -> dict[str, list[float]]:
-    """Mean power of each set of images (PHYSICAL), and its frequencies in cycles per image side."""
-    spectra = {name: spectrum_of(to_signed(images), PHYSICAL) for name, images in pictures.items()}
-    first = next(iter(spectra.values()))
-    means = {name: spectrum.mean().tolist() for name, spectrum in spectra.items()}
-    return {"frequency": (first.frequency * first.size[0]).tolist(), **means}
+def _spectra(images: Tensor, reconstructions: Tensor, samples: Tensor) -> Spectra:
+    of_images, *others = (spectrum_of(to_signed(pictures), PHYSICAL) for pictures in (images, reconstructions, samples))
+    return Spectra(
+        frequency=(of_images.frequency * of_images.size[0]).tolist(),
+        images=of_images.mean().tolist(),
+        reconstructions=others[0].mean().tolist(),
+        samples=others[1].mean().tolist(),
+    )

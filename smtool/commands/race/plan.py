@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from smtool.commands.race.result import Images
 from smtool.datasets.card import CARD_NAME, read_card
 from smtool.errors import CheckpointError, RecipeError, SmtoolError
 from smtool.interop import find_autoencoder, load_autoencoder
@@ -13,15 +14,6 @@ from smtool.recipe.race import Entry, Judge, Race, Training
 from smtool.storage import read_metadata
 
 Shape = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images that all race on; validation: a source of its own, or "" for the validation split of `train`."""
-
-    train: str
-    validation: str
-    image_size: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class AutoencoderRun:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One racer and one seed: a transformer's run on an autoencoder's latents."""
 
     racer: str
@@ -59,7 +51,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class RacePlan:
-    """cells: by racer, then by seed, those of broken racers left out. broken: racer -> why it cannot start."""
+    """trials: by racer, then by seed, those of broken racers left out. broken: racer -> why it cannot start."""
 
     folder: Path
     images: Images
@@ -68,18 +60,18 @@ class RacePlan:
     turn: int
     judge: Judge
     tokens: int
-    cells: tuple[Cell, ...]
+    trials: tuple[Trial, ...]
     broken: dict[str, SmtoolError] = field(default_factory=dict)
 
     @property
     def autoencoders(self) -> list[AutoencoderRun]:
-        """Each once, in the order of the cells."""
-        return list({cell.autoencoder.key: cell.autoencoder for cell in self.cells}.values())
+        """Each once, in the order of the trials."""
+        return list({trial.autoencoder.key: trial.autoencoder for trial in self.trials}.values())
 
     @property
     def steps(self) -> int:
         """Of every transformer."""
-        return self.cells[0].training.tables.steps
+        return self.trials[0].training.tables.steps
 
 
 def plan_race(race: Race, entries: Sequence[Entry], folder: Path) -> RacePlan:
@@ -100,13 +92,13 @@ def plan_race(race: Race, entries: Sequence[Entry], folder: Path) -> RacePlan:
     starters = [entry for entry in entries if entry.name in shapes]
     patches, tokens = equal_tokens(shapes, {entry.name: _patch(entry) for entry in starters})
     owners = _owners(starters)
-    cells = tuple(
-        _cell(race, entry, seed, owners[entry.name], patches[entry.name], images, folder)
+    trials = tuple(
+        _trial(race, entry, seed, owners[entry.name], patches[entry.name], images, folder)
         for entry in starters
         for seed in race.seeds
     )
     names = tuple(entry.name for entry in entries)
-    return RacePlan(folder, images, race.seeds, names, race.turn, race.judge, tokens, cells, broken)
+    return RacePlan(folder, images, race.seeds, names, race.turn, race.judge, tokens, trials, broken)
 
 
 def equal_tokens(shapes: dict[str, Shape], patches: dict[str, int]) -> tuple[dict[str, int], int]:
@@ -139,7 +131,8 @@ def _images(race: Race, entries: Sequence[Entry]) -> Images:
     train = data.train or _agreed("train", known)
     validation = data.validation or ("" if data.train else next((str(k["validation"]) for k in known if k.get("validation")), ""))
     prepared = read_card(Path(train)).image_size if (Path(train) / CARD_NAME).is_file() else 0
-    return Images(train, validation, data.image_size or prepared or int(_agreed("image_size", known)))
+    image_size = data.image_size or prepared or int(_agreed("image_size", known))
+    return Images(train=train, validation=validation, image_size=image_size)
 
 
 def _trained_on(checkpoint: str) -> dict[str, object]:
@@ -189,7 +182,7 @@ def _owners(entries: Sequence[Entry]) -> dict[str, str]:
     return owners
 
 
-def _cell(race: Race, entry: Entry, seed: int, owner: str, patch: int, images: Images, folder: Path) -> Cell:
+def _trial(race: Race, entry: Entry, seed: int, owner: str, patch: int, images: Images, folder: Path) -> Trial:
     autoencoder = _autoencoder_run(race, entry, seed, owner, folder)
     changes = (
         f"seed={seed}",
@@ -200,7 +193,7 @@ def _cell(race: Race, entry: Entry, seed: int, owner: str, patch: int, images: I
         *_saving(race, entry.transformer),
     )
     training = Training(entry.transformer.recipe, (*entry.transformer.changes, *changes), entry.transformer.tables)
-    return Cell(entry.name, seed, autoencoder, folder / "transformers" / f"{entry.name}-seed{seed}", training)
+    return Trial(entry.name, seed, autoencoder, folder / "transformers" / f"{entry.name}-seed{seed}", training)
 
 
 def _autoencoder_run(race: Race, entry: Entry, seed: int, owner: str, folder: Path) -> AutoencoderRun:

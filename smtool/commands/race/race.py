@@ -1,29 +1,29 @@
-"""`smtool race`: the same small transformer on the latents of several autoencoders, in turns, and what can be told from it."""
+"""`smtool race`: train the same small transformer on the latents of several autoencoders, in turns, and rank them."""
 
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from smtool.commands.race.costs import Costs
+from smtool.commands.race.jobs import Encode, Job, Predict, Score, Train
+from smtool.commands.race.page import write_report
+from smtool.commands.race.plan import RacePlan, plan_race
+from smtool.commands.race.ranking import race_result
+from smtool.commands.race.result import RaceResult
+from smtool.commands.race.schedule import Schedule, ScheduledJob
+from smtool.commands.race.tables import show
+from smtool.commands.race.workers import Outcome, Worker
 from smtool.datasets import open_images
 from smtool.datasets.unfinished import alone_in
 from smtool.errors import CheckpointError, Interrupted, SmtoolError
-from smtool.pipelines.race.costs import Costs
-from smtool.pipelines.race.crew import Answer, Worker
-from smtool.pipelines.race.page import write_report
-from smtool.pipelines.race.plan import RacePlan, plan_race
-from smtool.pipelines.race.standing import race_result
-from smtool.pipelines.race.tables import show
-from smtool.pipelines.race.turns import Piece, Turns
-from smtool.pipelines.race.work import Encode, Predict, Score, Train, Work
-from smtool.pipelines.train.interrupts import stop_request
+from smtool.pipelines.train.interrupts import StopRequest, stop_request
 from smtool.pipelines.train.validate import open_validation
 from smtool.recipe import Data, Recipe
 from smtool.recipe.race import Entry, Race
 from smtool.report.console import Console
-from smtool.storage import read_metadata, write_json, write_text
+from smtool.storage import read_metadata, write_text
 
 _POLL = 0.2
 
@@ -43,10 +43,10 @@ def race(
     out: Path | None = None,
     workers: Sequence[Worker],
     budget: Budget = Budget(),
-) -> dict[str, Any]:
-    """Run a race to its end, or on from where it was stopped; write race.json and report.html in `out`, and return race.json.
+) -> RaceResult:
+    """Run a race to its end, or on from where it was stopped; write race.json and report.html in `out`, and return the result.
 
-    workers: who does the work, each one piece at a time (`crew` makes processes); they are ended.
+    workers: each does one job at a time (`workers_on` makes processes); they are ended.
     A racer that breaks is left out, and the others go on; its error is raised after all is written.
     """
     recipe, entries = loaded
@@ -60,7 +60,7 @@ def race(
         step, failed = _run(plan, budget, workers, console)
         broken = plan.broken | failed
         result = race_result(plan, step, broken, Costs.read(folder / "costs.json"))
-        write_json(folder / "race.json", result)
+        result.write(folder / "race.json")
         show(result, console)
         for path in (folder / "race.json", *write_report(result, folder)):
             console.print(str(path))
@@ -79,27 +79,20 @@ def _prepare(plan: RacePlan, console: Console) -> None:
 def _run(
     plan: RacePlan, budget: Budget, workers: Sequence[Worker], console: Console
 ) -> tuple[int, dict[str, SmtoolError]]:
-    """Let the workers do all there is to do. Returns the transformers' step, and what broke by key of run or cell."""
+    """Let the workers do all jobs. Returns the transformers' step, and what broke by key of run or trial."""
     costs = Costs.read(plan.folder / "costs.json")
-    steps = min(plan.steps, budget.steps or plan.steps)
-    reached = {("train-ae", run.key): _reached(run.path) for run in plan.autoencoders}
-    reached |= {("train-dit", cell.key): _reached(cell.path) for cell in plan.cells}
-    clock = _Clock(costs, len(workers), budget.seconds)
-    turns = Turns(plan, reached, steps=steps, may_open=clock.lasts_for_another)
+    schedule = _schedule(plan, budget, _Clock(costs, len(workers), budget.seconds))
     lock = threading.Condition()
-    with stop_request() as stop, console.progress("racing", unit="pieces of work") as report:
-        total, done = turns.left, 0
+    with stop_request() as stop, console.progress("racing", unit="jobs") as report:
 
         def work(worker: Worker) -> None:
-            nonlocal done
-            while (piece := _next(turns, lock, stop)) is not None:
-                answer = worker.do(_work(plan, piece))
+            while (scheduled := _next(schedule, lock, stop)) is not None:
+                outcome = worker.do(_job(plan, scheduled))
                 with lock:
-                    done += 1
-                    if not isinstance(answer.error, Interrupted):
-                        costs.add(piece.key, piece.stage, answer.seconds, answer.core_seconds)
-                    _tell(console, piece, answer)
-                    turns.finished(piece, answer.error)
+                    if not isinstance(outcome.error, Interrupted):
+                        costs.add(scheduled.key, scheduled.stage, outcome.seconds, outcome.core_seconds)
+                    _tell(console, scheduled, outcome)
+                    schedule.finished(scheduled, outcome.error)
                     lock.notify_all()
 
         with ThreadPoolExecutor(len(workers)) as executor:
@@ -110,7 +103,7 @@ def _run(
                         worker.stop()
                     with lock:
                         lock.notify_all()
-                report(done, total)
+                report(schedule.num_done, schedule.num_jobs)
                 threading.Event().wait(_POLL)
         for worker in workers:
             worker.end()
@@ -118,16 +111,24 @@ def _run(
             future.result()
     if stop.asked:
         raise Interrupted("Stopped; what was trained is saved.", hint="The same command goes on from here.")
-    return turns.step, turns.broken
+    return schedule.step, schedule.broken
 
 
-def _next(turns: Turns, lock: threading.Condition, stop: Any) -> Piece | None:
-    """The next piece for a worker, which may have to wait for another's; None when there is nothing left."""
+def _schedule(plan: RacePlan, budget: Budget, clock: "_Clock") -> Schedule:
+    """Of what is not yet on the disk."""
+    steps = min(plan.steps, budget.steps or plan.steps)
+    reached = {("train-ae", run.key): _reached(run.path) for run in plan.autoencoders}
+    reached |= {("train-dit", trial.key): _reached(trial.path) for trial in plan.trials}
+    return Schedule(plan, reached, steps=steps, may_open=clock.lasts_for_another)
+
+
+def _next(schedule: Schedule, lock: threading.Condition, stop: StopRequest) -> ScheduledJob | None:
+    """The next job for a worker, which may have to wait for another's; None when there is nothing left."""
     with lock:
         while not stop.asked:
-            if (piece := turns.next()) is not None:
-                return piece
-            if not turns.is_busy:
+            if (scheduled := schedule.next()) is not None:
+                return scheduled
+            if not schedule.is_busy:
                 return None
             lock.wait()
     return None
@@ -148,19 +149,19 @@ class _Clock:
         return spent + spent / rounds <= self.seconds
 
 
-def _work(plan: RacePlan, piece: Piece) -> Work:
-    if piece.stage in ("train-ae", "encode", "predict"):
-        run = next(run for run in plan.autoencoders if run.key == piece.key)
-        if piece.stage == "train-ae":
+def _job(plan: RacePlan, scheduled: ScheduledJob) -> Job:
+    if scheduled.stage in ("train-ae", "encode", "predict"):
+        run = next(run for run in plan.autoencoders if run.key == scheduled.key)
+        if scheduled.stage == "train-ae":
             assert run.training is not None
-            return Train(run.training, run.path, piece.step)
-        if piece.stage == "predict":
+            return Train(run.training, run.path, scheduled.step)
+        if scheduled.stage == "predict":
             return Predict(run, plan.images, plan.judge, plan.folder)
-        return Encode(run, plan.images, next(cell.training for cell in plan.cells if cell.autoencoder == run))
-    cell = next(cell for cell in plan.cells if cell.key == piece.key)
-    if piece.stage == "train-dit":
-        return Train(cell.training, cell.path, piece.step)
-    return Score(cell, plan.images, plan.judge, plan.folder)
+        return Encode(run, plan.images, next(trial.training for trial in plan.trials if trial.autoencoder == run))
+    trial = next(trial for trial in plan.trials if trial.key == scheduled.key)
+    if scheduled.stage == "train-dit":
+        return Train(trial.training, trial.path, scheduled.step)
+    return Score(trial, plan.images, plan.judge, plan.folder)
 
 
 def _reached(run: Path) -> int:
@@ -171,19 +172,17 @@ def _reached(run: Path) -> int:
         return 0
 
 
-def _tell(console: Console, piece: Piece, answer: Answer) -> None:
-    where = f" to step {piece.step:,}" if piece.step else ""
-    if answer.error is None:
-        console.print(f"{piece.stage} {piece.key}{where}: {answer.seconds:.0f} s")
-    elif not isinstance(answer.error, Interrupted):
-        console.print(f"{piece.stage} {piece.key}{where} broke: {answer.error}")
+def _tell(console: Console, scheduled: ScheduledJob, outcome: Outcome) -> None:
+    what = f"{scheduled.stage} {scheduled.key}{f' to step {scheduled.step:,}' if scheduled.step else ''}"
+    if outcome.error is None:
+        console.print(f"{what}: {outcome.seconds:.0f} s")
+    elif not isinstance(outcome.error, Interrupted):
+        console.print(f"{what} broke: {outcome.error}")
 
 
 def _raise_first(broken: dict[str, SmtoolError]) -> None:
-    """What broke first, in its own kind, so that the exit code says what it was."""
+    """Raise what broke first, in its own class, so that the exit code says what it was."""
     if broken:
         name, error = next(iter(broken.items()))
         others = f" ({len(broken) - 1} more in the table)" if len(broken) > 1 else ""
         raise type(error)(f"{name} broke{others}: {error.message}", hint=error.hint)
-
-

@@ -1,0 +1,1 @@
+"""One package per command: where rooms meet and files are opened."""

@@ -1,0 +1,96 @@
+"""Several races as one: more autoencoders, so that a rank correlation of predictors means something."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from smtool.commands.race.page import write_pooled_report
+from smtool.commands.race.predictor_correlations import predictor_correlations
+from smtool.commands.race.ranking import rankings
+from smtool.commands.race.result import SCHEMA, Point, PooledResult, RaceResult, read_race
+from smtool.commands.race.tables import show
+from smtool.commands.race.trial import TrialScores
+from smtool.errors import RecipeError
+from smtool.report.console import Console
+
+
+def is_race_folder(what: str) -> bool:
+    return (Path(what) / "race.json").is_file()
+
+
+def pool_races(folders: Sequence[str], *, console: Console, out: Path | None = None) -> PooledResult:
+    """Rank the racers of all races, judge predictors by all their autoencoders; with `out`, also write pooled.json and a page.
+
+    Distances compare only where judge, images, transformer's steps, tokens, seeds and number of samples are equal: else a
+    RecipeError. A racer with the same weights of autoencoder and transformer in two races counts once.
+    """
+    results = [read_race(Path(folder)) for folder in folders]
+    for folder, result in zip(folders[1:], results[1:], strict=True):
+        _check_alike(folders[0], results[0], folder, result)
+    pooled = _pooled(folders, results)
+    if len(pooled.points) < 3:
+        raise RecipeError(f"{len(pooled.points)} autoencoders are too few for a rank correlation; three is the least.")
+    show(pooled, console)
+    if out is not None:
+        pooled.write(out / "pooled.json")
+        for path in (out / "pooled.json", *write_pooled_report(pooled, out)):
+            console.print(str(path))
+    return pooled
+
+
+def _pooled(folders: Sequence[str], results: Sequence[RaceResult]) -> PooledResult:
+    trials: list[TrialScores] = []
+    points: dict[str, Point] = {}
+    racers: dict[tuple[str, ...], str] = {}
+    for folder, result in zip(folders, results, strict=True):
+        for name in result.racers:
+            own = result.trials_of(name)
+            weights = tuple(
+                digest for trial in own for digest in (trial.cache_key.autoencoder, trial.cache_key.transformer)
+            )
+            if not own or weights in racers:
+                continue
+            called = racers[weights] = name if name not in racers.values() else f"{Path(folder).name}/{name}"
+            trials += [trial.model_copy(update={"racer": called}) for trial in own]
+            point = result.points.get(name)
+            if point and point.digests not in [known.digests for known in points.values()]:
+                points[called] = point
+    first = results[0]
+    names = tuple(racers.values())
+    return PooledResult(
+        schema_=SCHEMA,
+        races=tuple(folders),
+        racers=names,
+        seeds=first.seeds,
+        step=first.step,
+        steps=first.steps,
+        tokens=first.tokens,
+        judge=first.judge,
+        images=first.images,
+        trials=tuple(trials),
+        broken={},
+        rankings={features: rankings(names, trials, features) for features in first.rankings},
+        points=points,
+        predictor_correlations=predictor_correlations(points, trials),
+    )
+
+
+def _check_alike(first: str, ours: RaceResult, other: str, theirs: RaceResult) -> None:
+    pairs = zip(_compared(ours), _compared(theirs), strict=True)
+    if unlike := [f"{key}: {a} and {b}" for (key, a), (_, b) in pairs if a != b]:
+        raise RecipeError("\n  ".join([f"{first} and {other} cannot be pooled, since their distances do not compare:", *unlike]))
+
+
+def _compared(result: RaceResult) -> list[tuple[str, object]]:
+    """What must be equal for distances to compare, with its name."""
+    scored = result.trials[0].cache_key
+    return [
+        ("judge", result.judge),
+        ("step", result.step),
+        ("steps", result.steps),
+        ("tokens", result.tokens),
+        ("seeds", list(result.seeds)),
+        ("images", scored.images),
+        ("num_images", scored.num_images),
+        ("sampler", scored.sampler),
+        ("features", list(scored.features)),
+    ]

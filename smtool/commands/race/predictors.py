@@ -1,0 +1,133 @@
+"""What can be known of an autoencoder before any transformer is trained on its latents."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smtool import __version__
+from smtool.commands.race.plan import AutoencoderRun
+from smtool.commands.race.result import Images
+from smtool.commands.race.scoring import features_of
+from smtool.commands.race.spectral_predictors import spectral_predictors
+from smtool.commands.race.trial import Measured, Predictors, PredictorsKey, predictors_path, read_kept
+from smtool.datasets import ImageShards, open_images
+from smtool.datasets.types import to_uint8
+from smtool.features.extractor import Extractor, load_extractor
+from smtool.interop import autoencoder_digest, load_autoencoder
+from smtool.metrics.bootstrap import bootstrap_error
+from smtool.metrics.frechet import Gaussian
+from smtool.metrics.predictors import NEIGHBOURS, equivariance_error, interpolated, scale_error, velocity_ambiguity
+from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.posterior import LatentStats
+from smtool.pipelines.train.validate import open_validation
+from smtool.randomness import generator
+from smtool.recipe import Data
+from smtool.recipe.race import Judge
+from smtool.spectrum.jackknife import student_t_quantile
+
+MOST_LATENTS = 10_000
+MOST_QUERIES = 1000
+EQUIVARIANCE_IMAGES = 64
+SCALES = (0.5, 0.25)
+_BATCH, _REPLICATES = 64, 20
+
+
+@torch.no_grad()
+def measure_predictors(
+    run: AutoencoderRun, images: Images, judge: Judge, *, folder: Path, device: str = "cpu", weights_dir: Path | None = None
+) -> Predictors:
+    """All predictors of one autoencoder, written to folder/predictors/KEY.json; what stands there for these weights is kept."""
+    path = predictors_path(folder, run.key)
+    autoencoder = load_autoencoder(run.path, device=device).eval().requires_grad_(False)
+    key = PredictorsKey(
+        smtool=__version__,
+        autoencoder=autoencoder_digest(autoencoder),
+        features=judge.features,
+        images=(images.train, images.validation, images.image_size),
+    )
+    if (known := read_kept(path, Predictors)) is not None and known.cache_key == key:
+        return known
+    train = open_images(images.train, "train", image_size=images.image_size)
+    validation = open_validation(Data(train=images.train, validation=images.validation, image_size=images.image_size, batch=1))
+    latents, stats = _normalized(autoencoder, train, device)
+    spectral, residual = spectral_predictors(run.path, images, device)
+    values = {**spectral, **_errors(autoencoder, validation, device), "viv": _ambiguity(latents)}
+    queries = validation.read(range(min(MOST_QUERIES, len(validation)))).images
+    between = _interpolations(autoencoder, queries, latents, stats, device)
+    for name in judge.features:
+        extractor = load_extractor(name, weights_dir=weights_dir).to(device)
+        values[f"i{extractor.score}"] = _distance(extractor, to_uint8(queries), between)
+    found = Predictors(
+        cache_key=key,
+        autoencoder=run.key,
+        num_latents=len(latents),
+        num_queries=len(queries),
+        values=values,
+        spectrum=residual,
+    )
+    found.write(path)
+    return found
+
+
+def _normalized(autoencoder: Autoencoder, images: ImageShards, device: str) -> tuple[Tensor, LatentStats]:
+    """Latents (N, C, h, w) of training images, sampled from the posterior, each channel at mean 0 and std 1."""
+    noise, parts = generator("race", "latents"), []
+    numbers = range(min(MOST_LATENTS, len(images)))
+    for start in range(0, len(numbers), _BATCH):
+        posterior = autoencoder.encode(images.read(numbers[start : start + _BATCH]).images.to(device))
+        parts.append(posterior.sample(torch.randn(posterior.mean.shape, generator=noise).to(posterior.mean)).float())
+    latents = torch.cat(parts)
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3)).clamp(min=1e-12)
+    stats = LatentStats("channel", mean.cpu(), std.cpu(), count=len(latents), data=images.digest)
+    return stats.normalize(latents), stats
+
+
+def _interpolations(autoencoder: Autoencoder, images: Tensor, others: Tensor, stats: LatentStats, device: str) -> Tensor:
+    """uint8 decodings of latents halfway between these images' and a near neighbour's."""
+    noise, found = generator("race", "queries"), []
+    draws = generator("race", "neighbours")
+    for part in images.split(_BATCH):
+        posterior = autoencoder.encode(part.to(device))
+        latents = stats.normalize(posterior.sample(torch.randn(posterior.mean.shape, generator=noise).to(posterior.mean)))
+        between = interpolated(latents, others, draws=draws, count=min(NEIGHBOURS, len(others)))
+        found.append(to_uint8(autoencoder.decode(stats.denormalize(between))).cpu())
+    return torch.cat(found)
+
+
+def _distance(extractor: Extractor, images: Tensor, others: Tensor) -> Measured:
+    """Frechet distance with the half width of its interval over redraws of the images, pairs kept together."""
+    x, y = features_of(images, extractor), features_of(others, extractor)
+
+    def distance(chosen: Tensor) -> float:
+        return Gaussian.of(x[chosen]).distance(Gaussian.of(y[chosen]))
+
+    indices = torch.arange(len(x))
+    error = bootstrap_error(distance, indices, replicates=_REPLICATES, draws=generator("race", "ifd", extractor.score))
+    return Measured(value=distance(indices), half_width=student_t_quantile(0.975, _REPLICATES - 1) * error)
+
+
+def _errors(autoencoder: Autoencoder, images: ImageShards, device: str) -> dict[str, Measured]:
+    """Equivariance errors where latents can be shrunk to quarters."""
+    pixels = images.read(range(min(EQUIVARIANCE_IMAGES, len(images)))).images.to(device)
+    latents = autoencoder.encode(pixels).mode()
+    decoded = autoencoder.decode(latents)
+    try:
+        return {
+            "eq_error": Measured(value=equivariance_error(autoencoder.decode, latents, decoded)),
+            "scale_error": Measured(value=scale_error(autoencoder.decode, latents, decoded, scales=SCALES)),
+        }
+    except ValueError as error:
+        return dict.fromkeys(("eq_error", "scale_error"), Measured(reason=str(error)))
+
+
+def _ambiguity(latents: Tensor) -> Measured:
+    """VIV at all latents, and how it grows with their number."""
+    counts = [len(latents) // part for part in (4, 2, 1)]
+    by_number = {count: velocity_ambiguity(latents[:count], draws=generator("race", "viv")) for count in counts}
+    last = by_number[len(latents)]
+    return Measured(
+        value=last.value,
+        half_width=1.96 * last.error,
+        by_number={str(number): found.value for number, found in by_number.items()},
+    )

@@ -1,0 +1,111 @@
+"""race.json of an earlier version, read back; its schema; files that are damaged."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from smtool.commands.race.figures import predictors_figure, seeds_figure
+from smtool.commands.race.predictor_correlations import predictor_correlations
+from smtool.commands.race.ranking import rankings
+from smtool.commands.race.result import RaceResult, json_schema, read_race
+from smtool.commands.race.tables import show
+from smtool.commands.race.trial import TrialScores, read_kept
+from smtool.errors import CheckpointError
+from smtool.report.console import Console
+
+PUBLISHED = Path(__file__).parents[3] / "docs" / "race.schema.json"
+
+
+@pytest.fixture(scope="module")
+def result(written) -> RaceResult:
+    return read_race(written.parent)
+
+
+def test_the_published_schema_is_that_of_this_version():
+    assert json.loads(PUBLISHED.read_text()) == json_schema(), (
+        "write it again: python -c 'import json; from smtool.commands.race.result import json_schema; "
+        "print(json.dumps(json_schema(), indent=1))' > docs/race.schema.json"
+    )
+
+
+def test_what_was_read_is_written_with_the_same_names_and_numbers(result, written, tmp_path):
+    result.write(tmp_path / "race.json")
+    assert json.loads((tmp_path / "race.json").read_text()) == json.loads(written.read_text())
+    assert read_race(tmp_path) == result
+
+
+def test_tables_and_sentences_are_those_of_the_version_that_wrote_the_file(result, written, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = io.StringIO()
+    show(result, Console(file=said))
+    assert said.getvalue() == written.with_suffix(".txt").read_text()
+
+
+def test_rankings_and_correlations_follow_from_trials_and_points(result):
+    assert result.rankings == {"random": rankings(result.racers, result.trials, "random")}
+    assert result.predictor_correlations == predictor_correlations(result.points, result.trials)
+
+
+def test_figures_show_every_racer_that_did_not_break_the_best_first(result):
+    for axes in seeds_figure(result).axes:
+        assert len(axes.lines) == 3 * 4      # interval, mean and seeds of each
+    labels = [label.get_text() for label in seeds_figure(result).axes[0].get_yticklabels()]
+    assert labels == result.by_generation() == ["plain", "esm", "dsm", "wide"]
+    panels = predictors_figure(result).axes
+    assert len(panels) == len(result.predictor_correlations["random"].predictors)
+    assert {len(axes.lines) for axes in panels} == {3}      # an autoencoder each; wide has that of dsm
+
+
+def _of_another_version(race: dict) -> None:
+    race["schema"] = "smtool.race/1"
+
+
+def _without_steps(race: dict) -> None:
+    del race["steps"]
+
+
+def _with_a_strange_key(race: dict) -> None:
+    race["cells"][0]["speed"] = 1
+
+
+def _with_text_for_a_number(race: dict) -> None:
+    race["standings"]["random"]["gap"]["pairs"][0]["difference"] = "much"
+
+
+def _without_trials(race: dict) -> None:
+    race["cells"] = []
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_of_another_version, r"holds no finished race of this version \(smtool\.race/1\)"),
+        (_without_trials, "holds no finished race"),
+        (_without_steps, "is damaged: 1 validation error"),
+        (_with_a_strange_key, "is damaged"),
+        (_with_text_for_a_number, "is damaged"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(damage, words, written, tmp_path):
+    race = json.loads(written.read_text())
+    damage(race)
+    (tmp_path / "race.json").write_text(json.dumps(race))
+    with pytest.raises(CheckpointError, match=words):
+        read_race(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema"'])
+def test_a_file_that_is_no_race_is_refused(text, tmp_path):
+    (tmp_path / "race.json").write_text(text)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_race(tmp_path)
+
+
+def test_scores_of_a_trial_that_are_missing_or_of_another_format_are_not_kept(result, tmp_path):
+    result.trials[0].write(tmp_path / "whole.json")
+    assert read_kept(tmp_path / "whole.json", TrialScores) == result.trials[0]
+    (tmp_path / "other.json").write_text('{"facts": {}}')
+    assert read_kept(tmp_path / "other.json", TrialScores) is None
+    assert read_kept(tmp_path / "missing.json", TrialScores) is None
