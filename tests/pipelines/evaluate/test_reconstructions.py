@@ -14,13 +14,13 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 from torchvision.models import squeezenet1_1
 
+from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images
 from smtool.datasets.card import read_card
 from smtool.datasets.types import to_uint8
 from smtool.errors import CheckpointError, DataError, RecipeError, WeightsError
 from smtool.features import weights
 from smtool.features.extractor import load_extractor
-from smtool.interop import autoencoder_digest, load_autoencoder, write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate, newest_run
@@ -28,6 +28,7 @@ from smtool.pipelines.prepare.images import prepare
 from smtool.randomness import generator
 from smtool.report.console import Console
 from smtool.storage import file_digest, write_tensors
+from smtool.tokenizers import load_autoencoder
 
 SIDE, COUNT = 32, 24
 SOURCE = f"builtin:photos?train=8&val={COUNT}"
@@ -111,7 +112,7 @@ def test_without_flags_the_newest_run_is_scored_by_what_needs_no_weights(checkpo
     assert list(result["scores"]) == ["psnr", "ssim", "fd_random"]
     assert result["checkpoint"] == {
         "path": "runs/tiny/ckpt.safetensors",
-        "sha256": autoencoder_digest(load_autoencoder(checkpoint)),
+        "sha256": load_autoencoder(checkpoint).digest,
         "step": 7,
     }
     assert json.loads((tmp_path / "scores.json").read_text()) == json.loads(json.dumps(result))
@@ -230,7 +231,7 @@ def test_rfid_is_printed_only_with_the_published_weights(checkpoint, tmp_path, m
 
 
 def test_absent_inception_weights_stop_it_before_anything_is_computed(checkpoint, no_network, monkeypatch):
-    opened = "smtool.pipelines.evaluate.reconstructions.load_autoencoder"
+    opened = "smtool.pipelines.evaluate.reconstructions.open_tokenizer"
     monkeypatch.setattr(opened, lambda *args, **kwargs: pytest.fail("computed something"))
     with pytest.raises(WeightsError, match=r"Inception v3 .* is needed for FID") as caught:
         scored(checkpoint, scores={"fid"})
@@ -304,7 +305,7 @@ def test_what_would_change_nothing_is_refused(checkpoint):
 def test_images_that_do_not_fit_are_refused_before_they_are_encoded(checkpoint, tmp_path):
     for size in (30, 8):
         open_images(f"builtin:photos?train=1&val={size}", "val", image_size=size, root=tmp_path / "odd")
-    with pytest.raises(DataError, match="multiples of downsample = 4"):
+    with pytest.raises(DataError, match="multiples of 4, such as"):
         scored(checkpoint, data=str(tmp_path / "odd/photos-train1-val30-30"))
     with pytest.raises(DataError, match="images of 8x8 are too small: ssim at least 11 px"):
         scored(checkpoint, data=str(tmp_path / "odd/photos-train1-val8-8"))

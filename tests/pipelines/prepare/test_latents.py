@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images, open_latents
 from smtool.datasets.latents_write import LatentPreparation
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.interop import autoencoder_digest, load_autoencoder, write_autoencoder
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.prepare.images import prepare
 from smtool.pipelines.prepare.latents import cached_latents, prepare_latents
 from smtool.randomness import initializing
+from smtool.tokenizers import load_autoencoder
 
 SECTION = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1)
 SOURCE = "builtin:photos?train=12&val=4"
@@ -31,7 +32,7 @@ def written(seed):
     with initializing("test", seed):
         autoencoder = SECTION.build()
     write_autoencoder(Path("runs/tiny/ckpt.safetensors"), autoencoder, {})
-    return autoencoder_digest(autoencoder)
+    return autoencoder.digest
 
 
 def test_a_cache_lies_where_the_digests_say_and_opens_with_them(run):

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from smtool import load_autoencoder
+from smtool.checkpoints.diffusion import is_diffusion
 from smtool.datasets import open_images
 from smtool.errors import CheckpointError
-from smtool.pipelines.train.diffusion_checkpoint import find_diffusion, is_diffusion, read_diffusion, write_diffusion
+from smtool.pipelines.train.diffusion_checkpoint import find_diffusion, read_diffusion, write_diffusion
 from smtool.recipe import TrainDiT, load
 from smtool.storage import read_metadata, read_shapes, read_tensors, write_tensors
 
