@@ -18,7 +18,7 @@ from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import Gaussian
 from smtool.metrics.kernel import kernel_distance
 from smtool.metrics.reconstruction import psnr
-from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.evaluate.feature_pass import Wanted, table_of_features
 from smtool.pipelines.evaluate.generation_scores import kernel_name
 from smtool.pipelines.evaluate.image_sources import shards_source
@@ -118,7 +118,7 @@ def _samples(model: DiffusionModel, count: int, device: str) -> Tensor:
     return torch.cat([part for _, part in drawn])
 
 
-def _reconstructions(autoencoder: Autoencoder, images: Tensor, device: str) -> Tensor:
+def _reconstructions(autoencoder: Tokenizer, images: Tensor, device: str) -> Tensor:
     """uint8, of the posterior's mode."""
     parts = (autoencoder.decode(autoencoder.encode(part.to(device)).mode()) for part in images.split(_BATCH))
     return torch.cat([to_uint8(part).cpu() for part in parts])
@@ -155,7 +155,7 @@ def _frechet(features: Tensor, reference: Gaussian, *key: str) -> dict[str, floa
     return {"value": distance(indices), "half_width": student_t_quantile(0.975, _REPLICATES - 1) * error}
 
 
-def _psnr(autoencoder: Autoencoder, images: ImageShards, device: str) -> dict[str, float]:
+def _psnr(autoencoder: Tokenizer, images: ImageShards, device: str) -> dict[str, float]:
     """Mean over validation images; half width over images (over photographs it would be wider, where they are crops)."""
     pixels = images.read(range(min(VALIDATION_IMAGES, len(images)))).images
     values = psnr(_reconstructions(autoencoder, pixels, device), to_uint8(pixels)).double()

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from smtool.checkpoints import write_autoencoder
 from smtool.errors import RecipeError
-from smtool.interop import write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.race.entrants import race_of
 from smtool.pipelines.race.plan import equal_tokens, plan_race
