@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from smtool.checkpoints.foreign.diffusers import OURS, WEIGHTS, class_of, published_stats, read_config, weights_in
 from smtool.checkpoints.foreign.inferred_classes import Found, config_of, find_class
-from smtool.checkpoints.foreign.taesd import joined, without_half
 from smtool.checkpoints.foreign.vector_quantized import vq_tensors
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
@@ -33,7 +32,7 @@ def open_by_diffusers(
     """The tokenizer of a folder or file; scale and shift in config.json become its LatentStats, weights alone have none."""
     folder = described(path)
     if folder is None:
-        made, stats, label = _from_weights(path), None, without_half(path.stem)
+        made, stats, label = _from_weights(path), None, path.stem
     else:
         made, label = _from_folder(folder, path), folder.resolve().stem
         stats = published_stats(read_config(folder / "config.json"))
@@ -117,8 +116,6 @@ def _from_weights(path: Path) -> nn.Module:
 
 def _tensors(file: TensorFile, found: Found) -> dict[str, Tensor]:
     """The weights under diffusers' names."""
-    if found.layout == "taesd":
-        return joined(file)
     if found.layout == "vq":
         return vq_tensors(file, found.prefix)
     names = {name: name.removeprefix(found.prefix) for name in file.shapes if name.startswith(found.prefix)}

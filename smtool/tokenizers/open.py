@@ -10,11 +10,13 @@ from smtool.checkpoints.diffusion import KIND as DIFFUSION
 from smtool.checkpoints.foreign.detect import format_of
 from smtool.checkpoints.foreign.diffusers import class_of, read_diffusers
 from smtool.checkpoints.foreign.inferred_classes import find_class
+from smtool.checkpoints.foreign.taesd import encoder_in, half_of, read_taesd, without_half
 from smtool.checkpoints.foreign.weights_file import read_weights
 from smtool.checkpoints.tensor_file import PICKLED, TensorFile
 from smtool.errors import CheckpointError
 from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.layers import DownsamplePad
+from smtool.networks.taesd import TinyAutoencoder
 from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata
 from smtool.tokenizers.controls import control
@@ -26,7 +28,7 @@ from smtool.tokenizers.pixels import PIXELS, Pixels
 Kind = Literal["pixels", "control", "encoder", "object", "trained", "foreign", "diffusers", "diffusion", "other"]
 """trained: an autoencoder in a file of ours; foreign: weights of another tool that our own networks run; diffusers: those that it
 runs itself; diffusion: a checkpoint of `train-dit`; other: a file that is none of these."""
-_CONTROL = "control:"
+_CONTROL, _TAESD = "control:", "TAESD"
 _OURS: dict[object, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
 
 
@@ -122,20 +124,24 @@ def _opened(found: Found, device: str, pad: DownsamplePad | None, image_size: in
 
 def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -> Tokenizer:
     """One of our own networks, called by its run or file."""
+    opened: Autoencoder | TinyAutoencoder
     if path.is_dir():
         opened = read_diffusers(path, device, downsample_pad=pad)
+    elif found.format == _TAESD:
+        opened = read_taesd(path, device)
     elif found.kind in ("foreign", "other"):
         opened = read_weights(path, device, downsample_pad=pad)
     else:
         opened = read_autoencoder(path, device, downsample_pad=pad)
     recipe = found.metadata.get("recipe")
     named = path.resolve().parent if path.name == "ckpt.safetensors" else path.resolve()
-    opened.label, opened.source, opened.recipe = named.stem, found.name, recipe if isinstance(recipe, dict) else {}
+    opened.label = without_half(named.stem) if found.format == _TAESD else named.stem
+    opened.source, opened.recipe = found.name, recipe if isinstance(recipe, dict) else {}
     return opened
 
 
 def _path(name: str) -> Path:
-    """The file, or the diffusers folder, that a path or the name of a run under runs/ stands for."""
+    """The file, diffusers folder or encoder of TAESD that a path, or the name of a run under runs/, stands for."""
     for path in (Path(name), Path("runs") / name):
         if path.is_file():
             return path
@@ -145,6 +151,8 @@ def _path(name: str) -> Path:
         for folder in (path, path / "vae"):
             if (folder / "config.json").is_file():
                 return folder
+        if path.is_dir() and (encoder := encoder_in(path)) is not None:
+            return encoder
     raise CheckpointError(f"{name}: {_absence(Path(name))}", hint=_known_runs())
 
 
@@ -155,6 +163,8 @@ def _file(name: str, path: Path) -> Found:
     if "smtool" in metadata:
         return Found(name, "other", path, metadata=metadata)
     shapes = TensorFile(path).shapes
+    if half_of(shapes) is not None:
+        return Found(name, "foreign", path, _TAESD)
     if (theirs := find_class(shapes)) is not None:
         return Found(name, "diffusers", path, theirs.name)
     family = format_of(shapes)

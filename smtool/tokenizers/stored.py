@@ -8,14 +8,14 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
 from smtool import __version__
+from smtool.checkpoints.autoencoder import StoredSection
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE
 from smtool.networks.tokenizer import Tokenizer
 from smtool.tokenizers.controls import NamedControl
 from smtool.tokenizers.pixels import Pixels
 
-_STORED: TypeAdapter[SDVAE | Pixels | NamedControl] = TypeAdapter(
-    Annotated[SDVAE | Pixels | NamedControl, Field(discriminator="kind")]
+_STORED: TypeAdapter[StoredSection | Pixels | NamedControl] = TypeAdapter(
+    Annotated[StoredSection | Pixels | NamedControl, Field(discriminator="kind")]
 )
 
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from smtool.checkpoints.foreign.family import numbers
-from smtool.checkpoints.foreign.taesd import half_of
 from smtool.checkpoints.foreign.vector_quantized import codebook_prefix, vq_config
 
 Shape = tuple[int, ...]
 
-Layout = Literal["diffusers", "dc-ae", "taesd", "vq"]
-"""Whose names the weights have: diffusers', the authors' of DC-AE or TAESD, or any of a KL autoencoder's beside a codebook."""
+Layout = Literal["diffusers", "dc-ae", "vq"]
+"""Whose names the weights have: diffusers', the authors' of DC-AE, or any of a KL autoencoder's beside a codebook."""
 _MARKS: tuple[tuple[str, Layout, str], ...] = (
     ("AutoencoderTiny", "diffusers", "encoder.layers.0.weight"),
     ("AutoencoderDC", "diffusers", "encoder.down_blocks.1.0.conv1.weight"),
@@ -40,8 +39,6 @@ def find_class(names: Iterable[str]) -> Found | None:
         for name in names:
             if name == mark or name.endswith(f".{mark}"):
                 return Found(kind, layout, name.removesuffix(mark))
-    if half_of(names) is not None:
-        return Found("AutoencoderTiny", "taesd", "")
     prefix = codebook_prefix(names)
     return None if prefix is None else Found("VQModel", "vq", prefix)
 

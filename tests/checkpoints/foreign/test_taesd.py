@@ -6,11 +6,19 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
+from smtool.checkpoints import write_autoencoder
 from smtool.checkpoints.foreign.taesd import without_half
 from smtool.errors import CheckpointError
-from smtool.tokenizers import open_tokenizer
+from smtool.networks.taesd import TAESD, TinyAutoencoder
+from smtool.tokenizers import load_autoencoder, open_tokenizer
 
 WIDTH = 8
+
+
+def load_tiny(path) -> TinyAutoencoder:
+    opened = open_tokenizer(path)
+    assert isinstance(opened, TinyAutoencoder)
+    return opened
 
 
 class Block(nn.Module):
@@ -71,6 +79,32 @@ def test_safetensors_halves_are_opened_as_well(halves, tmp_path):
     assert open_tokenizer(str(tmp_path / "taesd_decoder.safetensors"), image_size=32).label == "taesd"
 
 
+@pytest.mark.parametrize("layout", ["pooled", "f32"])
+def test_other_layouts_are_read_off_their_names(layout, tmp_path):
+    made = TAESD(layout=layout, latent_channels=6, width=8).build()
+    for name, half in (("encoder", made.encoder), ("decoder", made.decoder)):
+        torch.save({key: value.half() for key, value in half.state_dict().items()}, tmp_path / f"tae_{name}.pth")
+    opened = load_tiny(tmp_path / "tae_decoder.pth")
+    assert (opened.section, opened.label) == (made.section, "tae")
+    assert all(torch.equal(value, made.half().state_dict()[name].float()) for name, value in opened.state_dict().items())
+
+
+def test_a_folder_with_one_pair_is_that_pair(halves, tmp_path):
+    assert open_tokenizer(tmp_path).digest == open_tokenizer(tmp_path / "taef1_decoder.pth").digest
+    for half in ("encoder", "decoder"):
+        (tmp_path / f"other_{half}.pth").write_bytes((tmp_path / f"taef1_{half}.pth").read_bytes())
+    with pytest.raises(CheckpointError, match="this folder holds no autoencoder"):
+        open_tokenizer(tmp_path)
+
+
+def test_it_is_written_and_read_as_a_file_of_ours(halves, tmp_path):
+    opened = load_tiny(tmp_path / "taef1_encoder.pth")
+    write_autoencoder(tmp_path / "ckpt.safetensors", opened, {"step": 3})
+    assert open_tokenizer(tmp_path / "ckpt.safetensors").digest == opened.digest
+    with pytest.raises(CheckpointError, match="is TAESD f8, 16 channels, plain, but only AutoencoderKL can be trained"):
+        load_autoencoder(tmp_path / "ckpt.safetensors")
+
+
 @pytest.mark.parametrize(
     ("stem", "label"),
     [("taesd_encoder", "taesd"), ("decoder-f1", "f1"), ("my-autoencoder", "my-autoencoder"), ("encoder", "encoder")],
@@ -96,5 +130,5 @@ def test_another_file_under_the_other_halfs_name_is_refused(halves, tmp_path):
 
 def test_a_variant_with_more_layers_is_refused_by_name(halves, tmp_path):
     torch.save({**halves[0].state_dict(), "5.pool.0.weight": torch.zeros(1)}, tmp_path / "taef1_encoder.pth")
-    with pytest.raises(CheckpointError, match=r"could not be opened as AutoencoderTiny: .*pool[\s\S]*variant"):
+    with pytest.raises(CheckpointError, match=r"do not fit the architecture[\s\S]*1 unexpected, first encoder\.5\.pool\.0"):
         open_tokenizer(str(tmp_path / "taef1_encoder.pth"))
