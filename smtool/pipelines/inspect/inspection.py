@@ -88,6 +88,8 @@ def _found(what: str) -> Found:
     try:
         return identify(what)
     except CheckpointError as error:
+        if Path(what).is_file():      # one that cannot be read
+            raise
         if Path(what).is_dir():
             raise CheckpointError(
                 f"{what}: this folder holds nothing that `inspect` knows.",

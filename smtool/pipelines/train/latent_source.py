@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -149,7 +150,7 @@ def _place(what: str) -> str:
     try:
         return identify(what).place
     except CheckpointError as error:
-        if command := _training_command(what):
+        if not (Path(what) / "ckpt.safetensors").is_file() and (command := _training_command(what)):
             raise CheckpointError(f"{what}: no autoencoder here yet.", hint=f"Train it first: {command}") from error
         raise
 

@@ -319,3 +319,21 @@ def test_a_reconstruction_that_is_not_finite_names_the_image(checkpoint):
     first = open_images(SOURCE, "val", image_size=SIDE).read([0]).ids[0]
     with pytest.raises(CheckpointError, match=f"image {first} holds NaN or infinity"):
         scored(checkpoint)
+
+
+def test_any_tokenizer_that_decodes_is_scored_and_an_encoder_alone_refused(checkpoint, tmp_path, monkeypatch):
+    """Nearest-neighbour control: every 8x8 block becomes its mean. Pixels: nothing changes, and PSNR has no mean."""
+    images = to_uint8(open_images(SOURCE, "val", image_size=SIDE).read(range(COUNT)).images).double().numpy()
+    blocks = images.reshape(COUNT, 3, SIDE // 8, 8, SIDE // 8, 8).mean((3, 5))
+    decoded = np.rint(blocks.repeat(8, 2).repeat(8, 3))
+    errors = ((images - decoded) ** 2).mean((1, 2, 3))
+    data = str(next((tmp_path / "data").glob("photos*")))
+    found = evaluate("control:nearest", Asked(scores={"psnr"}, data=data), console=Console(quiet=True))
+    assert found["scores"]["psnr"]["value"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), rel=1e-4)
+    assert found["checkpoint"]["path"] == "control:nearest" and found["checkpoint"]["step"] is None
+    assert "24 of 24 images are reproduced exactly" in scored("pixels", scores={"psnr"}, data=data)["psnr"]["notes"]
+    monkeypatch.setenv("SMTOOL_WEIGHTS", str(tmp_path))
+    torch.save({name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()},
+               tmp_path / "squeezenet1_1_torchvision_fp16.pth")
+    with pytest.raises(CheckpointError, match="squeezenet only encodes: it has no reconstructions"):
+        scored("squeezenet", scores={"psnr"}, data=data)

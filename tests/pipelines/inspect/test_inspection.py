@@ -94,6 +94,19 @@ def test_an_autoencoder_that_diffusers_runs_is_described(tmp_path):
     assert rows["parameters"] == f"{sum(parameter.numel() for parameter in tiny.parameters()):,}"
 
 
+def test_a_tokenizer_without_a_file_is_described(tmp_path):
+    rows = describe("pixels").rows
+    assert (rows["kind"], rows["latent"]) == ("the images themselves, as latents", "3 x 256 x 256 for images of 256 x 256")
+    assert "parameters" not in rows
+    assert describe("control:crop").rows["architecture"].startswith("control f8, 3 channels")
+
+
+def test_a_file_that_cannot_be_read_is_not_called_absent(tmp_path):
+    (tmp_path / "cut.pt").write_bytes(b"no pickle")
+    with pytest.raises(CheckpointError, match=r"cut\.pt is not a readable file"):
+        describe("cut.pt")
+
+
 def test_another_safetensors_file_is_described_by_its_size(tmp_path):
     save_file({"a": torch.zeros(2, 3), "b": torch.zeros(1)}, tmp_path / "x.safetensors", {"kind": json.dumps("training-state")})
     save_file({"a": torch.zeros(2, 3)}, tmp_path / "y.safetensors")

@@ -105,3 +105,16 @@ def test_decoding_bf16_latents_costs_little(run):
         direct = autoencoder.decode(autoencoder.encode(batch).mean)
         cached = autoencoder.decode(rough.read(range(12), [False] * 12).mean)
     assert psnr(direct.clamp(-1, 1), cached.clamp(-1, 1)).min() > 50
+
+
+def test_latents_of_pixels_are_the_images_and_their_posterior_is_a_point(run):
+    images = open_images("data/photos", "train", image_size=16)
+    found = open_latents(prepare_latents("pixels", data="data/photos", dtype="fp32"), autoencoder=None, data=images.digest)
+    pixels = images.read(range(12)).images
+    batch = found.read(range(12), [False] * 12)
+    assert torch.equal(batch.mean, pixels)
+    assert torch.equal(found.read(range(12), [True] * 12).mean, pixels.flip(-1))
+    assert torch.equal(batch.posterior.sample(torch.ones_like(pixels)), pixels)
+    both = torch.cat([pixels, pixels.flip(-1)]).double()
+    torch.testing.assert_close(found.stats.mean.double(), both.mean((0, 2, 3)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.stats.std.double(), both.std((0, 2, 3), correction=0), rtol=1e-5, atol=1e-6)
