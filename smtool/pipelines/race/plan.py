@@ -165,6 +165,8 @@ def _latent_shape(entry: Entry, image_size: int) -> Shape:
         assert isinstance(entry.autoencoder.tables, TrainAE)
         return entry.autoencoder.tables.shapes.latents[1:]
     tokenizer = open_tokenizer(entry.racer.checkpoint, image_size=image_size)
+    if not tokenizer.can_decode:
+        raise CheckpointError(f"{entry.racer.checkpoint} only encodes: no samples could be decoded.", hint="Race autoencoders.")
     try:
         return tokenizer.latent_shape(image_size, image_size)
     except ValueError as error:
