@@ -101,7 +101,7 @@ def load_autoencoder(
         what[found.kind] = opened.architecture
     raise CheckpointError(
         f"{found.place} is {what.get(found.kind, 'plain arithmetic')}, but only AutoencoderKL can be trained and exported.",
-        hint="It can be opened by `open_tokenizer`: measured by `smtool spectrum`, encoded by, and mostly scored and trained on.",
+        hint="All commands but `train-ae` and `export` take it as it is; in Python, smtool.open_tokenizer opens it.",
     )
 
 

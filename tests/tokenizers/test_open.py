@@ -5,7 +5,7 @@ import pytest
 from smtool.checkpoints import write_autoencoder
 from smtool.errors import CheckpointError
 from smtool.networks.autoencoder import SDVAE
-from smtool.tokenizers import load_autoencoder
+from smtool.tokenizers import identify, load_autoencoder, open_tokenizer
 
 SECTION = SDVAE(downsample=2, channels=(4, 4), norm_groups=2, blocks_per_level=1)
 
@@ -22,6 +22,21 @@ def test_the_package_exports_it():
     import smtool
 
     assert smtool.load_autoencoder is load_autoencoder
+    assert smtool.open_tokenizer is open_tokenizer
+
+
+@pytest.mark.parametrize("name", ["pixels", "control:crop", "squeezenet", "os:getcwd"])
+def test_what_smtool_does_not_train_is_refused_with_what_takes_it(name):
+    with pytest.raises(CheckpointError, match=r"but only AutoencoderKL can be trained and exported[\s\S]*open_tokenizer"):
+        load_autoencoder(name)
+
+
+def test_files_and_folders_go_before_the_names_of_other_kinds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert identify("pixels").kind == "pixels"
+    write_autoencoder(tmp_path / "pixels" / "ckpt.safetensors", SECTION.build(), {"step": 3})
+    found = identify("pixels")
+    assert (found.kind, found.place, found.metadata["step"]) == ("trained", "pixels/ckpt.safetensors", 3)
 
 
 def test_padding_of_our_own_file_can_be_overridden(tmp_path):
