@@ -13,6 +13,7 @@ from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
 from smtool.networks.taesd import TAESD, TinyAutoencoder
+from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata, read_tensors, write_tensors
 
 StoredSection = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
@@ -32,15 +33,13 @@ def write_autoencoder(path: Path, autoencoder: Autoencoder | TinyAutoencoder, me
     write_tensors(path, autoencoder.state_dict(), {**metadata, **described})
 
 
-def read_autoencoder(
-    path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None
-) -> Autoencoder | TinyAutoencoder:
+def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Tokenizer:
     """The autoencoder of a file that `write_autoencoder` wrote; downsample_pad overrides what the file states."""
     metadata = read_metadata(path)
     section = _section(path, metadata)
     if downsample_pad is not None and isinstance(section, SDVAE):
         section = section.model_copy(update={"downsample_pad": downsample_pad})
-    autoencoder: Autoencoder | TinyAutoencoder = assemble(path, section, read_tensors(path, device))
+    autoencoder = assemble(path, section, read_tensors(path, device))
     if metadata.get("stats") is not None:
         autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
     return autoencoder

@@ -16,7 +16,6 @@ from smtool.checkpoints.tensor_file import PICKLED, TensorFile
 from smtool.errors import CheckpointError
 from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.layers import DownsamplePad
-from smtool.networks.taesd import TinyAutoencoder
 from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata
 from smtool.tokenizers.controls import control
@@ -124,7 +123,7 @@ def _opened(found: Found, device: str, pad: DownsamplePad | None, image_size: in
 
 def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -> Tokenizer:
     """One of our own networks, called by its run or file."""
-    opened: Autoencoder | TinyAutoencoder
+    opened: Tokenizer
     if path.is_dir():
         opened = read_diffusers(path, device, downsample_pad=pad)
     elif found.format == _TAESD:
