@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.models import squeezenet1_1
 
 from smtool.checkpoints import write_autoencoder
 from smtool.errors import RecipeError
@@ -91,3 +93,20 @@ def test_checkpoints_of_unlike_images_need_to_be_told_which(checkpoints, tmp_pat
     loaded, entries = race_of(checkpoints, tmp_path / "out")
     with pytest.raises(RecipeError, match=r"data\.train is not given, and the checkpoints were trained with builtin:photos"):
         plan_race(loaded.tables, entries, tmp_path / "out")
+
+
+def test_any_tokenizer_races_and_an_encoder_alone_is_left_out(checkpoints, tmp_path, monkeypatch):
+    with torch.random.fork_rng():
+        state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
+    torch.save(state, tmp_path / "squeezenet1_1_torchvision_fp16.pth")
+    monkeypatch.setenv("SMTOOL_WEIGHTS", str(tmp_path))
+    changes = ("data.train='builtin:photos'", "data.image_size=32")
+    loaded, entries = race_of(["pixels", "control:crop", "squeezenet"], tmp_path / "out", changes)
+    plan = plan_race(loaded.tables, entries, tmp_path / "out")
+    assert {cell.racer: str(cell.autoencoder.path) for cell in plan.cells} == {"pixels": "pixels", "control-crop": "control:crop"}
+    tables = {cell.racer: cell.training.load().tables for cell in plan.cells}
+    assert {name: (table.latents.autoencoder, table.model.patch) for name, table in tables.items()} == {
+        "pixels": ("pixels", 16),      # 2 x 2 tokens, as for the control's 4 x 4 latents
+        "control-crop": ("control:crop", 2),
+    }
+    assert "squeezenet only encodes" in str(plan.broken["squeezenet"])
