@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 
 from benchmarks import Row
+from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images
-from smtool.interop import write_autoencoder
-from smtool.interop.codec import Codec, open_codec
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.prepare.images import prepare
 from smtool.pipelines.spectrum.decoding import images_at_once
 from smtool.pipelines.spectrum.spectra import spectrum
 from smtool.randomness import initializing
 from smtool.report.console import Console
+from smtool.tokenizers import Tokenizer, open_tokenizer
 
 SIDE, NUM_IMAGES, FEWER_IMAGES = 128, 240, 60
 SECTION = SDVAE(downsample=8, latent_channels=4, channels=(32, 32, 64, 64), norm_groups=8, blocks_per_level=1)
@@ -39,7 +39,7 @@ def run() -> list[Row]:
             write_autoencoder(checkpoint, SECTION.build(), {})
         bare, ours = [], []
         for _ in range(2):
-            bare.append(_bare_passes(open_codec(str(checkpoint)), data))
+            bare.append(_bare_passes(open_tokenizer(str(checkpoint)), data))
             with _Stopwatch() as watch:
                 spectrum([str(checkpoint)], data=str(data), num_images=NUM_IMAGES, console=Console(quiet=True))
             ours.append(watch)
@@ -65,7 +65,7 @@ class _Stopwatch:
 
 
 @torch.no_grad()
-def _bare_passes(codec: Codec, data: Path) -> _Stopwatch:
+def _bare_passes(codec: Tokenizer, data: Path) -> _Stopwatch:
     """The passes alone, in the report's batches, on images that lie in memory."""
     images = open_images(str(data), "val", image_size=SIDE).read(range(32)).images
     batch = images_at_once(SIDE, SIDE)

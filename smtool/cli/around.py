@@ -24,7 +24,7 @@ def quickstart(
 
 
 @app.command()
-def inspect(what: Annotated[str, typer.Argument(help="A recipe, a checkpoint or a folder of prepared data.")]) -> None:
+def inspect(what: Annotated[str, typer.Argument(help="A recipe, checkpoint, tokenizer or folder of prepared data.")]) -> None:
     """Describe a recipe, a checkpoint or a data folder: parameters, shapes, digests."""
     from smtool.pipelines.inspect.inspection import inspect
     from smtool.report.console import Console

@@ -25,7 +25,7 @@ _PROTOCOLS = (
 
 @app.command("eval")
 def evaluate(
-    what: Annotated[str | None, typer.Argument(help="Checkpoint, run, or images in files; default: the newest run.")] = None,
+    what: Annotated[str | None, typer.Argument(help="Checkpoint, tokenizer, or images in files; default: newest run.")] = None,
     fid: Annotated[bool, _both("--fid", help="FID, or rFID of reconstructions: Frechet distance on Inception.")] = False,
     fd_dinov2: Annotated[bool, _both("--fd-dinov2", help="Frechet distance on DINOv2 ViT-L/14.")] = False,
     features: Annotated[list[str], _both(metavar="NAME", help=_EXTRACTORS)] = (),  # type: ignore[assignment]

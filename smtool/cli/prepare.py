@@ -25,7 +25,7 @@ def prepare(
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
     max_bad: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of unreadable images that is still accepted.")] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random crops and of the split.")] = 0,
-    latents: Annotated[str | None, typer.Option(metavar="CKPT", help="Encode SOURCE by this autoencoder instead.")] = None,
+    latents: Annotated[str | None, typer.Option(metavar="CKPT", help="Encode SOURCE by this tokenizer instead.")] = None,
     features: Annotated[
         str | None, typer.Option(metavar="TEACHER", help="Cache a teacher's features of SOURCE instead: dinov2-s, squeezenet ...")
     ] = None,
@@ -62,7 +62,7 @@ def prepare(
         from smtool.pipelines.prepare.latents import prepare_latents
 
         with console.progress(f"encoding {source}") as report:
-            folder = prepare_latents(latents, report=report, **caching)
+            folder = prepare_latents(latents, weights_dir=weights_dir, report=report, **caching)
     elif features is not None and tokens is not None:
         from smtool.pipelines.prepare.features import prepare_features, token_grid
 

@@ -8,7 +8,7 @@ import typer
 from smtool.cli.app import app
 from smtool.cli.options import Device, JsonFile, WeightsDir, computing_device, seconds
 
-_WHAT = "Checkpoints, run or diffusers folders, timm:NAME, squeezenet, module:attribute, control:NAME, or `images`."
+_WHAT = "Checkpoints, run or diffusers folders, pixels, timm:NAME, squeezenet, module:attribute, control:NAME, or `images`."
 
 
 @app.command()

@@ -10,8 +10,8 @@ from smtool.datasets.latents_encode import encoded
 from smtool.datasets.types import LatentBatch, to_signed
 from smtool.errors import DataError
 from smtool.metrics.reconstruction import psnr
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
 from smtool.randomness import generator
 from smtool.spectrum.jackknife import student_t_quantile
 
@@ -40,7 +40,7 @@ class LatentCheck:
     direct_psnr: float | None
 
 
-def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencoder: Autoencoder, *, seed: int = 0) -> LatentCheck:
+def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencoder: Tokenizer, *, seed: int = 0) -> LatentCheck:
     """Compare the first batches with what normalization and the autoencoder promise; DataError says what does not hold.
 
     Normalized latents must have std 1 and the mean that the statistics leave them (0, or `residual`; not judged where that is
@@ -50,7 +50,7 @@ def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencode
     found = list(batches)
     latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
     mean, std = _check_normalized(stats.normalize(latents), stats)
-    few = found[0].slice(0, DECODED_IMAGES).to(autoencoder.encoder_tail.device)
+    few = found[0].slice(0, DECODED_IMAGES).to(autoencoder.device)
     with torch.no_grad():
         plain, back = (autoencoder.decode(z) for z in (few.mean, stats.denormalize(stats.normalize(few.mean))))
     round_trip = _mean_psnr(plain, back)
@@ -103,7 +103,7 @@ def _origin(stats: LatentStats) -> str:
 
 
 def _check_images(
-    batch: LatentBatch, images: Tensor, decoded: Tensor, stats: LatentStats, autoencoder: Autoencoder
+    batch: LatentBatch, images: Tensor, decoded: Tensor, stats: LatentStats, autoencoder: Tokenizer
 ) -> tuple[float, float]:
     direct = encoded(autoencoder, images, batch.ids, device=images.device).mode()
     distance = (stats.normalize(batch.mean) - stats.normalize(direct)).square().mean().sqrt().item()

@@ -1,4 +1,4 @@
-"""Images through a frozen encoder: in float32, and never on with numbers that are not finite."""
+"""Images through a frozen encoder, in float32; moments that are not finite are an error."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from smtool.errors import DataError
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import Posterior
+from smtool.networks.tokenizer import Tokenizer
 
 
 @torch.no_grad()
-def encoded(autoencoder: Autoencoder, images: Tensor, ids: Sequence[str], *, device: str | torch.device = "cpu") -> Posterior:
+def encoded(autoencoder: Tokenizer, images: Tensor, ids: Sequence[str], *, device: str | torch.device = "cpu") -> Posterior:
     """The posteriors of images (B, 3, H, W) in [-1, 1], float32, on `device`; computed where the autoencoder lies.
 
     Raises DataError that names the images whose moments are not finite: an encoder that overflows.
     """
-    home = autoencoder.encoder_tail.device
+    home = autoencoder.device
     with torch.autocast(home.type, enabled=False):
         posterior = autoencoder.encode(images.to(home))
-    finite = (posterior.mean.isfinite() & posterior.logvar.isfinite()).flatten(1).all(1)  # (B,)
+    finite = (posterior.mean.isfinite() & (posterior.logvar < torch.inf)).flatten(1).all(1)  # (B,); points have logvar -inf
     if not finite.all():
         bad = [name for name, fine in zip(ids, finite.tolist(), strict=True) if not fine]
         raise DataError(

@@ -16,7 +16,7 @@ from smtool.datasets.loading import prefetched
 from smtool.datasets.order import batch_flips, batch_indices
 from smtool.datasets.reader import ImageShards
 from smtool.datasets.types import ImageBatch, LatentBatch, to_uint8
-from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.tokenizer import Tokenizer
 
 _Request = tuple[list[int], list[bool]]  # indices, and which of them are flipped
 
@@ -54,7 +54,7 @@ def latent_batches(
 
 def encoded_batches(
     images: ImageShards,
-    autoencoder: Autoencoder,
+    autoencoder: Tokenizer,
     *,
     seed: int,
     batch: int,
@@ -92,8 +92,8 @@ class _Pictures(NamedTuple):
     features: Tensor | None
 
 
-def _encoded(read: Generator[_Pictures], autoencoder: Autoencoder, encode_batch: int) -> Generator[LatentBatch]:
-    home = autoencoder.encoder_tail.device
+def _encoded(read: Generator[_Pictures], autoencoder: Tokenizer, encode_batch: int) -> Generator[LatentBatch]:
+    home = autoencoder.device
     with closing(read):
         for batch, changed, features in read:
             parts = [slice(at, at + encode_batch) for at in range(0, len(batch), encode_batch)]

@@ -14,8 +14,8 @@ from smtool.datasets.loading import prefetched
 from smtool.datasets.reader import ImageShards
 from smtool.errors import DataError
 from smtool.metrics.frechet import FeatureStats
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats, Posterior
+from smtool.networks.tokenizer import Tokenizer
 from smtool.randomness import generator
 
 StatsKind = Literal["channel", "scalar"]
@@ -80,7 +80,7 @@ class Measured(Section):
 
 def measure_latents(
     images: ImageShards,
-    autoencoder: Autoencoder,
+    autoencoder: Tokenizer,
     *,
     kind: StatsKind,
     count: int | None,

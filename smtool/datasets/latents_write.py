@@ -20,8 +20,8 @@ from smtool.datasets.types import ImageBatch
 from smtool.datasets.unfinished import ShardNote
 from smtool.errors import DataError
 from smtool.metrics.frechet import FeatureStats
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import Posterior
+from smtool.networks.tokenizer import Tokenizer
 
 
 class LatentNote(ShardNote):
@@ -54,7 +54,7 @@ class LatentPreparation:
     stats_images: how many images the statistics are measured on, None for all; of each that, flipped or not, is in the cache.
     """
 
-    autoencoder: Autoencoder
+    autoencoder: Tokenizer
     images: ImageShards
     autoencoder_digest: str
     checkpoint: str
@@ -83,7 +83,7 @@ class LatentPreparation:
     def latent_shape(self) -> tuple[int, int, int]:
         size = self.images.image_size
         try:
-            return self.autoencoder.section.latent_shape(size, size)
+            return self.autoencoder.latent_shape(size, size)
         except ValueError as error:
             raise DataError(f"{self.images.folder}: {error}.", hint="Prepare the images in another --size.") from error
 

@@ -1,5 +1,6 @@
 """The SD-VAE: recipe section, encoder, decoder (facts section 1)."""
 
+import hashlib
 import math
 from typing import Literal
 
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from smtool.config import Section
 from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, UpBlock, group_norm
-from smtool.networks.posterior import LatentStats, Posterior
+from smtool.networks.posterior import Posterior
+from smtool.networks.tokenizer import Tokenizer
+from smtool.storage import tensor_digest
 
 PUBLISHED_CHANNELS: dict[int, tuple[int, ...]] = {
     8: (128, 256, 512, 512),
@@ -137,48 +140,56 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(z)))
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Tokenizer):
     """Encoder and decoder with the two 1x1 convolutions between them. No scale factor: latents are raw.
 
     stats normalizes the latents for a diffusion model; it travels in the checkpoint's metadata, not in the state dict.
     """
 
+    section: SDVAE
+
     def __init__(self, section: SDVAE) -> None:
         super().__init__()
         channels = section.latent_channels
         self.section = section
-        self.stats: LatentStats | None = None
+        self.downsample, self.latent_channels = section.downsample, channels
+        self.label = f"{section.kind} f{section.downsample}d{channels}"
         self.encoder = Encoder(section)
         self.decoder = Decoder(section)
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if section.quant_convs else None
         self.post_quant_conv = nn.Conv2d(channels, channels, 1) if section.quant_convs else None
 
     @property
-    def downsample(self) -> int:
-        return self.section.downsample
+    def network(self) -> "Autoencoder":  # type: ignore[override]
+        return self
 
     @property
-    def latent_channels(self) -> int:
-        return self.section.latent_channels
+    def architecture(self) -> str:
+        section = self.section
+        return f"AutoencoderKL f{section.downsample}, {section.latent_channels} channels, {section.downsample_pad} padding"
 
     @property
-    def encoder_tail(self) -> Tensor:
+    def digest(self) -> str:
+        """sha256 over the weights and over what changes the function without changing a weight's name or shape."""
+        weights = tensor_digest(self.state_dict())
+        return hashlib.sha256(f"{weights}|{self.section.downsample_pad}|{self.section.norm_groups}".encode()).hexdigest()
+
+    @property
+    def encoder_last_layer(self) -> Tensor:
         """Weight of the encoder's last convolution, by whose gradients encoder-side losses are balanced."""
         return self.encoder.conv_out.weight
 
     @property
-    def decoder_tail(self) -> Tensor:
+    def decoder_last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution, by whose gradients the adversarial loss is balanced."""
         return self.decoder.conv_out.weight
 
     def encode(self, images: Tensor) -> Posterior:
-        """Images (B, 3, H, W) in [-1, 1] -> posterior over raw latents (B, C, H / downsample, W / downsample)."""
-        self.section.latent_shape(*images.shape[-2:])
+        self.latent_shape(*images.shape[-2:])
         moments = self.encoder(images)
         return Posterior.from_moments(moments if self.quant_conv is None else self.quant_conv(moments))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Raw latents (B, C, h, w) -> images (B, 3, h * downsample, w * downsample), not clamped."""
         return self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
 
 

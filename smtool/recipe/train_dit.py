@@ -27,7 +27,7 @@ class LatentData(Section):
 class Latents(Section):
     """What the transformer is trained on. A missing cache is made; one of another autoencoder or other data is refused."""
 
-    autoencoder: str = Field(description="a run folder or ckpt.safetensors of train-ae, or a diffusers folder")
+    autoencoder: str = Field(description="a run of train-ae, a file or folder of another tool, pixels, module:attribute ...")
     stats: Literal["channel", "scalar", "published"] = Field(
         "channel", description="normalize each channel, all by one std (the paper), or by an imported autoencoder's own"
     )

@@ -69,8 +69,8 @@ class AutoencoderTask:
         playing = self.adversary is not None and step >= self.adversary.start
         return balanced(
             self._autoencoder_terms(images, draws, playing=playing),
-            encoder=self.autoencoder.encoder_tail,
-            decoder=self.autoencoder.decoder_tail,
+            encoder=self.autoencoder.encoder_last_layer,
+            decoder=self.autoencoder.decoder_last_layer,
         )
 
     def _autoencoder_terms(self, images: Tensor, streams: Streams, *, playing: bool) -> list[Term]:

@@ -390,5 +390,5 @@ def test_images_whose_size_the_autoencoder_cannot_take_are_refused(tmp_path, pho
     preparation = Preparation(find_source(str(photo_folder(4))), Rule(18), val_fraction=0.0)
     prepare_images(preparation, tmp_path / "odd", workers=1)
     odd = open_images(str(tmp_path / "odd"), "train", image_size=18)
-    with pytest.raises(DataError, match="must be multiples of downsample = 4"):
+    with pytest.raises(DataError, match="must be multiples of 4, such as"):
         written(tmp_path / "out", autoencoder, odd)

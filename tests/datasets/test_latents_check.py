@@ -11,23 +11,24 @@ from torch import nn
 from smtool.datasets import LatentBatch, check_latents, to_uint8
 from smtool.errors import DataError
 from smtool.networks.posterior import LatentStats, Posterior
+from smtool.networks.tokenizer import Tokenizer
 
 STATS = LatentStats("scalar", torch.tensor([0.0]), torch.tensor([0.4]), count=1000, data="d" * 64)
 
 
-class Folding(nn.Module):
+class Folding(Tokenizer):
     """An autoencoder that folds 2x2 pixels into 12 channels and adds an offset: its reconstruction is perfect."""
 
     def __init__(self, offset=0.0):
         super().__init__()
-        self.encoder_tail = nn.Parameter(torch.tensor(offset))
+        self.offset = nn.Parameter(torch.tensor(offset))
 
     def encode(self, images):
-        mean = F.pixel_unshuffle(images, 2) + self.encoder_tail
+        mean = F.pixel_unshuffle(images, 2) + self.offset
         return Posterior(mean, torch.full_like(mean, -12.0))
 
     def decode(self, latents):
-        return F.pixel_shuffle(latents - self.encoder_tail, 2)
+        return F.pixel_shuffle(latents - self.offset, 2)
 
 
 def pictures(count, seed=0):

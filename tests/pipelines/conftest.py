@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images
 from smtool.datasets.types import to_uint8
-from smtool.interop import write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.prepare.images import prepare
 from smtool.pipelines.train import training
@@ -75,7 +75,7 @@ class Studio:
         with initializing("test", seed):
             autoencoder = AUTOENCODER.build()
         with torch.no_grad():
-            autoencoder.decoder_tail.mul_(2)
+            autoencoder.decoder_last_layer.mul_(2)
         write_autoencoder(path, autoencoder, {"recipe": {"data": {"train": "data/classes", "image_size": 32}}})
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from smtool.commands.race.result import Images
 from smtool.datasets.card import CARD_NAME, read_card
 from smtool.errors import CheckpointError, RecipeError, SmtoolError
-from smtool.interop import find_autoencoder, load_autoencoder
 from smtool.recipe import TrainAE, TrainDiT
 from smtool.recipe.race import Entry, Judge, Race, Training
-from smtool.storage import read_metadata
+from smtool.tokenizers import identify, open_tokenizer
 
 Shape = tuple[int, int, int]
 
@@ -138,8 +137,7 @@ def _images(race: Race, entries: Sequence[Entry]) -> Images:
 def _trained_on(checkpoint: str) -> dict[str, object]:
     """The data table of a checkpoint's recipe; nothing for broken or foreign ones."""
     try:
-        path = find_autoencoder(checkpoint)
-        return dict(read_metadata(path).get("recipe", {}).get("data", {})) if path.is_file() else {}
+        return dict(identify(checkpoint).metadata.get("recipe", {}).get("data", {}))
     except SmtoolError:
         return {}
 
@@ -159,9 +157,11 @@ def _latent_shape(entry: Entry, image_size: int) -> Shape:
     if entry.autoencoder is not None:
         assert isinstance(entry.autoencoder.tables, TrainAE)
         return entry.autoencoder.tables.shapes.latents[1:]
-    autoencoder = load_autoencoder(entry.racer.checkpoint)
+    tokenizer = open_tokenizer(entry.racer.checkpoint, image_size=image_size)
+    if not tokenizer.can_decode:
+        raise CheckpointError(f"{entry.racer.checkpoint} only encodes: no samples could be decoded.", hint="Race autoencoders.")
     try:
-        return autoencoder.section.latent_shape(image_size, image_size)
+        return tokenizer.latent_shape(image_size, image_size)
     except ValueError as error:
         raise CheckpointError(f"{entry.racer.checkpoint}: {error}.") from error
 
@@ -198,7 +198,7 @@ def _trial(race: Race, entry: Entry, seed: int, owner: str, patch: int, images: 
 
 def _autoencoder_run(race: Race, entry: Entry, seed: int, owner: str, folder: Path) -> AutoencoderRun:
     if entry.autoencoder is None:
-        return AutoencoderRun(owner, None, find_autoencoder(entry.racer.checkpoint), None)
+        return AutoencoderRun(owner, None, Path(identify(entry.racer.checkpoint).place), None)
     changes = (*entry.autoencoder.changes, f"seed={seed}", *_saving(race, entry.autoencoder))
     training = Training(entry.autoencoder.recipe, changes, entry.autoencoder.tables)
     return AutoencoderRun(owner, seed, folder / "autoencoders" / f"{owner}-seed{seed}", training)

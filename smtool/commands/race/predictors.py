@@ -14,17 +14,17 @@ from smtool.commands.race.trial import Measured, Predictors, PredictorsKey, pred
 from smtool.datasets import ImageShards, open_images
 from smtool.datasets.types import to_uint8
 from smtool.features.extractor import Extractor, load_extractor
-from smtool.interop import autoencoder_digest, load_autoencoder
 from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import Gaussian
 from smtool.metrics.predictors import NEIGHBOURS, equivariance_error, interpolated, scale_error, velocity_ambiguity
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.train.validate import open_validation
 from smtool.randomness import generator
 from smtool.recipe import Data
 from smtool.recipe.race import Judge
 from smtool.spectrum.jackknife import student_t_quantile
+from smtool.tokenizers import open_tokenizer
 
 MOST_LATENTS = 10_000
 MOST_QUERIES = 1000
@@ -39,10 +39,10 @@ def measure_predictors(
 ) -> Predictors:
     """All predictors of one autoencoder, written to folder/predictors/KEY.json; what stands there for these weights is kept."""
     path = predictors_path(folder, run.key)
-    autoencoder = load_autoencoder(run.path, device=device).eval().requires_grad_(False)
+    autoencoder = open_tokenizer(run.path, device=device, image_size=images.image_size)
     key = PredictorsKey(
         smtool=__version__,
-        autoencoder=autoencoder_digest(autoencoder),
+        autoencoder=autoencoder.digest,
         features=judge.features,
         images=(images.train, images.validation, images.image_size),
     )
@@ -70,7 +70,7 @@ def measure_predictors(
     return found
 
 
-def _normalized(autoencoder: Autoencoder, images: ImageShards, device: str) -> tuple[Tensor, LatentStats]:
+def _normalized(autoencoder: Tokenizer, images: ImageShards, device: str) -> tuple[Tensor, LatentStats]:
     """Latents (N, C, h, w) of training images, sampled from the posterior, each channel at mean 0 and std 1."""
     noise, parts = generator("race", "latents"), []
     numbers = range(min(MOST_LATENTS, len(images)))
@@ -83,7 +83,7 @@ def _normalized(autoencoder: Autoencoder, images: ImageShards, device: str) -> t
     return stats.normalize(latents), stats
 
 
-def _interpolations(autoencoder: Autoencoder, images: Tensor, others: Tensor, stats: LatentStats, device: str) -> Tensor:
+def _interpolations(autoencoder: Tokenizer, images: Tensor, others: Tensor, stats: LatentStats, device: str) -> Tensor:
     """uint8 decodings of latents halfway between these images' and a near neighbour's."""
     noise, found = generator("race", "queries"), []
     draws = generator("race", "neighbours")
@@ -107,7 +107,7 @@ def _distance(extractor: Extractor, images: Tensor, others: Tensor) -> Measured:
     return Measured(value=distance(indices), half_width=student_t_quantile(0.975, _REPLICATES - 1) * error)
 
 
-def _errors(autoencoder: Autoencoder, images: ImageShards, device: str) -> dict[str, Measured]:
+def _errors(autoencoder: Tokenizer, images: ImageShards, device: str) -> dict[str, Measured]:
     """Equivariance errors where latents can be shrunk to quarters."""
     pixels = images.read(range(min(EQUIVARIANCE_IMAGES, len(images)))).images.to(device)
     latents = autoencoder.encode(pixels).mode()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from smtool.checkpoints.diffusion import is_diffusion
 from smtool.errors import DataError, RecipeError
 from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.comparison import Comparison, Side
@@ -14,9 +15,10 @@ from smtool.pipelines.evaluate.record import leave
 from smtool.pipelines.evaluate.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
 from smtool.pipelines.evaluate.scores import Score
 from smtool.pipelines.sample.samples import changed_sampler
-from smtool.pipelines.train.diffusion_checkpoint import is_diffusion, read_diffusion
+from smtool.pipelines.train.diffusion_checkpoint import read_diffusion
 from smtool.report.console import Console
 from smtool.storage import read_metadata
+from smtool.tokenizers import identify
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 FEWEST_IMAGES = 10
@@ -130,7 +132,7 @@ def _check(samples: ImageSource, count: int, real: ImageSource | None) -> None:
 def _autoencoder_recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     """The recipe of the autoencoder that a transformer's checkpoint names, if its file is still there."""
     path = Path(metadata.get("autoencoder_path", ""))
-    return read_metadata(path).get("recipe") or {} if path.is_file() else {}
+    return identify(path).metadata.get("recipe") or {} if path.is_file() else {}
 
 
 def _title(samples: ImageSource, count: int, real: ImageSource | None) -> str:

@@ -116,8 +116,7 @@ def drawn_source(
             yield images
 
     digest = _digest(file_digest(path), sorted((key, str(value)) for key, value in sampling.items()), count)
-    section = model.autoencoder.section
-    side = tuple(section.downsample * cells for cells in model.latent_shape[1:])
+    side = tuple(model.autoencoder.downsample * cells for cells in model.latent_shape[1:])
     return ImageSource(f"samples of {path}", digest, count, side, read, sampling)  # type: ignore[arg-type]
 
 

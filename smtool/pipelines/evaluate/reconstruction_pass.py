@@ -12,7 +12,7 @@ from smtool.datasets.types import ImageBatch, to_uint8
 from smtool.errors import CheckpointError, DataError
 from smtool.features.extractor import Extractor
 from smtool.features.protocol import Protocol, jpeg_round_trip
-from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.evaluate.judges import Judges
 from smtool.pipelines.evaluate.rank_shares import Pass, shared_pass
 from smtool.randomness import generator
@@ -38,7 +38,7 @@ class SharedReading:
 
     def reconstructions(
         self,
-        autoencoder: Autoencoder,
+        autoencoder: Tokenizer,
         images: ImageShards,
         count: int,
         judges: Judges,
@@ -84,7 +84,7 @@ class SharedReading:
 
 @torch.no_grad()
 def measure_reconstructions(
-    autoencoder: Autoencoder,
+    autoencoder: Tokenizer,
     batches: Iterable[ImageBatch],
     judges: Judges,
     protocol: Protocol,
@@ -97,7 +97,7 @@ def measure_reconstructions(
 
     first: the number of the first image.
     """
-    device = autoencoder.encoder_tail.device
+    device = autoencoder.device
     pairs: dict[str, list[Tensor]] = {judge.name: [] for judge in judges.pairs}
     features: dict[str, list[tuple[Tensor, Tensor]]] = {extractor.score: [] for extractor in judges.extractors}
     count = 0
@@ -135,7 +135,7 @@ def features_of(extractors: Sequence[Extractor], batches: Iterable[ImageBatch], 
 
 
 def _decoded(
-    autoencoder: Autoencoder, images: Tensor, protocol: Protocol, seed: int, *, first: int, ids: tuple[str, ...]
+    autoencoder: Tokenizer, images: Tensor, protocol: Protocol, seed: int, *, first: int, ids: tuple[str, ...]
 ) -> Tensor:
     posterior = autoencoder.encode(images)
     latents = posterior.mode()
@@ -154,11 +154,11 @@ def _through_codec(images: Tensor, protocol: Protocol) -> Tensor:
     return images if protocol.jpeg is None else jpeg_round_trip(images, protocol.jpeg)
 
 
-def _check_sides(images: Tensor, autoencoder: Autoencoder, judges: Judges) -> None:
+def _check_sides(images: Tensor, autoencoder: Tokenizer, judges: Judges) -> None:
     """Before the first image is encoded: say which score or network cannot take this size."""
     height, width = images.shape[-2:]
     try:
-        autoencoder.section.latent_shape(height, width)
+        autoencoder.latent_shape(height, width)
     except ValueError as error:
         raise DataError(f"{error}.", hint="Prepare the images at another size, or pass --data.") from error
     too_small = [judge for judge in judges.pairs if min(height, width) < judge.smallest_side]

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from smtool.datasets import ImageShards
 from smtool.datasets.card import CARD_NAME, read_card
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.interop import autoencoder_digest, load_autoencoder
-from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.judges import Judges, build_judges, shared_networks
 from smtool.pipelines.evaluate.reconstruction_pass import SharedReading
@@ -21,17 +20,18 @@ from smtool.pipelines.evaluate.scores import Score
 from smtool.pipelines.train.validate import open_validation
 from smtool.recipe import Data
 from smtool.report.console import Console
-from smtool.storage import read_metadata
+from smtool.tokenizers import Found, open_tokenizer
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 
-def evaluate_reconstructions(path: Path, asked: Asked, *, ranks: Ranks, console: Console) -> dict[str, Any]:
-    """Score a checkpoint of an autoencoder, or a diffusers folder, and show a table.
+def evaluate_reconstructions(found: Found, asked: Asked, *, ranks: Ranks, console: Console) -> dict[str, Any]:
+    """Score a tokenizer and show a table.
 
     With nothing asked, what needs no weights. Returns what is written to asked.json_path; {} on other ranks than the first.
     """
+    path = found.place
     _refuse_what_samples_are_asked(path, asked)
-    metadata = _metadata(path)
+    metadata = _metadata(found)
     judges = build_judges(asked.scores, asked.features, asked.rules, weights_dir=asked.weights_dir).to(asked.device)
     if asked.reference is not None and not judges.extractors:
         raise RecipeError("--reference is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
@@ -39,13 +39,15 @@ def evaluate_reconstructions(path: Path, asked: Asked, *, ranks: Ranks, console:
         images = _images(path, metadata, asked.data)
         others = None if asked.reference is None else _other_images(asked.reference, images.image_size)
     asked.check_number(len(images), str(images.folder))
-    autoencoder = load_autoencoder(path, device=asked.device).eval()
-    found = _scores(autoencoder, images, judges, asked, reference=others, ranks=ranks, console=console)
+    autoencoder = open_tokenizer(path, device=asked.device, image_size=images.image_size, weights_dir=asked.weights_dir)
+    if not autoencoder.can_decode:
+        raise CheckpointError(f"{path} only encodes: it has no reconstructions.", hint="`smtool spectrum` measures its latents.")
+    scores = _scores(autoencoder, images, judges, asked, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return {}
     warnings, trained_on = shared_networks(judges, metadata.get("recipe") or {}), metadata.get("data") == images.digest
     facts = {
-        "checkpoint": {"path": str(path), "sha256": autoencoder_digest(autoencoder), "step": metadata.get("step")},
+        "checkpoint": {"path": path, "sha256": autoencoder.digest, "step": metadata.get("step")},
         "images": _described(images) | {"trained_on": trained_on},
         "reference": _described(others or images),
         "warnings": warnings,
@@ -58,10 +60,10 @@ def evaluate_reconstructions(path: Path, asked: Asked, *, ranks: Ranks, console:
     if judges.extractors:
         said.append("Frechet distances fall as N grows: compare them at equal N, images and extractor only.")
     said += [f"{name}: {warning}." for name, warning in warnings.items()]
-    return leave(list(found.values()), asked, facts, title=title, said=said, console=console)
+    return leave(list(scores.values()), asked, facts, title=title, said=said, console=console)
 
 
-def _refuse_what_samples_are_asked(path: Path, asked: Asked) -> None:
+def _refuse_what_samples_are_asked(path: str, asked: Asked) -> None:
     if asked.draws:
         raise RecipeError(f"{path} is an autoencoder: there is no sampler to choose.", hint="Pass a checkpoint of `train-dit`.")
     if asked.save_reference or asked.infinity:
@@ -70,7 +72,7 @@ def _refuse_what_samples_are_asked(path: Path, asked: Asked) -> None:
 
 
 def _scores(
-    autoencoder: Autoencoder,
+    autoencoder: Tokenizer,
     images: ImageShards,
     judges: Judges,
     asked: Asked,
@@ -99,19 +101,18 @@ def _scores(
     return reconstruction_scores(measured, judges, origin, protocol, seed=asked.seed, device=device)
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    """What an autoencoder's checkpoint says of itself; nothing for folders of other tools."""
-    metadata = {} if path.is_dir() else read_metadata(path)
-    kind = metadata.get("kind", "autoencoder")
+def _metadata(found: Found) -> Mapping[str, Any]:
+    """What a checkpoint of ours says of itself; nothing for other tokenizers."""
+    kind = found.metadata.get("kind", "autoencoder")
     if kind != "autoencoder":
         raise CheckpointError(
-            f"{path} holds kind {kind!r}, which `eval` cannot score.",
+            f"{found.place} holds kind {kind!r}, which `eval` cannot score.",
             hint="Pass a checkpoint written by `smtool train-ae` or `smtool train-dit`.",
         )
-    return metadata
+    return found.metadata
 
 
-def _images(path: Path, metadata: Mapping[str, Any], data: str | None) -> ImageShards:
+def _images(path: str, metadata: Mapping[str, Any], data: str | None) -> ImageShards:
     """The validation images of the checkpoint's recipe, or those of `data`, at the recipe's size unless `data` has its own."""
     recipe = metadata.get("recipe")
     if data is not None:

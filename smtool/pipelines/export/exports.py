@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Literal
 
+from smtool.checkpoints import write_autoencoder
+from smtool.checkpoints.foreign.export_diffusers import write_diffusers
 from smtool.errors import CheckpointError, RecipeError
-from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder, write_autoencoder
-from smtool.interop.export_diffusers import write_diffusers
 from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.pipelines.sample.published import import_transformer
 from smtool.pipelines.train.diffusion_checkpoint import write_diffusion
 from smtool.report.console import Console
+from smtool.tokenizers import identify, load_autoencoder
 
 
 def export(
@@ -46,7 +47,7 @@ def export(
 
 
 def _native(what: str, out: Path, autoencoder: Autoencoder) -> Path:
-    write_autoencoder(out, autoencoder, {"source": find_autoencoder(what).name})
+    write_autoencoder(out, autoencoder, {"source": Path(identify(what).place).name})
     return out
 
 
@@ -65,5 +66,5 @@ def _summary(autoencoder: Autoencoder) -> str:
     normalized = "no LatentStats (scaling_factor: null)" if stats is None else f"LatentStats of kind {stats.kind}"
     return (
         f"f{section.downsample}, {section.latent_channels} channels, {section.downsample_pad} padding, {normalized}, "
-        f"digest {autoencoder_digest(autoencoder)[:12]}"
+        f"digest {autoencoder.digest[:12]}"
     )

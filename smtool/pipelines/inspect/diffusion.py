@@ -6,6 +6,7 @@ from smtool.datasets.cache_card import CacheCard
 from smtool.datasets.features import FeatureShards
 from smtool.datasets.features_card import read_feature_card
 from smtool.datasets.latents import LatentShards, open_latents
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, read_diffusion
 from smtool.recipe import Recipe, TrainDiT
 
@@ -31,7 +32,7 @@ def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
 def checkpoint_rows(path: Path) -> dict[str, str]:
     """A checkpoint is opened whole, so that what is described is what loads."""
     model: DiffusionModel = read_diffusion(path)
-    facts, section = model.metadata, model.autoencoder.section
+    facts, tokenizer = model.metadata, model.autoencoder
     channels, height, width = model.latent_shape
     return {
         "kind": f"diffusion transformer, written by smtool {facts['smtool']}",
@@ -43,13 +44,20 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         "sampler": _sampler(model.tables),
         "alignment": _alignment(model.tables),
         "step": f"{facts['step']:,}, {facts['weights']} weights",
-        "autoencoder": f"{section.kind} f{section.downsample}d{section.latent_channels}, "
+        "autoencoder": f"{_short(tokenizer)}, "
         + ("in this file" if facts["autoencoder"]["embedded"] else f"in {facts['autoencoder_path']}")
         + f", digest {facts['autoencoder']['digest']}",
         "trained on": f"{facts['data']} at {facts['image_size']} px, digest {facts['data_digest']}",
         "statistics": f"{model.stats.kind}, of {model.stats.count:,} latents",
         "digest": facts["digest"],
     }
+
+
+def _short(tokenizer: Tokenizer) -> str:
+    """Kind, downsampling factor and channels."""
+    section = tokenizer.section
+    kind = str(getattr(section, "kind", tokenizer.architecture.split(" f")[0]))
+    return f"{kind} f{tokenizer.downsample}d{tokenizer.latent_channels}"
 
 
 def feature_rows(folder: Path) -> dict[str, str]:

@@ -10,22 +10,28 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from smtool.checkpoints.tensor_file import TensorFile
 from smtool.datasets.card import CARD_NAME, DatasetCard, check_present, read_card
 from smtool.datasets.features_card import FEATURE_CARD_NAME
 from smtool.datasets.latents_card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
-from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
-from smtool.interop.codec import Codec, open_codec
-from smtool.interop.detect import format_of
-from smtool.interop.diffusers_classes import runs_by_diffusers
-from smtool.interop.tensor_file import TensorFile
 from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.inspect.diffusion import cache_rows, checkpoint_rows, feature_rows, recipe_rows
-from smtool.pipelines.train.diffusion_checkpoint import KIND
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
-from smtool.storage import read_metadata
+from smtool.tokenizers import Found, identify, open_tokenizer
+
+_KINDS = {
+    "pixels": "the images themselves, as latents",
+    "control": "hand-made control",
+    "encoder": "frozen encoder, without a decoder",
+    "object": "Python object",
+    "trained": "autoencoder, written by smtool {version}",
+    "foreign": "autoencoder, in the format of {format}",
+    "diffusers": "autoencoder that diffusers runs",
+}
 
 
 @dataclass(frozen=True)
@@ -78,14 +84,16 @@ def _is_recipe(name: str) -> bool:
     return True
 
 
-def _found(what: str) -> Path:
+def _found(what: str) -> Found:
     try:
-        return find_autoencoder(what)
+        return identify(what)
     except CheckpointError as error:
+        if Path(what).is_file():      # one that cannot be read
+            raise
         if Path(what).is_dir():
             raise CheckpointError(
                 f"{what}: this folder holds nothing that `inspect` knows.",
-                hint="It describes runs, diffusers AutoencoderKL folders, and images once `smtool prepare` has written them.",
+                hint="It describes runs, folders of diffusers' autoencoders, and images once `smtool prepare` has written them.",
             ) from error
         raise CheckpointError(
             f"{what}: no such file, folder, recipe or run.",
@@ -93,54 +101,56 @@ def _found(what: str) -> Path:
         ) from error
 
 
-def _checkpoint(path: Path) -> Description:
-    if runs_by_diffusers(path):
-        return Description(str(path), _foreign(open_codec(str(path))))
-    if path.is_dir():
-        return Description(str(path), {"kind": "autoencoder, in diffusers' format", **_autoencoder(load_autoencoder(path), {})})
-    file = TensorFile(path)
-    metadata, shapes = {} if file.is_pickled else read_metadata(path), file.shapes
-    kind = metadata.get("kind")
-    if kind == "autoencoder":
-        rows = {"kind": f"autoencoder, written by smtool {metadata.get('smtool', '(version not stated)')}"}
-        return Description(str(path), rows | _autoencoder(load_autoencoder(path), metadata))
-    if kind == KIND:
-        return Description(str(path), checkpoint_rows(path))
-    if family := format_of(shapes):
-        rows = {"kind": f"autoencoder, in the format of {family}"}
-        return Description(str(path), rows | _autoencoder(load_autoencoder(path), {}))
+def _checkpoint(found: Found) -> Description:
+    """A file or folder of weights, or a tokenizer that needs none."""
+    if found.kind == "diffusion":
+        return Description(found.place, checkpoint_rows(Path(found.place)))
+    if found.kind == "other":
+        return Description(found.place, _unknown(found))
+    tokenizer, metadata = open_tokenizer(found.name), found.metadata
+    rows = {"kind": _KINDS[found.kind].format(format=found.format, version=metadata.get("smtool", "(version not stated)"))}
+    if isinstance(tokenizer, Autoencoder):
+        rows |= _network(tokenizer.section, 256) | _training(metadata)
+    else:
+        rows |= _sizes(tokenizer)
+    rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}
+    if metadata.get("digest") not in (None, rows["digest"]):
+        rows["digest"] += f"\nbut the file states {metadata['digest']}: its weights were changed after it was written"
+    return Description(found.place, rows)
+
+
+def _unknown(found: Found) -> dict[str, str]:
+    """What can be said of any file of tensors."""
+    shapes, metadata = TensorFile(Path(found.place)).shapes, found.metadata
     count = sum(torch.Size(shape).numel() for shape in shapes.values())
+    kind = metadata.get("kind")
     rows = {
         "kind": str(kind) if kind else "unknown: a file that smtool did not write",
         "tensors": f"{len(shapes):,}, with {count:,} numbers",
     }
-    return Description(str(path), rows | ({"step": f"{metadata['step']:,}"} if isinstance(metadata.get("step"), int) else {}))
+    return rows | ({"step": f"{metadata['step']:,}"} if isinstance(metadata.get("step"), int) else {})
 
 
-def _autoencoder(autoencoder: Autoencoder, metadata: Mapping[str, Any]) -> dict[str, str]:
-    rows = _network(autoencoder.section, 256)
-    recipe = metadata.get("recipe")
-    if isinstance(recipe, dict):
+def _training(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What a checkpoint says of the run that it comes from."""
+    rows = {}
+    if isinstance(recipe := metadata.get("recipe"), dict):
         rows["methods"] = ", ".join(recipe.get("regularizers", {})) or "none"
     if isinstance(metadata.get("step"), int):
         rows["step"] = f"{metadata['step']:,}" + (f", {metadata['weights']} weights" if "weights" in metadata else "")
     if metadata.get("data"):
         rows["trained on"] = f"images with digest {metadata['data']}"
-    rows["statistics"] = _statistics(autoencoder.stats)
-    rows["digest"] = autoencoder_digest(autoencoder)
-    if metadata.get("digest") not in (None, rows["digest"]):
-        rows["digest"] += f"\nbut the file states {metadata['digest']}: its weights were changed after it was written"
     return rows
 
 
-def _foreign(codec: Codec) -> dict[str, str]:
-    assert codec.network is not None      # a class of diffusers
+def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
+    """Of a tokenizer that is no SD-VAE."""
+    side = tokenizer.image_size or 256
+    channels, height, width = tokenizer.latent_shape(side, side)
     return {
-        "kind": "autoencoder that diffusers runs: for `smtool spectrum`, not to train or to train on",
-        "architecture": codec.architecture,
-        "parameters": f"{_count(codec.network):,}",
-        "statistics": _statistics(codec.stats),
-        "digest": codec.digest,
+        "architecture": tokenizer.architecture,
+        **({"parameters": f"{_count(tokenizer):,}"} if tokenizer.network is not None else {}),
+        "latent": f"{channels} x {height} x {width} for images of {side} x {side}",
     }
 
 

@@ -12,8 +12,8 @@ from smtool.datasets.latents_card import LATENT_CARD_NAME
 from smtool.datasets.latents_measure import StatsKind
 from smtool.datasets.latents_write import LatentPreparation, write_latents
 from smtool.datasets.preparation import IMAGES_PER_SHARD, Report
-from smtool.interop import autoencoder_digest, load_autoencoder
 from smtool.pipelines.prepare.images import open_split
+from smtool.tokenizers import identify, open_tokenizer
 
 ENCODE_BATCH = 32
 
@@ -32,21 +32,24 @@ def prepare_latents(
     batch: int = ENCODE_BATCH,
     workers: int = 0,
     device: str = "cpu",
+    weights_dir: Path | None = None,
     announce: Callable[[Path, int], object] | None = None,
     report: Report | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Path:
-    """Encode a split of `data` by the autoencoder `checkpoint` and return the cache's folder; open_latents(folder) reads it.
+    """Encode a split of `data` by the tokenizer named `checkpoint` and return the cache's folder; open_latents(folder) reads it.
 
     data: a prepared folder, or any source with image_size. stats_images: how many images the statistics are measured on, None
     for all. announce(folder, bytes) is called before the work, with the size it will have; report(done, total) per batch.
     A run that was cut short is taken up by the same call; a finished one is verified.
     """
-    autoencoder = load_autoencoder(checkpoint, device=device)
+    identify(checkpoint)      # nothing is prepared for a name that is none
+    images = open_split(data, split, image_size)
+    autoencoder = open_tokenizer(checkpoint, device=device, image_size=images.image_size, weights_dir=weights_dir)
     preparation = LatentPreparation(
         autoencoder,
-        open_split(data, split, image_size),
-        autoencoder_digest=autoencoder_digest(autoencoder),
+        images,
+        autoencoder_digest=autoencoder.digest,
         checkpoint=checkpoint,
         flip=flip,
         dtype=dtype,

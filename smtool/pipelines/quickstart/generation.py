@@ -12,8 +12,8 @@ from torch import Tensor
 
 from smtool.datasets import ImageShards
 from smtool.datasets.types import to_signed, to_uint8
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate
 from smtool.pipelines.evaluate.quick_distances import quick_distances
@@ -97,11 +97,11 @@ def _spread(length: int, count: int) -> list[int]:
     return [index * length // count for index in range(min(count, length))]
 
 
-def _reconstructed(autoencoder: Autoencoder, images: Tensor) -> Tensor:
+def _reconstructed(autoencoder: Tokenizer, images: Tensor) -> Tensor:
     return torch.cat([to_uint8(autoencoder.decode(autoencoder.encode(part).mode())) for part in images.split(_BATCH)])
 
 
-def _latents(autoencoder: Autoencoder, stats: LatentStats, images: ImageShards) -> Tensor:
+def _latents(autoencoder: Tokenizer, stats: LatentStats, images: ImageShards) -> Tensor:
     """Normalized latents as the transformer saw them, sampled from the posterior; without the mirrored images."""
     noise, parts = generator("band floors"), []
     for part in images.read(_spread(len(images), _FLOOR_IMAGES)).images.split(_BATCH):

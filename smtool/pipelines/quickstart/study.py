@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from smtool.datasets import ImageShards, open_images
-from smtool.interop import load_autoencoder
 from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate
 from smtool.pipelines.quickstart import generation
@@ -20,6 +19,7 @@ from smtool.pipelines.train.side_by_side import Job, train_side_by_side
 from smtool.recipe import Recipe, TrainAE, load
 from smtool.report.console import Console, duration
 from smtool.report.plots import reconstruction_grid
+from smtool.tokenizers import open_tokenizer
 
 RECIPES = {"plain": "quickstart/plain", "dsm": "quickstart/dsm"}
 GRID_IMAGES = 10
@@ -72,6 +72,6 @@ def _look(run: Path, images: ImageShards, scores: dict[str, Any]) -> Look:
     groups = images.groups or [str(i) for i in range(len(images))]
     first = [groups.index(group) for group in dict.fromkeys(groups)][:GRID_IMAGES]
     pixels = images.read(first).images
-    autoencoder = load_autoencoder(run).eval()
+    autoencoder = open_tokenizer(run)
     grid = reconstruction_grid(pixels, autoencoder.decode(autoencoder.encode(pixels).mode()))
     return Look(grid, sum(parameter.numel() for parameter in autoencoder.parameters()), scores)

@@ -4,27 +4,27 @@ from pathlib import Path
 
 import torch
 
+from smtool.checkpoints.transformers import PublishedTransformer, read_transformer
 from smtool.errors import CheckpointError
-from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
-from smtool.interop.transformers import PublishedTransformer, read_transformer
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel
 from smtool.recipe import TrainDiT
 from smtool.storage import tensor_digest
+from smtool.tokenizers import identify, open_tokenizer
 
 
 def import_transformer(
     path: Path, autoencoder: str, *, scale: float | None = None, heads: int | None = None, device: str = "cpu"
 ) -> DiffusionModel:
-    """SiT, REPA or U-ViT from a file, on the latents of an autoencoder (a run, a file or a diffusers folder).
+    """SiT, REPA or U-ViT from a file, on the latents of a tokenizer of any name that decodes.
 
     scale: what latents were multiplied by for the transformer; None: by what the autoencoder says of itself (0.18215 for
     Stable Diffusion's). heads: see read_transformer. `write_diffusion` makes an ordinary checkpoint of what is returned.
     """
     published = read_transformer(path, heads=heads)
-    place = find_autoencoder(autoencoder)
-    decoder = load_autoencoder(place, device=device).eval().requires_grad_(False)
+    place = identify(autoencoder).place
+    decoder = open_tokenizer(place, device=device)
     channels, side, _ = published.latent_shape
     if channels != decoder.latent_channels:
         raise CheckpointError(
@@ -32,14 +32,14 @@ def import_transformer(
             hint="Pass the autoencoder that it was trained on.",
         )
     stats = _stats(place, decoder, scale)
-    tables = _tables(published, str(place), channelwise=stats.kind == "channel")
+    tables = _tables(published, place, channelwise=stats.kind == "channel")
     network = published.build().to(device).eval().requires_grad_(False)
     facts = {
         "step": None,
         "weights": {True: "average", False: "last", None: "published"}[published.averaged],
         "image_size": side * decoder.downsample,
-        "autoencoder_path": str(place),
-        "autoencoder": {"digest": autoencoder_digest(decoder)},
+        "autoencoder_path": place,
+        "autoencoder": {"digest": decoder.digest},
         "digest": tensor_digest({f"network.{name}": tensor for name, tensor in network.state_dict().items()}),
         "source": f"{path.name}: {published.description}",
     }
@@ -48,7 +48,7 @@ def import_transformer(
     )
 
 
-def _stats(place: Path, autoencoder: Autoencoder, scale: float | None) -> LatentStats:
+def _stats(place: str, autoencoder: Tokenizer, scale: float | None) -> LatentStats:
     if scale is not None:
         return LatentStats("scalar", torch.zeros(1), torch.tensor([1 / scale]), count=0, data="given")
     if autoencoder.stats is None:

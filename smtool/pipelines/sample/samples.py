@@ -8,14 +8,15 @@ import torch
 from pydantic import ValidationError
 
 from smtool import __version__, storage
+from smtool.checkpoints.diffusion import is_diffusion
+from smtool.checkpoints.tensor_file import PICKLED
 from smtool.datasets.types import Rounding
 from smtool.diffusion import Sampler
 from smtool.errors import CheckpointError, RecipeError
-from smtool.interop.tensor_file import PICKLED
 from smtool.pipelines.sample.files import Format, SampleFolder, check_passport
 from smtool.pipelines.sample.generation import class_labels, generate
 from smtool.pipelines.sample.published import import_transformer
-from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, find_diffusion, is_diffusion, read_diffusion
+from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, find_diffusion, read_diffusion
 from smtool.recipe.problems import validation_problems
 from smtool.report.console import Console
 from smtool.report.grids import image_grid, png_bytes

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from smtool.interop.codec import Codec
+from smtool.networks.tokenizer import Tokenizer
 
 PIXELS_AT_ONCE = 2**18
 """Image pixels of a batch: 4 images at 256 px, for which a Stable Diffusion decoder holds about a gigabyte."""
@@ -18,19 +18,19 @@ def images_at_once(height: int, width: int) -> int:
     return max(1, min(LARGEST_BATCH, PIXELS_AT_ONCE // (height * width)))
 
 
-def batch_of_latents(codec: Codec, latents: Tensor) -> int:
+def batch_of_latents(codec: Tokenizer, latents: Tensor) -> int:
     """Latents (N, C, h, w) of one batch, by the size of their images."""
     return images_at_once(*(side * codec.downsample for side in latents.shape[-2:]))
 
 
-def decoded(codec: Codec, latents: Tensor) -> Tensor:
+def decoded(codec: Tokenizer, latents: Tensor) -> Tensor:
     """Images (N, 3, H, W) of raw latents (N, C, h, w), batch by batch."""
     with exact_convolutions():
         return torch.cat([codec.decode(z) for z in latents.split(batch_of_latents(codec, latents))])
 
 
 @torch.no_grad()
-def reconstructed(codec: Codec, latents: Tensor) -> Tensor | None:
+def reconstructed(codec: Tokenizer, latents: Tensor) -> Tensor | None:
     """The decoding of whole latents, made once and passed to every section that compares with it; None without a decoder."""
     return decoded(codec, latents) if codec.can_decode else None
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smtool.interop.codec import Codec
 from smtool.networks.posterior import Posterior
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.spectrum.decoding import exactly, images_at_once
 from smtool.pipelines.spectrum.numbers import finite, numbers, or_reason
 from smtool.spectrum.capacity import DISTORTIONS, BandMoments, Capacity, band_moments, capacity_at, channel_capacity
@@ -55,7 +55,7 @@ class LatentMoments:
 
 
 @torch.no_grad()
-def health(codec: Codec, images: Tensor, moments: LatentMoments, reconstructions: Tensor | None) -> dict[str, Any]:
+def health(codec: Tokenizer, images: Tensor, moments: LatentMoments, reconstructions: Tensor | None) -> dict[str, Any]:
     """All checks of one codec. moments: of all images of the pass; images (N, 3, H, W) and their decodings: of the first ones.
 
     The shift errors encode the first 16 images twice and decode them three times; hooks during four of them find the largest
@@ -151,7 +151,7 @@ def _reading(found: GridReading) -> dict[str, float | None]:
     return {name: finite(getattr(found, name)) for name in ("reconstruction", "input", "excess")}
 
 
-def _shifts(codec: Codec, images: Tensor, activations: LargestActivation) -> dict[str, Any]:
+def _shifts(codec: Tokenizer, images: Tensor, activations: LargestActivation) -> dict[str, Any]:
     """Of the first images the activations are watched on the way."""
     batch = images_at_once(*images.shape[-2:])
     encode: Callable[[Tensor], Tensor] = exactly(lambda x: codec.encode(x).mode())
@@ -169,7 +169,7 @@ def _shifts(codec: Codec, images: Tensor, activations: LargestActivation) -> dic
     return {"images": len(images), **values}
 
 
-def _fp16(codec: Codec, largest_latent: float, activations: LargestActivation) -> dict[str, Any]:
+def _fp16(codec: Tokenizer, largest_latent: float, activations: LargestActivation) -> dict[str, Any]:
     """Whether what was seen in float32 would fit half precision."""
     if codec.network is None or not activations.by_layer:
         return {"largest_latent": finite(largest_latent), "reason": "no layer could be watched"}

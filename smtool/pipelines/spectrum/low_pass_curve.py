@@ -12,9 +12,9 @@ from torch import Tensor
 
 from smtool.datasets import to_uint8
 from smtool.features.extractor import Extractor, load_extractor
-from smtool.interop.codec import Codec
 from smtool.metrics.kernel import paired_kernel_distance
 from smtool.metrics.reconstruction import psnr
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.spectrum.decoding import decoded
 from smtool.pipelines.spectrum.numbers import numbers
 from smtool.pipelines.spectrum.units import Units, mean_and_half_width
@@ -40,7 +40,7 @@ class LowPass:
 
 @torch.no_grad()
 def low_pass(
-    codec: Codec,
+    codec: Tokenizer,
     images: Tensor,
     latents: Tensor,
     reconstructions: Tensor | None,
@@ -82,7 +82,7 @@ def low_pass(
 
 
 def _removals(
-    codec: Codec, images: Tensor, latents: Tensor, reconstructions: Tensor
+    codec: Tokenizer, images: Tensor, latents: Tensor, reconstructions: Tensor
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """For every n: n, LP_n x, D(LP_n z); one n in memory at a time."""
     for rows in ROWS_REMOVED:

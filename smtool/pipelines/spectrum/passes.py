@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from smtool.interop.codec import Codec
+from smtool.networks.tokenizer import Tokenizer
 
 Passed = TypeVar("Passed")
 
@@ -29,7 +29,7 @@ class Passes:
 class PassMeter:
     """Stands between a codec and its callers from now on; it changes no number."""
 
-    def __init__(self, codec: Codec, device: str) -> None:
+    def __init__(self, codec: Tokenizer, device: str) -> None:
         self._wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else _nothing
         self.encode, self.decode = Passes(), Passes()
         self._report: Callable[[int], None] = lambda done: None

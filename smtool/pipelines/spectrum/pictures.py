@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from smtool.datasets import to_uint8
-from smtool.interop.codec import Codec
 from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.spectrum.direction import DOG_SIGMAS, GAMMA, filtered_by_dog
 from smtool.pipelines.spectrum.low_pass_curve import SHOWN_ROWS
 from smtool.randomness import generator
@@ -38,7 +38,7 @@ class Picture:
 
 @torch.no_grad()
 def pictures(
-    codec: Codec,
+    codec: Tokenizer,
     images: Tensor,
     latents: Tensor,
     stats: LatentStats,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from smtool.errors import CheckpointError
-from smtool.interop.codec import Codec
 from smtool.networks.posterior import LatentStats, Posterior
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.spectrum.decoding import images_at_once
 from smtool.pipelines.spectrum.health import LatentMoments
 from smtool.randomness import generator
@@ -87,7 +87,7 @@ class LatentRings:
     A codec whose encoder returns no posterior has one reading, "deterministic"; others are read as samples and as means.
     """
 
-    def __init__(self, label: str, codec: Codec, estimators: Sequence[Estimator], *, keep: int) -> None:
+    def __init__(self, label: str, codec: Tokenizer, estimators: Sequence[Estimator], *, keep: int) -> None:
         self.label, self.codec = label, codec
         self.kinds: tuple[PosteriorKind, ...] = ("deterministic",) if codec.deterministic else ("sample", "mean")
         self._keep = keep

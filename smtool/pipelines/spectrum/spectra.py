@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from smtool import __version__
 from smtool.errors import RecipeError
-from smtool.interop import find_autoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.pipelines.spectrum.files import write_files
 from smtool.pipelines.spectrum.measure import measure
@@ -22,6 +21,7 @@ from smtool.pipelines.threads import one_thread
 from smtool.report.console import Console
 from smtool.spectrum import PHYSICAL, REFERENCE, Estimator
 from smtool.spectrum.published import published_curves
+from smtool.tokenizers import identify
 
 BUILTIN = "builtin:photos"
 NUM_IMAGES = 240
@@ -133,6 +133,6 @@ def _beside(subjects: Sequence[Subject]) -> Path:
     if not subjects:
         return Path("images.spectrum")
     first = Path(subjects[0].codec.source)
-    first = find_autoencoder(first) if first.exists() or (Path("runs") / first).exists() else Path(subjects[0].label)
+    first = Path(identify(first).place) if first.exists() or (Path("runs") / first).exists() else Path(subjects[0].label)
     names = "-".join(subject.label.replace("/", "-") for subject in subjects)
     return first.parent / f"{first.stem if len(subjects) == 1 else names[:100]}.spectrum"

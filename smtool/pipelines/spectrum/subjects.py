@@ -9,12 +9,12 @@ from pathlib import Path
 from smtool.datasets import ImageShards, open_images, read_card
 from smtool.datasets.card import CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
-from smtool.interop.codec import Codec, open_codec
 from smtool.networks.layers import DownsamplePad
 from smtool.pipelines.spectrum.passes import PassMeter
 from smtool.pipelines.spectrum.ring_tables import LatentRings, Size
 from smtool.report.console import Console
 from smtool.spectrum import Estimator
+from smtool.tokenizers import Tokenizer, open_tokenizer
 
 DEFAULT_SIZE = 256
 FEWEST_HELD_OUT = 16
@@ -29,13 +29,13 @@ class Subject:
     """A codec to measure, under a label that no other has."""
 
     label: str
-    codec: Codec
+    codec: Tokenizer
     rings: LatentRings
     meter: PassMeter
 
     def latent_size(self, image_size: int) -> Size:
         try:
-            height, width = self.codec.latent_size(image_size, image_size)
+            _, height, width = self.codec.latent_shape(image_size, image_size)
         except ValueError as error:
             raise CheckpointError(f"{self.codec.source}: {error}.", hint="Pass images of another size with --data.") from error
         if min(height, width) < SMALLEST_GRID:
@@ -59,7 +59,7 @@ def open_subjects(
 
     Equal names are told apart. An encoder whose grid depends on the images' side is opened for that side.
     """
-    opened = partial(open_codec, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
+    opened = partial(open_tokenizer, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
     prepared = _prepared_size(data)
     codecs = [opened(name, image_size=prepared) for name in names]
     labels = _labels(codecs)
@@ -96,14 +96,14 @@ def referred(name: str | None, names: Sequence[str], subjects: Sequence[Subject]
     raise RecipeError(f"--reference {name}: it is not among the autoencoders to measure.", hint=f"They are {known}.")
 
 
-def _labels(codecs: Sequence[Codec]) -> list[str]:
+def _labels(codecs: Sequence[Tokenizer]) -> list[str]:
     """The codecs' own names; equal ones are told apart by the folder they lie in, or by number."""
     counts = Counter(codec.label for codec in codecs)
     longer = [codec.label if counts[codec.label] == 1 else _longer(codec) for codec in codecs]
     return [name if longer.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(longer)]
 
 
-def _longer(codec: Codec) -> str:
+def _longer(codec: Tokenizer) -> str:
     path = Path(codec.source).resolve()
     if not path.exists():
         return codec.label
@@ -116,7 +116,7 @@ def _prepared_size(data: str) -> int | None:
     return read_card(Path(data)).image_size if (Path(data) / CARD_NAME).is_file() else None
 
 
-def _natural_size(codecs: Mapping[str, Codec]) -> int:
+def _natural_size(codecs: Mapping[str, Tokenizer]) -> int:
     """The image size that the recipes agree on; without recipes, the smallest that an encoder was made for."""
     sizes = {label: codec.recipe["data"]["image_size"] for label, codec in codecs.items() if "data" in codec.recipe}
     if len(set(sizes.values())) > 1:

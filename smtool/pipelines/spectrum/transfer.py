@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smtool.interop.codec import Codec
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.spectrum.decoding import batch_of_latents, exactly
 from smtool.pipelines.spectrum.numbers import finite, numbers, or_reason
 from smtool.randomness import generator
@@ -17,7 +17,7 @@ EPS = 0.1
 
 
 @torch.no_grad()
-def transfer(codec: Codec, latents: Tensor, reconstructions: Tensor | None) -> dict[str, Any]:
+def transfer(codec: Tokenizer, latents: Tensor, reconstructions: Tensor | None) -> dict[str, Any]:
     """Kappa, leaks and both matrices from raw latents (N, C, h, w) and their decodings; 16 images suffice.
 
     One decoding per band and one for the self-check, K + 1 an image; the unstirred one is `reconstructions`.
@@ -27,7 +27,7 @@ def transfer(codec: Codec, latents: Tensor, reconstructions: Tensor | None) -> d
     return or_reason(lambda: _section(codec, latents, reconstructions))
 
 
-def _section(codec: Codec, latents: Tensor, reconstructions: Tensor) -> dict[str, Any]:
+def _section(codec: Tokenizer, latents: Tensor, reconstructions: Tensor) -> dict[str, Any]:
     found = band_transfer(
         exactly(codec.decode),
         latents,

@@ -1,4 +1,4 @@
-"""Checkpoints of diffusion transformers: the transformer, the autoencoder that made its latents, and how to sample."""
+"""Checkpoints of diffusion transformers: the transformer, the tokenizer that made its latents, and how to sample."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,17 +10,20 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from smtool import __version__
+from smtool.checkpoints.diffusion import (
+    is_diffusion,
+    read_diffusion_metadata,
+    read_diffusion_tensors,
+    write_diffusion_file,
+)
 from smtool.diffusion import Process
 from smtool.errors import CheckpointError
-from smtool.interop import load_autoencoder
-from smtool.interop.native import autoencoder_digest
-from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.transformer import LatentTransformer
 from smtool.recipe import TrainDiT
-from smtool.storage import read_metadata, read_tensors, tensor_digest, write_tensors
-
-KIND = "diffusion"
+from smtool.tokenizers import identify, open_tokenizer
+from smtool.tokenizers.stored import rebuilt
 
 
 @dataclass(frozen=True)
@@ -35,60 +38,58 @@ class DiffusionModel:
     network: LatentTransformer
     process: Process
     stats: LatentStats
-    autoencoder: Autoencoder
+    autoencoder: Tokenizer
     latent_shape: tuple[int, int, int]
     num_classes: int
     metadata: Mapping[str, Any]
 
 
 def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, Any]) -> None:
-    """Write a checkpoint; with latents.embed the autoencoder's weights go in too, else its digest and where it lies.
+    """Write a checkpoint. A tokenizer that smtool can rebuild goes in with its weights, if latents.embed says so; others are
+    named, with their digest.
 
     model.metadata: what the run knows: step, data, data_digest, image_size, weights, autoencoder_path.
     """
-    embed = model.tables.latents.embed
-    network = {f"network.{name}": tensor for name, tensor in model.network.state_dict().items()}
-    autoencoder = {f"autoencoder.{name}": tensor for name, tensor in model.autoencoder.state_dict().items()}
+    tokenizer = model.autoencoder
+    section, weights = tokenizer.section, tokenizer.state_dict()
+    embedded = section is not None and (model.tables.latents.embed or not weights)
     metadata = {
         **model.metadata,
-        "smtool": __version__,
-        "kind": KIND,
         "recipe": recipe,
         "latent_shape": list(model.latent_shape),
         "num_classes": model.num_classes,
         "stats": model.stats.to_metadata(),
         "autoencoder": {
-            "model": model.autoencoder.section.model_dump(mode="json"),
-            "digest": autoencoder_digest(model.autoencoder),
-            "embedded": embed,
+            "model": None if section is None else section.model_dump(mode="json"),
+            "digest": tokenizer.digest,
+            "embedded": embedded,
         },
-        "digest": tensor_digest(network),
     }
-    write_tensors(path, {**network, **(autoencoder if embed else {})}, metadata)
-
-
-def is_diffusion(path: Path) -> bool:
-    """Whether a file holds a checkpoint of `train-dit`."""
-    return path.is_file() and path.suffix == ".safetensors" and read_metadata(path).get("kind") == KIND
+    write_diffusion_file(path, model.network.state_dict(), weights if embedded else {}, metadata)
 
 
 def find_diffusion(what: str) -> Path:
     """The checkpoint of a path, of a run folder, or of a run's name under runs/."""
-    for path in (Path(what), Path(what) / "ckpt.safetensors", Path("runs") / what / "ckpt.safetensors"):
-        if path.is_file():
-            return path
+    if (path := Path(what)).is_file():
+        return path
+    try:
+        found = identify(what).path
+    except CheckpointError:
+        found = None
+    if found is not None and found.is_file():
+        return found
     raise CheckpointError(f"{what}: no checkpoint here.", hint="Pass a run folder or the ckpt.safetensors of `smtool train-dit`.")
 
 
-def resumed_latents(path: Path, place: Path, autoencoder: Autoencoder) -> LatentStats | None:
-    """The statistics in the checkpoint of a run that goes on, after a check that `autoencoder`, of `place`, is still its own.
+def resumed_latents(path: Path, place: str, tokenizer: Tokenizer) -> LatentStats | None:
+    """The statistics in the checkpoint of a run that goes on, after a check that the tokenizer of `place` is still its own.
 
-    None where there is no such file; CheckpointError for another autoencoder, whose latents the transformer does not know.
+    None where there is no such file; CheckpointError for another tokenizer, whose latents the transformer does not know.
     """
     if not is_diffusion(path):
         return None
-    metadata = read_metadata(path)
-    if metadata["autoencoder"]["digest"] != autoencoder_digest(autoencoder):
+    metadata = read_diffusion_metadata(path)
+    if metadata["autoencoder"]["digest"] != tokenizer.digest:
         raise CheckpointError(
             f"{place} is not the autoencoder that {path.parent} was begun on: its digest differs.",
             hint="Put that autoencoder back; or start over with --fresh, or elsewhere with --out.",
@@ -98,13 +99,7 @@ def resumed_latents(path: Path, place: Path, autoencoder: Autoencoder) -> Latent
 
 def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
     """The model of a checkpoint, ready to sample on a device. Raises CheckpointError for one of another kind."""
-    metadata = read_metadata(path)
-    if metadata.get("kind") != KIND:
-        found = f"holds kind {metadata['kind']!r}" if "kind" in metadata else "is a safetensors file without our description"
-        raise CheckpointError(
-            f"{path} {found}, but a diffusion transformer is needed.",
-            hint="Pass a ckpt.safetensors that `smtool train-dit` wrote.",
-        )
+    metadata = read_diffusion_metadata(path)
     try:
         tables = TypeAdapter(TrainDiT).validate_python(metadata["recipe"])
     except ValidationError as error:
@@ -113,44 +108,43 @@ def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
             f"{error.errors()[0]['msg']}.",
             hint="Open it with the version that wrote it.",
         ) from error
-    tensors = read_tensors(path, device)
+    weights, tokenizer_weights = read_diffusion_tensors(path, device)
     channels, height, width = metadata["latent_shape"]
     with torch.device("meta"):
         network = tables.model.build((channels, height, width), metadata["num_classes"])
-    _load(path, network, tensors, "network.")
+    _load(path, network, weights)
     return DiffusionModel(
         tables,
         network.eval().requires_grad_(False),
         tables.process.build(),
         LatentStats.from_metadata(metadata["stats"]),
-        _autoencoder(path, metadata, tensors, device),
+        _tokenizer(path, metadata, tokenizer_weights, device),
         (channels, height, width),
         metadata["num_classes"],
         metadata,
     )
 
 
-def _autoencoder(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], device: str) -> Autoencoder:
-    """The embedded autoencoder, or the one that was pointed to, whose digest must still be the same."""
-    described = metadata["autoencoder"]
+def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Tensor], device: str) -> Tokenizer:
+    """The one in the file, or the one that was pointed to, whose digest must still be the same."""
+    described, place = metadata["autoencoder"], metadata["autoencoder_path"]
     if described["embedded"]:
-        with torch.device("meta"):
-            autoencoder = SDVAE.model_validate(described["model"]).build()
-        _load(path, autoencoder, tensors, "autoencoder.")
-    else:
-        autoencoder = load_autoencoder(metadata["autoencoder_path"], device=device)
-        if autoencoder_digest(autoencoder) != described["digest"]:
-            raise CheckpointError(
-                f"{metadata['autoencoder_path']} is not the autoencoder that {path} was trained on: its digest differs.",
-                hint="Put that autoencoder back, or train with latents.embed = true.",
-            )
-    return autoencoder.eval().requires_grad_(False)
+        tokenizer = rebuilt(path, described["model"])
+        _load(path, tokenizer, weights)
+        tokenizer.source = place
+        return tokenizer.to(device).eval().requires_grad_(False)
+    tokenizer = open_tokenizer(place, device=device, image_size=metadata["image_size"])
+    if tokenizer.digest != described["digest"]:
+        raise CheckpointError(
+            f"{place} is not the autoencoder that {path} was trained on: its digest differs.",
+            hint="Put that autoencoder back" + (", or train with latents.embed = true." if tokenizer.section else "."),
+        )
+    return tokenizer
 
 
-def _load(path: Path, module: torch.nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
-    part = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _load(path: Path, module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
     try:
-        module.load_state_dict(part, assign=True)
+        module.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path} does not hold the weights that it describes ({reason}).") from error

@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from smtool.checkpoints.diffusion import is_diffusion
+from smtool.checkpoints.transformers import read_transformer
 from smtool.errors import CheckpointError
-from smtool.interop.transformers import read_transformer
 from smtool.networks.transformer import LatentTransformer
-from smtool.pipelines.train.diffusion_checkpoint import find_diffusion, is_diffusion, read_diffusion
+from smtool.pipelines.train.diffusion_checkpoint import find_diffusion, read_diffusion
 
 _CLASSES = ("y_embedder.embedding_table.weight", "label_emb.weight")
 
@@ -39,7 +40,7 @@ def start_from(network: LatentTransformer, what: str, *, heads: int) -> str:
 
 def _weights(what: str, heads: int) -> tuple[Path, str, dict[str, Tensor]]:
     """The file, what it holds, and its weights."""
-    path = Path(what) if Path(what).is_file() else find_diffusion(what)
+    path = find_diffusion(what)
     if is_diffusion(path):
         model = read_diffusion(path)
         return path, f"step {model.metadata['step']} of a run of train-dit", dict(model.network.state_dict())

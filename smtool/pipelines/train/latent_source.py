@@ -17,9 +17,8 @@ from smtool.datasets.latents_measure import measure_latents
 from smtool.datasets.latents_write import LatentPreparation
 from smtool.diffusion import DDPM, Flow
 from smtool.errors import CheckpointError, RecipeError
-from smtool.interop import autoencoder_digest, find_autoencoder, load_autoencoder
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats, Posterior
+from smtool.networks.tokenizer import Tokenizer
 from smtool.pipelines.prepare.latents import cached_latents
 from smtool.pipelines.train.band_floors import floor_values, has_floors
 from smtool.pipelines.train.diffusion_checkpoint import resumed_latents
@@ -27,7 +26,7 @@ from smtool.randomness import generator
 from smtool.recipe import Recipe, TrainDiT, packaged, run_name
 from smtool.recipe.shelf import names
 from smtool.report.console import Console
-from smtool.storage import read_metadata
+from smtool.tokenizers import identify, open_tokenizer
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 FLOOR_SAMPLES = 512
@@ -37,10 +36,11 @@ STATS_SAMPLES = 10_000
 
 @dataclass(frozen=True)
 class LatentSource:
-    """The autoencoder, the images behind the latents, the cache (None: encode while training), and what normalizes them."""
+    """The tokenizer and its place (a path or a name), the images behind the latents, the cache (None: encode while training), and
+    what normalizes them."""
 
-    autoencoder: Autoencoder
-    path: Path
+    autoencoder: Tokenizer
+    place: str
     data: str
     images: ImageShards
     cache: LatentShards | None
@@ -49,7 +49,7 @@ class LatentSource:
     @property
     def shape(self) -> tuple[int, int, int]:
         size = self.images.image_size
-        return self.autoencoder.section.latent_shape(size, size)
+        return self.autoencoder.latent_shape(size, size)
 
     def floors(self, process: Flow | DDPM) -> dict[str, float]:
         """What the losses cannot go below if latents are Gaussian, from the first images' latents; {} where that is not known,
@@ -100,22 +100,34 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
     """
     with first_rank_ahead(ranks):
         tables = recipe.tables
-        path = _autoencoder_path(tables.latents.autoencoder)
-        autoencoder = load_autoencoder(path, device=ranks.device).eval().requires_grad_(False)
-        stored = None if resumed is None else resumed_latents(resumed, path, autoencoder)
-        data, image_size = _images_behind(recipe, path)
+        place = _place(tables.latents.autoencoder)
+        autoencoder = _tokenizer(recipe, place, ranks.device)
+        stored = None if resumed is None else resumed_latents(resumed, place, autoencoder)
+        data, image_size = _images_behind(recipe, place, autoencoder)
         images = open_images(data, "train", image_size=image_size)
-        cache = None if tables.latents.online else _cache(tables, autoencoder, images, path)
-        stats = stored or _stats(tables, autoencoder, images, cache, path)
-    return LatentSource(autoencoder, path, data, images, cache, stats)
+        cache = None if tables.latents.online else _cache(tables, autoencoder, images, place)
+        stats = stored or _stats(tables, autoencoder, images, cache, place)
+    return LatentSource(autoencoder, place, data, images, cache, stats)
 
 
-def _cache(tables: TrainDiT, autoencoder: Autoencoder, images: ImageShards, path: Path) -> LatentShards:
+def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
+    """Opened for the recipe's image size, where it says one."""
+    size = recipe.tables.data.image_size
+    tokenizer = open_tokenizer(place, device=device, image_size=None if size == "autoencoder" else size)
+    if not tokenizer.can_decode:
+        raise CheckpointError(
+            f"{place} only encodes: samples of a transformer on its latents could not be decoded into images.",
+            hint="Name an autoencoder that decodes; `smtool spectrum` and `prepare --latents` take encoders alone.",
+        )
+    return tokenizer
+
+
+def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place: str) -> LatentShards:
     preparation = LatentPreparation(
         autoencoder,
         images,
-        autoencoder_digest=autoencoder_digest(autoencoder),
-        checkpoint=str(path),
+        autoencoder_digest=autoencoder.digest,
+        checkpoint=place,
         flip=tables.data.flip,
         dtype=tables.latents.dtype,
     )
@@ -125,13 +137,13 @@ def _cache(tables: TrainDiT, autoencoder: Autoencoder, images: ImageShards, path
 
 
 def _stats(
-    tables: TrainDiT, autoencoder: Autoencoder, images: ImageShards, cache: LatentShards | None, path: Path
+    tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, cache: LatentShards | None, place: str
 ) -> LatentStats:
     """What normalizes the latents: as the recipe asks, from the autoencoder, the cache, or measured now."""
     kind = tables.latents.stats
     if kind == "published":
         if autoencoder.stats is None:
-            raise RecipeError(f"latents.stats: {path} brings no published statistics.", hint='Use "channel" or "scalar".')
+            raise RecipeError(f"latents.stats: {place} brings no published statistics.", hint='Use "channel" or "scalar".')
         return autoencoder.stats
     if cache is not None:
         return cache.stats
@@ -139,12 +151,12 @@ def _stats(
     return measure_latents(images, autoencoder, kind=kind, count=STATS_SAMPLES, flip=data.flip, batch=32, workers=data.workers)
 
 
-def _autoencoder_path(what: str) -> Path:
+def _place(what: str) -> str:
     """The autoencoder of a recipe; where the run of one of our recipes is missing, the sentence names the command for it."""
     try:
-        return find_autoencoder(what)
+        return identify(what).place
     except CheckpointError as error:
-        if command := _training_command(what):
+        if not (Path(what) / "ckpt.safetensors").is_file() and (command := _training_command(what)):
             raise CheckpointError(f"{what}: no autoencoder here yet.", hint=f"Train it first: {command}") from error
         raise
 
@@ -160,13 +172,13 @@ def _training_command(run: str) -> str | None:
     return None
 
 
-def _images_behind(recipe: Recipe[TrainDiT], path: Path) -> tuple[str, int]:
+def _images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -> tuple[str, int]:
     """(source, side) of the training images: the recipe's, else those the autoencoder was trained on."""
     data = recipe.tables.data
-    known = read_metadata(path).get("recipe", {}).get("data", {}) if path.is_file() else {}
+    known = tokenizer.recipe.get("data", {})
     source = data.train or known.get("train")
     size = known.get("image_size") if data.image_size == "autoencoder" else data.image_size
     if not source or size is None:
         missing = "data.train" if not source else "data.image_size"
-        raise RecipeError(f"{recipe.path}: {missing} is required, because {path} does not say what it was trained on.")
+        raise RecipeError(f"{recipe.path}: {missing} is required, because {place} does not say what it was trained on.")
     return source, int(size)

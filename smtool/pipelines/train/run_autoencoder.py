@@ -5,8 +5,8 @@ from typing import cast
 
 import torch
 
+from smtool.checkpoints.autoencoder import write_autoencoder
 from smtool.datasets import open_images, training_batches
-from smtool.interop.native import write_autoencoder
 from smtool.networks.autoencoder import Autoencoder
 from smtool.pipelines.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.pipelines.train.run_folder import RunFolder

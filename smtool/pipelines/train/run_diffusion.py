@@ -108,7 +108,7 @@ def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int
         "data": source.data,
         "data_digest": source.images.digest,
         "image_size": source.images.image_size,
-        "autoencoder_path": str(source.path),
+        "autoencoder_path": source.place,
     }
     return DiffusionModel(
         tables,

@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torchvision.models import squeezenet1_1
 
+from smtool.checkpoints import write_autoencoder
 from smtool.commands.race.adhoc_recipe import adhoc_race
 from smtool.commands.race.plan import equal_tokens, plan_race
 from smtool.errors import RecipeError
-from smtool.interop import write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 
 CHECKPOINTS = {
@@ -91,3 +93,21 @@ def test_checkpoints_of_unlike_images_need_to_be_told_which(checkpoints, tmp_pat
     loaded, entries = adhoc_race(checkpoints, tmp_path / "out")
     with pytest.raises(RecipeError, match=r"data\.train is not given, and the checkpoints were trained with builtin:photos"):
         plan_race(loaded.tables, entries, tmp_path / "out")
+
+
+def test_any_tokenizer_races_and_an_encoder_alone_is_left_out(checkpoints, tmp_path, monkeypatch):
+    with torch.random.fork_rng():
+        state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
+    torch.save(state, tmp_path / "squeezenet1_1_torchvision_fp16.pth")
+    monkeypatch.setenv("SMTOOL_WEIGHTS", str(tmp_path))
+    changes = ("data.train='builtin:photos'", "data.image_size=32")
+    loaded, entries = adhoc_race(["pixels", "control:crop", "squeezenet"], tmp_path / "out", changes)
+    plan = plan_race(loaded.tables, entries, tmp_path / "out")
+    opened = {trial.racer: str(trial.autoencoder.path) for trial in plan.trials}
+    assert opened == {"pixels": "pixels", "control-crop": "control:crop"}
+    tables = {trial.racer: trial.training.load().tables for trial in plan.trials}
+    assert {name: (table.latents.autoencoder, table.model.patch) for name, table in tables.items()} == {
+        "pixels": ("pixels", 16),      # 2 x 2 tokens, as for the control's 4 x 4 latents
+        "control-crop": ("control:crop", 2),
+    }
+    assert "squeezenet only encodes" in str(plan.broken["squeezenet"])

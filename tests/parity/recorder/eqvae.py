@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from recorder import stand_ins, watch
 from recorder.checkouts import EQVAE
-from smtool.interop.key_names import our_names
+from smtool.checkpoints.foreign.key_names import our_names
 
 
 class Plain(nn.Module):

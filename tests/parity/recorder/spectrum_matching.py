@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from recorder import stand_ins, watch
 from recorder.checkouts import DSM_TRAINER, ESM_TRAINER
-from smtool.interop.key_names import our_names
+from smtool.checkpoints.foreign.key_names import our_names
 
 RANK = int(os.environ.get("RANK", "0"))
 

@@ -11,8 +11,8 @@ from given.summary import array
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from smtool.checkpoints.transformers import read_transformer
 from smtool.diffusion import Flow, Sampler, sample
-from smtool.interop.transformers import read_transformer
 from smtool.networks.sit import SiT
 
 

@@ -20,7 +20,7 @@ def asked_of(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     called = []
     for name in ("reconstructions", "generations"):
-        note = lambda path, asked, name=name, **rest: called.append((name, str(path)))  # noqa: E731
+        note = lambda path, asked, name=name, **rest: called.append((name, str(getattr(path, "place", path))))  # noqa: E731
         monkeypatch.setattr(evaluation, f"evaluate_{name}", note)
     return called
 

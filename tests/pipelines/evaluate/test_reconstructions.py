@@ -15,6 +15,7 @@ from torch import nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchvision.models import squeezenet1_1
 
+from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images
 from smtool.datasets.card import read_card
 from smtool.datasets.types import to_uint8
@@ -22,7 +23,6 @@ from smtool.errors import CheckpointError, DataError, RecipeError, WeightsError
 from smtool.features import weights
 from smtool.features.extractor import load_extractor
 from smtool.features.perceptual import PerceptualDistance
-from smtool.interop import autoencoder_digest, load_autoencoder, write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate, newest_run
@@ -30,6 +30,7 @@ from smtool.pipelines.prepare.images import prepare
 from smtool.randomness import generator
 from smtool.report.console import Console
 from smtool.storage import file_digest, write_tensors
+from smtool.tokenizers import load_autoencoder
 
 SIDE, COUNT = 32, 24
 SOURCE = f"builtin:photos?train=8&val={COUNT}"
@@ -113,7 +114,7 @@ def test_without_flags_the_newest_run_is_scored_by_what_needs_no_weights(checkpo
     assert list(result["scores"]) == ["psnr", "ssim", "fd_random"]
     assert result["checkpoint"] == {
         "path": "runs/tiny/ckpt.safetensors",
-        "sha256": autoencoder_digest(load_autoencoder(checkpoint)),
+        "sha256": load_autoencoder(checkpoint).digest,
         "step": 7,
     }
     assert json.loads((tmp_path / "scores.json").read_text()) == json.loads(json.dumps(result))
@@ -277,7 +278,7 @@ def test_rfid_is_printed_only_with_the_published_weights(checkpoint, tmp_path, m
 
 
 def test_absent_inception_weights_stop_it_before_anything_is_computed(checkpoint, no_network, monkeypatch):
-    opened = "smtool.pipelines.evaluate.reconstructions.load_autoencoder"
+    opened = "smtool.pipelines.evaluate.reconstructions.open_tokenizer"
     monkeypatch.setattr(opened, lambda *args, **kwargs: pytest.fail("computed something"))
     with pytest.raises(WeightsError, match=r"Inception v3 .* is needed for FID") as caught:
         scored(checkpoint, scores={"fid"})
@@ -351,7 +352,7 @@ def test_what_would_change_nothing_is_refused(checkpoint):
 def test_images_that_do_not_fit_are_refused_before_they_are_encoded(checkpoint, tmp_path):
     for size in (30, 8):
         open_images(f"builtin:photos?train=1&val={size}", "val", image_size=size, root=tmp_path / "odd")
-    with pytest.raises(DataError, match="multiples of downsample = 4"):
+    with pytest.raises(DataError, match="multiples of 4, such as"):
         scored(checkpoint, data=str(tmp_path / "odd/photos-train1-val30-30"))
     with pytest.raises(DataError, match="images of 8x8 are too small: ssim at least 11 px"):
         scored(checkpoint, data=str(tmp_path / "odd/photos-train1-val8-8"))
@@ -365,3 +366,21 @@ def test_a_reconstruction_that_is_not_finite_names_the_image(checkpoint):
     first = open_images(SOURCE, "val", image_size=SIDE).read([0]).ids[0]
     with pytest.raises(CheckpointError, match=f"image {first} holds NaN or infinity"):
         scored(checkpoint)
+
+
+def test_any_tokenizer_that_decodes_is_scored_and_an_encoder_alone_refused(checkpoint, tmp_path, monkeypatch):
+    """Nearest-neighbour control: every 8x8 block becomes its mean. Pixels: nothing changes, and PSNR has no mean."""
+    images = to_uint8(open_images(SOURCE, "val", image_size=SIDE).read(range(COUNT)).images).double().numpy()
+    blocks = images.reshape(COUNT, 3, SIDE // 8, 8, SIDE // 8, 8).mean((3, 5))
+    decoded = np.rint(blocks.repeat(8, 2).repeat(8, 3))
+    errors = ((images - decoded) ** 2).mean((1, 2, 3))
+    data = str(next((tmp_path / "data").glob("photos*")))
+    found = evaluate("control:nearest", Asked(scores={"psnr"}, data=data), console=Console(quiet=True))
+    assert found["scores"]["psnr"]["value"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), rel=1e-4)
+    assert found["checkpoint"]["path"] == "control:nearest" and found["checkpoint"]["step"] is None
+    assert "24 of 24 images are reproduced exactly" in scored("pixels", scores={"psnr"}, data=data)["psnr"]["notes"]
+    monkeypatch.setenv("SMTOOL_WEIGHTS", str(tmp_path))
+    torch.save({name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()},
+               tmp_path / "squeezenet1_1_torchvision_fp16.pth")
+    with pytest.raises(CheckpointError, match="squeezenet only encodes: it has no reconstructions"):
+        scored("squeezenet", scores={"psnr"}, data=data)

@@ -9,10 +9,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch.testing import assert_close
 
-from smtool.interop import autoencoder_digest, load_autoencoder, write_autoencoder
+from smtool.checkpoints import write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
 from smtool.randomness import initializing
+from smtool.tokenizers import load_autoencoder
 
 SHAPES = {
     "sd1": {"downsample": 8, "latent_channels": 4, "channels": (4, 8, 16, 16), "norm_groups": 4},
@@ -85,7 +86,7 @@ def test_what_was_exported_comes_back_with_weights_digest_and_statistics(shape, 
     assert smtool("export", path, "--out", tmp_path / "vae")[0] == 0
     assert smtool("export", tmp_path / "vae", "--to", "smtool", "--out", tmp_path / "back.safetensors")[0] == 0
     before, after = load_autoencoder(path), load_autoencoder(tmp_path / "back.safetensors")
-    assert autoencoder_digest(after) == autoencoder_digest(before)
+    assert after.digest == before.digest
     assert before.section == after.section
     if STATS[shape] is None:
         assert after.stats is None

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images
 from smtool.datasets.cache_write import write_cache
 from smtool.datasets.features_write import FeaturePreparation
 from smtool.features.teachers import Teacher
-from smtool.interop.native import autoencoder_digest, write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.inspect.inspection import describe
 from smtool.randomness import initializing
@@ -47,7 +47,7 @@ def test_a_cache_names_the_autoencoder_it_was_made_by(trained, monkeypatch):
     (cache,) = (trained / "data" / "latents").iterdir()
     rows = describe(str(cache)).rows
     assert rows["kind"] == "latent cache"
-    assert autoencoder_digest(load_autoencoder(trained / "ae.safetensors")) in rows["autoencoder"]
+    assert load_autoencoder(trained / "ae.safetensors").digest in rows["autoencoder"]
     assert rows["latents"].endswith("of the mirrored images too")
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.interop import autoencoder_digest, write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
 from smtool.pipelines.inspect.inspection import describe, inspect
@@ -63,7 +63,7 @@ def test_our_checkpoint_is_described_by_architecture_shapes_step_statistics_and_
         assert (rows["methods"], rows["step"]) == ("kl, dsm", "1,200, average weights")
         assert rows["trained on"] == "images with digest abc"
         assert rows["statistics"] == "scalar, measured on 64 samples\nmean 0.5\nstd 2"
-        assert rows["digest"] == autoencoder_digest(autoencoder)
+        assert rows["digest"] == autoencoder.digest
 
 
 def test_weights_that_were_changed_after_writing_are_noticed(tmp_path):
@@ -80,7 +80,7 @@ def test_weights_that_were_changed_after_writing_are_noticed(tmp_path):
 def test_a_diffusers_folder_is_described_with_its_published_statistics(tmp_path):
     AutoencoderKL(norm_num_groups=8, block_out_channels=(8,), scaling_factor=0.5).save_pretrained(tmp_path)
     rows = describe(str(tmp_path)).rows
-    assert rows["kind"] == "autoencoder, in diffusers' format"
+    assert rows["kind"] == "autoencoder, in the format of diffusers"
     assert rows["latent"] == "4 x 256 x 256 for images of 256 x 256"
     assert rows["statistics"] == "scalar, published\nmean 0\nstd 2"
 
@@ -92,6 +92,19 @@ def test_an_autoencoder_that_diffusers_runs_is_described(tmp_path):
     rows = describe(str(tmp_path / "tiny")).rows
     assert (rows["architecture"], rows["statistics"]) == ("AutoencoderTiny f4, 4 channels", "scalar, published\nmean 0\nstd 1")
     assert rows["parameters"] == f"{sum(parameter.numel() for parameter in tiny.parameters()):,}"
+
+
+def test_a_tokenizer_without_a_file_is_described(tmp_path):
+    rows = describe("pixels").rows
+    assert (rows["kind"], rows["latent"]) == ("the images themselves, as latents", "3 x 256 x 256 for images of 256 x 256")
+    assert "parameters" not in rows
+    assert describe("control:crop").rows["architecture"].startswith("control f8, 3 channels")
+
+
+def test_a_file_that_cannot_be_read_is_not_called_absent(tmp_path):
+    (tmp_path / "cut.pt").write_bytes(b"no pickle")
+    with pytest.raises(CheckpointError, match=r"cut\.pt is not a readable file"):
+        describe("cut.pt")
 
 
 def test_another_safetensors_file_is_described_by_its_size(tmp_path):

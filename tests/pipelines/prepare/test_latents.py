@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images, open_latents
 from smtool.datasets.latents_write import LatentPreparation
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.interop import autoencoder_digest, load_autoencoder, write_autoencoder
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.prepare.images import prepare
 from smtool.pipelines.prepare.latents import cached_latents, prepare_latents
 from smtool.randomness import initializing
+from smtool.tokenizers import load_autoencoder
 
 SECTION = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1)
 SOURCE = "builtin:photos?train=12&val=4"
@@ -31,7 +32,7 @@ def written(seed):
     with initializing("test", seed):
         autoencoder = SECTION.build()
     write_autoencoder(Path("runs/tiny/ckpt.safetensors"), autoencoder, {})
-    return autoencoder_digest(autoencoder)
+    return autoencoder.digest
 
 
 def test_a_cache_lies_where_the_digests_say_and_opens_with_them(run):
@@ -104,3 +105,16 @@ def test_decoding_bf16_latents_costs_little(run):
         direct = autoencoder.decode(autoencoder.encode(batch).mean)
         cached = autoencoder.decode(rough.read(range(12), [False] * 12).mean)
     assert psnr(direct.clamp(-1, 1), cached.clamp(-1, 1)).min() > 50
+
+
+def test_latents_of_pixels_are_the_images_and_their_posterior_is_a_point(run):
+    images = open_images("data/photos", "train", image_size=16)
+    found = open_latents(prepare_latents("pixels", data="data/photos", dtype="fp32"), autoencoder=None, data=images.digest)
+    pixels = images.read(range(12)).images
+    batch = found.read(range(12), [False] * 12)
+    assert torch.equal(batch.mean, pixels)
+    assert torch.equal(found.read(range(12), [True] * 12).mean, pixels.flip(-1))
+    assert torch.equal(batch.posterior.sample(torch.ones_like(pixels)), pixels)
+    both = torch.cat([pixels, pixels.flip(-1)]).double()
+    torch.testing.assert_close(found.stats.mean.double(), both.mean((0, 2, 3)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.stats.std.double(), both.std((0, 2, 3), correction=0), rtol=1e-5, atol=1e-6)

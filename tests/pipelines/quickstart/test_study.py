@@ -9,13 +9,13 @@ from html.parser import HTMLParser
 import pytest
 
 from smtool.errors import Interrupted, RecipeError
-from smtool.interop import autoencoder_digest, load_autoencoder
 from smtool.pipelines.quickstart import study as pipeline
 from smtool.pipelines.quickstart.scores import Look, score_tables
 from smtool.pipelines.train.diffusion_checkpoint import read_diffusion
 from smtool.pipelines.train.side_by_side import Job, train_side_by_side
 from smtool.recipe import TrainAE, TrainDiT, load, packaged
 from smtool.report.console import Console
+from smtool.tokenizers import load_autoencoder
 
 TINY = """
 steps = 2
@@ -148,7 +148,7 @@ def test_each_transformer_is_trained_on_the_latents_of_its_own_autoencoder(finis
     folder = finished[0] / "runs" / "quickstart"
     models = [read_diffusion(folder / f"{name}-sit" / "ckpt.safetensors") for name in ("plain", "dsm")]
     for name, model in zip(("plain", "dsm"), models, strict=True):
-        assert model.metadata["autoencoder"]["digest"] == autoencoder_digest(load_autoencoder(folder / name))
+        assert model.metadata["autoencoder"]["digest"] == load_autoencoder(folder / name).digest
     first, second = (dict(model.metadata["recipe"]) for model in models)
     assert first.pop("latents") != second.pop("latents")
     assert first == second

@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from smtool.checkpoints import write_autoencoder
 from smtool.diffusion import Sampler
-from smtool.interop import load_autoencoder, write_autoencoder
 from smtool.networks.posterior import LatentStats
 from smtool.pipelines.sample.generation import generate
 from smtool.pipelines.sample.published import import_transformer
 from smtool.pipelines.train.diffusion_checkpoint import read_diffusion, write_diffusion
 from smtool.storage import read_metadata
+from smtool.tokenizers import load_autoencoder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from smtool.interop import write_autoencoder
+from smtool.checkpoints import write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.prepare.images import prepare
 from smtool.pipelines.spectrum.spectra import spectrum

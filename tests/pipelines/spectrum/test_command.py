@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from smtool.interop import write_autoencoder
+from smtool.checkpoints import write_autoencoder
 from smtool.networks.autoencoder import SDVAE
 
 

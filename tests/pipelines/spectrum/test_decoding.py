@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from smtool.interop.codec import Codec, open_codec, point_posterior
+from smtool.networks.tokenizer import point_posterior
 from smtool.pipelines.spectrum.decoding import decoded, exact_convolutions, images_at_once, reconstructed
+from smtool.tokenizers import open_tokenizer
+from smtool.tokenizers.functions import FunctionTokenizer
 
 SIZES = [(256, 256, 4), (64, 64, 64), (16, 16, 64), (512, 256, 2), (2048, 2048, 1)]
 
@@ -19,7 +21,7 @@ def test_latents_are_decoded_batch_by_batch_by_the_size_of_their_images():
         seen.append(len(latents))
         return latents.repeat_interleave(8, -1).repeat_interleave(8, -2)
 
-    codec = Codec(
+    codec = FunctionTokenizer(
         point_posterior, decode, network=None, label="", source="", architecture="", digest="", downsample=8, latent_channels=3
     )
     latents = torch.randn(11, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -29,10 +31,10 @@ def test_latents_are_decoded_batch_by_batch_by_the_size_of_their_images():
 
 
 def test_nothing_is_reconstructed_without_a_decoder():
-    crop = open_codec("control:crop")
+    crop = open_tokenizer("control:crop")
     latents = torch.zeros(1, 3, 4, 4)
     assert reconstructed(crop, latents).shape == (1, 3, 32, 32)
-    encoder = Codec(
+    encoder = FunctionTokenizer(
         crop.encode, None, network=None, label="", source="", architecture="", digest="", downsample=8, latent_channels=3
     )
     assert reconstructed(encoder, latents) is None

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from smtool.interop.codec import Codec, point_posterior
+from smtool.networks.tokenizer import point_posterior
 from smtool.pipelines.spectrum.schema import Report
 from smtool.pipelines.spectrum.spectra import spectrum
 from smtool.pipelines.spectrum.tables import tables
 from smtool.report.console import Console
+from smtool.tokenizers import Tokenizer
+from smtool.tokenizers.functions import FunctionTokenizer
 
 NO_DECODER = {"reason": "it has no decoder"}
 
@@ -17,13 +19,13 @@ def result(data, tmp_path_factory):
     patches = torch.nn.Conv2d(3, 48, 4, stride=4, bias=False)
     torch.nn.init.normal_(patches.weight, std=0.1, generator=torch.Generator().manual_seed(0))
 
-    def opened(name: str, **_) -> Codec:
+    def opened(name: str, **_) -> Tokenizer:
         facts = {"source": name, "architecture": "patches", "digest": "0" * 64, "downsample": 4, "latent_channels": 48}
         facts |= {"label": "tokens", "network": patches.requires_grad_(False), "deterministic": True, "image_size": 32}
-        return Codec(lambda x: point_posterior(patches(x)), None, **facts)
+        return FunctionTokenizer(lambda x: point_posterior(patches(x)), None, **facts)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("smtool.pipelines.spectrum.subjects.open_codec", opened)
+        patched.setattr("smtool.pipelines.spectrum.subjects.open_tokenizer", opened)
         out = tmp_path_factory.mktemp("encoder")
         found = spectrum(["timm:tokens"], data=data, plot=True, out=out, console=Console(quiet=True))
     return found, out

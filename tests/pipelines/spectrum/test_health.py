@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smtool.interop.codec import Codec, open_codec
 from smtool.networks.posterior import Posterior
 from smtool.pipelines.spectrum.decoding import reconstructed
 from smtool.pipelines.spectrum.health import LargestActivation, LatentMoments, _fp16, health
 from smtool.spectrum import idct2
+from smtool.tokenizers import Tokenizer, open_tokenizer
+from smtool.tokenizers.functions import FunctionTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def photographs() -> Tensor:
     return idct2(3 * torch.randn(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)) / radius)
 
 
-def report_of(codec: Codec, images: Tensor) -> dict:
+def report_of(codec: Tokenizer, images: Tensor) -> dict:
     posterior = codec.encode(images)
     return health(codec, images, LatentMoments.of(posterior), reconstructed(codec, posterior.mode()))
 
@@ -47,8 +48,8 @@ class Small(nn.Module):
         self.seen.append(("decode", len(z)))
         return nn.functional.interpolate(self.decoder(z), scale_factor=4)
 
-    def codec(self, *, can_decode: bool = True) -> Codec:
-        return Codec(
+    def codec(self, *, can_decode: bool = True) -> Tokenizer:
+        return FunctionTokenizer(
             self.encode, self.decode if can_decode else None, network=self, label="small", source="", architecture="", digest="",
             downsample=4, latent_channels=4,
         )
@@ -62,13 +63,13 @@ class Small(nn.Module):
 ])
 def test_the_controls_shift_as_in_the_definition_sheet(photographs, control, reconstruction, whole_cell, latent):
     """Its numbers are of photographs; these fields are smoother, so only what is small, middling and large is compared."""
-    found = report_of(open_codec(f"control:{control}"), photographs)["shift"]
+    found = report_of(open_tokenizer(f"control:{control}"), photographs)["shift"]
     for name, expected in (("reconstruction", reconstruction), ("whole_cell", whole_cell), ("latent", latent)):
         assert found[name] == pytest.approx(expected, rel=1.0, abs=0.01), name
 
 
 def test_grid_artefacts_are_reconstruction_minus_input(photographs):
-    nearest, exact = (report_of(open_codec(f"control:{name}"), photographs)["grid"] for name in ("nearest", "space-to-depth"))
+    nearest, exact = (report_of(open_tokenizer(f"control:{name}"), photographs)["grid"] for name in ("nearest", "space-to-depth"))
     assert nearest["period"] == 8
     assert nearest["phase"]["reconstruction"] == pytest.approx(1)
     assert nearest["phase"]["excess"] == pytest.approx(1 - nearest["phase"]["input"])
@@ -95,7 +96,7 @@ def test_capacity_is_listed_per_distortion_and_through_the_posteriors_own_noise(
     for entry in (*found["capacity"], found["channel_capacity"]):
         assert sum(entry["bits_per_band"]) == pytest.approx(entry["bits_per_image"], rel=1e-4)
         assert entry["bits_per_channel"][3] == pytest.approx(0, abs=1e-6)
-    assert "adds no noise" in report_of(open_codec("control:crop"), photographs)["channel_capacity"]["reason"]
+    assert "adds no noise" in report_of(open_tokenizer("control:crop"), photographs)["channel_capacity"]["reason"]
 
 
 def test_the_largest_activation_is_found_with_its_layer_and_overflows_above_65504(photographs):
@@ -140,7 +141,7 @@ def test_encoders_alone_have_the_third_shift_error_only_and_few_positions_no_ran
     assert found["shift"]["latent"] == pytest.approx(report_of(Small().codec(), photographs)["shift"]["latent"])
     assert found["grid"] == {"reason": "it has no decoder"}
     assert found["fp16"]["layer"] == "encoder"
-    few = report_of(open_codec("control:stretch"), photographs[:1, :, :64, :64])
+    few = report_of(open_tokenizer("control:stretch"), photographs[:1, :, :64, :64])
     assert "1920 positions" in few["effective_rank"]["reason"]
     assert "2 images" in few["capacity"]["reason"]
     assert few["fp16"]["reason"] == "no layer could be watched"

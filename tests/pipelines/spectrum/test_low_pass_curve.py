@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from smtool.features.extractor import load_extractor
-from smtool.interop.codec import Codec, point_posterior
+from smtool.networks.tokenizer import point_posterior
 from smtool.pipelines.spectrum.decoding import reconstructed
 from smtool.pipelines.spectrum.low_pass_curve import SHOWN_ROWS, low_pass
 from smtool.pipelines.spectrum.units import Units
+from smtool.tokenizers import Tokenizer
+from smtool.tokenizers.functions import FunctionTokenizer
 
 
-def codec_of(decode, *, downsample: int = 2) -> Codec:
+def codec_of(decode, *, downsample: int = 2) -> Tokenizer:
     """A codec whose latents are every second pixel, with the given decoder, which counts its images in `decoded`."""
     seen = []
 
@@ -21,7 +23,7 @@ def codec_of(decode, *, downsample: int = 2) -> Codec:
         seen.append(len(latents))
         return decode(latents)
 
-    codec = Codec(
+    codec = FunctionTokenizer(
         lambda images: point_posterior(images[..., ::downsample, ::downsample]), counted, network=None, label="test",
         source="test", architecture="", digest="", downsample=downsample, latent_channels=3, deterministic=True,
     )
@@ -33,7 +35,7 @@ def units_of(count: int) -> Units:
     return Units("image", [str(i) for i in range(count)])
 
 
-def measured(codec: Codec, images: Tensor, units: Units | None = None):
+def measured(codec: Tokenizer, images: Tensor, units: Units | None = None):
     latents = codec.encode(images).mode()
     return low_pass(codec, images, latents, reconstructed(codec, latents), units or units_of(len(images)))
 

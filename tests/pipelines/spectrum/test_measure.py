@@ -3,7 +3,7 @@ import torch
 
 from smtool.datasets import open_images
 from smtool.errors import CheckpointError
-from smtool.interop.codec import Codec, point_posterior
+from smtool.networks.tokenizer import point_posterior
 from smtool.pipelines.spectrum.budget import Counts
 from smtool.pipelines.spectrum.measure import Pass, measure
 from smtool.pipelines.spectrum.passes import PassMeter
@@ -11,6 +11,8 @@ from smtool.pipelines.spectrum.ring_tables import LatentRings
 from smtool.pipelines.spectrum.subjects import NUM_KEPT, Subject, open_measured, open_subjects
 from smtool.report.console import Console
 from smtool.spectrum import PHYSICAL, spectrum_of
+from smtool.tokenizers import Tokenizer
+from smtool.tokenizers.functions import FunctionTokenizer
 
 
 @pytest.fixture
@@ -57,13 +59,13 @@ def test_images_alone_are_passed_too(shards, data):
 def test_an_encoder_made_for_one_size_is_opened_for_the_images(monkeypatch, data):
     asked = []
 
-    def opened(name, *, image_size, **_) -> Codec:
+    def opened(name, *, image_size, **_) -> Tokenizer:
         asked.append(image_size)
         facts = {"source": name, "architecture": "", "digest": "", "downsample": 14, "latent_channels": 3}
         facts |= {"network": None, "label": name, "image_size": image_size or {"timm:a": 224, "timm:b": 518}[name]}
-        return Codec(point_posterior, None, **facts)
+        return FunctionTokenizer(point_posterior, None, **facts)
 
-    monkeypatch.setattr("smtool.pipelines.spectrum.subjects.open_codec", opened)
+    monkeypatch.setattr("smtool.pipelines.spectrum.subjects.open_tokenizer", opened)
     facts = {"downsample_pad": None, "weights_dir": None, "device": "cpu"}
     _, size = open_subjects(["timm:a", "timm:b"], [PHYSICAL], data="builtin:photos", **facts)
     assert (size, asked) == (224, [None, None, 224])      # the second one again, for the size of the first
@@ -78,7 +80,7 @@ def test_folders_are_measured_at_their_own_size_and_split(data):
 
 def test_a_codec_that_takes_no_such_image_is_named():
     facts = {"source": "runs/a", "architecture": "", "digest": "", "downsample": 64, "latent_channels": 3}
-    codec = Codec(point_posterior, None, network=None, label="a", **facts)
+    codec = FunctionTokenizer(point_posterior, None, network=None, label="a", **facts)
     subject = Subject("a", codec, LatentRings("a", codec, [], keep=0), PassMeter(codec, "cpu"))
     with pytest.raises(CheckpointError, match="runs/a: an image of 32x32 is smaller than one latent cell"):
         subject.latent_size(32)

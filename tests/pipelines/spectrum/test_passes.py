@@ -2,12 +2,12 @@ import time
 
 import torch
 
-from smtool.interop.codec import open_codec
 from smtool.pipelines.spectrum.passes import PassMeter, peak_memory_mb
+from smtool.tokenizers import open_tokenizer
 
 
 def test_every_pass_is_counted_and_no_number_changes():
-    plain, metered = open_codec("control:crop"), open_codec("control:crop")
+    plain, metered = open_tokenizer("control:crop"), open_tokenizer("control:crop")
     meter = PassMeter(metered, "cpu")
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()
@@ -27,7 +27,7 @@ def test_the_peak_of_a_process_is_at_least_what_it_holds():
 
 
 def test_decoded_images_are_reported_within_a_block_only():
-    codec = open_codec("control:crop")
+    codec = open_tokenizer("control:crop")
     meter, said = PassMeter(codec, "cpu"), []
     latents = torch.zeros(3, 3, 4, 4)
     codec.decode(latents)

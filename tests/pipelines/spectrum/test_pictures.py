@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from smtool.interop.codec import Codec, open_codec, point_posterior
 from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import point_posterior
 from smtool.pipelines.spectrum.decoding import reconstructed
 from smtool.pipelines.spectrum.low_pass_curve import SHOWN_ROWS, low_pass
 from smtool.pipelines.spectrum.pictures import (
@@ -20,6 +20,8 @@ from smtool.pipelines.spectrum.pictures import (
     viridis,
 )
 from smtool.pipelines.spectrum.units import Units
+from smtool.tokenizers import Tokenizer, open_tokenizer
+from smtool.tokenizers.functions import FunctionTokenizer
 
 STATS = LatentStats("scalar", torch.zeros(1), torch.ones(1), 1, "")
 
@@ -29,7 +31,7 @@ def images() -> Tensor:
     return torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
 
 
-def drawn(codec: Codec, images: Tensor) -> dict:
+def drawn(codec: Tokenizer, images: Tensor) -> dict:
     latents = codec.encode(images).mode()
     base = reconstructed(codec, latents)
     shown = low_pass(codec, images, latents, base, Units("image", ["a", "b", "c"])).shown
@@ -45,9 +47,9 @@ def level(x: Tensor) -> Tensor:
 
 
 def test_a_codec_with_a_decoder_has_all_pictures_and_an_encoder_alone_those_of_its_latents(images):
-    codec = open_codec("control:bilinear")
+    codec = open_tokenizer("control:bilinear")
     assert list(drawn(codec, images)) == ["reconstructions", "low-pass", "latents-pca", "token-similarity"]
-    alone = Codec(
+    alone = FunctionTokenizer(
         codec.encode, None, network=None, label="alone", source="", architecture="", digest="", downsample=8, latent_channels=3
     )
     made = drawn(alone, images)
@@ -57,7 +59,7 @@ def test_a_codec_with_a_decoder_has_all_pictures_and_an_encoder_alone_those_of_i
 
 
 def test_latents_of_two_channels_have_no_picture_in_three_colours(images):
-    codec = Codec(
+    codec = FunctionTokenizer(
         lambda x: point_posterior(x[:, :2, ::8, ::8]), None, network=None, label="two", source="", architecture="", digest="",
         downsample=8, latent_channels=2,
     )
@@ -65,7 +67,7 @@ def test_latents_of_two_channels_have_no_picture_in_three_colours(images):
 
 
 def test_reconstructions_stand_below_their_inputs_with_twice_the_difference(images):
-    codec = open_codec("control:bilinear")
+    codec = open_tokenizer("control:bilinear")
     picture = drawn(codec, images)["reconstructions"].image
     side = 64 * 3
     assert picture.shape == (3, 3 * side + 2 * LINE, 3 * side + 2 * LINE)
@@ -75,7 +77,7 @@ def test_reconstructions_stand_below_their_inputs_with_twice_the_difference(imag
 
 
 def test_the_low_pass_strip_has_a_column_for_each_removal(images):
-    picture = drawn(open_codec("control:crop"), images)["low-pass"].image
+    picture = drawn(open_tokenizer("control:crop"), images)["low-pass"].image
     side = 64 * 3
     assert picture.shape == (3, 4 * side + 3 * LINE, len(SHOWN_ROWS) * side + (len(SHOWN_ROWS) - 1) * LINE)
     torch.testing.assert_close(tile(picture, 0, 0, side)[:, ::3, ::3], level(images[0]), rtol=0, atol=1)
@@ -89,7 +91,7 @@ def test_the_similarity_maps_are_cosines_with_the_framed_token(images):
     half = torch.ones(1, 3, 64, 64)
     half[..., 32:] = -1
     half = half + 0.05 * images[:1]
-    codec = open_codec("control:space-to-depth")
+    codec = open_tokenizer("control:space-to-depth")
     picture = pictures(codec, half, codec.encode(half).mode(), STATS, None)["token-similarity"].image
     side = max(TILE, 64)
     yellow, blue = (torch.tensor([round(255 * c) for c in matplotlib.colormaps["viridis"](end)[:3]]) for end in (1.0, 0.0))
@@ -149,7 +151,7 @@ def test_masks_stand_above_what_they_leave_and_only_where_blocks_fill_the_image(
 def test_tokens_at_right_angles_have_the_middle_colour():
     halves = torch.zeros(1, 3, 64, 64)
     halves[:, 0, :, :32], halves[:, 1, :, 32:] = 0.5, 0.5
-    codec = open_codec("control:space-to-depth")
+    codec = open_tokenizer("control:space-to-depth")
     picture = pictures(codec, halves, codec.encode(halves).mode(), STATS, None)["token-similarity"].image
     seen = tile(picture, 0, 1, max(TILE, 64))
     ends = {tuple(seen[:, 3, column].tolist()) for column in (3, -4)}

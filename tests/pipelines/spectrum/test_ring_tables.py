@@ -2,22 +2,22 @@ import numpy as np
 import pytest
 import torch
 
+from smtool.checkpoints import write_autoencoder
 from smtool.errors import CheckpointError
-from smtool.interop import write_autoencoder
-from smtool.interop.codec import Codec, open_codec
 from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
 from smtool.pipelines.spectrum.ring_tables import LatentRings, RingTable, measured_stats
 from smtool.randomness import initializing
 from smtool.spectrum import PHYSICAL, REFERENCE, channel_moments, spectrum_of
+from smtool.tokenizers import Tokenizer, open_tokenizer
 
 
 @pytest.fixture
-def codec(tmp_path) -> Codec:
+def codec(tmp_path) -> Tokenizer:
     with initializing(0, "test"):
         autoencoder = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), blocks_per_level=1, norm_groups=4).build()
     write_autoencoder(tmp_path / "tiny.safetensors", autoencoder, {})
-    return open_codec(str(tmp_path / "tiny.safetensors"))
+    return open_tokenizer(str(tmp_path / "tiny.safetensors"))
 
 
 @pytest.fixture

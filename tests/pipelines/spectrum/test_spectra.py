@@ -7,15 +7,15 @@ import pytest
 import torch
 from matplotlib.text import Text
 
+from smtool.checkpoints import write_autoencoder
 from smtool.errors import CheckpointError, RecipeError
-from smtool.interop import write_autoencoder
-from smtool.interop.codec import open_codec
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.spectrum.figures import figures
 from smtool.pipelines.spectrum.spectra import SCHEMA, _beside, spectrum
 from smtool.pipelines.spectrum.subjects import _labels, open_subjects
 from smtool.pipelines.train.live_spectrum import live_spectrum
 from smtool.report.console import Console
+from smtool.tokenizers import open_tokenizer
 
 
 def quiet() -> Console:
@@ -152,7 +152,7 @@ def test_autoencoders_of_one_name_are_told_apart(runs, tmp_path):
     for path in paths:
         path.parent.mkdir(parents=True)
         shutil.copy(runs / "plain" / "ckpt.safetensors", path)
-    codecs = [open_codec(str(what)) for what in (paths[0], paths[1].parent, "control:crop", "control:crop")]
+    codecs = [open_tokenizer(str(what)) for what in (paths[0], paths[1].parent, "control:crop", "control:crop")]
     assert _labels(codecs) == ["a/dsm", "b/dsm", "crop (3)", "crop (4)"]
     assert _labels([codecs[0], codecs[0]]) == ["a/dsm (1)", "a/dsm (2)"]
     assert _labels(codecs[1:3]) == ["dsm", "crop"]

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from smtool.interop.codec import Codec, open_codec, point_posterior
+from smtool.networks.tokenizer import point_posterior
 from smtool.pipelines.spectrum.decoding import reconstructed
 from smtool.pipelines.spectrum.transfer import transfer
 from smtool.randomness import generator
 from smtool.spectrum import band_transfer, idct2
+from smtool.tokenizers import Tokenizer, open_tokenizer
+from smtool.tokenizers.functions import FunctionTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def photographs() -> Tensor:
     return 0.2 * idct2(128 / 10 * torch.randn(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)) / radius)
 
 
-def section_of(codec: Codec, images: Tensor) -> dict:
+def section_of(codec: Tokenizer, images: Tensor) -> dict:
     latents = codec.encode(images).mode()
     return transfer(codec, latents, reconstructed(codec, latents))
 
@@ -33,7 +35,7 @@ def section_of(codec: Codec, images: Tensor) -> dict:
     ("bilinear", 0.94, 0.93, 0.06, 0.13, 0.0),
 ])
 def test_the_controls_have_the_sheets_numbers(photographs, control, share, kappa, above, relative_share, relative_kappa):
-    found = section_of(open_codec(f"control:{control}"), photographs)
+    found = section_of(open_tokenizer(f"control:{control}"), photographs)
     assert (found["share"], found["kappa"], found["above"]) == pytest.approx((share, kappa, above), abs=0.015)
     assert (found["relative_share"], found["relative_kappa"]) == pytest.approx((relative_share, relative_kappa), abs=0.015)
     assert sum(found["answered"]) == (4 if control == "crop-half" else 8)
@@ -41,7 +43,7 @@ def test_the_controls_have_the_sheets_numbers(photographs, control, share, kappa
 
 
 def test_an_image_is_decoded_nine_times_and_the_matrix_is_as_if_the_base_had_been_decoded_too(photographs):
-    inner, seen = open_codec("control:bilinear"), []
+    inner, seen = open_tokenizer("control:bilinear"), []
 
     def decode(latents: Tensor) -> Tensor:
         seen.append(len(latents))
@@ -49,7 +51,7 @@ def test_an_image_is_decoded_nine_times_and_the_matrix_is_as_if_the_base_had_bee
 
     latents = inner.encode(photographs).mode()
     base = inner.decode(latents)
-    codec = Codec(
+    codec = FunctionTokenizer(
         inner.encode, decode, network=None, label="counted", source="", architecture="", digest="", downsample=8,
         latent_channels=3, deterministic=True,
     )
@@ -60,13 +62,13 @@ def test_an_image_is_decoded_nine_times_and_the_matrix_is_as_if_the_base_had_bee
 
 
 def test_a_decoder_that_is_not_linear_at_this_scale_is_named_so(photographs):
-    pooled = open_codec("control:nearest")
+    pooled = open_tokenizer("control:nearest")
 
     def steps(latents: Tensor) -> Tensor:
         """A staircase whose steps are as high as the perturbation: what answers depends on its size."""
         return pooled.decode((latents / 0.05).round() * 0.05)
 
-    codec = Codec(
+    codec = FunctionTokenizer(
         lambda images: point_posterior(pooled.encode(images).mode()), steps, network=None, label="steps", source="",
         architecture="", digest="", downsample=8, latent_channels=3, deterministic=True,
     )
@@ -76,10 +78,10 @@ def test_a_decoder_that_is_not_linear_at_this_scale_is_named_so(photographs):
 
 
 def test_encoders_alone_and_decoders_without_an_answer_say_why(photographs):
-    codec = open_codec("control:crop")
+    codec = open_tokenizer("control:crop")
     latents = codec.encode(photographs).mode()
     assert transfer(codec, latents, None) == {"reason": "it has no decoder"}
-    deaf = Codec(
+    deaf = FunctionTokenizer(
         codec.encode, lambda z: torch.zeros(len(z), 3, 128, 128), network=None, label="deaf", source="", architecture="",
         digest="", downsample=8, latent_channels=3, deterministic=True,
     )

@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 from smtool import load_autoencoder
+from smtool.checkpoints.diffusion import is_diffusion
 from smtool.datasets import open_images
 from smtool.errors import CheckpointError
-from smtool.pipelines.train.diffusion_checkpoint import find_diffusion, is_diffusion, read_diffusion, write_diffusion
+from smtool.networks.taesd import TAESD
+from smtool.pipelines.train.diffusion_checkpoint import find_diffusion, read_diffusion, write_diffusion
 from smtool.recipe import TrainDiT, load
 from smtool.storage import read_metadata, read_shapes, read_tensors, write_tensors
 
@@ -126,3 +129,68 @@ def test_checkpoints_are_found_by_file_folder_and_name(studio, finished):
     assert find_diffusion("dit").resolve() == finished / "ckpt.safetensors"
     with pytest.raises(CheckpointError, match="no checkpoint here"):
         find_diffusion("runs")
+
+
+OBJECT = """
+import torch.nn.functional as F
+class Pool:
+    def encode(self, x):
+        return F.avg_pool2d(x, 4)
+    def decode(self, z):
+        return F.interpolate(z, scale_factor=4.0)
+"""
+
+
+@pytest.fixture
+def named(studio, tmp_path) -> dict[str, str]:
+    """Short name -> name of a tokenizer: arithmetic, TAESD's two files, a folder that diffusers runs, a Python object."""
+    tiny = TAESD(latent_channels=2, width=8).build()
+    for half in ("encoder", "decoder"):
+        torch.save(getattr(tiny, half).state_dict(), tmp_path / f"tae_{half}.pth")
+    widths = {f"{half}_block_out_channels": (8,) * 3 for half in ("encoder", "decoder")}
+    AutoencoderTiny(**widths, num_encoder_blocks=(1,) * 3, num_decoder_blocks=(1,) * 3).save_pretrained(tmp_path / "theirs")
+    (studio.folder / "pool_of_mine.py").write_text(OBJECT)
+    return {
+        "pixels": "pixels",
+        "control": "control:space-to-depth",
+        "taesd": str(tmp_path / "tae_encoder.pth"),
+        "diffusers": str(tmp_path / "theirs"),
+        "object": "pool_of_mine:Pool",
+    }
+
+
+@pytest.mark.parametrize(
+    ("which", "patch", "kind"),
+    [("pixels", 8, "pixels"), ("control", 1, "control"), ("taesd", 1, "taesd"), ("diffusers", 2, None), ("object", 2, None)],
+)
+def test_a_run_on_any_tokenizer_carries_it_or_names_it(studio, named, tmp_path, which, patch, kind):
+    """What smtool can rebuild is in the file, with its weights; what another library runs is named, with its digest."""
+    name = named[which]
+    changes = (f"latents.autoencoder={name!r}", "data.train='data/classes'", "data.image_size=32", f"model.patch={patch}")
+    run = studio.train(tmp_path / "run", *changes, "steps=2", "validation.num_images=2")
+    described = read_metadata(run / "ckpt.safetensors")["autoencoder"]
+    assert described["embedded"] == (kind is not None)
+    assert (described["model"] or {}).get("kind") == kind
+    stored = [tensor for tensor in read_shapes(run / "ckpt.safetensors") if tensor.startswith("autoencoder.")]
+    assert bool(stored) == (which == "taesd")
+    for half in tmp_path.glob("tae_*.pth"):
+        half.unlink()      # what is carried is needed no more
+    model = read_diffusion(run / "ckpt.safetensors")
+    assert model.autoencoder.digest == described["digest"]
+    latents = torch.zeros(1, *model.latent_shape)
+    assert model.autoencoder.decode(model.stats.denormalize(latents)).shape == (1, 3, 32, 32)
+
+
+def test_a_tokenizer_of_a_later_version_is_said(studio, finished, tmp_path):
+    metadata = read_metadata(finished / "ckpt.safetensors")
+    metadata["autoencoder"]["model"] = {"kind": "dct"}
+    write_tensors(tmp_path / "newer.safetensors", read_tensors(finished / "ckpt.safetensors"), metadata)
+    with pytest.raises(CheckpointError, match=r"describes a tokenizer that this version .* does not know"):
+        read_diffusion(tmp_path / "newer.safetensors")
+
+
+def test_an_encoder_alone_is_refused_for_training(studio, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMTOOL_WEIGHTS", str(weights))
+    changes = ("latents.autoencoder='timm:resnet10t'", "data.train='data/classes'", "data.image_size=64")
+    with pytest.raises(CheckpointError, match="only encodes: samples of a transformer on its latents could not be decoded"):
+        studio.train(tmp_path / "run", *changes)

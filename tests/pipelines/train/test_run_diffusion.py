@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from smtool import load_autoencoder
+from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images
 from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.features.teachers import load_teacher
-from smtool.interop import write_autoencoder
 from smtool.networks.transformer import position_table
 from smtool.pipelines.prepare.features import prepare_features
 from smtool.pipelines.train.run_diffusion import diffusion_run

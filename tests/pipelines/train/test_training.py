@@ -99,7 +99,7 @@ def test_a_run_leaves_what_the_design_promises_and_the_file_needs_nothing_else(u
     autoencoder = load_autoencoder(unbroken / "ckpt.safetensors")
     assert autoencoder.decode(autoencoder.encode(torch.zeros(1, 3, 32, 32)).mode()).shape == (1, 3, 32, 32)
     average = load_file(unbroken / "checkpoints" / "00000040" / "ema.safetensors")
-    assert torch.equal(autoencoder.decoder_tail, average["autoencoder/autoencoder.decoder.conv_out.weight"])
+    assert torch.equal(autoencoder.decoder_last_layer, average["autoencoder/autoencoder.decoder.conv_out.weight"])
 
 
 def test_rows_hold_both_players_and_validation(unbroken, rows_of):

@@ -1,0 +1,62 @@
+"""Our own autoencoder checkpoints: one safetensors file described by its metadata; an SD-VAE has diffusers' key names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from smtool import __version__
+from smtool.checkpoints.assemble import assemble
+from smtool.errors import CheckpointError
+from smtool.networks.autoencoder import SDVAE, Autoencoder
+from smtool.networks.layers import DownsamplePad
+from smtool.networks.posterior import LatentStats
+from smtool.networks.taesd import TAESD, TinyAutoencoder
+from smtool.networks.tokenizer import Tokenizer
+from smtool.storage import read_metadata, read_tensors, write_tensors
+
+StoredSection = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
+"""Networks of smtool's own that a file may hold."""
+_SECTION: TypeAdapter[SDVAE | TAESD] = TypeAdapter(StoredSection)
+
+
+def write_autoencoder(path: Path, autoencoder: Autoencoder | TinyAutoencoder, metadata: Mapping[str, Any]) -> None:
+    """Write weights, architecture, statistics and digest; `metadata` adds what the run knows ("recipe", "step", "data")."""
+    described = {
+        "smtool": __version__,
+        "kind": "autoencoder",
+        "model": autoencoder.section.model_dump(mode="json"),
+        "stats": None if autoencoder.stats is None else autoencoder.stats.to_metadata(),
+        "digest": autoencoder.digest,
+    }
+    write_tensors(path, autoencoder.state_dict(), {**metadata, **described})
+
+
+def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Tokenizer:
+    """The autoencoder of a file that `write_autoencoder` wrote; downsample_pad overrides what the file states."""
+    metadata = read_metadata(path)
+    section = _section(path, metadata)
+    if downsample_pad is not None and isinstance(section, SDVAE):
+        section = section.model_copy(update={"downsample_pad": downsample_pad})
+    autoencoder = assemble(path, section, read_tensors(path, device))
+    if metadata.get("stats") is not None:
+        autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
+    return autoencoder
+
+
+def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD:
+    kind = metadata.get("kind")
+    if kind != "autoencoder" or "model" not in metadata:
+        found = f"holds kind {kind!r}" if kind else "is a safetensors file without our description"
+        raise CheckpointError(
+            f"{path} {found}, but an autoencoder is needed.",
+            hint="Pass a ckpt.safetensors written by `smtool train-ae`, or the folder of a diffusers AutoencoderKL.",
+        )
+    try:
+        return _SECTION.validate_python(metadata["model"])
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{path} describes an architecture that this version ({__version__}) does not know: {error.errors()[0]['msg']}",
+            hint=f"It was written by smtool {metadata.get('smtool', 'of unknown version')}; open it with that version.",
+        ) from error

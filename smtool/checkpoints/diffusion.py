@@ -1,0 +1,50 @@
+"""Checkpoints of diffusion transformers as files: tensors of the transformer and of its tokenizer, and what describes them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from smtool import __version__
+from smtool.errors import CheckpointError
+from smtool.storage import read_metadata, read_tensors, tensor_digest, write_tensors
+
+KIND = "diffusion"
+_NETWORK, _TOKENIZER = "network.", "autoencoder."
+
+
+def is_diffusion(path: Path) -> bool:
+    """Whether a file holds a checkpoint of `train-dit`."""
+    return path.is_file() and path.suffix == ".safetensors" and read_metadata(path).get("kind") == KIND
+
+
+def write_diffusion_file(
+    path: Path, network: Mapping[str, Tensor], tokenizer: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> None:
+    """tokenizer: {} where its weights lie elsewhere, or where it has none."""
+    named = {f"{_NETWORK}{name}": tensor for name, tensor in network.items()}
+    described = {**metadata, "smtool": __version__, "kind": KIND, "digest": tensor_digest(named)}
+    write_tensors(path, {**named, **{f"{_TOKENIZER}{name}": tensor for name, tensor in tokenizer.items()}}, described)
+
+
+def read_diffusion_metadata(path: Path) -> dict[str, Any]:
+    """Raises CheckpointError for a file of another kind."""
+    metadata = read_metadata(path)
+    if metadata.get("kind") != KIND:
+        found = f"holds kind {metadata['kind']!r}" if "kind" in metadata else "is a safetensors file without our description"
+        raise CheckpointError(
+            f"{path} {found}, but a diffusion transformer is needed.",
+            hint="Pass a ckpt.safetensors that `smtool train-dit` wrote.",
+        )
+    return metadata
+
+
+def read_diffusion_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Tensors of the transformer, and of its tokenizer."""
+    tensors = read_tensors(path, device)
+    return _behind(_NETWORK, tensors), _behind(_TOKENIZER, tensors)
+
+
+def _behind(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,146 @@
+"""The autoencoder that a file of weights holds: read off names and shapes, else known of the family, or asked for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from smtool.checkpoints.foreign.family import Family, numbers
+from smtool.checkpoints.foreign.key_names import FAMILIES, family_of
+from smtool.checkpoints.foreign.ldm import averages
+from smtool.errors import CheckpointError
+from smtool.networks.autoencoder import SDVAE
+from smtool.networks.layers import DownsamplePad
+
+PUBLISHED_GROUPS = 32
+"""Norm groups of every published model of these families; no shape shows them."""
+_FIRST = "encoder.conv_in.weight"
+_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "post_encoder_conv.", "pre_decoder_conv.")
+_OTHERS = {
+    "quantize": "vector-quantized autoencoders that do not have LDM's layout",
+    "codebook": "vector-quantized autoencoders that do not have LDM's layout",
+    "qkv": "tokenizers made of transformers (TiTok, SoftVQ, MAETok, l-DeTok, VTP, RAE's decoder ...)",
+    "attention": "tokenizers made of transformers (TiTok, SoftVQ, MAETok, l-DeTok, VTP, RAE's decoder ...)",
+}
+"""What a part of a name tells of files of other families."""
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Detected:
+    """names: name in the file -> our name, of the autoencoder's own weights, or their averages; prefix: what stands before them
+    in the file."""
+
+    family: Family
+    section: SDVAE
+    prefix: str
+    names: Mapping[str, str]
+
+
+def detect(
+    path: Path, shapes: Mapping[str, Shape], *, norm_groups: int | None = None, downsample_pad: DownsamplePad | None = None
+) -> Detected:
+    """The KL autoencoder among these tensors. Weights beside it, such as a loss, a teacher or a U-Net, are passed over.
+
+    norm_groups, downsample_pad: None is what is published for the family. `path` is named in errors.
+    """
+    prefix, family = _place(path, shapes)
+    names = [name.removeprefix(prefix) for name in shapes if name.startswith(prefix)]
+    if any(name.startswith("quantize.") for name in names):
+        raise CheckpointError(
+            f"{path} is a vector-quantized autoencoder, but one with a mean and a variance (KL) is needed here.",
+            hint="`smtool spectrum` measures those of LDM, taming-transformers and diffusers, before quantization.",
+        )
+    renamed = family.our_names(name for name in names if name.startswith(_PARTS))
+    ours = {new: shapes[f"{prefix}{old}"] for old, new in renamed.items()}
+    try:
+        section = _section(path, ours, norm_groups, downsample_pad or family.downsample_pad)
+    except (KeyError, IndexError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{error} is missing or misshapen"
+        raise CheckpointError(f"{path} has key names of {family.title}, but is not a whole autoencoder: {reason}.") from error
+    averaged = averages(shapes, prefix)
+    stored = {averaged.get(f"{prefix}{old}", f"{prefix}{old}"): new for old, new in renamed.items()}
+    return Detected(family, section, prefix, stored)
+
+
+def format_of(names: Iterable[str]) -> str | None:
+    """Whose format the KL autoencoder among these names is in; None where there is none."""
+    return next((family.title for family in _places(names).values()), None)
+
+
+def _places(names: Iterable[str]) -> dict[str, Family]:
+    """Where in the file an autoencoder lies, and of which family."""
+    names = list(names)
+    found = {}
+    for prefix in (name.removesuffix(_FIRST) for name in names if name == _FIRST or name.endswith(f".{_FIRST}")):
+        family = family_of(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+        if family is not None:
+            found[prefix] = family
+    return found
+
+
+def _place(path: Path, shapes: Mapping[str, Shape]) -> tuple[str, Family]:
+    """Of several sets of weights the average ("ema"), else the one with the shortest prefix."""
+    if places := _places(shapes):
+        return min(places.items(), key=lambda place: ("ema" not in place[0].lower(), len(place[0])))
+    listed = ", ".join([*list(shapes)[:4], *(["..."] if len(shapes) > 4 else [])]) or "none"
+    known = "; ".join(f"{family.title} ({family.mark.removesuffix('.conv1.weight')})" for family in FAMILIES)
+    raise CheckpointError(
+        f"{path} holds no known autoencoder; its tensors are {listed}.",
+        hint=f"Known are KL autoencoders of {known}; {_advice(shapes)}",
+    )
+
+
+def _advice(names: Iterable[str]) -> str:
+    """What to do with a tokenizer whose file is of no known family."""
+    parts = {part for name in names for part in name.split(".")}
+    kind = next((kind for part, kind in _OTHERS.items() if part in parts), "others")
+    return f"{kind} can be opened by their own code, as module:attribute, an object with encode and decode."
+
+
+def _section(path: Path, shapes: Mapping[str, Shape], norm_groups: int | None, downsample_pad: DownsamplePad) -> SDVAE:
+    latent_channels, moments = shapes["decoder.conv_in.weight"][1], shapes["encoder.conv_out.weight"][0]
+    for what, channels in (("takes", shapes[_FIRST][1]), ("makes", shapes["decoder.conv_out.weight"][0])):
+        if channels != 3:
+            raise CheckpointError(f"{path} {what} images of {channels} channel{'s'[: channels != 1]}, but RGB images have 3.")
+    if moments != 2 * latent_channels:
+        raise CheckpointError(
+            f"{path}: its encoder gives {moments} channels for a latent of {latent_channels}, "
+            f"but a KL autoencoder gives a mean and a variance of each, {2 * latent_channels}."
+        )
+    widths = level_widths(shapes)
+    return SDVAE(
+        downsample=2 ** (len(widths) - 1),
+        latent_channels=latent_channels,
+        norm_groups=norm_groups or _groups(path, widths),
+        channels=widths,
+        blocks_per_level=blocks_per_level(shapes),
+        downsample_pad=downsample_pad,
+        quant_convs="quant_conv.weight" in shapes or "post_quant_conv.weight" in shapes,
+        attention=attended_levels(shapes),
+    )
+
+
+def level_widths(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
+    """Of the levels of an encoder, under our names; so the next two."""
+    levels = numbers(shapes, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
+    return tuple(shapes[f"encoder.down_blocks.{level}.resnets.0.conv1.weight"][0] for level in range(len(levels)))
+
+
+def blocks_per_level(names: Iterable[str]) -> int:
+    return len(numbers(names, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv1\.weight"))
+
+
+def attended_levels(names: Iterable[str]) -> tuple[int, ...]:
+    return tuple(numbers(names, r"encoder\.down_blocks\.(\d+)\.attentions\.0\.group_norm\.weight"))
+
+
+def _groups(path: Path, widths: tuple[int, ...]) -> int:
+    if any(width % PUBLISHED_GROUPS for width in widths):
+        raise CheckpointError(
+            f"{path}: no weight shows the number of norm groups, and the usual {PUBLISHED_GROUPS} do not divide widths {widths}.",
+            hint='Put config.json beside it, with {"_class_name": "AutoencoderKL", "norm_num_groups": ...}.',
+        )
+    return PUBLISHED_GROUPS

@@ -1,0 +1,153 @@
+"""A folder that diffusers' `AutoencoderKL.save_pretrained` wrote: config.json beside diffusion_pytorch_model.safetensors.
+
+FLUX.2's AutoencoderKLFlux2 is the same network. What it normalizes 2x2 patches of latents by is no part of it, and not read.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from smtool.checkpoints.assemble import assemble
+from smtool.checkpoints.foreign.family import Family
+from smtool.checkpoints.tensor_file import TensorFile
+from smtool.errors import CheckpointError
+from smtool.networks.autoencoder import SDVAE, Autoencoder
+from smtool.networks.layers import DownsamplePad
+from smtool.networks.posterior import LatentStats
+
+OURS = ("AutoencoderKL", "AutoencoderKLFlux2")
+"""Classes that our own network computes."""
+WEIGHTS = "diffusion_pytorch_model"
+DIFFUSERS = Family(
+    title="diffusers",
+    mark="encoder.down_blocks.0.resnets.0.conv1.weight",
+    renames=(      # the projections of attention before diffusers 0.17
+        (r"(\.attentions\.\d+)\.query\.", r"\1.to_q."),
+        (r"(\.attentions\.\d+)\.key\.", r"\1.to_k."),
+        (r"(\.attentions\.\d+)\.value\.", r"\1.to_v."),
+        (r"(\.attentions\.\d+)\.proj_attn\.", r"\1.to_out.0."),
+    ),
+    downsample_pad="asymmetric",
+)
+# What diffusers takes where config.json is silent (its AutoencoderKL.__init__).
+_SILENT = {
+    "block_out_channels": [64],
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 32,
+    "scaling_factor": 0.18215,
+}
+# The only values of these keys that the SD-VAE knows; absent means that value.
+_FIXED = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "act_fn": "silu",
+    "mid_block_add_attention": True,
+    "decoder_block_out_channels": None,
+}
+
+
+def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
+    """The autoencoder of a diffusers folder, with its published scale and shift as scalar LatentStats.
+
+    downsample_pad: None is diffusers' own, "asymmetric", unless `smtool export` stated another in config.json.
+    """
+    path = folder / "config.json"
+    if (found := class_of(path)) not in OURS:
+        raise CheckpointError(
+            f"{path} describes {found or 'no class of diffusers'}, but only AutoencoderKL can be opened here.",
+            hint="`smtool spectrum` has diffusers run its other autoencoders; of a pipeline, pass the folder `vae/`.",
+        )
+    config = {**_SILENT, **({} if found == "AutoencoderKL" else {"scaling_factor": None}), **read_config(path)}
+    section = _section(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
+    file = TensorFile(weights_in(folder))
+    names = DIFFUSERS.our_names(name for name in file.shapes if not name.startswith("bn."))
+    autoencoder = assemble(file.path, section, file.read(names, device))
+    autoencoder.stats = published_stats(config)
+    return autoencoder
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json as it is."""
+    try:
+        config = json.loads(path.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}.", hint="Copy the diffusers folder again.") from error
+    return config if isinstance(config, dict) else {}
+
+
+def class_of(path: Path) -> str | None:
+    """The class of diffusers that a config.json describes."""
+    return read_config(path).get("_class_name")
+
+
+def weights_in(folder: Path) -> Path:
+    """The file of weights: safetensors before a pickle, full precision before half."""
+    for name in (f"{WEIGHTS}.safetensors", f"{WEIGHTS}.fp16.safetensors", f"{WEIGHTS}.bin"):
+        if (path := folder / name).is_file():
+            return path
+    raise CheckpointError(
+        f"{folder} has a config.json, but no {WEIGHTS}.safetensors.",
+        hint="Save the model with `save_pretrained`, or download the weights into this folder.",
+    )
+
+
+def unknown_keys(config: Mapping[str, Any]) -> list[str]:
+    """What in a config.json of AutoencoderKL the SD-VAE does not know, one sentence each."""
+    others = {key: value for key, value in _FIXED.items() if config.get(key, value) != value}
+    return [f"{key} is {config[key]!r}, but must be {value!r}" for key, value in others.items()]
+
+
+def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
+    """diffusers normalizes by (z - shift) * scale, or per channel by (z - mean) / std * scale."""
+    scale, mean, std = (config.get(key) for key in ("scaling_factor", "latents_mean", "latents_std"))
+    if mean is not None and std is not None:
+        std, residual = torch.tensor(std) / (scale or 1.0), torch.zeros(len(mean))
+        return LatentStats("channel", torch.tensor(mean), std, count=0, data="published", residual=residual)
+    if scale is None:
+        return None
+    shift = config.get("shift_factor") or 0.0
+    left = torch.zeros(1) if shift else None      # a scale alone says nothing of the mean
+    mean, std = torch.tensor([float(shift)]), torch.tensor([1.0 / scale])
+    return LatentStats("scalar", mean, std, count=0, data="published", residual=left)
+
+
+def _section(path: Path, config: Mapping[str, Any], downsample_pad: DownsamplePad) -> SDVAE:
+    channels = config["block_out_channels"]
+    problems = unknown_keys(config)
+    attention = _attention(config.get("down_block_types", ["DownEncoderBlock2D"] * len(channels)), "DownEncoderBlock2D")
+    mirrored = _attention(config.get("up_block_types", ["UpDecoderBlock2D"] * len(channels))[::-1], "UpDecoderBlock2D")
+    if attention is None or mirrored is None:
+        others = ", ".join(sorted({*config["down_block_types"], *config["up_block_types"]}))
+        problems.append(f"it has {others}, but only (Attn)DownEncoderBlock2D and (Attn)UpDecoderBlock2D are known")
+    elif attention != mirrored:
+        problems.append(f"the encoder has attention at levels {attention}, the decoder at {mirrored}; they must be the same")
+    quant_convs = config.get("use_quant_conv", True)
+    if quant_convs != config.get("use_post_quant_conv", True):
+        problems.append("use_quant_conv and use_post_quant_conv differ")
+    if problems:
+        raise CheckpointError(f"{path} describes another network than the SD-VAE:\n  " + "\n  ".join(problems))
+    try:
+        return SDVAE(
+            downsample=2 ** (len(channels) - 1),
+            latent_channels=config["latent_channels"],
+            norm_groups=config["norm_num_groups"],
+            channels=tuple(channels),
+            blocks_per_level=config["layers_per_block"],
+            downsample_pad=downsample_pad,
+            quant_convs=quant_convs,
+            attention=attention or (),
+        )
+    except ValidationError as error:
+        raise CheckpointError(f"{path} cannot be used: {error.errors()[0]['msg']}.") from error
+
+
+def _attention(blocks: list[str], plain: str) -> tuple[int, ...] | None:
+    """Levels whose blocks attend; None where there are other blocks than `plain` and "Attn" before it."""
+    if not set(blocks) <= {plain, f"Attn{plain}"}:
+        return None
+    return tuple(level for level, block in enumerate(blocks) if block != plain)

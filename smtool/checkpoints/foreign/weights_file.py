@@ -1,0 +1,47 @@
+"""A single file of weights of another tool: diffusers, LDM (SD, FLUX, VA-VAE, EQ-VAE), or the paper's own trainer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from smtool.checkpoints.assemble import assemble
+from smtool.checkpoints.foreign.detect import Detected, detect
+from smtool.checkpoints.foreign.diffusers import OURS, class_of, published_stats, read_config, unknown_keys
+from smtool.checkpoints.foreign.ldm import stats_beside
+from smtool.checkpoints.tensor_file import TensorFile
+from smtool.errors import CheckpointError
+from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.layers import DownsamplePad
+
+
+def read_weights(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
+    """The KL autoencoder in a file, with the architecture that its names and shapes show.
+
+    A diffusers config.json beside it adds what they do not show: norm groups, scale and shift. A diffusion model in the same file
+    says which family it is. Without either there are no LatentStats: SD and SDXL, and SD3 and FLUX, differ in nothing else.
+    """
+    file, config = TensorFile(path), _config_beside(path)
+    pad = downsample_pad or config.get("downsample_pad")
+    found = detect(path, file.shapes, norm_groups=config.get("norm_num_groups"), downsample_pad=pad)
+    _agree(path, config, found)
+    autoencoder = assemble(path, found.section, file.read(found.names, device))
+    autoencoder.stats = published_stats(config) if "scaling_factor" in config else stats_beside(file, found.prefix)
+    return autoencoder
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    beside = path.parent / "config.json"
+    return read_config(beside) if beside.is_file() and class_of(beside) in OURS else {}
+
+
+def _agree(path: Path, config: Mapping[str, Any], found: Detected) -> None:
+    """A config.json of another model would give the wrong scale without a word."""
+    section = found.section
+    shown = {"block_out_channels": list(section.channels), "latent_channels": section.latent_channels}
+    shown = {key: value for key, value in shown.items() if config.get(key, value) != value}
+    problems = unknown_keys(config) + [f"{key} is {config[key]!r}, the weights say {value!r}" for key, value in shown.items()]
+    if problems:
+        raise CheckpointError(
+            f"{path.parent / 'config.json'} does not describe {path.name} beside it:\n  " + "\n  ".join(problems),
+            hint="Take the config.json of these weights, or move them into a folder of their own.",
+        )

@@ -1,0 +1,72 @@
+"""What the reader of every family returns, and what reading shapes has in common."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from smtool.errors import CheckpointError
+from smtool.networks.sit import SiT
+from smtool.networks.transformer import LatentTransformer, TransformerSection
+from smtool.networks.uvit import UViT
+
+Kind = TypeVar("Kind", bound=TransformerSection)
+
+
+@dataclass(frozen=True)
+class PublishedTransformer:
+    """Weights under our names and in our convention of time (data at t = 0), and the network that they are of.
+
+    family: SiT, REPA or U-ViT; latent_shape: (C, h, w); num_classes: 0 if unconditional; process: what the family was trained
+    with. averaged: whether the file calls them an average; None where it holds one set of weights without saying which.
+    """
+
+    family: str
+    section: SiT | UViT
+    latent_shape: tuple[int, int, int]
+    num_classes: int
+    process: Literal["flow", "ddpm"]
+    tensors: Mapping[str, Tensor]
+    averaged: bool | None = None
+
+    def build(self) -> LatentTransformer:
+        with torch.device("meta"):
+            network = self.section.build(self.latent_shape, self.num_classes)
+        network.load_state_dict(dict(self.tensors), assign=True)
+        return network
+
+    @property
+    def description(self) -> str:
+        section, grid = self.section, "x".join(map(str, self.latent_shape))
+        size = section.size if section.size != "custom" else f"{section.depth} blocks of {section.width}"
+        classes = f"{self.num_classes} classes" if self.num_classes else "unconditional"
+        return f"{self.family}-{size}/{section.patch} for latents of {grid}, {classes}"
+
+
+def sized(kind: type[Kind], depth: int, width: int, patch: int, heads: int | None) -> Kind:
+    """The published size of this depth and width, unless other heads are given."""
+    for size, shape in kind.SIZES.items():
+        if (shape.depth, shape.width) == (depth, width) and heads in (None, shape.heads):
+            return kind(size=size, patch=patch)
+    if heads is None:
+        raise CheckpointError(
+            f"{depth} blocks of width {width} are no published size of {kind.__name__}, and weights do not show how many heads.",
+            hint=f"Say it: --heads {max(1, width // 64)}, if each is 64 wide.",
+        )
+    return kind(size="custom", depth=depth, width=width, heads=heads, patch=patch)
+
+
+def count(names: Iterable[str], part: str) -> int:
+    """How many numbers follow `part.` in the names."""
+    return len({name.split(".")[1] for name in names if name.startswith(f"{part}.")})
+
+
+def square_side(tokens: int) -> int:
+    """Tokens a side of a square grid."""
+    side = math.isqrt(tokens)
+    if side**2 != tokens:
+        raise CheckpointError(f"{tokens} positions are not those of a square latent, and no shape shows which sides it has.")
+    return side

@@ -1,0 +1,63 @@
+"""From a file to the transformer in it, by whichever family's reader knows its names."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from smtool.checkpoints.tensor_file import TensorFile
+from smtool.checkpoints.transformers import sit, uvit
+from smtool.checkpoints.transformers.published import PublishedTransformer
+from smtool.errors import CheckpointError
+
+_READERS = (sit, uvit)
+_PLACES = {"ema.": True, "nnet_ema.": True, "model.": False, "state_dict.": None, "": None}
+"""Where files keep weights, best first, and whether that says of an average."""
+_KNOWN = "SiT (x_embedder., blocks.), REPA (the same with projectors.) and U-ViT (patch_embed., in_blocks.)"
+
+
+def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransformer:
+    """Of a .pt, .pth or .safetensors file; of several sets of weights in it, the average.
+
+    heads: attention heads, which no shape shows; needed for sizes that were not published.
+    """
+    place, tensors = _weights(path)
+    reader = next(reader for reader in _READERS if reader.FIRST_LAYER in tensors)
+    name = reader.NAME
+    try:
+        name = reader.family(tensors)
+        found = reader.published(tensors, heads)
+    except (KeyError, IndexError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{error} is missing or misshapen"
+        raise CheckpointError(f"{path} looks like {name}, but is not a whole one of a known form: {reason}.") from error
+    kept = {name: value for name, value in found.tensors.items() if not name.startswith("projectors.")}
+    found = replace(found, averaged=_PLACES[place], tensors=kept)
+    _check(path, found)
+    return found
+
+
+def _weights(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The best place of the file that holds a transformer, and its tensors, float32."""
+    file = TensorFile(path)
+    for place in _PLACES:
+        if any(f"{place}{reader.FIRST_LAYER}" in file.shapes for reader in _READERS):
+            return place, file.read({name: name.removeprefix(place) for name in file.shapes if name.startswith(place)})
+    found = ", ".join(sorted({name.split(".")[0] for name in file.shapes})[:6]) or "no tensors"
+    raise CheckpointError(f"{path} holds {found}: no transformer that is known.", hint=f"There are {_KNOWN}.")
+
+
+def _check(path: Path, published: PublishedTransformer) -> None:
+    """Every tensor has its place and shape, and none is left over: a variant of the network is not passed off as it."""
+    with torch.device("meta"):
+        expected = published.section.build(published.latent_shape, published.num_classes).state_dict()
+    names = sorted(expected.keys() ^ published.tensors.keys())
+    names += [name for name in expected if name not in names and expected[name].shape != published.tensors[name].shape]
+    if names:
+        name = names[0]
+        what = "lacks" if name not in published.tensors else "has" if name not in expected else "has another shape of"
+        raise CheckpointError(
+            f"{path} is read as {published.description}, but {what} {name} ({len(names)} such differences).",
+            hint="It is a variant of the published network, which cannot be opened.",
+        )

@@ -1,0 +1,129 @@
+"""TAESD's family of tiny autoencoders (github.com/madebyollin/taesd, taesd.py): plain with 4 channels (SD, SDXL) or 16 (SD3,
+FLUX.1), pooled with 32 (FLUX.2), f32 with 32 (Sana).
+
+Layers lie in a row, under the numbers that their author's files have: in the decoder a clamp and a ReLU, which have no weights,
+go before the first blocks.
+"""
+
+import hashlib
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from smtool.config import Section
+from smtool.networks.posterior import Posterior
+from smtool.networks.tokenizer import Tokenizer, point_posterior
+from smtool.storage import tensor_digest
+
+BLOCKS = 3
+"""Of every stage but the outermost, which has one."""
+REACH = 3.0
+"""Latents are brought into (-3, 3) before they are decoded."""
+_POOL_GROUPS, _POOL_FACTOR = 4, 4
+
+
+class TAESD(Section):
+    """A tiny autoencoder: "plain" and "pooled" are f8, "f32" is f32; the pooled one has a pooled branch next to the latent."""
+
+    kind: Literal["taesd"] = "taesd"
+    layout: Literal["plain", "pooled", "f32"] = "plain"
+    latent_channels: int = Field(4, ge=1, description="channels of the latent")
+    width: int = Field(64, ge=2, multiple_of=2, description="channels of every layer; the published networks have 64")
+
+    def build(self) -> "TinyAutoencoder":
+        return TinyAutoencoder(self)
+
+
+class TinyAutoencoder(Tokenizer):
+    """Deterministic. Images in [-1, 1] are turned to the author's [0, 1] and back inside."""
+
+    deterministic = True
+    section: TAESD
+
+    def __init__(self, section: TAESD) -> None:
+        super().__init__()
+        self.section = section
+        self.downsample, self.latent_channels = 32 if section.layout == "f32" else 8, section.latent_channels
+        self.label = f"taesd f{self.downsample}d{section.latent_channels}"
+        self.encoder, self.decoder = _encoder(section), _decoder(section)
+
+    @property
+    def network(self) -> "TinyAutoencoder":  # type: ignore[override]
+        return self
+
+    @property
+    def architecture(self) -> str:
+        return f"TAESD f{self.downsample}, {self.latent_channels} channels, {self.section.layout}"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(f"{tensor_digest(self.state_dict())}|taesd|{self.section.layout}".encode()).hexdigest()
+
+    def encode(self, images: Tensor) -> Posterior:
+        self.latent_shape(*images.shape[-2:])
+        latents: Tensor = self.encoder(images / 2 + 0.5)
+        return point_posterior(latents.to(torch.promote_types(latents.dtype, torch.float32)))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        images: Tensor = self.decoder(latents)
+        return 2 * images - 1
+
+
+class Block(nn.Module):
+    """ReLU(conv-ReLU-conv-ReLU-conv(x) + x), where pooled on x + pool(x)."""
+
+    def __init__(self, width: int, *, pooled: bool) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width))
+        self.pool = _pool(width) if pooled else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.pool is None else x + self.pool(x)
+        return torch.relu(self.conv(x) + x)
+
+
+class Clamp(nn.Module):
+    """Latents into (-REACH, REACH), smoothly."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return REACH * torch.tanh(z / REACH)
+
+
+def _encoder(section: TAESD) -> nn.Sequential:
+    width = section.width
+    if section.layout == "f32":
+        first = [_conv(3, width // 2, stride=2), nn.ReLU(), _conv(width // 2, width, stride=2), nn.ReLU()]
+    else:
+        first = [_conv(3, width)]
+    layers: list[nn.Module] = [*first, Block(width, pooled=False)]
+    for stage in range(3):
+        pooled = section.layout == "pooled" and stage == 2
+        layers += [_conv(width, width, stride=2, bias=False), *(Block(width, pooled=pooled) for _ in range(BLOCKS))]
+    return nn.Sequential(*layers, _conv(width, section.latent_channels))
+
+
+def _decoder(section: TAESD) -> nn.Sequential:
+    factors = (4, 2, 1, 1, 1) if section.layout == "f32" else (1, 1, 1)
+    widths = [factor * section.width for factor in factors]
+    layers: list[nn.Module] = [Clamp(), _conv(section.latent_channels, widths[0]), nn.ReLU()]
+    for stage, (width, after) in enumerate(zip(widths, [*widths[1:], section.width], strict=True)):
+        pooled = section.layout == "pooled" and stage == 0
+        layers += [Block(width, pooled=pooled) for _ in range(BLOCKS)]
+        layers += [nn.Upsample(scale_factor=2), _conv(width, after, bias=False)]
+    return nn.Sequential(*layers, Block(section.width, pooled=False), _conv(section.width, 3))
+
+
+def _pool(width: int) -> nn.Sequential:
+    inner = _POOL_FACTOR * width
+    return nn.Sequential(
+        nn.Conv2d(width, inner, 1, bias=False),
+        nn.GroupNorm(_POOL_GROUPS, inner),
+        nn.ReLU(),
+        nn.Conv2d(inner, width, 1, bias=False),
+    )
+
+
+def _conv(before: int, after: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 3, padding=1, stride=stride, bias=bias)

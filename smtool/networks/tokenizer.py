@@ -1,0 +1,86 @@
+"""What every command that reads latents works with: anything that turns images into latents, and mostly back."""
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smtool.config import Section
+from smtool.networks.posterior import LatentStats, Posterior
+
+
+class Tokenizer(nn.Module):
+    """Images (B, 3, H, W) in [-1, 1] -> posterior over raw latents (B, C, h, w), and back where it can decode.
+
+    label: a short name; source: the name it was opened by; downsample: image side / latent side; stats: published or stored,
+    None where nobody measured them; deterministic: the encoder gives a point, so sample and mean are the same; image_size: the
+    only (square) size it takes, None for any multiple of downsample; recipe: {} unless smtool trained it; section: what
+    smtool rebuilds it from, with its weights if it has any, None where another library runs it; network: what runs, for hooks on
+    its layers, None for plain arithmetic.
+    """
+
+    label: str = ""
+    source: str = ""
+    downsample: int
+    latent_channels: int
+    stats: LatentStats | None = None
+    deterministic: bool = False
+    image_size: int | None = None
+    section: Section | None = None
+    network: nn.Module | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recipe: Mapping[str, Any] = {}
+
+    @property
+    def can_decode(self) -> bool:
+        return True
+
+    @property
+    def architecture(self) -> str:
+        """One line about the network."""
+        raise NotImplementedError
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the weights and of what else makes the function."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are encoded."""
+        tensor = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def encode(self, images: Tensor) -> Posterior:
+        """Images (B, 3, H, W) in [-1, 1] -> posterior over raw latents (B, C, H / downsample, W / downsample)."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Raw latents (B, C, h, w) -> images (B, 3, h * downsample, w * downsample), not clamped."""
+        raise ValueError(f"{self.label} only encodes: it has no decoder")
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of the latent of an image; ValueError with the sides that would fit."""
+        if self.image_size is not None and (height, width) != (self.image_size, self.image_size):
+            raise ValueError(
+                f"{self.label} was opened for images of {self.image_size}x{self.image_size}, not {height}x{width}: "
+                f"open it with image_size={height} for square images of that side"
+            )
+        f = self.downsample
+        if min(height, width) < f:
+            raise ValueError(f"an image of {height}x{width} is smaller than one latent cell of {self.label}, {f}x{f} pixels")
+        if height % f or width % f:
+            raise ValueError(
+                f"an image of {height}x{width} cannot be encoded by {self.label}: both sides must be multiples of {f}, "
+                f"such as {height - height % f}x{width - width % f}"
+            )
+        return self.latent_channels, height // f, width // f
+
+
+def point_posterior(latents: Tensor) -> Posterior:
+    """Posterior of a deterministic encoder (zero variance): every sample is the mean, exactly."""
+    return Posterior(latents, torch.full_like(latents, -torch.inf))

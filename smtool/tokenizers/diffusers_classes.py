@@ -1,0 +1,154 @@
+"""Autoencoders that smtool has no network for, run by diffusers itself: AutoencoderDC, AutoencoderTiny, VQModel, video's ..."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from smtool.checkpoints.foreign.diffusers import OURS, WEIGHTS, class_of, published_stats, read_config, weights_in
+from smtool.checkpoints.foreign.inferred_classes import Found, config_of, find_class
+from smtool.checkpoints.foreign.vector_quantized import vq_tensors
+from smtool.checkpoints.tensor_file import TensorFile
+from smtool.errors import CheckpointError
+from smtool.networks.posterior import Posterior
+from smtool.tokenizers.functions import FunctionTokenizer
+from smtool.tokenizers.objects import object_tokenizer
+
+
+def described(path: Path) -> Path | None:
+    """The folder whose config.json says that diffusers runs these weights: those that diffusers itself finds there."""
+    if not path.is_dir() and re.fullmatch(rf"{WEIGHTS}(\.fp16)?\.(safetensors|bin)", path.name) is None:
+        return None
+    folder = path if path.is_dir() else path.parent
+    config = folder / "config.json"
+    name = class_of(config) if config.is_file() else None
+    return folder if name not in (None, *OURS) and ("Autoencoder" in str(name) or name == "VQModel") else None
+
+
+def open_by_diffusers(
+    path: Path, *, source: str, device: str = "cpu", image_size: int | None = None
+) -> FunctionTokenizer:
+    """The tokenizer of a folder or file; scale and shift in config.json become its LatentStats, weights alone have none."""
+    folder = described(path)
+    if folder is None:
+        made, stats, label = _from_weights(path), None, path.stem
+    else:
+        made, label = _from_folder(folder, path), folder.resolve().stem
+        stats = published_stats(read_config(folder / "config.json"))
+    kind = type(made).__name__
+    if kind == "VQModel":
+        kind += f" (latents before quantization to the nearest of {made.quantize.n_e} codes)"  # type: ignore[union-attr]
+    if kind == "AutoencoderRAE":
+        made, stats = _ZeroToOne(made), None      # it normalizes its latents itself
+    if any(isinstance(layer, nn.Conv3d) for layer in made.modules()):
+        made = _OneFrame(made)
+    opened = {"label": label, "source": source, "kind": kind, "device": device}
+    return object_tokenizer(made.float(), **opened, image_size=image_size, stats=stats)
+
+
+class _ZeroToOne(nn.Module):
+    """An autoencoder of images in [0, 1] on those in [-1, 1]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def encode(self, images: Tensor) -> Any:
+        return self.network.encode(images / 2 + 0.5)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        images: Tensor = self.network.decode(latents).sample
+        return 2 * images - 1
+
+
+class _OneFrame(nn.Module):
+    """An autoencoder of videos (B, C, T, H, W), such as Qwen-Image's, on still images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def encode(self, images: Tensor) -> Posterior:
+        gaussian = self.network.encode(images.unsqueeze(2)).latent_dist
+        return Posterior(gaussian.mean.squeeze(2).float(), gaussian.logvar.squeeze(2).float())
+
+    def decode(self, latents: Tensor) -> Tensor:
+        images: Tensor = self.network.decode(latents.unsqueeze(2)).sample.squeeze(2)
+        return images
+
+
+def _from_folder(folder: Path, path: Path) -> nn.Module:
+    """path: the folder, or the file in it that was asked for."""
+    name = class_of(folder / "config.json") or ""
+    kind = _class(folder, name)
+    file = path if path.is_file() else weights_in(folder)
+    try:
+        return kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            variant="fp16" if ".fp16." in file.name else None,
+            use_safetensors=file.suffix == ".safetensors",
+        )
+    except Exception as error:      # diffusers, torch and safetensors each raise their own
+        raise _refused(folder, name, error, "Copy the folder again.") from error
+
+
+def _from_weights(path: Path) -> nn.Module:
+    file = TensorFile(path)
+    found = find_class(file.shapes)
+    assert found is not None, "asked before"
+    kind = _class(path, found.name)
+    tensors = _tensors(file, found)
+    try:
+        config = config_of(found.name, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(f"{path} has key names of {found.name}, but is not a whole one.") from error
+    try:
+        made: nn.Module = kind(**config)
+        made.load_state_dict(tensors)
+    except Exception as error:      # as the weights do not fit
+        hint = f"It is a variant of the published network; with its config.json, and named {WEIGHTS}, diffusers may open it."
+        raise _refused(path, found.name, error, hint) from error
+    return made
+
+
+def _tensors(file: TensorFile, found: Found) -> dict[str, Tensor]:
+    """The weights under diffusers' names."""
+    if found.layout == "vq":
+        return vq_tensors(file, found.prefix)
+    names = {name: name.removeprefix(found.prefix) for name in file.shapes if name.startswith(found.prefix)}
+    return _renamed_by_diffusers(file.read(names)) if found.layout == "dc-ae" else file.read(names)
+
+
+def _renamed_by_diffusers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names of DC-AE's authors become diffusers' by its own conversion."""
+    from diffusers.loaders.single_file_utils import convert_autoencoder_dc_checkpoint_to_diffusers
+
+    renamed: dict[str, Tensor] = convert_autoencoder_dc_checkpoint_to_diffusers(tensors)
+    return renamed
+
+
+def _class(path: Path, name: str) -> Any:
+    try:
+        import diffusers
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path} holds weights of {name}, which diffusers runs, and diffusers is not installed here.",
+            hint="pip install diffusers",
+        ) from error
+    try:
+        return getattr(diffusers, name)
+    except AttributeError as error:
+        raise CheckpointError(
+            f"{path} holds weights of {name}, which diffusers {diffusers.__version__} does not have.",
+            hint="pip install --upgrade diffusers",
+        ) from error
+
+
+def _refused(path: Path, name: str, error: Exception, hint: str) -> CheckpointError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]      # torch announces its list of keys
+    reason = reason if len(reason) < 160 else f"{reason[:160]} ..."
+    return CheckpointError(f"{path} could not be opened as {name}: {reason}", hint=hint)

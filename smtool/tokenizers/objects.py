@@ -1,0 +1,176 @@
+"""Any Python object with `encode`, and perhaps `decode`, as a tokenizer: `module:attribute`, and diffusers' own classes."""
+
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smtool.errors import CheckpointError, RecipeError
+from smtool.networks.posterior import LatentStats, Posterior
+from smtool.networks.tokenizer import point_posterior
+from smtool.storage import file_digest, tensor_digest
+from smtool.tokenizers.functions import FunctionTokenizer
+
+PROBE = 256
+"""Side of the images that an object is tried on, unless the images to come have another."""
+_FAR = 8.0
+"""Far beyond what any decoder of [-1, 1] overshoots."""
+
+
+def is_object(what: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", what) is not None and not Path(what).exists()
+
+
+def open_object(what: str, *, device: str = "cpu", image_size: int | None = None) -> FunctionTokenizer:
+    """`module:attribute`, an object or a factory of one without arguments; modules of the current folder are found."""
+    module_name, attribute = what.split(":")
+    with _importing_from_here():
+        try:
+            found = getattr(importlib.import_module(module_name), attribute)
+            made = found() if isinstance(found, type) or (callable(found) and not hasattr(found, "encode")) else found
+        except Exception as error:      # whatever the module raises
+            raise RecipeError(
+                f"{what} could not be opened: {type(error).__name__}: {error}.",
+                hint="It must name a module that Python finds here, and in it an object, or a factory of one without arguments.",
+            ) from error
+    if not callable(getattr(made, "encode", None)):
+        raise RecipeError(f"{what} is {type(made).__name__}, which has no method encode(images).")
+    return object_tokenizer(made, label=attribute, source=what, device=device, image_size=image_size)
+
+
+def object_tokenizer(
+    made: Any,
+    *,
+    label: str,
+    source: str,
+    device: str = "cpu",
+    image_size: int | None = None,
+    stats: LatentStats | None = None,
+    kind: str | None = None,
+) -> FunctionTokenizer:
+    """The tokenizer of an object, tried once on black, grey and noisy images to learn its shapes and to check its ranges.
+
+    encode(images in [-1, 1]) may return latents, a Posterior, or what diffusers' encoders return; decode(latents) images in
+    [-1, 1] or what diffusers' decoders return. kind: what it is, if not its class.
+    """
+    if isinstance(made, nn.Module):
+        made = made.to(device).eval()
+
+    def encode(images: Tensor) -> Posterior:
+        return _posterior(made.encode(images), source)
+
+    def decode(latents: Tensor) -> Tensor:
+        return _images(made.decode(latents), source)
+
+    side, has_decoder = image_size or PROBE, callable(getattr(made, "decode", None))
+    posterior = _tried(encode, decode if has_decoder else None, side=side, source=source, device=device)
+    channels, height = posterior.mean.shape[1:3]
+    kind = kind or type(made).__name__
+    return FunctionTokenizer(
+        encode,
+        decode if has_decoder else None,
+        network=made if isinstance(made, nn.Module) else None,
+        label=label,
+        source=source,
+        architecture=f"{kind} f{side // height}, {channels} channels{'' if has_decoder else ', encode only'}",
+        digest=_digest(made),
+        downsample=side // height,
+        latent_channels=channels,
+        stats=stats,
+        deterministic=bool(torch.isneginf(posterior.logvar).all()),
+        device=device,
+    )
+
+
+@torch.no_grad()
+def _tried(
+    encode: Callable[[Tensor], Posterior], decode: Callable[[Tensor], Tensor] | None, *, side: int, source: str, device: str
+) -> Posterior:
+    """The posterior of a black, a white and a noisy image, after their decodings were found to be such images."""
+    noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    probes = torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise]).mul(2).sub(1).to(device)
+    posterior = _run(lambda: encode(probes), f"{source}: encode, tried on images of {tuple(probes.shape)},")
+    number, _, height, width = posterior.mean.shape
+    if number != len(probes) or height != width or not 0 < height <= side or side % height:
+        raise CheckpointError(
+            f"{source}: encode turns images of {tuple(probes.shape)} into latents of {tuple(posterior.mean.shape)}, "
+            "but (B, C, H / f, W / f) with a whole f is needed."
+        )
+    if decode is not None:
+        images = _run(lambda: decode(posterior.mean), f"{source}: decode")
+        if images.shape != probes.shape:
+            raise CheckpointError(f"{source}: decode gives {tuple(images.shape)} where images of {tuple(probes.shape)} went in.")
+        _check_range(images, source)
+    return posterior
+
+
+def _run(call: Callable[[], Any], subject: str) -> Any:
+    try:
+        return call()
+    except CheckpointError:
+        raise
+    except Exception as error:      # whatever the object raises
+        raise CheckpointError(f"{subject} raised {type(error).__name__}: {next(iter(str(error).splitlines()), '')}") from error
+
+
+def _check_range(images: Tensor, source: str) -> None:
+    low, high = images.min().item(), images.max().item()
+    follows = (images[1].mean() - images[0].mean()).item() > 0.25      # white is brighter than black: a decoder that works
+    if not -_FAR < low <= high < _FAR or (follows and low >= -0.01):
+        raise CheckpointError(
+            f"{source}: decode gives values from {low:.3g} to {high:.3g} for images from black to white; they must be in [-1, 1]."
+        )
+
+
+def _posterior(returned: Any, source: str) -> Posterior:
+    """Whatever encoders return, as a posterior; a bare latent is a point."""
+    if isinstance(returned, Posterior):
+        return returned
+    if (gaussian := getattr(returned, "latent_dist", None)) is not None:
+        return Posterior(gaussian.mean.float(), gaussian.logvar.float())
+    for name in ("latent", "latents"):
+        returned = getattr(returned, name, returned)
+    if not isinstance(returned, Tensor) or returned.ndim != 4 or not returned.is_floating_point():
+        raise CheckpointError(
+            f"{source}: encode returns {_described(returned)}, but latents (B, C, h, w) are needed.",
+            hint="Bring tokens of a grid into its shape; tokens in a row, as TiTok's, have no places and so no spectrum.",
+        )
+    return point_posterior(returned.float())
+
+
+def _images(returned: Any, source: str) -> Tensor:
+    returned = getattr(returned, "sample", returned)
+    if not isinstance(returned, Tensor) or not returned.is_floating_point():
+        raise CheckpointError(f"{source}: decode returns {_described(returned)}, but images (B, 3, H, W) in [-1, 1] are needed.")
+    return returned.float()
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _digest(made: Any) -> str:
+    """Of the class and its weights; of an object that shows none, of the class and the file that it is written in."""
+    if isinstance(made, nn.Module):
+        content = tensor_digest(made.state_dict())
+    else:
+        file = getattr(sys.modules.get(type(made).__module__), "__file__", None)
+        content = "" if file is None else file_digest(Path(file))
+    return hashlib.sha256(f"{type(made).__qualname__}|{content}".encode()).hexdigest()
+
+
+@contextmanager
+def _importing_from_here() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)

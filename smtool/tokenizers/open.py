@@ -1,0 +1,183 @@
+"""What a name stands for, and opening it: the one place that decides which of all kinds of tokenizers it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from smtool.checkpoints.autoencoder import read_autoencoder
+from smtool.checkpoints.diffusion import KIND as DIFFUSION
+from smtool.checkpoints.foreign.detect import format_of
+from smtool.checkpoints.foreign.diffusers import class_of, read_diffusers
+from smtool.checkpoints.foreign.inferred_classes import find_class
+from smtool.checkpoints.foreign.taesd import encoder_in, half_of, read_taesd, without_half
+from smtool.checkpoints.foreign.weights_file import read_weights
+from smtool.checkpoints.tensor_file import PICKLED, TensorFile
+from smtool.errors import CheckpointError
+from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.layers import DownsamplePad
+from smtool.networks.tokenizer import Tokenizer
+from smtool.storage import read_metadata
+from smtool.tokenizers.controls import control
+from smtool.tokenizers.diffusers_classes import described, open_by_diffusers
+from smtool.tokenizers.encoders import is_encoder, open_encoder
+from smtool.tokenizers.objects import is_object, open_object
+from smtool.tokenizers.pixels import PIXELS, Pixels
+
+Kind = Literal["pixels", "control", "encoder", "object", "trained", "foreign", "diffusers", "diffusion", "other"]
+"""trained: an autoencoder in a file of ours; foreign: weights of another tool that our own networks run; diffusers: those that it
+runs itself; diffusion: a checkpoint of `train-dit`; other: a file that is none of these."""
+_CONTROL, _TAESD = "control:", "TAESD"
+_OURS: dict[object, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a name stands for. path: the file or the folder of it, None for what is no file; format: whose a foreign one is in, or
+    the class of diffusers; metadata: what a file of ours says of itself."""
+
+    name: str
+    kind: Kind
+    path: Path | None = None
+    format: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """Path of the file or folder, else the name: either opens it again."""
+        return self.name if self.path is None else str(self.path)
+
+
+def identify(name: str | Path) -> Found:
+    """Say what a name stands for without loading it. CheckpointError where there is nothing of that name."""
+    text = str(name)
+    if text == PIXELS and not Path(text).exists():
+        return Found(text, "pixels")
+    if text.startswith(_CONTROL):
+        return Found(text, "control")
+    if is_encoder(text):
+        return Found(text, "encoder")
+    if is_object(text):
+        return Found(text, "object")
+    path = _path(text)
+    if (folder := described(path)) is not None:
+        return Found(text, "diffusers", path, str(class_of(folder / "config.json")))
+    return Found(text, "foreign", path, "diffusers") if path.is_dir() else _file(text, path)
+
+
+def open_tokenizer(
+    name: str | Path,
+    *,
+    device: str = "cpu",
+    downsample_pad: DownsamplePad | None = None,
+    image_size: int | None = None,
+    weights_dir: Path | None = None,
+) -> Tokenizer:
+    """Open a file, run or folder of an autoencoder, `pixels`, `timm:MODEL`, `squeezenet`, a Python object `module:attribute`, or
+    one of the hand-made controls, `control:NAME`; frozen, in eval mode.
+
+    image_size: side of the (square) images to come, for encoders whose grid depends on it. downsample_pad: of an SD-VAE; None is
+    what its file means.
+    """
+    found = identify(name)
+    return _opened(found, device, downsample_pad, image_size, weights_dir).to(device).eval().requires_grad_(False)
+
+
+def load_autoencoder(
+    path_or_name: str | Path, *, device: str = "cpu", downsample_pad: DownsamplePad | None = None
+) -> Autoencoder:
+    """Open a KL autoencoder to train or export: a ckpt.safetensors or a run of ours, a diffusers AutoencoderKL folder, or a file
+    of weights of diffusers, LDM or the paper's own trainer, .safetensors or .pt, .ckpt, .bin, whose architecture is inferred.
+
+    downsample_pad: None is what the file means: its recipe's, "asymmetric" for diffusers and LDM, "symmetric" for the paper's.
+    """
+    found = identify(path_or_name)
+    what = {"diffusers": f"{found.format} of diffusers", "encoder": "a frozen encoder", "object": "a Python object"}
+    if found.kind in ("trained", "foreign", "diffusion", "other"):
+        opened = _opened(found, device, downsample_pad, None, None)
+        if isinstance(opened, Autoencoder):
+            return opened
+        what[found.kind] = opened.architecture
+    raise CheckpointError(
+        f"{found.place} is {what.get(found.kind, 'plain arithmetic')}, but only AutoencoderKL can be trained and exported.",
+        hint="All commands but `train-ae` and `export` take it as it is; in Python, smtool.open_tokenizer opens it.",
+    )
+
+
+def _opened(found: Found, device: str, pad: DownsamplePad | None, image_size: int | None, weights_dir: Path | None) -> Tokenizer:
+    if pad not in (None, *get_args(DownsamplePad)):
+        raise ValueError(f'downsample_pad must be "asymmetric" or "symmetric", but is {pad!r}')
+    if found.kind == "pixels":
+        return Pixels().build()
+    if found.kind == "control":
+        return control(found.name.removeprefix(_CONTROL))
+    if found.kind == "encoder":
+        return open_encoder(found.name, device=device, image_size=image_size, weights_dir=weights_dir)
+    if found.kind == "object":
+        return open_object(found.name, device=device, image_size=image_size)
+    assert found.path is not None, "all others are files"
+    if found.kind == "diffusers":
+        return open_by_diffusers(found.path, source=found.name, device=device, image_size=image_size)
+    return _network(found, found.path, device, pad)
+
+
+def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -> Tokenizer:
+    """One of our own networks, called by its run or file."""
+    opened: Tokenizer
+    if path.is_dir():
+        opened = read_diffusers(path, device, downsample_pad=pad)
+    elif found.format == _TAESD:
+        opened = read_taesd(path, device)
+    elif found.kind in ("foreign", "other"):
+        opened = read_weights(path, device, downsample_pad=pad)
+    else:
+        opened = read_autoencoder(path, device, downsample_pad=pad)
+    recipe = found.metadata.get("recipe")
+    named = path.resolve().parent if path.name == "ckpt.safetensors" else path.resolve()
+    opened.label = without_half(named.stem) if found.format == _TAESD else named.stem
+    opened.source, opened.recipe = found.name, recipe if isinstance(recipe, dict) else {}
+    return opened
+
+
+def _path(name: str) -> Path:
+    """The file, diffusers folder or encoder of TAESD that a path, or the name of a run under runs/, stands for."""
+    for path in (Path(name), Path("runs") / name):
+        if path.is_file():
+            return path
+        for inside in ("ckpt.safetensors", "model.safetensors"):
+            if (path / inside).is_file():
+                return path / inside
+        for folder in (path, path / "vae"):
+            if (folder / "config.json").is_file():
+                return folder
+        if path.is_dir() and (encoder := encoder_in(path)) is not None:
+            return encoder
+    raise CheckpointError(f"{name}: {_absence(Path(name))}", hint=_known_runs())
+
+
+def _file(name: str, path: Path) -> Found:
+    metadata = {} if path.suffix.lower() in PICKLED else read_metadata(path)
+    if (kind := metadata.get("kind")) in _OURS:
+        return Found(name, _OURS[kind], path, metadata=metadata)
+    if "smtool" in metadata:
+        return Found(name, "other", path, metadata=metadata)
+    shapes = TensorFile(path).shapes
+    if half_of(shapes) is not None:
+        return Found(name, "foreign", path, _TAESD)
+    if (theirs := find_class(shapes)) is not None:
+        return Found(name, "diffusers", path, theirs.name)
+    family = format_of(shapes)
+    return Found(name, "other", path, metadata=metadata) if family is None else Found(name, "foreign", path, family)
+
+
+def _absence(path: Path) -> str:
+    if path.is_dir():
+        return "this folder holds no autoencoder (no ckpt.safetensors, and no config.json of a diffusers AutoencoderKL)."
+    return "no such file, folder or run."
+
+
+def _known_runs() -> str:
+    runs = [str(path) for path in sorted(Path("runs").glob("*/ckpt.safetensors"))]
+    if not runs:
+        return "Train one with `smtool train-ae recipes/dsm.toml`, or pass the folder of a diffusers AutoencoderKL."
+    return f"There {'is' if len(runs) == 1 else 'are'}: {', '.join(runs[:5])}{' ...' if len(runs) > 5 else ''}."

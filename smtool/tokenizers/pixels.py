@@ -1,0 +1,37 @@
+"""The identity: latents are the images themselves, for diffusion in pixel space; the transformer's patches do the rest."""
+
+import hashlib
+from typing import Literal
+
+from torch import Tensor
+
+from smtool.config import Section
+from smtool.networks.tokenizer import point_posterior
+from smtool.tokenizers.functions import FunctionTokenizer
+
+PIXELS = "pixels"
+
+
+class Pixels(Section):
+    """What a checkpoint stores of it."""
+
+    kind: Literal["pixels"] = "pixels"
+
+    def build(self) -> FunctionTokenizer:
+        return FunctionTokenizer(
+            point_posterior,
+            _unchanged,
+            network=None,
+            label=PIXELS,
+            source=PIXELS,
+            architecture="pixels f1, 3 channels: the images themselves",
+            digest=hashlib.sha256(PIXELS.encode()).hexdigest(),
+            downsample=1,
+            latent_channels=3,
+            deterministic=True,
+            section=self,
+        )
+
+
+def _unchanged(latents: Tensor) -> Tensor:
+    return latents

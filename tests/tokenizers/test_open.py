@@ -1,0 +1,58 @@
+"""What a path or a name stands for, and what is said when it stands for nothing."""
+
+import pytest
+
+from smtool.checkpoints import write_autoencoder
+from smtool.errors import CheckpointError
+from smtool.networks.autoencoder import SDVAE
+from smtool.tokenizers import identify, load_autoencoder, open_tokenizer
+
+SECTION = SDVAE(downsample=2, channels=(4, 4), norm_groups=2, blocks_per_level=1)
+
+
+def test_a_file_a_run_folder_and_a_run_name_open_the_same_autoencoder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    autoencoder = SECTION.build()
+    write_autoencoder(tmp_path / "runs" / "dsm" / "ckpt.safetensors", autoencoder, {})
+    for what in (tmp_path / "runs/dsm/ckpt.safetensors", "runs/dsm", "dsm"):
+        assert load_autoencoder(what).digest == autoencoder.digest
+
+
+def test_the_package_exports_it():
+    import smtool
+
+    assert smtool.load_autoencoder is load_autoencoder
+    assert smtool.open_tokenizer is open_tokenizer
+
+
+@pytest.mark.parametrize("name", ["pixels", "control:crop", "squeezenet", "os:getcwd"])
+def test_what_smtool_does_not_train_is_refused_with_what_takes_it(name):
+    with pytest.raises(CheckpointError, match=r"but only AutoencoderKL can be trained and exported[\s\S]*open_tokenizer"):
+        load_autoencoder(name)
+
+
+def test_files_and_folders_go_before_the_names_of_other_kinds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert identify("pixels").kind == "pixels"
+    write_autoencoder(tmp_path / "pixels" / "ckpt.safetensors", SECTION.build(), {"step": 3})
+    found = identify("pixels")
+    assert (found.kind, found.place, found.metadata["step"]) == ("trained", "pixels/ckpt.safetensors", 3)
+
+
+def test_padding_of_our_own_file_can_be_overridden(tmp_path):
+    write_autoencoder(tmp_path / "ckpt.safetensors", SECTION.build(), {})
+    assert load_autoencoder(tmp_path, downsample_pad="symmetric").section.downsample_pad == "symmetric"
+
+
+def test_an_absent_path_names_the_runs_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no such file, folder or run[\s\S]*train-ae"):
+        load_autoencoder("dsm")
+    write_autoencoder(tmp_path / "runs" / "esm" / "ckpt.safetensors", SECTION.build(), {})
+    with pytest.raises(CheckpointError, match=r"There is: runs/esm/ckpt\.safetensors"):
+        load_autoencoder("dsm")
+
+
+def test_a_folder_without_an_autoencoder_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no autoencoder"):
+        load_autoencoder(tmp_path)
