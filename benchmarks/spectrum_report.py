@@ -18,12 +18,12 @@ import torch
 
 from benchmarks import Row
 from smtool.datasets import open_images
+from smtool.diffusability.inputs.subjects import images_at_once
+from smtool.diffusability.spectrum import spectrum
 from smtool.interop import write_autoencoder
 from smtool.interop.codec import Codec, open_codec
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.prepare.images import prepare
-from smtool.pipelines.spectrum.decoding import images_at_once
-from smtool.pipelines.spectrum.spectra import spectrum
 from smtool.randomness import initializing
 from smtool.report.console import Console
 

@@ -22,6 +22,7 @@ ROOMS = (
     ("training",),
     ("tasks",),
     ("recipe", "report"),
+    ("diffusability",),
     ("pipelines",),
     ("cli",),
     ("__main__",),

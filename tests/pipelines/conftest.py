@@ -2,15 +2,12 @@
 
 import io
 import os
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from smtool import cli
 from smtool.datasets import open_images
 from smtool.datasets.types import to_uint8
 from smtool.interop import write_autoencoder
@@ -113,20 +110,3 @@ def finished(_studio) -> Path:
         return _studio.train(_studio.folder / "runs" / "dit")
     finally:
         os.chdir(before)
-
-
-@pytest.fixture
-def command(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
-    """smtool's command line in this process: arguments -> (exit code, stdout, stderr)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["smtool", *arguments])
-        monkeypatch.setenv("COLUMNS", "500")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capfd.readouterr()
-
-    return run

@@ -1,7 +1,6 @@
 """What can be known of an autoencoder before any transformer is trained on its latents."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,12 @@ from torch import Tensor
 from smtool import __version__
 from smtool.datasets import ImageShards, open_images
 from smtool.datasets.types import to_uint8
+from smtool.diffusability.report import Autoencoder as Measured
+from smtool.diffusability.sections.low_pass import LowPass
+from smtool.diffusability.sections.parts import Estimate, Reason, headline
+from smtool.diffusability.sections.physical import Decibel, Delta, PhysicalReading
+from smtool.diffusability.sections.reference import Divergence
+from smtool.diffusability.spectrum import spectrum
 from smtool.features.extractor import Extractor, load_extractor
 from smtool.interop import autoencoder_digest, load_autoencoder
 from smtool.metrics.bootstrap import bootstrap_error
@@ -19,7 +24,6 @@ from smtool.metrics.predictors import NEIGHBOURS, equivariance_error, interpolat
 from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.posterior import LatentStats
 from smtool.pipelines.race.plan import AutoencoderRun, Images
-from smtool.pipelines.spectrum.spectra import spectrum
 from smtool.pipelines.train.validate import open_validation
 from smtool.randomness import generator
 from smtool.recipe import Data
@@ -75,7 +79,7 @@ def predict(
         "num_latents": len(known_latents),
         "num_queries": len(queries),
         "values": values,
-        "spectrum": _residual(_headline(part["physical"])),
+        "spectrum": _residual(headline(part.physical)),
     }
     write_json(path, found)
     return found
@@ -146,63 +150,50 @@ def _ambiguities(latents: Tensor) -> dict[str, Any]:
     }}
 
 
-def _spectrum(run: AutoencoderRun, images: Images, device: str) -> dict[str, Any]:
+def _spectrum(run: AutoencoderRun, images: Images, device: str) -> Measured:
     """What `smtool spectrum` says of the autoencoder on validation images."""
     source = images.validation or images.train
-    result = spectrum(
+    report = spectrum(
         [str(run.path)], data=source, num_images=SPECTRUM_IMAGES, delta=DELTA, device=device, console=Console(quiet=True)
     )
-    return dict(result["autoencoders"][0])
+    return report.autoencoders[0]
 
 
-def _residual(physical: Mapping[str, Any]) -> dict[str, Any] | None:
+def _residual(physical: PhysicalReading) -> dict[str, Any]:
     """The latents' distance from the target, ring by ring, for the page."""
-    residual = physical.get("target", {}).get("residual_db")
-    return {"cycles_per_side": physical["cycles_per_side"], "residual_db": residual} if residual else None
+    return {"cycles_per_side": physical.cycles_per_side, "residual_db": physical.target.residual_db}
 
 
-def _spectral(part: Mapping[str, Any]) -> dict[str, Any]:
+def _spectral(part: Measured) -> dict[str, Any]:
     """One number each; {"reason"} where a section was not measured."""
-    physical, reference = _headline(part["physical"]), _headline(part["reference"])
+    physical, reference = headline(part.physical), headline(part.reference)
+    kappa = part.transfer if isinstance(part.transfer, Reason) else Estimate(value=part.transfer.kappa, half_width=None)
+    gap = part.low_pass.gap_at(LOW_PASS_ROWS) if isinstance(part.low_pass, LowPass) else part.low_pass
     return {
-        "esm_divergence": _number(reference, "divergence", "raw"),
-        "esm_divergence_matched": _number(reference, "divergence", "match"),
-        "divergence_db": _number(physical, "target", "divergence_db"),
-        "delta": _number(physical, "delta"),
+        "esm_divergence": _number(reference.divergence.raw),
+        "esm_divergence_matched": _number(reference.divergence.match),
+        "divergence_db": _number(physical.target.divergence_db),
+        "delta": _number(physical.delta),
         "flatness": _flatness(physical),
-        "kappa": _number(part, "transfer", "kappa"),
-        "low_pass_gap": _gap(part["low_pass"]),
-        **{name: _number(part, "direction", name) for name in ("rmsc", "lds", "cds")},
+        "kappa": _number(kappa),
+        "low_pass_gap": gap.model_dump(),
+        "rmsc": _number(part.direction.rmsc),
+        "lds": _number(part.direction.lds),
+        "cds": _number(part.direction.cds),
     }
 
 
-def _headline(entries: Any) -> Mapping[str, Any]:
-    return next((entry for entry in entries if entry.get("headline")), {"reason": "not measured"})
+def _number(part: Estimate | Divergence | Decibel | Delta | Reason) -> dict[str, Any]:
+    """The value with its half width, where it has one; where it was not measured, the reason."""
+    if isinstance(part, Reason):
+        return {"reason": part.reason}
+    if part.value is None:
+        return {"reason": "not measured"}
+    half_width = None if isinstance(part, Decibel) else part.half_width
+    return {"value": part.value} if half_width is None else {"value": part.value, "half_width": half_width}
 
 
-def _number(part: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """The value under the keys, with its half width; where it was not measured, the reason."""
-    found: Any = part
-    for key in keys:
-        found = found.get(key, {"reason": found.get("reason", "not measured")})
-        if not isinstance(found, Mapping):
-            return {"value": found} if found is not None else {"reason": "not measured"}
-    if found.get("value") is None:
-        return {"reason": str(found.get("reason", "not measured"))}
-    return {key: found[key] for key in ("value", "half_width") if found.get(key) is not None}
-
-
-def _gap(curve: Mapping[str, Any]) -> dict[str, Any]:
-    """dB lost by removing LOW_PASS_ROWS anti-diagonals, the middle of DSM's cut-offs."""
-    if "reason" in curve:
-        return {"reason": curve["reason"]}
-    index = curve["rows_removed"].index(LOW_PASS_ROWS)
-    return {"value": curve["gap"]["value"][index], "half_width": curve["gap"]["half_width"][index]}
-
-
-def _flatness(physical: Mapping[str, Any]) -> dict[str, Any]:
+def _flatness(physical: PhysicalReading) -> dict[str, Any]:
     """Geometric over arithmetic mean of the ring powers, a ring counting as many times as it has cells (Lemma A.2)."""
-    if "power" not in physical:
-        return {"reason": str(physical.get("reason", "not measured"))}
-    power = torch.tensor(physical["power"], dtype=torch.float64).repeat_interleave(torch.tensor(physical["cells"]))
+    power = torch.tensor(physical.power, dtype=torch.float64).repeat_interleave(torch.tensor(physical.cells))
     return {"value": float(spectral_flatness(power))}

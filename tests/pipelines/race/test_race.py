@@ -15,6 +15,7 @@ import torch
 from smtool import load_autoencoder
 from smtool.datasets import open_images
 from smtool.datasets.types import to_uint8
+from smtool.devices import one_thread
 from smtool.errors import CheckpointError, RecipeError, TrainingError
 from smtool.features.extractor import load_extractor
 from smtool.metrics.frechet import frechet_distance_of_features
@@ -23,7 +24,6 @@ from smtool.pipelines.race.pool import pool_races
 from smtool.pipelines.race.race import Budget, race
 from smtool.pipelines.race.work import Place
 from smtool.pipelines.race.worker import done
-from smtool.pipelines.threads import one_thread
 from smtool.recipe.race import load_race
 from smtool.report.console import Console
 from smtool.storage import write_json
