@@ -1,4 +1,4 @@
-"""Moving tensors between devices without waiting, how many threads compute, and the memory they took."""
+"""Moving tensors between devices without waiting, threads and precision of what computes, and the memory it took."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +23,18 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Convolutions in float32 on a GPU too: the error of TF32, the default, exceeds differences of nearly equal images."""
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def peak_memory_mb(device: str) -> dict[str, int]:

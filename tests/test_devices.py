@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from smtool.devices import moved, one_thread, peak_memory_mb
+from smtool.devices import exact_convolutions, moved, one_thread, peak_memory_mb
 
 
 def test_a_tensor_that_is_there_already_is_not_copied():
@@ -32,3 +32,17 @@ def test_within_the_block_one_thread_computes_and_then_as_many_as_before():
         assert torch.get_num_threads() == 1
         raise KeyError
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("before", ["ieee", "tf32"])
+def test_convolutions_are_exact_within_and_as_the_user_set_them_after(before):
+    convolutions = torch.backends.cudnn.conv
+    users = convolutions.fp32_precision
+    try:
+        convolutions.fp32_precision = before
+        with pytest.raises(KeyError), exact_convolutions():
+            assert convolutions.fp32_precision == "ieee"
+            raise KeyError
+        assert convolutions.fp32_precision == before
+    finally:
+        convolutions.fp32_precision = users

@@ -4,7 +4,6 @@ docs/spectrum.schema.json is this, as JSON Schema. A key that is added keeps the
 raises it. A part that could not be measured is {"reason": "..."}.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer
@@ -115,7 +114,7 @@ class Normalization(Section):
     data: str
 
 
-class Autoencoder(Section):
+class Measured(Section):
     """One autoencoder. physical, reference: no readings where the estimator was not asked for."""
 
     label: str
@@ -135,6 +134,11 @@ class Autoencoder(Section):
     lens: NoiseCrossing | Reason
     direction: Direction
     health: Health
+
+
+class Autoencoder(Measured):
+    """What was measured of it, and what that means."""
+
     verdict: list[Finding]
 
 
@@ -161,24 +165,14 @@ class Report(Section):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-def verdict(
-    physical: Sequence[PhysicalReading],
-    readings: Sequence[ReferenceReading],
-    transfers: Transfer | Reason,
-    low_pass: LowPass | Reason,
-    lens: NoiseCrossing | Reason,
-    checks: Health,
-    *,
-    can_decode: bool,
-) -> list[Finding]:
-    """Sentences about one autoencoder, the most important first. They diagnose and do not rank; what was not measured is not
-    mentioned."""
+def verdict(one: Measured) -> list[Finding]:
+    """Sentences about it, the most important first. They diagnose and do not rank; what was not measured is not mentioned."""
     return [
-        *flattening.findings(physical),
-        *reference.findings(readings),
-        *transfer.findings(transfers, low_pass, can_decode=can_decode),
-        *noise_crossing.findings(lens),
-        *health.findings(checks),
+        *flattening.findings(one.physical),
+        *reference.findings(one.reference),
+        *transfer.findings(one.transfer, one.low_pass, can_decode=one.can_decode),
+        *noise_crossing.findings(one.lens),
+        *health.findings(one.health),
     ]
 
 

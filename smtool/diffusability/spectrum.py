@@ -24,6 +24,7 @@ from smtool.diffusability.report import (
     Cost,
     Data,
     Images,
+    Measured,
     Normalization,
     Origin,
     Passes,
@@ -202,23 +203,20 @@ def _autoencoders(gathered: Gathered, decoded: Mapping[str, Decoded], delta: flo
         physicals[label] = physical.measure(*common, delta=delta) if has_physical else []
         references[label] = reference.measure(*common, delta=delta) if has_reference else []
     heads = {label: headline(readings) if readings else None for label, readings in physicals.items()}
-    lenses = noise_crossing.measure_all(heads, shifted_to)
+    crossings = noise_crossing.measure_all(heads, shifted_to)
     found = []
     for label, latents in labelled.items():
         codec, stats, sections = latents.subject.codec, latents.stats(gathered.shards.digest), decoded[label]
         source = "its LatentStats" if codec.stats else "the std of each channel over these images (it has no LatentStats)"
-        found.append(Autoencoder(
+        one = Measured(
             label=label, path=codec.source, digest=codec.digest, architecture=codec.architecture,
             deterministic=codec.deterministic, can_decode=codec.can_decode, downsample=codec.downsample,
             latent_channels=codec.latent_channels, latent_size=gathered.size(latents),
             normalization=Normalization.model_validate({"source": source, **stats.to_metadata()}),
             physical=physicals[label], reference=references[label], transfer=sections.transfer, low_pass=sections.low_pass,
-            lens=lenses[label], direction=sections.direction, health=sections.health,
-            verdict=verdict(
-                physicals[label], references[label], sections.transfer, sections.low_pass, lenses[label], sections.health,
-                can_decode=codec.can_decode,
-            ),
-        ))
+            lens=crossings[label], direction=sections.direction, health=sections.health,
+        )
+        found.append(Autoencoder(**dict(one), verdict=verdict(one)))
     return found
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from smtool.diffusability.inputs.accumulators import LatentRings, RingTable, measured_stats
+from smtool.diffusability.inputs.accumulators import LatentRings, measured_stats
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.errors import CheckpointError
 from smtool.interop import write_autoencoder
@@ -10,7 +10,7 @@ from smtool.interop.codec import Codec, open_codec
 from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
 from smtool.randomness import initializing
-from smtool.spectrum import PHYSICAL, REFERENCE, channel_moments, spectrum_of
+from smtool.spectrum import PHYSICAL, REFERENCE, channel_moments
 
 
 @pytest.fixture
@@ -32,22 +32,6 @@ def gathered(codec, images, batch):
     for first in range(0, len(images), batch):
         rings.add(images[first:first + batch], first)
     return rings
-
-
-def test_a_table_holds_what_spectrum_of_gives_for_all_images_at_once(images):
-    table = RingTable(REFERENCE.loss, (8, 8))
-    for part in images.split(4):
-        table.add(part)
-    torch.testing.assert_close(table.spectrum().power, spectrum_of(images, REFERENCE.loss, (8, 8)).power)
-    assert len(table.channels()) == 3
-    torch.testing.assert_close(table.channels()[1].power, spectrum_of(images[:, 1:2], REFERENCE.loss, (8, 8)).power)
-
-
-def test_dividing_channels_by_their_std_is_the_spectrum_of_normalized_latents(images):
-    std = torch.tensor([0.5, 2.0, 4.0])
-    table = RingTable(PHYSICAL)
-    table.add(images)
-    torch.testing.assert_close(table.spectrum(std).power, spectrum_of(images / std.view(1, 3, 1, 1), PHYSICAL).power)
 
 
 def test_what_is_measured_does_not_depend_on_the_batch(codec, images):

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from smtool.diffusability.inputs.accumulators import LatentMoments
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections import health
-from smtool.diffusability.sections.health import LargestActivation, fp16_of
+from smtool.diffusability.sections.health import fp16_of
 from smtool.diffusability.sections.parts import Reason
 from smtool.interop.codec import Codec, open_codec
+from smtool.networks.activations import LargestActivation
 from smtool.networks.posterior import Posterior
 from smtool.spectrum import idct2
 
@@ -148,28 +149,6 @@ def test_encoders_alone_have_the_third_shift_error_only_and_few_positions_no_ran
     assert few.fp16.reason == "no layer could be watched"
 
 
-class Times(nn.Module):
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x):
-        return self.factor * x
-
-
-def watched(*factors: float) -> LargestActivation:
-    network, activations = nn.Sequential(*map(Times, factors)), LargestActivation()
-    with activations.watching(network):
-        network(torch.ones(2))
-    network(torch.full((2,), 1e9))      # no longer watched
-    return activations
-
-
-def test_the_largest_activation_counts_its_magnitude_and_the_first_layer_that_breaks_is_named():
-    assert watched(2.0, -7e4, 1e-3).largest() == (7e4 * 2, "1")
-    assert watched(2.0, math.inf, 0.0).largest() == (math.inf, "1")      # infinity times 0, layer 2, is no number
-
-
 @pytest.mark.parametrize(("latent", "factor", "overflows"), [(10.0, 10.0, False), (7e4, 10.0, True), (10.0, 7e4, True)])
 def test_latents_overflow_as_activations_do(latent, factor, overflows):
-    assert fp16_of(latent, watched(factor)).overflows == overflows
+    assert fp16_of(latent, LargestActivation({"0": torch.tensor(factor)})).overflows == overflows

@@ -147,10 +147,8 @@ def encode_only(drawn) -> Report:
     changed["autoencoders"] = [one]
     report = Report.model_validate(changed)
     (read,) = report.autoencoders
-    found = verdict(
-        read.physical, read.reference, read.transfer, read.low_pass, read.lens, read.health, can_decode=read.can_decode
-    )
-    return report.model_copy(update={"autoencoders": [read.model_copy(update={"verdict": found})]})
+    judged = read.model_copy(update={"verdict": verdict(read)})
+    return report.model_copy(update={"autoencoders": [judged]})
 
 
 def test_an_encoder_alone_has_its_flattening_in_both_recipes(drawn):

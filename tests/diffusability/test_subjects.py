@@ -5,7 +5,6 @@ import torch
 
 from smtool.diffusability.inputs.subjects import (
     Subject,
-    exact_convolutions,
     images_at_once,
     open_measured,
     open_subjects,
@@ -46,20 +45,6 @@ def test_nothing_is_reconstructed_without_a_decoder():
         crop.encode, None, network=None, label="", source="", architecture="", digest="", downsample=8, latent_channels=3
     )
     assert Subject("it", encoder).reconstruct(latents) is None
-
-
-@pytest.mark.parametrize("before", ["ieee", "tf32"])
-def test_convolutions_are_exact_within_and_as_the_user_set_them_after(before):
-    convolutions = torch.backends.cudnn.conv
-    users = convolutions.fp32_precision
-    try:
-        convolutions.fp32_precision = before
-        with pytest.raises(KeyError), exact_convolutions():
-            assert convolutions.fp32_precision == "ieee"
-            raise KeyError
-        assert convolutions.fp32_precision == before
-    finally:
-        convolutions.fp32_precision = users
 
 
 def test_every_pass_is_counted_and_no_number_changes():

@@ -1,6 +1,6 @@
 import pytest
 
-from smtool.diffusability.report import SCOPE, verdict
+from smtool.diffusability.report import SCOPE, Measured, verdict
 from smtool.diffusability.sections import flattening, health, noise_crossing, reference, transfer
 from smtool.diffusability.sections.flattening import DELTA_TOLERANCE
 from smtool.diffusability.sections.health import (
@@ -270,12 +270,15 @@ def test_an_activation_that_is_not_finite_overflows():
 def test_what_was_not_measured_is_not_mentioned():
     fp16 = Fp16(largest_latent=1.0, reason="no layer could be watched")
     checks = Health.model_construct(channels=[], effective_rank=MISSING, grid=MISSING, shift=MISSING, fp16=fp16)
-    found = verdict([], [], MISSING, MISSING, MISSING, checks, can_decode=True)
+    found = verdict(Measured.model_construct(
+        physical=[], reference=[], transfer=MISSING, low_pass=MISSING, lens=MISSING, health=checks, can_decode=True
+    ))
     assert [one.topic for one in found] == ["channels"]
 
 
 def test_every_sentence_of_a_real_report_rests_on_numbers(drawn):
     for autoencoder in drawn.report.autoencoders:
+        assert autoencoder.verdict == verdict(autoencoder)
         topics = {found.topic for found in autoencoder.verdict}
         assert topics >= {"flattening", "frequency-aligned", "noise", "rank", "fp16"}
         for found in autoencoder.verdict:

@@ -12,8 +12,9 @@ from smtool.diffusability.inputs.subjects import Size, Subject, images_at_once
 from smtool.errors import CheckpointError
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.randomness import generator
-from smtool.spectrum import BandMoments, ChannelMoments, Estimator, Spectrum, band_moments, channel_moments, spectrum_of
+from smtool.spectrum import BandMoments, ChannelMoments, Estimator, Spectrum, band_moments, channel_moments
 from smtool.spectrum.jackknife import student_t_quantile
+from smtool.spectrum.ring_table import RingTable
 
 PosteriorKind = Literal["sample", "mean", "deterministic"]
 Scale = Literal["normalized", "raw"]
@@ -69,38 +70,6 @@ def log_band(mean: Tensor, half_width: Tensor) -> tuple[Tensor, Tensor]:
 def averaged(spectrum: Spectrum) -> Spectrum:
     """The mean over rows as the only row, for fits without an interval."""
     return replace(spectrum, power=spectrum.mean()[None])
-
-
-class RingTable:
-    """Ring powers under one estimator, gathered batch by batch: (N, C, bins)."""
-
-    def __init__(self, estimator: Estimator, size: Size | None = None) -> None:
-        self._estimator, self._size = estimator, size
-        self._parts: list[Tensor] = []
-        self._rings: Spectrum | None = None
-
-    def add(self, x: Tensor) -> None:
-        """More images or latents (B, C, H, W)."""
-        spectrum = spectrum_of(x.flatten(0, 1)[:, None], self._estimator, self._size)
-        self._parts.append(spectrum.power.unflatten(0, x.shape[:2]))
-        self._rings = spectrum
-
-    def spectrum(self, std: Tensor | None = None) -> Spectrum:
-        """The mean over channels; with std (C,), of channels divided by it (then for estimators without DC only)."""
-        return self._with(self._divided(std).mean(1))
-
-    def channels(self, std: Tensor | None = None) -> list[Spectrum]:
-        """The spectrum of every channel, divided likewise."""
-        return [self._with(power) for power in self._divided(std).unbind(1)]
-
-    def _divided(self, std: Tensor | None) -> Tensor:
-        self._parts = [torch.cat(self._parts)]
-        (power,) = self._parts
-        return power if std is None else power / std.to(power).square().clamp(min=1e-24)[:, None]
-
-    def _with(self, power: Tensor) -> Spectrum:
-        assert self._rings is not None
-        return replace(self._rings, power=power)
 
 
 class ImageRings:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smtool.datasets import ImageShards, open_images, read_card
 from smtool.datasets.card import CARD_NAME
+from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
 from smtool.interop.codec import Codec, open_codec
 from smtool.networks.layers import DownsamplePad
@@ -101,18 +102,6 @@ class Subject:
         meter.images += images
         meter.seconds += time.perf_counter() - start
         self._report(self.decoded.images)
-
-
-@contextmanager
-def exact_convolutions() -> Iterator[None]:
-    """Convolutions in float32 on a GPU too: the error of TF32, the default, exceeds differences of nearly equal images."""
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        convolutions.fp32_precision = before
 
 
 def images_at_once(height: int, width: int) -> int:

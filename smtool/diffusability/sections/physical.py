@@ -7,15 +7,7 @@ import torch
 from torch import Tensor
 
 from smtool.config import Section
-from smtool.diffusability.inputs.accumulators import (
-    ImageRings,
-    LatentRings,
-    RingTable,
-    Units,
-    averaged,
-    log_band,
-    mean_and_half_width,
-)
+from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units, averaged, log_band, mean_and_half_width
 from smtool.diffusability.inputs.subjects import Size
 from smtool.diffusability.sections.parts import Matrix, Number, Reason, Row, numbers, or_reason
 from smtool.spectrum import (
@@ -29,6 +21,7 @@ from smtool.spectrum import (
     physical_divergence_db,
 )
 from smtool.spectrum.jackknife import leave_one_out, student_t_quantile
+from smtool.spectrum.ring_table import RingTable
 
 FEWEST_IMAGES_FOR_CHANNELS = 64
 
