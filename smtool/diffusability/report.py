@@ -137,7 +137,7 @@ class Measured(Section):
 
 
 class Autoencoder(Measured):
-    """What was measured of it, and what that means."""
+    """One autoencoder: what was measured of it, and the verdict."""
 
     verdict: list[Finding]
 

@@ -7,7 +7,7 @@ from smtool.diffusability.page import chapters, plots
 from smtool.diffusability.report import Report
 from smtool.diffusability.sections import low_pass
 from smtool.diffusability.sections.flattening import MOST_LINES, channels_figure, draw_physical
-from smtool.diffusability.sections.parts import Reason, array, banded, headline
+from smtool.diffusability.sections.parts import Reason, array, headline
 from smtool.diffusability.sections.physical import ChannelPowers
 
 MISSING = {"reason": "it was not measured"}
@@ -139,10 +139,3 @@ def test_images_alone_show_the_law_that_fits_them(report):
     law = line(figure.axes[0], "power law").get_data()
     slopes = np.diff(np.log(law[1])) / np.diff(np.log(law[0]))
     assert np.allclose(slopes, -report.images.physical.slope.exponent)
-
-
-def test_numbers_that_are_missing_leave_a_gap():
-    curve = banded([1, 2, 3], [1.0, None, 3.0], [0.5, None, None], colour=0)
-    assert np.isnan(curve.y).tolist() == [False, True, False]
-    assert np.isnan(curve.high).tolist() == [False, True, True]
-    assert banded([1, 2], [1.0, 2.0], None, colour=0).low is None

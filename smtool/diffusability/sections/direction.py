@@ -99,7 +99,7 @@ def _energy(features: Tensor, units: Units) -> list[float | None]:
 
 
 def chapter(parts: Mapping[str, Direction]) -> Chapter:
-    blocks = (Plot("direction", draw(parts), *_WORDS), table(parts)) if parts else ()
+    blocks = (Plot("direction", lambda: draw(parts), *_WORDS), table(parts)) if parts else ()
     return Chapter("Direction: how tokens vary in space", blocks, pictures=("token-similarity",))
 
 

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -169,12 +170,12 @@ def _fitted_range(fit: Slope | Delta | Reason) -> str:
 def chapter(images: Powers, latents: Latents, rows: Table, *, note: str) -> Chapter:
     """rows: what `table` returns; note: about the data."""
     if not latents:
-        drawn = draw_physical(images, {}, title="PHYSICAL power spectrum of images", note=note)
-        return Chapter("Power spectrum", (Plot("physical", drawn, *_IMAGES_WORDS),))
+        alone = partial(draw_physical, images, {}, title="PHYSICAL power spectrum of images", note=note)
+        return Chapter("Power spectrum", (Plot("physical", alone, *_IMAGES_WORDS),))
     return Chapter("Is it flattened like it should be?", (
-        Plot("physical", physical_figure(images, latents, note=note), *_PHYSICAL_WORDS), rows,
-        Plot("readings", readings_figures(latents), *_READINGS_WORDS),
-        Plot("channels", channels_figure(latents), *_CHANNELS_WORDS),
+        Plot("physical", partial(physical_figure, images, latents, note=note), *_PHYSICAL_WORDS), rows,
+        Plot("readings", partial(readings_figures, latents), *_READINGS_WORDS),
+        Plot("channels", partial(channels_figure, latents), *_CHANNELS_WORDS),
     ))
 
 

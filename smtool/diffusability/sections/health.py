@@ -371,7 +371,7 @@ def plot(parts: Mapping[str, Health]) -> Plot | None:
                 bands.append(_counted(f"{label}: {one.bits_per_image:,.0f} bits", one.bits_per_band, colour))
                 channels.append(_counted("", richest, colour))
     return None if not bands else Plot(
-        "capacity", capacity_figure(bands, channels, distortion=DRAWN_DISTORTION),
+        "capacity", lambda: capacity_figure(bands, channels, distortion=DRAWN_DISTORTION),
         "Bits of one image by latent band and by channel.",
         "Where the bits are, if latents were Gaussian and 1 % of their variance may be lost. Many bits in the highest bands are "
         "detail that a diffusion model must learn last; a channel without bits is dead or a copy.",

@@ -194,7 +194,7 @@ def plot(parts: Mapping[str, LowPass | Reason], *, place: str) -> Plot | None:
     features = distances[0][1].kernel_distance.features if distances else ""
     title = "Low-pass reconstruction: does the decoder follow a removal?"
     return Plot(
-        "low-pass", low_pass_figure(curves, gaps, lines, features=features, title=title, note=note),
+        "low-pass", lambda: low_pass_figure(curves, gaps, lines, features=features, title=title, note=note),
         "PSNR of low-passed latents' decodings against equally low-passed images, the gap to n = 0, and their kernel distance.",
         "Frequencies are removed from latent and image alike. Good: the solid line stays level, its gap near 0. Dashed is the "
         "control, the decoding of the whole latent against the same low-passed image: a solid line above it follows the "

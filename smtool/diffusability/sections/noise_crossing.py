@@ -231,7 +231,9 @@ def chapter(parts: Parts) -> Chapter:
     bands = {label: _bands(part) for _, label, part in found}
     return Chapter("What diffusion noise leaves of it", (
         "Closed forms for this spectrum, if latents were Gaussian and their frequencies independent (Proposition 3.1).",
-        Plot("lens", lens_figure(bands), *_BANDS_WORDS), Plot("crossing", draw_crossing(found), *_CROSSING_WORDS), table(parts),
+        Plot("lens", lambda: lens_figure(bands), *_BANDS_WORDS),
+        Plot("crossing", lambda: draw_crossing(found), *_CROSSING_WORDS),
+        table(parts),
     ))
 
 

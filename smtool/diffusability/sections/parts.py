@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Annotated, Literal, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -72,7 +72,9 @@ def or_reason(fit: Callable[Arguments, Model]) -> Callable[Arguments, Model | Re
     def fitted(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model | Reason:
         try:
             return fit(*args, **kwargs)
-        except ValidationError:
+        except ValidationError as error:
+            if any(one["type"] != "finite_number" for one in error.errors()):
+                raise
             return Reason(reason="what was found is not finite")
         except ValueError as error:
             return Reason(reason=str(error))
@@ -130,9 +132,14 @@ class Plot:
     """A figure with its file name, its caption, and what it shows for those who cannot see it."""
 
     name: str
-    figure: Figure
+    draw: Callable[[], Figure]
     alt: str
     caption: str
+
+    @cached_property
+    def figure(self) -> Figure:
+        """Drawn when it is first asked for."""
+        return self.draw()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """REFERENCE spectra, in the recipe of the released code: shares of 16 bins, KL divergences and deltas."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 from matplotlib.figure import Figure
@@ -194,7 +195,8 @@ def chapter(
     *, note: str,
 ) -> Chapter:
     """sizes: of each autoencoder's latents; rows: what `table` returns; note: about the data."""
-    plot = Plot("reference", draw(images, latents, sizes, published, note=note), *(_WORDS if latents else _IMAGES_WORDS))
+    drawn = partial(draw, images, latents, sizes, published, note=note)
+    plot = Plot("reference", drawn, *(_WORDS if latents else _IMAGES_WORDS))
     return Chapter("The same in the paper's recipe (REFERENCE)", (plot, rows if latents else None))
 
 

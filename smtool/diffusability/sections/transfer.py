@@ -215,7 +215,7 @@ def plot(parts: Mapping[str, Transfer | Reason]) -> Plot | None:
     """The transfer matrices of every decoder that was measured."""
     matrices = [_matrices(label, one) for _, label, one in measured(parts)]
     return None if not matrices else Plot(
-        "transfer", transfer_figure(matrices),
+        "transfer", lambda: transfer_figure(matrices),
         "Heat maps: which image bands answer when one band of latent frequencies is stirred.",
         "Every row: one band of latent frequencies is stirred by a tenth of its strength; numbers say where the image answers, "
         "in % of the row. Good: 100 on the rising diagonal (absolute kappa 1). Right of it, the decoder adds higher frequencies; "
