@@ -19,10 +19,10 @@ import torch
 from benchmarks import Row
 from smtool.checkpoints import write_autoencoder
 from smtool.datasets import open_images
+from smtool.diffusability.inputs.subjects import images_at_once
+from smtool.diffusability.spectrum import spectrum
 from smtool.networks.autoencoder import SDVAE
 from smtool.pipelines.prepare.images import prepare
-from smtool.pipelines.spectrum.decoding import images_at_once
-from smtool.pipelines.spectrum.spectra import spectrum
 from smtool.randomness import initializing
 from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer, open_tokenizer

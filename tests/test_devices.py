@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from smtool.devices import moved
+from smtool.devices import exact_convolutions, moved, one_thread, peak_memory_mb
 
 
 def test_a_tensor_that_is_there_already_is_not_copied():
@@ -18,3 +18,31 @@ def test_what_goes_to_a_gpu_arrives_as_it_was(x):
     assert (there.device.type, there.dtype, there.shape) == ("cuda", x.dtype, x.shape)
     assert torch.equal(there.cpu(), x)
     assert moved(there, "cpu").device.type == "cpu"
+
+
+def test_the_peak_of_a_process_is_at_least_what_it_holds():
+    held = torch.ones(64 * 2**20 // 4)
+    assert peak_memory_mb("cpu")["process"] >= 64
+    assert held.sum() > 0
+
+
+def test_within_the_block_one_thread_computes_and_then_as_many_as_before():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), one_thread():
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("before", ["ieee", "tf32"])
+def test_convolutions_are_exact_within_and_as_the_user_set_them_after(before):
+    convolutions = torch.backends.cudnn.conv
+    users = convolutions.fp32_precision
+    try:
+        convolutions.fp32_precision = before
+        with pytest.raises(KeyError), exact_convolutions():
+            assert convolutions.fp32_precision == "ieee"
+            raise KeyError
+        assert convolutions.fp32_precision == before
+    finally:
+        convolutions.fp32_precision = users

@@ -23,6 +23,7 @@ ROOMS = (
     ("training",),
     ("tasks",),
     ("recipe", "report"),
+    ("diffusability",),
     ("pipelines",),
     ("commands",),
     ("cli",),

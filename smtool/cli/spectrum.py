@@ -31,7 +31,7 @@ def spectrum(
     json_path: JsonFile = None,
 ) -> None:
     """Report whether latents are diffusable: spectra, delta, divergence, band transfer, low-pass curve, noise lens, health."""
-    from smtool.pipelines.spectrum.spectra import spectrum
+    from smtool.diffusability.spectrum import spectrum
     from smtool.report.console import Console
 
     spectrum(

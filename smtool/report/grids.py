@@ -1,4 +1,4 @@
-"""Images side by side, and images as PNG bytes."""
+"""Images side by side, enlarged, framed and coloured, and images as PNG bytes."""
 
 import io
 import math
@@ -10,6 +10,8 @@ from torch import Tensor
 from smtool.datasets.types import to_uint8
 
 DIFFERENCE_GAIN = 2.0
+FRAME = (0, 255, 255, 0)
+"""Grey levels of a frame from outside to inside: seen on dark and on light."""
 
 
 def image_grid(images: Tensor, *, columns: int | None = None, separator: int = 1) -> Tensor:
@@ -42,3 +44,40 @@ def png_bytes(image: Tensor) -> bytes:
     data = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(data, "PNG")
     return data.getvalue()
+
+
+def enlarged(images: Tensor, least: int) -> Tensor:
+    """(N, 3, H, W) with every pixel repeated until the shorter side is at least `least`."""
+    factor = max(1, -(-least // min(images.shape[-2:])))
+    return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def fitted(picture: Tensor, side: int) -> Tensor:
+    """uint8 (3, h, w) -> (3, H, W) with the longer side `side`, by repeating cells: no new values."""
+    cells = picture.shape[-2:]
+    sizes = [max(1, round(side * count / max(cells))) for count in cells]
+    rows, columns = (torch.arange(size) * count // size for size, count in zip(sizes, cells, strict=True))
+    return picture[:, rows][:, :, columns]
+
+
+def framed(picture: Tensor, row: int, column: int, grid: tuple[int, int]) -> Tensor:
+    """uint8 (3, H, W) with a frame around cell (row, column) of a grid laid over it; at least 7 pixels stay free inside."""
+    out, edges = picture.clone(), []
+    for index, cells, pixels in ((row, grid[0], picture.shape[-2]), (column, grid[1], picture.shape[-1])):
+        low, high = index * pixels // cells, (index + 1) * pixels // cells
+        spare = max(0, 8 - (high - low)) // 2 + len(FRAME)
+        edges.append((low - spare, high + spare))
+    (top, bottom), (left, right) = edges
+    inside = out[:, max(0, top + len(FRAME)) : bottom - len(FRAME), max(0, left + len(FRAME)) : right - len(FRAME)].clone()
+    for step, level in enumerate(FRAME):
+        out[:, max(0, top + step) : bottom - step, max(0, left + step) : right - step] = level
+    out[:, max(0, top + len(FRAME)) : bottom - len(FRAME), max(0, left + len(FRAME)) : right - len(FRAME)] = inside
+    return out
+
+
+def viridis(values: Tensor) -> Tensor:
+    """(H, W) in [0, 1] -> uint8 (3, H, W) in matplotlib's perceptually uniform colours."""
+    from matplotlib import colormaps
+
+    colours = torch.from_numpy((colormaps["viridis"](range(256))[:, :3] * 255).round()).byte()
+    return colours[(values.clamp(0, 1) * 255).round().long().cpu()].permute(2, 0, 1)

@@ -16,10 +16,12 @@ def test_all_that_is_asked_is_passed_on(called):
     _, named = called(
         SAMPLE, "sample", "x.pt", "--out", "o", "--num-images", "3", "--labels", "7", "--sampler", "ddim", "--steps", "9",
         "--cfg-scale", "2", "--cfg-interval", "0", "0.5", "--seed", "4", "--batch", "2", "--grid", "1", "--format", "npz",
+            "--rounding", "truncate",
         "--device", "cpu", "--autoencoder", "ae", "--scale", "0.5", "--heads", "6",
     )  # fmt: skip
     assert named == {
         "out": Path("o"), "num_images": 3, "labels": "7", "seed": 4, "batch": 2, "grid": 1, "kind": "npz", "device": "cpu",
+            "rounding": "truncate",
         "changes": {"kind": "ddim", "steps": 9, "cfg_scale": 2.0, "cfg_interval": (0.0, 0.5)},
         "autoencoder": "ae", "scale": 0.5, "heads": 6,
     }  # fmt: skip

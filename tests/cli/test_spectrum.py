@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-SPECTRUM = "smtool.pipelines.spectrum.spectra.spectrum"
+SPECTRUM = "smtool.diffusability.spectrum.spectrum"
 
 
 def test_all_that_is_asked_is_passed_on(called):

@@ -1,11 +1,12 @@
 import io
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from smtool.report.grids import DIFFERENCE_GAIN, image_grid, png_bytes, reconstruction_grid
+from smtool.report.grids import DIFFERENCE_GAIN, enlarged, fitted, framed, image_grid, png_bytes, reconstruction_grid, viridis
 
 
 def images_of(count, height=3, width=5):
@@ -60,3 +61,29 @@ def test_equal_images_differ_by_mid_grey_only():
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match="differ in shape"):
         reconstruction_grid(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 4, 4))
+
+
+def test_a_frame_leaves_the_cell_and_all_else_as_it_was():
+    picture = torch.full((3, 40, 40), 100, dtype=torch.uint8)
+    out = framed(picture, 2, 1, (4, 4))
+    changed = np.argwhere((out != picture).any(0).numpy())
+    assert changed.min(0).tolist() == [16, 6] and changed.max(0).tolist() == [33, 23]
+    assert (out[:, 20:30, 10:20] == 100).all()
+    assert set(out[0][(out != picture).any(0)].tolist()) == {0, 255}
+    corner = framed(picture, 0, 0, (4, 4))
+    assert (corner[:, :10, :10] == 100).all() and (corner != picture).any()
+
+
+def test_enlarging_makes_no_new_values_and_fits_any_grid():
+    picture = torch.arange(3 * 5 * 7, dtype=torch.uint8).view(3, 5, 7)
+    large = fitted(picture, 70)
+    assert large.shape == (3, 50, 70)
+    torch.testing.assert_close(large[:, 5::10, 5::10], picture)
+    assert enlarged(picture[None], 160).shape == (1, 3, 160, 224)
+    assert enlarged(torch.zeros(1, 3, 256, 256), 160).shape[-1] == 256
+
+
+def test_colours_are_matplotlibs():
+    values = torch.tensor([[0.0, 0.5, 1.0, 2.0]])
+    expected = np.round(matplotlib.colormaps["viridis"]([0, 128, 255, 255])[:, :3] * 255).astype(np.uint8).T[:, None]
+    np.testing.assert_array_equal(viridis(values).numpy(), expected)

@@ -1,14 +1,16 @@
 """What `smtool spectrum` says of an autoencoder, as predictors: one number each."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from smtool.commands.race.result import Images
 from smtool.commands.race.trial import Measured, Residual
-from smtool.pipelines.spectrum.spectra import spectrum
+from smtool.diffusability.sections.low_pass import LowPass
+from smtool.diffusability.sections.parts import Estimate, Reason, headline
+from smtool.diffusability.sections.physical import Decibel, Delta, PhysicalReading
+from smtool.diffusability.sections.reference import Divergence
+from smtool.diffusability.spectrum import spectrum
 from smtool.report.console import Console
 from smtool.spectrum import spectral_flatness
 
@@ -18,60 +20,41 @@ DELTA = 1.0
 """The target that all racers are compared with, whatever their own recipe aims at."""
 
 
-def spectral_predictors(autoencoder: Path, images: Images, device: str) -> tuple[dict[str, Measured], Residual | None]:
+def spectral_predictors(autoencoder: Path, images: Images, device: str) -> tuple[dict[str, Measured], Residual]:
     """Predictors by name, and the latents' distance from the target, for the page; on validation images."""
     source = images.validation or images.train
-    result = spectrum(
+    report = spectrum(
         [str(autoencoder)], data=source, num_images=SPECTRUM_IMAGES, delta=DELTA, device=device, console=Console(quiet=True)
     )
-    part = result["autoencoders"][0]
-    physical, reference = _headline(part["physical"]), _headline(part["reference"])
+    part = report.autoencoders[0]
+    physical, reference = headline(part.physical), headline(part.reference)
+    kappa = part.transfer if isinstance(part.transfer, Reason) else Estimate(value=part.transfer.kappa, half_width=None)
+    gap = part.low_pass.gap_at(LOW_PASS_ROWS) if isinstance(part.low_pass, LowPass) else part.low_pass
     return {
-        "esm_divergence": _number(reference, "divergence", "raw"),
-        "esm_divergence_matched": _number(reference, "divergence", "match"),
-        "divergence_db": _number(physical, "target", "divergence_db"),
-        "delta": _number(physical, "delta"),
+        "esm_divergence": _measured(reference.divergence.raw),
+        "esm_divergence_matched": _measured(reference.divergence.match),
+        "divergence_db": _measured(physical.target.divergence_db),
+        "delta": _measured(physical.delta),
         "flatness": _flatness(physical),
-        "kappa": _number(part, "transfer", "kappa"),
-        "low_pass_gap": _gap(part["low_pass"]),
-        **{name: _number(part, "direction", name) for name in ("rmsc", "lds", "cds")},
-    }, _residual(physical)
+        "kappa": _measured(kappa),
+        "low_pass_gap": _measured(gap),
+        "rmsc": _measured(part.direction.rmsc),
+        "lds": _measured(part.direction.lds),
+        "cds": _measured(part.direction.cds),
+    }, Residual(cycles_per_side=physical.cycles_per_side, residual_db=physical.target.residual_db)
 
 
-def _headline(entries: Any) -> Mapping[str, Any]:
-    return next((entry for entry in entries if entry.get("headline")), {"reason": "not measured"})
+def _measured(part: Estimate | Divergence | Decibel | Delta | Reason) -> Measured:
+    """The value with its half width, where it has one; where it was not measured, the reason."""
+    if isinstance(part, Reason):
+        return Measured(reason=part.reason)
+    if part.value is None:
+        return Measured(reason="not measured")
+    half_width = None if isinstance(part, Decibel) else part.half_width
+    return Measured(value=part.value) if half_width is None else Measured(value=part.value, half_width=half_width)
 
 
-def _residual(physical: Mapping[str, Any]) -> Residual | None:
-    residual = physical.get("target", {}).get("residual_db")
-    return Residual(cycles_per_side=physical["cycles_per_side"], residual_db=residual) if residual else None
-
-
-def _number(part: Mapping[str, Any], *keys: str) -> Measured:
-    """The value under the keys, with its half width; where it was not measured, the reason."""
-    found: Any = part
-    for key in keys:
-        found = found.get(key, {"reason": found.get("reason", "not measured")})
-        if not isinstance(found, Mapping):
-            return Measured(value=found) if found is not None else Measured(reason="not measured")
-    if found.get("value") is None:
-        return Measured(reason=str(found.get("reason", "not measured")))
-    if found.get("half_width") is None:
-        return Measured(value=found["value"])
-    return Measured(value=found["value"], half_width=found["half_width"])
-
-
-def _gap(curve: Mapping[str, Any]) -> Measured:
-    """dB lost by removing LOW_PASS_ROWS anti-diagonals, the middle of DSM's cut-offs."""
-    if "reason" in curve:
-        return Measured(reason=curve["reason"])
-    index = curve["rows_removed"].index(LOW_PASS_ROWS)
-    return Measured(value=curve["gap"]["value"][index], half_width=curve["gap"]["half_width"][index])
-
-
-def _flatness(physical: Mapping[str, Any]) -> Measured:
+def _flatness(physical: PhysicalReading) -> Measured:
     """Geometric over arithmetic mean of the ring powers, a ring counting as many times as it has cells (Lemma A.2)."""
-    if "power" not in physical:
-        return Measured(reason=str(physical.get("reason", "not measured")))
-    power = torch.tensor(physical["power"], dtype=torch.float64).repeat_interleave(torch.tensor(physical["cells"]))
+    power = torch.tensor(physical.power, dtype=torch.float64).repeat_interleave(torch.tensor(physical.cells))
     return Measured(value=float(spectral_flatness(power)))

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from smtool.diffusability.page import add_plot, chapters, overview, plots, tables
+from smtool.diffusability.report import Report
+from smtool.diffusability.sections.low_pass import LowPass
+from smtool.diffusability.sections.parts import headline, shown_estimate
+from smtool.diffusability.sections.physical import Decibel, Delta, Slope
 from smtool.pipelines.quickstart.generation import Generation
 from smtool.pipelines.quickstart.generation_page import generation_sections
 from smtool.pipelines.quickstart.scores import Look, score_tables
-from smtool.pipelines.spectrum.captions import add_figure
-from smtool.pipelines.spectrum.figures import overview
-from smtool.pipelines.spectrum.figures_decoder import low_pass
-from smtool.pipelines.spectrum.figures_power import physical, reference
-from smtool.pipelines.spectrum.tables import headline, tables
 from smtool.recipe import Recipe, TrainAE
 from smtool.report.html import Page
 from smtool.report.plots import DIFFERENCE_GAIN
@@ -26,7 +25,7 @@ class Study:
     recipes: Mapping[str, Recipe[TrainAE]]
     runs: Mapping[str, Path]
     looks: Mapping[str, Look]
-    spectrum: Mapping[str, Any]
+    spectrum: Report
     generations: Mapping[str, Generation]
 
 
@@ -51,9 +50,9 @@ def quickstart_page(study: Study) -> Page:
     generation_sections(page, study.generations)
     page.section("The spectra in full")
     page.text("Verdicts, transfer matrices, the noise lens and more: spectrum/report.html beside this page.")
-    for name, draw in {"physical": physical, "reference": reference, "low-pass": low_pass}.items():
-        if (figure := draw(study.spectrum)) is not None:
-            add_figure(page, name, figure)
+    for plot in plots(chapters(study.spectrum)):
+        if plot.name in ("physical", "reference", "low-pass"):
+            add_plot(page, plot)
     for table in tables(study.spectrum):
         page.table(table)
     _going_on(page, study)
@@ -63,7 +62,7 @@ def quickstart_page(study: Study) -> Page:
 def findings(study: Study) -> list[str]:
     """What this run shows, in words that follow from its numbers; the paper's results are not repeated here."""
     sentences = []
-    if "physical" in study.spectrum["images"]:
+    if study.spectrum.images.physical is not None:
         sentences.append(_spectra(study.spectrum))
     sentences.append(_low_pass(study.spectrum))
     psnr = {name: look.scores["scores"]["psnr"] for name, look in study.looks.items() if "psnr" in look.scores["scores"]}
@@ -90,35 +89,32 @@ def _introduction(page: Page, study: Study) -> None:
     )
 
 
-def _spectra(result: Mapping[str, Any]) -> str:
-    slope = result["images"]["physical"]["slope"]
-    parts = []
-    for autoencoder in result["autoencoders"]:
-        head = headline(autoencoder["physical"])
-        if "value" in head["delta"]:
-            delta = interval(head["delta"]["value"], head["delta"]["half_width"])
-            parts.append(f"{autoencoder['label']} {delta} ({head['target']['divergence_db']['value']:.1f} dB from the target)")
-    image = f"{interval(slope['exponent'], slope['half_width'])}" if "exponent" in slope else "not fitted"
+def _spectra(report: Report) -> str:
+    parts, slope = [], report.images.physical.slope if report.images.physical else None
+    for autoencoder in report.autoencoders:
+        head = headline(autoencoder.physical)
+        if isinstance(head.delta, Delta) and isinstance(head.target.divergence_db, Decibel):
+            delta = interval(head.delta.value, head.delta.half_width)
+            parts.append(f"{autoencoder.label} {delta} ({head.target.divergence_db.value:.1f} dB from the target)")
+    image = interval(slope.exponent, slope.half_width) if isinstance(slope, Slope) else "not fitted"
     return (
         f"Power of the images falls with the slope {image}. delta is how much flatter the latents are: 0 copies the images, "
-        f"{result['passport']['delta']:g} is the target. Here: {'; '.join(parts)}. {_verdict(result)}"
+        f"{report.passport.delta:g} is the target. Here: {'; '.join(parts)}. {_verdict(report)}"
     )
 
 
-def _verdict(result: Mapping[str, Any]) -> str:
-    deltas = [headline(autoencoder["physical"])["delta"] for autoencoder in result["autoencoders"]]
-    if len(deltas) != 2 or any(delta.get("half_width") is None for delta in deltas):
+def _verdict(report: Report) -> str:
+    found = [headline(autoencoder.physical).delta for autoencoder in report.autoencoders]
+    deltas = [(delta.value, delta.half_width) for delta in found if isinstance(delta, Delta) and delta.half_width is not None]
+    if len(found) != 2 or len(deltas) != 2:
         return ""
-    apart = abs(deltas[0]["value"] - deltas[1]["value"]) > deltas[0]["half_width"] + deltas[1]["half_width"]
+    apart = abs(deltas[0][0] - deltas[1][0]) > deltas[0][1] + deltas[1][1]
     return f"The two intervals {'do not overlap' if apart else 'overlap'}."
 
 
-def _low_pass(result: Mapping[str, Any]) -> str:
-    parts = []
-    for autoencoder in result["autoencoders"]:
-        gap = autoencoder["low_pass"].get("gap")
-        if gap is not None:
-            parts.append(f"{autoencoder['label']} {interval(gap['value'][12], gap['half_width'][12], digits=1)} dB")
+def _low_pass(report: Report) -> str:
+    parts = [f"{one.label} {shown_estimate(one.low_pass.gap_at(12), digits=1)} dB"
+             for one in report.autoencoders if isinstance(one.low_pass, LowPass)]
     if not parts:
         return "The low-pass curve could not be measured."
     return (

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from smtool.datasets import ImageShards, open_images
+from smtool.devices import one_thread
+from smtool.diffusability.spectrum import spectrum
 from smtool.pipelines.evaluate.asked import Asked
 from smtool.pipelines.evaluate.evaluation import evaluate
 from smtool.pipelines.quickstart import generation
 from smtool.pipelines.quickstart.page import Study, quickstart_page
 from smtool.pipelines.quickstart.scores import Look
-from smtool.pipelines.spectrum.spectra import spectrum
-from smtool.pipelines.threads import one_thread
 from smtool.pipelines.train.side_by_side import Job, train_side_by_side
 from smtool.recipe import Recipe, TrainAE, load
 from smtool.report.console import Console, duration

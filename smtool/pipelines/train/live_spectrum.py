@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from smtool.pipelines.spectrum.figures_power import draw_physical
-from smtool.pipelines.spectrum.scores import image_reading, latent_reading
+from smtool.diffusability.sections.flattening import draw_physical
+from smtool.diffusability.sections.physical import image_powers, latent_powers
 from smtool.report.plots import rasterized
 from smtool.spectrum import PHYSICAL, spectrum_of
 
@@ -18,6 +18,6 @@ def live_spectrum(images: Tensor, latents: Tensor, *, delta: float, note: str) -
     latents = latents.float()
     normalized = latents / latents.std((0, 2, 3), keepdim=True).clamp(min=1e-12)
     at_size = spectrum_of(images, PHYSICAL, (latents.shape[-2], latents.shape[-1]))
-    heads = {"latents": latent_reading(at_size, spectrum_of(normalized, PHYSICAL), delta=delta)}
+    heads = {"latents": latent_powers(at_size, spectrum_of(normalized, PHYSICAL), delta=delta)}
     title = "PHYSICAL power spectra: are latents a flattened copy of images?"
-    return rasterized(draw_physical(image_reading(spectrum_of(images, PHYSICAL)), heads, title=title, note=note))
+    return rasterized(draw_physical(image_powers(spectrum_of(images, PHYSICAL)), heads, title=title, note=note))

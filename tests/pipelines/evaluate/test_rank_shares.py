@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
+from smtool.devices import one_thread
 from smtool.pipelines.evaluate import rank_shares
 from smtool.pipelines.evaluate.rank_shares import shared_pass
-from smtool.pipelines.threads import one_thread
 from smtool.training.distributed import ALONE, Ranks
 
 SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from smtool import load_autoencoder
 from smtool.datasets import open_images
-from smtool.pipelines.threads import one_thread
+from smtool.devices import one_thread
 from smtool.pipelines.train import training
 from smtool.pipelines.train.run import Run
 from smtool.pipelines.train.validate import Validator

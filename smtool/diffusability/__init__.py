@@ -1,0 +1,1 @@
+"""The spectrum report: whether latents are diffusable, measured, judged in sentences and drawn."""

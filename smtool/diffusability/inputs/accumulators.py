@@ -1,0 +1,200 @@
+"""What one pass over images keeps of them: ring powers per image and channel and moments, never all images or latents."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from smtool.diffusability.inputs.subjects import Size, Subject, images_at_once
+from smtool.errors import CheckpointError
+from smtool.networks.posterior import LatentStats, Posterior
+from smtool.randomness import generator
+from smtool.spectrum import BandMoments, ChannelMoments, Estimator, Spectrum, band_moments, channel_moments
+from smtool.spectrum.jackknife import student_t_quantile
+from smtool.spectrum.ring_table import RingTable
+
+PosteriorKind = Literal["sample", "mean", "deterministic"]
+Scale = Literal["normalized", "raw"]
+
+
+@dataclass(frozen=True)
+class Units:
+    """What intervals (95 %, jackknife with Student's t) resample: images, or the photographs that crops are taken from.
+
+    groups[i] is the unit of image i.
+    """
+
+    name: Literal["image", "photograph"]
+    groups: Sequence[str]
+
+    def collapse(self, table: Tensor) -> Tensor:
+        """Means over the images of each unit: (N, ...) -> (units, ...)."""
+        row = self.numbers()
+        total = table.new_zeros(len(self), *table.shape[1:]).index_add(0, row, table)
+        return total / row.bincount().to(table).view(-1, *[1] * (table.ndim - 1))
+
+    def collapsed(self, spectrum: Spectrum) -> Spectrum:
+        """The spectrum with one row for each unit."""
+        return replace(spectrum, power=self.collapse(spectrum.power))
+
+    def numbers(self) -> Tensor:
+        """(N,): the number of every image's unit, in order of first appearance."""
+        order = {group: row for row, group in enumerate(dict.fromkeys(self.groups))}
+        return torch.tensor([order[group] for group in self.groups])
+
+    def first(self, count: int) -> "Units":
+        """The units of the first images."""
+        return Units(self.name, self.groups[:count])
+
+    def __len__(self) -> int:
+        return len(set(self.groups))
+
+
+def mean_and_half_width(table: Tensor) -> tuple[Tensor, Tensor]:
+    """(units, K) -> the means over units, and the half-widths t(n - 1) s / sqrt(n) that the jackknife gives for a mean."""
+    count = len(table)
+    if count < 2:
+        return table.mean(0), torch.full_like(table[0], math.inf)
+    return table.mean(0), student_t_quantile(0.975, count - 1) * table.std(0) / math.sqrt(count)
+
+
+def log_band(mean: Tensor, half_width: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds that are symmetric in the logarithm, in which they are drawn; nan for a single unit."""
+    relative = torch.where(half_width.isfinite(), half_width / mean, math.nan)
+    return mean * torch.exp(-relative), mean * torch.exp(relative)
+
+
+def averaged(spectrum: Spectrum) -> Spectrum:
+    """The mean over rows as the only row, for fits without an interval."""
+    return replace(spectrum, power=spectrum.mean()[None])
+
+
+class ImageRings:
+    """Ring tables of the images: at their own size (PHYSICAL), and under every estimator at the latents' sizes."""
+
+    def __init__(self, estimators: Sequence[Estimator], latent_sizes: Sequence[Size]) -> None:
+        self._own = {estimator: RingTable(estimator) for estimator in estimators if estimator.name == "physical"}
+        self._at = {(estimator, size): RingTable(estimator, size) for estimator in estimators for size in latent_sizes}
+        self.sizes = list(dict.fromkeys(latent_sizes))
+
+    def add(self, images: Tensor) -> None:
+        for table in (*self._own.values(), *self._at.values()):
+            table.add(images)
+
+    def measures(self, estimator: Estimator) -> bool:
+        return estimator in self._own or any(measured == estimator for measured, _ in self._at)
+
+    def own(self, estimator: Estimator) -> Spectrum:
+        return self._own[estimator].spectrum()
+
+    def at(self, estimator: Estimator, size: Size) -> Spectrum:
+        return self._at[estimator, size].spectrum()
+
+
+@dataclass(frozen=True)
+class LatentMoments:
+    """Moments of posteriors at raw scale; `a + b` joins two sets of images.
+
+    channels, bands: of the posterior means. variance: (C,) float64, posterior variance summed over positions. largest: of all
+    means, in magnitude.
+    """
+
+    channels: ChannelMoments
+    bands: BandMoments
+    variance: Tensor
+    largest: float
+
+    @classmethod
+    def of(cls, posterior: Posterior) -> "LatentMoments":
+        mean, variance = posterior.mean, posterior.logvar.double().exp()
+        return cls(channel_moments(mean), band_moments(mean), variance.sum((0, 2, 3)).cpu(), mean.abs().max().item())
+
+    def __add__(self, other: "LatentMoments") -> "LatentMoments":
+        channels, bands = self.channels + other.channels, self.bands + other.bands
+        return LatentMoments(channels, bands, self.variance + other.variance, max(self.largest, other.largest))
+
+    @property
+    def noise(self) -> Tensor:
+        """Posterior variance per channel, mean over images and positions: (C,)."""
+        return self.variance / self.channels.num_positions
+
+
+class LatentRings:
+    """Ring tables and moments of one subject's latents, and the first `keep` latents whole. Every image is encoded once.
+
+    A deterministic encoder has one reading, "deterministic"; others are read as samples and as means.
+    """
+
+    def __init__(self, subject: Subject, estimators: Sequence[Estimator], *, keep: int) -> None:
+        self.subject = subject
+        self.kinds: tuple[PosteriorKind, ...] = ("deterministic",) if subject.codec.deterministic else ("sample", "mean")
+        self._keep = keep
+        self._tables = {(kind, estimator): RingTable(estimator) for kind in self.kinds for estimator in estimators}
+        self._samples: ChannelMoments | None = None
+        self._posteriors: LatentMoments | None = None
+        self._kept: list[Tensor] = []
+
+    def add(self, images: Tensor, first: int) -> None:
+        """Encode images (B, 3, H, W), the first of which is number `first` of the pass."""
+        for part in images.split(images_at_once(images.shape[-2], images.shape[-1])):
+            self._add(part, first)
+            first += len(part)
+
+    @property
+    def headline(self) -> PosteriorKind:
+        """The reading a transformer is trained on."""
+        return self.kinds[0]
+
+    def readings(self) -> list[tuple[PosteriorKind, Scale]]:
+        """Every posterior and scale that is reported."""
+        return [(kind, scale) for kind in self.kinds for scale in ("normalized", "raw")]
+
+    def table(self, kind: PosteriorKind, estimator: Estimator) -> RingTable:
+        return self._tables[kind, estimator]
+
+    def stats(self, data: str) -> LatentStats:
+        """What normalizes these latents: the autoencoder's own statistics, else those of the samples seen here."""
+        if self.subject.codec.stats is not None:
+            return self.subject.codec.stats
+        assert self._samples is not None
+        return measured_stats(self._samples, images=self.posteriors.bands.num_images, data=data)
+
+    @property
+    def posteriors(self) -> LatentMoments:
+        """Moments of all posteriors, raw."""
+        assert self._posteriors is not None
+        return self._posteriors
+
+    @property
+    def first_latents(self) -> Tensor:
+        """Raw samples of the first images of the pass, up to `keep` of them: (n, C, h, w)."""
+        return torch.cat(self._kept)
+
+    def _add(self, images: Tensor, first: int) -> None:
+        posterior = self.subject.encode(images)
+        sample = posterior.mode() if self.subject.codec.deterministic else posterior.sample(_noise(posterior.mean, first))
+        latents = {self.headline: sample, "mean": posterior.mode()}
+        if not all(bool(z.isfinite().all()) for z in latents.values()):
+            raise CheckpointError(f"{self.subject.label}: the latents of image {first} or one of the next hold NaN or infinity.")
+        for (kind, _), table in self._tables.items():
+            table.add(latents[kind])
+        of_samples, of_posteriors = channel_moments(sample), LatentMoments.of(posterior)
+        self._samples = of_samples if self._samples is None else self._samples + of_samples
+        self._posteriors = of_posteriors if self._posteriors is None else self._posteriors + of_posteriors
+        if (wanted := self._keep - first) > 0:
+            self._kept.append(sample[:wanted])
+
+
+def measured_stats(samples: ChannelMoments, *, images: int, data: str) -> LatentStats:
+    """Mean and population std of every channel; a channel that never varies has std 1, so that it normalizes to 0."""
+    std = (samples.scatter.diagonal() / samples.num_positions).sqrt()
+    return LatentStats("channel", samples.mean.float(), std.where(std > 0, 1.0).float(), images, data)
+
+
+def _noise(like: Tensor, first: int) -> Tensor:
+    """Posterior noise that depends on the image's number in the pass, not on the batch."""
+    rows = [torch.randn(like.shape[1:], generator=generator("spectrum", "posterior", first + i)) for i in range(len(like))]
+    return torch.stack(rows).to(like)

@@ -1,0 +1,182 @@
+"""Opening what is measured: autoencoders by any name, and the images. This file alone knows which class an autoencoder has."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smtool.datasets import ImageShards, open_images, read_card
+from smtool.datasets.card import CARD_NAME
+from smtool.devices import exact_convolutions
+from smtool.errors import CheckpointError, RecipeError
+from smtool.networks.layers import DownsamplePad
+from smtool.networks.posterior import Posterior
+from smtool.report.console import Console
+from smtool.tokenizers import Tokenizer, open_tokenizer
+
+Size = tuple[int, int]
+DEFAULT_SIZE = 256
+FEWEST_HELD_OUT = 16
+SMALLEST_GRID = 3
+"""Latent cells a side: on fewer, a ring holds no cell."""
+PIXELS_AT_ONCE = 2**18
+"""Image pixels of a batch: 4 images at 256 px, for which a Stable Diffusion decoder holds about a gigabyte."""
+LARGEST_BATCH = 64
+
+
+@dataclass
+class Meter:
+    """Images that went through a network, and the seconds that it took."""
+
+    images: int = 0
+    seconds: float = 0.0
+
+
+class Subject:
+    """An autoencoder to measure, under a label that no other has. Every encoding and decoding is counted and timed."""
+
+    def __init__(self, label: str, codec: Tokenizer, device: str = "cpu") -> None:
+        self.label, self.codec = label, codec
+        self.encoded, self.decoded = Meter(), Meter()
+        self._wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
+        self._report: Callable[[int], None] = lambda done: None
+
+    def encode(self, images: Tensor) -> Posterior:
+        """Images (B, 3, H, W) in [-1, 1] -> posterior of raw latents; convolutions in float32."""
+        with exact_convolutions(), self._timed(self.encoded, len(images)):
+            return self.codec.encode(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Raw latents (B, C, h, w) -> images (B, 3, H, W), not clamped; convolutions in float32."""
+        with exact_convolutions(), self._timed(self.decoded, len(latents)):
+            return self.codec.decode(latents)
+
+    def decode_all(self, latents: Tensor) -> Tensor:
+        """`decode` of any number of latents, in batches sized to memory."""
+        return torch.cat([self.decode(z) for z in latents.split(self.batch_of_latents(latents))])
+
+    @torch.no_grad()
+    def reconstruct(self, latents: Tensor) -> Tensor | None:
+        """The images of unchanged latents, decoded once for every section that compares with them; None without a decoder."""
+        return self.decode_all(latents) if self.codec.can_decode else None
+
+    def batch_of_latents(self, latents: Tensor) -> int:
+        """How many latents (N, C, h, w) make one batch, by the size of their images."""
+        return images_at_once(*(side * self.codec.downsample for side in latents.shape[-2:]))
+
+    def latent_size(self, image_size: int) -> Size:
+        """Cells of the latent of a square image. CheckpointError where the codec takes no such image or the grid is too small."""
+        try:
+            _, height, width = self.codec.latent_shape(image_size, image_size)
+        except ValueError as error:
+            raise CheckpointError(f"{self.codec.source}: {error}.", hint="Pass images of another size with --data.") from error
+        if min(height, width) < SMALLEST_GRID:
+            raise CheckpointError(
+                f"{self.codec.source}: images of {image_size} px give {height}x{width} cells, too few for a spectrum.",
+                hint=f"Pass images of at least {SMALLEST_GRID * self.codec.downsample} px with --data.",
+            )
+        return height, width
+
+    @contextmanager
+    def reporting(self, report: Callable[[int], None]) -> Iterator[None]:
+        """Within this block, call `report` after every pass with the number of images decoded in the block."""
+        before, former = self.decoded.images, self._report
+        self._report = lambda done: report(done - before)
+        try:
+            yield
+        finally:
+            self._report = former
+
+    @contextmanager
+    def _timed(self, meter: Meter, images: int) -> Iterator[None]:
+        self._wait()
+        start = time.perf_counter()
+        yield
+        self._wait()
+        meter.images += images
+        meter.seconds += time.perf_counter() - start
+        self._report(self.decoded.images)
+
+
+def images_at_once(height: int, width: int) -> int:
+    """How many images of this size make one batch."""
+    return max(1, min(LARGEST_BATCH, PIXELS_AT_ONCE // (height * width)))
+
+
+def open_subjects(
+    names: Sequence[str], *, data: str, downsample_pad: DownsamplePad | None, weights_dir: Path | None, device: str
+) -> tuple[list[Subject], int]:
+    """Open every autoencoder, and choose the side of the images: that of prepared data, else the one they were made for.
+
+    Equal labels are made different. An encoder whose grid depends on the images' side is opened for that side.
+    """
+    opened = partial(open_tokenizer, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
+    prepared = _prepared_size(data)
+    codecs = [opened(name, image_size=prepared) for name in names]
+    labels = _labels(codecs)
+    size = prepared or _natural_size(dict(zip(labels, codecs, strict=True)))
+    for i, codec in enumerate(codecs):
+        if codec.image_size not in (None, size):
+            codecs[i] = opened(names[i], image_size=size)
+    return [Subject(label, codec, device) for label, codec in zip(labels, codecs, strict=True)], size
+
+
+def open_measured(data: str, size: int, console: Console) -> ImageShards:
+    """Validation images; training images where there are fewer than FEWEST_HELD_OUT for validation."""
+    if _prepared_size(data) is not None:
+        card = read_card(Path(data))
+        held_out, trained = card.count("val"), card.count("train")
+        return open_images(data, "val" if held_out >= FEWEST_HELD_OUT or not trained else "train", image_size=size)
+    with console.progress(f"preparing {data}") as report:
+        images = open_images(data, "train", image_size=size, report=report)
+    return open_images(data, "val", image_size=size) if images.card.count("val") >= FEWEST_HELD_OUT else images
+
+
+def label_of_reference(name: str | None, names: Sequence[str], subjects: Sequence[Subject]) -> str | None:
+    """Label of the subject that time shifts match: the one of this name or label, else the first; None without any."""
+    if name is None:
+        return subjects[0].label if subjects else None
+    for asked, subject in zip(names, subjects, strict=True):
+        if name in (asked, subject.label):
+            return subject.label
+    known = ", ".join(subject.label for subject in subjects) or "none: only images"
+    raise RecipeError(f"--reference {name}: it is not among the autoencoders to measure.", hint=f"They are {known}.")
+
+
+def _labels(codecs: Sequence[Tokenizer]) -> list[str]:
+    """The codecs' own names; equal ones get their folder's name in front, or a number behind."""
+    counts = Counter(codec.label for codec in codecs)
+    longer = [codec.label if counts[codec.label] == 1 else _with_folder(codec) for codec in codecs]
+    return [name if longer.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(longer)]
+
+
+def _with_folder(codec: Tokenizer) -> str:
+    path = Path(codec.source).resolve()
+    if not path.exists():
+        return codec.label
+    path = path.parent if path.name == "ckpt.safetensors" else path
+    return f"{path.parent.name}/{codec.label}"
+
+
+def _prepared_size(data: str) -> int | None:
+    """The image size of a prepared folder; None for what is still to be prepared."""
+    return read_card(Path(data)).image_size if (Path(data) / CARD_NAME).is_file() else None
+
+
+def _natural_size(codecs: Mapping[str, Tokenizer]) -> int:
+    """The image size that the recipes agree on; without recipes, the smallest that an encoder was made for."""
+    sizes = {label: codec.recipe["data"]["image_size"] for label, codec in codecs.items() if "data" in codec.recipe}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{label} {size} px" for label, size in sizes.items())
+        raise CheckpointError(
+            f"These autoencoders were trained at different sizes ({listed}): there is no natural size to compare them at.",
+            hint="Prepare images at one size and pass them: smtool prepare builtin:photos --size 64, then --data data/photos-64.",
+        )
+    fixed = [codec.image_size for codec in codecs.values() if codec.image_size is not None]
+    return next(iter(sizes.values()), min(fixed, default=DEFAULT_SIZE))

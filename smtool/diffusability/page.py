@@ -1,0 +1,205 @@
+"""A report as tables, as figures, and as one page that opens offline: verdict first, then a chapter for every section."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from smtool.config import Section
+from smtool.diffusability.report import SCOPE, Data, Report
+from smtool.diffusability.sections import (
+    direction,
+    flattening,
+    health,
+    low_pass,
+    noise_crossing,
+    pictures,
+    reference,
+    transfer,
+)
+from smtool.diffusability.sections.parts import Chapter, Plot, Reason, headline
+from smtool.diffusability.sections.pictures import Picture
+from smtool.report.html import Card, Page, Statement
+from smtool.report.plots import overview_figure
+from smtool.report.tables import Table, interval
+
+Pictures = Mapping[str, Mapping[str, Picture]]
+RESULT = "spectrum"
+"""The id of the element that holds the whole report as JSON."""
+_TOPICS_SHOWN = ("flattening", "frequency-aligned")
+
+
+def tables(report: Report) -> list[Table]:
+    """For the console, as far as they were measured: each estimator, the low-pass curve, decoders and health, the verdict."""
+    made = [_physical_table(report), _reference_table(report) if report.autoencoders else None]
+    if report.autoencoders:
+        made += [low_pass.table({one.label: one.low_pass for one in report.autoencoders}), _decoders(report), _verdicts(report)]
+    return [table for table in made if table is not None]
+
+
+def chapters(report: Report) -> list[Chapter]:
+    """Of every section, in the order of the page."""
+    note, autoencoders = report.passport.data.note, report.autoencoders
+    transfers, low_passes = ({one.label: one.transfer for one in autoencoders}, {one.label: one.low_pass for one in autoencoders})
+    made = []
+    if report.images.physical is not None and (rows := _physical_table(report)):
+        latents = {one.label: one.physical for one in autoencoders}
+        made.append(flattening.chapter(report.images.physical, latents, rows, note=note))
+    if report.images.reference is not None and (rows := _reference_table(report)):
+        readings, sizes = {one.label: one.reference for one in autoencoders}, {one.label: one.latent_size for one in autoencoders}
+        made.append(reference.chapter(report.images.reference, readings, sizes, report.published, rows, note=note))
+    decoding = (
+        "Two numbers answer this, and either alone can be fooled: where the image answers when a latent band is stirred a "
+        "little, and whether the decoder follows when frequencies are removed.",
+        transfer.plot(transfers), transfer.table(transfers),
+        low_pass.plot(low_passes, place=report.passport.data.place), low_pass.table(low_passes),
+    )
+    return [
+        *made,
+        Chapter("Does each latent frequency decode to its own image frequency?", decoding, pictures=("low-pass",)),
+        noise_crossing.chapter({one.label: one.lens for one in autoencoders}),
+        direction.chapter({one.label: one.direction for one in autoencoders}),
+        pictures.CHAPTER,
+        health.chapter({one.label: one.health for one in autoencoders}),
+    ]
+
+
+def report_page(report: Report, pictures: Pictures, made: list[Chapter]) -> Page:
+    """pictures: by autoencoder's label ("images" for those of no autoencoder) and kind. made: the report's `chapters`."""
+    labels = [one.label for one in report.autoencoders]
+    page = Page(f"Is it diffusable? {', '.join(labels)}" if labels else "Power spectra of images")
+    _verdict(page, report)
+    for chapter in made:
+        _add(page, chapter, pictures)
+    _passport(page, report)
+    page.data(RESULT, report.to_json())
+    return page
+
+
+def add_plot(page: Page, plot: Plot) -> None:
+    page.figure(plot.figure, alt=plot.alt, caption=plot.caption)
+
+
+def overview(report: Report) -> Figure:
+    """PHYSICAL power spectra with the low-pass curves beside them."""
+    assert report.images.physical is not None
+    heads = {one.label: headline(one.physical) for one in report.autoencoders}
+    curves, _ = low_pass.low_pass_curves({one.label: one.low_pass for one in report.autoencoders})
+    return overview_figure(flattening.power_curves(report.images.physical, heads), curves)
+
+
+def plots(made: list[Chapter]) -> list[Plot]:
+    """As far as they were measured. No figure mixes estimators."""
+    return [block for chapter in made for block in chapter.blocks if isinstance(block, Plot)]
+
+
+def _physical_table(report: Report) -> Table | None:
+    if report.images.physical is None:
+        return None
+    return flattening.table(
+        report.images.physical,
+        {one.label: one.physical for one in report.autoencoders},
+        normalized_by={one.label: one.normalization.source for one in report.autoencoders},
+        delta=report.passport.delta,
+        note=report.passport.data.note,
+    )
+
+
+def _reference_table(report: Report) -> Table | None:
+    if report.images.reference is None:
+        return None
+    return reference.table({one.label: one.reference for one in report.autoencoders}, delta=report.passport.delta)
+
+
+def _decoders(report: Report) -> Table:
+    rows = tuple((one.label, *transfer.cells(one.transfer), *health.cells(one.health)) for one in report.autoencoders)
+    columns = ("DECODER", "kappa", "above", "down", "rank", "grid", "shift", "cell", "latent")
+    note = (
+        "kappa: latent bands that answer in their own image band (1: all, 0: chance); above the latent's Nyquist, down: leaks; "
+        "rank: effective, of all channels; grid: phase contrast beyond the inputs'; shift, cell, latent: errors when the image "
+        "moves, as shares of the variance"
+    )
+    return Table("", columns, rows, note)
+
+
+def _verdicts(report: Report) -> Table:
+    """Whether latents are flattened and the decoder aligned, and every warning; the page has the whole verdict."""
+    rows = [(f"{one.label}: {found.sentence}",) for one in report.autoencoders for found in one.verdict
+            if found.tone == "warn" or found.topic in _TOPICS_SHOWN]
+    return Table("", ("VERDICT",), tuple(rows), "It diagnoses and does not rank; to rank autoencoders: smtool race")
+
+
+def _verdict(page: Page, report: Report) -> None:
+    page.section("Verdict")
+    page.text(f"Measured on {report.passport.data.note}.")
+    if not report.autoencoders:
+        if report.images.physical is not None and not isinstance(slope := report.images.physical.slope, Reason):
+            shown = interval(slope.exponent, slope.half_width)
+            page.text(f"Their power falls with a slope of {shown}; photographs have about 2.")
+        return
+    page.cards([
+        Card(one.label, f"{one.architecture}\nlatents {'x'.join(map(str, (one.latent_channels, *one.latent_size)))}",
+             [Statement(found.tone, found.sentence) for found in one.verdict])
+        for one in report.autoencoders
+    ])
+    page.text(SCOPE)
+
+
+def _add(page: Page, chapter: Chapter, pictures: Pictures) -> None:
+    """Pictures of one kind stand side by side."""
+    kinds: dict[str, list[tuple[str, Picture]]] = {}
+    for label, named in pictures.items():
+        for kind in (kind for kind in named if kind in chapter.pictures):
+            kinds.setdefault(kind, []).append((label, named[kind]))
+    if not kinds and not any(isinstance(block, Plot | Table) for block in chapter.blocks):
+        return
+    page.section(chapter.title)
+    for block in chapter.blocks:
+        if isinstance(block, Plot):
+            add_plot(page, block)
+        elif isinstance(block, Table):
+            page.table(block)
+        elif block is not None:
+            page.text(block)
+    for kind, found in kinds.items():
+        page.pixels_beside([(one.image, f"{label}, {kind.replace('-', ' ')}. {one.caption}") for label, one in found])
+
+
+def _passport(page: Page, report: Report) -> None:
+    page.section("Passport, and how to repeat it")
+    stated: dict[str, Any] = _named(report.passport.data) | _named(report.passport)
+    for one in report.autoencoders:
+        stated |= {f"{one.label}: source": one.path, f"{one.label}: sha256": one.digest,
+                   f"{one.label}: downsampling": one.downsample}
+    stated |= {"seconds": report.cost.seconds, "smtool": f"{report.smtool}, {report.schema_}"}
+    page.facts({name: _said(value) for name, value in stated.items()})
+    page.commands(_command(report))
+    page.text(f'All numbers of this page, and more, are in it as JSON: the element with the id "{RESULT}" of its source.')
+
+
+def _named(part: Any) -> dict[str, Any]:
+    return {name.replace("_", " "): value for name, value in part if value is not None and not isinstance(value, Data)}
+
+
+def _command(report: Report) -> str:
+    """It repeats the measurement where the same files lie at the same places."""
+    passport, labels = report.passport, [one.label for one in report.autoencoders]
+    parts = ["smtool", "spectrum", *([one.path for one in report.autoencoders] or ["images"])]
+    parts += ["--data", passport.data.source, "--num-images", str(passport.data.images), "--delta", f"{passport.delta:g}"]
+    if passport.reference is not None and [passport.reference] != labels[:1]:
+        parts += ["--reference", passport.reference]
+    if passport.downsample_pad:
+        parts += ["--downsample-pad", passport.downsample_pad]
+    if report.images.physical is None or report.images.reference is None:
+        parts += ["--estimator", "reference" if report.images.physical is None else "physical"]
+    parts += [word for published in report.published for word in ("--published", published.name)]
+    return shlex.join([*parts, "--plot"])
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {_said(one)}" for name, one in value.items())
+    if isinstance(value, Section):
+        return _said(dict(value))
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

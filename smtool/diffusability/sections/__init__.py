@@ -1,0 +1,1 @@
+"""One file for each section of the report: its model, its measurement, its sentences, its tables and its plots."""

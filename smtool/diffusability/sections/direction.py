@@ -1,0 +1,136 @@
+"""Direction: how the unit token vectors of latents vary in space, before and after the alignments' filters."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smtool.config import Section
+from smtool.diffusability.inputs.accumulators import Units, mean_and_half_width
+from smtool.diffusability.sections.parts import Chapter, Estimate, Plot, Reason, Row, array, numbers, or_reason, shown_estimate
+from smtool.networks.posterior import LatentStats
+from smtool.report.plots import Curve
+from smtool.report.plots.health import Before, direction_figure
+from smtool.report.tables import Table
+from smtool.spectrum import SPATIAL_MEASURES, dct2, difference_of_gaussians, spatial_normalize
+from smtool.spectrum.transfer import band_of_cell
+
+BANDS = 8
+GAMMA = 0.6
+DOG_SIGMAS = (0.5, 4.0)
+"""Widths in tokens of the recipe `repa-dog`; the paper prints none (facts section 9)."""
+DOG_ALPHA = 1.0
+
+
+class Measures(Section):
+    rmsc: Estimate | Reason
+    lds: Estimate | Reason
+    cds: Estimate | Reason
+
+    @property
+    def all(self) -> tuple[Estimate | Reason, ...]:
+        return self.rmsc, self.lds, self.cds
+
+
+class Filtered(Section):
+    """The same three after the filters of iREPA and REPA-DoG."""
+
+    spatial_normalize: Measures
+    dog: Measures
+    gamma: float
+    dog_sigmas: tuple[float, float]
+    dog_alpha: float
+
+
+class Direction(Measures):
+    """energy: of unit tokens by latent band, DC left out; it sums to the mean of RMSC squared (Proposition 3.2)."""
+
+    images: int
+    tokens: tuple[int, int]
+    bands: int
+    energy: Row
+    after: Filtered
+
+
+@torch.no_grad()
+def measure(latents: Tensor, stats: LatentStats, units: Units) -> Direction:
+    """RMSC, LDS and CDS of raw latents (N, C, h, w) once normalized, with the jackknife's intervals over units."""
+    features = stats.normalize(latents.float())
+    height, width = features.shape[-2:]
+    energy = _energy(features, units)
+    return Direction(
+        **dict(_measures(features, units)),
+        images=len(latents), tokens=(height, width), bands=len(energy), energy=energy,
+        after=Filtered(
+            spatial_normalize=_measures(spatial_normalize(features, GAMMA), units),
+            dog=_measures(filtered_by_dog(features), units),
+            gamma=GAMMA, dog_sigmas=DOG_SIGMAS, dog_alpha=DOG_ALPHA,
+        ),
+    )
+
+
+def filtered_by_dog(features: Tensor) -> Tensor:
+    """REPA-DoG's filter as this section applies it."""
+    return difference_of_gaussians(features, *DOG_SIGMAS, DOG_ALPHA)
+
+
+def _measures(features: Tensor, units: Units) -> Measures:
+    return Measures(**{name: _interval(function, features, units) for name, function in SPATIAL_MEASURES.items()})
+
+
+@or_reason
+def _interval(measure: Callable[[Tensor], Tensor], features: Tensor, units: Units) -> Estimate:
+    """One image at a time: on the way a feature map takes eight times its memory (twice a side, in float64)."""
+    values = torch.cat([measure(image) for image in features.split(1)]).cpu().double()
+    mean, half_width = mean_and_half_width(units.collapse(values[:, None]))
+    return Estimate(value=mean.item(), half_width=half_width.item())
+
+
+def _energy(features: Tensor, units: Units) -> list[float | None]:
+    """Energy per token of the unit tokens' DCT in each band of `band_of_cell`, DC left out."""
+    height, width = features.shape[-2:]
+    num_bands = min(BANDS, height, width)
+    energy = dct2(torch.nn.functional.normalize(features, dim=1)).square().sum(1).double().cpu() / (height * width)
+    energy[:, 0, 0] = 0                                                                     # (N, h, w)
+    band = band_of_cell(height, width, num_bands).flatten()
+    table = energy.new_zeros(len(energy), num_bands).index_add(1, band, energy.flatten(1))
+    return numbers(units.collapse(table).mean(0))
+
+
+def chapter(parts: Mapping[str, Direction]) -> Chapter:
+    blocks = (Plot("direction", lambda: draw(parts), *_WORDS), table(parts)) if parts else ()
+    return Chapter("Direction: how tokens vary in space", blocks, pictures=("token-similarity",))
+
+
+_WORDS = (
+    "RMSC, LDS and CDS of the latents' tokens before and after two filters; right, directional energy by band.",
+    "How much the directions of tokens vary in space (RMSC), how much more neighbours agree than distant tokens (LDS), and how "
+    "fast likeness falls with distance (CDS); open symbols after the filters of iREPA and REPA-DoG. Larger means more spatial "
+    "structure; no threshold is known. Right: energy outside the mean direction, by band.",
+)
+
+
+def table(parts: Mapping[str, Direction]) -> Table:
+    rows = [
+        (label if way == "as they are" else "", way, *map(shown_estimate, measures.all))
+        for label, part in parts.items()
+        for way, measures in (("as they are", part), ("iREPA", part.after.spatial_normalize), ("REPA-DoG", part.after.dog))
+    ]
+    return Table("", ("autoencoder", "tokens", "RMSC", "LDS", "CDS"), tuple(rows))
+
+
+def draw(parts: Mapping[str, Direction]) -> Figure:
+    """RMSC, LDS and CDS before and after the alignments' filters, and the directional energy by band."""
+    ways = {label: (part.all, part.after.spatial_normalize.all, part.after.dog.all) for label, part in parts.items()}
+    panels = {
+        name: {label: Before([_bar(measures[index]) for measures in filtered]) for label, filtered in ways.items()}
+        for index, name in enumerate(("RMSC", "LDS", "CDS"))
+    }
+    energy = [Curve(label, range(1, len(part.energy) + 1), array(part.energy), colour=colour)
+              for colour, (label, part) in enumerate(parts.items())]
+    return direction_figure(panels, energy)
+
+
+def _bar(found: Estimate | Reason) -> tuple[float | None, float | None]:
+    return (None, None) if isinstance(found, Reason) else (found.value, found.half_width)

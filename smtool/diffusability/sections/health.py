@@ -1,0 +1,382 @@
+"""Health: channels, rank, capacity, grid artefacts, shift errors and the range of values under fp16.
+
+Limits of the sentences lie between controls of the definition sheet.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from smtool.config import Section
+from smtool.diffusability.inputs.accumulators import LatentMoments
+from smtool.diffusability.inputs.subjects import Subject, images_at_once
+from smtool.diffusability.sections.parts import (
+    Chapter,
+    Finding,
+    Number,
+    Plot,
+    Reason,
+    Rounded,
+    Row,
+    Tone,
+    Values,
+    array,
+    finding,
+    numbers,
+    or_reason,
+    shown,
+)
+from smtool.networks.activations import LargestActivation
+from smtool.report.plots import Curve
+from smtool.report.plots.health import capacity_figure
+from smtool.report.tables import Table
+from smtool.spectrum import (
+    DISTORTIONS,
+    BandMoments,
+    ChannelMoments,
+    capacity_at,
+    channel_capacity,
+    dead_channels,
+    effective_rank,
+    grid_artefacts,
+    grid_statistics,
+    latent_shift,
+    shift_errors,
+)
+from smtool.spectrum import Capacity as BandCapacity
+
+SHIFTED_IMAGES = 16
+WATCHED_IMAGES = 4
+LARGEST_FP16 = 65504.0
+DRAWN_DISTORTION = 0.01
+LOW_RANK = 0.5
+"""Half of the channels duplicated or dead leave an effective rank of half their number."""
+FULL_RANK = 0.75
+"""White channels have all of it; below this fraction of the channels the tone is "note" instead of "good"."""
+GRID_TEMPLATE = 0.03
+"""Photographs have 0.009; a pattern of 1 % of their variance 0.072 to 0.075: halfway on a ratio scale."""
+GRID_PHASE = 0.1
+"""Chance gives 0.03 to 0.06, a plain trained autoencoder 0.14, bilinear upsampling 0.49, nearest 1."""
+SHIFT_RECONSTRUCTION = 0.05
+"""An ideal crop has 0.003, a trained autoencoder 0.013, bilinear 0.016; nearest 0.14 and strided subsampling 0.61 are broken."""
+SHIFT_CELLS = 0.05
+"""Convolutions have 0; stretching frequencies 1.17."""
+SHIFT_LATENT = 0.2
+"""An ideal crop has 0.008 and bilinear 0.06; a trained autoencoder 0.52 and space-to-depth 0.55 alias."""
+
+
+class Channel(Section):
+    """Of raw posterior means; posterior_std: root mean square of the noise around them, null where there is none."""
+
+    mean: Rounded
+    std: Rounded
+    dead: bool
+    posterior_std: Rounded
+
+
+class EffectiveRank(Section):
+    entropy: float
+    participation: float
+    entropy_correlation: float
+    participation_correlation: float
+    num_channels: int
+    num_positions: int
+
+
+class Bits(Section):
+    bits_per_image: float
+    bits_per_channel: Row
+    bits_per_band: Row
+    well_sampled: list[bool]
+
+
+class Capacity(Bits):
+    """distortion: fraction of the variance that may be lost."""
+
+    distortion: float
+
+
+class GridReading(Section):
+    """Between 0 and 1; excess = reconstruction - input."""
+
+    reconstruction: Number
+    input: Number
+    excess: Number
+
+
+class Grid(Section):
+    period: int
+    images: int
+    template: GridReading
+    phase: GridReading
+
+
+class Shift(Section):
+    """Shift-equivariance errors; null: it has no decoder."""
+
+    images: int
+    reconstruction: Number
+    whole_cell: Number
+    latent: Number
+
+
+class Fp16(Section):
+    """Largest magnitudes seen in float32; reason: why no layer was watched."""
+
+    largest_latent: Number
+    largest_activation: Number = None
+    layer: str | None = None
+    overflows: bool | None = None
+    reason: str | None = None
+
+
+class Health(Section):
+    channels: list[Channel]
+    effective_rank: EffectiveRank | Reason
+    capacity: list[Capacity] | Reason
+    channel_capacity: Bits | Reason
+    grid: Grid | Reason
+    shift: Shift | Reason
+    fp16: Fp16
+
+
+@torch.no_grad()
+def measure(subject: Subject, images: Tensor, moments: LatentMoments, reconstructions: Tensor | None) -> Health:
+    """All checks of one autoencoder. moments: of all images of the pass; images (N, 3, H, W) and their decodings: the first ones.
+
+    The shift errors encode the first 16 images twice and decode them three times; hooks during four of them find the largest
+    activation.
+    """
+    noise = None if subject.codec.deterministic else moments.noise
+    activations = LargestActivation()
+    return Health(
+        channels=_channels(moments.channels, noise), effective_rank=_rank(moments.channels),
+        capacity=_capacity(moments.bands), channel_capacity=_channel_capacity(moments.bands, noise),
+        grid=_grid(images, reconstructions, subject.codec.downsample),
+        shift=_shifts(subject, images[:SHIFTED_IMAGES], activations), fp16=fp16_of(moments.largest, activations),
+    )
+
+
+def _channels(moments: ChannelMoments, noise: Tensor | None) -> list[Channel]:
+    noises = [None] * len(moments.mean) if noise is None else numbers(noise.sqrt())
+    columns = (numbers(moments.mean), numbers(moments.std), dead_channels(moments).tolist(), noises)
+    return [Channel(mean=mean, std=std, dead=dead, posterior_std=noise) for mean, std, dead, noise in zip(*columns, strict=True)]
+
+
+@or_reason
+def _rank(moments: ChannelMoments) -> EffectiveRank:
+    return EffectiveRank(**asdict(effective_rank(moments)))
+
+
+@or_reason
+def _capacity(moments: BandMoments) -> list[Capacity]:
+    return [Capacity(**dict(_bits(capacity_at(moments, distortion), moments)), distortion=distortion)
+            for distortion in DISTORTIONS]
+
+
+@or_reason
+def _channel_capacity(moments: BandMoments, noise: Tensor | None) -> Bits:
+    if noise is None:
+        raise ValueError("its encoder adds no noise")
+    return _bits(channel_capacity(moments, noise), moments)
+
+
+def _bits(found: BandCapacity, moments: BandMoments) -> Bits:
+    return Bits(
+        bits_per_image=found.bits_per_image, bits_per_channel=numbers(found.bits_per_channel),
+        bits_per_band=numbers(found.bits_per_band), well_sampled=moments.well_sampled.tolist(),
+    )
+
+
+@or_reason
+def _grid(images: Tensor, reconstructions: Tensor | None, period: int) -> Grid:
+    if reconstructions is None:
+        raise ValueError("it has no decoder")
+    found = grid_artefacts(grid_statistics(reconstructions, period), grid_statistics(images, period))
+    template, phase = (GridReading(reconstruction=one.reconstruction, input=one.input, excess=one.excess)
+                       for one in (found.template, found.phase))
+    return Grid(period=period, images=len(images), template=template, phase=phase)
+
+
+@or_reason
+def _shifts(subject: Subject, images: Tensor, activations: LargestActivation) -> Shift:
+    """The activations are watched during the first of the images."""
+    codec, batch = subject.codec, images_at_once(images.shape[-2], images.shape[-1])
+    encode: Callable[[Tensor], Tensor] = lambda x: subject.encode(x).mode()      # noqa: E731
+    if not codec.can_decode:
+        with activations.watching(codec.network):
+            error = latent_shift(encode, images, downsample=codec.downsample, batch=batch).value
+        return Shift(images=len(images), reconstruction=None, whole_cell=None, latent=error)
+    errors_of = partial(shift_errors, encode, subject.decode, downsample=codec.downsample, batch=batch)
+    watched = min(batch, WATCHED_IMAGES)
+    with activations.watching(codec.network):
+        found = errors_of(images[:watched])
+    if len(images) > watched:
+        found = found + errors_of(images[watched:])
+    return Shift(images=len(images), reconstruction=found.reconstruction, whole_cell=found.whole_cell, latent=found.latent)
+
+
+def fp16_of(largest_latent: float, activations: LargestActivation) -> Fp16:
+    """Whether what was seen in float32 would fit half precision."""
+    if not activations.by_layer:
+        return Fp16(largest_latent=largest_latent, reason="no layer could be watched")
+    value, layer = activations.largest()
+    overflows = not max(value, largest_latent) <= LARGEST_FP16
+    return Fp16(largest_latent=largest_latent, largest_activation=value, layer=layer, overflows=overflows)
+
+
+def findings(health: Health) -> list[Finding]:
+    """One sentence for each check that was made, good or bad."""
+    found = [channels_finding(health.channels)]
+    if isinstance(health.effective_rank, EffectiveRank):
+        found.append(rank_finding(health.effective_rank))
+    if isinstance(health.grid, Grid):
+        found.append(grid_finding(health.grid))
+    if isinstance(health.shift, Shift):
+        found.append(shift_finding(health.shift))
+    if health.fp16.layer is not None:
+        found.append(fp16_finding(health.fp16))
+    return found
+
+
+def channels_finding(channels: Sequence[Channel]) -> Finding:
+    dead = [index + 1 for index, channel in enumerate(channels) if channel.dead]
+    listed = ", ".join(map(str, dead[:12])) + (" ..." if len(dead) > 12 else "")
+    said = f"{len(dead)} of {len(channels)} channels are dead (they hardly vary): {listed}."
+    if not dead:
+        said = f"None of {len(channels)} channels is dead."
+    return finding("channels", "warn" if dead else "good", said, dead=float(len(dead)), channels=float(len(channels)))
+
+
+def rank_finding(rank: EffectiveRank) -> Finding:
+    """By the correlations too: one loud channel hides the others in the covariance, dead ones hide in the correlations."""
+    channels, entropy, correlation = rank.num_channels, rank.entropy, rank.entropy_correlation
+    is_low = entropy <= LOW_RANK * channels
+    said = f"{channels} channels span {entropy:.1f} directions, {correlation:.1f} by correlations"
+    if is_low:
+        loud = correlation > LOW_RANK * channels
+        said += ": a few are much louder than the rest, or dead" if loud else ": they repeat one another"
+    tone: Tone = "warn" if is_low else "good" if entropy > FULL_RANK * channels else "note"
+    return finding("rank", tone, f"{said}.", entropy=entropy, entropy_correlation=correlation, channels=float(channels))
+
+
+def grid_finding(grid: Grid) -> Finding:
+    """Always the excess over the inputs: photographs, too, have a grid (JPEG's)."""
+    template, phase = grid.template.excess or 0.0, grid.phase.excess or 0.0
+    is_seen = template > GRID_TEMPLATE or phase > GRID_PHASE
+    said = "A grid in reconstructions" if is_seen else "No grid in reconstructions"
+    beyond = f"template share {template:+z.3f}, phase contrast {phase:+z.2f}"
+    sentence = f"{said}: period {grid.period} px, beyond the inputs' own by {beyond}."
+    return finding("grid", "warn" if is_seen else "good", sentence, template_excess=template, phase_excess=phase)
+
+
+def shift_finding(shift: Shift) -> Finding:
+    """All three are needed: the first alone calls space-to-depth perfect."""
+    checks = (
+        ("reconstruction", shift.reconstruction, SHIFT_RECONSTRUCTION,
+         "reconstructions change when the image moves by part of a cell"),
+        ("whole_cell", shift.whole_cell, SHIFT_CELLS, "the image does not follow when latents move by one cell"),
+        ("latent", shift.latent, SHIFT_LATENT, "latents alias when the image moves by part of a cell"),
+    )
+    errors = {name: error for name, error, *_ in checks if error is not None}
+    broken = [f"{words} ({error:.2f} of the variance)" for _, error, limit, words in checks if (error or 0.0) > limit]
+    if broken:
+        return finding("shifts", "warn", f"Not shift-equivariant: {'; '.join(broken)}.", **errors)
+    listed = ", ".join(f"{name.replace('_', ' ')} {error:.3f}" for name, error in errors.items())
+    return finding("shifts", "good", f"Moves with the image: errors as shares of the variance are {listed}.", **errors)
+
+
+def fp16_finding(fp16: Fp16) -> Finding:
+    largest = fp16.largest_activation
+    if fp16.overflows:
+        reached = "is not finite even in fp32" if largest is None else f"reaches {largest:.3g}, more than 65504,"
+        said = f"Overflows fp16: an activation {reached} at {fp16.layer}; run it in bf16 or fp32."
+    else:
+        said = f"Fits fp16: the largest activation is {largest:.3g} of at most 65504 (at {fp16.layer})."
+    return finding("fp16", "warn" if fp16.overflows else "good", said, largest_activation=largest)
+
+
+def cells(health: Health) -> tuple[str, ...]:
+    """Rank, grid and shift errors, for the table of decoders."""
+    rank = shown(None if isinstance(health.effective_rank, Reason) else health.effective_rank.entropy, 1)
+    grid = shown(None if isinstance(health.grid, Reason) else health.grid.phase.excess)
+    return f"{rank}/{len(health.channels)}", grid, *_errors(health, 2)
+
+
+def chapter(parts: Mapping[str, Health]) -> Chapter:
+    return Chapter("Health", (table(parts), plot(parts)))
+
+
+def table(parts: Mapping[str, Health]) -> Table | None:
+    """One row for each check, so that autoencoders stand side by side."""
+    names = (
+        "dead channels", "std of channels", "effective rank", *(f"bits at {100 * d:g} % loss" for d in DISTORTIONS),
+        "bits above posterior noise", "grid excess", "shift error, reconstruction", "shift error, whole cells",
+        "shift error, latent", "fp16",
+    )
+    rows = tuple(zip(names, *map(_checks, parts.values()), strict=True))
+    note = (
+        "effective rank: of the covariance, and of the correlations in brackets; grid: reconstruction minus input, template "
+        "share and phase contrast; shift errors: shares of the image's (latent's) variance, 0 is perfect"
+    )
+    return Table("", ("check", *parts), rows, note) if parts else None
+
+
+def _checks(health: Health) -> list[str]:
+    stds = [channel.std for channel in health.channels if channel.std is not None]
+    rank, own, grid = health.effective_rank, health.channel_capacity, health.grid
+    bits = {one.distortion: f"{one.bits_per_image:,.0f}" for one in _capacities(health)}
+    return [
+        f"{sum(channel.dead for channel in health.channels)} of {len(health.channels)}",
+        f"{min(stds):.3g} to {max(stds):.3g}" if stds else "-",
+        rank.reason if isinstance(rank, Reason) else
+        f"{rank.entropy:.1f} ({rank.entropy_correlation:.1f}) of {rank.num_channels}",
+        *(bits.get(distortion, "-") for distortion in DISTORTIONS),
+        own.reason if isinstance(own, Reason) else f"{own.bits_per_image:,.0f}",
+        grid.reason if isinstance(grid, Reason) else
+        f"{shown(grid.template.excess, 3)}, {shown(grid.phase.excess)} (period {grid.period} px)",
+        *_errors(health, 3),
+        _range(health.fp16),
+    ]
+
+
+def _capacities(health: Health) -> list[Capacity]:
+    return [] if isinstance(health.capacity, Reason) else health.capacity
+
+
+def _errors(health: Health, digits: int) -> tuple[str, str, str]:
+    if isinstance(health.shift, Reason):
+        return "-", "-", "-"
+    reconstruction, cells, latent = health.shift.reconstruction, health.shift.whole_cell, health.shift.latent
+    return shown(reconstruction, digits), shown(cells, digits), shown(latent, digits)
+
+
+def _range(fp16: Fp16) -> str:
+    if fp16.overflows is None:
+        return fp16.reason or "-"
+    largest = "not finite" if fp16.largest_activation is None else f"{fp16.largest_activation:.3g}"
+    return f"{'overflows' if fp16.overflows else 'fits'}: {largest} at {fp16.layer}"
+
+
+def plot(parts: Mapping[str, Health]) -> Plot | None:
+    """Bits by band and by channel at one distortion."""
+    bands, channels = [], []
+    for colour, (label, health) in enumerate(parts.items()):
+        for one in _capacities(health):
+            if one.distortion == DRAWN_DISTORTION:
+                richest = sorted((bits or 0.0 for bits in one.bits_per_channel), reverse=True)
+                bands.append(_counted(f"{label}: {one.bits_per_image:,.0f} bits", one.bits_per_band, colour))
+                channels.append(_counted("", richest, colour))
+    return None if not bands else Plot(
+        "capacity", lambda: capacity_figure(bands, channels, distortion=DRAWN_DISTORTION),
+        "Bits of one image by latent band and by channel.",
+        "Where the bits are, if latents were Gaussian and 1 % of their variance may be lost. Many bits in the highest bands are "
+        "detail that a diffusion model must learn last; a channel without bits is dead or a copy.",
+    )
+
+
+def _counted(label: str, values: Values, colour: int) -> Curve:
+    return Curve(label, range(1, len(values) + 1), array(values), colour=colour)

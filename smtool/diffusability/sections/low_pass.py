@@ -1,0 +1,214 @@
+"""The low-pass curve: whether an autoencoder decodes a low-passed latent into the equally low-passed image, as DSM asks.
+
+Relative convention: the same anti-diagonals leave 8x8 blocks of latent cells and of pixels (definition sheet, section 4).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smtool.config import Section
+from smtool.datasets import to_uint8
+from smtool.diffusability.inputs.accumulators import Units, mean_and_half_width
+from smtool.diffusability.inputs.subjects import Subject
+from smtool.diffusability.sections.parts import (
+    Estimate,
+    Plot,
+    Reason,
+    Row,
+    array,
+    banded,
+    measured,
+    numbers,
+    shown,
+    shown_estimate,
+)
+from smtool.features.extractor import Extractor, load_extractor
+from smtool.metrics.kernel import paired_kernel_distance
+from smtool.metrics.reconstruction import psnr
+from smtool.report.plots import Curve
+from smtool.report.plots.low_pass import low_pass_figure
+from smtool.report.tables import Table
+from smtool.spectrum import fit_cutoff, fitted_low_pass
+from smtool.spectrum.jackknife import student_t_quantile
+
+ROWS_REMOVED = tuple(range(15))
+ROWS_IN_TABLE = (8, 10, 12, 14)
+SHOWN_ROWS = (0, 4, 8, 10, 12, 14)
+SHOWN_IMAGES = 2
+LARGEST_PSNR = 60.0
+"""dB. Above, two images differ by less than 8 bits can show; lossless controls would otherwise have a gap of float rounding."""
+_ESTIMATOR = "cubic kernel, unbiased for pairs: those within a unit are left out"
+
+
+class Gap(Section):
+    """One value for each number of anti-diagonals removed."""
+
+    value: Row
+    half_width: Row
+
+
+class KernelDistances(Section):
+    """Of D(LP z) from LP x, on the named features; crops of one photograph are one unit."""
+
+    features: str
+    clamped: bool
+    estimator: str | None = None
+    value: Row | None
+    half_width: Row | None
+    reason: str | None = None
+
+
+class LowPass(Section):
+    """PSNR in dB of D(LP z) against LP x, of the control D(z) against LP x, and the gap PSNR(D(z), x) - PSNR(D(LP z), LP x)."""
+
+    posterior: str
+    convention: str
+    clamped: bool
+    images: int
+    units: int
+    rows_removed: list[int]
+    psnr: Row
+    control: Row
+    gap: Gap
+    kernel_distance: KernelDistances
+
+    def gap_at(self, rows: int) -> Estimate:
+        """The gap in dB with `rows` anti-diagonals removed."""
+        index = self.rows_removed.index(rows)
+        return Estimate(value=self.gap.value[index], half_width=self.gap.half_width[index])
+
+
+@dataclass(frozen=True)
+class LowPassed:
+    """The section, and for the first images what each removal leaves and what it is decoded to.
+
+    shown: (images, 2, len(SHOWN_ROWS), 3, H, W) uint8, or None where there is no curve.
+    """
+
+    section: LowPass | Reason
+    shown: Tensor | None = None
+
+
+@torch.no_grad()
+def measure(
+    subject: Subject,
+    images: Tensor,
+    latents: Tensor,
+    reconstructions: Tensor | None,
+    units: Units,
+    *,
+    extractor: Extractor | None = None,
+) -> LowPassed:
+    """The curve of images (N, 3, H, W) in [-1, 1] and their raw latents (N, C, h, w), sampled from the posterior.
+
+    14 decodings an image: without removal that is `reconstructions`. PSNR is that of unclamped images; the kernel distance, on
+    the extractor's features (default: "random", which needs no weights), is that of 8-bit images. A latent smaller than 8 cells
+    is one block, its cut-off scaled (`block = "fit"`). A Reason where blocks do not fill a side, or without a decoder.
+    """
+    if reconstructions is None:
+        return LowPassed(Reason(reason="it has no decoder"))
+    extractor = extractor or load_extractor("random").to(images.device)
+    aligned, control, features, strips = [], [], [], []
+    try:
+        for rows, target, answer in _removals(subject, images, latents, reconstructions):
+            aligned.append(psnr(answer, target).clamp(max=LARGEST_PSNR))
+            control.append(psnr(reconstructions, target).clamp(max=LARGEST_PSNR))
+            features.append((_features(extractor, answer), _features(extractor, target)))
+            if rows in SHOWN_ROWS:
+                strips.append(to_uint8(torch.stack([target[:SHOWN_IMAGES], answer[:SHOWN_IMAGES]], 1)).cpu())
+    except ValueError as error:      # sides that blocks do not fill
+        return LowPassed(Reason(reason=str(error)))
+    block, _ = fit_cutoff(min(latents.shape[-2:]), 0)
+    decibels, controls = (torch.stack(column, 1).cpu().double() for column in (aligned, control))      # (N, 15)
+    gap, half_width = mean_and_half_width(units.collapse(decibels[:, :1] - decibels))
+    section = LowPass(
+        posterior="deterministic" if subject.codec.deterministic else "sample",
+        convention=f"relative: blocks of 8 pixels and of {block} latent cells; PSNR counts to {LARGEST_PSNR:g} dB",
+        clamped=False, images=len(images), units=len(units), rows_removed=list(ROWS_REMOVED),
+        psnr=numbers(units.collapse(decibels).mean(0)), control=numbers(units.collapse(controls).mean(0)),
+        gap=Gap(value=numbers(gap), half_width=numbers(half_width)),
+        kernel_distance=_kernel_distances(features, units, extractor.name),
+    )
+    return LowPassed(section, torch.stack(strips, 2))
+
+
+def _removals(
+    subject: Subject, images: Tensor, latents: Tensor, reconstructions: Tensor
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """For every n: n, LP_n x, D(LP_n z); one n in memory at a time."""
+    for rows in ROWS_REMOVED:
+        target = fitted_low_pass(images, rows)
+        yield rows, target, subject.decode_all(fitted_low_pass(latents, rows)) if rows else reconstructions
+
+
+def _features(extractor: Extractor, images: Tensor) -> Tensor:
+    return torch.cat([extractor(to_uint8(part)) for part in images.split(16)]).cpu()
+
+
+def _kernel_distances(features: list[tuple[Tensor, Tensor]], units: Units, name: str) -> KernelDistances:
+    """Of D(LP z) from LP x for each n; half-widths t(n - 1) times the jackknife's error over units."""
+    count = len(units)
+    if count < 2:
+        reason = f"a kernel distance needs at least 2 {units.name}s, found {count}"
+        return KernelDistances(
+            features=name, clamped=True, estimator=_ESTIMATOR, value=None, half_width=None, reason=reason
+        )
+    found = [paired_kernel_distance(answer, target, units.numbers()) for answer, target in features]
+    t = student_t_quantile(0.975, count - 1)
+    values, widths = (torch.tensor(column) for column in zip(*((one.value, t * one.error) for one in found), strict=True))
+    return KernelDistances(
+        features=name, clamped=True, estimator=_ESTIMATOR, value=numbers(values),
+        half_width=None if count == 2 else numbers(widths),
+    )
+
+
+def table(parts: Mapping[str, LowPass | Reason]) -> Table | None:
+    rows = []
+    conventions: dict[str, list[str]] = {}
+    for _, label, one in measured(parts):
+        gaps = (shown_estimate(one.gap_at(n), digits=1) for n in ROWS_IN_TABLE)
+        rows.append((label, f"{shown(one.psnr[0], 1)} dB", *gaps))
+        conventions.setdefault(f"{one.images} images; {one.convention}", []).append(label)
+    notes = ["gap = PSNR(D(z), x) - PSNR(D(LP z), LP x) in dB when n of 15 anti-diagonals are removed; sampled posterior"]
+    notes += [f"{label}: {one.reason}" for label, one in parts.items() if isinstance(one, Reason)]
+    notes += [f"{', '.join(labels)}: {convention}" for convention, labels in conventions.items()]
+    columns = ("LOW-PASS", "PSNR", *(f"gap n={n}" for n in ROWS_IN_TABLE))
+    return Table("", columns, tuple(rows), "\n".join(notes)) if rows else None
+
+
+def plot(parts: Mapping[str, LowPass | Reason], *, place: str) -> Plot | None:
+    """The curve with its control, the gap and the kernel distance. place: name and size of the images."""
+    if not (found := measured(parts)):
+        return None
+    curves, gaps = low_pass_curves(parts)
+    note = (
+        f"{max(one.images for *_, one in found)} images {place}; sampled posterior\n"
+        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks of pixels and of latent cells (of smaller ones the same share)"
+    )
+    distances = [(colour, one) for colour, _, one in found if one.kernel_distance.value]
+    lines = [banded(one.rows_removed, one.kernel_distance.value or (), one.kernel_distance.half_width, colour=colour)
+             for colour, one in distances]
+    features = distances[0][1].kernel_distance.features if distances else ""
+    title = "Low-pass reconstruction: does the decoder follow a removal?"
+    return Plot(
+        "low-pass", lambda: low_pass_figure(curves, gaps, lines, features=features, title=title, note=note),
+        "PSNR of low-passed latents' decodings against equally low-passed images, the gap to n = 0, and their kernel distance.",
+        "Frequencies are removed from latent and image alike. Good: the solid line stays level, its gap near 0. Dashed is the "
+        "control, the decoding of the whole latent against the same low-passed image: a solid line above it follows the "
+        "removal for sure, one that falls far below is disturbed by it. Kernel distance, where drawn: low is good; it sees "
+        "what PSNR forgives.",
+    )
+
+
+def low_pass_curves(parts: Mapping[str, LowPass | Reason]) -> tuple[Sequence[Curve], Sequence[Curve]]:
+    """PSNR with its control, and the gap."""
+    curves, gaps = [], []
+    for colour, label, one in measured(parts):
+        rows = one.rows_removed
+        curves.append(Curve(f"{label}: D(LP z) against LP x", rows, array(one.psnr), colour=colour))
+        curves.append(Curve(f"{label}: D(z) against LP x (control)", rows, array(one.control), role="control", colour=colour))
+        gaps.append(banded(rows, one.gap.value, one.gap.half_width, colour=colour))
+    return curves, gaps

@@ -1,0 +1,282 @@
+"""Noise crossing: what a diffusion model meets in a normalized latent, ring by ring, and the time at which noise exceeds it.
+
+Everything is a closed form of one spectrum S, the headline's (Spectrum Matching, Proposition 3.1); a ring weighs as many cells as
+it has.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smtool.config import Section
+from smtool.diffusability.sections.parts import (
+    Chapter,
+    Finding,
+    Matrix,
+    Plot,
+    Reason,
+    Row,
+    Values,
+    array,
+    finding,
+    measured,
+    numbers,
+    or_reason,
+    shown,
+    table_of,
+)
+from smtool.diffusability.sections.physical import PhysicalReading
+from smtool.report.plots import Curve
+from smtool.report.plots.lens import BandsOverTime, crossing_figure, lens_figure
+from smtool.report.tables import Table
+from smtool.spectrum.damping import DampedSampler, last_step_amplitude, sampler_amplitude
+from smtool.spectrum.theory import crossing_time, learnable_power, time_shift, velocity_floor
+
+NUM_TIMES = 50
+SAMPLERS: tuple[tuple[DampedSampler, int, float], ...] = (
+    ("euler-maruyama", 100, 0.04), ("euler-maruyama", 250, 0.04), ("euler", 50, 0.02), ("heun", 50, 0.02),
+)
+"""Sampler, steps, and the time of the last step to 0: SiT's and REPA's stochastic one, and even steps without noise."""
+SMALLEST_GAIN = 0.9
+"""A last step that returns less than this fraction of a band's variance takes half a decibel from it."""
+
+
+class TimeShift(Section):
+    """s of t' = s t / (1 + (s - 1) t) that matches the reference's signal-to-noise ratios, by two rules.
+
+    spread: ln[t* / (1 - t*)] from the first ring to the last; cannot_change: the rules point in opposite directions.
+    """
+
+    reference: str
+    by_cells: float
+    by_energy: float
+    spread: float
+    cannot_change: bool
+
+
+class SamplerGain(Section):
+    """Variance a sampler returns over the variance there is, by ring: factor for its last step alone, whole for all its steps."""
+
+    sampler: str
+    steps: int
+    last_t: float
+    factor: Row
+    whole: Row
+
+
+class NoiseCrossing(Section):
+    """What noise does to the normalized latent: tables over times and rings, data at t = 0.
+
+    floor: error of v that remains for a perfect network; learnable: fall of the error of x; crossing: t from which a ring's SNR
+    is below 1; floor_share: the ring's fraction of the floor, over all times.
+    """
+
+    posterior: str
+    cycles_per_side: Row
+    count: list[int]
+    power: Row
+    times: Row
+    floor: Matrix
+    learnable: Matrix
+    learnable_of: Literal["x"]
+    crossing: Row
+    floor_share: Row
+    shift: TimeShift | Reason
+    damping: list[SamplerGain]
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Crossing times of the lowest and of the highest ring."""
+        return self.crossing[0] or 0.0, self.crossing[-1] or 0.0
+
+
+Parts = Mapping[str, NoiseCrossing | Reason]
+
+
+def measure_all(heads: Mapping[str, PhysicalReading | None], reference: str) -> dict[str, NoiseCrossing | Reason]:
+    """Of every headline reading (None: PHYSICAL was not asked for), with the time shift against the one labelled `reference`."""
+    missing = Reason(reason="it is read from PHYSICAL spectra, which were not asked for")
+    other = heads.get(reference)
+    return {
+        label: missing if head is None or other is None else
+        measure(head, None if label == reference else (reference, other))
+        for label, head in heads.items()
+    }
+
+
+@or_reason
+def measure(head: PhysicalReading, reference: tuple[str, PhysicalReading] | None) -> NoiseCrossing:
+    """Of one headline reading. reference: label and headline of the latent whose schedule is to be matched; None for itself."""
+    power, count = _powers(head), torch.tensor(head.cells, dtype=torch.float64)
+    if not bool((power > 0).all()):
+        raise ValueError("some ring of this latent holds no power")
+    times = torch.arange(1, NUM_TIMES, dtype=torch.float64) / NUM_TIMES
+    floor = count * power.sqrt()
+    return NoiseCrossing(
+        posterior=head.posterior, cycles_per_side=head.cycles_per_side, count=head.cells, power=head.power,
+        times=numbers(times),
+        floor=[numbers(row) for row in velocity_floor(power, times[:, None])],
+        learnable=[numbers(row) for row in learnable_power(power, times[:, None], "x")],
+        learnable_of="x",
+        crossing=numbers(crossing_time(power)),
+        floor_share=numbers(floor / floor.sum()),
+        shift=Reason(reason="it is the reference") if reference is None else _shift(head, *reference),
+        damping=[_sampler_gain(power, *sampler) for sampler in SAMPLERS],
+    )
+
+
+@or_reason
+def _shift(head: PhysicalReading, name: str, other: PhysicalReading) -> TimeShift:
+    """The time shift that brings this latent nearest to the reference's signal-to-noise ratios, over the cycles both have."""
+    coarse = min(head, other, key=lambda reading: reading.cycles_per_side[-1] or 0.0)
+    at, count = _tensor(coarse.cycles_per_side), torch.tensor(coarse.cells, dtype=torch.float64)
+    shift = time_shift(_at(other, at), _at(head, at), count=count)
+    return TimeShift(
+        reference=name, by_cells=shift.by_cells, by_energy=shift.by_energy, spread=shift.spread,
+        cannot_change=shift.rules_disagree,
+    )
+
+
+def _at(reading: PhysicalReading, cycles_per_side: Tensor) -> Tensor:
+    """Power at these frequencies, straight between rings in the logarithms; all sizes share their rings but the last."""
+    x, y = _tensor(reading.cycles_per_side).log(), _powers(reading).log()
+    at = cycles_per_side.log().clamp(x[0], x[-1])
+    right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
+    weight = (at - x[right - 1]) / (x[right] - x[right - 1])
+    return (y[right - 1] + weight * (y[right] - y[right - 1])).exp()
+
+
+def _sampler_gain(power: Tensor, sampler: DampedSampler, steps: int, last_t: float) -> SamplerGain:
+    """S' / S: of the last step alone from an exact x_t, and of all steps."""
+    return SamplerGain(
+        sampler=sampler, steps=steps, last_t=last_t,
+        factor=numbers(last_step_amplitude(power, sampler, last_t=last_t).square()),
+        whole=numbers(sampler_amplitude(power, sampler, steps=steps, last_t=last_t).square()),
+    )
+
+
+def _powers(reading: PhysicalReading) -> Tensor:
+    return _tensor(reading.power).nan_to_num(0.0)
+
+
+def _tensor(values: Values) -> Tensor:
+    return torch.from_numpy(array(values))
+
+
+def findings(part: NoiseCrossing | Reason) -> list[Finding]:
+    """When the SNR of bands falls below 1, where the loss floor lies, what a time shift can do, and what samplers take."""
+    return [] if isinstance(part, Reason) else [_crossing(part), *_shifted(part.shift), *_weakened(part)]
+
+
+def _crossing(part: NoiseCrossing) -> Finding:
+    cycles, (first, last) = array(part.cycles_per_side), part.span
+    upper = float(sum(array(part.floor_share)[cycles > cycles[-1] / 2]))
+    return finding(
+        "noise", "note",
+        f"On the way to noise the highest frequencies drown at t = {last:.2f}, the lowest at t = {first:.2f}; "
+        f"the upper half of the frequencies holds {100 * upper:.0f} % of the loss floor that even a perfect network keeps.",
+        first=first, last=last, upper_half_share=upper,
+    )
+
+
+def _shifted(shift: TimeShift | Reason) -> list[Finding]:
+    if isinstance(shift, Reason):
+        return []
+    numbers = {"by_cells": shift.by_cells, "by_energy": shift.by_energy, "spread": shift.spread}
+    if shift.cannot_change:
+        said = (f"A shift cannot change this: to match {shift.reference}, half of the cells ask for a time shift of "
+                f"{shift.by_cells:.2f}, half of the energy for {shift.by_energy:.2f}; the shapes differ.")
+    else:
+        said = (f"A time shift of {shift.by_cells:.2f} (by cells) to {shift.by_energy:.2f} (by energy) would give it the "
+                f"signal-to-noise of {shift.reference}.")
+    return [finding("shift", "note", said, **numbers)]
+
+
+def _weakened(part: NoiseCrossing) -> list[Finding]:
+    """The sampler whose last step takes most from any band, if that is much."""
+    found = []
+    for one in part.damping:
+        factors = np.nan_to_num(array(one.factor), nan=1.0)
+        worst = int(factors.argmin())
+        found.append((float(factors[worst]), part.cycles_per_side[worst] or 0.0, one))
+    factor, cycles, one = min(found, key=lambda item: item[0])
+    if factor >= SMALLEST_GAIN:
+        return []
+    said = (f"The last step of {one.sampler} (from t = {one.last_t:g}) returns only {100 * factor:.0f} % of the variance "
+            f"at {cycles:.3g} cycles per side.")
+    return [finding("sampler", "warn", said, factor=factor, cycles_per_side=cycles)]
+
+
+def table(parts: Parts) -> Table | None:
+    columns = ("first drowns", "last drowns", "reference", "shift by cells", "shift by energy", "a shift helps")
+    note = "time shift s of t' = s t / (1 + (s - 1) t), towards the reference's signal-to-noise"
+    return table_of(columns, parts, _cells, note)
+
+
+def _cells(part: NoiseCrossing) -> tuple[str, ...]:
+    (lowest, highest), shift = part.span, part.shift
+    if isinstance(shift, Reason):
+        return shown(highest), shown(lowest), shift.reason, "-", "-", "-"
+    helps = "no: the shapes differ" if shift.cannot_change else "yes"
+    return shown(highest), shown(lowest), shift.reference, shown(shift.by_cells), shown(shift.by_energy), helps
+
+
+def chapter(parts: Parts) -> Chapter:
+    if not (found := measured(parts)):
+        return Chapter("What diffusion noise leaves of it")
+    bands = {label: _bands(part) for _, label, part in found}
+    return Chapter("What diffusion noise leaves of it", (
+        "Closed forms for this spectrum, if latents were Gaussian and their frequencies independent (Proposition 3.1).",
+        Plot("lens", lambda: lens_figure(bands), *_BANDS_WORDS),
+        Plot("crossing", lambda: draw_crossing(found), *_CROSSING_WORDS),
+        table(parts),
+    ))
+
+
+_BANDS_WORDS = (
+    "For each latent: the share of every band's power that a noisy latent still tells, and the loss floor, over diffusion time.",
+    "Above: how much of each band can still be read at time t; it drowns where its line crosses one half. Good: lines spread "
+    "over the whole width, low frequencies (dark, thick) last, so that a model decides from coarse to fine. Bundled lines: "
+    "everything is decided at one time. Below: the squared error that remains for a perfect network predicting the velocity.",
+)
+_CROSSING_WORDS = (
+    "Left: crossing time against frequency. Middle: cumulated share of the loss floor. Right: variance a sampler's last step "
+    "returns.",
+    "Left: when each frequency drowns; a flat line is white latents. Middle: how much of the unavoidable loss lies below a "
+    "frequency; near the dashed line, most of the loss is spent on the finest detail. Right: below 1, the sampler's last step "
+    "dims that band, whatever the network learns.",
+)
+
+
+def draw_crossing(found: Sequence[tuple[int, str, NoiseCrossing]]) -> Figure:
+    """Crossing times, fractions of the loss floor and sampler gains, all latents in each panel."""
+    crossings, floors, gains = [], [], []
+    for colour, label, part in found:
+        cycles = array(part.cycles_per_side).tolist()
+        crossings.append(Curve(label, cycles, array(part.crossing), colour=colour))
+        floors.append(Curve("", cycles, _cumulated(part.floor_share), colour=colour))
+        gains.append(Curve("", cycles, array(part.damping[0].factor), colour=colour))
+        gains.append(Curve("", cycles, array(part.damping[-1].factor), role="control", colour=colour))
+    longest = max((part for *_, part in found), key=lambda part: part.cycles_per_side[-1] or 0.0)
+    floors.append(Curve("", array(longest.cycles_per_side).tolist(), _cumulated(longest.count), role="target"))
+    solid, dashed = (f"{one.sampler}, {one.steps} steps" for one in (longest.damping[0], longest.damping[-1]))
+    return crossing_figure(crossings, floors, gains, sampler=solid, control=dashed)
+
+
+def _bands(part: NoiseCrossing) -> BandsOverTime:
+    """The rings nearest to every octave, and the last: few enough to tell apart."""
+    cycles, power = array(part.cycles_per_side), array(part.power)
+    octaves = 2.0 ** np.arange(0, np.log2(cycles[-1]))
+    chosen = sorted({int(np.abs(np.log(cycles / octave)).argmin()) for octave in octaves} | {len(cycles) - 1})
+    learnable, floor = (np.stack([array(row) for row in rows])[:, chosen] for rows in (part.learnable, part.floor))
+    crossing = array(part.crossing)[chosen].tolist()
+    return BandsOverTime(array(part.times).tolist(), cycles[chosen].tolist(), learnable / power[chosen], floor, crossing)
+
+
+def _cumulated(values: Values) -> np.ndarray:
+    total = np.cumsum(array(values))
+    return total / total[-1]

@@ -1,0 +1,163 @@
+"""The report's pictures as pixels: reconstructions, low-passed decodings, latents by colour, likeness of tokens, masks.
+
+Latents are enlarged without smoothing, so that every cell is a square; white lines part the tiles. What rows and columns hold is
+in each picture's caption.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smtool.datasets import to_uint8
+from smtool.diffusability.sections.direction import DOG_SIGMAS, GAMMA, filtered_by_dog
+from smtool.diffusability.sections.low_pass import SHOWN_ROWS
+from smtool.diffusability.sections.parts import Chapter
+from smtool.networks.posterior import LatentStats
+from smtool.randomness import generator
+from smtool.report.grids import enlarged, fitted, framed, image_grid, reconstruction_grid, viridis
+from smtool.spectrum import fitted_low_pass, spatial_normalize
+from smtool.spectrum.views import cosine_map, fit_pca, magnitude_normalized, mask_picture, pca_pictures
+
+TILE = 160
+"""Least side of a tile in pixels; smaller images are enlarged by a whole number."""
+LINE = 4
+NUM_PLACES = 3
+SEARCHED = 8
+
+
+@dataclass(frozen=True)
+class Picture:
+    """image: uint8 (3, H, W) on the CPU. caption: what its rows and columns are."""
+
+    image: Tensor
+    caption: str
+
+
+CHAPTER = Chapter("Pictures", pictures=("magnitude-normalised", "masks", "reconstructions", "latents-pca"))
+"""The low-pass strips and the maps of token similarity stand in the chapters of their numbers."""
+
+
+@torch.no_grad()
+def visualize(
+    images: Tensor,
+    latents: Tensor,
+    stats: LatentStats,
+    reconstructions: Tensor | None,
+    *,
+    low_passed: Tensor | None = None,
+) -> dict[str, Picture]:
+    """By name, as far as there are any. images (N, 3, H, W), their raw latents (N, C, h, w) and decodings; low_passed: `shown` of
+    the low-pass section."""
+    made = {}
+    normalized = stats.normalize(latents.float())
+    if reconstructions is not None:
+        made["reconstructions"] = _reconstructions(images, reconstructions)
+    if low_passed is not None:
+        made["low-pass"] = _low_passed(low_passed)
+    if latents.shape[1] >= 3:
+        made["latents-pca"] = _principal(images, normalized)
+    made["token-similarity"] = _similarity(images[:1], normalized[:1])
+    return made
+
+
+@torch.no_grad()
+def visualize_images(images: Tensor) -> dict[str, Picture]:
+    """Those that no autoencoder changes."""
+    made = {"magnitude-normalised": _magnitude_normalised(images)}
+    if not (images.shape[-2] % 8 or images.shape[-1] % 8):
+        made["masks"] = _masks(images[:1])
+    return made
+
+
+def _reconstructions(images: Tensor, reconstructions: Tensor) -> Picture:
+    count = _columns(images)
+    inputs, outputs = (enlarged(x[:count].cpu(), TILE) for x in (images, reconstructions))
+    caption = "Rows: input; reconstruction; difference, twice as strong, around mid-grey (unclamped reconstruction less input)."
+    return Picture(reconstruction_grid(inputs, outputs, separator=LINE), caption)
+
+
+def _low_passed(shown: Tensor) -> Picture:
+    """shown: (images, 2, n, 3, H, W)."""
+    tiles = enlarged(shown.flatten(0, 2), TILE)
+    columns = ", ".join(map(str, SHOWN_ROWS))
+    caption = (
+        f"Columns: n = {columns} of 15 anti-diagonals removed. Rows, in pairs: the low-passed image LP x, and D(LP z), what the "
+        "decoder makes of the equally low-passed latent. A frequency-aligned decoder shows equal pairs."
+    )
+    return Picture(image_grid(tiles, columns=shown.shape[2], separator=LINE), caption)
+
+
+def _principal(images: Tensor, normalized: Tensor) -> Picture:
+    count = _columns(images)
+    axes = fit_pca(normalized, generator=generator("spectrum", "pca"))
+    below = pca_pictures(normalized[:count], axes).cpu()
+    caption = (
+        "Top: input. Below: normalized latents, their three strongest directions over all images as red, green and blue (fitted "
+        "to this autoencoder alone; every image stretched by itself, so colours of two autoencoders or images do not compare)."
+    )
+    return Picture(_two_rows(images[:count], below), caption)
+
+
+def _similarity(image: Tensor, features: Tensor) -> Picture:
+    """image (1, 3, H, W) and its normalized latent (1, C, h, w): a row for each chosen token."""
+    maps = (features, spatial_normalize(features, GAMMA), filtered_by_dog(features))
+    height, width = features.shape[-2:]
+    side = max(TILE, *image.shape[-2:])
+    tiles = []
+    for down, right in chosen_places(image):
+        row, column = int(down * height), int(right * width)
+        views = [to_uint8(image)[0].cpu(), *(viridis((cosine_map(x, row, column)[0] + 1) / 2) for x in maps)]
+        tiles += [framed(fitted(view, side), row, column, (height, width)) for view in views]
+    caption = (
+        "Cosine similarity of all latent tokens with the framed one; dark blue -1, green 0, yellow 1. Columns: input; normalized "
+        f"latents; after spatial normalization (gamma {GAMMA:g}); after a difference of Gaussians (sigma {DOG_SIGMAS[0]:g} and "
+        f"{DOG_SIGMAS[1]:g} tokens). Yellow everywhere: all tokens point one way."
+    )
+    return Picture(image_grid(torch.stack(tiles), columns=4, separator=LINE), caption)
+
+
+def _magnitude_normalised(images: Tensor) -> Picture:
+    count = _columns(images)
+    caption = (
+        "Top: input. Below: the same image with a white spectrum: every DCT coefficient keeps its sign and gets one magnitude "
+        "(mean and variance as before). What is still recognized does not lie in the power spectrum."
+    )
+    return Picture(_two_rows(images[:count], to_uint8(magnitude_normalized(images[:count])).cpu()), caption)
+
+
+def _masks(image: Tensor) -> Picture:
+    side = max(TILE, *image.shape[-2:])
+    masks = [fitted(mask_picture(8, rows, cell=side // 8), side) for rows in SHOWN_ROWS]
+    lowered = [fitted(to_uint8(fitted_low_pass(image, rows))[0].cpu(), side) for rows in SHOWN_ROWS]
+    caption = (
+        f"Columns: n = {', '.join(map(str, SHOWN_ROWS))} of 15 anti-diagonals removed. Top: which DCT coefficients of an 8x8 "
+        "block stay (light), the mean at the top left. Below: an image whose blocks keep only these."
+    )
+    return Picture(image_grid(torch.stack(masks + lowered), columns=len(SHOWN_ROWS), separator=LINE), caption)
+
+
+def chosen_places(image: Tensor) -> list[tuple[float, float]]:
+    """Three places of unlike colour in an image (1, 3, H, W), as fractions of height and width; they depend on the image alone.
+
+    Of the inner cells of an 8x8 grid, first the one nearest to the mean colour, then twice the one farthest from those chosen.
+    """
+    colours = torch.nn.functional.adaptive_avg_pool2d(image.float().cpu(), SEARCHED)[0, :, 1:-1, 1:-1].flatten(1).T
+    chosen = [int((colours - colours.mean(0)).square().sum(1).argmin())]
+    while len(chosen) < NUM_PLACES:
+        distance = torch.cdist(colours, colours[chosen]).min(1).values
+        chosen.append(int(distance.argmax()))
+    inner = SEARCHED - 2
+    return [((place // inner + 1.5) / SEARCHED, (place % inner + 1.5) / SEARCHED) for place in chosen]
+
+
+def _columns(images: Tensor) -> int:
+    """How many images a picture shows: 4 large ones or 6 small ones."""
+    return min(len(images), 4 if images.shape[-1] > TILE else 6)
+
+
+def _two_rows(images: Tensor, below: Tensor) -> Tensor:
+    """Images (N, 3, H, W) in [-1, 1] above as many uint8 pictures, brought to one size."""
+    side = max(TILE, *images.shape[-2:])
+    tiles = [fitted(picture, side) for picture in (*to_uint8(images).cpu(), *below)]
+    return image_grid(torch.stack(tiles), columns=len(images), separator=LINE)

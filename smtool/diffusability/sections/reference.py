@@ -1,0 +1,242 @@
+"""REFERENCE spectra, in the recipe of the released code: shares of 16 bins, KL divergences and deltas."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from smtool.config import Section
+from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units, averaged, log_band, mean_and_half_width
+from smtool.diffusability.inputs.subjects import Size
+from smtool.diffusability.sections.flattening import wrapped
+from smtool.diffusability.sections.parts import (
+    Chapter,
+    Finding,
+    Number,
+    Plot,
+    Row,
+    array,
+    finding,
+    headline,
+    named,
+    numbers,
+    shown,
+)
+from smtool.report.plots import Curve, Role
+from smtool.report.plots.power import reference_figure
+from smtool.report.tables import Table, interval
+from smtool.spectrum import (
+    REFERENCE,
+    Spectrum,
+    fit_reference_delta,
+    matched_gain,
+    reference_divergence,
+    spectral_distribution,
+)
+
+LOUDNESS_RATIO = 2.0
+"""A released KL more than twice the power-matched one owes most of itself to the latents' loudness, not to their slope."""
+BINS = range(1, 17)
+Gain = Literal["raw", "match"]
+
+
+class Curves(Section):
+    """A distribution over the 16 bins, which sums to 1, with its 95 % band."""
+
+    share: Row
+    low: Row
+    high: Row
+
+
+class Divergence(Section):
+    """Mean KL in nats, without DC, of the images flattened by delta from the latents."""
+
+    value: float
+    half_width: Number
+    delta: float
+
+
+class ReferenceDelta(Section):
+    value: Number
+    reason: str | None = None
+
+
+class Gains(Section):
+    """raw: as released; match: with the latents' power matched to the target's."""
+
+    raw: Divergence
+    match: Divergence
+
+
+class ReferenceDeltas(Section):
+    raw: ReferenceDelta
+    match: ReferenceDelta
+
+
+class ReferenceReading(Section):
+    """Latents under one posterior and scale. curve: raw readings only; the headline is sampled and raw, as released."""
+
+    posterior: Literal["sample", "mean", "deterministic"]
+    latents: Literal["normalized", "raw"]
+    headline: bool
+    divergence: Gains
+    delta: ReferenceDeltas
+    curve: Curves | None = None
+
+
+class ReferenceImages(Section):
+    """Images at a latent's size, and flattened by delta."""
+
+    size: Size
+    curve: Curves
+    target: Curves
+    delta: float
+
+
+class Published(Section):
+    """A curve of the paper's figures."""
+
+    name: str
+    label: str
+    share: list[float]
+
+
+Latents = Mapping[str, Sequence[ReferenceReading]]
+
+
+def measure_images(images: ImageRings, size: Size, units: Units, *, delta: float) -> ReferenceImages:
+    power = images.at(REFERENCE.curve, size).power
+    return ReferenceImages(size=size, curve=_curve(power, units), target=_curve(power, units, delta=delta), delta=delta)
+
+
+def measure(
+    images: ImageRings, latents: LatentRings, std: Tensor, size: Size, units: Units, *, delta: float
+) -> list[ReferenceReading]:
+    """One reading for each posterior and scale, the headline first."""
+    at_size, channels = images.at(REFERENCE.loss, size), latents.subject.codec.latent_channels
+    readings = []
+    for posterior, scale in sorted(latents.readings(), key=lambda reading: reading != (latents.headline, "raw")):
+        spectrum = latents.table(posterior, REFERENCE.loss).spectrum(std if scale == "normalized" else None)
+        curve = {} if scale == "normalized" else {
+            "curve": _curve(latents.table(posterior, REFERENCE.curve).spectrum().power, units)
+        }
+        gain = matched_gain(at_size.power, spectrum.power, spectrum.count, delta=delta)
+        raw, match = (_divergence(at_size, spectrum, units, delta=delta, gain=factor) for factor in (1.0, gain))
+        readings.append(ReferenceReading(
+            posterior=posterior,
+            latents=scale,
+            headline=(posterior, scale) == (latents.headline, "raw"),
+            divergence=Gains(raw=raw, match=match),
+            delta=ReferenceDeltas(
+                raw=_delta(at_size, spectrum, channels, gain="raw"), match=_delta(at_size, spectrum, channels, gain="match")
+            ),
+            **curve,
+        ))
+    return readings
+
+
+def _curve(power: Tensor, units: Units, *, delta: float = 0.0) -> Curves:
+    mean, half_width = mean_and_half_width(units.collapse(spectral_distribution(power, REFERENCE.curve, delta=delta)))
+    low, high = log_band(mean, half_width)
+    return Curves(share=numbers(mean), low=numbers(low), high=numbers(high))
+
+
+def _divergence(images: Spectrum, latents: Spectrum, units: Units, *, delta: float, gain: float | Tensor) -> Divergence:
+    """gain: 1 is the released loss."""
+    rows = reference_divergence(images.power, latents.power, REFERENCE.loss, delta=delta, gain=gain)
+    mean, half_width = mean_and_half_width(units.collapse(rows[:, None]))
+    return Divergence(value=mean.item(), half_width=half_width.item(), delta=delta)
+
+
+def _delta(images: Spectrum, latents: Spectrum, channels: int, *, gain: Gain) -> ReferenceDelta:
+    if channels == 1:      # the KL of single rows runs away: definition sheet, section 3
+        images, latents = averaged(images), averaged(latents)
+    found = fit_reference_delta(images, latents, gain=gain)
+    return ReferenceDelta(value=found.value) if found.value is not None else ReferenceDelta(value=None, reason=found.message)
+
+
+def findings(readings: Sequence[ReferenceReading]) -> list[Finding]:
+    if not readings:
+        return []
+    raw, match = headline(readings).divergence.raw, headline(readings).divergence.match
+    said = (f"In the paper's terms (REFERENCE, raw latents) the KL to the target is {_kl(raw)} nats, {_kl(match)} with power "
+            "matched")
+    if raw.value > LOUDNESS_RATIO * match.value:
+        said += "; most of it is loudness, not slope"
+    numbers = {"raw": raw.value, "raw_half_width": raw.half_width, "matched": match.value, "matched_half_width": match.half_width}
+    return [finding("reference", "note", f"{said}. White latents alone cost 0.02 to 0.04.", **numbers)]
+
+
+def table(latents: Latents, *, delta: float) -> Table:
+    rows = [
+        (*named(label, one), _kl(one.divergence.raw), _kl(one.divergence.match), *_best(one.delta))
+        for label, readings in latents.items() for one in readings
+    ]
+    note = (
+        f"KL (nats, without DC) of the images flattened by delta {delta:g} against latents, as released and with their power "
+        "matched; delta: where either is least (none: not inside [-1, 3])"
+    )
+    return Table("", ("REFERENCE", "latents", "KL", "KL matched", "delta", "matched"), tuple(rows), note)
+
+
+def _kl(found: Divergence) -> str:
+    return interval(found.value, found.half_width, digits=3)
+
+
+def _best(deltas: ReferenceDeltas) -> tuple[str, str]:
+    raw, match = ("none" if one.value is None else shown(one.value) for one in (deltas.raw, deltas.match))
+    return raw, match
+
+
+def chapter(
+    images: Sequence[ReferenceImages], latents: Latents, sizes: Mapping[str, Size], published: Sequence[Published], rows: Table,
+    *, note: str,
+) -> Chapter:
+    """sizes: of each autoencoder's latents; rows: what `table` returns; note: about the data."""
+    drawn = partial(draw, images, latents, sizes, published, note=note)
+    plot = Plot("reference", drawn, *(_WORDS if latents else _IMAGES_WORDS))
+    return Chapter("The same in the paper's recipe (REFERENCE)", (plot, rows if latents else None))
+
+
+_WORDS = (
+    "Shares of log1p power in 16 bins of images, flattened target, latents and published curves; below, latents over target.",
+    "The recipe of the paper's figures, with its published curves dotted where asked for (measured on other data: compare their "
+    "shape with the target, not with a line of yours). Good: below, level at 1. These bins are neither octaves nor physical "
+    "frequencies, and loud latents look flatter here: compare KL as released with KL at matched power.",
+)
+_IMAGES_WORDS = (
+    "Shares of log1p power of the images in 16 bins.",
+    "The recipe of the paper's figures, with its published curves dotted where asked for (measured on other data).",
+)
+
+
+def draw(
+    images: Sequence[ReferenceImages], latents: Latents, sizes: Mapping[str, Size], published: Sequence[Published], *, note: str
+) -> Figure:
+    """The curves that the paper's figures draw, with those it published."""
+    curves, ratios, targets = [], [], {}
+    for part in images:
+        height, width = part.size
+        curves.append(_line(f"images at {height}x{width}", part.curve, role="image"))
+        if latents:
+            targets[part.size] = array(part.target.share)
+            curves.append(Curve(f"target at {height}x{width}, delta {part.delta:g}", BINS, targets[part.size], role="target"))
+    for colour, (label, readings) in enumerate(latents.items()):
+        head = headline(readings)
+        assert head.curve is not None
+        kl, best = head.divergence, _best(head.delta)
+        said = (f"{wrapped(label)}\nKL as released {_kl(kl.raw)}\npower-matched {_kl(kl.match)}\n"
+                f"best delta: as released {best[0]}, matched {best[1]}")
+        curves.append(_line(said, head.curve, colour=colour))
+        ratios.append(Curve("", BINS, array(head.curve.share) / targets[sizes[label]], colour=colour))
+    for colour, one in enumerate(published, start=len(latents)):
+        curves.append(Curve(one.label, BINS, one.share, role="published", colour=colour))
+    of_latents = "raw latents, KL without DC; " if latents else ""
+    note = f"{note}\nrecipe of the released code: {of_latents}curves with DC and log1p"
+    return reference_figure(curves, ratios, title="REFERENCE spectra, as the paper's figures draw them", note=note)
+
+
+def _line(label: str, curve: Curves, *, role: Role = "latent", colour: int = 0) -> Curve:
+    return Curve(label, BINS, array(curve.share), array(curve.low), array(curve.high), role=role, colour=colour)

@@ -1,1 +1,0 @@
-"""`smtool spectrum`: the diffusability report."""

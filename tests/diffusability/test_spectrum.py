@@ -1,0 +1,191 @@
+import json
+import shutil
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from smtool.checkpoints import write_autoencoder
+from smtool.diffusability.inputs.subjects import _labels, open_subjects
+from smtool.diffusability.page import chapters, plots
+from smtool.diffusability.report import SCHEMA, Report
+from smtool.diffusability.sections.parts import Reason
+from smtool.diffusability.spectrum import _beside, spectrum
+from smtool.errors import CheckpointError, RecipeError
+from smtool.networks.autoencoder import SDVAE
+from smtool.pipelines.train.live_spectrum import live_spectrum
+from smtool.report.console import Console
+from smtool.tokenizers import open_tokenizer
+
+
+def figures(report: Report) -> dict[str, Figure]:
+    return {plot.name: plot.figure for plot in plots(chapters(report))}
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def test_every_figure_is_written_as_png_and_svg_beside_the_json(drawn):
+    out, shown = drawn.folder, drawn.shown
+    drawn_names = {"physical", "reference", "low-pass", *figures(drawn.report)}
+    pictures = {path.name for path in out.glob("*.*.png")}
+    assert {"images.masks.png", "plain.low-pass.png", "coarse.reconstructions.png"} <= pictures
+    names = {f"{name}.{kind}" for name in drawn_names for kind in ("png", "svg")} | pictures | {"spectrum.json", "report.html"}
+    assert {path.name for path in out.iterdir()} == names
+    for name in ("report.html", "spectrum.json", f": {len(names) - 2} figures"):
+        assert name in shown
+    for path in out.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    for path in out.glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_the_json_parses_strictly_and_states_its_passport(drawn):
+    report, out = drawn.report, drawn.folder
+    read = json.loads((out / "spectrum.json").read_text(), parse_constant=pytest.fail)
+    assert read["schema"] == SCHEMA == "smtool.spectrum/2"
+    passport = read["passport"]
+    assert passport["data"]["images"] == 48
+    assert passport["data"]["unit"] == "photograph"
+    assert passport["data"]["units"] == 12
+    assert (passport["data"]["split"], passport["data"]["image_size"]) == ("validation", 32)
+    assert len(passport["data"]["digest"]) == 64
+    assert passport["delta"] == 0.6      # the one a recipe aims at
+    assert passport["estimators"] == ["PHYSICAL", "REFERENCE.loss", "REFERENCE.curve"]
+    plain = read["autoencoders"][0]
+    assert len(plain["digest"]) == 64
+    assert {(e["posterior"], e["latents"]) for e in plain["physical"]} == {
+        ("sample", "normalized"), ("sample", "raw"), ("mean", "normalized"), ("mean", "raw")}
+    assert "no LatentStats" in plain["normalization"]["source"]
+    assert report.autoencoders[0].low_pass.images == 32
+
+
+def test_latents_of_4_cells_have_powers_and_no_fit(drawn):
+    shown, coarse = drawn.shown, drawn.report.autoencoders[1]
+    assert coarse.latent_size == (4, 4)
+    assert all(isinstance(one.slope, Reason) and one.power for one in coarse.physical)
+    assert "4 latent cells" in coarse.low_pass.convention
+    assert "coarse: no fit" in shown
+
+
+def test_the_tables_name_what_they_show(drawn):
+    shown = drawn.shown
+    tables = ("PHYSICAL", "REFERENCE", "LOW-PASS", "DECODER", "VERDICT")
+    for text in (*tables, "plain", "coarse", "sample, norm.", "mean, raw", "12 photographs", "95%"):
+        assert text in shown
+
+
+def test_figures_keep_the_estimators_apart(drawn):
+    made = figures(drawn.report)
+    texts = {name: " ".join(text.get_text() for text in made[name].findobj(Text)) for name in ("physical", "reference")}
+    assert "PHYSICAL" in texts["physical"]
+    assert "KL" not in texts["physical"]
+    assert "published" not in texts["physical"]
+    assert "CelebA DSM, published" in texts["reference"]
+    assert "PHYSICAL" not in texts["reference"]
+    assert "slope" not in texts["reference"]
+
+
+def test_the_same_command_gives_the_same_bytes(runs, data, tmp_path):
+    for name in ("a", "b"):
+        out = tmp_path / name
+        spectrum(["control:crop"], plot=True, data=data, num_images=6, estimator="reference", out=out, console=quiet())
+    for path in (tmp_path / "a").iterdir():
+        if path.suffix in (".png", ".svg"):
+            assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+    first, second = (json.loads((tmp_path / name / "spectrum.json").read_text()) for name in ("a", "b"))
+    assert first.pop("cost")["pass_seconds"] > 0
+    del second["cost"]
+    assert first == second
+
+
+def test_images_alone_have_their_own_spectrum(data, tmp_path):
+    report = spectrum(["images"], plot=True, data=data, num_images=8, out=tmp_path, console=quiet())
+    assert report.autoencoders == []
+    assert 1.0 < report.images.physical.slope.exponent < 4.0
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"physical.png", "reference.png", "images.magnitude-normalised.png", "images.masks.png"}
+
+
+def test_one_estimator_and_another_padding_can_be_asked_for(runs, data):
+    options = {"estimator": "physical", "downsample_pad": "symmetric", "console": quiet()}
+    report = spectrum([str(runs / "plain")], data=data, num_images=4, **options)
+    assert report.passport.downsample_pad == "symmetric"
+    assert "symmetric padding" in report.autoencoders[0].architecture.split(", ")
+    assert report.images.reference is None
+    drawn = figures(report)
+    assert {"physical", "low-pass"} <= set(drawn)
+    assert "reference" not in drawn
+
+
+def test_plots_go_beside_the_checkpoint_and_nothing_is_written_unasked(runs, data):
+    checkpoint = runs / "plain" / "ckpt.safetensors"
+    spectrum([str(checkpoint)], data=data, num_images=4, console=quiet())
+    assert not (runs / "plain" / "ckpt.spectrum").exists()
+    subjects, _ = open_subjects([str(checkpoint)], data=data, downsample_pad=None, weights_dir=None, device="cpu")
+    assert _beside(subjects) == runs / "plain" / "ckpt.spectrum"
+    subjects, _ = open_subjects(
+        [str(runs / "plain"), "control:crop"], data=data, downsample_pad=None, weights_dir=None, device="cpu"
+    )
+    assert _beside(subjects) == runs / "plain" / "plain-crop.spectrum"
+    assert _beside(subjects[1:]) == Path("crop.spectrum")
+
+
+def test_json_on_standard_output_is_all_there_is(runs, data, capsys):
+    spectrum([str(runs / "plain")], data=data, num_images=4, json_path=Path("-"), console=Console())
+    assert json.loads(capsys.readouterr().out)["schema"] == SCHEMA
+
+
+def test_a_spent_budget_ends_the_pass_and_is_said(runs, data):
+    report = spectrum([str(runs / "plain")], data=data, budget=0.0, console=quiet())
+    assert report.passport.data.images == 16
+    assert report.passport.stopped == "the budget was spent"
+
+
+def test_a_budget_ends_early_once_delta_is_known(runs, data, monkeypatch):
+    monkeypatch.setattr("smtool.diffusability.gathering.GOOD_HALF_WIDTH", 100.0)
+    report = spectrum([str(runs / "plain")], data=data, budget=3600.0, console=quiet())
+    assert report.passport.data.images == 16      # the first look, not the first batch after it
+    assert "every delta is known" in report.passport.stopped
+
+
+def test_autoencoders_of_one_name_are_told_apart(runs, tmp_path):
+    paths = [tmp_path / name / "ckpt.safetensors" for name in ("a/dsm", "b/dsm")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        shutil.copy(runs / "plain" / "ckpt.safetensors", path)
+    codecs = [open_tokenizer(str(what)) for what in (paths[0], paths[1].parent, "control:crop", "control:crop")]
+    assert _labels(codecs) == ["a/dsm", "b/dsm", "crop (3)", "crop (4)"]
+    assert _labels([codecs[0], codecs[0]]) == ["a/dsm (1)", "a/dsm (2)"]
+    assert _labels(codecs[1:3]) == ["dsm", "crop"]
+
+
+def test_an_unknown_published_curve_is_named_with_those_there_are(data):
+    with pytest.raises(RecipeError, match=r"celeba/dms: no such curve[\s\S]*celeba/dsm"):
+        spectrum(["images"], data=data, published=["celeba/dms"], console=quiet())
+
+
+def test_images_that_an_autoencoder_cannot_encode_are_refused(tmp_path, data):
+    section = SDVAE(downsample=64, latent_channels=2, channels=(4,) * 7, blocks_per_level=1, norm_groups=2)
+    write_autoencoder(tmp_path / "deep.safetensors", section.build(), {})
+    with pytest.raises(CheckpointError, match=r"deep\.safetensors: .*32x32 is smaller than one latent cell[\s\S]*--data"):
+        spectrum([str(tmp_path / "deep.safetensors")], data=data, console=quiet())
+
+
+def test_autoencoders_of_two_sizes_need_images_that_are_named(runs, tmp_path):
+    autoencoder = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), blocks_per_level=1, norm_groups=4).build()
+    write_autoencoder(tmp_path / "big" / "ckpt.safetensors", autoencoder, {"recipe": {"data": {"image_size": 64}}})
+    with pytest.raises(CheckpointError, match=r"plain 32 px, big 64 px"):
+        spectrum([str(runs / "plain"), str(tmp_path / "big")], console=quiet())
+
+
+def test_a_live_spectrum_is_a_picture():
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    picture = live_spectrum(images, images[:, :, ::4, ::4] * 100, delta=1.0, note="step 5")
+    assert picture.dtype == torch.uint8
+    assert picture.shape[0] == 3
+    assert picture.float().std() > 1
