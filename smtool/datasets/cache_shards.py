@@ -39,7 +39,8 @@ def packed(tensors: Mapping[str, Tensor], dtype: CacheDtype) -> list[bytes]:
     """Tensors (B, ...) as the bytes of a safetensors file for each of the B samples."""
     stored = {name: value.cpu().to(TORCH_DTYPES[dtype]) for name, value in tensors.items()}
     count = len(next(iter(stored.values())))
-    return [safetensors.torch.save({name: value[k].clone() for name, value in stored.items()}) for k in range(count)]
+    plain = {name: value.contiguous() for name, value in stored.items()}      # networks may give channels_last
+    return [safetensors.torch.save({name: value[k].clone() for name, value in plain.items()}) for k in range(count)]
 
 
 def unpacked(members: Iterable[bytes]) -> dict[str, Tensor]:

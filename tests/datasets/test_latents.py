@@ -71,6 +71,11 @@ def contents(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).rglob("*") if path.is_file()}
 
 
+def test_the_order_of_numbers_in_memory_does_not_change_the_bytes():
+    value = torch.randn(2, 3, 4, 5)
+    assert packed({"mean": value.to(memory_format=torch.channels_last)}, "bf16") == packed({"mean": value}, "bf16")
+
+
 def test_the_moments_are_those_of_the_image_and_of_the_mirrored_image(exact, autoencoder, images):
     chosen, flipped = [17, 0, 8, 9], [False, True, True, False]
     found = exact.read(chosen, flipped)
