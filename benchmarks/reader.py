@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks import Row, timings
-from smtool.datasets import ImageShards, open_images, training_batches
-from smtool.datasets.preparation import Preparation, prepare_images
-from smtool.datasets.sources import find_source
-from smtool.datasets.transform import Rule
+from smtool.data import ImageShards, open_images, training_batches
+from smtool.data.images.prepare import Preparation, prepare_images
+from smtool.data.images.sources import find_source
+from smtool.data.images.transform import Rule
 
 BATCH = 32
 WORKERS = 2

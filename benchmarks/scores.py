@@ -19,10 +19,10 @@ from PIL import Image
 from torchvision.models import squeezenet1_1
 
 from benchmarks import Row, race
+from smtool.evaluation.image_sources import open_source
 from smtool.features.extractor import Extractor
 from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD
 from smtool.metrics.frechet import FeatureStats, frechet_distance
-from smtool.pipelines.evaluate.image_sources import open_source
 
 DIM, SAMPLES = 1024, 2048
 NUM_IMAGES, SIDE = 96, 256

@@ -18,11 +18,11 @@ import torch
 
 from benchmarks import Row
 from smtool.checkpoints import write_autoencoder
-from smtool.datasets import open_images
+from smtool.commands.prepare.images import prepare
+from smtool.data import open_images
 from smtool.diffusability.inputs.subjects import images_at_once
 from smtool.diffusability.spectrum import spectrum
 from smtool.networks.autoencoder import SDVAE
-from smtool.pipelines.prepare.images import prepare
 from smtool.randomness import initializing
 from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer, open_tokenizer

@@ -1,16 +1,123 @@
-"""Shared by all tests: few threads, so that parallel workers do not fight, a seeded numpy generator, the command line."""
+"""Shared by all tests: few threads, so that parallel workers do not fight, the command line, a folder with a tiny trained SiT."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from smtool import cli
+from smtool.checkpoints import write_autoencoder
+from smtool.commands.prepare.images import prepare
+from smtool.commands.train import training
+from smtool.commands.train.run_diffusion import diffusion_run
+from smtool.data import open_images
+from smtool.data.batches import to_uint8
+from smtool.networks.autoencoder import SDVAE
+from smtool.randomness import initializing
+from smtool.recipe import TrainDiT, load
+from smtool.report.console import Console
+from smtool.report.grids import png_bytes
 
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "2"))))
+
+
+AUTOENCODER = SDVAE(downsample=4, latent_channels=2, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1)
+RECIPE = """
+steps = 8
+log_every = 1
+evaluate_every = 1000
+save_every = 4
+[latents]
+autoencoder = "runs/tiny"
+[data]
+batch = 8
+[model]
+kind = "sit"
+size = "custom"
+depth = 2
+width = 32
+heads = 2
+patch = 2
+[labels]
+[optimizer]
+lr = 1e-2
+warmup = 0
+[ema]
+decay = 0.9
+[sampler]
+kind = "euler"
+steps = 4
+[validation]
+num_images = 8
+grid = 4
+[tracking]
+tensorboard = false
+"""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A working folder: data/classes (42 photographs of 32 px, 3 classes), runs/tiny (an autoencoder), dit.toml."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> str:
+        return str(self.folder / "dit.toml")
+
+    def train(self, out: Path, *changes: str, weights_dir: Path | None = None) -> Path:
+        """`smtool train-dit dit.toml --out ...` in this process."""
+        console = Console(file=io.StringIO())
+        loaded = load(self.recipe, TrainDiT, changes)
+        return training.train(loaded, diffusion_run, console=console, out=out, weights_dir=weights_dir)
+
+    def write_autoencoder(self, path: Path, seed: int) -> None:
+        """Random weights; the last layer is loud, so that pictures use the whole range of intensities."""
+        with initializing("test", seed):
+            autoencoder = AUTOENCODER.build()
+        with torch.no_grad():
+            autoencoder.decoder_last_layer.mul_(2)
+        write_autoencoder(path, autoencoder, {"recipe": {"data": {"train": "data/classes", "image_size": 32}}})
+
+
+@pytest.fixture(scope="session")
+def _studio(tmp_path_factory) -> Studio:
+    folder = tmp_path_factory.mktemp("studio")
+    photos = open_images("builtin:photos?train=42&val=2", "train", image_size=32, root=folder / "photos")
+    for number, image in enumerate(to_uint8(photos.read(range(42)).images)):
+        place = folder / "pictures" / "abc"[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:04d}.png").write_bytes(png_bytes(image))
+    prepare(str(folder / "pictures"), out=folder / "data" / "classes", size=32, val_fraction=0.0, workers=1)
+    (folder / "dit.toml").write_text(RECIPE)
+    studio = Studio(folder)
+    studio.write_autoencoder(folder / "runs" / "tiny" / "ckpt.safetensors", 0)
+    return studio
+
+
+@pytest.fixture
+def studio(_studio, monkeypatch) -> Studio:
+    """The shared folder, as the working directory; what is written into it stays for the tests that follow."""
+    monkeypatch.chdir(_studio.folder)
+    return _studio
+
+
+@pytest.fixture(scope="session")
+def finished(_studio) -> Path:
+    """A whole run of dit.toml, to be looked at and not touched."""
+    before = os.getcwd()
+    os.chdir(_studio.folder)
+    try:
+        return _studio.train(_studio.folder / "runs" / "dit")
+    finally:
+        os.chdir(before)
 
 
 @pytest.fixture
@@ -33,3 +140,34 @@ def command(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
         return code, *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def frechet():
+    """Frechet distance of features (N, D) and (M, D), numpy, by scipy's root of a matrix."""
+
+    def distance(x, y):
+        a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+        shift = x.mean(0) - y.mean(0)
+        return shift @ shift + np.trace(a) + np.trace(b) - 2 * np.trace(scipy.linalg.sqrtm(a @ b).real)
+
+    return distance
+
+
+@pytest.fixture
+def screen():
+    """A console, and the text that it has shown."""
+    file = io.StringIO()
+    return Console(file=file), file.getvalue
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """No weights on this machine, and none to be had."""
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch-home"))
+    monkeypatch.delenv("SMTOOL_WEIGHTS", raising=False)

@@ -116,10 +116,10 @@ def differences(found, expected, where):
 
 
 def test_caches_open_with_what_they_hold(folder, monkeypatch):
-    from smtool.datasets import open_images
-    from smtool.datasets.features import FeatureShards
-    from smtool.datasets.features_card import read_feature_card
-    from smtool.datasets.latents import open_latents
+    from smtool.data import open_images
+    from smtool.data.features.card import read_feature_card
+    from smtool.data.features.shards import FeatureShards
+    from smtool.data.latents.shards import open_latents
 
     (cache,) = (folder / "data/latents").iterdir()
     images = open_images("data/photos", "train", image_size=32)

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,15 @@ ROOMS = (
     ("features",),
     ("checkpoints",),
     ("tokenizers",),
-    ("datasets",),
+    ("data",),
     ("regularizers",),
     ("diffusion",),
     ("training",),
     ("tasks",),
     ("recipe", "report"),
+    ("inference",),
+    ("evaluation",),
     ("diffusability",),
-    ("pipelines",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -68,6 +70,55 @@ def test_a_file_imports_only_its_own_or_earlier_rooms(path):
             other = name.split(".")[1]
             assert FLOOR[other] <= FLOOR[room], f"{path.name} ({room}) imports {name}"
             assert (room, other) not in SIBLINGS_KEPT_APART, f"{path.name} ({room}) imports {name}"
+
+
+def test_neither_files_nor_folders_import_each_other_in_a_circle():
+    """Of a folder, its `__init__` is left out where it only hands on names; what is imported through it counts for the folder."""
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in _files()}
+    files: dict[str, set[str]] = {}
+    folders: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        if path.name == "__init__.py":
+            continue
+        folder = module.rpartition(".")[0]
+        for name in _imported_modules(path, modules):
+            files.setdefault(module, set()).add(name)
+            other = name.removesuffix(".__init__") if name.endswith(".__init__") else name.rpartition(".")[0]
+            if "smtool" not in (folder, other) and folder != other:
+                folders.setdefault(folder, set()).add(other)
+    assert list(_circles(files)) == [] and list(_circles(folders)) == []
+    assert list(_circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == [["a", "b", "c"]]
+
+
+def _imported_modules(path: Path, modules: dict[str, Path]) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                names = (f"{node.module}.{alias.name}", node.module, f"{node.module}.__init__")
+                found |= set([name for name in names if name in modules][:1])
+    return found
+
+
+def _circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
+    """Every set of nodes that reach each other."""
+    reached = {node: _reached(node, graph) for node in graph}
+    told: set[str] = set()
+    for node in sorted(graph):
+        circle = sorted(other for other in reached[node] if node in reached.get(other, ()))
+        if circle and node not in told:
+            told |= set(circle)
+            yield circle
+
+
+def _reached(node: str, graph: dict[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    ahead = list(graph.get(node, ()))
+    while ahead:
+        if (other := ahead.pop()) not in seen:
+            seen.add(other)
+            ahead += graph.get(other, ())
+    return seen
 
 
 @pytest.mark.parametrize("room", ["spectrum", "metrics"])

@@ -17,7 +17,7 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Folder of the runs and the report.")] = Path("runs/quickstart"),
 ) -> None:
     """The whole pipeline, small and real, in minutes on a CPU: data, autoencoders, spectra, transformers, scores, a page."""
-    from smtool.pipelines.quickstart.study import quickstart
+    from smtool.commands.quickstart.study import quickstart
     from smtool.report.console import Console
 
     quickstart(out, console=Console())
@@ -26,7 +26,7 @@ def quickstart(
 @app.command()
 def inspect(what: Annotated[str, typer.Argument(help="A recipe, checkpoint, tokenizer or folder of prepared data.")]) -> None:
     """Describe a recipe, a checkpoint or a data folder: parameters, shapes, digests."""
-    from smtool.pipelines.inspect.inspection import inspect
+    from smtool.commands.inspect.inspection import inspect
     from smtool.report.console import Console
 
     inspect(what, console=Console())

@@ -68,8 +68,8 @@ def evaluate(
     With nothing asked: what needs no weights. rFID of an autoencoder: smtool eval runs/dsm --fid --psnr --ssim. FID of samples as
     in ADM's tables: smtool eval runs/sit --fid --protocol adm --reference VIRTUAL_imagenet256_labeled.npz
     """
-    from smtool.pipelines.evaluate.asked import Asked
-    from smtool.pipelines.evaluate.evaluation import evaluate
+    from smtool.commands.evaluate.evaluation import evaluate
+    from smtool.evaluation.options import Asked
     from smtool.report.console import Console
 
     if lpips_net is not None and not lpips:

@@ -27,7 +27,7 @@ def export(
 
     smtool export runs/dsm --out dsm-vae; smtool export SiT-XL-2-256x256.pt --to smtool --autoencoder sd-vae --out sit.safetensors
     """
-    from smtool.pipelines.export.exports import export
+    from smtool.commands.export import export
     from smtool.report.console import Console
 
     export(

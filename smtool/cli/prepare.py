@@ -38,7 +38,7 @@ def prepare(
     weights_dir: WeightsDir = None,
 ) -> None:
     """Turn images into webdataset shards, or shards into latents or a teacher's features; a run that was cut off goes on."""
-    from smtool.pipelines.prepare.images import prepare
+    from smtool.commands.prepare.images import prepare
     from smtool.report.console import Console
 
     console = Console()
@@ -59,12 +59,12 @@ def prepare(
         "announce": lambda folder, size: console.print(f"{folder}: {size:,} bytes ({size / 1e6:.1f} MB)"),
     }
     if latents is not None:
-        from smtool.pipelines.prepare.latents import prepare_latents
+        from smtool.commands.prepare.latents import prepare_latents
 
         with console.progress(f"encoding {source}") as report:
             folder = prepare_latents(latents, weights_dir=weights_dir, report=report, **caching)
     elif features is not None and tokens is not None:
-        from smtool.pipelines.prepare.features import prepare_features, token_grid
+        from smtool.commands.prepare.features import prepare_features, token_grid
 
         with console.progress(f"{features} on {source}") as report:
             folder = prepare_features(features, tokens=token_grid(tokens), weights_dir=weights_dir, report=report, **caching)
@@ -100,7 +100,7 @@ def _refuse_idle(context: typer.Context, source: str, *, cache: bool) -> None:
 
 def _summary(folder: Path) -> str:
     """What would be noticed too late: a split that is empty, classes that the source's folders did not give."""
-    from smtool.datasets.card import read_card
+    from smtool.data.images.card import read_card
 
     card = read_card(folder)
     classes = f"{card.num_classes:,} classes" if card.num_classes else "no classes"

@@ -35,7 +35,7 @@ def sample(
 
     A published SiT, REPA or U-ViT file needs its autoencoder: smtool sample SiT-XL-2-256x256.pt --autoencoder sd-vae-ft-mse
     """
-    from smtool.pipelines.sample.samples import sample_images
+    from smtool.commands.sample.samples import sample_images
     from smtool.report.console import Console
 
     changes = {"kind": sampler, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval}

@@ -22,7 +22,7 @@ def train_ae(
     weights_dir: WeightsDir = None,
 ) -> None:
     """Train an autoencoder. The same command again goes on where the last one stopped."""
-    from smtool.pipelines.train import training
+    from smtool.commands.train import training
     from smtool.recipe import TrainAE, kind_of, load
     from smtool.report.console import Console
 
@@ -49,8 +49,8 @@ def train_dit(
     weights_dir: WeightsDir = None,
 ) -> None:
     """Train a diffusion transformer on an autoencoder's latents. The same command again goes on."""
-    from smtool.pipelines.train import training
-    from smtool.pipelines.train.run_diffusion import diffusion_run
+    from smtool.commands.train import training
+    from smtool.commands.train.run_diffusion import diffusion_run
     from smtool.recipe import TrainDiT, kind_of, load
     from smtool.report.console import Console
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from smtool.datasets import ImageShards, validation_batches
+from smtool.data import ImageShards, validation_batches
 from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units
 from smtool.diffusability.inputs.subjects import Size, Subject
 from smtool.diffusability.sections.physical import Delta, headline_delta

@@ -1,28 +1,16 @@
 """A frozen network that turns images into vectors, with the facts a score must carry."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from smtool.errors import RecipeError
 from smtool.features.frozen import Frozen
-from smtool.features.protocol import PROTOCOLS, Protocol, Resize, resized
+from smtool.features.protocol import Resize, resized
 
 View = Literal["pooled", "spatial", "logits"]
 """What a score is computed from: the features; for sFID, a map at lower depth; for the inception score, class logits."""
-
-# Each extractor's file and loader, imported when asked for: timm alone takes a second.
-_HOMES = {
-    "inception": ("inception", "load"),
-    "squeezenet": ("squeezenet", "load"),
-    "resnet56": ("cifar_resnet", "load"),
-    "dinov2": ("timm", "load_dinov2"),
-    "random": ("random", "load"),
-}
 
 
 class Extractor(Frozen):
@@ -95,25 +83,3 @@ class Extractor(Frozen):
             raise ValueError(f"uint8 images (B, 3, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
         x = images.float() if self.size is None else resized(images, self.size, self.rule)
         return (x - self.mean) / self.std
-
-
-def load_extractor(name: str, *, weights_dir: Path | None = None, protocol: Protocol = PROTOCOLS["clean"]) -> Extractor:
-    """The extractor `name`: inception, squeezenet, resnet56, dinov2, random, timm:MODEL, or the path of a TorchScript file.
-
-    Raises WeightsError if its weights are not on this machine and cannot be fetched, RecipeError if there is no such extractor.
-    """
-    if name in _HOMES:
-        file, loader = _HOMES[name]
-        return getattr(import_module(f"smtool.features.{file}"), loader)(weights_dir, protocol)
-    if name.startswith("timm:"):
-        from smtool.features import timm
-
-        return timm.load(name.removeprefix("timm:"), weights_dir, protocol)
-    if name.endswith((".pt", ".ts", ".torchscript", ".jit")):
-        from smtool.features import scripted
-
-        return scripted.load(Path(name), protocol)
-    raise RecipeError(
-        f"there is no feature extractor called {name!r}.",
-        hint=f"There are {', '.join(_HOMES)}, timm:MODEL (any timm name), or the path of a TorchScript file (.pt).",
-    )

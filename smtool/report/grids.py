@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smtool.datasets.types import to_uint8
+from smtool.data.batches import to_uint8
 
 DIFFERENCE_GAIN = 2.0
 FRAME = (0, 255, 255, 0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smtool.config import Section
-from smtool.datasets.types import ImageBatch
+from smtool.data.batches import ImageBatch
 from smtool.devices import moved
 from smtool.networks.autoencoder import Autoencoder
 from smtool.randomness import Streams

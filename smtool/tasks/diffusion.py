@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smtool.config import Section
-from smtool.datasets.types import LatentBatch
+from smtool.data.batches import LatentBatch
 from smtool.devices import moved
 from smtool.diffusion import Alignment, Process
 from smtool.networks.posterior import LatentStats, Posterior

@@ -30,9 +30,9 @@ def test_a_recipe_is_shown_as_it_is_and_copied_with_its_command(tmp_path):
 
 
 def test_names_and_folders_are_passed_on(called):
-    assert called("smtool.pipelines.inspect.inspection.inspect", "inspect", "runs/x") == (("runs/x",), {})
-    assert called("smtool.pipelines.quickstart.study.quickstart", "quickstart") == ((Path("runs/quickstart"),), {})
-    assert called("smtool.pipelines.quickstart.study.quickstart", "quickstart", "--out", "here") == ((Path("here"),), {})
+    assert called("smtool.commands.inspect.inspection.inspect", "inspect", "runs/x") == (("runs/x",), {})
+    assert called("smtool.commands.quickstart.study.quickstart", "quickstart") == ((Path("runs/quickstart"),), {})
+    assert called("smtool.commands.quickstart.study.quickstart", "quickstart", "--out", "here") == ((Path("here"),), {})
 
 
 def test_without_a_command_there_is_help():

@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from smtool.cli import app
 from smtool.errors import RecipeError
-from smtool.pipelines.evaluate.asked import Asked
+from smtool.evaluation.options import Asked
 
-EVALUATE = "smtool.pipelines.evaluate.evaluation.evaluate"
+EVALUATE = "smtool.commands.evaluate.evaluation.evaluate"
 
 
 def asked(called, *arguments):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-SAMPLE = "smtool.pipelines.sample.samples.sample_images"
+SAMPLE = "smtool.commands.sample.samples.sample_images"
 
 
 def test_what_is_not_asked_of_the_sampler_stays_the_checkpoints(called):

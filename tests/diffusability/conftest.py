@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from smtool.checkpoints import write_autoencoder
+from smtool.commands.prepare.images import prepare
 from smtool.diffusability.report import Report
 from smtool.diffusability.spectrum import spectrum
 from smtool.networks.autoencoder import SDVAE
-from smtool.pipelines.prepare.images import prepare
 from smtool.randomness import initializing
 from smtool.report.console import Console
 

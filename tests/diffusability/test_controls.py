@@ -2,9 +2,9 @@
 
 import pytest
 
+from smtool.commands.prepare.images import prepare
 from smtool.diffusability.report import Autoencoder
 from smtool.diffusability.spectrum import spectrum
-from smtool.pipelines.prepare.images import prepare
 from smtool.report.console import Console
 
 SHEET = {      # share, kappa, above, relative share, relative kappa

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from smtool.datasets import open_images
+from smtool.data import open_images
 from smtool.diffusability.gathering import NUM_KEPT, Counts, Gathered, affordable, gather
 from smtool.diffusability.inputs.subjects import Meter, open_subjects
 from smtool.report.console import Console

@@ -11,7 +11,7 @@ from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections import low_pass
 from smtool.diffusability.sections.low_pass import SHOWN_ROWS
 from smtool.diffusability.sections.parts import Reason
-from smtool.features.extractor import load_extractor
+from smtool.features.load import load_extractor
 from smtool.networks.tokenizer import point_posterior
 from smtool.tokenizers import Tokenizer
 from smtool.tokenizers.functions import FunctionTokenizer

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from smtool.checkpoints import write_autoencoder
+from smtool.commands.train.live_spectrum import live_spectrum
 from smtool.diffusability.inputs.subjects import _labels, open_subjects
 from smtool.diffusability.page import chapters, plots
 from smtool.diffusability.report import SCHEMA, Report
@@ -16,7 +17,6 @@ from smtool.diffusability.sections.parts import Reason
 from smtool.diffusability.spectrum import _beside, spectrum
 from smtool.errors import CheckpointError, RecipeError
 from smtool.networks.autoencoder import SDVAE
-from smtool.pipelines.train.live_spectrum import live_spectrum
 from smtool.report.console import Console
 from smtool.tokenizers import open_tokenizer
 

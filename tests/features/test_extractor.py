@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from smtool.errors import RecipeError, WeightsError
-from smtool.features.extractor import load_extractor
+from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
 from smtool.metrics.frechet import FeatureStats, frechet_distance
 from smtool.storage import file_digest

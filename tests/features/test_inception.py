@@ -6,8 +6,8 @@ from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from smtool.errors import WeightsError
-from smtool.features.extractor import load_extractor
 from smtool.features.inception import fid_inception
+from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
 from smtool.features.weights import WEIGHTS, Weights
 from smtool.randomness import generator

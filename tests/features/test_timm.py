@@ -8,7 +8,7 @@ from torch import nn
 
 from smtool.errors import RecipeError, WeightsError
 from smtool.features import timm as timm_features
-from smtool.features.extractor import load_extractor
+from smtool.features.load import load_extractor
 from smtool.randomness import generator
 from smtool.storage import file_digest, write_tensors
 

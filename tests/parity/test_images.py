@@ -12,8 +12,8 @@ from given.summary import array
 from replay.autoencoder import RandomPerceptual
 from torch import Tensor
 
-from smtool.datasets.transform import Rule, to_square
-from smtool.datasets.types import to_signed, to_uint8
+from smtool.data.batches import to_signed, to_uint8
+from smtool.data.images.transform import Rule, to_square
 from smtool.features.extractor import Extractor
 from smtool.features.inception import Inception, fid_inception
 from smtool.features.protocol import PROTOCOLS, jpeg_round_trip

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smtool.datasets.types import ImageBatch
+from smtool.data.batches import ImageBatch
 from smtool.networks.autoencoder import SDVAE
 from smtool.randomness import initializing, streams
 from smtool.regularizers import DSM, EQVAE, ESM, KL, ScaleEquivariance

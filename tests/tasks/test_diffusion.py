@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smtool.datasets.types import LatentBatch
+from smtool.data.batches import LatentBatch
 from smtool.diffusion import DDPM, Flow, IRepa, Repa, RepaDog
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sit import SiT

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from smtool.commands.prepare.latents import prepare_latents
 from smtool.commands.race.plan import AutoencoderRun, Trial
 from smtool.commands.race.predictors import measure_predictors
 from smtool.commands.race.result import Images
 from smtool.commands.race.scoring import score_trial
-from smtool.pipelines.prepare.latents import prepare_latents
-from smtool.pipelines.train.run_autoencoder import autoencoder_run
-from smtool.pipelines.train.run_diffusion import diffusion_run
-from smtool.pipelines.train.training import train
+from smtool.commands.train.run_autoencoder import autoencoder_run
+from smtool.commands.train.run_diffusion import diffusion_run
+from smtool.commands.train.training import train
 from smtool.recipe import TrainAE, TrainDiT
 from smtool.recipe.race import Judge, Training
 from smtool.report.console import Console

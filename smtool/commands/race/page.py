@@ -14,8 +14,8 @@ from smtool.commands.race.result import PooledResult, RaceResult, Result
 from smtool.commands.race.scoring import GRID
 from smtool.commands.race.tables import H100_HOURS, cost_table, pair_table, predictor_table, ranking_table, told
 from smtool.commands.race.trial import scores_path
-from smtool.datasets import open_images
-from smtool.datasets.types import to_uint8
+from smtool.data import open_images
+from smtool.data.batches import to_uint8
 from smtool.report.grids import image_grid
 from smtool.report.html import Page
 from smtool.report.plots import figure_bytes

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smtool.commands.race.result import Images
-from smtool.datasets.card import CARD_NAME, read_card
+from smtool.data.images.card import CARD_NAME, read_card
 from smtool.errors import CheckpointError, RecipeError, SmtoolError
 from smtool.recipe import TrainAE, TrainDiT
 from smtool.recipe.race import Entry, Judge, Race, Training

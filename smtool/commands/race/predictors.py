@@ -11,15 +11,16 @@ from smtool.commands.race.result import Images
 from smtool.commands.race.scoring import features_of
 from smtool.commands.race.spectral_predictors import spectral_predictors
 from smtool.commands.race.trial import Measured, Predictors, PredictorsKey, predictors_path, read_kept
-from smtool.datasets import ImageShards, open_images
-from smtool.datasets.types import to_uint8
-from smtool.features.extractor import Extractor, load_extractor
+from smtool.commands.train.validate import open_validation
+from smtool.data import ImageShards, open_images
+from smtool.data.batches import to_uint8
+from smtool.features.extractor import Extractor
+from smtool.features.load import load_extractor
 from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import Gaussian
 from smtool.metrics.predictors import NEIGHBOURS, equivariance_error, interpolated, scale_error, velocity_ambiguity
 from smtool.networks.posterior import LatentStats
 from smtool.networks.tokenizer import Tokenizer
-from smtool.pipelines.train.validate import open_validation
 from smtool.randomness import generator
 from smtool.recipe import Data
 from smtool.recipe.race import Judge

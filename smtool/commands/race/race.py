@@ -15,11 +15,11 @@ from smtool.commands.race.result import RaceResult
 from smtool.commands.race.schedule import Schedule, ScheduledJob
 from smtool.commands.race.tables import show
 from smtool.commands.race.workers import Outcome, Worker
-from smtool.datasets import open_images
-from smtool.datasets.unfinished import alone_in
+from smtool.commands.train.interrupts import StopRequest, stop_request
+from smtool.commands.train.validate import open_validation
+from smtool.data import open_images
+from smtool.data.images.unfinished import alone_in
 from smtool.errors import CheckpointError, Interrupted, SmtoolError
-from smtool.pipelines.train.interrupts import StopRequest, stop_request
-from smtool.pipelines.train.validate import open_validation
 from smtool.recipe import Data, Recipe
 from smtool.recipe.race import Entry, Race
 from smtool.report.console import Console

@@ -20,22 +20,23 @@ from smtool.commands.race.trial import (
     read_kept,
     scores_path,
 )
-from smtool.datasets import ImageShards, open_images
-from smtool.datasets.types import to_signed, to_uint8
-from smtool.features.extractor import Extractor, load_extractor
+from smtool.commands.train.band_floors import band_floors
+from smtool.commands.train.validate import open_validation
+from smtool.data import ImageShards, open_images
+from smtool.data.batches import to_signed, to_uint8
+from smtool.evaluation.feature_pass import Wanted, table_of_features
+from smtool.evaluation.generation_scores import kernel_name
+from smtool.evaluation.image_sources import shards_source
+from smtool.features.extractor import Extractor
+from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
+from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
+from smtool.inference.generate import class_labels, generate
 from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import Gaussian
 from smtool.metrics.kernel import kernel_distance
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.tokenizer import Tokenizer
-from smtool.pipelines.evaluate.feature_pass import Wanted, table_of_features
-from smtool.pipelines.evaluate.generation_scores import kernel_name
-from smtool.pipelines.evaluate.image_sources import shards_source
-from smtool.pipelines.sample.generation import class_labels, generate
-from smtool.pipelines.train.band_floors import band_floors
-from smtool.pipelines.train.diffusion_checkpoint import DiffusionModel, read_diffusion
-from smtool.pipelines.train.validate import open_validation
 from smtool.randomness import generator
 from smtool.recipe import Data
 from smtool.recipe.race import Judge

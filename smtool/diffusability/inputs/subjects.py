@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smtool.datasets import ImageShards, open_images, read_card
-from smtool.datasets.card import CARD_NAME
+from smtool.data import ImageShards, open_images, read_card
+from smtool.data.images.card import CARD_NAME
 from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
 from smtool.networks.layers import DownsamplePad

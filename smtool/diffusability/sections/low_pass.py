@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smtool.config import Section
-from smtool.datasets import to_uint8
+from smtool.data import to_uint8
 from smtool.diffusability.inputs.accumulators import Units, mean_and_half_width
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections.parts import (
@@ -25,7 +25,8 @@ from smtool.diffusability.sections.parts import (
     shown,
     shown_estimate,
 )
-from smtool.features.extractor import Extractor, load_extractor
+from smtool.features.extractor import Extractor
+from smtool.features.load import load_extractor
 from smtool.metrics.kernel import paired_kernel_distance
 from smtool.metrics.reconstruction import psnr
 from smtool.report.plots import Curve

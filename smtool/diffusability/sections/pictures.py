@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smtool.datasets import to_uint8
+from smtool.data import to_uint8
 from smtool.diffusability.sections.direction import DOG_SIGMAS, GAMMA, filtered_by_dog
 from smtool.diffusability.sections.low_pass import SHOWN_ROWS
 from smtool.diffusability.sections.parts import Chapter

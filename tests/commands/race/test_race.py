@@ -20,11 +20,11 @@ from smtool.commands.race.pool import pool_races
 from smtool.commands.race.race import Budget, race
 from smtool.commands.race.result import PooledResult, RaceResult, read_race
 from smtool.commands.race.workers import Outcome, outcome
-from smtool.datasets import open_images
-from smtool.datasets.types import to_uint8
+from smtool.data import open_images
+from smtool.data.batches import to_uint8
 from smtool.devices import one_thread
 from smtool.errors import CheckpointError, RecipeError, TrainingError
-from smtool.features.extractor import load_extractor
+from smtool.features.load import load_extractor
 from smtool.metrics.frechet import frechet_distance_of_features
 from smtool.recipe.race import load_race
 from smtool.report.console import Console

@@ -10,7 +10,7 @@ from given.summary import summary
 from torch import Tensor, nn
 
 from replay.loop import run
-from smtool.datasets.types import ImageBatch
+from smtool.data.batches import ImageBatch
 from smtool.features.frozen import Frozen
 from smtool.features.perceptual import PerceptualDistance
 from smtool.networks.autoencoder import SDVAE

@@ -6,7 +6,7 @@ from given import eqvae_cases as cases
 from given import numbers
 
 from replay.loop import run
-from smtool.datasets.types import ImageBatch
+from smtool.data.batches import ImageBatch
 from smtool.networks.autoencoder import SDVAE
 from smtool.randomness import Streams
 from smtool.regularizers import EQVAE, KL, Shapes

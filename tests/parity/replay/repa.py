@@ -9,7 +9,7 @@ from given.summary import change, copied
 from torch import Tensor, nn
 
 from replay.loop import run
-from smtool.datasets.types import LatentBatch
+from smtool.data.batches import LatentBatch
 from smtool.diffusion import Alignment, Flow, IRepa, Repa
 from smtool.features.teachers import Teacher
 from smtool.networks.posterior import LatentStats

@@ -8,7 +8,7 @@ from given import uvit_cases as cases
 from given.summary import change, copied
 
 from replay.loop import run
-from smtool.datasets.types import LatentBatch
+from smtool.data.batches import LatentBatch
 from smtool.diffusion import DDPM
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.uvit import UViT

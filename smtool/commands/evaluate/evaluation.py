@@ -1,0 +1,64 @@
+"""`smtool eval`: score an autoencoder's reconstructions of images that it was not trained on, or generated images."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from smtool.checkpoints.tensor_file import PICKLED
+from smtool.commands.evaluate.generations import evaluate_generations
+from smtool.commands.evaluate.reconstructions import evaluate_reconstructions
+from smtool.commands.evaluate.record import check_table_path
+from smtool.data.images.sources import image_files
+from smtool.errors import CheckpointError, RecipeError
+from smtool.evaluation.options import Asked
+from smtool.report.console import Console
+from smtool.tokenizers import Found, identify
+from smtool.training.distributed import joined
+
+_CHECKPOINTS = {".safetensors", *PICKLED} - {".tar"}
+"""Endings of files that hold tensors; a .tar is taken for images."""
+
+
+def evaluate(what: str | None, asked: Asked, *, console: Console) -> dict[str, Any]:
+    """Score a tokenizer of any name, a checkpoint or images (None: the run with the newest ckpt.safetensors) and show a table.
+
+    A tokenizer's reconstructions are scored against their inputs: with nothing asked by PSNR, SSIM and fd_random. For a
+    transformer's samples, and images in a folder, archive or npz, see evaluate_generations. Returns what is written to
+    asked.json_path. Under torchrun the ranks share the passes over images, and the first one alone scores; others return {}.
+    """
+    check_table_path(asked.table_path)
+    found = _found(what)
+    with joined(asked.device) as ranks:
+        asked = replace(asked, device=ranks.device)
+        if isinstance(found, Found) and found.kind != "diffusion":
+            return evaluate_reconstructions(found, asked, ranks=ranks, console=console)
+        if asked.data is not None:
+            raise RecipeError("--data names images to reconstruct, but samples are scored.", hint="Compare with --reference.")
+        path = Path(found.place) if isinstance(found, Found) else found
+        return evaluate_generations(path, asked, ranks=ranks, console=console)
+
+
+def newest_run(root: Path = Path("runs")) -> Path:
+    """The ckpt.safetensors under `root` that was written last."""
+    found = sorted(root.rglob("ckpt.safetensors"), key=lambda path: (path.stat().st_mtime, str(path)))
+    if not found:
+        raise CheckpointError(
+            f"there is no run under {root}/ to evaluate.",
+            hint="Train one with `smtool train-ae recipes/dsm.toml`, or name a checkpoint: smtool eval CKPT",
+        )
+    return found[-1]
+
+
+def _found(what: str | None) -> Found | Path:
+    """What is known of a name; the path alone of images in files."""
+    if what is None:
+        return identify(newest_run())
+    path = Path(what)
+    if path.is_file() and path.suffix.lower() not in _CHECKPOINTS:
+        return path
+    try:
+        return identify(what)      # runs of transformers are found by the same rule
+    except CheckpointError:
+        if path.is_dir() and ((path / "samples.json").is_file() or any(path.glob("*.tar")) or image_files(path)):
+            return path
+        raise

@@ -1,0 +1,166 @@
+"""`smtool eval` of generated images: those of a diffusion checkpoint, drawn on the way, or those in files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from smtool.checkpoints.diffusion import is_diffusion
+from smtool.commands.evaluate.record import leave
+from smtool.commands.sample.samples import changed_sampler
+from smtool.errors import DataError, RecipeError
+from smtool.evaluation.comparison import Comparison, Side
+from smtool.evaluation.generation_judges import build_questions, partial_judges
+from smtool.evaluation.generation_scores import generation_scores
+from smtool.evaluation.image_sources import ImageSource, drawn_source, open_source
+from smtool.evaluation.options import Asked
+from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
+from smtool.evaluation.scores import Score
+from smtool.inference.diffusion_model import read_diffusion
+from smtool.report.console import Console
+from smtool.storage import read_metadata
+from smtool.tokenizers import identify
+from smtool.training.distributed import Ranks, first_rank_ahead
+
+FEWEST_IMAGES = 10
+
+
+def evaluate_generations(what: Path, asked: Asked, *, ranks: Ranks, console: Console) -> dict[str, Any]:
+    """Score a checkpoint of train-dit, or images in a folder, archive or npz, against real images, and show a table.
+
+    With nothing asked, what needs no weights. Compared with the training images of the checkpoint unless asked.reference is
+    given. Returns what is written to asked.json_path; {} on other ranks than the first, which share the passes over images.
+    """
+    rules = asked.rules
+    questions = build_questions(asked.scores, asked.features, rules, weights_dir=asked.weights_dir)
+    if asked.infinity and not any(question.kinds & {"frechet", "spatial"} for question in questions):
+        raise RecipeError("--infinity is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
+    for question in questions:
+        question.extractor.to(asked.device)
+    stored = None if is_diffusion(what) else open_source(str(what))
+    metadata = _metadata(what, stored)
+    with first_rank_ahead(ranks):
+        real = find_reference(what, stored, metadata, asked.reference, questions)
+    samples, count = _samples(what, stored, asked, real)
+    _check(samples, count, real)
+    judge = saved_judge(asked, real, questions)
+    reading = Reading(console, asked, ranks)
+    fixed = reference_side(real, questions, reading)
+    found = reading.table(samples, [item for question in questions for item in question.wanted], count)
+    if not ranks.first:
+        return {}
+    if asked.save_reference is not None and judge is not None:
+        save_reference(asked.save_reference, fixed, judge, rules)
+        console.print(f"{asked.save_reference}: moments of {judge.name} features of {fixed.count:,} images")
+    comparison = Comparison(
+        Side(samples.digest, count, found),
+        fixed,
+        rules,
+        samples.sampling,
+        asked.seed,
+        asked.device if asked.device.startswith("cuda") else "cpu",
+        asked.infinity,
+    )
+    notes = partial_judges(questions, metadata.get("recipe") or {}, _autoencoder_recipe(metadata))
+    ranked = [
+        score
+        for question in questions
+        for score in generation_scores(comparison, question, notes.get(question.extractor.name))
+    ]
+    facts = {
+        "samples": {"source": samples.name, "sha256": samples.digest, "count": count, "drawn": dict(samples.sampling)},
+        "reference": None if real is None else {"source": real.name, "sha256": real.digest, "count": fixed.count},
+        "image_size": list(samples.side or ()),
+    }
+    return leave(ranked, asked, facts, title=_title(samples, count, real), said=_said(samples, ranked, asked), console=console)
+
+
+def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
+    """Of the checkpoint, or of the one beside a folder of samples that were drawn from it; {} where there is none."""
+    if stored is None:
+        return read_metadata(what)
+    beside = what.parent / "ckpt.safetensors"
+    if not stored.sampling or not is_diffusion(beside):
+        return {}
+    metadata = read_metadata(beside)
+    return metadata if metadata["digest"] == stored.sampling["checkpoint"] else {}
+
+
+def _samples(
+    what: Path, stored: ImageSource | None, asked: Asked, real: ImageSource | None
+) -> tuple[ImageSource, int]:
+    """The images to score, and how many of them: as many as asked, or as there are real ones, at most 50,000."""
+    if stored is None:
+        count = asked.num_images or min(MOST_IMAGES, (real.count if real else 0) or MOST_IMAGES)
+        model = read_diffusion(what, asked.device)
+        sampler = changed_sampler(model, asked.changes)
+        source = drawn_source(
+            what,
+            model,
+            sampler,
+            count=count,
+            labels=asked.labels,
+            seed=asked.seed,
+            rounding=asked.rules.rounding,
+            device=asked.device,
+        )
+        return source, count
+    if asked.draws:
+        raise RecipeError(f"{what} holds images that are drawn already: no sampler or classes can be chosen for them.")
+    asked.check_number(stored.count, str(what))
+    return stored, min(asked.num_images or MOST_IMAGES, stored.count)
+
+
+def _check(samples: ImageSource, count: int, real: ImageSource | None) -> None:
+    """Enough images of one size on both sides."""
+    found = [(samples, count)]
+    if real is not None and not (real.count == 0 and real.moments):
+        found.append((real, real.count))
+    for source, number in found:
+        if number < FEWEST_IMAGES:
+            raise DataError(
+                f"{source.name}: {number} images are too few to compare distributions by: at least {FEWEST_IMAGES} are needed.",
+                hint="A Frechet distance is reliable from more images than features: 65 for random, 2,049 for Inception.",
+            )
+    if real is not None and real.side is not None and real.side != samples.side:
+        sides = " and ".join(f"{source.name} {source.side[1]}x{source.side[0]}" for source in (samples, real) if source.side)
+        raise DataError(
+            f"samples and reference differ in size: {sides} px.",
+            hint=f"Prepare the reference at that size: smtool prepare SOURCE --size {min(samples.side or real.side)}",
+        )
+
+
+def _autoencoder_recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe of the autoencoder that a transformer's checkpoint names, if its file is still there."""
+    path = Path(metadata.get("autoencoder_path", ""))
+    return identify(path).metadata.get("recipe") or {} if path.is_file() else {}
+
+
+def _title(samples: ImageSource, count: int, real: ImageSource | None) -> str:
+    """Which images; and how many of how many, where a part was taken."""
+    against = f" against {_part(min(real.count, MOST_IMAGES), real.count)} {real.name}" if real is not None and real.count else ""
+    return f"{samples.name}: {_part(count, samples.count)}{against}"
+
+
+def _part(count: int, available: int) -> str:
+    return f"{count:,}" if count == available else f"{count:,} of {available:,}"
+
+
+def _said(samples: ImageSource, scores: Sequence[Score], asked: Asked) -> list[str]:
+    said = []
+    if drawn := samples.sampling:
+        sampler = drawn["sampler"]
+        guidance = f"guidance {sampler['cfg_scale']:g}" if sampler["cfg_scale"] != 1 else "no guidance"
+        weights = f"{drawn['weights']} weights" + ("" if drawn["step"] is None else f" of step {drawn['step']:,}")
+        said.append(f"Drawn by {sampler['kind']}, {sampler['steps']} steps, {guidance}, {weights}, seed {drawn['seed']}.")
+        if drawn["rounding"] != asked.rules.rounding:
+            said.append(
+                f"Their pixels were brought to uint8 by {drawn['rounding']}, but protocol {asked.protocol} does it by "
+                f"{asked.rules.rounding}: smtool sample --rounding {asked.rules.rounding}."
+            )
+    said.append(f"Protocol {asked.protocol}. Intervals: how another draw of samples would scatter, the reference as it is.")
+    if any(score.passport.metric == "frechet distance" for score in scores):
+        said.append(
+            "Frechet distances are too large at finite N, and fall as it grows: compare them at equal N, reference and extractor"
+            " only. Kernel distances have no such bias."
+        )
+    return said

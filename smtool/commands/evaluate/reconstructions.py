@@ -1,0 +1,157 @@
+"""`smtool eval` of an autoencoder: its reconstructions against their inputs, or against other images."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from smtool.commands.evaluate.record import leave
+from smtool.commands.train.validate import open_validation
+from smtool.data import ImageShards
+from smtool.data.images.card import CARD_NAME, read_card
+from smtool.errors import CheckpointError, DataError, RecipeError
+from smtool.evaluation.judges import Judges, build_judges, shared_networks
+from smtool.evaluation.options import Asked
+from smtool.evaluation.reconstruction_pass import SharedReading
+from smtool.evaluation.reconstruction_scores import Origin, reconstruction_scores
+from smtool.evaluation.references import MOST_IMAGES
+from smtool.evaluation.scores import Score
+from smtool.networks.tokenizer import Tokenizer
+from smtool.recipe import Data
+from smtool.report.console import Console
+from smtool.tokenizers import Found, open_tokenizer
+from smtool.training.distributed import Ranks, first_rank_ahead
+
+
+def evaluate_reconstructions(found: Found, asked: Asked, *, ranks: Ranks, console: Console) -> dict[str, Any]:
+    """Score a tokenizer and show a table.
+
+    With nothing asked, what needs no weights. Returns what is written to asked.json_path; {} on other ranks than the first.
+    """
+    path = found.place
+    _refuse_what_samples_are_asked(path, asked)
+    metadata = _metadata(found)
+    judges = build_judges(asked.scores, asked.features, asked.rules, weights_dir=asked.weights_dir).to(asked.device)
+    if asked.reference is not None and not judges.extractors:
+        raise RecipeError("--reference is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
+    with first_rank_ahead(ranks):
+        images = _images(path, metadata, asked.data)
+        others = None if asked.reference is None else _other_images(asked.reference, images.image_size)
+    asked.check_number(len(images), str(images.folder))
+    autoencoder = open_tokenizer(path, device=asked.device, image_size=images.image_size, weights_dir=asked.weights_dir)
+    if not autoencoder.can_decode:
+        raise CheckpointError(f"{path} only encodes: it has no reconstructions.", hint="`smtool spectrum` measures its latents.")
+    scores = _scores(autoencoder, images, judges, asked, reference=others, ranks=ranks, console=console)
+    if not ranks.first:
+        return {}
+    warnings, trained_on = shared_networks(judges, metadata.get("recipe") or {}), metadata.get("data") == images.digest
+    facts = {
+        "checkpoint": {"path": path, "sha256": autoencoder.digest, "step": metadata.get("step")},
+        "images": _described(images) | {"trained_on": trained_on},
+        "reference": _described(others or images),
+        "warnings": warnings,
+    }
+    count = min(asked.num_images or MOST_IMAGES, len(images))
+    title = f"{path}: {count:,} of {len(images):,} {_which(images)}"
+    said = [f"Protocol {asked.protocol}: decoding the posterior's {asked.rules.posterior}."]
+    if trained_on:
+        said.append("These are the images that it was trained on.")
+    if judges.extractors:
+        said.append("Frechet distances fall as N grows: compare them at equal N, images and extractor only.")
+    said += [f"{name}: {warning}." for name, warning in warnings.items()]
+    return leave(list(scores.values()), asked, facts, title=title, said=said, console=console)
+
+
+def _refuse_what_samples_are_asked(path: str, asked: Asked) -> None:
+    if asked.draws:
+        raise RecipeError(f"{path} is an autoencoder: there is no sampler to choose.", hint="Pass a checkpoint of `train-dit`.")
+    if asked.save_reference or asked.infinity:
+        option = "--save-reference" if asked.save_reference else "--infinity"
+        raise RecipeError(f"{option} is for generated images, but {path} is an autoencoder.", hint="Leave it out.")
+
+
+def _scores(
+    autoencoder: Tokenizer,
+    images: ImageShards,
+    judges: Judges,
+    asked: Asked,
+    *,
+    reference: ImageShards | None,
+    ranks: Ranks,
+    console: Console,
+) -> dict[str, Score]:
+    """Score name -> score of an autoencoder, which like judges is on asked.device; on other ranks than the first, nothing.
+
+    reference: other images that Frechet distances are taken to.
+    """
+    protocol, count = asked.rules, min(asked.num_images or MOST_IMAGES, len(images))
+    if count < 2 and judges.extractors:
+        raise DataError(f"{images.folder}: a Frechet distance needs at least 2 images, found {count}.", hint="Ask for --psnr.")
+    reading = SharedReading(asked.batch, ranks, asked.features_folder)
+    with console.progress("reconstructing") as report:
+        measured = reading.reconstructions(autoencoder, images, count, judges, protocol, seed=asked.seed, report=report)
+    origin = Origin(images.digest, images.groups)
+    if reference is not None:
+        others = reading.features(reference, min(MOST_IMAGES, len(reference)), judges.extractors, protocol)
+        origin = Origin(images.digest, images.groups, reference.digest, others)
+    if not ranks.first:
+        return {}
+    device = asked.device if asked.device.startswith("cuda") else "cpu"
+    return reconstruction_scores(measured, judges, origin, protocol, seed=asked.seed, device=device)
+
+
+def _metadata(found: Found) -> Mapping[str, Any]:
+    """What a checkpoint of ours says of itself; nothing for other tokenizers."""
+    kind = found.metadata.get("kind", "autoencoder")
+    if kind != "autoencoder":
+        raise CheckpointError(
+            f"{found.place} holds kind {kind!r}, which `eval` cannot score.",
+            hint="Pass a checkpoint written by `smtool train-ae` or `smtool train-dit`.",
+        )
+    return found.metadata
+
+
+def _images(path: str, metadata: Mapping[str, Any], data: str | None) -> ImageShards:
+    """The validation images of the checkpoint's recipe, or those of `data`, at the recipe's size unless `data` has its own."""
+    recipe = metadata.get("recipe")
+    if data is not None:
+        return _other_images(data, (recipe or {}).get("data", {}).get("image_size"))
+    if recipe is None:
+        raise CheckpointError(f"{path} does not say which images it is for.", hint="Name some: --data FOLDER")
+    try:
+        return open_validation(Data.model_validate(recipe["data"]))
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(f"{path}: its recipe names no images ({error}).", hint="Name some: --data FOLDER") from error
+
+
+def _other_images(source: str, image_size: int | None) -> ImageShards:
+    """The validation split of a source, or all of one that has none."""
+    if source.endswith(".npz"):
+        raise DataError(
+            f"{source}: statistics of other pixels are no reference for reconstructions, which answer to their own inputs.",
+            hint="Leave --reference out, or name images: a prepared folder, shards, or builtin:NAME.",
+        )
+    folder = Path(source)
+    size = read_card(folder).image_size if (folder / CARD_NAME).is_file() else image_size
+    if size is None:
+        raise DataError(
+            f"{source} is not prepared, and the checkpoint does not say at which size to take it.",
+            hint=f"Prepare it first: smtool prepare {source} --size SIZE",
+        )
+    return open_validation(Data(validation=source, image_size=size, batch=1))
+
+
+def _described(images: ImageShards) -> dict[str, Any]:
+    return {
+        "source": images.card.source.name,
+        "folder": str(images.folder),
+        "split": images.split,
+        "image_size": images.image_size,
+        "sha256": images.digest,
+    }
+
+
+def _which(images: ImageShards) -> str:
+    """A source without a validation split is taken whole."""
+    return f"{'validation ' if images.split == 'val' else ''}images of {images.card.source.name}"

@@ -1,0 +1,70 @@
+"""`smtool export`: an autoencoder as a diffusers folder or as our file; a published transformer as our diffusion checkpoint."""
+
+from pathlib import Path
+from typing import Literal
+
+from smtool.checkpoints import write_autoencoder
+from smtool.checkpoints.foreign.export_diffusers import write_diffusers
+from smtool.errors import CheckpointError, RecipeError
+from smtool.inference.diffusion_model import write_diffusion
+from smtool.inference.published import import_transformer
+from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.layers import DownsamplePad
+from smtool.report.console import Console
+from smtool.tokenizers import identify, load_autoencoder
+
+
+def export(
+    what: str,
+    *,
+    to: Literal["diffusers", "smtool"],
+    out: Path,
+    symmetric: bool = False,
+    downsample_pad: DownsamplePad | None = None,
+    autoencoder: str | None = None,
+    scale: float | None = None,
+    heads: int | None = None,
+    console: Console,
+) -> list[Path]:
+    """Write `what` to `out` (a folder for diffusers, a .safetensors file for smtool), which must not exist yet.
+
+    what: anything load_autoencoder opens; with `autoencoder`, a published SiT, REPA or U-ViT file. symmetric: see
+    write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see import_transformer.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise RecipeError(f"--out {out}: there is something already.", hint="Name a new place.")
+    if to == "smtool" and out.suffix != ".safetensors":
+        raise RecipeError(f"--out {out}: --to smtool writes one file.", hint=f"Name it such as {out}/ckpt.safetensors.")
+    if autoencoder is not None:
+        written = [_transformer(what, to, out, autoencoder, scale, heads)]
+    else:
+        opened = load_autoencoder(what, downsample_pad=downsample_pad)
+        written = write_diffusers(out, opened, symmetric=symmetric) if to == "diffusers" else [_native(what, out, opened)]
+        console.print(_summary(opened))
+    for path in written:
+        console.print(str(path))
+    return written
+
+
+def _native(what: str, out: Path, autoencoder: Autoencoder) -> Path:
+    write_autoencoder(out, autoencoder, {"source": Path(identify(what).place).name})
+    return out
+
+
+def _transformer(what: str, to: str, out: Path, autoencoder: str, scale: float | None, heads: int | None) -> Path:
+    if to != "smtool":
+        raise RecipeError("--to diffusers exports autoencoders only.", hint="A transformer goes --to smtool, with --autoencoder.")
+    if not Path(what).is_file():
+        raise CheckpointError(f"{what}: no such file.", hint="Pass the .pt or .safetensors of a SiT, REPA or U-ViT.")
+    model = import_transformer(Path(what), autoencoder, scale=scale, heads=heads)
+    write_diffusion(out, model, recipe=model.tables.model_dump(mode="json", exclude_none=True))
+    return out
+
+
+def _summary(autoencoder: Autoencoder) -> str:
+    section, stats = autoencoder.section, autoencoder.stats
+    normalized = "no LatentStats (scaling_factor: null)" if stats is None else f"LatentStats of kind {stats.kind}"
+    return (
+        f"f{section.downsample}, {section.latent_channels} channels, {section.downsample_pad} padding, {normalized}, "
+        f"digest {autoencoder.digest[:12]}"
+    )

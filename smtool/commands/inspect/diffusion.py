@@ -1,0 +1,123 @@
+"""What `smtool inspect` says of the diffusion half: recipes of train-dit, their checkpoints and caches. Rows by name."""
+
+from pathlib import Path
+
+from smtool.data.cache.card import CacheCard
+from smtool.data.features.card import read_feature_card
+from smtool.data.features.shards import FeatureShards
+from smtool.data.latents.shards import LatentShards, open_latents
+from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
+from smtool.networks.tokenizer import Tokenizer
+from smtool.recipe import Recipe, TrainDiT
+
+
+def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
+    """The latent's shape, and so the network's size, is known only once the autoencoder is."""
+    tables = recipe.tables
+    rows = {
+        "kind": "recipe of `smtool train-dit`",
+        **_network_rows(tables),
+        "latents": f"of {tables.latents.autoencoder}, normalized by {tables.latents.stats}"
+        + (", encoded while training" if tables.latents.online else f", cached as {tables.latents.dtype}"),
+        "process": _process(tables),
+        "sampler": _sampler(tables),
+        "labels": "none" if tables.labels is None else f"dropped with probability {tables.labels.dropout:g}",
+        "alignment": _alignment(tables),
+        "steps": f"{tables.steps:,}, {tables.steps * tables.data.batch:,} samples",
+        "run": f"runs/{recipe.name}",
+    }
+    return rows | ({"remarks": remarks} if (remarks := "\n".join(tables.remarks())) else {})
+
+
+def checkpoint_rows(path: Path) -> dict[str, str]:
+    """A checkpoint is opened whole, so that what is described is what loads."""
+    model: DiffusionModel = read_diffusion(path)
+    facts, tokenizer = model.metadata, model.autoencoder
+    channels, height, width = model.latent_shape
+    return {
+        "kind": f"diffusion transformer, written by smtool {facts['smtool']}",
+        **_network_rows(model.tables),
+        "parameters": f"{sum(p.numel() for p in model.network.parameters()):,}",
+        "latent": f"{channels} x {height} x {width}, {model.network.token_grid[0]} x {model.network.token_grid[1]} tokens",
+        "classes": f"{model.num_classes}" if model.num_classes else "none",
+        "process": _process(model.tables),
+        "sampler": _sampler(model.tables),
+        "alignment": _alignment(model.tables),
+        "step": f"{facts['step']:,}, {facts['weights']} weights",
+        "autoencoder": f"{_short(tokenizer)}, "
+        + ("in this file" if facts["autoencoder"]["embedded"] else f"in {facts['autoencoder_path']}")
+        + f", digest {facts['autoencoder']['digest']}",
+        "trained on": f"{facts['data']} at {facts['image_size']} px, digest {facts['data_digest']}",
+        "statistics": f"{model.stats.kind}, of {model.stats.count:,} latents",
+        "digest": facts["digest"],
+    }
+
+
+def _short(tokenizer: Tokenizer) -> str:
+    """Kind, downsampling factor and channels."""
+    section = tokenizer.section
+    kind = str(getattr(section, "kind", tokenizer.architecture.split(" f")[0]))
+    return f"{kind} f{tokenizer.downsample}d{tokenizer.latent_channels}"
+
+
+def feature_rows(folder: Path) -> dict[str, str]:
+    """A cache of a teacher's features, with its shards present."""
+    features = FeatureShards(folder, read_feature_card(folder))
+    card = features.card
+    return {
+        "kind": "cache of a teacher's features",
+        "features": f"{len(features):,} of {card.dim} x {card.grid[0]} x {card.grid[1]}, {card.dtype}"
+        + (", of the mirrored images too" if card.flip else ""),
+        "teacher": f"{card.teacher}, digest {card.weights}",
+        "input": f"{card.input_size[0]} x {card.input_size[1]} pixels, for {card.tokens[0]} x {card.tokens[1]} tokens",
+        **_images_and_shards(card),
+        "digest": card.digest,
+    }
+
+
+def cache_rows(folder: Path) -> dict[str, str]:
+    """A latent cache, with its shards present."""
+    latents: LatentShards = open_latents(folder, autoencoder=None, data=None)
+    card = latents.card
+    channels, height, width = latents.latent_shape
+    std = ", ".join(f"{value:.4g}" for value in latents.stats.std[:8].tolist()) + (", ..." if channels > 8 else "")
+    return {
+        "kind": "latent cache",
+        "latents": f"{len(latents):,} of {channels} x {height} x {width}, {card.dtype} moments"
+        + (", of the mirrored images too" if card.flip else ""),
+        "autoencoder": f"{card.checkpoint}, digest {card.autoencoder}",
+        "classes": f"{card.num_classes}" if card.num_classes else "none",
+        "statistics": f"of {latents.stats.count:,} latents: std {std}",
+        **_images_and_shards(card),
+        "digest": latents.digest,
+    }
+
+
+def _images_and_shards(card: CacheCard) -> dict[str, str]:
+    return {
+        "images": f"{card.split} split of {card.images_folder} at {card.image_size} px, digest {card.data}",
+        "shards": f"{len(card.shards)}, {sum(shard.bytes for shard in card.shards) / 1e6:,.1f} MB, all present",
+    }
+
+
+def _network_rows(tables: TrainDiT) -> dict[str, str]:
+    model = tables.model
+    shape = f"{model.depth} blocks, width {model.width}, {model.heads} heads, patch {model.patch}"
+    return {"architecture": f"{model.kind} {model.size}: {shape}"}
+
+
+def _process(tables: TrainDiT) -> str:
+    process = tables.process
+    return "ddpm, predicts the noise" if process.kind == "ddpm" else f"flow, {process.path} path, predicts {process.prediction}"
+
+
+def _sampler(tables: TrainDiT) -> str:
+    sampler = tables.sampler
+    low, high = sampler.cfg_interval
+    guidance = f"guidance {sampler.cfg_scale:g} for t in [{low:g}, {high:g}]" if sampler.cfg_scale > 1 else "no guidance"
+    return f"{sampler.kind}, {sampler.steps} steps, {guidance}"
+
+
+def _alignment(tables: TrainDiT) -> str:
+    table = tables.alignment
+    return "none" if table is None else f"{table.kind} with {table.teacher} after block {table.depth}, weight {table.weight:g}"

@@ -1,0 +1,240 @@
+"""`smtool inspect`: what a checkpoint, a prepared data folder or a recipe is, in a dozen lines."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from smtool.checkpoints.tensor_file import TensorFile
+from smtool.commands.inspect.diffusion import cache_rows, checkpoint_rows, feature_rows, recipe_rows
+from smtool.data.features.card import FEATURE_CARD_NAME
+from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, read_card
+from smtool.data.latents.card import LATENT_CARD_NAME
+from smtool.errors import CheckpointError, RecipeError
+from smtool.networks.autoencoder import SDVAE, Autoencoder
+from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
+from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
+from smtool.report.console import Console
+from smtool.tokenizers import Found, identify, open_tokenizer
+
+_KINDS = {
+    "pixels": "the images themselves, as latents",
+    "control": "hand-made control",
+    "encoder": "frozen encoder, without a decoder",
+    "object": "Python object",
+    "trained": "autoencoder, written by smtool {version}",
+    "foreign": "autoencoder, in the format of {format}",
+    "diffusers": "autoencoder that diffusers runs",
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """A title, and rows of (what, text)."""
+
+    title: str
+    rows: dict[str, str]
+
+    def __rich__(self) -> Table:
+        table = Table.grid(padding=(0, 3, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, text in self.rows.items():
+            table.add_row(Text(name), Text(text))
+        return table
+
+
+def inspect(what: str, *, console: Console) -> None:
+    """Print what a path or a name stands for."""
+    description = describe(what)
+    console.rule(description.title)
+    console.print(description)
+
+
+def describe(what: str) -> Description:
+    """A path is taken for what lies there; a bare name for a recipe that comes with smtool, else for a run under runs/."""
+    path = Path(what)
+    if (path / CARD_NAME).is_file():
+        return _data(path, read_card(path))
+    if path.name == CARD_NAME:
+        return describe(str(path.parent))
+    if (path / LATENT_CARD_NAME).is_file():
+        return Description(what, cache_rows(path))
+    if (path / FEATURE_CARD_NAME).is_file():
+        return Description(what, feature_rows(path))
+    if path.suffix == ".toml" or (not path.exists() and _is_recipe(what)):
+        if kind_of(what) is TrainDiT:
+            recipe = load(what, TrainDiT)
+            return Description(str(recipe.path), recipe_rows(recipe))
+        return _recipe(load(what, TrainAE))
+    return _checkpoint(_found(what))
+
+
+def _is_recipe(name: str) -> bool:
+    try:
+        find(name)
+    except RecipeError:
+        return False
+    return True
+
+
+def _found(what: str) -> Found:
+    try:
+        return identify(what)
+    except CheckpointError as error:
+        if Path(what).is_file():      # one that cannot be read
+            raise
+        if Path(what).is_dir():
+            raise CheckpointError(
+                f"{what}: this folder holds nothing that `inspect` knows.",
+                hint="It describes runs, folders of diffusers' autoencoders, and images once `smtool prepare` has written them.",
+            ) from error
+        raise CheckpointError(
+            f"{what}: no such file, folder, recipe or run.",
+            hint=f"{error.hint} `smtool recipes list` shows the recipes.",
+        ) from error
+
+
+def _checkpoint(found: Found) -> Description:
+    """A file or folder of weights, or a tokenizer that needs none."""
+    if found.kind == "diffusion":
+        return Description(found.place, checkpoint_rows(Path(found.place)))
+    if found.kind == "other":
+        return Description(found.place, _unknown(found))
+    tokenizer, metadata = open_tokenizer(found.name), found.metadata
+    rows = {"kind": _KINDS[found.kind].format(format=found.format, version=metadata.get("smtool", "(version not stated)"))}
+    if isinstance(tokenizer, Autoencoder):
+        rows |= _network(tokenizer.section, 256) | _training(metadata)
+    else:
+        rows |= _sizes(tokenizer)
+    rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}
+    if metadata.get("digest") not in (None, rows["digest"]):
+        rows["digest"] += f"\nbut the file states {metadata['digest']}: its weights were changed after it was written"
+    return Description(found.place, rows)
+
+
+def _unknown(found: Found) -> dict[str, str]:
+    """What can be said of any file of tensors."""
+    shapes, metadata = TensorFile(Path(found.place)).shapes, found.metadata
+    count = sum(torch.Size(shape).numel() for shape in shapes.values())
+    kind = metadata.get("kind")
+    rows = {
+        "kind": str(kind) if kind else "unknown: a file that smtool did not write",
+        "tensors": f"{len(shapes):,}, with {count:,} numbers",
+    }
+    return rows | ({"step": f"{metadata['step']:,}"} if isinstance(metadata.get("step"), int) else {})
+
+
+def _training(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What a checkpoint says of the run that it comes from."""
+    rows = {}
+    if isinstance(recipe := metadata.get("recipe"), dict):
+        rows["methods"] = ", ".join(recipe.get("regularizers", {})) or "none"
+    if isinstance(metadata.get("step"), int):
+        rows["step"] = f"{metadata['step']:,}" + (f", {metadata['weights']} weights" if "weights" in metadata else "")
+    if metadata.get("data"):
+        rows["trained on"] = f"images with digest {metadata['data']}"
+    return rows
+
+
+def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
+    """Of a tokenizer that is no SD-VAE."""
+    side = tokenizer.image_size or 256
+    channels, height, width = tokenizer.latent_shape(side, side)
+    return {
+        "architecture": tokenizer.architecture,
+        **({"parameters": f"{_count(tokenizer):,}"} if tokenizer.network is not None else {}),
+        "latent": f"{channels} x {height} x {width} for images of {side} x {side}",
+    }
+
+
+def _network(section: SDVAE, image_size: int) -> dict[str, str]:
+    """Architecture, sizes and latent shape of an autoencoder that need not exist."""
+    with torch.device("meta"):
+        autoencoder = section.build()
+    widths = "-".join(map(str, section.channels))
+    channels, height, width = section.latent_shape(image_size, image_size)
+    encoder, decoder = _count(autoencoder.encoder), _count(autoencoder.decoder)
+    blocks = "1 block" if section.blocks_per_level == 1 else f"{section.blocks_per_level} blocks"
+    return {
+        "architecture": f"{section.kind} f{section.downsample}d{section.latent_channels}, widths {widths}, "
+        f"{blocks} a level, {section.downsample_pad} padding",
+        "parameters": f"{_count(autoencoder):,} (encoder {encoder:,}, decoder {decoder:,})",
+        "latent": f"{channels} x {height} x {width} for images of {image_size} x {image_size}",
+    }
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _statistics(stats: LatentStats | None) -> str:
+    if stats is None:
+        return "none yet"
+    origin = f"measured on {stats.count:,} samples" if stats.count else stats.data
+    mean, std = (", ".join(f"{value:.4g}" for value in values.tolist()) for values in (stats.mean[:8], stats.std[:8]))
+    more = ", ..." if len(stats.mean) > 8 else ""
+    return f"{stats.kind}, {origin}\nmean {mean}{more}\nstd {std}{more}"
+
+
+def _data(folder: Path, card: DatasetCard) -> Description:
+    for shard in card.train + card.val:
+        check_present(folder, shard)
+    shards = card.train + card.val
+    rows = {
+        "kind": "prepared images",
+        "source": f"{card.source.name} ({card.source.kind})",
+        "images": f"{card.count('train'):,} for training, {card.count('val'):,} for validation"
+        + (f", from {card.photographs:,} photographs" if card.photographs else ""),
+        "size": f"{card.image_size} x {card.image_size}, {card.image_format}, {card.crop} crop",
+        "classes": f"{card.num_classes:,}" if card.num_classes else "none",
+        "shards": f"{len(shards):,}, {sum(shard.bytes for shard in shards) / 1e6:,.1f} MB, all present",
+    }
+    if card.skipped:
+        rows["skipped"] = f"{card.skipped:,} damaged images (skipped.jsonl)"
+    if card.upscaled:
+        rows["upscaled"] = f"{card.upscaled:,} images were smaller: their highest frequencies are empty"
+    digests = {f"digest of {split}": card.split_digest(split) for split in ("train", "val") if card.shards(split)}
+    return Description(str(folder), {**rows, **digests})
+
+
+def _recipe(recipe: Recipe[TrainAE]) -> Description:
+    tables = recipe.tables
+    rows = {
+        "kind": "recipe of `smtool train-ae`",
+        **_network(tables.model, tables.data.image_size),
+        "data": f"{tables.data.train}, {tables.data.image_size} x {tables.data.image_size}, {tables.data.batch} a step",
+        "losses": _losses(tables),
+        "methods": ", ".join(tables.regularizers.present) or "none",
+        "steps": _steps(tables),
+        "run": f"runs/{recipe.name}",
+    }
+    if remarks := "\n".join(tables.remarks()):
+        rows["remarks"] = remarks
+    return Description(str(recipe.path), rows)
+
+
+def _losses(tables: TrainAE) -> str:
+    losses = [tables.reconstruction.loss.upper()]
+    if tables.perceptual:
+        losses.append(f"LPIPS ({tables.perceptual.net}, weight {tables.perceptual.weight:g})")
+    if tables.discriminator:
+        with torch.device("meta"):
+            size = _count(tables.discriminator.build())
+        losses.append(
+            f"PatchGAN ({size:,} parameters, weight {tables.discriminator.weight:g}, from step {tables.discriminator.start:,})"
+        )
+    return ", ".join(losses)
+
+
+def _steps(tables: TrainAE) -> str:
+    text = f"{tables.steps:,}, {tables.steps * tables.data.batch:,} images"
+    if tables.discriminator and (own := tables.discriminator.count_turns("autoencoder", tables.steps)) < tables.steps:
+        text += f"; {own:,} of them update the autoencoder, the others the discriminator"
+    return text

@@ -1,0 +1,80 @@
+"""`smtool prepare --latents`: encode images once, for any number of diffusion models."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from smtool.commands.prepare.images import open_split
+from smtool.data.cache.card import CacheDtype
+from smtool.data.cache.write import estimated_bytes
+from smtool.data.images.card import Split
+from smtool.data.images.prepare import IMAGES_PER_SHARD, Report
+from smtool.data.latents.card import LATENT_CARD_NAME
+from smtool.data.latents.prepare import LatentPreparation, write_latents
+from smtool.data.latents.shards import LatentShards, open_latents
+from smtool.data.latents.statistics import StatsKind
+from smtool.tokenizers import identify, open_tokenizer
+
+ENCODE_BATCH = 32
+
+
+def prepare_latents(
+    checkpoint: str,
+    *,
+    data: str,
+    split: Split = "train",
+    image_size: int | None = None,
+    out: Path | None = None,
+    flip: bool = True,
+    dtype: CacheDtype = "bf16",
+    stats_images: int | None = None,
+    seed: int = 0,
+    batch: int = ENCODE_BATCH,
+    workers: int = 0,
+    device: str = "cpu",
+    weights_dir: Path | None = None,
+    announce: Callable[[Path, int], object] | None = None,
+    report: Report | None = None,
+    images_per_shard: int = IMAGES_PER_SHARD,
+) -> Path:
+    """Encode a split of `data` by the tokenizer named `checkpoint` and return the cache's folder; open_latents(folder) reads it.
+
+    data: a prepared folder, or any source with image_size. stats_images: how many images the statistics are measured on, None
+    for all. announce(folder, bytes) is called before the work, with the size it will have; report(done, total) per batch.
+    A run that was cut short is taken up by the same call; a finished one is verified.
+    """
+    identify(checkpoint)      # nothing is prepared for a name that is none
+    images = open_split(data, split, image_size)
+    autoencoder = open_tokenizer(checkpoint, device=device, image_size=images.image_size, weights_dir=weights_dir)
+    preparation = LatentPreparation(
+        autoencoder,
+        images,
+        autoencoder_digest=autoencoder.digest,
+        checkpoint=checkpoint,
+        flip=flip,
+        dtype=dtype,
+        stats_images=stats_images,
+        seed=seed,
+        images_per_shard=images_per_shard,
+    )
+    folder = out or preparation.folder
+    if announce:
+        announce(folder, estimated_bytes(preparation))
+    write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
+    return folder
+
+
+def cached_latents(
+    preparation: LatentPreparation,
+    *,
+    out: Path | None = None,
+    stats: StatsKind = "channel",
+    batch: int = ENCODE_BATCH,
+    workers: int = 0,
+    report: Report | None = None,
+) -> LatentShards:
+    """The cache of this preparation: opened where it exists, prepared on first use."""
+    folder = out or preparation.folder
+    if not (folder / LATENT_CARD_NAME).is_file():
+        write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
+    return open_latents(folder, autoencoder=preparation.autoencoder_digest, data=preparation.images.digest, stats=stats)

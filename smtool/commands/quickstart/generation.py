@@ -1,0 +1,110 @@
+"""The second half of `smtool quickstart`: a small transformer on the latents of each autoencoder, its samples, their scores."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smtool.commands.evaluate.evaluation import evaluate
+from smtool.commands.sample.samples import sample_images
+from smtool.commands.train.band_floors import BandFloors, band_floors
+from smtool.commands.train.side_by_side import Job, train_side_by_side
+from smtool.data import ImageShards
+from smtool.data.batches import to_signed, to_uint8
+from smtool.evaluation.options import Asked
+from smtool.evaluation.quick_distances import quick_distances
+from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
+from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
+from smtool.randomness import generator
+from smtool.recipe import TrainDiT, load
+from smtool.report.console import Console
+from smtool.report.grids import image_grid
+from smtool.report.trackers import read_metrics
+from smtool.spectrum import PHYSICAL, Spectrum, spectrum_of
+
+RECIPE = "quickstart/sit"
+FEATURES = "random"
+NUM_SAMPLES = 256
+GRID_SAMPLES, GRID_COLUMNS = 48, 12
+CROPS, RECONSTRUCTIONS, SAMPLES = "training crops", "reconstructions of training crops", "samples"
+_FLOOR_IMAGES = 1024
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one transformer came to.
+
+    rows: its metrics. samples, reals: grids, uint8 (3, H, W). scores: what `evaluate` said of the samples. distances, spectra:
+    other images, as many as samples -> score -> value to the same reference; all images -> spectrum (PHYSICAL).
+    """
+
+    run: Path
+    model: DiffusionModel
+    rows: list[dict[str, Any]]
+    floors: BandFloors
+    samples: Tensor
+    reals: Tensor
+    scores: Mapping[str, Any]
+    distances: Mapping[str, Mapping[str, float]]
+    spectra: Mapping[str, Spectrum]
+
+
+def train_transformers(autoencoders: Mapping[str, Path], *, console: Console) -> dict[str, Path]:
+    """One recipe on the latents of each autoencoder's run, side by side. Returns the run folders."""
+    jobs = {}
+    for name, run in autoencoders.items():
+        change = f"latents.autoencoder={json.dumps(str(run))}"
+        jobs[name] = Job(load(RECIPE, TrainDiT, [change]), run.with_name(f"{name}-sit"), (change,))
+    train_side_by_side(list(jobs.values()), console=console)
+    return {name: job.out for name, job in jobs.items()}
+
+
+def draw_samples(run: Path, *, console: Console) -> Path:
+    """`smtool sample`: the same noise for every run. Returns the folder of the samples."""
+    return sample_images(str(run), num_images=NUM_SAMPLES, kind="npz", grid=GRID_SAMPLES, console=console)
+
+
+@torch.no_grad()
+def look_at(run: Path, samples: Path, images: ImageShards, *, console: Console) -> Generation:
+    """`smtool eval` of the samples, beside what real crops and their reconstructions score at the same number."""
+    model = read_diffusion(run / "ckpt.safetensors")
+    drawn = torch.from_numpy(np.load(samples / "samples.npz")["arr_0"]).permute(0, 3, 1, 2)
+    count = min(len(drawn), len(images))
+    real = images.read(_spread(len(images), count)).images
+    others = {CROPS: to_uint8(real), RECONSTRUCTIONS: _reconstructed(model.autoencoder, real)}
+    return Generation(
+        run,
+        model,
+        read_metrics(run / "metrics.jsonl"),
+        band_floors(_latents(model.autoencoder, model.stats, images)),
+        image_grid(drawn[:GRID_SAMPLES], columns=GRID_COLUMNS),
+        image_grid(to_uint8(images.read(_spread(len(images), GRID_SAMPLES)).images), columns=GRID_COLUMNS),
+        evaluate(str(samples), Asked(), console=console),
+        {what: quick_distances(pixels, images, features=FEATURES, num_images=len(images)) for what, pixels in others.items()},
+        {what: spectrum_of(to_signed(pixels), PHYSICAL) for what, pixels in (others | {SAMPLES: drawn}).items()},
+    )
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """Indices evenly over a set, so that every photograph has its share."""
+    return [index * length // count for index in range(min(count, length))]
+
+
+def _reconstructed(autoencoder: Tokenizer, images: Tensor) -> Tensor:
+    return torch.cat([to_uint8(autoencoder.decode(autoencoder.encode(part).mode())) for part in images.split(_BATCH)])
+
+
+def _latents(autoencoder: Tokenizer, stats: LatentStats, images: ImageShards) -> Tensor:
+    """Normalized latents as the transformer saw them, sampled from the posterior; without the mirrored images."""
+    noise, parts = generator("band floors"), []
+    for part in images.read(_spread(len(images), _FLOOR_IMAGES)).images.split(_BATCH):
+        posterior = autoencoder.encode(part)
+        parts.append(stats.normalize(posterior.sample(torch.randn(posterior.mean.shape, generator=noise))))
+    return torch.cat(parts)

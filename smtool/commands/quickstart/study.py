@@ -1,0 +1,77 @@
+"""`smtool quickstart`: the whole pipeline, small and real: photographs, two autoencoders, their spectra and scores, a transformer
+on the latents of each, its samples and their scores, a page."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smtool.commands.evaluate.evaluation import evaluate
+from smtool.commands.quickstart import generation
+from smtool.commands.quickstart.page import Study, quickstart_page
+from smtool.commands.quickstart.scores import Look
+from smtool.commands.train.side_by_side import Job, train_side_by_side
+from smtool.data import ImageShards, open_images
+from smtool.devices import one_thread
+from smtool.diffusability.spectrum import spectrum
+from smtool.evaluation.options import Asked
+from smtool.recipe import Recipe, TrainAE, load
+from smtool.report.console import Console, duration
+from smtool.report.plots import reconstruction_grid
+from smtool.tokenizers import open_tokenizer
+
+RECIPES = {"plain": "quickstart/plain", "dsm": "quickstart/dsm"}
+GRID_IMAGES = 10
+
+
+def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path:
+    """Run the commands one after the other, in `out`, and write out/report.html, whose path is returned.
+
+    Run again, it goes on where it was stopped, and takes what is finished as it is.
+    """
+    start = time.monotonic()
+    recipes = {name: load(recipe, TrainAE) for name, recipe in RECIPES.items()}
+    runs = {name: out / name for name in recipes}
+    images = _prepared(recipes["plain"], console)
+    console.rule(f"2/6  smtool train-ae {' and '.join(RECIPES.values())}")
+    train_side_by_side([Job(recipe, runs[name]) for name, recipe in recipes.items()], console=console)
+    with one_thread():
+        console.rule(f"3/6  smtool spectrum {' '.join(map(str, runs.values()))} --plot")
+        source = recipes["plain"].tables.data.train
+        found = spectrum([str(run) for run in runs.values()], plot=True, data=source, out=out / "spectrum", console=console)
+        console.rule("4/6  smtool eval, for each")
+        scores = {name: evaluate(str(run), Asked(), console=console) for name, run in runs.items()}
+        looks = {name: _look(runs[name], images, scores[name]) for name in recipes}
+    console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of each")
+    transformers = generation.train_transformers(runs, console=console)
+    with one_thread():
+        console.rule(f"6/6  smtool sample, smtool eval, for {' and '.join(map(str, transformers.values()))}")
+        samples = {name: generation.draw_samples(run, console=console) for name, run in transformers.items()}
+        crops = open_images(source, "train", image_size=recipes["plain"].tables.data.image_size)
+        generations = {name: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()}
+    page = quickstart_page(Study(recipes, runs, looks, found, generations))
+    page.write(out / "report.html")
+    console.print(f"\n{out / 'report.html'}  ({duration(time.monotonic() - start)}; open it in a browser)")
+    return out / "report.html"
+
+
+def _prepared(recipe: Recipe[TrainAE], console: Console) -> ImageShards:
+    """The validation images; prepares both splits on first use."""
+    data = recipe.tables.data
+    console.rule(f"1/6  smtool prepare {data.train} --size {data.image_size}")
+    with console.progress(f"preparing {data.train}") as report:
+        images = open_images(data.train, "val", image_size=data.image_size, report=report)
+    console.print(f"{images.folder}: {images.card.count('train'):,} training and {len(images):,} validation images")
+    return images
+
+
+@torch.no_grad()
+def _look(run: Path, images: ImageShards, scores: dict[str, Any]) -> Look:
+    """One crop of each of the first photographs, and its reconstruction from the mean of the posterior."""
+    groups = images.groups or [str(i) for i in range(len(images))]
+    first = [groups.index(group) for group in dict.fromkeys(groups)][:GRID_IMAGES]
+    pixels = images.read(first).images
+    autoencoder = open_tokenizer(run)
+    grid = reconstruction_grid(pixels, autoencoder.decode(autoencoder.encode(pixels).mode()))
+    return Look(grid, sum(parameter.numel() for parameter in autoencoder.parameters()), scores)

@@ -1,0 +1,137 @@
+"""`smtool sample`: images from a diffusion checkpoint, in files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from smtool import __version__, storage
+from smtool.checkpoints.diffusion import is_diffusion
+from smtool.checkpoints.tensor_file import PICKLED
+from smtool.commands.sample.files import Format, SampleFolder, check_passport
+from smtool.data.batches import Rounding
+from smtool.diffusion import Sampler
+from smtool.errors import CheckpointError, RecipeError
+from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, read_diffusion
+from smtool.inference.generate import class_labels, generate
+from smtool.inference.published import import_transformer
+from smtool.recipe.problems import validation_problems
+from smtool.report.console import Console
+from smtool.report.grids import image_grid, png_bytes
+from smtool.training.distributed import joined, wait_for_all
+
+
+def sample_images(
+    checkpoint: str,
+    *,
+    console: Console,
+    out: Path | None = None,
+    num_images: int = 64,
+    labels: str = "balanced",
+    changes: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    batch: int = 64,
+    grid: int = 64,
+    kind: Format = "png",
+    rounding: Rounding = "nearest",
+    device: str = "cpu",
+    autoencoder: str | None = None,
+    scale: float | None = None,
+    heads: int | None = None,
+) -> Path:
+    """Draw samples and write them; parts that are already there are kept. Returns the folder.
+
+    changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: how many of the first
+    images grid.png shows. rounding: of pixels to uint8; ADM's and REPA's writers truncate. autoencoder, scale, heads: for a
+    published transformer, which does not carry its own (see import_transformer). Under torchrun the ranks share the work, and
+    each image is the same whoever draws it.
+    """
+    path = find_diffusion(checkpoint)
+    with joined(device) as ranks:
+        model = _model(path, autoencoder, scale, heads, ranks.device)
+        sampler = changed_sampler(model, changes or {})
+        classes = class_labels(num_images, model.num_classes, labels, seed=seed)
+        name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
+        name += "" if rounding == "nearest" else f"-{rounding}"
+        folder = out or path.parent / name
+        passport = _passport(model, sampler, seed, num_images, labels, kind, rounding)
+        if ranks.first and (differing := check_passport(folder, passport)):
+            raise RecipeError(
+                f"{folder} holds samples drawn otherwise ({', '.join(differing)} differ).", hint="Choose another --out."
+            )
+        wait_for_all()
+        files = SampleFolder(folder, kind, num_images, classes)
+        todo = [part for part in files.parts() if not files.has(part)]
+        with console.progress(f"sampling {path}") as report:
+            done = num_images - sum(map(len, todo))
+            report(done, num_images)
+            for part in todo[ranks.rank :: ranks.world]:
+                part_classes = None if classes is None else classes[part.start : part.stop]
+                drawn = []
+                for _, images in generate(
+                    model,
+                    part,
+                    seed=seed,
+                    sampler=sampler,
+                    labels=part_classes,
+                    batch=batch,
+                    device=ranks.device,
+                    rounding=rounding,
+                ):
+                    drawn.append(images)
+                    done += len(images) * ranks.world
+                    report(min(done, num_images), num_images)
+                images = torch.cat(drawn)
+                files.write(part, images)
+        wait_for_all()
+        if ranks.first:
+            console.print(str(files.finish()))
+            if shown := min(grid, num_images):
+                storage.write_bytes(folder / "grid.png", png_bytes(image_grid(files.first(shown))))
+    return folder
+
+
+def _model(path: Path, autoencoder: str | None, scale: float | None, heads: int | None, device: str) -> DiffusionModel:
+    """A checkpoint of ours, or a published transformer with the autoencoder that is named for it."""
+    if autoencoder is None:
+        if path.suffix in PICKLED:
+            raise CheckpointError(
+                f"{path} is no checkpoint of `smtool train-dit`.",
+                hint="For a published SiT, REPA or U-ViT file, name the autoencoder of its latents: --autoencoder PATH",
+            )
+        return read_diffusion(path, device)
+    if is_diffusion(path):
+        raise RecipeError(f"{path} carries the autoencoder of its latents.", hint="Leave --autoencoder out.")
+    return import_transformer(path, autoencoder, scale=scale, heads=heads, device=device)
+
+
+def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sampler:
+    """The checkpoint's sampler with some keys set; RecipeError for what cannot work with this model."""
+    tables = model.tables
+    try:
+        sampler = Sampler.model_validate({**tables.sampler.model_dump(), **changes})
+    except ValidationError as error:
+        raise RecipeError("\n  ".join(["the sampler's options:", *validation_problems(error, Sampler)])) from error
+    if problems := [f"{key}: {sentence}" for key, sentence in sampler.problems(tables.process, model.num_classes)]:
+        raise RecipeError("\n  ".join(["the sampler's options:", *problems]))
+    return sampler
+
+
+def _passport(
+    model: DiffusionModel, sampler: Sampler, seed: int, count: int, labels: str, kind: str, rounding: Rounding
+) -> dict[str, object]:
+    """What these samples depend on."""
+    return {
+        "smtool": __version__,
+        "checkpoint": model.metadata["digest"],
+        "step": model.metadata["step"],
+        "weights": model.metadata["weights"],
+        "sampler": sampler.model_dump(mode="json"),
+        "seed": seed,
+        "num_images": count,
+        "labels": labels if model.num_classes else None,
+        "format": kind,
+        "rounding": rounding,
+    }

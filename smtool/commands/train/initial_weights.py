@@ -1,0 +1,48 @@
+"""Where a run's transformer starts, if not at random: the weights of another one."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smtool.checkpoints.diffusion import is_diffusion
+from smtool.checkpoints.transformers import read_transformer
+from smtool.errors import CheckpointError
+from smtool.inference.diffusion_model import find_diffusion, read_diffusion
+from smtool.networks.transformer import LatentTransformer
+
+_CLASSES = ("y_embedder.embedding_table.weight", "label_emb.weight")
+
+
+@torch.no_grad()
+def start_from(network: LatentTransformer, what: str, *, heads: int) -> str:
+    """Copy the weights of a run of train-dit, or of a published file, into a network of the same shape.
+
+    heads: of the network, since files do not show theirs. Embeddings of other classes are left as they are; anything else that
+    differs is an error. Returns a line that says both.
+    """
+    path, description, found = _weights(what, heads)
+    own = network.state_dict()
+    anew = [name for name in _CLASSES if name in own and (name not in found or found[name].shape != own[name].shape)]
+    others = {name: tensor for name, tensor in found.items() if name not in _CLASSES or (name in own and name not in anew)}
+    names = sorted((own.keys() - set(anew)) ^ others.keys())
+    names += [name for name in others if name in own and others[name].shape != own[name].shape]
+    if names:
+        name = names[0]
+        sides = [tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (found, own)]
+        raise CheckpointError(
+            f"model.init: {path} ({description}) does not fit the recipe's [model]: {name} is {sides[0]} there, {sides[1]} here.",
+            hint="Give [model] the size and patch of the file, and the run latents of its shape.",
+        )
+    network.load_state_dict(others, strict=False)
+    return f"starting from {description} in {path}" + (", but with new classes" if anew else "")
+
+
+def _weights(what: str, heads: int) -> tuple[Path, str, dict[str, Tensor]]:
+    """The file, what it holds, and its weights."""
+    path = find_diffusion(what)
+    if is_diffusion(path):
+        model = read_diffusion(path)
+        return path, f"step {model.metadata['step']} of a run of train-dit", dict(model.network.state_dict())
+    published = read_transformer(path, heads=heads)
+    return path, published.description, dict(published.tensors)

@@ -1,0 +1,184 @@
+"""Where a run of `train-dit` takes its latents from: autoencoder, images, cache, statistics."""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smtool.commands.prepare.latents import cached_latents
+from smtool.commands.train.band_floors import floor_values, has_floors
+from smtool.data import ImageShards, LatentBatch, encoded_batches, latent_batches, open_images
+from smtool.data.features.shards import FeatureShards
+from smtool.data.latents.prepare import LatentPreparation
+from smtool.data.latents.shards import LatentShards
+from smtool.data.latents.statistics import measure_latents
+from smtool.diffusion import DDPM, Flow
+from smtool.errors import CheckpointError, RecipeError
+from smtool.inference.diffusion_model import resumed_latents
+from smtool.networks.posterior import LatentStats, Posterior
+from smtool.networks.tokenizer import Tokenizer
+from smtool.randomness import generator
+from smtool.recipe import Recipe, TrainDiT, packaged, run_name
+from smtool.recipe.shelf import names
+from smtool.report.console import Console
+from smtool.tokenizers import identify, open_tokenizer
+from smtool.tokenizers.encode import encoded
+from smtool.training.distributed import Ranks, first_rank_ahead
+
+FLOOR_SAMPLES = 512
+FLOOR_IMAGES_PER_CHANNEL = 10
+STATS_SAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class LatentSource:
+    """The tokenizer and its place (a path or a name), the images behind the latents, the cache (None: encode while training), and
+    what normalizes them."""
+
+    autoencoder: Tokenizer
+    place: str
+    data: str
+    images: ImageShards
+    cache: LatentShards | None
+    stats: LatentStats
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        size = self.images.image_size
+        return self.autoencoder.latent_shape(size, size)
+
+    def floors(self, process: Flow | DDPM) -> dict[str, float]:
+        """What the losses cannot go below if latents are Gaussian, from the first images' latents; {} where that is not known,
+        or cannot be measured on so few images."""
+        if not has_floors(process) or len(self.images) < FLOOR_IMAGES_PER_CHANNEL * self.shape[0]:
+            return {}
+        posterior = self._first(FLOOR_SAMPLES)
+        noise = torch.randn(posterior.mean.shape, generator=generator("band floors"))
+        return floor_values(self.stats.normalize(posterior.sample(noise)))
+
+    def _first(self, count: int) -> Posterior:
+        """Posteriors of the first images in stored order, which is shuffled."""
+        indices = range(min(count, len(self.images)))
+        if self.cache is not None:
+            return self.cache.read(indices, [False] * len(indices)).posterior
+        parts = [self.images.read(indices[start : start + 32]) for start in range(0, len(indices), 32)]
+        found = [encoded(self.autoencoder, part.images, part.ids) for part in parts]
+        return Posterior(*(torch.cat([getattr(each, name) for each in found]) for name in ("mean", "logvar")))
+
+    def batches(
+        self, tables: TrainDiT, ranks: Ranks, first: int, *, with_images: bool, features: FeatureShards | None = None
+    ) -> Generator[LatentBatch]:
+        """This rank's slices of the global batches from `first` on; in the warm-up, latents of low-passed images.
+
+        Images and features that come along are never low-passed.
+        """
+        data, (start, stop) = tables.data, ranks.share(tables.data.batch)
+        order: dict[str, Any] = {"seed": tables.seed, "batch": data.batch, "start": start, "stop": stop}
+        reading = {**order, "workers": data.workers, "flip": data.flip, "features": features}
+        if tables.warmup is not None and tables.warmup.active(first):
+            early = encoded_batches(self.images, self.autoencoder, first=first, transform=tables.warmup.filtered, **reading)
+            with closing(early):
+                yield from islice(early, tables.warmup.steps - first)
+            first = tables.warmup.steps
+        if self.cache is None:
+            later = encoded_batches(self.images, self.autoencoder, first=first, **reading)
+        else:
+            later = latent_batches(self.cache, first=first, images=self.images if with_images else None, **reading)
+        with closing(later):
+            yield from later
+
+
+def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path | None = None) -> LatentSource:
+    """The first rank makes what is missing (images, latent cache) while the others wait.
+
+    resumed: the ckpt.safetensors of a run that goes on. It keeps its statistics, however the recipe's are measured today, and
+    needs the autoencoder that it began with: CheckpointError for another one.
+    """
+    with first_rank_ahead(ranks):
+        tables = recipe.tables
+        place = _place(tables.latents.autoencoder)
+        autoencoder = _tokenizer(recipe, place, ranks.device)
+        stored = None if resumed is None else resumed_latents(resumed, place, autoencoder)
+        data, image_size = _images_behind(recipe, place, autoencoder)
+        images = open_images(data, "train", image_size=image_size)
+        cache = None if tables.latents.online else _cache(tables, autoencoder, images, place)
+        stats = stored or _stats(tables, autoencoder, images, cache, place)
+    return LatentSource(autoencoder, place, data, images, cache, stats)
+
+
+def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
+    """Opened for the recipe's image size, where it says one."""
+    size = recipe.tables.data.image_size
+    tokenizer = open_tokenizer(place, device=device, image_size=None if size == "autoencoder" else size)
+    if not tokenizer.can_decode:
+        raise CheckpointError(
+            f"{place} only encodes: samples of a transformer on its latents could not be decoded into images.",
+            hint="Name an autoencoder that decodes; `smtool spectrum` and `prepare --latents` take encoders alone.",
+        )
+    return tokenizer
+
+
+def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place: str) -> LatentShards:
+    preparation = LatentPreparation(
+        autoencoder,
+        images,
+        autoencoder_digest=autoencoder.digest,
+        checkpoint=place,
+        flip=tables.data.flip,
+        dtype=tables.latents.dtype,
+    )
+    kind = "channel" if tables.latents.stats == "published" else tables.latents.stats
+    with Console().progress(f"encoding {images.folder} into {preparation.folder}") as report:
+        return cached_latents(preparation, stats=kind, workers=tables.data.workers, report=report)
+
+
+def _stats(
+    tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, cache: LatentShards | None, place: str
+) -> LatentStats:
+    """What normalizes the latents: as the recipe asks, from the autoencoder, the cache, or measured now."""
+    kind = tables.latents.stats
+    if kind == "published":
+        if autoencoder.stats is None:
+            raise RecipeError(f"latents.stats: {place} brings no published statistics.", hint='Use "channel" or "scalar".')
+        return autoencoder.stats
+    if cache is not None:
+        return cache.stats
+    data = tables.data
+    return measure_latents(images, autoencoder, kind=kind, count=STATS_SAMPLES, flip=data.flip, batch=32, workers=data.workers)
+
+
+def _place(what: str) -> str:
+    """The autoencoder of a recipe; where the run of one of our recipes is missing, the sentence names the command for it."""
+    try:
+        return identify(what).place
+    except CheckpointError as error:
+        if not (Path(what) / "ckpt.safetensors").is_file() and (command := _training_command(what)):
+            raise CheckpointError(f"{what}: no autoencoder here yet.", hint=f"Train it first: {command}") from error
+        raise
+
+
+def _training_command(run: str) -> str | None:
+    """What trains the run folder of a packaged recipe; None for other folders."""
+    for name in names():
+        command = f"smtool train-ae recipes/{name}.toml"
+        if run == f"runs/{run_name(packaged() / f'{name}.toml')}":
+            return command
+        if run == f"runs/{name}":
+            return f"{command} --out {run}"
+    return None
+
+
+def _images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -> tuple[str, int]:
+    """(source, side) of the training images: the recipe's, else those the autoencoder was trained on."""
+    data = recipe.tables.data
+    known = tokenizer.recipe.get("data", {})
+    source = data.train or known.get("train")
+    size = known.get("image_size") if data.image_size == "autoencoder" else data.image_size
+    if not source or size is None:
+        missing = "data.train" if not source else "data.image_size"
+        raise RecipeError(f"{recipe.path}: {missing} is required, because {place} does not say what it was trained on.")
+    return source, int(size)

@@ -1,0 +1,127 @@
+"""A training run, assembled: what `train` needs to know of it, whatever is trained."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import nn
+
+from smtool.commands.train.run_folder import RunFolder
+from smtool.errors import RecipeError
+from smtool.recipe import Recipe, TrainingTables
+from smtool.report.trackers import Trackers
+from smtool.training.checkpoint import Checkpoints
+from smtool.training.distributed import Ranks
+from smtool.training.loop import Plan, StepReport, Task, Training, optimize
+from smtool.training.optimizer import AdamW
+from smtool.training.precision import MixedPrecision
+from smtool.training.sharding import Parallel, WholeCopy, shard
+
+
+class Observer(Protocol):
+    """Looks at a run every so often; built on the first rank only."""
+
+    def look(self, trackers: Trackers, step: int) -> dict[str, float]:
+        """Draw into the trackers, and return a row of scores."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run, ready to go on from `first_step`.
+
+    player: the one whose updates are counted and whose average is shared. batches: first step -> this rank's slices of the
+    global batches. observer: builds what validates. share: step -> write the file that people pass around. facts: lines that
+    say what is trained on what. sources: what must be the same when the run goes on, but is not in its recipe.
+    """
+
+    recipe: Recipe[Any]
+    folder: RunFolder
+    checkpoints: Checkpoints
+    training: Training
+    player: str
+    batches: Callable[[int], Generator[Any]]
+    observer: Callable[[], Observer]
+    share: Callable[[int], None]
+    facts: tuple[str, ...]
+    first_step: int
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tables(self) -> TrainingTables:
+        tables: TrainingTables = self.recipe.tables
+        return tables
+
+    def reports(self, first_step: int) -> Iterator[StepReport]:
+        """The training loop over this run's batches; the reader's threads end with it."""
+        with closing(self.batches(first_step)) as batches:
+            yield from optimize(self.training, batches, first_step=first_step)
+
+    @contextmanager
+    def whole_results(self) -> Iterator[None]:
+        """Within it, what `result_of` gives is whole on the first rank. Every rank enters it; without shards nothing happens."""
+        with ExitStack() as stack:
+            for copy in self.training.copies.values():
+                stack.enter_context(copy.filled(self.training.ranks))
+            yield
+
+
+def result_of(training: Training, player: str) -> nn.Module:
+    """The player to validate and share: the average of its weights where there is one; of a sharded one, the whole copy."""
+    if player in training.copies:
+        return training.copies[player].module
+    average = training.averages.get(player)
+    return training.task.players[player] if average is None else average.module
+
+
+def assemble_training(
+    recipe: Recipe[Any],
+    task: Task,
+    ranks: Ranks,
+    *,
+    batch: int,
+    averaged: str,
+    optimizers: Mapping[str, AdamW],
+    parallel: Parallel | None = None,
+) -> Training:
+    """Optimizers, averages and precision around a task, whose players are sharded where `parallel` asks for it."""
+    tables: TrainingTables = recipe.tables
+    device = ranks.device
+    averages = {averaged: tables.ema.build(task.players[averaged])} if tables.ema else {}
+    copies = {}
+    for player, module in task.players.items():
+        if parallel is not None and parallel.applies(module, ranks):
+            held = [module, *([averages[player].module] if player in averages else [])]
+            copies[player] = WholeCopy(held[-1])
+            for part in held:
+                shard(part, ranks)
+    return Training(
+        task=task,
+        optimizers={
+            player: optimizers[player].build(module.named_parameters(), device) for player, module in task.players.items()
+        },
+        averages=averages,
+        precision=MixedPrecision(tables.precision, device),
+        ranks=ranks,
+        plan=Plan(tables.seed, batch, tables.accumulate, tables.steps),
+        copies=copies,
+    )
+
+
+def newest(folder: RunFolder, tables: TrainingTables, training: Training) -> tuple[Checkpoints, int]:
+    """The checkpoints of a folder, and the step of the newest one, which is loaded into the training (0: there is none)."""
+    checkpoints = Checkpoints(folder.checkpoints, tables.keep_last, tables.keep_every)
+    step = checkpoints.latest() or 0
+    if step:
+        checkpoints.load(step, training)
+    return checkpoints, step
+
+
+def check_batch(recipe: Recipe[Any], batch: int, ranks: Ranks) -> None:
+    """Raise RecipeError if the batch cannot be shared evenly, which the result's independence of ranks rests on."""
+    accumulate = recipe.tables.accumulate
+    if batch % (ranks.world * accumulate):
+        raise RecipeError(
+            f"{recipe.path}: data.batch = {batch} is not a multiple of {ranks.world} ranks x {accumulate} micro-batches.",
+            hint="Choose a batch that is, so that the result does not depend on the number of ranks.",
+        )

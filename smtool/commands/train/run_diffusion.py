@@ -1,0 +1,148 @@
+"""Assembling a run of `train-dit`: latents, transformer, alignment, newest checkpoint."""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+from smtool.commands.train.aligned import Aligned, assemble_alignment
+from smtool.commands.train.initial_weights import start_from
+from smtool.commands.train.latent_source import LatentSource, open_latent_source
+from smtool.commands.train.observe_diffusion import DiffusionObserver
+from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
+from smtool.commands.train.run_folder import RunFolder
+from smtool.commands.train.teacher_facts import teacher_facts
+from smtool.data import ImageShards, LatentBatch
+from smtool.data.latents.check import check_latents
+from smtool.errors import DataError, RecipeError
+from smtool.inference.diffusion_model import DiffusionModel, write_diffusion
+from smtool.networks.transformer import LatentTransformer
+from smtool.randomness import initializing
+from smtool.recipe import Recipe, TrainDiT
+from smtool.tasks.diffusion import PLAYER, DiffusionTask
+from smtool.training.distributed import Ranks
+from smtool.training.loop import Training
+
+CHECKED_SAMPLES = 256
+
+
+def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, weights_dir: Path | None) -> Run:
+    """Open latents and data, build the transformer from the recipe's seed, load the newest checkpoint if there is one."""
+    tables = recipe.tables
+    check_batch(recipe, tables.data.batch, ranks)
+    source = open_latent_source(recipe, ranks, resumed=folder.ckpt if folder.has_checkpoint else None)
+    network = _network(recipe, source.shape, _num_classes(tables, source.images), ranks.device)
+    start: tuple[str, ...] = ()
+    if tables.model.init and not folder.has_checkpoint:
+        start = (start_from(network, tables.model.init, heads=tables.model.heads),)
+    aligned = assemble_alignment(tables, network, source.images, folder, ranks.device, weights_dir)
+    task = _task(tables, network, source, aligned)
+    training = assemble_training(
+        recipe,
+        task,
+        ranks,
+        batch=tables.data.batch,
+        averaged=PLAYER,
+        optimizers={PLAYER: tables.optimizer},
+        parallel=tables.parallel,
+    )
+    checkpoints, first_step = newest(folder, tables, training)
+    if tables.compile:
+        network.compile()
+    if first_step == 0 and ranks.first:
+        _check_first(source, tables, ranks)
+
+    def batches(first: int) -> Generator[LatentBatch]:
+        taught, features = (False, None) if aligned is None else (aligned.cache is None, aligned.cache)
+        return source.batches(tables, ranks, first, with_images=taught, features=features)
+
+    def model(step: int) -> DiffusionModel:
+        return _model(tables, training, source, step)
+
+    return Run(
+        recipe,
+        folder,
+        checkpoints,
+        training,
+        player=PLAYER,
+        batches=batches,
+        observer=lambda: DiffusionObserver(
+            tables, source.images, model, ranks.device, weights_dir, source.floors(tables.process)
+        ),
+        share=lambda step: write_diffusion(folder.ckpt, model(step), recipe=recipe.resolved()),
+        facts=(
+            *_facts(tables, training, source),
+            *start,
+            *(teacher_facts(aligned, source.images, flip=tables.data.flip) if aligned else ()),
+        ),
+        first_step=first_step,
+        sources={"features": aligned.source} if aligned else {},
+    )
+
+
+def _task(tables: TrainDiT, network: LatentTransformer, source: LatentSource, aligned: Aligned | None) -> DiffusionTask:
+    return DiffusionTask(
+        network,
+        tables.process.build(),
+        source.stats,
+        labels=tables.labels,
+        alignment=aligned.loss if aligned else None,
+        teacher=aligned.teacher if aligned and aligned.cache is None else None,
+    )
+
+
+def _check_first(source: LatentSource, tables: TrainDiT, ranks: Ranks) -> None:
+    """Hold the first latents of a new run against their images and statistics; those of a warm-up are meant to differ."""
+    count = -(-CHECKED_SAMPLES // (tables.data.batch // ranks.world))
+    with closing(source.batches(tables.model_copy(update={"warmup": None}), ranks, 0, with_images=True)) as checked:
+        check_latents(list(islice(checked, count)), source.stats, source.autoencoder)
+
+
+def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int) -> DiffusionModel:
+    """What a run has come to: the transformer to validate and share, and all that sampling from it needs."""
+    network = cast(LatentTransformer, result_of(training, PLAYER).get_submodule("network"))
+    facts = {
+        "step": step,
+        "weights": "average" if training.averages else "last",
+        "data": source.data,
+        "data_digest": source.images.digest,
+        "image_size": source.images.image_size,
+        "autoencoder_path": source.place,
+    }
+    return DiffusionModel(
+        tables,
+        network,
+        tables.process.build(),
+        source.stats,
+        source.autoencoder,
+        source.shape,
+        network.num_classes,
+        facts,
+    )
+
+
+def _facts(tables: TrainDiT, training: Training, source: LatentSource) -> Iterator[str]:
+    """Lines for the log: what is trained on what."""
+    origin = "encoded while training" if source.cache is None else f"from {source.cache.folder}"
+    yield f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step, {origin}"
+    num_classes = _num_classes(tables, source.images)
+    yield f"{num_classes} classes" if num_classes else "unconditional"
+    if training.copies:
+        yield f"the transformer is sharded over {training.ranks.world} ranks"
+
+
+def _num_classes(tables: TrainDiT, images: ImageShards) -> int:
+    if tables.labels is None:
+        return 0
+    if not images.num_classes:
+        raise DataError(f"{images.folder} has no classes, but the recipe has a [labels] table.", hint="--set labels= removes it.")
+    return images.num_classes
+
+
+def _network(recipe: Recipe[TrainDiT], shape: tuple[int, int, int], num_classes: int, device: str) -> LatentTransformer:
+    try:
+        with initializing(recipe.tables.seed, PLAYER):
+            return recipe.tables.model.build(shape, num_classes).to(device)
+    except ValueError as error:
+        raise RecipeError(f"{recipe.path}: model: {error}") from error

@@ -1,0 +1,111 @@
+"""`smtool train-ae` and `train-dit`: a run from its newest checkpoint to its end, or a trial of a few steps."""
+
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from smtool.commands.train.interrupts import stop_request
+from smtool.commands.train.report import write_report
+from smtool.commands.train.run import Run
+from smtool.commands.train.run_autoencoder import autoencoder_run
+from smtool.commands.train.run_folder import RunFolder
+from smtool.commands.train.watch import Watch
+from smtool.errors import TrainingError
+from smtool.recipe import Recipe
+from smtool.report.console import Console, duration, peak_memory
+from smtool.training.distributed import Ranks, joined, wait_for_all
+from smtool.training.memory import keep_freed_memory
+
+Assemble = Callable[[Recipe[Any], RunFolder, Ranks, Path | None], Run]
+
+
+def train(
+    recipe: Recipe[Any],
+    assemble: Assemble = autoencoder_run,
+    *,
+    console: Console,
+    out: Path | None = None,
+    fresh: bool = False,
+    device: str = "cpu",
+    weights_dir: Path | None = None,
+    pause_at: int | None = None,
+) -> Path:
+    """Train to the recipe's last step, from the newest checkpoint in `out` (default runs/<recipe's name>). Returns the folder.
+
+    pause_at: an earlier step to save and end at, as if stopped there: several runs then advance in turns, each still planned
+    for all its steps.
+    Raises RecipeError if the folder was begun with another recipe, TrainingError if a loss is not finite, Interrupted after a
+    stop was asked for and all was saved.
+    """
+    folder = RunFolder(out or Path("runs") / recipe.name)
+    if device == "cpu":
+        keep_freed_memory()
+    with joined(device) as ranks:
+        if folder.exists and not fresh:
+            folder.check_same(recipe)
+        wait_for_all()
+        if ranks.first and fresh:
+            folder.clear()
+        wait_for_all()
+        run = assemble(recipe, folder, ranks, weights_dir)
+        steps = run.tables.steps
+        if run.first_step > steps or (run.first_step == steps and folder.is_done):
+            console.print(f"{folder.path} is finished ({run.first_step} steps). --set steps=N goes on, --fresh starts over.")
+            return folder.path
+        if pause_at is not None and pause_at <= run.first_step < steps:
+            return folder.path
+        wait_for_all()
+        try:
+            with stop_request() as stop:      # not before: until the first step there is nothing to save
+                Watch(run, console, stop, pause_at).follow()
+        except TrainingError as error:
+            if ranks.first:
+                folder.end("FAILED", error.message)
+                write_report(folder)
+            raise
+    return folder.path
+
+
+def dry_run(
+    recipe: Recipe[Any],
+    assemble: Assemble = autoencoder_run,
+    *,
+    console: Console,
+    device: str = "cpu",
+    weights_dir: Path | None = None,
+) -> None:
+    """Load everything, time a step of each kind there will be, print memory and how long the whole run would take."""
+    if device == "cpu":
+        keep_freed_memory()
+    with joined(device) as ranks:
+        run = assemble(recipe, RunFolder(Path("/nonexistent")), ranks, weights_dir)
+        task, steps = run.training.task, run.tables.steps
+        joins = next((step for step in range(steps) if task.turns(step) != task.turns(0)), steps)
+        alone = _step_seconds(run, 0)
+        together = _step_seconds(run, joins) if joins < steps else 0.0
+    memory = peak_memory()
+    lines = [
+        f"{recipe.path}: {steps} steps; a trial, no run was begun.",
+        *run.facts,
+        *(f"{player}: {sum(p.numel() for p in module.parameters()):,} parameters" for player, module in task.players.items()),
+        f"step {alone * 1e3:.0f} ms",
+        *([f"step {together * 1e3:.0f} ms with the discriminator, from step {joins} on"] if together else []),
+        f"peak memory {'unknown' if memory is None else f'{memory / 2**30:.2f} GiB'}",
+        f"whole run about {duration(alone * joins + together * (steps - joins))}, validation and saving not counted",
+        *run.tables.remarks(),
+    ]
+    console.print("\n  ".join(lines))
+
+
+def _step_seconds(run: Run, step: int) -> float:
+    """Mean seconds of the second and third step from `step` on, each to its end on the device; the first one warms up."""
+    seconds = []
+    began = time.perf_counter()
+    for report in islice(run.reports(step), 3):
+        for value in report.values.values():
+            value.item()
+        seconds.append(time.perf_counter() - began)
+        began = time.perf_counter()
+    return sum(seconds[1:]) / len(seconds[1:]) if len(seconds) > 1 else seconds[0]

@@ -1,0 +1,96 @@
+"""What a training run looks at every so often: scores, a grid, and the spectrum of the latents."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from smtool.commands.train.live_spectrum import live_spectrum
+from smtool.data import ImageShards, open_images
+from smtool.errors import DataError
+from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
+from smtool.networks.autoencoder import Autoencoder
+from smtool.recipe import Data, TrainAE
+from smtool.report.plots import reconstruction_grid
+from smtool.report.trackers import Trackers
+from smtool.spectrum import REFERENCE, fit_delta, radial_power, reference_divergence
+
+SMALLEST_FITTED = 8
+
+
+def open_validation(data: Data) -> ImageShards:
+    """The validation images of a recipe: the split of its training source, or another source's (all of one without a split)."""
+    if not data.validation:
+        return open_images(data.train, "val", image_size=data.image_size)
+    try:
+        return open_images(data.validation, "val", image_size=data.image_size)
+    except DataError:
+        return open_images(data.validation, "train", image_size=data.image_size)
+
+
+class Validator:
+    """Holds the validation images of a run and scores its autoencoder on them, with the posterior's mode."""
+
+    def __init__(
+        self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], Autoencoder]
+    ) -> None:
+        self.result = result
+        shards = open_validation(tables.data)
+        count = min(tables.validation.num_images, len(shards))
+        self.images: Tensor = shards.read(range(count)).images
+        self.grid = min(tables.validation.grid, count)
+        self.batch = tables.data.batch
+        self.device = device
+        self.perceptual = perceptual
+        esm = tables.regularizers.esm
+        self.delta = esm.delta if esm else 1.0
+        self.fits_delta = count > 1 and min(tables.shapes.latents[-2:]) >= SMALLEST_FITTED
+
+    @torch.no_grad()
+    def look(self, trackers: Trackers, step: int) -> dict[str, float]:
+        """Score, draw the grid into the trackers, and return the row: val_psnr, val_ssim, val_delta ..."""
+        autoencoder = self.result()
+        training = autoencoder.training
+        autoencoder.eval()
+        latents, decodings = self._passed(autoencoder)
+        autoencoder.train(training)
+        trackers.image(step, "reconstructions", reconstruction_grid(self.images[: self.grid], decodings[: self.grid]))
+        if self.fits_delta:
+            note = f"step {step:,}, {len(latents)} validation images, posterior mean, each channel at unit std"
+            trackers.image(step, "spectrum", live_spectrum(self.images, latents, delta=self.delta, note=note))
+        return {**self._scores(decodings), **self._spectra(latents)}
+
+    def _passed(self, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
+        latents, decodings = [], []
+        for images in self.images.split(self.batch):
+            mode = autoencoder.encode(images.to(self.device)).mode()
+            latents.append(mode.float().cpu())
+            decodings.append(autoencoder.decode(mode).float().cpu())
+        return torch.cat(latents), torch.cat(decodings)
+
+    def _scores(self, decodings: Tensor) -> dict[str, float]:
+        clamped = decodings.clamp(-1, 1)
+        scores = {"val_psnr": psnr(clamped, self.images).mean().item()}
+        if min(self.images.shape[-2:]) >= SSIM_WINDOW:
+            scores["val_ssim"] = ssim(clamped, self.images).mean().item()
+        if self.perceptual is not None:
+            network = self.perceptual[0]
+            parts = zip(clamped.split(self.batch), self.images.split(self.batch), strict=True)
+            values = [network(x.to(self.device), y.to(self.device)).float().cpu() for x, y in parts]
+            scores["val_lpips"] = torch.cat(values).mean().item()
+        return scores
+
+    def _spectra(self, latents: Tensor) -> dict[str, float]:
+        """Std and REFERENCE divergence of the latents, and their PHYSICAL delta where they are large enough to fit one."""
+        size = (latents.shape[-2], latents.shape[-1])
+        image_power = radial_power(self.images, REFERENCE.loss, size)
+        divergence = reference_divergence(image_power, radial_power(latents, REFERENCE.loss), REFERENCE.loss, delta=self.delta)
+        values = {"val_latent_std": latents.std().item(), "val_esm_divergence": divergence.mean().item()}
+        if self.fits_delta:
+            values["val_delta"] = fit_delta(self.images, _normalized(latents)).delta
+        return values
+
+
+def _normalized(latents: Tensor) -> Tensor:
+    """Each channel at unit standard deviation over the set, as a transformer would see it."""
+    return latents / latents.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-12)

@@ -1,0 +1,158 @@
+"""What goes on around the steps of a training run: rows, checkpoints, validations, an early or a regular end."""
+
+import math
+from contextlib import ExitStack
+
+from smtool.commands.train.interrupts import StopRequest
+from smtool.commands.train.report import write_report
+from smtool.commands.train.run import Run
+from smtool.errors import Interrupted, TrainingError
+from smtool.report.console import Console, TrainingLine
+from smtool.report.trackers import Trackers, read_metrics
+from smtool.training.distributed import any_rank, wait_for_all
+from smtool.training.loop import StepReport
+from smtool.training.meter import Meter
+
+STEPS_BETWEEN_VOTES = 8
+"""On several GPUs, since each vote on whether to stop lets the host wait for its device."""
+
+
+class Watch:
+    """Consumes the loop's reports. Collectives are called by every rank at the same steps; only the first looks and writes."""
+
+    def __init__(self, run: Run, console: Console, stop: StopRequest, pause_at: int | None = None) -> None:
+        self.run, self.console, self.stop, self.pause_at = run, console, stop, pause_at
+        self.tables, self.ranks = run.tables, run.training.ranks
+        self.meter = Meter()
+        self.observer = run.observer() if self.ranks.first else None
+        self.trackers: Trackers | None = None
+
+    def follow(self) -> None:
+        """Train to the last step, to the pause, or until a stop is asked for. A step is saved before it is looked at, which may
+        take long."""
+        run = self.run
+        with ExitStack() as stack:
+            if self.ranks.first:
+                self._begin()
+                self.trackers = stack.enter_context(self._trackers())
+            line = stack.enter_context(self.console.training(self.tables.steps, first_step=run.first_step))
+            self._catch_up()
+            for report in run.reports(run.first_step):
+                step = report.step
+                self._log(report, line)
+                stopping, pausing = self._is_to_stop(step), step == self.pause_at
+                if stopping or pausing or self._due(step, self.tables.save_every):
+                    self._save(step)
+                if self._due(step, self.tables.evaluate_every):
+                    self._look(step)
+                if stopping and step < self.tables.steps:
+                    self._end_early(step)
+                if pausing and step < self.tables.steps:
+                    return
+        if self.ranks.first:
+            run.folder.end("DONE", f"{self.tables.steps} steps")
+            write_report(run.folder)
+            self.console.log(f"done: {run.folder.ckpt}, {run.folder.report}")
+
+    def _begin(self) -> None:
+        run = self.run
+        run.folder.begin(run.recipe, self.ranks.device, self.ranks.world, facts=run.facts, sources=run.sources)
+        self.console.log_file = run.folder.log
+        for line in (*run.facts, *self.tables.remarks()):
+            self.console.log(line)
+        self.console.log(f"{run.folder.path}: {'going on' if run.first_step else 'starting'} at step {run.first_step}")
+
+    def _trackers(self) -> Trackers:
+        tracking = self.tables.tracking
+        return Trackers(
+            self.run.folder.path,
+            tensorboard=None if tracking.tensorboard == "installed" else tracking.tensorboard,
+            wandb=tracking.wandb or None,
+            resume_step=self.run.first_step,
+        )
+
+    def _due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.tables.steps
+
+    def _catch_up(self) -> None:
+        """Look at the step that the run goes on from, if it was cut off before that."""
+        step = self.run.first_step
+        missed = False
+        if self.ranks.first and step > 0 and self._due(step, self.tables.evaluate_every):
+            rows = [row for row in read_metrics(self.run.folder.metrics) if row["step"] == step]
+            missed = not any(name.startswith("val_") for row in rows for name in row)
+        if any_rank(missed, self.ranks.device):
+            self._look(step)
+
+    def _log(self, report: StepReport, line: TrainingLine) -> None:
+        """A row, where one is due."""
+        self.meter.add(report)
+        if not self._due(report.step, self.tables.log_every):
+            return
+        values = self._checked(report.step) | self.meter.speeds()
+        self.meter.clear()
+        line.update(
+            report.step,
+            _losses(values),
+            values["images_per_second"],
+            self._next_save(report.step),
+            updates=self.run.training.optimizers[self.run.player].updates,
+        )
+        if self.trackers:
+            self.trackers.log(report.step, values)
+
+    def _next_save(self, step: int) -> int:
+        return min(self.tables.steps, (step // self.tables.save_every + 1) * self.tables.save_every)
+
+    def _checked(self, step: int) -> dict[str, float]:
+        """The losses since the last row; one that is not finite ends the run."""
+        values = self.meter.losses()
+        fp16 = self.tables.precision == "fp16"  # there an infinite gradient is an update left out, not the end
+        bad = [k for k, value in values.items() if not math.isfinite(value) and not (fp16 and k.endswith("_gradient"))]
+        if bad:
+            latest = self.run.checkpoints.latest()
+            raise TrainingError(
+                f"step {step}: not finite: {', '.join(bad)}; the run has diverged.",
+                hint=(f"The checkpoint of step {latest} is whole. " if latest else "")
+                + 'Lower optimizer.lr, lengthen optimizer.warmup, or use precision = "fp32", with another --out or --fresh.',
+            )
+        return values
+
+    def _is_to_stop(self, step: int) -> bool:
+        """Whether any rank was asked to."""
+        on_gpus = self.ranks.world > 1 and self.ranks.device.startswith("cuda")
+        if on_gpus and step % STEPS_BETWEEN_VOTES:
+            return False
+        return any_rank(self.stop.asked, self.ranks.device)
+
+    def _save(self, step: int) -> None:
+        """A checkpoint folder and the file to share; the losses are looked at first, so that no diverged weights are kept."""
+        self._checked(step)
+        run = self.run
+        run.checkpoints.save(step, run.training)
+        with run.whole_results():
+            if self.ranks.first:
+                run.share(step)
+        wait_for_all()
+
+    def _look(self, step: int) -> None:
+        """Validate, and draw the report anew; the last one is drawn when the run is done."""
+        with self.run.whole_results():
+            if self.trackers and self.observer:
+                self.trackers.log(step, self.observer.look(self.trackers, step))
+        if self.ranks.first and step < self.tables.steps:
+            write_report(self.run.folder)
+        wait_for_all()
+
+    def _end_early(self, step: int) -> None:
+        if self.ranks.first:
+            write_report(self.run.folder)
+        raise Interrupted(
+            f"Stopped after step {step}; all is saved in {self.run.folder.path}.", hint="The same command goes on from here."
+        )
+
+
+def _losses(values: dict[str, float]) -> dict[str, float]:
+    """What the live line shows of a row: the losses, not rates, factors or gradients."""
+    hidden = ("lr_", "images_per", "waiting")
+    return {k: v for k, v in values.items() if not k.startswith(hidden) and not k.endswith(("_factor", "_gradient"))}

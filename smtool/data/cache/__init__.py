@@ -1,0 +1,1 @@
+"""Caches of what a frozen network computes of every image: card, shards, writing, reading."""

@@ -1,0 +1,55 @@
+"""The shards of a cache, read by index in any order and from any thread."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smtool.data.cache.card import CacheCard
+from smtool.data.cache.shards import CACHE_INDEX, unpacked
+from smtool.data.images.card import check_present
+from smtool.data.images.shards import read_index, read_member
+from smtool.errors import DataError
+
+
+class CacheShards:
+    """Holds the index in memory and no open file, so threads and forks may share it."""
+
+    def __init__(self, folder: Path, card: CacheCard) -> None:
+        self.folder, self.card = folder, card
+        for shard in card.shards:
+            check_present(folder, shard)
+        self._paths = [folder / shard.name for shard in card.shards]
+        self._shard_of = np.repeat(np.arange(len(card.shards)), [shard.images for shard in card.shards])
+        self._rows = np.concatenate([np.empty(0, CACHE_INDEX), *(read_index(folder, shard) for shard in card.shards)])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, indices: Sequence[int], flipped: Sequence[bool]) -> dict[str, Tensor]:
+        """What is stored of the images at these indices, in this order, each of the image or of its mirror image."""
+        if any(flipped):
+            self.check_flip()
+        return unpacked(self._bytes(index, int(side)) for index, side in zip(indices, flipped, strict=True))
+
+    def labels(self, indices: Sequence[int]) -> Tensor | None:
+        return torch.from_numpy(self._rows["label"][list(indices)].astype(np.int64)) if self.card.num_classes else None
+
+    def ids(self, indices: Sequence[int]) -> tuple[str, ...]:
+        return tuple(f"{key:08d}" for key in self._rows["key"][list(indices)])
+
+    def check_flip(self) -> None:
+        """DataError if numbers of mirrored images are wanted and there are none."""
+        if not self.card.flip:
+            noun = self.card.noun
+            raise DataError(
+                f"{self.folder} holds no {noun}s of flipped images, and a flipped {noun} is not the {noun} of a flipped image.",
+                hint=f"Train with flip = false, or encode both: {self.card.command()}",
+            )
+
+    def _bytes(self, index: int, side: int) -> bytes:
+        row, path = self._rows[index], self._paths[self._shard_of[index]]
+        offset, size, crc32 = int(row["offset"][side]), int(row["bytes"]), int(row["crc32"][side])
+        return read_member(path, offset=offset, size=size, crc32=crc32, what=f"the {self.card.noun} of image {row['key']:08d}")

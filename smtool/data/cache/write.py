@@ -1,0 +1,183 @@
+"""From images to a cache of what a network makes of them: restartable, and with the same bytes however often it was cut off."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from smtool.data.batches import ImageBatch
+from smtool.data.cache.card import CacheCard, CacheDtype
+from smtool.data.cache.shards import CacheSample, bytes_per_image, write_cache_shard
+from smtool.data.images.card import Shard, verify_shards
+from smtool.data.images.loading import prefetched
+from smtool.data.images.prepare import Report
+from smtool.data.images.reader import ImageShards
+from smtool.data.images.unfinished import ShardNote, alone_in, begin, end, read_note, write_note
+from smtool.errors import DataError, DiskError
+from smtool.storage import write_json
+
+Note = TypeVar("Note", bound=ShardNote)
+NoteMade = TypeVar("NoteMade", bound=ShardNote, covariant=True)
+Card = TypeVar("Card", bound=CacheCard, covariant=True)
+
+
+class Contents(Protocol[NoteMade]):
+    """One shard while it is being made."""
+
+    def members(self, piece: range, batch: ImageBatch, *, flipped: bool) -> list[bytes]:
+        """What is stored of each image (numbers `piece` in the split), or of each mirrored image."""
+
+    def note(self, shard: Shard) -> NoteMade:
+        """What is remembered of the shard, now that it is written."""
+
+
+class CachePreparation(Protocol[Note, Card]):
+    """Everything that decides the contents of a cache.
+
+    shapes: of each tensor of an image, by name; card_name: the file of the card; what: the numbers, for messages.
+    """
+
+    @property
+    def images(self) -> ImageShards: ...
+    @property
+    def flip(self) -> bool: ...
+    @property
+    def dtype(self) -> CacheDtype: ...
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int]]: ...
+    @property
+    def images_per_shard(self) -> int: ...
+    @property
+    def what(self) -> str: ...
+    @property
+    def card_name(self) -> str: ...
+    @property
+    def note(self) -> type[Note]: ...
+
+    def plan(self) -> dict[str, Any]:
+        """What a repeated or a resumed run must agree in. Not the batch: other sizes change the last digit only."""
+
+    def begin_shard(self) -> Contents[Note]: ...
+
+    def card(self, notes: Sequence[Note]) -> Card: ...
+
+    def finished(self, folder: Path) -> tuple[Card, dict[str, Any]]:
+        """The card of a finished cache, and as much of its plan as the card states."""
+
+
+def estimated_bytes(preparation: CachePreparation[Note, Card]) -> int:
+    """What the whole cache will take on the disk, to about a per cent; nothing is computed for it."""
+    images = preparation.images
+    sizes = {"flip": preparation.flip, "labelled": images.num_classes > 0}
+    return len(images) * bytes_per_image(preparation.shapes, preparation.dtype, **sizes)
+
+
+def shared_fields(preparation: CachePreparation[Note, Card], notes: Sequence[Note]) -> dict[str, Any]:
+    """What every cache's card says (`CacheCard`)."""
+    images = preparation.images
+    return {
+        "data": images.digest,
+        "images_folder": str(images.folder),
+        "split": images.split,
+        "image_size": images.image_size,
+        "dtype": preparation.dtype,
+        "flip": preparation.flip,
+        "num_classes": images.num_classes,
+        "shards": tuple(note.shard for note in notes),
+    }
+
+
+def write_cache(
+    preparation: CachePreparation[Note, Card], out: Path, *, batch: int, workers: int, report: Report | None = None
+) -> Card:
+    """Fill `out`, or finish what an interrupted run began there, or verify what a finished one left; returns the card.
+
+    batch: images that go through the network at a time; workers: threads that decode images.
+    """
+    with alone_in(out):
+        if (out / preparation.card_name).is_file():
+            card = _verified(preparation, out)
+        else:
+            begin(out, preparation.plan())
+            card = preparation.card(_written(preparation, out, batch, workers, report))
+            write_json(out / preparation.card_name, card.model_dump(mode="json"))
+        end(out)
+        return card
+
+
+def _written(
+    preparation: CachePreparation[Note, Card], out: Path, batch: int, workers: int, report: Report | None
+) -> list[Note]:
+    """The notes of all shards, in order; those that an earlier run finished are not made again."""
+    images, length = preparation.images, preparation.images_per_shard
+    chunks = {
+        f"{images.split}-{number:06d}": range(start, min(start + length, len(images)))
+        for number, start in enumerate(range(0, len(images), length))
+    }
+    notes = {name: note for name in chunks if (note := read_note(out, name, preparation.note))}
+    todo = {name: chunk for name, chunk in chunks.items() if name not in notes}
+    done = sum(len(chunks[name]) for name in notes)
+    _refuse_small_disk(out, preparation.what, estimated_bytes(preparation) * (len(images) - done) // len(images))
+    progress = _Progress(len(images), report)
+    progress.add(done)
+    pieces = {name: _pieces(chunk, batch) for name, chunk in todo.items()}
+    with closing(prefetched(images.read, list(chain(*pieces.values())), workers)) as batches:
+        for name in todo:
+            contents = preparation.begin_shard()
+            pairs = zip(pieces[name], islice(batches, len(pieces[name])), strict=True)
+            shard = write_cache_shard(out / f"{name}.tar", _samples(contents, pairs, preparation.flip, progress))
+            notes[name] = contents.note(shard)
+            write_note(out, name, notes[name])
+    return [notes[name] for name in chunks]
+
+
+def _pieces(chunk: range, batch: int) -> list[range]:
+    """Batches begin anew in every shard, so that a resumed run computes the same images together."""
+    return [chunk[start : start + batch] for start in range(0, len(chunk), batch)]
+
+
+def _samples(
+    contents: Contents[Note], pairs: Iterator[tuple[range, ImageBatch]], flip: bool, progress: "_Progress"
+) -> Iterator[CacheSample]:
+    for piece, batch in pairs:
+        sides = [contents.members(piece, batch, flipped=flipped) for flipped in (False, True)[: 1 + flip]]
+        labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
+        for key, label, members in zip(batch.ids, labels, zip(*sides, strict=True), strict=True):
+            yield CacheSample(key, label, members)
+        progress.add(len(batch))
+
+
+@dataclass
+class _Progress:
+    total: int
+    report: Report | None
+    done: int = 0
+
+    def add(self, count: int) -> None:
+        self.done += count
+        if self.report:
+            self.report(self.done, self.total)
+
+
+def _verified(preparation: CachePreparation[Note, Card], out: Path) -> Card:
+    card, have = preparation.finished(out)
+    plan = preparation.plan()
+    if differing := [name for name in have if have[name] != plan[name]]:
+        name = differing[0]
+        raise DataError(
+            f"{out} already holds {preparation.what} with {name} = {have[name]}, but {name} = {plan[name]} is asked for.",
+            hint="Choose another --out, or delete that folder first.",
+        )
+    verify_shards(out, card.shards)
+    return card
+
+
+def _refuse_small_disk(out: Path, what: str, needed: int) -> None:
+    if (free := shutil.disk_usage(out).free) < needed:
+        raise DiskError(
+            f"{out}: the {what} need {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free.",
+            hint="Choose another --out, or leave the cache out: training can compute them as it goes.",
+        )

@@ -1,0 +1,1 @@
+"""Images in: sources, their transform, shards, and readers in an exact order."""

@@ -1,0 +1,110 @@
+"""One picture of a source, and where its bytes lie. Light imports: entries travel to the worker processes of `prepare`."""
+
+import functools
+import zipfile
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from smtool.data.images.transform import Rule, UnusableImage, decode, encode, to_square
+
+MAX_BYTES = 2**28  # an encoded picture larger than 256 MiB is not read
+
+
+class Place(Protocol):
+    """Where a picture comes from. Raises UnusableImage when it cannot be had."""
+
+    def image(self) -> Image.Image: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """A file, or a member of an uncompressed tar: `size` bytes from `offset` on."""
+
+    path: str
+    offset: int
+    size: int
+
+    def image(self) -> Image.Image:
+        return decode(self.read())
+
+    def read(self) -> bytes:
+        _refuse_giant(self.size)
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                return file.read(self.size)
+        except OSError as error:
+            raise UnusableImage(f"cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMember:
+    """A member of a zip archive."""
+
+    path: str
+    name: str
+    size: int
+
+    def image(self) -> Image.Image:
+        _refuse_giant(self.size)
+        try:
+            data = _archive(self.path).read(self.name)
+        except Exception as error:  # damaged members raise BadZipFile, zlib.error, NotImplementedError, RuntimeError ...
+            raise UnusableImage(f"cannot be unpacked: {error}") from error
+        return decode(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A picture to prepare. id: its path in the source; group: the photograph it is a part of, where several share one."""
+
+    id: str
+    place: Place
+    label: int | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A prepared picture: its bytes, and the size it had in the source."""
+
+    entry: Entry
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A picture that was left out, and why."""
+
+    entry: Entry
+    reason: str
+
+
+def make_samples(entries: list[Entry], rule: Rule) -> list[Sample | Skipped]:
+    """The work of `prepare`, one result per entry; it depends on nothing but the entry and the rule."""
+    return [_make_sample(entry, rule) for entry in entries]
+
+
+def _make_sample(entry: Entry, rule: Rule) -> Sample | Skipped:
+    try:
+        image = entry.place.image()
+        square = to_square(image, rule, entry.id)
+    except UnusableImage as error:
+        return Skipped(entry, str(error))
+    return Sample(entry, encode(square, rule.image_format), *image.size)
+
+
+def _refuse_giant(size: int) -> None:
+    if size > MAX_BYTES:
+        raise UnusableImage(f"{size} bytes, above the limit of {MAX_BYTES} for one picture")
+
+
+@functools.lru_cache(maxsize=2)
+def _archive(path: str) -> zipfile.ZipFile:
+    """The opened archive, kept so that its directory is parsed once per process."""
+    return zipfile.ZipFile(path)

@@ -1,0 +1,52 @@
+"""Batches for training and validation: exact order, decoded ahead by threads, the same whatever their number."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from typing import TypeVar
+
+from smtool.data.batches import ImageBatch
+from smtool.data.images.open import ImageShards
+from smtool.data.order import batch_indices
+
+_VALIDATION_WORKERS = 4
+Request = TypeVar("Request")
+Batch = TypeVar("Batch")
+
+
+def training_batches(
+    images: ImageShards, *, seed: int, batch: int, first: int, start: int, stop: int, workers: int
+) -> Generator[ImageBatch]:
+    """Positions start:stop of the global batches first, first + 1, ... without end; `close()` ends the threads.
+
+    batch: size of the global batch. The slices of all ranks together are the batches of a single one.
+    """
+    if not 0 <= start < stop <= batch:
+        raise ValueError(f"positions {start}:{stop} do not lie in a batch of {batch}")
+    length = len(images)
+    return prefetched(
+        images.read, (batch_indices(length, seed=seed, batch=batch, index=k)[start:stop] for k in count(first)), workers
+    )
+
+
+def validation_batches(images: ImageShards, *, batch: int, first: int = 0, limit: int | None = None) -> Generator[ImageBatch]:
+    """Images `first` to `limit` (default: all), once, in stored order (which is shuffled); the last batch may be smaller."""
+    stop = len(images) if limit is None else min(limit, len(images))
+    pieces = (range(start, min(start + batch, stop)) for start in range(first, stop, batch))
+    return prefetched(images.read, pieces, _VALIDATION_WORKERS)
+
+
+def prefetched(read: Callable[[Request], Batch], requests: Iterable[Request], workers: int) -> Generator[Batch]:
+    """Read batches in threads, a few ahead, and yield them in the order of the requests."""
+    executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="images")
+    pending: deque[Future[Batch]] = deque()
+    try:
+        for request in requests:
+            pending.append(executor.submit(read, request))
+            if len(pending) > workers + 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,77 @@
+"""A split of a prepared folder, read by index in any order and from any thread."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smtool.data.batches import ImageBatch
+from smtool.data.images.card import DatasetCard, Split, check_present
+from smtool.data.images.shards import INDEX, read_index, read_member
+
+
+class ImageShards:
+    """One split of a prepared folder. Holds the index in memory and no open file, so threads and forks may share it."""
+
+    def __init__(self, folder: Path, card: DatasetCard, split: Split) -> None:
+        self.folder, self.card, self.split = folder, card, split
+        shards = card.shards(split)
+        for shard in shards:
+            check_present(folder, shard)
+        self._paths = [folder / shard.name for shard in shards]
+        self._shard_of = np.repeat(np.arange(len(shards)), [shard.images for shard in shards])
+        self._rows = np.concatenate([np.empty(0, INDEX), *(read_index(folder, shard) for shard in shards)])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over this split's shards."""
+        return self.card.split_digest(self.split)
+
+    @property
+    def image_size(self) -> int:
+        return self.card.image_size
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for images without labels."""
+        return self.card.num_classes
+
+    @property
+    def groups(self) -> list[str] | None:
+        """Per image, the photograph it was cut from; None where each image is a photograph of its own."""
+        names = self.card.group_names
+        return [names[number] for number in self._rows["group"]] if names else None
+
+    def read(self, indices: Sequence[int]) -> ImageBatch:
+        """The images at these indices, in this order. Raises DataError for bytes that are not those that were written."""
+        rows = self._rows[list(indices)]
+        images = np.empty((len(rows), 3, self.image_size, self.image_size), np.float32)
+        for image, index in zip(images, indices, strict=True):
+            _write_signed(self._pixels(index), image)
+        return ImageBatch(torch.from_numpy(images), self._labels(rows), tuple(f"{key:08d}" for key in rows["key"]))
+
+    def _labels(self, rows: np.ndarray) -> Tensor | None:
+        return torch.from_numpy(rows["label"].astype(np.int64)) if self.num_classes else None
+
+    def _pixels(self, index: int) -> np.ndarray:
+        with Image.open(io.BytesIO(self._bytes(index))) as image:
+            return np.asarray(image)
+
+    def _bytes(self, index: int) -> bytes:
+        row = self._rows[index]
+        offset, size, crc32 = int(row["offset"]), int(row["bytes"]), int(row["crc32"])
+        path = self._paths[self._shard_of[index]]
+        return read_member(path, offset=offset, size=size, crc32=crc32, what=f"image {row['key']:08d}")
+
+
+def _write_signed(pixels: np.ndarray, image: np.ndarray) -> None:
+    """`to_signed` of (H, W, 3) uint8 into (3, H, W) float32; by numpy, as torch would start threads in every reading thread."""
+    np.divide(pixels.transpose(2, 0, 1), np.float32(127.5), out=image, dtype=np.float32)
+    image -= 1

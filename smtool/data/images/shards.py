@@ -1,0 +1,90 @@
+"""Webdataset shards: plain tar files of `NNNNNNNN.png .cls .json` members, each with an index of where its images begin.
+
+The bytes depend on the samples alone: no time, owner or worker count enters them.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from smtool.data.images.card import Shard, damaged
+from smtool.data.images.entries import Sample
+from smtool.storage import file_digest, replacing, write_bytes
+
+INDEX = np.dtype([("key", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("crc32", "<u4"), ("label", "<i4"), ("group", "<i4")])
+"""A row per image: the number it is called by, where its bytes lie in the tar, their checksum; label and group: -1 is none."""
+
+
+def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, suffix: str, groups: Mapping[str | None, int]) -> Shard:
+    """Write (key, sample) pairs to a tar, then its index as .npy; each appears whole or not at all. groups: number by name."""
+    rows = []
+    with replacing(path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, sample in samples:
+            offset = _add_sample(tar, f"{key:08d}", sample, suffix)
+            label = -1 if sample.entry.label is None else sample.entry.label
+            rows.append((key, offset, len(sample.data), zlib.crc32(sample.data), label, groups.get(sample.entry.group, -1)))
+    index = path.with_suffix(".npy")
+    write_bytes(index, index_bytes(np.array(rows, dtype=INDEX)))
+    return Shard(
+        name=path.name, images=len(rows), bytes=path.stat().st_size, sha256=file_digest(path), index_sha256=file_digest(index)
+    )
+
+
+def read_index(folder: Path, shard: Shard) -> np.ndarray:
+    """The rows of a shard's index, (images,) of dtype INDEX, checked against the card's sha256."""
+    path = folder / shard.index_name
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != shard.index_sha256:
+        raise damaged(path, "its sha256 differs from the card's")
+    return np.load(io.BytesIO(data), allow_pickle=False)
+
+
+def read_member(path: Path, *, offset: int, size: int, crc32: int, what: str) -> bytes:
+    """`size` bytes of a shard from `offset` on, by pread: thread-safe, no open file is kept. `what` is named in errors."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            data = os.pread(handle, size, offset)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise damaged(path, f"it cannot be read ({error.strerror})") from error
+    if zlib.crc32(data) != crc32:
+        raise damaged(path, f"the bytes of {what} are not those that were written")
+    return data
+
+
+def _add_sample(tar: tarfile.TarFile, key: str, sample: Sample, suffix: str) -> int:
+    """Append a sample's members; returns the offset of the image's bytes."""
+    entry = sample.entry
+    note = {"id": entry.id, "width": sample.width, "height": sample.height}
+    if entry.group is not None:
+        note["group"] = entry.group
+    offset = add_member(tar, f"{key}.{suffix}", sample.data)
+    if entry.label is not None:
+        add_member(tar, f"{key}.cls", str(entry.label).encode())
+    add_member(tar, f"{key}.json", json.dumps(note, sort_keys=True).encode())
+    return offset
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Append a member with nothing in its header but name, size and mode; returns the offset of its data."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(data), 0o444
+    offset = tar.offset + tarfile.BLOCKSIZE
+    tar.addfile(member, io.BytesIO(data))
+    return offset
+
+
+def index_bytes(rows: np.ndarray) -> bytes:
+    """An index as the bytes of an .npy file."""
+    file = io.BytesIO()
+    np.save(file, rows, allow_pickle=False)
+    return file.getvalue()

@@ -1,0 +1,146 @@
+"""What a user may point `prepare` at, recognized by looking: a folder, archives, shards, ImageNet's tars, or a built-in name."""
+
+import glob
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from smtool.data.images.builtin import Builtin, parse_builtin
+from smtool.data.images.card import CARD_NAME, UNFINISHED, read_card
+from smtool.errors import DataError
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+_WHOLE = 2**28  # files up to 256 MiB are digested whole, larger ones by 256 blocks of 1 MiB
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recognized source. files: the archives, or the one folder, it consists of."""
+
+    name: str
+    kind: Literal["folder", "zip", "tar", "imagenet", "builtin"]
+    files: tuple[Path, ...] = ()
+    builtin: Builtin | None = None
+
+    def digest(self) -> str:
+        """sha256 over the source: names and sizes in a folder, names and content of archives, options of a built-in."""
+        total = hashlib.sha256(self.kind.encode())
+        if self.builtin:
+            total.update(repr((self.builtin.name, sorted(self.builtin.options.items()))).encode())
+        for path in self.files:
+            if self.kind == "folder":
+                for file in image_files(path):
+                    total.update(f"{file.relative_to(path)}\0{file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+            else:
+                total.update(f"{path.name}\0{_sampled_digest(path)}\n".encode("utf-8", "surrogateescape"))
+        return total.hexdigest()
+
+
+def find_source(text: str) -> Source:
+    """Recognize a source, or raise DataError saying what was found and what would do."""
+    if text.startswith("builtin:"):
+        builtin = parse_builtin(text)
+        return Source(builtin.slug, "builtin", builtin=builtin)
+    if re.match(r"[a-z0-9]+://|pipe:", text):
+        raise DataError(
+            f"{text}: a remote source cannot be read by index.",
+            hint="Download it first, or stream it with smtool.data.images.streaming.stream_images.",
+        )
+    if re.search(r"[*?{]", text) and not Path(text).exists():
+        return _from_pattern(text)
+    path = Path(text)
+    if path.is_dir():
+        return _from_folder(path)
+    if not path.is_file():
+        raise DataError(f"{text}: no such file or folder.", hint=_offer(path))
+    if path.suffix.lower() == ".zip":
+        return Source(_stem(path), "zip", (path,))
+    if is_tar(path):
+        return Source(_stem(path), "tar", (path,))
+    raise DataError(
+        f"{text}: not a kind of source that is known.",
+        hint="Pass a folder, .zip, .tar, .tar.gz, a shard pattern or builtin:photos.",
+    )
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image below a folder, sorted by path; hidden files and folders are passed over."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in found if not is_hidden(path.relative_to(folder).as_posix()) and path.is_file())
+
+
+def is_tar(path: Path) -> bool:
+    return path.name.lower().endswith(TAR_SUFFIXES)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a path inside a source is one of the files that systems leave behind (.DS_Store, __MACOSX/._a.jpg)."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _from_pattern(text: str) -> Source:
+    from braceexpand import braceexpand
+
+    paths = sorted({Path(match) for piece in braceexpand(text) for match in glob.glob(piece) or [piece]})
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(f"{text}: {missing[0]} does not exist ({len(missing)} of {len(paths)} files are missing).")
+    if wrong := [path for path in paths if not is_tar(path)]:
+        raise DataError(f"{wrong[0]}: a pattern must name tar files.", hint="Pass the folder to prepare loose images.")
+    if (paths[0].parent / CARD_NAME).is_file():
+        raise DataError(f"{text}: these shards belong to a prepared folder.", hint=f"Pass the folder itself: {paths[0].parent}")
+    name = re.sub(r"[^A-Za-z0-9]+", "-", _stem(Path(re.sub(r"\{.*\}|[*?]+|\[.*\]", "", text)))).strip("-")
+    return Source(name or paths[0].parent.name, "tar", tuple(paths))
+
+
+def _from_folder(path: Path) -> Source:
+    name = path.resolve().name
+    if (path / CARD_NAME).is_file() or (path / UNFINISHED).is_dir():
+        card = read_card(path)  # of an unfinished folder: raises, saying how to finish it
+        return Source(name, "tar", tuple(path / shard.name for shard in card.train + card.val))
+    archives = tuple(sorted(file for file in path.iterdir() if file.is_file() and is_tar(file) and not is_hidden(file.name)))
+    if not archives:
+        return Source(name, "folder", (path,))
+    if all(is_synset_tar(file.name) for file in archives):
+        return Source(name, "imagenet", archives)
+    return Source(name, "tar", archives)
+
+
+def is_synset_tar(name: str) -> bool:
+    """Whether a name is that of one of ImageNet's per-class tars, n01440764.tar."""
+    return re.fullmatch(r"n\d{8}\.tar", name.rsplit("/", 1)[-1]) is not None
+
+
+def _stem(path: Path) -> str:
+    for suffix in (*TAR_SUFFIXES, ".zip"):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def _sampled_digest(path: Path) -> str:
+    """sha256 of a file's size and bytes; of a large one, of 256 blocks spread evenly over it."""
+    size = path.stat().st_size
+    total = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= _WHOLE:
+            while block := file.read(_BLOCK):
+                total.update(block)
+        else:
+            for number in range(256):
+                file.seek((size - _BLOCK) * number // 255)
+                total.update(file.read(_BLOCK))
+    return total.hexdigest()
+
+
+def _offer(path: Path) -> str:
+    near = sorted(item.name for item in path.parent.glob(f"{path.name[:3]}*")) if path.parent.is_dir() and path.name else []
+    return (
+        f"In {path.parent} there is {', '.join(near[:4])}."
+        if near
+        else "Pass a folder, an archive, a shard pattern or builtin:photos."
+    )

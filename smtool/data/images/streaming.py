@@ -1,0 +1,76 @@
+"""Batches from remote shards, by webdataset, for data that do not fit here. Local folders are read by index instead."""
+
+import os
+import random
+import tarfile
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from smtool.data.batches import ImageBatch, to_signed
+from smtool.data.images.transform import UnusableImage, decode
+from smtool.errors import DataError
+
+SCHEMES = ("http", "https", "gs", "hf")
+_SUFFIXES = ("png", "jpg", "jpeg", "webp")
+
+
+def stream_images(
+    pattern: str, *, batch: int, seed: int, epoch: int, shuffle: int = 4096, rank: int = 0, ranks: int = 1
+) -> Iterator[ImageBatch]:
+    """One epoch of this rank's share of remote shards, such as https://host/train-{000000..000063}.tar; whole batches only.
+
+    The order of the shards is drawn from (seed, epoch); within them samples are mixed in a buffer of `shuffle`. Ranks read
+    different shards, so their epochs may differ in length. Only the schemes above are opened: no pipes, no local paths.
+    A failed download is an error; a shard that the host itself holds cut off between two members cannot be told from a short one.
+    """
+    os.environ.setdefault("WDS_SECURE", "1")  # read by webdataset when it is imported
+    import webdataset
+    from webdataset.shardlists import expand_urls
+
+    urls = expand_urls(pattern)
+    if wrong := [url for url in urls if url.partition("://")[0] not in SCHEMES]:
+        raise DataError(
+            f"{wrong[0]}: only {', '.join(SCHEMES)} can be streamed.", hint="Local shards: smtool prepare, then open_images."
+        )
+    order = random.Random(f"{seed}/{epoch}")
+    order.shuffle(urls)
+    if not urls[rank::ranks]:
+        raise DataError(
+            f"{pattern}: {len(urls)} shards cannot be shared by {ranks} ranks.", hint="Use at least one shard per rank."
+        )
+    dataset = webdataset.WebDataset(urls[rank::ranks], shardshuffle=False, nodesplitter=None, seed=seed)
+    samples = iter(dataset.shuffle(shuffle, rng=order))
+    try:
+        while len(drawn := list(islice(samples, batch))) == batch:
+            yield _batch(drawn)
+    except (OSError, ValueError, tarfile.TarError) as error:
+        raise DataError(
+            f"{pattern}: cannot be streamed ({error}).", hint="Look whether each shard can be downloaded whole."
+        ) from error
+
+
+def _batch(samples: list[dict[str, Any]]) -> ImageBatch:
+    pixels = [_pixels(sample) for sample in samples]
+    if len({image.shape for image in pixels}) > 1:
+        raise DataError(
+            f"{samples[0]['__url__']}: holds images of several sizes.", hint="Prepare it at one size: smtool prepare."
+        )
+    images = to_signed(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)).contiguous()
+    labels = [int(sample["cls"]) for sample in samples if "cls" in sample]
+    return ImageBatch(
+        images, torch.tensor(labels) if len(labels) == len(samples) else None, tuple(sample["__key__"] for sample in samples)
+    )
+
+
+def _pixels(sample: dict[str, Any]) -> np.ndarray:
+    suffix = next((suffix for suffix in _SUFFIXES if suffix in sample), None)
+    if suffix is None:
+        raise DataError(f"{sample['__url__']}: the sample {sample['__key__']} holds no image.")
+    try:
+        return np.asarray(decode(sample[suffix]))
+    except UnusableImage as error:
+        raise DataError(f"{sample['__url__']}: the image {sample['__key__']} is damaged: {error}.") from error

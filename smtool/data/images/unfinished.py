@@ -1,0 +1,98 @@
+"""A folder while it is being prepared: locked, with its plan and a note per finished shard in `.unfinished/`.
+
+What a note speaks of is final, so a run that was killed goes on after the last note; at the end `.unfinished/` goes away.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from smtool.config import Section
+from smtool.data.images.card import UNFINISHED, Shard
+from smtool.errors import DataError, DiskError
+from smtool.storage import write_json
+
+
+class ShardNote(Section):
+    """What is remembered of a finished shard until the card is written."""
+
+    shard: Shard
+
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
+Note = TypeVar("Note", bound=ShardNote)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder if need be and hold its lock, which is freed when this process ends, however it ends.
+
+    A file system that knows no locks, as Lustre is often mounted, is used without: what two runs write there is the same.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise DiskError(f"{folder}: cannot be used as a folder ({error.strerror}).", hint="Choose another --out.") from error
+    try:
+        _lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def begin(folder: Path, plan: dict[str, Any]) -> None:
+    """Write the plan into an empty folder, or take up an interrupted run of the same plan.
+
+    An interrupted run of another plan is a DataError if it finished any shard, and starts over if not.
+    """
+    path = folder / UNFINISHED / "plan.json"
+    foreign = sorted(item.name for item in folder.iterdir() if item.name != UNFINISHED)
+    if not path.is_file() and foreign:
+        raise DataError(f"{folder} is not empty ({foreign[0]}) and not a prepared folder.", hint="Choose another --out.")
+    if path.is_file() and json.loads(path.read_text()) != plan:
+        if any(note != path for note in path.parent.glob("*.json")):
+            raise DataError(
+                f"{folder} holds an unfinished preparation of other data or with other settings.",
+                hint="Choose another --out, or delete that folder first.",
+            )
+        end(folder)
+    write_json(path, plan)
+    for aside in [*folder.glob(".*.part"), *(folder / UNFINISHED).glob(".*.part")]:  # left by a kill in the middle of a write
+        aside.unlink()
+
+
+def write_note(folder: Path, name: str, note: ShardNote) -> None:
+    write_json(_note_path(folder, name), note.model_dump(mode="json"))
+
+
+def read_note(folder: Path, name: str, kind: type[Note]) -> Note | None:
+    """The note of a shard that an earlier run finished, if the shard is still there."""
+    path = _note_path(folder, name)
+    if not path.is_file():
+        return None
+    note = kind.model_validate_json(path.read_text())
+    shard = folder / note.shard.name
+    return note if shard.is_file() and shard.stat().st_size == note.shard.bytes else None
+
+
+def end(folder: Path) -> None:
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+
+
+def _note_path(folder: Path, name: str) -> Path:
+    return folder / UNFINISHED / f"{name}.json"

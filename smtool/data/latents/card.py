@@ -1,0 +1,57 @@
+"""latents.json: what a latent cache holds, which autoencoder made it and of which images."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from smtool.data.cache.card import CacheCard, CacheDtype, Origin, absent, departures, refuse_stale
+from smtool.data.images.card import parse_card
+from smtool.data.latents.statistics import Measured
+
+LATENT_CARD_NAME = "latents.json"
+
+
+class LatentCard(CacheCard):
+    """The contents of latents.json."""
+
+    noun: ClassVar[str] = "latent"
+    format: Literal["smtool latents 1"] = "smtool latents 1"
+    autoencoder: str
+    """Digest of the autoencoder."""
+    checkpoint: str
+    """Where the autoencoder lay."""
+    latent_shape: tuple[int, int, int]
+    """(C, h, w)."""
+    seed: int
+    """Of the noise with which latents were sampled for the statistics."""
+    measured: Measured
+
+    def command(self) -> str:
+        return prepare_command(self.images_folder, self.checkpoint)
+
+
+def latents_folder(data_name: str, *, autoencoder: str, data: str, flip: bool, dtype: CacheDtype) -> Path:
+    """Where a cache lies by default; autoencoder and data are digests. Only what departs from flip and bf16 is spelled out."""
+    return Path("data") / "latents" / f"{data_name}-{autoencoder[:8]}-{data[:8]}{departures(flip=flip, dtype=dtype)}"
+
+
+def read_latent_card(folder: Path) -> LatentCard:
+    """The card of a latent cache. Raises DataError when there is none, or when it cannot be understood."""
+    path = folder / LATENT_CARD_NAME
+    if path.is_file():
+        return parse_card(path, LatentCard)
+    command = prepare_command("IMAGES", "ckpt.safetensors", out=folder)
+    raise absent(folder, noun="latent", card_name=LATENT_CARD_NAME, option="--latents", command=command)
+
+
+def refuse_stale_latents(folder: Path, card: LatentCard, *, autoencoder: str | None, data: str | None) -> None:
+    """DataError unless the cache was made by this autoencoder and of these images; None is not compared."""
+    origins = [
+        Origin("autoencoder", card.autoencoder, autoencoder, card.checkpoint),
+        Origin("images", card.data, data, card.images_folder),
+    ]
+    hint = f"Make a new one beside it: {card.command()} (give the images and the checkpoint that you mean)."
+    refuse_stale(folder, card, origins, hint=hint)
+
+
+def prepare_command(images: str, checkpoint: str, *, out: Path | None = None) -> str:
+    return f"smtool prepare {images} --latents {checkpoint}" + ("" if out is None else f" --out {out}")

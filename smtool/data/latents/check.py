@@ -1,0 +1,122 @@
+"""Before step 1 of a diffusion model: are these latents what it should learn?"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smtool.data.batches import LatentBatch, to_signed
+from smtool.errors import DataError
+from smtool.metrics.reconstruction import psnr
+from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
+from smtool.randomness import generator
+from smtool.spectrum.jackknife import student_t_quantile
+from smtool.tokenizers.encode import encoded
+
+TOLERANCE = 0.1  # of the mean and of the logarithm of the std, besides their confidence interval over images
+FALSE_ALARM = 1e-4  # of Student's intervals, for all means and stds together
+ROUND_TRIP_DB = 60.0  # decode(denormalize(normalize(z))) against decode(z); float32 rounding alone is above 90 dB
+LOSS_DB = 1.0  # how much worse than a direct reconstruction the cached one may be
+DISTANCE = 0.1  # of cached from direct latents, relative to their spread; rounding to bf16 is below 0.01
+CEILING_DB = 50.0  # a reconstruction better than this need not be reached: rounding to bf16 may stand between
+DECODED_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class LatentCheck:
+    """What was found. mean, std: of the normalized latents, per channel or one number, as the statistics are.
+
+    psnr, direct_psnr: reconstructions of the first images from the batch's latents, and by the autoencoder directly;
+    None where the batches carry no images.
+    """
+
+    num_latents: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    round_trip_db: float
+    psnr: float | None
+    direct_psnr: float | None
+
+
+def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencoder: Tokenizer, *, seed: int = 0) -> LatentCheck:
+    """Compare the first batches with what normalization and the autoencoder promise; DataError says what does not hold.
+
+    Normalized latents must have std 1 and the mean that the statistics leave them (0, or `residual`; not judged where that is
+    unknown), per channel or over all as the statistics are; denormalized again they must decode as before; and, where the
+    batches carry images, they must be those images' latents and reconstruct them.
+    """
+    found = list(batches)
+    latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
+    mean, std = _check_normalized(stats.normalize(latents), stats)
+    few = found[0].slice(0, DECODED_IMAGES).to(autoencoder.device)
+    with torch.no_grad():
+        plain, back = (autoencoder.decode(z) for z in (few.mean, stats.denormalize(stats.normalize(few.mean))))
+    round_trip = _mean_psnr(plain, back)
+    if not round_trip >= ROUND_TRIP_DB:
+        raise DataError(
+            f"Latents that are normalized and denormalized decode to other pictures ({round_trip:.1f} dB from the same).",
+            hint="The statistics do not fit these latents: measure them again by preparing the latents anew.",
+        )
+    scores = None if few.images is None else _check_images(few, to_signed(few.images), back, stats, autoencoder)
+    return LatentCheck(len(latents), mean, std, round_trip, *(scores or (None, None)))
+
+
+def _noise(batch: LatentBatch, seed: int, number: int) -> Tensor:
+    return torch.randn(batch.mean.shape, generator=generator("latent check", seed, number)).to(batch.mean)
+
+
+def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of normalized latents (N, C, h, w). Their standard errors are taken over images, whose pixels go together."""
+    if len(latents) < 2:
+        raise ValueError("the latents of at least 2 images are needed to judge their statistics")
+    cells = latents.double().flatten(2) if stats.kind == "channel" else latents.double().flatten(1).unsqueeze(1)  # (N, G, P)
+    num, groups, _ = cells.shape
+    mean = cells.mean((0, 2))
+    energy = (cells - mean[:, None]).square().mean(2)  # (N, G)
+    std = energy.mean(0).sqrt()
+    reach = student_t_quantile(1.0 - FALSE_ALARM / (4 * groups), num - 1) / num**0.5
+    slack = TOLERANCE + reach * cells.mean(2).std(0)
+    factor = torch.exp(TOLERANCE + reach * energy.std(0) / (2.0 * energy.mean(0)))  # NaN, so never enough, for latents all alike
+    expected = mean if stats.residual is None else stats.residual.double()
+    for name, ideal, value, low, high in (
+        ("mean", expected, mean, expected - slack, expected + slack),
+        ("std", torch.ones_like(std), std, 1.0 / factor, factor),
+    ):
+        wrong = ~((value >= low) & (value <= high))
+        if wrong.any():
+            group = int(wrong.int().argmax())
+            where = f" in channel {group}" if stats.kind == "channel" else ""
+            raise DataError(
+                f"Normalized latents should have {name} {ideal[group]:.3g}, but those of {num} images have"
+                f" {value[group]:.3g}{where} (allowed: {low[group]:.2g} to {high[group]:.2g}).",
+                hint=f"Their statistics ({stats.kind}, {_origin(stats)}) belong to other latents,"
+                " or the latents were scaled already. Prepare the latents anew and normalize by the statistics measured there.",
+            )
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _origin(stats: LatentStats) -> str:
+    """Published statistics (count 0) name their source, measured ones the digest of their data."""
+    return f"of {stats.count} latents, data {stats.data[:8]}" if stats.count else stats.data
+
+
+def _check_images(
+    batch: LatentBatch, images: Tensor, decoded: Tensor, stats: LatentStats, autoencoder: Tokenizer
+) -> tuple[float, float]:
+    direct = encoded(autoencoder, images, batch.ids, device=images.device).mode()
+    distance = (stats.normalize(batch.mean) - stats.normalize(direct)).square().mean().sqrt().item()
+    with torch.no_grad():
+        ours, theirs = _mean_psnr(decoded, images), _mean_psnr(autoencoder.decode(direct), images)
+    if not distance <= DISTANCE or not ours >= min(theirs, CEILING_DB) - LOSS_DB:
+        raise DataError(
+            f"The latents are not those of their images: {distance:.2g} standard deviations away (allowed: {DISTANCE:g}), "
+            f"and decoded they give {ours:.1f} dB where the autoencoder itself gives {theirs:.1f} dB.",
+            hint="Another autoencoder made them, or they were made of other images. Prepare the latents anew.",
+        )
+    return ours, theirs
+
+
+def _mean_psnr(x: Tensor, y: Tensor) -> float:
+    return psnr(x.clamp(-1.0, 1.0), y.clamp(-1.0, 1.0)).mean().item()

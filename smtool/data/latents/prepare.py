@@ -1,0 +1,158 @@
+"""What goes into a latent cache: the moments of every image, and their statistics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from smtool.data.batches import ImageBatch
+from smtool.data.cache.card import CacheDtype
+from smtool.data.cache.shards import packed, rounded
+from smtool.data.cache.write import shared_fields, write_cache
+from smtool.data.images.card import Shard
+from smtool.data.images.prepare import IMAGES_PER_SHARD, Report
+from smtool.data.images.reader import ImageShards
+from smtool.data.images.unfinished import ShardNote
+from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard, latents_folder, read_latent_card
+from smtool.data.latents.statistics import LatentMoments, Measured
+from smtool.errors import DataError
+from smtool.metrics.frechet import FeatureStats
+from smtool.networks.posterior import Posterior
+from smtool.networks.tokenizer import Tokenizer
+from smtool.tokenizers.encode import encoded
+
+
+class LatentNote(ShardNote):
+    """A finished shard and the moments of those of its latents that are measured (cells: 0 when none are)."""
+
+    latents: int
+    cells: int
+    mean: tuple[float, ...]
+    scatter: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, shard: Shard, moments: LatentMoments | None) -> "LatentNote":
+        if moments is None:
+            return cls(shard=shard, latents=0, cells=0, mean=(), scatter=())
+        cells = moments.cells
+        scatter = tuple(tuple(row) for row in cells.scatter.tolist())
+        return cls(shard=shard, latents=moments.count, cells=cells.count, mean=tuple(cells.mean.tolist()), scatter=scatter)
+
+    @property
+    def moments(self) -> LatentMoments:
+        mean, scatter = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.scatter))
+        return LatentMoments(self.latents, FeatureStats(self.cells, mean, scatter))
+
+
+@dataclass(frozen=True)
+class LatentPreparation:
+    """Everything that decides the contents of a latent cache.
+
+    autoencoder_digest, checkpoint: who the autoencoder is and where it lay. flip: encode the flipped images too.
+    stats_images: how many images the statistics are measured on, None for all; of each that, flipped or not, is in the cache.
+    """
+
+    autoencoder: Tokenizer
+    images: ImageShards
+    autoencoder_digest: str
+    checkpoint: str
+    flip: bool = True
+    dtype: CacheDtype = "bf16"
+    stats_images: int | None = None
+    seed: int = 0
+    images_per_shard: int = IMAGES_PER_SHARD
+    what: ClassVar[str] = "latents"
+    card_name: ClassVar[str] = LATENT_CARD_NAME
+    note: ClassVar[type[LatentNote]] = LatentNote
+
+    def plan(self) -> dict[str, Any]:
+        return {
+            "format": "smtool latents 1",
+            "autoencoder": self.autoencoder_digest,
+            "data": self.images.digest,
+            "flip": self.flip,
+            "dtype": self.dtype,
+            "stats_images": self.measured_images,
+            "seed": self.seed,
+            "images_per_shard": self.images_per_shard,
+        }
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        size = self.images.image_size
+        try:
+            return self.autoencoder.latent_shape(size, size)
+        except ValueError as error:
+            raise DataError(f"{self.images.folder}: {error}.", hint="Prepare the images in another --size.") from error
+
+    @property
+    def measured_images(self) -> int:
+        return len(self.images) if self.stats_images is None else min(self.stats_images, len(self.images))
+
+    @property
+    def folder(self) -> Path:
+        """Where the cache lies by default."""
+        return latents_folder(
+            self.images.folder.resolve().name,
+            autoencoder=self.autoencoder_digest,
+            data=self.images.digest,
+            flip=self.flip,
+            dtype=self.dtype,
+        )
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(("mean", "logvar"), self.latent_shape)
+
+    def begin_shard(self) -> "LatentContents":
+        return LatentContents(self)
+
+    def card(self, notes: Sequence[LatentNote]) -> LatentCard:
+        moments, *more = (note.moments for note in notes if note.cells)
+        for other in more:
+            moments = moments + other
+        return LatentCard(
+            autoencoder=self.autoencoder_digest,
+            checkpoint=self.checkpoint,
+            latent_shape=self.latent_shape,
+            seed=self.seed,
+            measured=Measured.of(moments),
+            **shared_fields(self, notes),
+        )
+
+    def finished(self, folder: Path) -> tuple[LatentCard, dict[str, Any]]:
+        card = read_latent_card(folder)
+        stated = card.model_dump(include={"autoencoder", "data", "flip", "dtype", "seed"})
+        return card, {**stated, "stats_images": card.measured.count // (1 + card.flip)}
+
+
+@dataclass
+class LatentContents:
+    """A shard of moments; the statistics are gathered on the way."""
+
+    preparation: LatentPreparation
+    moments: LatentMoments | None = None
+
+    def members(self, piece: range, batch: ImageBatch, *, flipped: bool) -> list[bytes]:
+        dtype = self.preparation.dtype
+        posterior = encoded(self.preparation.autoencoder, batch.images.flip(-1) if flipped else batch.images, batch.ids)
+        mean, logvar = (rounded(value, dtype) for value in (posterior.mean, posterior.logvar))
+        if count := len(range(piece.start, min(piece.stop, self.preparation.measured_images))):
+            measured = Posterior(mean[:count], logvar[:count])
+            part = LatentMoments.of(measured, piece[:count], flipped=flipped, seed=self.preparation.seed)
+            self.moments = part if self.moments is None else self.moments + part
+        return packed({"mean": mean, "logvar": logvar}, dtype)
+
+    def note(self, shard: Shard) -> LatentNote:
+        return LatentNote.of(shard, self.moments)
+
+
+def write_latents(
+    preparation: LatentPreparation, out: Path, *, batch: int, workers: int, report: Report | None = None
+) -> LatentCard:
+    """Fill `out`, finish it, or verify it (`write_cache`). batch: images encoded at a time, where the autoencoder lies."""
+    if preparation.measured_images < 1:
+        raise DataError("Latent statistics need at least one image.")
+    return write_cache(preparation, out, batch=batch, workers=workers, report=report)

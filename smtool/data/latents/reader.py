@@ -1,0 +1,129 @@
+"""Latent batches for training, from a cache or encoded on the way: the same order and the same flips either way."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import count
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from smtool.data.batches import ImageBatch, LatentBatch, to_uint8
+from smtool.data.features.shards import FeatureShards
+from smtool.data.images.loading import prefetched
+from smtool.data.images.reader import ImageShards
+from smtool.data.latents.shards import LatentShards
+from smtool.data.order import batch_flips, batch_indices
+from smtool.networks.tokenizer import Tokenizer
+from smtool.tokenizers.encode import encoded
+
+_Request = tuple[list[int], list[bool]]  # indices, and which of them are flipped
+
+
+def latent_batches(
+    latents: LatentShards,
+    *,
+    seed: int,
+    batch: int,
+    first: int,
+    start: int,
+    stop: int,
+    workers: int,
+    flip: bool,
+    images: ImageShards | None = None,
+    features: FeatureShards | None = None,
+) -> Generator[LatentBatch]:
+    """Positions start:stop of the global batches first, first + 1, ... without end, in the order of `training_batches`.
+
+    flip: each sample is flipped with probability 1/2, decided by seed, batch number and position. images: those that
+    the latents were made of, to come along (flipped alike). features: a teacher's, of the same images, to come along too.
+    """
+    if flip:
+        latents.check_flip()
+        _check_flip(features)
+    if images is not None:
+        latents.check_images(images)
+
+    def read(request: _Request) -> LatentBatch:
+        pictures = None if images is None else to_uint8(_flipped(images.read(request[0]), request[1]).images)
+        return replace(latents.read(*request), images=pictures, features=_features(features, request))
+
+    return prefetched(read, _requests(len(latents), seed, batch, first, start, stop, flip), workers)
+
+
+def encoded_batches(
+    images: ImageShards,
+    autoencoder: Tokenizer,
+    *,
+    seed: int,
+    batch: int,
+    first: int,
+    start: int,
+    stop: int,
+    workers: int,
+    flip: bool,
+    features: FeatureShards | None = None,
+    encode_batch: int = 32,
+    transform: Callable[[Tensor], Tensor] | None = None,
+) -> Generator[LatentBatch]:
+    """The same batches without a cache, encoded where the autoencoder lies, `encode_batch` images at a time, with images.
+
+    transform: changes images (B, 3, H, W) in [-1, 1] before they are encoded, such as a low-pass in a warm-up. The images and
+    features that come along are those of the unchanged images.
+    """
+    if flip:
+        _check_flip(features)
+
+    def read(request: _Request) -> _Pictures:
+        batch = _flipped(images.read(request[0]), request[1])
+        changed = batch.images if transform is None else transform(batch.images)
+        return _Pictures(batch, changed, _features(features, request))
+
+    requests = _requests(len(images), seed, batch, first, start, stop, flip)
+    return _encoded(prefetched(read, requests, workers), autoencoder, encode_batch)
+
+
+class _Pictures(NamedTuple):
+    """Images, what of them is encoded, and their features."""
+
+    batch: ImageBatch
+    changed: Tensor
+    features: Tensor | None
+
+
+def _encoded(read: Generator[_Pictures], autoencoder: Tokenizer, encode_batch: int) -> Generator[LatentBatch]:
+    home = autoencoder.device
+    with closing(read):
+        for batch, changed, features in read:
+            parts = [slice(at, at + encode_batch) for at in range(0, len(batch), encode_batch)]
+            posteriors = [encoded(autoencoder, changed[part], batch.ids[part], device=home) for part in parts]
+            mean, logvar = (torch.cat([getattr(each, name) for each in posteriors]) for name in ("mean", "logvar"))
+            yield LatentBatch(mean, logvar, batch.labels, batch.ids, to_uint8(batch.images), features)
+
+
+def _check_flip(features: FeatureShards | None) -> None:
+    if features is not None:
+        features.check_flip()
+
+
+def _features(features: FeatureShards | None, request: _Request) -> Tensor | None:
+    return None if features is None else features.read(*request)
+
+
+def _requests(length: int, seed: int, batch: int, first: int, start: int, stop: int, flip: bool) -> Iterator[_Request]:
+    if not 0 <= start < stop <= batch:
+        raise ValueError(f"positions {start}:{stop} do not lie in a batch of {batch}")
+    return (
+        (batch_indices(length, seed=seed, batch=batch, index=k)[start:stop], _decided(seed, batch, k, flip)[start:stop])
+        for k in count(first)
+    )
+
+
+def _decided(seed: int, batch: int, index: int, flip: bool) -> list[bool]:
+    return batch_flips(seed=seed, batch=batch, index=index) if flip else [False] * batch
+
+
+def _flipped(batch: ImageBatch, flipped: Sequence[bool]) -> ImageBatch:
+    chosen: Tensor = torch.tensor(flipped).view(-1, 1, 1, 1)
+    return replace(batch, images=torch.where(chosen, batch.images.flip(-1), batch.images))

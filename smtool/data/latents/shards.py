@@ -1,0 +1,77 @@
+"""A latent cache, read by index in any order and from any thread."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from smtool.data.batches import LatentBatch
+from smtool.data.cache.reader import CacheShards
+from smtool.data.images.reader import ImageShards
+from smtool.data.latents.card import LatentCard, read_latent_card, refuse_stale_latents
+from smtool.data.latents.statistics import StatsKind
+
+
+class LatentShards:
+    """A latent cache. Threads and forks may share it.
+
+    stats: what to normalize by, of the kind that was asked for when it was opened.
+    """
+
+    def __init__(self, folder: Path, card: LatentCard, stats: StatsKind) -> None:
+        self.folder, self.card = folder, card
+        self.stats = card.measured.stats(stats, data=card.data)
+        self.shards = CacheShards(folder, card)
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @property
+    def digest(self) -> str:
+        return self.card.digest
+
+    @property
+    def autoencoder(self) -> str:
+        """Digest of the autoencoder that made them."""
+        return self.card.autoencoder
+
+    @property
+    def data(self) -> str:
+        """Digest of the images that they were made of."""
+        return self.card.data
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.card.latent_shape
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for images without labels."""
+        return self.card.num_classes
+
+    @property
+    def flip(self) -> bool:
+        """Whether the moments of the flipped images are there too."""
+        return self.card.flip
+
+    def check_flip(self) -> None:
+        """DataError if flipped latents are wanted and there are none."""
+        self.shards.check_flip()
+
+    def check_images(self, images: ImageShards) -> None:
+        """DataError unless these are the images that the latents were made of, so that they can be joined by index."""
+        refuse_stale_latents(self.folder, self.card, autoencoder=None, data=images.digest)
+
+    def read(self, indices: Sequence[int], flipped: Sequence[bool]) -> LatentBatch:
+        """The moments at these indices, in this order, each of the image or of the flipped image."""
+        moments = self.shards.read(indices, flipped)
+        return LatentBatch(moments["mean"], moments["logvar"], self.shards.labels(indices), self.shards.ids(indices))
+
+
+def open_latents(folder: Path | str, *, autoencoder: str | None, data: str | None, stats: StatsKind = "channel") -> LatentShards:
+    """Open a latent cache. autoencoder, data: digests it must have been made with (None: any), else DataError.
+
+    stats: a cache knows its statistics per channel and over all channels together ("scalar", the paper's).
+    """
+    path = Path(folder)
+    card = read_latent_card(path)
+    refuse_stale_latents(path, card, autoencoder=autoencoder, data=data)
+    return LatentShards(path, card, stats)

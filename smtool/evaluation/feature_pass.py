@@ -1,0 +1,137 @@
+"""Features of images from one pass, kept on disk under everything they depend on, so that no image is looked at twice."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smtool import __version__
+from smtool.errors import CheckpointError, DiskError
+from smtool.evaluation.image_sources import ImageSource
+from smtool.evaluation.moments import judge_facts
+from smtool.features.extractor import Extractor, View
+from smtool.features.protocol import Protocol, jpeg_round_trip
+from smtool.inference.rank_files import shared_pass
+from smtool.storage import read_metadata, read_tensors, write_tensors
+from smtool.training.distributed import ALONE, Ranks, wait_for_all
+
+FEATURES_FOLDER = Path("data/features")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One view of one extractor."""
+
+    extractor: Extractor
+    view: View = "pooled"
+
+
+Table = dict[tuple[str, View], Tensor]
+"""(extractor's score name, view) -> features (N, dim) float32 on the CPU."""
+
+
+def table_of_features(
+    source: ImageSource,
+    wanted: Sequence[Wanted],
+    protocol: Protocol,
+    *,
+    count: int,
+    batch: int,
+    folder: Path | None = FEATURES_FOLDER,
+    report: Callable[[int, int], object] | None = None,
+    say: Callable[[str], object] = lambda line: None,
+    ranks: Ranks = ALONE,
+) -> Table:
+    """Features of the first `count` images of a source: those that are stored in `folder`, and one pass for all others.
+
+    A file is used only if every fact in it is equal: images, weights, view, resize, codec, count, version. folder None: keep
+    nothing. say: told what was reused, or could not be kept. Several ranks share the pass, and the first one has the table; they
+    need a folder.
+    """
+    facts = {(item.extractor.score, item.view): _facts(source, item, protocol, count) for item in wanted}
+    table: Table = {}
+    if folder is not None:
+        stored = {key: _stored(folder, fact) for key, fact in facts.items()}
+        table = {key: features for key, features in stored.items() if features is not None}
+    missing = [item for item in wanted if (item.extractor.score, item.view) not in table]
+    if table:
+        say(f"{source.name}: features of {', '.join(sorted({name for name, _ in table}))} reused from {folder}")
+    if missing:
+        def measure(positions: range) -> dict[str, Tensor]:
+            return {"/".join(key): value for key, value in _pass(source, missing, protocol, positions, batch, report).items()}
+
+        found = shared_pass(measure, count, batch=batch, ranks=ranks, folder=folder)
+        table |= {key: found["/".join(key)] for key in facts if "/".join(key) in found}
+        if folder is not None and ranks.first:
+            for item in missing:
+                key = (item.extractor.score, item.view)
+                _store(folder, facts[key], table[key], say)
+        wait_for_all()  # all ranks find the same files in the next pass
+    return table
+
+
+@torch.no_grad()
+def _pass(
+    source: ImageSource,
+    wanted: Sequence[Wanted],
+    protocol: Protocol,
+    positions: range,
+    batch: int,
+    report: Callable[[int, int], object] | None,
+) -> Table:
+    parts: dict[tuple[str, View], list[Tensor]] = {(item.extractor.score, item.view): [] for item in wanted}
+    extractors = {item.extractor.score: item.extractor for item in wanted}
+    views = {name: [view for other, view in parts if other == name] for name in extractors}
+    done = 0
+    for images in source.read(positions, batch):
+        coded = images if protocol.jpeg is None else jpeg_round_trip(images, protocol.jpeg)
+        for name, extractor in extractors.items():
+            seen = extractor.look(coded.to(extractor.device))
+            for view in views[name]:
+                parts[name, view].append(seen[view].cpu())
+        done += len(images)
+        if report:
+            report(done, len(positions))
+    return {key: torch.cat(features) for key, features in parts.items()}
+
+
+def _facts(source: ImageSource, item: Wanted, protocol: Protocol, count: int) -> dict[str, Any]:
+    """Everything that these features depend on."""
+    return {
+        "smtool": __version__,
+        "kind": "features",
+        "images": source.digest,
+        "count": count,
+        "view": item.view,
+        **judge_facts(item.extractor, protocol),
+    }
+
+
+def _path(folder: Path, facts: dict[str, Any]) -> Path:
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return folder / f"{facts['extractor']}-{facts['view']}-{key[:16]}.safetensors"
+
+
+def _stored(folder: Path, facts: dict[str, Any]) -> Tensor | None:
+    """The features in a file with just these facts; None for no file, a damaged one, or one that says otherwise."""
+    path = _path(folder, facts)
+    if not path.is_file():
+        return None
+    try:
+        features = read_tensors(path)["features"] if read_metadata(path) == facts else None
+    except (CheckpointError, KeyError):
+        return None
+    return features if features is not None and len(features) == facts["count"] else None
+
+
+def _store(folder: Path, facts: dict[str, Any], features: Tensor, say: Callable[[str], object]) -> None:
+    """Scores do not depend on this file, so a full or read-only disk only costs the next pass."""
+    try:
+        write_tensors(_path(folder, facts), {"features": features}, facts)
+    except DiskError as error:
+        say(f"The features of {facts['extractor']} are not kept: {error.message}")

@@ -1,0 +1,178 @@
+"""Where images to score and to compare with come from, all alike to who reads them: uint8, in a fixed order, with a digest."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smtool.data import ImageShards, open_images, validation_batches
+from smtool.data.batches import Rounding, to_uint8
+from smtool.data.images.card import CARD_NAME, read_card
+from smtool.data.images.entries import Entry
+from smtool.data.images.listing import list_entries
+from smtool.data.images.loading import prefetched
+from smtool.data.images.sources import Source, find_source
+from smtool.data.images.transform import UnusableImage
+from smtool.diffusion import Sampler
+from smtool.errors import DataError
+from smtool.evaluation.moments import Moments
+from smtool.evaluation.npz_images import NpzImages
+from smtool.inference.diffusion_model import DiffusionModel
+from smtool.inference.generate import class_labels, generate
+from smtool.storage import file_digest
+
+_READERS = 4
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images of one size. read(positions, batch) yields those at these positions as uint8 (B, 3, H, W), in order. The first ones
+    are a random part of all, but for an npz and for samples, which keep their order.
+
+    name: for people; digest: sha256 of what decides their pixels; sampling: how they were drawn, {} where that is not known.
+    moments: of its images, which a file brings (an npz of ADM's or ours); count may then be 0.
+    """
+
+    name: str
+    digest: str
+    count: int
+    side: tuple[int, int] | None
+    read: Callable[[range, int], Iterator[Tensor]]
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    moments: Moments | None = None
+
+
+def open_source(what: str, *, image_size: int | None = None) -> ImageSource:
+    """The training split of a prepared folder or of builtin:NAME; any other folder, archive or .npz as it is, without a crop.
+
+    image_size: of a built-in source.
+    """
+    path = Path(what)
+    if (path / CARD_NAME).is_file():
+        card = read_card(path)
+        return shards_source(ImageShards(path, card, "train" if card.count("train") else "val"))
+    if what.startswith("builtin:"):
+        if image_size is None:
+            raise DataError(f"{what}: at which size is not known.", hint=f"Prepare it first: smtool prepare {what} --size SIZE")
+        return shards_source(open_images(what, "train", image_size=image_size))
+    drawn = _sampling(path)
+    npz = path / "samples.npz" if drawn and (path / "samples.npz").is_file() else path
+    source = _npz_source(npz, drawn) if npz.suffix == ".npz" else _loose_source(what, drawn)
+    if drawn and source.count < drawn["num_images"]:
+        raise DataError(
+            f"{what} holds {source.count} of {drawn['num_images']} samples: their drawing was cut off.",
+            hint="Run the same `smtool sample` command again to finish it.",
+        )
+    return source
+
+
+def shards_source(images: ImageShards) -> ImageSource:
+    def read(positions: range, batch: int) -> Iterator[Tensor]:
+        for part in validation_batches(images, batch=batch, first=positions.start, limit=positions.stop):
+            yield to_uint8(part.images)
+
+    split = "training" if images.split == "train" else "validation"
+    name = f"{split} images of {images.card.source.name}"
+    return ImageSource(name, images.digest, len(images), (images.image_size, images.image_size), read)
+
+
+def drawn_source(
+    path: Path,
+    model: DiffusionModel,
+    sampler: Sampler,
+    *,
+    count: int,
+    labels: str,
+    seed: int,
+    rounding: Rounding,
+    device: str,
+) -> ImageSource:
+    """Samples of a checkpoint, drawn when they are read: none of them goes to disk."""
+    classes = class_labels(count, model.num_classes, labels, seed=seed)
+    sampling = {
+        "checkpoint": model.metadata["digest"],
+        "autoencoder": model.metadata["autoencoder"]["digest"],
+        "step": model.metadata["step"],
+        "weights": model.metadata["weights"],
+        "sampler": sampler.model_dump(mode="json"),
+        "labels": labels if model.num_classes else None,
+        "seed": seed,
+        "rounding": rounding,
+    }
+
+    def read(positions: range, batch: int) -> Iterator[Tensor]:
+        chosen = None if classes is None else classes[positions.start : positions.stop]
+        drawn = generate(
+            model, positions, seed=seed, sampler=sampler, labels=chosen, batch=batch, device=device, rounding=rounding
+        )
+        for _, images in drawn:
+            yield images
+
+    digest = _digest(file_digest(path), sorted((key, str(value)) for key, value in sampling.items()), count)
+    side = tuple(model.autoencoder.downsample * cells for cells in model.latent_shape[1:])
+    return ImageSource(f"samples of {path}", digest, count, side, read, sampling)  # type: ignore[arg-type]
+
+
+def _sampling(folder: Path) -> dict[str, Any]:
+    """What `smtool sample` wrote about the samples in a folder; nothing for other folders."""
+    note = folder / "samples.json"
+    return {"rounding": "nearest", **json.loads(note.read_text(encoding="utf-8"))} if note.is_file() else {}
+
+
+def _npz_source(path: Path, drawn: Mapping[str, Any]) -> ImageSource:
+    images = NpzImages(path)
+    digest = file_digest(path)
+    return ImageSource(str(path), digest, images.count, images.side, images.read, drawn, images.moments())
+
+
+def _loose_source(what: str, drawn: Mapping[str, Any]) -> ImageSource:
+    source = find_source(what)
+    scratch = tempfile.TemporaryDirectory(prefix="smtool-")      # for compressed tars; lives as long as `read`
+    entries = list_entries(source, size=0, scratch=Path(scratch.name)).entries
+    if drawn:
+        entries = tuple(entry for entry in entries if entry.id != "grid.png")
+    else:      # sorted names put the classes one after another, and the first ones of many would be a few classes
+        entries = tuple(sorted(entries, key=lambda entry: hashlib.sha256(entry.id.encode("utf-8", "surrogateescape")).digest()))
+    first = _pixels(what, entries[:1], None, scratch)
+    side = (first.shape[-2], first.shape[-1])
+
+    def read(positions: range, batch: int) -> Iterator[Tensor]:
+        parts = (entries[start : min(start + batch, positions.stop)] for start in range(positions.start, positions.stop, batch))
+        yield from prefetched(lambda part: _pixels(what, part, side, scratch), parts, _READERS)
+
+    return ImageSource(what, _loose_digest(source, entries), len(entries), side, read, drawn)
+
+
+def _pixels(what: str, entries: Sequence[Entry], side: tuple[int, int] | None, scratch: object) -> Tensor:
+    pictures = []
+    for entry in entries:
+        try:
+            image = entry.place.image()
+        except UnusableImage as error:
+            raise DataError(f"{what}: {entry.id} cannot be read: {error}.") from error
+        side = side or (image.height, image.width)
+        if (image.height, image.width) != side:
+            raise DataError(
+                f"{what}: {entry.id} has {image.width}x{image.height} px, the images before it {side[1]}x{side[0]}.",
+                hint=f"Bring them to one size first: smtool prepare {what} --size {min(side)}",
+            )
+        pictures.append(np.asarray(image))
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+
+
+def _loose_digest(source: Source, entries: Sequence[Entry]) -> str:
+    """Of a folder: names and bytes of the images that count; of archives: their bytes; and of their order."""
+    if source.kind != "folder":
+        return _digest(source.digest(), [entry.id for entry in entries])
+    return _digest([(entry.id, file_digest(source.files[0] / entry.id)) for entry in entries])
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,54 @@
+"""Distances of a few samples to a few images, for a look while training."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smtool.data import ImageShards, validation_batches
+from smtool.data.batches import to_uint8
+from smtool.errors import DataError
+from smtool.evaluation.generation_scores import kernel_name
+from smtool.features.extractor import Extractor
+from smtool.features.load import load_extractor
+from smtool.metrics.frechet import Gaussian
+from smtool.metrics.kernel import kernel_distance
+
+_BATCH = 64
+
+
+def quick_distances(
+    samples: Tensor,
+    reference: ImageShards,
+    *,
+    features: str,
+    num_images: int,
+    device: str = "cpu",
+    weights_dir: Path | None = None,
+) -> dict[str, float]:
+    """Frechet and kernel distance of uint8 samples (N, 3, H, W) to the first `num_images` of the reference, by score name.
+
+    No interval, no codec, nothing kept on disk (in memory, the reference's features are). At small N the Frechet distance
+    (fd_random ...) is larger than it will be at 50,000; the kernel distance (kid_random ...) is not.
+    """
+    if len(samples) < 2 or len(reference) < 2:
+        raise DataError(f"a distance needs at least 2 samples and 2 images, found {len(samples)} and {len(reference)}.")
+    extractor = _extractor(features, device, weights_dir)
+    found = torch.cat([extractor(part.to(device)) for part in samples.split(_BATCH)]).cpu()
+    images = _reference(reference, extractor, num_images)
+    return {
+        extractor.score: Gaussian.of(found).distance(Gaussian.of(images)),
+        kernel_name(extractor): kernel_distance(found, images).value,
+    }
+
+
+@lru_cache(maxsize=2)
+def _extractor(features: str, device: str, weights_dir: Path | None) -> Extractor:
+    return load_extractor(features, weights_dir=weights_dir).to(device)
+
+
+@lru_cache(maxsize=2)
+def _reference(reference: ImageShards, extractor: Extractor, num_images: int) -> Tensor:
+    batches = validation_batches(reference, batch=_BATCH, limit=num_images)
+    return torch.cat([extractor(to_uint8(batch.images).to(extractor.device)).cpu() for batch in batches])

@@ -1,0 +1,143 @@
+"""From what a pass measured to scores: means over images and Frechet distances, each with interval and passport."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from smtool.evaluation.frechet_scores import replicates_for, too_few
+from smtool.evaluation.judges import Judges, PairJudge
+from smtool.evaluation.reconstruction_pass import Measurements
+from smtool.evaluation.scores import Passport, Score, half_width
+from smtool.features.extractor import Extractor
+from smtool.features.perceptual import PerceptualDistance
+from smtool.features.protocol import Protocol
+from smtool.metrics.bootstrap import bootstrap_error
+from smtool.metrics.frechet import frechet_distance_of_features
+from smtool.randomness import generator
+
+MEAN_REPLICATES = 1000
+FEWEST_GROUPS = 3
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which images a pass saw. groups: per image, the photograph it is a crop of; None where all are independent.
+
+    reference: features of other images, by the extractor's score name, to take Frechet distances to; empty: the images
+    themselves, the rule for reconstructions.
+    """
+
+    images_sha256: str
+    groups: Sequence[str] | None = None
+    reference_sha256: str | None = None
+    reference: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def numbered_groups(self, count: int) -> Tensor:
+        """(count,) int64."""
+        if self.groups is None:
+            return torch.arange(count)
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
+        return torch.tensor([numbers[name] for name in self.groups[:count]])
+
+
+def reconstruction_scores(
+    measured: Measurements, judges: Judges, origin: Origin, protocol: Protocol, *, seed: int = 0, device: str = "cpu"
+) -> dict[str, Score]:
+    """Score name -> score, in the judges' order. device: where Frechet distances are computed."""
+    scorer = _Scorer(origin, protocol, seed, measured.count, device)
+    scores = [scorer.mean(judge, measured.pairs[judge.name]) for judge in judges.pairs]
+    scores += [scorer.frechet(extractor, *measured.features[extractor.score]) for extractor in judges.extractors]
+    return {score.name: score for score in scores}
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """What all scores of a pass have in common."""
+
+    origin: Origin
+    protocol: Protocol
+    seed: int
+    count: int
+    device: str
+
+    def mean(self, judge: PairJudge, values: Tensor) -> Score:
+        """The mean over images; a PSNR that is infinite for some has no mean."""
+        passport = self._passport(
+            judge.metric,
+            judge.network,
+            resize="none",
+            codec=self.protocol.codec if judge.pixels == "coded" else "none",
+            pixels="float" if judge.pixels == "float" else "uint8",
+        )
+        if exact := int(values.isinf().sum()):
+            note = f"{exact} of {len(values)} images are reproduced exactly"
+            return Score(judge.name, judge.title, judge.better, None, None, (note,), passport)
+        width, notes = self._half_width(lambda chosen: values[chosen].mean().item(), MEAN_REPLICATES, judge.name)
+        return Score(judge.name, judge.title, judge.better, values.mean().item(), width, notes, passport)
+
+    def frechet(self, extractor: Extractor, images: Tensor, decoded: Tensor) -> Score:
+        """The Frechet distance of the decoded images to the originals, or to other images."""
+        images, decoded = images.to(self.device), decoded.to(self.device)
+        other = self.origin.reference.get(extractor.score)
+        fixed = None if other is None else other.to(self.device)
+
+        def distance(chosen: Tensor) -> float:
+            chosen = chosen.to(self.device)
+            return frechet_distance_of_features(images[chosen] if fixed is None else fixed, decoded[chosen])
+
+        width, notes = self._half_width(distance, replicates_for(extractor.dim), extractor.score)
+        if unreliable := too_few(self.count if fixed is None else min(self.count, len(fixed)), extractor.dim):
+            notes = (unreliable, *notes)
+        passport = self._passport(
+            "frechet distance",
+            extractor,
+            resize=extractor.resize,
+            codec=self.protocol.codec,
+            num_reference=None if fixed is None else len(fixed),
+        )
+        is_fid = extractor.score == "fid"
+        name, title = ("rfid", "rFID") if is_fid else (extractor.score, extractor.score.replace("fd_", "FD "))
+        return Score(name, title, "lower", distance(torch.arange(self.count)), width, notes, passport)
+
+    def _half_width(
+        self, statistic: Callable[[Tensor], float], replicates: int, name: str
+    ) -> tuple[float | None, tuple[str, ...]]:
+        """Half width of the 95 % interval, and what must be said of it."""
+        groups = self.origin.numbered_groups(self.count)
+        count = len(groups.unique())
+        if count < FEWEST_GROUPS:
+            return None, (f"no interval, {count} independent {'image' if count == 1 else 'images'} only",)
+        error = bootstrap_error(statistic, groups, replicates=replicates, draws=generator(self.seed, "bootstrap", name))
+        notes = () if self.origin.groups is None else (f"interval over {count} photographs, of which the images are crops",)
+        return half_width(error, min(count, replicates) - 1), notes
+
+    def _passport(
+        self,
+        metric: str,
+        network: Extractor | PerceptualDistance | None,
+        *,
+        resize: str,
+        codec: str,
+        pixels: Literal["uint8", "float"] = "uint8",
+        num_reference: int | None = None,
+    ) -> Passport:
+        other = self.origin.reference_sha256 if num_reference is not None else None
+        return Passport(
+            metric=metric,
+            extractor=network.name if network else None,
+            extractor_sha256=network.digest if network else None,
+            resize=resize,
+            codec=codec,
+            pixels=pixels,
+            rounding=None if pixels == "float" else self.protocol.rounding,
+            posterior=self.protocol.posterior,
+            protocol=self.protocol.name,
+            num_images=self.count,
+            images_sha256=self.origin.images_sha256,
+            num_reference=self.count if num_reference is None else num_reference,
+            reference_sha256=other or self.origin.images_sha256,
+            seed=self.seed,
+        )

@@ -1,0 +1,116 @@
+"""What samples are compared with: which images, their features from a pass or moments from a file, and writing such a file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smtool.data import open_images
+from smtool.errors import CheckpointError, DataError, RecipeError
+from smtool.evaluation.comparison import Side
+from smtool.evaluation.feature_pass import Table, Wanted, table_of_features
+from smtool.evaluation.generation_judges import Question
+from smtool.evaluation.image_sources import ImageSource, open_source, shards_source
+from smtool.evaluation.moments import write_moments
+from smtool.evaluation.options import Asked
+from smtool.features.extractor import Extractor, View
+from smtool.features.protocol import Protocol
+from smtool.metrics.frechet import FeatureStats
+from smtool.report.console import Console
+from smtool.training.distributed import Ranks
+
+MOST_IMAGES = 50_000
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How all passes of one evaluation read images."""
+
+    console: Console
+    asked: Asked
+    ranks: Ranks
+
+    def table(self, source: ImageSource, wanted: Sequence[Wanted], count: int) -> Table:
+        with self.console.progress(source.name) as report:
+            return table_of_features(
+                source,
+                wanted,
+                self.asked.rules,
+                count=count,
+                batch=self.asked.batch,
+                folder=self.asked.features_folder,
+                report=report,
+                say=self.console.print,
+                ranks=self.ranks,
+            )
+
+
+def find_reference(
+    what: Path,
+    stored: ImageSource | None,
+    metadata: Mapping[str, Any],
+    reference: str | None,
+    questions: Sequence[Question],
+) -> ImageSource | None:
+    """The images to compare with; None where nothing asks for any."""
+    if reference is not None:
+        side = stored.side if stored else None
+        return open_source(reference, image_size=side[0] if side else metadata.get("image_size"))
+    if all(question.kinds == {"recognition"} for question in questions):
+        return None
+    if not metadata:
+        raise RecipeError(f"{what} does not say which images it should be like.", hint="Name some: --reference FOLDER")
+    if missing := [key for key in ("data", "data_digest", "image_size") if key not in metadata]:
+        raise CheckpointError(f"{what} does not say what it was trained on ({missing[0]}).", hint="Pass --reference FOLDER.")
+    images = open_images(metadata["data"], "train", image_size=metadata["image_size"])
+    if images.digest != metadata["data_digest"]:
+        raise DataError(
+            f"{images.folder} no longer holds the images that {what} was trained on: its digest differs.",
+            hint=f"Prepare {metadata['data']} again, or say what to compare with: --reference FOLDER",
+        )
+    return shards_source(images)
+
+
+def reference_side(real: ImageSource | None, questions: Sequence[Question], reading: Reading) -> Side:
+    if real is None:
+        return Side("", 0, {})
+    given = {
+        (question.extractor.score, view): stats
+        for question in questions
+        if real.moments
+        for view, stats in real.moments.comparable(question.extractor, reading.asked.rules).items()
+    }
+    known = real.moments.count if real.moments else None
+    wanted = [item for question in questions for item in question.wanted if item.view != "logits"]
+    wanted = [item for item in wanted if item.view == "pooled" or (item.extractor.score, item.view) not in given]
+    if real.count == 0 and real.moments:
+        unanswered = [item for item in wanted if (item.extractor.score, item.view) not in given]
+        if unanswered or any(question.kinds & {"kernel", "manifold"} for question in questions):
+            raise DataError(
+                f"{real.name} holds only moments, and no images: {real.moments.description}.",
+                hint="They serve for Frechet distances on the same features alone.",
+            )
+        return Side(real.digest, known or 0, {}, given, known)
+    count = min(MOST_IMAGES, real.count)
+    return Side(real.digest, count, reading.table(real, wanted, count), given, known)
+
+
+def saved_judge(asked: Asked, real: ImageSource | None, questions: Sequence[Question]) -> Extractor | None:
+    """The extractor whose moments of the reference are written: an npz has room for one, so Inception goes before others."""
+    if asked.save_reference is None:
+        return None
+    if real is not None and real.count == 0:
+        raise RecipeError(f"{real.name} holds moments already, and no images to take any of.", hint="Leave --save-reference out.")
+    judges = [question.extractor for question in questions if question.kinds & {"frechet", "kernel", "manifold", "spatial"}]
+    chosen = [judge for judge in judges if judge.name == "inception"] or judges
+    if real is None or len(chosen) != 1:
+        what = "nothing is compared" if real is None else "of " + ", ".join(judge.name for judge in chosen)
+        raise RecipeError(f"--save-reference writes moments of one extractor, but {what}.", hint="Ask for one, such as --fid.")
+    return chosen[0]
+
+
+def save_reference(path: Path, side: Side, judge: Extractor, protocol: Protocol) -> None:
+    """Write the moments of a judge's features of the reference, for this command and other tools to read."""
+    views: tuple[View, ...] = ("pooled", "spatial")
+    stats = {v: FeatureStats.of(side.features[judge.score, v]) for v in views if (judge.score, v) in side.features}
+    write_moments(path, stats, judge, protocol, count=side.count, images_sha256=side.digest)

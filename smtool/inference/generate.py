@@ -1,0 +1,72 @@
+"""Images from a diffusion checkpoint: image i depends on (seed, i) and nothing else, whatever the batch or the ranks."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from smtool.data.batches import Rounding, to_uint8
+from smtool.diffusion import Sampler, sample
+from smtool.errors import RecipeError
+from smtool.inference.diffusion_model import DiffusionModel
+from smtool.randomness import generator
+
+
+@torch.no_grad()
+def generate(
+    model: DiffusionModel,
+    indices: Sequence[int],
+    *,
+    seed: int,
+    sampler: Sampler,
+    labels: Sequence[int] | None,
+    batch: int,
+    device: str = "cpu",
+    rounding: Rounding = "nearest",
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Yield (indices, images uint8 (B, 3, H, W) on the CPU), in order. labels: the class of each of `indices`, or None.
+
+    rounding: of pixels to uint8 (`to_uint8`).
+    """
+    for start in range(0, len(indices), batch):
+        part = indices[start : start + batch]
+        chosen = None if labels is None else torch.tensor(labels[start : start + batch], device=device)
+        latents = _latents(model, part, seed, sampler, chosen, device)
+        yield part, to_uint8(model.autoencoder.decode(model.stats.denormalize(latents)), rounding).cpu()
+
+
+def class_labels(count: int, num_classes: int, which: str, *, seed: int) -> list[int] | None:
+    """A class for each of `count` images: "balanced" (in turn), "random" (uniform, by seed and index), or a list such as 3,7.
+
+    None for an unconditional model. Raises RecipeError for classes that the model does not have.
+    """
+    if num_classes == 0:
+        if which not in ("balanced", "random"):
+            raise RecipeError(f"--labels {which}: this model has no classes.", hint="Leave --labels out.")
+        return None
+    if which == "balanced":
+        return [index % num_classes for index in range(count)]
+    if which == "random":
+        draws = torch.randint(num_classes, (count,), generator=generator("labels", seed))
+        return [int(label) for label in draws]
+    try:
+        wanted = [int(label) for label in which.split(",")]
+    except ValueError as error:
+        raise RecipeError(f"--labels {which}: expected balanced, random, or numbers such as 0,3,7.") from error
+    if bad := [label for label in wanted if not 0 <= label < num_classes]:
+        raise RecipeError(f"--labels {which}: {bad[0]} is not one of this model's classes 0 ... {num_classes - 1}.")
+    return [wanted[index % len(wanted)] for index in range(count)]
+
+
+def _latents(
+    model: DiffusionModel, indices: Sequence[int], seed: int, sampler: Sampler, labels: Tensor | None, device: str
+) -> Tensor:
+    """Normalized latents; each image has a generator of its own, for its first noise and then for that of each step."""
+    streams = [generator("sample", seed, index) for index in indices]
+    noise = _noise(streams, model.latent_shape, device)
+    guided = sampler.model(model.process, model.network, labels=labels, null=model.num_classes)
+    return sample(model.process, guided, noise, sampler, step_noise=lambda step: _noise(streams, model.latent_shape, device))
+
+
+def _noise(streams: Sequence[Generator], shape: tuple[int, int, int], device: str) -> Tensor:
+    return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)

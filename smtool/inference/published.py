@@ -1,0 +1,74 @@
+"""A published transformer with an autoencoder, as the diffusion model that `sample` and `export` work with."""
+
+from pathlib import Path
+
+import torch
+
+from smtool.checkpoints.transformers import PublishedTransformer, read_transformer
+from smtool.errors import CheckpointError
+from smtool.inference.diffusion_model import DiffusionModel
+from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
+from smtool.recipe import TrainDiT
+from smtool.storage import tensor_digest
+from smtool.tokenizers import identify, open_tokenizer
+
+
+def import_transformer(
+    path: Path, autoencoder: str, *, scale: float | None = None, heads: int | None = None, device: str = "cpu"
+) -> DiffusionModel:
+    """SiT, REPA or U-ViT from a file, on the latents of a tokenizer of any name that decodes.
+
+    scale: what latents were multiplied by for the transformer; None: by what the autoencoder says of itself (0.18215 for
+    Stable Diffusion's). heads: see read_transformer. `write_diffusion` makes an ordinary checkpoint of what is returned.
+    """
+    published = read_transformer(path, heads=heads)
+    place = identify(autoencoder).place
+    decoder = open_tokenizer(place, device=device)
+    channels, side, _ = published.latent_shape
+    if channels != decoder.latent_channels:
+        raise CheckpointError(
+            f"{path} is {published.description}, but {place} makes latents of {decoder.latent_channels} channels.",
+            hint="Pass the autoencoder that it was trained on.",
+        )
+    stats = _stats(place, decoder, scale)
+    tables = _tables(published, place, channelwise=stats.kind == "channel")
+    network = published.build().to(device).eval().requires_grad_(False)
+    facts = {
+        "step": None,
+        "weights": {True: "average", False: "last", None: "published"}[published.averaged],
+        "image_size": side * decoder.downsample,
+        "autoencoder_path": place,
+        "autoencoder": {"digest": decoder.digest},
+        "digest": tensor_digest({f"network.{name}": tensor for name, tensor in network.state_dict().items()}),
+        "source": f"{path.name}: {published.description}",
+    }
+    return DiffusionModel(
+        tables, network, tables.process.build(), stats, decoder, published.latent_shape, published.num_classes, facts
+    )
+
+
+def _stats(place: str, autoencoder: Tokenizer, scale: float | None) -> LatentStats:
+    if scale is not None:
+        return LatentStats("scalar", torch.zeros(1), torch.tensor([1 / scale]), count=0, data="given")
+    if autoencoder.stats is None:
+        raise CheckpointError(
+            f"{place} does not say by what its latents are scaled.",
+            hint="Say what they were multiplied by for this transformer: --scale NUMBER",
+        )
+    return autoencoder.stats
+
+
+def _tables(published: PublishedTransformer, autoencoder: str, *, channelwise: bool) -> TrainDiT:
+    """The recipe that such a transformer would come from, as far as files and papers say it."""
+    return TrainDiT.model_validate(
+        {
+            "steps": 1,
+            "data": {"batch": 256},
+            "latents": {"autoencoder": autoencoder, "stats": "channel" if channelwise else "scalar"},
+            "model": published.section.model_dump(),
+            "process": {"kind": published.process},
+            "optimizer": {},
+            **({"labels": {}} if published.num_classes else {}),
+        }
+    )

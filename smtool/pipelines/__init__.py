@@ -1,1 +1,0 @@
-"""One function per command: where rooms meet and files are opened."""

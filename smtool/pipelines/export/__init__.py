@@ -1,1 +1,0 @@
-"""`smtool export`: from one tool's files to another's."""

@@ -1,0 +1,64 @@
+"""Which of the two evaluations answers, and what neither can score."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from smtool.commands.evaluate import evaluation
+from smtool.commands.evaluate.evaluation import evaluate, newest_run
+from smtool.errors import CheckpointError, RecipeError
+from smtool.evaluation.options import Asked
+from smtool.report.console import Console
+from smtool.storage import write_tensors
+
+
+@pytest.fixture
+def asked_of(monkeypatch, tmp_path):
+    """Names of the evaluations that were called, with the path; the working folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    called = []
+    for name in ("reconstructions", "generations"):
+        note = lambda path, asked, name=name, **rest: called.append((name, str(getattr(path, "place", path))))  # noqa: E731
+        monkeypatch.setattr(evaluation, f"evaluate_{name}", note)
+    return called
+
+
+def checkpoint(path, kind):
+    write_tensors(Path(path), {"x": torch.zeros(1)}, {"kind": kind})
+
+
+def asking(what, **options):
+    return evaluate(what, Asked(**options), console=Console(quiet=True))
+
+
+def test_autoencoders_are_reconstructed_and_all_else_is_compared(asked_of):
+    checkpoint("runs/ae/ckpt.safetensors", "autoencoder")
+    checkpoint("runs/sit/ckpt.safetensors", "diffusion")
+    os.utime("runs/ae/ckpt.safetensors", (1, 1))
+    Path("pictures").mkdir()
+    Path("pictures/a.png").touch()
+    Path("samples.npz").touch()
+    for what in ("runs/ae", "runs/sit", None, "pictures", "samples.npz"):
+        asking(what)
+    assert asked_of == [
+        ("reconstructions", "runs/ae/ckpt.safetensors"),
+        ("generations", "runs/sit/ckpt.safetensors"),
+        ("generations", "runs/sit/ckpt.safetensors"),      # the newest
+        ("generations", "pictures"),
+        ("generations", "samples.npz"),
+    ]
+
+
+def test_what_cannot_be_written_or_found_is_said_before_anything_is_opened(asked_of):
+    with pytest.raises(RecipeError, match=r"--table scores\.tex: the name must end in \.md or \.csv"):
+        asking(None, table_path=Path("scores.tex"))
+    with pytest.raises(CheckpointError, match="no run under nowhere/"):
+        newest_run(Path("nowhere"))
+    with pytest.raises(CheckpointError, match="no such file, folder or run"):
+        asking("nowhere")
+    checkpoint("runs/sit/ckpt.safetensors", "diffusion")
+    with pytest.raises(RecipeError, match="--data names images to reconstruct"):
+        asking("runs/sit", data="builtin:photos")
+    assert asked_of == []

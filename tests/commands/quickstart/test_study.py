@@ -1,0 +1,191 @@
+import io
+import json
+import os
+import signal
+import threading
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from smtool.commands.quickstart import study as pipeline
+from smtool.commands.quickstart.scores import Look, score_tables
+from smtool.commands.train.side_by_side import Job, train_side_by_side
+from smtool.errors import Interrupted, RecipeError
+from smtool.inference.diffusion_model import read_diffusion
+from smtool.recipe import TrainAE, TrainDiT, load, packaged
+from smtool.report.console import Console
+from smtool.tokenizers import load_autoencoder
+
+TINY = """
+steps = 2
+log_every = 1
+evaluate_every = 2
+save_every = 2
+[data]
+train = "builtin:photos?train=24&val=24"
+image_size = 32
+batch = 4
+[model]
+downsample = 4
+channels = [8, 8, 8]
+blocks_per_level = 1
+norm_groups = 4
+[optimizer]
+warmup = 0
+[tracking]
+tensorboard = false
+"""
+
+TINY_SIT = """
+steps = 4
+log_every = 1
+evaluate_every = 4
+save_every = 4
+[latents]
+autoencoder = "set by the quickstart"
+[data]
+batch = 4
+[model]
+kind = "sit"
+size = "custom"
+depth = 1
+width = 16
+heads = 2
+[optimizer]
+[sampler]
+kind = "heun"
+steps = 2
+[validation]
+num_images = 2
+[tracking]
+tensorboard = false
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(folder, page, what was shown) of a quickstart whose recipes take a few steps."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    (folder / "plain.toml").write_text(TINY)
+    (folder / "dsm.toml").write_text(TINY + "[regularizers.dsm]\n")
+    (folder / "sit.toml").write_text(TINY_SIT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(pipeline, "RECIPES", {"plain": "plain.toml", "dsm": "dsm.toml"})
+        patch.setattr(pipeline.generation, "RECIPE", "sit.toml")
+        patch.setattr(pipeline.generation, "NUM_SAMPLES", 24)
+        shown = io.StringIO()
+        page = pipeline.quickstart(console=Console(file=shown))
+        first = page.read_bytes()
+        logged = {path: path.read_bytes() for path in folder.rglob("metrics.jsonl")}
+        pipeline.quickstart(console=Console(quiet=True))
+        yield folder, page, shown.getvalue(), first, logged
+
+
+class Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.sources, self.drawings = "", [], 0
+
+    def handle_starttag(self, tag, attrs):
+        self.drawings += tag == "svg"
+        if tag == "img":
+            self.sources.append(dict(attrs)["src"])
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def test_one_page_holds_all_figures_grids_and_scores(finished):
+    reader = Reader()
+    reader.feed(finished[1].read_text())
+    assert len(reader.sources) == 5      # two grids, crops, samples of two
+    assert reader.drawings == 6          # overview, power of samples, learning curves, physical, reference, low-pass
+    assert all(source.startswith("data:image/") for source in reader.sources)
+    for text in ("plain", "dsm", "PSNR", "PHYSICAL", "REFERENCE", "12 photographs", "do not rank methods", "smtool spectrum",
+                 "SiT",
+                 "FD random", "KD random", "precision", "24 images of each kind against all 24 training crops", "heun, 2 steps",
+                 "band 4", "Gaussian", "smtool train-dit", "smtool sample"):
+        assert text in reader.words
+
+
+def test_every_run_and_figure_is_where_the_commands_leave_them(finished):
+    folder = finished[0] / "runs" / "quickstart"
+    for name in ("plain/ckpt.safetensors", "dsm/DONE", "spectrum/physical.svg", "spectrum/spectrum.json", "report.html",
+                 "plain-sit/ckpt.safetensors", "dsm-sit/DONE", "dsm-sit/samples-heun-2-cfg1-seed0-24-balanced-npz/samples.npz"):
+        assert (folder / name).is_file(), name
+    assert json.loads((folder / "spectrum" / "spectrum.json").read_text())["autoencoders"][1]["label"] == "dsm"
+
+
+def test_the_console_names_the_commands_and_the_page(finished):
+    shown = finished[2]
+    for text in ("smtool prepare", "smtool train-ae", "smtool spectrum", "smtool eval", "4/4 steps", "smtool train-dit",
+                 "8/8 steps", "smtool sample", "report.html"):
+        assert text in shown
+
+
+def test_running_it_again_trains_nothing_and_gives_the_same_page(finished):
+    _, page, _, first, logged = finished
+    assert page.read_bytes() == first
+    assert len(logged) == 4
+    for path, rows in logged.items():
+        assert path.read_bytes() == rows
+
+
+def test_the_recipes_differ_in_dsm_only_and_are_small():
+    plain, dsm = (load(str(packaged() / "quickstart" / f"{name}.toml"), TrainAE).resolved() for name in ("plain", "dsm"))
+    assert dsm["regularizers"].pop("dsm")["rows_removed"] == [0, 8, 10, 12]
+    assert plain == dsm
+    assert plain["steps"] * plain["data"]["batch"] <= 500 * 16
+    assert "perceptual" not in plain
+    sit = load("quickstart/sit", TrainDiT).tables
+    assert sit.steps * sit.data.batch <= 1000 * 32
+    assert sit.model.depth * sit.model.width <= 4 * 128
+
+
+def test_each_transformer_is_trained_on_the_latents_of_its_own_autoencoder(finished):
+    folder = finished[0] / "runs" / "quickstart"
+    models = [read_diffusion(folder / f"{name}-sit" / "ckpt.safetensors") for name in ("plain", "dsm")]
+    for name, model in zip(("plain", "dsm"), models, strict=True):
+        assert model.metadata["autoencoder"]["digest"] == load_autoencoder(folder / name).digest
+    first, second = (dict(model.metadata["recipe"]) for model in models)
+    assert first.pop("latents") != second.pop("latents")
+    assert first == second
+
+
+def test_a_recipe_that_fails_is_named_with_its_reason(finished, tmp_path):
+    (tmp_path / "bad.toml").write_text(TINY.replace("steps = 2", "stepz = 2"))
+    recipe = replace(load(str(finished[0] / "plain.toml"), TrainAE), path=tmp_path / "bad.toml")
+    with pytest.raises(RecipeError, match=r"bad\.toml: .*[\s\S]*stepz: no such key"):
+        train_side_by_side([Job(recipe, tmp_path / "run")], console=Console(quiet=True))
+
+
+def test_a_stop_reaches_the_runs_and_is_no_failure(finished, tmp_path):
+    (tmp_path / "long.toml").write_text(TINY.replace("steps = 2", "steps = 1000000"))
+    recipe = load(str(tmp_path / "long.toml"), TrainAE)
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(Interrupted, match="same command goes on"):
+        train_side_by_side([Job(recipe, tmp_path / "run")], console=Console(quiet=True))
+    timer.join()
+    assert not (tmp_path / "run" / "DONE").exists()
+
+
+def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one(finished):
+    folder = finished[0]
+    other = load(str(folder / "dsm.toml"), TrainAE)
+    with pytest.raises(RecipeError, match="begun with another recipe"):
+        train_side_by_side([Job(other, folder / "runs/quickstart/plain")], console=Console(quiet=True))
+
+
+def test_scores_of_unlike_passports_are_not_put_in_one_table():
+    def look(num_images):
+        score = {"title": "PSNR", "better": "higher", "value": 20.0, "half_width": 1.0, "notes": []}
+        return Look(None, 0, {"scores": {"psnr": score | {"passport": {"num_images": num_images}}}})
+
+    together, = score_tables({"a": look(8), "b": look(8)})
+    assert together.rows == (("PSNR (higher is better)", "20.00 ± 1.00", "20.00 ± 1.00"),)
+    tables = score_tables({"a": look(8), "b": look(9)})
+    assert tables[0].rows == ()
+    assert "passports differ" in tables[1].title

@@ -1,0 +1,162 @@
+"""`smtool sample` as a user runs it: formats, kills, ranks, and what bad input prints."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smtool.commands.sample import files
+from smtool.commands.sample import samples as pipeline
+
+SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(files, "PART", 8)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def pixels_of(folder):
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("0*.png"))]).astype(int)
+
+
+def test_a_checkpoint_becomes_pictures_a_grid_labels_and_a_passport(studio, finished, command, tmp_path):
+    code, out, err = command("sample", str(finished), "--num-images", "9", "--out", str(tmp_path / "out"), "--seed", "4")
+    assert code == 0, err
+    assert str(tmp_path / "out") in out
+    names = {f"{index:06d}.png" for index in range(9)} | {"grid.png", "labels.json", "samples.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert json.loads((tmp_path / "out" / "labels.json").read_text()) == [0, 1, 2] * 3
+    assert Image.open(tmp_path / "out" / "000000.png").size == (32, 32)
+    assert Image.open(tmp_path / "out" / "grid.png").size == (3 * 33 - 1, 3 * 33 - 1)
+    passport = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert (passport["sampler"]["kind"], passport["sampler"]["steps"], passport["seed"], passport["step"]) == ("euler", 4, 4, 8)
+
+
+def test_all_formats_hold_the_same_pictures(studio, finished, command, tmp_path):
+    for kind in ("png", "shards", "npz"):
+        code, _, err = command("sample", str(finished), "--num-images", "6", "--out", str(tmp_path / kind), "--format", kind)
+        assert code == 0, err
+    expected = pixels_of(tmp_path / "png")
+    with np.load(tmp_path / "npz" / "samples.npz") as archive:
+        assert np.array_equal(archive["arr_0"], expected)
+        assert archive["arr_1"].tolist() == [0, 1, 2, 0, 1, 2]
+    subprocess.run(["tar", "-xf", str(tmp_path / "shards" / "samples-000000.tar"), "-C", str(tmp_path / "shards")], check=True)
+    assert np.array_equal(pixels_of(tmp_path / "shards"), expected)
+
+
+@pytest.mark.parametrize("kind", ["png", "shards", "npz"])
+def test_a_run_that_lost_parts_goes_on_and_gives_the_same_files(studio, finished, command, tmp_path, small_parts, kind):
+    arguments = ["sample", str(finished), "--num-images", "20", "--out", str(tmp_path / "out"), "--format", kind]
+    arguments += ["--sampler", "euler-maruyama", "--steps", "3"]
+    assert command(*arguments)[0] == 0
+    before = contents(tmp_path / "out")
+    lost = {"png": ["000003.png", "000019.png", "labels.json"], "shards": ["samples-000001.tar"], "npz": ["samples.npz"]}[kind]
+    for name in lost:
+        (tmp_path / "out" / name).unlink()
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    code, _, err = command(*arguments, "--batch", "8")
+    assert code == 0, err
+    assert contents(tmp_path / "out") == before
+    untouched = {"png": "000012.png", "shards": "samples-000002.tar", "npz": "samples.json"}[kind]
+    assert (tmp_path / "out" / untouched).stat().st_mtime_ns == kept[untouched]
+
+
+def test_pictures_and_their_classes_do_not_depend_on_the_size_of_parts(studio, finished, command, tmp_path, monkeypatch):
+    arguments = ["sample", str(finished), "--num-images", "20", "--cfg-scale", "4"]
+    assert command(*arguments, "--out", str(tmp_path / "whole"))[0] == 0
+    monkeypatch.setattr(files, "PART", 8)
+    assert command(*arguments, "--out", str(tmp_path / "parts"))[0] == 0
+    difference = np.abs(pixels_of(tmp_path / "whole") - pixels_of(tmp_path / "parts"))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
+def test_other_samples_in_the_same_folder_are_refused_and_the_same_ones_are_not_drawn_again(
+    studio, finished, command, tmp_path, monkeypatch
+):
+    arguments = ["sample", str(finished), "--num-images", "3", "--out", str(tmp_path / "out")]
+    assert command(*arguments)[0] == 0
+    before = contents(tmp_path / "out")
+    for changes, key in ((["--sampler", "heun"], "sampler"), (["--seed", "1"], "seed"), (["--labels", "1"], "labels")):
+        code, _, err = command(*arguments, *changes)
+        assert (code, "Traceback" in err) == (2, False)
+        assert f"holds samples drawn otherwise ({key} differ)" in err
+        assert "Choose another --out" in err
+    monkeypatch.setattr(pipeline, "generate", None)
+    assert command(*arguments)[0] == 0
+    assert contents(tmp_path / "out") == before
+
+
+def test_without_out_the_folder_lies_beside_the_checkpoint_and_is_named_after_the_sampler(
+    studio, finished, command, tmp_path, monkeypatch
+):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    shutil.copy(finished / "ckpt.safetensors", tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert command("sample", "mine", "--num-images", "2", "--cfg-scale", "1.5", "--steps", "2")[0] == 0
+    assert (tmp_path / "runs" / "mine" / "samples-euler-2-cfg1.5-seed0-2-balanced-png" / "000001.png").exists()
+
+
+def test_sixty_four_images_on_two_ranks_are_those_of_one(studio, finished, command, tmp_path):
+    """More than a part (256 images), so that both ranks draw."""
+    arguments = ["sample", str(finished), "--num-images", "64", "--steps", "4"]
+    assert command(*arguments, "--out", str(tmp_path / "one"))[0] == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    two = subprocess.run(
+        [*torchrun, "-m", "smtool", *arguments, "--out", str(tmp_path / "two"), "--batch", "16"],
+        capture_output=True,
+        text=True,
+        env=SINGLE_THREADED,
+        timeout=300,
+    )
+    assert two.returncode == 0, two.stderr[-2000:]
+    assert contents(tmp_path / "one").keys() == contents(tmp_path / "two").keys()
+    difference = np.abs(pixels_of(tmp_path / "one") - pixels_of(tmp_path / "two"))
+    assert len(difference) == 64
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--labels", "0,3"], 2, "3 is not one of this model's classes 0 ... 2"),
+        (["--labels", "cats"], 2, "expected balanced, random, or numbers"),
+        (["--sampler", "magic"], 2, "kind: must be 'ddim'"),
+        (["--cfg-scale", "0.5"], 2, "cfg_scale: must be at least 1"),
+        (["--cfg-interval", "0.9", "0.1"], 2, "cfg_interval: must be two times"),
+    ],
+)
+def test_bad_options_are_one_sentence_and_write_nothing(studio, finished, command, tmp_path, arguments, code, words):
+    found, _, err = command("sample", str(finished), "--out", str(tmp_path / "out"), *arguments)
+    assert (found, words in err, "Traceback" in err) == (code, True, False), err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("runs/tiny", "holds kind 'autoencoder', but a diffusion transformer is needed"),
+        ("nowhere", "no checkpoint here"),
+        ("dit.toml", "is not a readable safetensors file"),
+    ],
+)
+def test_files_of_another_kind_end_with_code_three(studio, command, what, words):
+    code, _, err = command("sample", what)
+    assert (code, words in err, "Traceback" in err) == (3, True, False), err
+
+
+def test_a_diffusion_checkpoint_given_where_an_autoencoder_is_needed_ends_with_code_three(studio, finished, command, tmp_path):
+    code, _, err = command("spectrum", str(finished), "--out", str(tmp_path), "--num-images", "4")
+    assert (code, "Traceback" in err) == (3, False)
+    assert "holds kind 'diffusion', but an autoencoder is needed" in err

@@ -1,0 +1,71 @@
+"""Runs that start from other weights: of a run, of a published file, with other classes; and what does not fit."""
+
+import io
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from smtool.commands.train.initial_weights import start_from
+from smtool.errors import CheckpointError
+from smtool.networks.sit import SiT
+from smtool.networks.uvit import UViT
+
+TINY = {"size": "custom", "depth": 2, "width": 32, "heads": 2}
+
+
+def _network_of(run):
+    return {n.removeprefix("network."): v for n, v in load_file(run / "ckpt.safetensors").items() if n.startswith("network.")}
+
+
+def test_a_run_starts_where_another_ended(studio, finished, tmp_path):
+    """A rate of almost 0 leaves the weights where they were."""
+    studio.train(tmp_path / "run", "optimizer.lr=1e-12", "ema=", f"model.init={finished}", "steps=1")
+    for name, value in _network_of(finished).items():
+        torch.testing.assert_close(_network_of(tmp_path / "run")[name], value, rtol=0, atol=1e-9)
+    assert f"starting from step 8 of a run of train-dit in {finished}" in (tmp_path / "run" / "log.txt").read_text()
+    assert f'init = "{finished}"' in (tmp_path / "run" / "resolved.toml").read_text()
+
+
+def test_a_run_that_has_begun_does_not_ask_for_the_file_again(studio, finished, tmp_path):
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes((finished / "ckpt.safetensors").read_bytes())
+    studio.train(tmp_path / "run", f"model.init={moved}", "steps=1")
+    moved.unlink()
+    studio.train(tmp_path / "run", f"model.init={moved}", "steps=2")
+    assert "going on at step 1" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_other_classes_start_anew_and_all_else_is_taken(studio, finished):
+    network = SiT(**TINY).build((2, 8, 8), 7)
+    before = network.y_embedder.embedding_table.weight.clone()
+    assert start_from(network, str(finished), heads=2).endswith("but with new classes")
+    assert torch.equal(network.y_embedder.embedding_table.weight, before)
+    assert torch.equal(network.blocks[1].mlp.fc2.weight, _network_of(finished)["blocks.1.mlp.fc2.weight"])
+    unconditional = SiT(**TINY).build((2, 8, 8), 0)
+    start_from(unconditional, str(finished), heads=2)
+    assert torch.equal(unconditional.t_embedder.mlp[0].weight, _network_of(finished)["t_embedder.mlp.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("section", "shape", "words"),
+    [
+        (SiT(**TINY), (2, 16, 16), r"pos_embed is \(1, 16, 32\) there, \(1, 64, 32\) here"),
+        (SiT(**{**TINY, "depth": 3}), (2, 8, 8), r"blocks\.2\..* is absent there"),
+        (UViT(**TINY), (2, 8, 8), "is .* there, absent here"),
+    ],
+)
+def test_what_does_not_fit_is_named(studio, finished, section, shape, words):
+    with pytest.raises(CheckpointError, match=words):
+        start_from(section.build(shape, 3), str(finished), heads=2)
+
+
+def test_a_published_file_fills_a_network_of_its_size(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs, ours = (SiT(size="nano").build((2, 4, 4), 3) for _ in range(2))
+    buffer = io.BytesIO()
+    torch.save({"ema": theirs.state_dict()}, buffer)
+    (tmp_path / "nano.pt").write_bytes(buffer.getvalue())
+    assert start_from(ours, str(tmp_path / "nano.pt"), heads=4).startswith("starting from REPA-nano/2")
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())

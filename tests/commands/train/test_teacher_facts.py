@@ -1,0 +1,45 @@
+import re
+
+import torch
+
+from smtool.commands.train.aligned import Aligned
+from smtool.commands.train.teacher_facts import teacher_facts
+from smtool.data import open_images
+from smtool.diffusion import Alignment
+from smtool.diffusion.alignment import Repa
+from smtool.spectrum import rmsc, spatial_normalize
+
+
+class Colours:
+    """A teacher whose features are the mean colours of a 6 x 6 grid."""
+
+    name, digest, dim, grid, device = "colours", "abcdef0123", 3, (6, 6), torch.device("cpu")
+
+    def __call__(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 6)
+
+
+def facts(teacher, target, images, *, flip=True):
+    alignment = Alignment(torch.nn.Identity(), target, (6, 6))
+    return teacher_facts(Aligned(Repa(teacher="colours"), alignment, teacher, cache=None), images, flip=flip)
+
+
+def test_measures_are_those_of_the_features_before_and_after_the_filter(tmp_path):
+    images = open_images("builtin:photos?train=8&val=4", "train", image_size=24, root=tmp_path)
+    lines = facts(Colours(), lambda x: spatial_normalize(x, 0.6), images)
+    pixels = (images.read(range(8)).images + 1) * 127.5
+    features = Colours()(pixels.round())
+    found = [float(re.search(r"RMSC ([\d.]+)", line)[1]) for line in lines[1:]]
+    expected = [rmsc(features).mean().item(), rmsc(spatial_normalize(features, 0.6)).mean().item()]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=0, atol=1e-3)
+    assert "CDS" in lines[1]
+    assert found[1] > found[0]        # without most of its mean, a map's directions differ more
+
+
+def test_a_small_grid_says_what_it_cannot_tell(tmp_path):
+    class Small(Colours):
+        def __call__(self, images):
+            return torch.nn.functional.adaptive_avg_pool2d(images.float(), 3)
+
+    images = open_images("builtin:photos?train=4&val=4", "train", image_size=24, root=tmp_path)
+    assert "LDS needs a larger grid" in facts(Small(), lambda x: x, images)[1]

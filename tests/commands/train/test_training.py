@@ -1,0 +1,297 @@
+"""`smtool train-ae` as a user runs it: whole runs, kills, ranks, and what bad input prints."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from smtool import load_autoencoder
+from smtool.commands.train import training
+from smtool.commands.train.run import Run
+from smtool.commands.train.validate import Validator
+from smtool.data import open_images
+from smtool.devices import one_thread
+from smtool.recipe import TrainAE, load
+from smtool.report.console import Console
+from smtool.report.trackers import Trackers
+from smtool.storage import read_metadata
+
+RECIPE = """
+steps = {steps}
+log_every = 2
+evaluate_every = 20
+save_every = 4
+[data]
+train = "{data}"
+image_size = 32
+batch = 8
+[model]
+downsample = 4
+latent_channels = 2
+channels = [4, 4, 8]
+norm_groups = 4
+blocks_per_level = 1
+[optimizer]
+lr = 1e-3
+warmup = 5
+[ema]
+decay = 0.9
+[discriminator]
+num_layers = 2
+channels = 4
+start = 5
+[regularizers.dsm]
+[validation]
+num_images = 8
+grid = 4
+"""
+SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """Built-in photographs at 32 px, prepared once."""
+    return open_images("builtin:photos", "train", image_size=32, root=tmp_path_factory.mktemp("data")).folder
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory, photos) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "small.toml"
+    path.write_text(RECIPE.format(steps=40, data=photos))
+    return path
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "smtool", *arguments]
+
+
+def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(_command(*arguments), capture_output=True, text=True, cwd=cwd, env=SINGLE_THREADED, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def unbroken(recipe, tmp_path_factory) -> Path:
+    """A whole run, to be looked at and not touched."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = _run("train-ae", str(recipe), "--out", "unbroken", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "unbroken"
+
+
+def test_a_run_leaves_what_the_design_promises_and_the_file_needs_nothing_else(unbroken, photos):
+    names = {path.name for path in unbroken.iterdir() if "tfevents" not in path.name}
+    promised = {"recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt", "samples", "checkpoints"}
+    assert names == promised | {"ckpt.safetensors", "report.html", "DONE"}
+    assert [path.name for path in sorted((unbroken / "checkpoints").iterdir())] == ["00000036", "00000040"]
+    metadata = read_metadata(unbroken / "ckpt.safetensors")
+    assert (metadata["kind"], metadata["step"], metadata["weights"]) == ("autoencoder", 40, "average")
+    assert metadata["recipe"]["regularizers"]["dsm"]["rows_removed"] == [0, 8, 10, 12]
+    assert metadata["data"] == open_images(str(photos), "train", image_size=32).digest
+    autoencoder = load_autoencoder(unbroken / "ckpt.safetensors")
+    assert autoencoder.decode(autoencoder.encode(torch.zeros(1, 3, 32, 32)).mode()).shape == (1, 3, 32, 32)
+    average = load_file(unbroken / "checkpoints" / "00000040" / "ema.safetensors")
+    assert torch.equal(autoencoder.decoder_last_layer, average["autoencoder/autoencoder.decoder.conv_out.weight"])
+
+
+def test_rows_hold_both_players_and_validation(unbroken, rows_of):
+    rows = rows_of(unbroken)
+    training = {row["step"]: row for row in rows if "l1" in row}
+    assert list(training) == list(range(2, 41, 2))
+    assert {"adversarial", "adversarial_factor", "discriminator", "logits_real", "lr_discriminator"} <= set(training[40])
+    assert "discriminator" not in training[4]
+    validation = {row["step"]: row for row in rows if "val_psnr" in row}
+    assert list(validation) == [20, 40]
+    assert {"val_ssim", "val_delta", "val_esm_divergence", "val_latent_std"} <= set(validation[40])
+    assert validation[40]["val_psnr"] > 8
+
+
+def test_three_kills_at_random_moments_change_not_one_bit(recipe, unbroken, tmp_path, state_of, rows_of):
+    """GAN, EMA and DSM on; the same command again each time."""
+    rng = random.Random(0)
+    kills = 0
+    while kills < 3:
+        process = subprocess.Popen(
+            _command("train-ae", str(recipe), "--out", "killed"), cwd=tmp_path, env=SINGLE_THREADED, stderr=subprocess.PIPE
+        )
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        goal = 4 + 8 * kills      # die somewhere after this step, at a moment of its own
+        while process.poll() is None and not (checkpoints / f"{goal:08d}").exists():
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.3))
+        if process.poll() is not None:
+            pytest.fail(f"the run ended before the kill: {process.stderr.read().decode()}")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert not (tmp_path / "killed" / "DONE").exists()
+    done = _run("train-ae", str(recipe), "--out", "killed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected, found = state_of(unbroken), state_of(tmp_path / "killed")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    steps = [row["step"] for row in rows_of(tmp_path / "killed")]
+    assert sorted(set(steps)) == list(range(2, 41, 2))
+
+
+def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
+    """A large eps keeps Adam smooth: at its usual size the sign of a gradient that is zero but for rounding moves a weight.
+
+    One rank with another number of threads differs by as much: 7e-5 in the discriminator, 1e-5 in the autoencoder.
+    """
+    changes = ["--set", "steps=12", "--set", "optimizer.eps=1e-2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    command = [*torchrun, "-m", "smtool", "train-ae", str(recipe), "--out", "two", *changes]
+    two = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=SINGLE_THREADED, timeout=300)
+    assert (tmp_path / "two" / "DONE").exists(), two.stderr[-2000:]
+    one = _run("train-ae", str(recipe), "--out", "one", *changes, cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    expected, found = state_of(tmp_path / "one"), state_of(tmp_path / "two")
+    for name in (name for name in expected if not name.startswith("optimizer/")):
+        tolerance = 2e-4 if "discriminator" in name else 2e-5
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=tolerance, msg=name)
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
+    assert two.stdout.count("done: ") == 1        # only the first rank speaks
+
+
+def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, unbroken, tmp_path, state_of):
+    command = _command("train-ae", str(recipe), "--out", "stopped", "--set", "save_every=1000")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=SINGLE_THREADED, **pipes)
+    metrics = tmp_path / "stopped" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "all is saved" in errors
+    assert "same command goes on" in errors
+    assert (tmp_path / "stopped" / "ckpt.safetensors").exists()
+    assert _run("train-ae", str(recipe), "--out", "stopped", cwd=tmp_path).returncode == 0
+    expected, found = state_of(unbroken), state_of(tmp_path / "stopped")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_run_cut_off_while_it_was_looked_at_was_saved_before_and_is_looked_at_again(recipe, tmp_path, monkeypatch, rows_of):
+    """Twice: in the middle and after the last step."""
+    loaded, out = load(str(recipe), TrainAE, ["steps=8", "evaluate_every=4"]), tmp_path / "run"
+    look, deadly = Validator.look, {4, 8}
+
+    def once_killed(self: Validator, trackers: Trackers, step: int) -> dict[str, float]:
+        if step in deadly:
+            deadly.remove(step)
+            raise KeyboardInterrupt
+        return look(self, trackers, step)
+
+    monkeypatch.setattr(Validator, "look", once_killed)
+    for step in (4, 8):
+        with pytest.raises(KeyboardInterrupt):
+            training.train(loaded, console=Console(quiet=True), out=out)
+        assert read_metadata(out / "ckpt.safetensors")["step"] == step
+    training.train(loaded, console=Console(quiet=True), out=out)
+    assert (out / "DONE").exists()
+    rows = rows_of(out)
+    assert [row["step"] for row in rows if "val_psnr" in row] == [4, 8]
+
+
+def test_a_ctrl_c_before_the_first_step_is_not_kept_waiting(recipe, tmp_path):
+    def preparing(*asked: object) -> Run:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the signal was put off")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)      # processes of pytest-xdist ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            training.train(load(str(recipe), TrainAE), preparing, console=Console(quiet=True), out=tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_finished_run_says_so_a_longer_one_goes_on_and_a_changed_one_is_refused(recipe, unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "unbroken")
+    unbroken = tmp_path / "unbroken"
+    again = _run("train-ae", str(recipe), "--out", "unbroken", cwd=tmp_path)
+    assert (again.returncode, "is finished (40 steps)" in again.stdout) == (0, True)
+    longer = _run("train-ae", str(recipe), "--out", "unbroken", "--set", "steps=42", cwd=tmp_path)
+    assert longer.returncode == 0, longer.stderr
+    assert read_metadata(unbroken / "ckpt.safetensors")["step"] == 42
+    changed = _run("train-ae", str(recipe), "--out", "unbroken", "--set", "optimizer.lr=1", "--set", "ema=", cwd=tmp_path)
+    assert changed.returncode == 2
+    assert "optimizer.lr: 0.001 -> 1.0" in changed.stderr
+    assert "ema.decay: 0.9 -> absent" in changed.stderr
+    assert "--fresh" in changed.stderr
+    fresh = _run("train-ae", str(recipe), "--out", "unbroken", "--fresh", "--set", "steps=4", "--set", "ema=", cwd=tmp_path)
+    assert fresh.returncode == 0, fresh.stderr
+    assert read_metadata(unbroken / "ckpt.safetensors")["weights"] == "last"
+
+
+def test_dry_run_says_memory_time_and_parameters_and_writes_nothing(recipe, tmp_path):
+    done = _run("train-ae", str(recipe), "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("40 steps; a trial", "8 a step", "latents (2, 8, 8)", "discriminator:", "peak memory", "from step 5"):
+        assert words in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["recipes/dsm.toml", "--set", "regularizers.dsm.rows_removd=[0]"], 2, "Did you mean `rows_removed`?"),
+        (["recipes/dsm.toml", "--set", "optimizer.lr=-1"], 2, "must be greater than 0.0, but is -1."),
+        (["recipes/dsm.toml", "--set", "data.image_size=16"], 2, 'use block = "fit"'),
+        (["recipes/none.toml"], 2, "no such recipe"),
+        (["recipes/dsm.toml", "--data", "nowhere/at/all"], 3, "nowhere/at/all"),
+        (["recipes/dsm.toml", "--device", "cuda:9"], 2, "not available here"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path, arguments, code, words):
+    done = _run("train-ae", *arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_diverging_run_ends_with_code_six_and_keeps_its_last_whole_checkpoint(recipe, tmp_path):
+    """A learning rate no network survives, after a stretch that one does."""
+    assert _run("train-ae", str(recipe), "--out", "run", "--set", "steps=4", cwd=tmp_path).returncode == 0
+    resolved = tmp_path / "run" / "resolved.toml"
+    resolved.write_text(resolved.read_text().replace("lr = 0.001", "lr = 1e30"))
+    done = _run("train-ae", str(recipe), "--out", "run", "--set", "optimizer.lr=1e30", cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    assert "not finite" in done.stderr
+    assert "The checkpoint of step 4 is whole" in done.stderr
+    assert (tmp_path / "run" / "FAILED").exists()
+    assert all(torch.isfinite(v).all() for v in load_file(tmp_path / "run" / "ckpt.safetensors").values())
+
+
+def test_a_full_disk_ends_with_code_seven_and_leaves_the_last_checkpoint(recipe, tmp_path):
+    """Files may grow to 200 kB only, which the optimizer's state does not fit in."""
+    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *_command("train-ae", str(recipe), "--out", "run")]
+    wide = ["--set", "model.channels=[16, 16, 32]"]
+    done = subprocess.run([*limited, *wide], capture_output=True, text=True, cwd=tmp_path, env=SINGLE_THREADED, timeout=300)
+    assert done.returncode == 7, done.stderr
+    assert "no room left on the disk" in done.stderr
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_run_that_pauses_twice_equals_an_unbroken_one_and_says_it_is_not_done(recipe, unbroken, tmp_path, state_of):
+    loaded, out = load(str(recipe), TrainAE), tmp_path / "turns"
+    with one_thread():      # as the unbroken one
+        for step in (8, 8, 20):      # what is reached already is left alone
+            training.train(loaded, console=Console(quiet=True), out=out, pause_at=step)
+            assert read_metadata(out / "ckpt.safetensors")["step"] == step
+            assert not (out / "DONE").exists()
+        training.train(loaded, console=Console(quiet=True), out=out)
+    assert (out / "DONE").exists()
+    expected, found = state_of(unbroken), state_of(out)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -1,0 +1,239 @@
+"""Every kind of source that `prepare` takes, made small and real."""
+
+import io
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smtool.data.images.listing import list_entries
+from smtool.data.images.sources import find_source
+from smtool.errors import DataError, RecipeError
+
+
+def entries_of(source, tmp_path):
+    found = find_source(str(source))
+    listing = list_entries(found, size=16, scratch=tmp_path / "scratch")
+    return {entry.id: entry for entry in listing.entries}, listing
+
+
+def tar_of(members, mode="w"):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def pixels_of(data):
+    return np.array(Image.open(io.BytesIO(data)))
+
+
+@pytest.fixture
+def pngs(photo_bytes):
+    return [photo_bytes(number) for number in range(8)]
+
+
+def test_a_flat_folder_gives_every_image_once_and_passes_hidden_and_other_files_over(tmp_path, pngs):
+    folder = tmp_path / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "a.png").write_bytes(pngs[0])
+    (folder / "deep" / "er" / "b.PNG").write_bytes(pngs[1])
+    (folder / ".thumbnail.png").write_bytes(pngs[2])
+    (folder / "notes.txt").write_text("no image")
+    entries, listing = entries_of(folder, tmp_path)
+    assert list(entries) == ["a.png", "deep/er/b.PNG"]
+    assert entries["a.png"].label is None
+    assert listing.class_names == () and not listing.has_splits
+
+
+@pytest.fixture(params=["folder", "zip", "tar", "tar.gz", "tar.xz"])
+def packed(request, tmp_path):
+    """Pack {path: bytes} in the wanted form and return the source."""
+
+    def pack(members):
+        source = tmp_path / f"source.{request.param}"
+        if request.param == "folder":
+            for name, data in members.items():
+                (source / name).parent.mkdir(parents=True, exist_ok=True)
+                (source / name).write_bytes(data)
+        elif request.param == "zip":
+            with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, data in members.items():
+                    archive.writestr(name, data)
+        else:
+            mode = {"tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz"}[request.param]
+            source.write_bytes(tar_of(members, mode))
+        return source
+
+    return pack
+
+
+def test_class_folders_give_labels_in_the_order_of_their_names(packed, tmp_path, pngs):
+    members = {"pets/dog/1.png": pngs[0], "pets/cat/1.png": pngs[1], "pets/cat/2.png": pngs[2], "pets/__MACOSX/._x.png": b""}
+    source = packed(members)
+    entries, listing = entries_of(source, tmp_path)
+    assert listing.class_names == ("cat", "dog")
+    labels = {name: entry.label for name, entry in entries.items()}
+    assert labels == {"pets/cat/1.png": 0, "pets/cat/2.png": 0, "pets/dog/1.png": 1}
+    assert np.array_equal(entries["pets/dog/1.png"].place.image(), pixels_of(pngs[0]))
+    assert np.array_equal(entries["pets/cat/2.png"].place.image(), pixels_of(pngs[2]))
+
+
+def test_a_source_with_train_and_val_folders_keeps_its_split_and_its_classes(packed, tmp_path, pngs):
+    members = {"train/cat/1.png": pngs[0], "train/dog/1.png": pngs[1], "val/cat/1.png": pngs[2], "val/dog/1.png": pngs[3]}
+    entries, listing = entries_of(packed({**members, "test/cat/9.png": pngs[4]}), tmp_path)
+    assert {name: entry.split for name, entry in entries.items()} == {name: name.split("/")[0] for name in members}
+    assert listing.class_names == ("cat", "dog")
+    assert entries["val/dog/1.png"].label == 1
+
+
+def test_classes_of_the_training_images_alone_are_not_dropped_without_a_word(packed, tmp_path, pngs):
+    """ImageNet as it is unpacked: val/ holds its images without folders."""
+    members = {"train/n01/1.JPEG": pngs[0], "train/n02/1.JPEG": pngs[1], "val/ILSVRC2012_val_1.JPEG": pngs[2]}
+    with pytest.raises(DataError, match=r"val/ILSVRC2012_val_1\.JPEG lies in no class folder[\s\S]*train folder alone"):
+        entries_of(packed(members), tmp_path)
+
+
+def test_a_test_folder_is_the_validation_split_where_there_is_no_other(packed, tmp_path, pngs):
+    entries, _ = entries_of(packed({"train/1.png": pngs[0], "test/2.png": pngs[1]}), tmp_path)
+    assert {name: entry.split for name, entry in entries.items()} == {"train/1.png": "train", "test/2.png": "val"}
+
+
+def test_webdataset_shards_give_labels_from_cls_and_splits_from_their_names(tmp_path, pngs):
+    folder = tmp_path / "cifar"
+    folder.mkdir()
+    for part, (first, mode, suffix) in {"cifar-train-000": (0, "w:gz", ".tar.gz"), "cifar-test-000": (4, "w", ".tar")}.items():
+        members = {}
+        for number in range(first, first + 4):
+            members |= {f"{number:06d}.png": pngs[number], f"{number:06d}.cls": b"%d" % (number % 3)}
+        (folder / f"{part}{suffix}").write_bytes(tar_of(members, mode))
+    (folder / "classes.txt").write_text("a\nb\nc\n")
+    entries, listing = entries_of(folder, tmp_path)
+    assert len(entries) == 8 and listing.has_splits
+    assert entries["cifar-train-000.tar.gz/000002.png"].label == 2
+    assert entries["cifar-test-000.tar/000004.png"].split == "val"
+    assert np.array_equal(entries["cifar-test-000.tar/000004.png"].place.image(), pixels_of(pngs[4]))
+    by_pattern, _ = entries_of(folder / "cifar-{train,test}-*.tar*", tmp_path)
+    assert by_pattern.keys() == entries.keys()
+    one, one_listing = entries_of(folder / "cifar-test-000.tar", tmp_path)
+    assert set(one) == {f"{n:06d}.png" for n in range(4, 8)} and not one_listing.has_splits
+
+
+def test_imagenets_class_tars_and_its_tar_of_tars_give_the_same_entries(tmp_path, pngs):
+    synsets = {"n01440764": pngs[:2], "n02102040": pngs[2:5], "n03000684": pngs[5:6]}
+    tars = {f"{s}.tar": tar_of({f"{s}_{i}.JPEG": data for i, data in enumerate(images)}) for s, images in synsets.items()}
+    folder = tmp_path / "train"
+    folder.mkdir()
+    for name, data in tars.items():
+        (folder / name).write_bytes(data)
+    whole = tmp_path / "ILSVRC2012_img_train.tar"
+    whole.write_bytes(tar_of(tars))
+    (a, first), (b, second) = entries_of(folder, tmp_path), entries_of(whole, tmp_path)
+    assert first.class_names == second.class_names == ("n01440764", "n02102040", "n03000684")
+    assert {i: e.label for i, e in a.items()} == {i: e.label for i, e in b.items()}
+    assert a["n02102040/n02102040_1.JPEG"].label == 1
+    for name in a:
+        assert a[name].place.read() == b[name].place.read()
+    assert a["n02102040/n02102040_1.JPEG"].place.read() == pngs[3]
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "a/../../evil.png", "C:\\evil.png", "..\\evil.png"])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_whose_paths_climb_out_is_refused(tmp_path, pngs, name, kind):
+    source = tmp_path / f"x.{kind}"
+    if kind == "tar":
+        source.write_bytes(tar_of({"good.png": pngs[0], name: pngs[1]}))
+    else:
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.writestr("good.png", pngs[0])
+            archive.writestr(name, pngs[1])
+    with pytest.raises(DataError, match="points out of the archive"):
+        entries_of(source, tmp_path)
+
+
+def test_links_in_a_tar_are_not_followed(tmp_path, pngs):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        link = tarfile.TarInfo("passwd.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+        info = tarfile.TarInfo("a.png")
+        info.size = len(pngs[0])
+        tar.addfile(info, io.BytesIO(pngs[0]))
+    (tmp_path / "x.tar").write_bytes(file.getvalue())
+    assert list(entries_of(tmp_path / "x.tar", tmp_path)[0]) == ["a.png"]
+
+
+def test_a_compressed_tar_that_expands_beyond_measure_is_refused(tmp_path):
+    (tmp_path / "bomb.tar.gz").write_bytes(tar_of({"zeros.png": bytes(150 * 2**20)}, "w:gz"))
+    with pytest.raises(DataError, match="decompression bomb"):
+        entries_of(tmp_path / "bomb.tar.gz", tmp_path)
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("suffix, mode", [(".tar", "w"), (".tar.gz", "w:gz"), (".zip", None)])
+def test_a_truncated_archive_is_named(tmp_path, pngs, suffix, mode):
+    source = tmp_path / f"cut{suffix}"
+    if mode:
+        whole = tar_of({f"{i}.png": data for i, data in enumerate(pngs)}, mode)
+    else:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a.png", pngs[0])
+        whole = file.getvalue()
+    source.write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(DataError, match=f"cut{suffix}.*(archive|decompressed)"):
+        entries_of(source, tmp_path)
+
+
+def test_a_label_that_is_no_number_and_a_missing_label_are_named(tmp_path, pngs):
+    (tmp_path / "a.tar").write_bytes(tar_of({"1.png": pngs[0], "1.cls": b"cat"}))
+    with pytest.raises(DataError, match=r"a\.tar: 1\.cls holds 'cat'"):
+        entries_of(tmp_path / "a.tar", tmp_path)
+    (tmp_path / "b.tar").write_bytes(tar_of({"1.png": pngs[0], "1.cls": b"3", "2.png": pngs[1]}))
+    with pytest.raises(DataError, match=r"2\.png: has no \.cls"):
+        entries_of(tmp_path / "b.tar", tmp_path)
+
+
+def test_a_source_that_is_not_there_or_cannot_be_used_says_what_would_do(tmp_path):
+    (tmp_path / "faces.tar").write_bytes(tar_of({"readme.txt": b"nothing"}))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "parquet").mkdir()
+    (tmp_path / "parquet" / "0.parquet").write_bytes(b"PAR1")
+    (tmp_path / "table.csv").write_text("a,b")
+    cases = {
+        str(tmp_path / "facex.tar"): "there is faces.tar",
+        str(tmp_path / "faces.tar"): "no images found",
+        str(tmp_path / "empty"): "no images found.",
+        str(tmp_path / "parquet"): "no images found, but 1 ending in .parquet",
+        str(tmp_path / "table.csv"): "not a kind of source",
+        str(tmp_path / "no-{000..003}.tar"): "does not exist",
+        "https://host/x.tar": "stream_images",
+        "pipe:cat x.tar": "stream_images",
+    }
+    for source, words in cases.items():
+        with pytest.raises(DataError) as caught:
+            entries_of(source, tmp_path)
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["builtin:photo", "builtin:photos?x=2", "builtin:power-law?exponent=x", "builtin:photos?val=-1"])
+def test_a_misspelt_builtin_is_a_recipe_error(name):
+    with pytest.raises(RecipeError, match="builtin"):
+        find_source(name)
+
+
+def test_the_digest_follows_content_of_archives_and_sizes_in_folders_but_not_place(tmp_path, pngs):
+    for where, data in (("a", pngs[0]), ("b", pngs[0]), ("c", pngs[1])):
+        (tmp_path / where / "photos").mkdir(parents=True)
+        (tmp_path / where / "photos" / "1.png").write_bytes(data)
+        (tmp_path / where / "x.tar").write_bytes(tar_of({"1.png": data}))
+    for name in ("photos", "x.tar"):
+        a, b, c = (find_source(str(tmp_path / where / name)).digest() for where in "abc")
+        assert a == b != c
+    assert find_source("builtin:photos").digest() != find_source("builtin:photos?val=8").digest()

@@ -1,0 +1,318 @@
+import errno
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.fft
+from PIL import Image
+
+from smtool.data import read_card
+from smtool.data.images.prepare import Preparation, prepare_images
+from smtool.data.images.sources import find_source
+from smtool.data.images.transform import Rule
+from smtool.data.images.unfinished import alone_in
+from smtool.errors import DataError, DiskError
+
+
+def prepared(source, out, *, size=16, workers=1, max_bad=0.01, report=None, **settings):
+    settings = {"val_fraction": 0.25, "images_per_shard": 8, **settings}
+    preparation = Preparation(find_source(str(source)), Rule(size), **settings)
+    return prepare_images(preparation, Path(out), workers=workers, max_bad=max_bad, report=report)
+
+
+def contents(folder):
+    """Every file below a folder, hidden ones too, with its digest."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def ids(folder, split):
+    found = []
+    for path in sorted(Path(folder).glob(f"{split}-*.tar")):
+        with tarfile.open(path) as tar:
+            found += [json.loads(tar.extractfile(member).read())["id"] for member in tar if member.name.endswith(".json")]
+    return found
+
+
+def test_every_image_is_in_exactly_one_split_and_the_card_counts_them(tmp_path, photo_folder):
+    card = prepared(photo_folder(40), tmp_path / "out")
+    train, val = ids(tmp_path / "out", "train"), ids(tmp_path / "out", "val")
+    assert sorted(train + val) == [f"{number:04d}.png" for number in range(40)]
+    assert len(val) == card.count("val") == 10
+    assert len(train) == card.count("train") == 30
+    assert train != sorted(train)    # shuffled
+    assert card == read_card(tmp_path / "out")
+    assert (card.source.images, card.image_size, card.skipped, card.num_classes) == (40, 16, 0, 0)
+
+
+def test_the_same_input_gives_the_same_bytes_whatever_the_worker_count_and_place(tmp_path, photo_folder):
+    source = photo_folder(40)
+    prepared(source, tmp_path / "a")
+    prepared(source, tmp_path / "b", workers=3)
+    (tmp_path / "deeper").mkdir()
+    prepared(source.rename(tmp_path / "deeper" / source.name), tmp_path / "c")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
+    shards = [f"train-{number:06d}" for number in range(4)] + [f"val-{number:06d}" for number in range(2)]
+    assert set(contents(tmp_path / "a")) == {"dataset.json", *(f"{shard}.{end}" for shard in shards for end in ("tar", "npy"))}
+
+
+KILLED = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from smtool.data.images.prepare import Preparation, prepare_images
+from smtool.data.images.sources import find_source
+from smtool.data.images.transform import Rule
+
+class Listed(subprocess.Popen):
+    def __init__(self, *args, **keywords):
+        super().__init__(*args, **keywords)
+        print(self.pid, flush=True)
+
+def report(done, total):
+    if done == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+subprocess.Popen = Listed
+preparation = Preparation(find_source(sys.argv[1]), Rule(16), val_fraction=0.25, images_per_shard=8)
+prepare_images(preparation, Path(sys.argv[2]), workers=int(sys.argv[4]), report=report)
+"""
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def killed_at(source, out, done, workers, tmp_path):
+    """Prepare in a process that kills itself after `done` images; returns the ids of its worker processes."""
+    (tmp_path / "killed.py").write_text(KILLED)
+    run = subprocess.run(
+        [sys.executable, tmp_path / "killed.py", source, out, str(done), str(workers)],
+        capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=60,
+    )  # fmt: skip
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    return [int(word) for word in run.stdout.split()]
+
+
+def test_a_run_killed_twice_and_taken_up_again_gives_the_bytes_of_an_unbroken_one(tmp_path, photo_folder):
+    source = photo_folder(40)
+    prepared(source, tmp_path / "unbroken")
+    killed_at(source, tmp_path / "out", 13, 1, tmp_path)    # in the middle of the second shard
+    assert (tmp_path / "out" / "train-000000.tar").is_file()
+    assert not (tmp_path / "out" / "train-000001.tar").exists()
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    first = (tmp_path / "out" / "train-000000.tar").stat()
+    workers = killed_at(source, tmp_path / "out", 24, 2, tmp_path)    # as the last image of the third shard is counted
+    assert len(workers) == 2
+    prepared(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "unbroken")
+    assert (tmp_path / "out" / "train-000000.tar").stat().st_mtime_ns == first.st_mtime_ns    # finished shards were kept
+    assert not any(_alive(pid) for pid in workers)
+
+
+def _alive(pid):
+    """Whether a process still runs after some seconds; one that only waits to be reaped does not."""
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return False
+        except FileNotFoundError:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_a_kill_between_the_shard_and_its_note_or_after_the_card_is_mended_too(tmp_path, photo_folder):
+    source = photo_folder(20)
+    prepared(source, tmp_path / "unbroken")
+    killed_at(source, tmp_path / "out", 12, 1, tmp_path)
+    (tmp_path / "out" / ".unfinished" / "train-000000.json").unlink()
+    (tmp_path / "out" / ".train-000001.tar.999.part").write_bytes(b"half")
+    prepared(source, tmp_path / "out")
+    (tmp_path / "out" / ".unfinished").mkdir()
+    prepared(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "unbroken")
+
+
+def test_progress_counts_up_to_the_total_also_after_a_restart(tmp_path, photo_folder):
+    source, seen = photo_folder(20), []
+    killed_at(source, tmp_path / "out", 12, 1, tmp_path)
+    prepared(source, tmp_path / "out", report=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (8, 20)    # the finished shard at once
+    assert seen[-1] == (20, 20)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_bad_images_are_left_out_listed_with_the_reason_and_counted(tmp_path, photo_folder):
+    source = photo_folder(20)
+    (source / "0003.png").write_bytes(b"")
+    (source / "0007.png").write_text("no picture")
+    card = prepared(source, tmp_path / "out", max_bad=0.1)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    reasons = {line["id"]: line["reason"] for line in lines}
+    assert reasons == {"0003.png": "empty file", "0007.png": "not an image of a known format"}
+    assert card.skipped == 2
+    assert card.count("train") + card.count("val") == 18
+    assert "0003.png" not in ids(tmp_path / "out", "train") + ids(tmp_path / "out", "val")
+
+
+def test_more_bad_images_than_allowed_is_an_error_from_which_the_run_can_go_on(tmp_path, photo_folder):
+    source = photo_folder(20)
+    for name in ("0003.png", "0007.png"):
+        (source / name).write_bytes(b"")
+    with pytest.raises(DataError, match="2 of 20 images cannot be used"):
+        prepared(source, tmp_path / "out", max_bad=0.05)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    assert len((tmp_path / "out" / "skipped.jsonl").read_text().splitlines()) == 2
+    prepared(source, tmp_path / "out", max_bad=0.2)
+    prepared(source, tmp_path / "other", max_bad=0.2)
+    assert contents(tmp_path / "out") == contents(tmp_path / "other")
+
+
+def test_nothing_but_bad_images_is_an_error_even_if_all_are_allowed(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no training image"):
+        prepared(tmp_path / "photos", tmp_path / "out", max_bad=1.0)
+
+
+def test_a_folder_of_other_contents_or_settings_is_not_touched(tmp_path, photo_folder):
+    source = photo_folder(12)
+    prepared(source, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(DataError, match="other settings"):
+        prepared(source, tmp_path / "out", size=24)
+    killed_at(source, tmp_path / "cut", 10, 1, tmp_path)    # after the first shard
+    with pytest.raises(DataError, match="unfinished preparation of other"):
+        prepared(source, tmp_path / "cut", size=24)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match=r"not empty \(thesis.txt\)"):
+        prepared(source, tmp_path / "mine")
+    with pytest.raises(DiskError, match="cannot be used as a folder"):
+        prepared(source, tmp_path / "mine" / "thesis.txt")
+    assert contents(tmp_path / "out") == before
+    assert set(contents(tmp_path / "mine")) == {"thesis.txt"}
+
+
+def test_a_first_try_that_finished_nothing_does_not_stand_in_the_way_of_a_mended_second(tmp_path, photo_folder):
+    source = photo_folder(12)
+    good = (source / "0003.png").read_bytes()
+    (source / "0003.png").write_bytes(b"")
+    with pytest.raises(DataError, match="1 of 12"):
+        prepared(source, tmp_path / "out", images_per_shard=64, val_fraction=0.0)
+    assert (tmp_path / "out" / "skipped.jsonl").is_file()
+    (source / "0003.png").write_bytes(good)
+    prepared(source, tmp_path / "out", size=24)
+    prepared(source, tmp_path / "other", size=24)
+    assert contents(tmp_path / "out") == contents(tmp_path / "other")
+
+
+def test_preparing_again_verifies_what_is_there(tmp_path, photo_folder):
+    source = photo_folder(12)
+    prepared(source, tmp_path / "out")
+    prepared(source, tmp_path / "out")
+    shard = tmp_path / "out" / "train-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DataError, match=r"train-000000\.tar: damaged shard: its sha256"):
+        prepared(source, tmp_path / "out")
+
+
+def test_whoever_comes_second_waits_and_finds_the_work_done(tmp_path, photo_folder):
+    source, out = photo_folder(24), tmp_path / "out"
+    half, on, seen_by_second = threading.Event(), threading.Event(), []
+
+    def pause_half_way(done, _total):
+        if done == 12:
+            half.set()
+            on.wait()
+
+    first = threading.Thread(target=prepared, args=(source, out), kwargs={"report": pause_half_way})
+    second = threading.Thread(target=prepared, args=(source, out), kwargs={"report": lambda *step: seen_by_second.append(step)})
+    first.start()
+    half.wait()
+    second.start()
+    second.join(0.5)
+    waited = second.is_alive()
+    on.set()
+    first.join()
+    second.join()
+    assert waited
+    prepared(source, tmp_path / "alone")
+    assert contents(out) == contents(tmp_path / "alone")
+    assert seen_by_second == []
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_shard(tmp_path, photo_folder):
+    source = photo_folder(12)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(DiskError, match="no room left"):
+            prepared(source, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".unfinished"]
+    prepared(source, tmp_path / "out")
+    prepared(source, tmp_path / "other")
+    assert contents(tmp_path / "out") == contents(tmp_path / "other")
+
+
+def test_no_space_while_a_shard_is_written_is_a_disk_error(tmp_path, photo_folder, monkeypatch):
+    def full(*_args, **_keywords):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    with pytest.raises(DiskError, match="no room left"):
+        prepared(photo_folder(4), tmp_path / "out")
+
+
+def test_the_cards_spectrum_is_the_mean_dct_power_over_rings(tmp_path, photo_folder):
+    card = prepared(photo_folder(12), tmp_path / "out")
+    powers = []
+    for path in sorted((tmp_path / "out").glob("train-*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith(".png"):
+                    x = np.asarray(Image.open(tar.extractfile(member)), np.float64) / 127.5 - 1
+                    powers.append((scipy.fft.dctn(x, axes=(0, 1), norm="ortho") ** 2).mean(-1))
+    u = np.arange(16) / 32
+    radius = np.hypot(u[:, None], u[None, :])
+    lowest = np.mean([power[(radius > 0) & (radius < 1.5 / 32)].mean() for power in powers])    # (0,1), (1,0), (1,1)
+    assert card.spectrum.images == len(powers) == 9
+    assert card.spectrum.power[0] == pytest.approx(lowest, rel=1e-4)
+    assert 0 < card.spectrum.frequency[0] < card.spectrum.frequency[-1] <= 0.5
+
+
+def test_images_smaller_than_the_size_are_counted(tmp_path, photo_folder):
+    assert prepared(photo_folder(8), tmp_path / "a", size=32).upscaled == 0
+    assert prepared(tmp_path / "photographs", tmp_path / "b", size=33).upscaled == 8
+
+
+def test_a_prepared_folder_can_be_prepared_again_smaller_and_keeps_splits_labels_and_groups(tmp_path):
+    prepared("builtin:photos?train=24&val=12", tmp_path / "big", size=64)
+    card = prepared(tmp_path / "big", tmp_path / "small", size=16)
+    assert (card.count("train"), card.count("val"), card.photographs) == (24, 12, 12)
+
+
+def test_the_worker_processes_do_not_import_torch():
+    code = "import sys, smtool.data.images.workers, smtool.data.images.builtin; print({'torch', 'skimage'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+    def refuse(handle, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with alone_in(tmp_path / "out"):
+        assert (tmp_path / "out").is_dir()

@@ -1,0 +1,77 @@
+from types import SimpleNamespace
+
+import pytest
+
+from smtool.errors import RecipeError, WeightsError
+from smtool.evaluation import generation_judges
+from smtool.evaluation.generation_judges import build_questions, partial_judges
+from smtool.features.protocol import PROTOCOLS
+
+
+@pytest.fixture(autouse=True)
+def extractors(monkeypatch):
+    """Names only; "inception" as from a state dict, with all views."""
+    views = {"inception": ("pooled", "spatial", "logits")}
+
+    def load(name, **options):
+        return SimpleNamespace(name=name.replace(":", "_"), score=f"fd_{name}", views=views.get(name, ("pooled",)))
+
+    monkeypatch.setattr(generation_judges, "load_extractor", load)
+    return views
+
+
+def asked(scores, features=()):
+    return {q.extractor.name: set(q.kinds) for q in build_questions(scores, features, PROTOCOLS["clean"])}
+
+
+def test_kernel_and_manifold_are_asked_of_every_extractor_or_of_inception():
+    assert asked([]) == {"random": {"frechet", "kernel", "manifold"}}
+    assert asked(["kid"]) == {"inception": {"kernel"}}
+    assert asked(["kid", "pr"], ["random", "squeezenet"]) == {
+        "random": {"frechet", "kernel", "manifold"},
+        "squeezenet": {"frechet", "kernel", "manifold"},
+    }
+    assert asked(["fid", "sfid", "is"]) == {"inception": {"frechet", "spatial", "recognition"}}
+    assert asked(["fid", "kid"], ["random"]) == {"random": {"frechet", "kernel"}, "inception": {"frechet", "kernel"}}
+    assert asked(["is"], ["inception"]) == {"inception": {"frechet", "recognition"}}
+
+
+def test_only_the_views_that_are_needed_are_kept():
+    (question,) = build_questions(["sfid", "is"], [], PROTOCOLS["clean"])
+    assert [item.view for item in question.wanted] == ["spatial", "logits"]
+    (question,) = build_questions(["fid"], [], PROTOCOLS["clean"])
+    assert [item.view for item in question.wanted] == ["pooled"]
+
+
+def test_what_an_extractor_cannot_give_is_said_before_the_pass(extractors):
+    extractors["inception"] = ("pooled",)      # from the TorchScript file
+    for score in ("sfid", "is"):
+        with pytest.raises(WeightsError, match="need a state dict of Inception"):
+            build_questions([score], [], PROTOCOLS["clean"])
+    with pytest.raises(RecipeError, match="'ssim' is no score of generated images"):
+        build_questions(["fid", "ssim"], [], PROTOCOLS["clean"])
+
+
+@pytest.mark.parametrize(
+    ("teacher", "judge", "partial"),
+    [
+        ("squeezenet", "squeezenet", True),
+        ("squeezenet", "random", False),
+        ("dinov2-s", "dinov2", True),      # distilled from one network
+        ("dinov2-l", "timm:vit_base_patch14_dinov2.lvd142m", True),
+        ("timm:resnet18.a1_in1k", "timm:resnet18.a1_in1k", True),
+        ("timm:resnet18.a1_in1k", "timm:resnet50.a1_in1k", False),
+    ],
+)
+def test_a_teacher_is_no_impartial_judge(teacher, judge, partial):
+    questions = build_questions([], [judge], PROTOCOLS["clean"])
+    found = partial_judges(questions, {"alignment": {"teacher": teacher}}, {})
+    assert bool(found) == partial
+    if partial:
+        assert f"{teacher} was this transformer's teacher" in found[judge.replace(":", "_")]
+
+
+def test_a_network_of_the_autoencoders_loss_is_none_either():
+    questions = build_questions([], ["squeezenet", "random"], PROTOCOLS["clean"])
+    assert set(partial_judges(questions, {}, {"perceptual": {"net": "squeeze"}})) == {"squeezenet"}
+    assert partial_judges(questions, {"alignment": None}, {"perceptual": None}) == {}

@@ -1,0 +1,73 @@
+"""Images in loose files: what a part of them is a part of, and what their digest answers to."""
+
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from smtool.errors import DataError
+from smtool.evaluation.image_sources import open_source
+
+CLASSES, EACH = "abcdef", 20
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six classes one after another by name, 20 one-coloured pictures of 4 px each; the red channel is the class."""
+    for number, name in enumerate(CLASSES):
+        (tmp_path / "real" / name).mkdir(parents=True)
+        for index in range(EACH):
+            Image.new("RGB", (4, 4), (number, index, 0)).save(tmp_path / "real" / name / f"{index:03d}.png")
+    return tmp_path / "real"
+
+
+def pixels(source, positions, batch=7):
+    return torch.cat(list(source.read(positions, batch)))
+
+
+def classes(images):
+    return images[:, 0, 0, 0].tolist()
+
+
+def test_the_first_images_of_a_sorted_folder_are_of_all_classes(folder):
+    source = open_source(str(folder))
+    assert (source.count, source.side) == (len(CLASSES) * EACH, (4, 4))
+    found = classes(pixels(source, range(30)))
+    assert {found.count(number) > 0 for number in range(6)} == {True}
+    assert max(found.count(number) for number in range(6)) < EACH
+
+
+def test_every_image_comes_once_in_an_order_that_stays(folder):
+    source, again = open_source(str(folder)), open_source(str(folder))
+    images = pixels(source, range(120))
+    assert len({tuple(image[:, 0, 0].tolist()) for image in images}) == 120
+    assert torch.equal(pixels(again, range(120), batch=50), images)
+    assert torch.equal(pixels(source, range(40, 60)), images[40:60])
+    assert again.digest == source.digest
+
+
+def test_an_archive_is_mixed_as_its_folder_is(folder, tmp_path):
+    shutil.make_archive(str(tmp_path / "packed"), "zip", folder)
+    source = open_source(str(tmp_path / "packed.zip"))
+    assert torch.equal(pixels(source, range(120)), pixels(open_source(str(folder)), range(120)))
+
+
+def test_the_digest_changes_with_any_picture(folder):
+    before = open_source(str(folder)).digest
+    Image.new("RGB", (4, 4), (9, 9, 9)).save(folder / "c" / "007.png")
+    assert open_source(str(folder)).digest != before
+
+
+def test_a_folder_of_other_samples_keeps_its_grid_and_ours_leaves_it_out(folder):
+    Image.new("RGB", (4, 4)).save(folder / "grid.png")
+    assert open_source(str(folder)).count == 121
+    (folder / "samples.json").write_text('{"num_images": 120}')
+    ours = open_source(str(folder))
+    assert ours.count == 120
+    assert classes(pixels(ours, range(20))) == [0] * 20      # samples keep the order in which they were drawn
+
+
+def test_built_in_images_need_a_size(folder):
+    with pytest.raises(DataError, match="at which size is not known"):
+        open_source("builtin:photos")

@@ -1,0 +1,110 @@
+"""Moments of a reference in an npz: other tools' keys, the same scores when read back, and which features they are good for."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from smtool.commands.sample.files import write_npz
+from smtool.evaluation.moments import read_moments, write_moments
+from smtool.features.load import load_extractor
+from smtool.features.protocol import PROTOCOLS
+from smtool.metrics.frechet import FeatureStats
+
+IMAGES = 300
+
+
+def _pixels(count, seed):
+    draws = torch.Generator().manual_seed(seed)
+    base = torch.randint(0, 256, (count, 3, 1, 1), generator=draws)
+    return (base + torch.randint(-40, 40, (count, 3, 16, 16), generator=draws)).clamp(0, 255).to(torch.uint8)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """samples.npz and real.npz, 300 images each."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("samples", "real")):
+        write_npz(tmp_path / f"{name}.npz", _pixels(IMAGES, number).permute(0, 2, 3, 1).numpy(), None)
+    return tmp_path
+
+
+def _scores(command, *arguments):
+    code, out, err = command("eval", "samples.npz", *arguments, "--json", "scores.json")
+    assert code == 0, err
+    with open("scores.json") as file:
+        return json.load(file)["scores"], out
+
+
+def test_a_saved_reference_gives_the_scores_of_its_images(files, command):
+    direct, out = _scores(command, "--reference", "real.npz", "--features", "random", "--save-reference", "moments.npz")
+    assert "moments.npz: moments of random features of 300 images" in out
+    (files / "real.npz").unlink()
+    again, _ = _scores(command, "--reference", "moments.npz", "--features", "random")
+    assert again["fd_random"]["value"] == pytest.approx(direct["fd_random"]["value"], rel=1e-9)
+    assert again["fd_random"]["half_width"] == pytest.approx(direct["fd_random"]["half_width"], rel=1e-9)
+    assert again["fd_random"]["passport"]["num_reference"] == 300
+
+
+def test_the_keys_are_those_that_other_readers_take(files, command):
+    """pytorch-fid and clean-fid take mu and sigma, and compute as below."""
+    direct, _ = _scores(command, "--reference", "real.npz", "--features", "random", "--save-reference", "moments.npz")
+    features = load_extractor("random")(_pixels(IMAGES, 0)).double().numpy()
+    with np.load(files / "moments.npz") as stored:
+        assert (stored["mu"].dtype, stored["sigma"].dtype) == (np.float64, np.float64)
+        mean, covariance = features.mean(0), np.cov(features, rowvar=False)
+        root = sqrtm(covariance @ stored["sigma"]).real
+        distance = ((mean - stored["mu"]) ** 2).sum() + np.trace(covariance + stored["sigma"] - 2 * root)
+    assert direct["fd_random"]["value"] == pytest.approx(distance, rel=1e-5)
+
+
+def test_they_are_good_for_these_features_and_this_protocol_only(files, command):
+    _scores(command, "--reference", "real.npz", "--features", "random", "--save-reference", "moments.npz")
+    for arguments in (["--features", "random", "--protocol", "paper"], ["--features", "random", "--kid"], ["--pr"]):
+        arguments = arguments if "--pr" not in arguments else ["--features", "random", "--pr"]
+        code, _, err = command("eval", "samples.npz", "--reference", "moments.npz", *arguments)
+        assert (code, "holds only moments, and no images: random features by protocol clean" in err) == (3, True), err
+
+
+def test_sfid_moments_lie_beside_under_adms_keys(tmp_path):
+    extractor = load_extractor("random")
+    stats = {"pooled": FeatureStats.of(torch.randn(9, 3)), "spatial": FeatureStats.of(torch.randn(9, 4))}
+    write_moments(tmp_path / "m.npz", stats, extractor, PROTOCOLS["adm"], count=9, images_sha256="-")
+    with np.load(tmp_path / "m.npz") as stored:
+        assert set(stored.files) == {"mu", "sigma", "mu_s", "sigma_s", "smtool"}
+    found = read_moments(tmp_path / "m.npz")
+    assert found.comparable(extractor, PROTOCOLS["adm"]).keys() == {"pooled", "spatial"}
+    assert found.comparable(extractor, PROTOCOLS["paper"]) == {}
+    assert found.stats["spatial"].count == 9
+    torch.testing.assert_close(found.stats["spatial"].scatter, stats["spatial"].scatter)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--features", "random", "--features", "squeezenet"], "writes moments of one extractor, but of random, squeezenet"),
+        (["--features", "random", "--reference", "moments.npz"], "holds moments already"),
+    ],
+)
+def test_what_cannot_be_saved_is_said_before_any_pass(files, command, tmp_path, arguments, words):
+    from torchvision.models import squeezenet1_1
+
+    torch.save(squeezenet1_1(weights=None).half().state_dict(), tmp_path / "squeezenet1_1_torchvision_fp16.pth")
+    np.savez("moments.npz", mu=np.zeros(4), sigma=np.eye(4))
+    options = ["--reference", "real.npz", *arguments, "--save-reference", "out.npz", "--weights-dir", str(tmp_path)]
+    code, _, err = command("eval", "samples.npz", *options)
+    assert (code, words in err) == (2, True), err
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_a_limit_is_given_beside_the_distance_and_where_it_cannot_be_that_is_said(files, command):
+    scores, _ = _scores(command, "--reference", "real.npz", "--features", "random", "--infinity")
+    limit, distance = scores["fd_random_infinity"], scores["fd_random"]
+    assert 0 < limit["value"] < distance["value"]
+    assert limit["half_width"] > 0
+    assert "from N = 150 and 300 samples" in limit["notes"][0]
+    scores, _ = _scores(command, "--reference", "real.npz", "--features", "random", "--infinity", "--num-images", "200")
+    assert "fd_random_infinity" not in scores
+    assert any("not extrapolated to N = infinity, which needs 256 samples" in note for note in scores["fd_random"]["notes"])

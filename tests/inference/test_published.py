@@ -1,0 +1,103 @@
+"""Published transformers sampled and turned into checkpoints: files made from a finished run give that run's pictures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from smtool.checkpoints import write_autoencoder
+from smtool.diffusion import Sampler
+from smtool.inference.diffusion_model import read_diffusion, write_diffusion
+from smtool.inference.generate import generate
+from smtool.inference.published import import_transformer
+from smtool.networks.posterior import LatentStats
+from smtool.storage import read_metadata
+from smtool.tokenizers import load_autoencoder
+
+
+@pytest.fixture
+def repa_file(finished, tmp_path):
+    """The finished run's network as REPA would save it."""
+    tensors = load_file(finished / "ckpt.safetensors")
+    network = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+    last = {name: 0 * value for name, value in network.items()}
+    torch.save({"ema": network, "model": last, "steps": 8}, tmp_path / "0000008.pt")
+    return tmp_path / "0000008.pt"
+
+
+@pytest.fixture
+def autoencoder(studio, finished, tmp_path):
+    """Of the finished run, with the statistics that its latents had."""
+    autoencoder = load_autoencoder("runs/tiny")
+    autoencoder.stats = LatentStats.from_metadata(read_metadata(finished / "ckpt.safetensors")["stats"])
+    write_autoencoder(tmp_path / "ae.safetensors", autoencoder, {})
+    return tmp_path / "ae.safetensors"
+
+
+def _pixels(folder):
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("0*.png"))]).astype(int)
+
+
+def test_a_published_file_gives_the_pictures_of_the_run_it_came_from(finished, repa_file, autoencoder, command, tmp_path):
+    asked = ("--num-images", "4", "--sampler", "euler", "--steps", "4", "--seed", "2")
+    code, _, err = command("sample", str(finished), "--out", str(tmp_path / "run"), *asked)
+    assert code == 0, err
+    published = (str(repa_file), "--autoencoder", str(autoencoder), "--heads", "2")
+    code, _, err = command("sample", *published, "--out", str(tmp_path / "file"), *asked)
+    assert code == 0, err
+    assert np.array_equal(_pixels(tmp_path / "file"), _pixels(tmp_path / "run"))
+    passport = json.loads((tmp_path / "file" / "samples.json").read_text())
+    assert (passport["weights"], passport["step"]) == ("average", None)
+
+
+def test_as_a_checkpoint_of_ours_it_needs_nothing_else(studio, repa_file, autoencoder, tmp_path):
+    model = import_transformer(repa_file, str(autoencoder), heads=2)
+    recipe = model.tables.model_dump(mode="json", exclude_none=True)
+    write_diffusion(tmp_path / "ckpt.safetensors", model, recipe=recipe)
+    repa_file.unlink()
+    autoencoder.unlink()
+    again = read_diffusion(tmp_path / "ckpt.safetensors")
+    assert again.metadata["source"] == "0000008.pt: REPA-2 blocks of 32/2 for latents of 2x8x8, 3 classes"
+    first, second = (
+        next(iter(generate(m, range(2), seed=0, sampler=Sampler(steps=2), labels=[0, 1], batch=2)))[1] for m in (model, again)
+    )
+    assert torch.equal(first, second)
+
+
+def test_a_scale_that_is_given_goes_before_the_autoencoders(studio, repa_file, autoencoder):
+    assert import_transformer(repa_file, str(autoencoder), heads=2).stats.kind == "channel"
+    stats = import_transformer(repa_file, str(autoencoder), scale=0.5, heads=2).stats
+    assert (stats.kind, stats.mean.tolist(), stats.std.tolist()) == ("scalar", [0.0], [2.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ([], 3, "name the autoencoder of its latents: --autoencoder PATH"),
+        (["--autoencoder", "runs/tiny", "--heads", "2"], 3, "does not say by what its latents are scaled"),
+        (["--autoencoder", "runs/tiny"], 3, "Say it: --heads 1"),
+        (["--autoencoder", "nowhere"], 3, "nowhere: no such file, folder or run"),
+    ],
+)
+def test_what_is_missing_is_asked_for(studio, repa_file, command, options, code, words):
+    if "nowhere" in options:
+        options = [*options, "--heads", "2"]
+    found, _, err = command("sample", str(repa_file), *options)
+    assert (found, words in err, "Traceback" in err) == (code, True, False), err
+
+
+def test_a_checkpoint_of_ours_brings_its_own_autoencoder(finished, command):
+    code, _, err = command("sample", str(finished), "--autoencoder", "runs/tiny")
+    assert (code, "carries the autoencoder of its latents" in err) == (2, True), err
+
+
+def test_latents_of_other_channels_are_refused(studio, repa_file, command, tmp_path):
+    tensors = torch.load(repa_file, weights_only=True)["ema"]
+    tensors["x_embedder.proj.weight"] = torch.zeros(32, 4, 2, 2)
+    tensors["final_layer.linear.weight"], tensors["final_layer.linear.bias"] = torch.zeros(16, 32), torch.zeros(16)
+    torch.save(tensors, tmp_path / "four.pt")
+    code, _, err = command("sample", str(tmp_path / "four.pt"), "--autoencoder", "runs/tiny", "--heads", "2", "--scale", "1")
+    assert (code, "makes latents of 2 channels" in err) == (3, True), err
