@@ -370,11 +370,11 @@ def test_a_reconstruction_that_is_not_finite_names_the_image(checkpoint):
 
 def test_any_tokenizer_that_decodes_is_scored_and_an_encoder_alone_refused(checkpoint, tmp_path, monkeypatch):
     """Nearest-neighbour control: every 8x8 block becomes its mean. Pixels: nothing changes, and PSNR has no mean."""
-    images = to_uint8(open_images(SOURCE, "val", image_size=SIDE).read(range(COUNT)).images).double().numpy()
+    shards = open_images(SOURCE, "val", image_size=SIDE)
+    images, data = to_uint8(shards.read(range(COUNT)).images).double().numpy(), str(shards.folder)
     blocks = images.reshape(COUNT, 3, SIDE // 8, 8, SIDE // 8, 8).mean((3, 5))
     decoded = np.rint(blocks.repeat(8, 2).repeat(8, 3))
     errors = ((images - decoded) ** 2).mean((1, 2, 3))
-    data = str(next((tmp_path / "data").glob("photos*")))
     found = evaluate("control:nearest", Asked(scores={"psnr"}, data=data), console=Console(quiet=True))
     assert found["scores"]["psnr"]["value"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), rel=1e-4)
     assert found["checkpoint"]["path"] == "control:nearest" and found["checkpoint"]["step"] is None
