@@ -23,8 +23,8 @@ TIMM = "blocks of timm's modules"
 def run(size: str = "B", batch: int | None = None, repeats: int | None = None) -> list[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = batch or (64 if device == "cuda" else 2)
-    section = SiT(size=size)
-    ours, plain = (section.build(LATENT, NUM_CLASSES).to(device) for _ in range(2))
+    config = SiT(size=size)
+    ours, plain = (config.build(LATENT, NUM_CLASSES).to(device) for _ in range(2))
     with_timms_blocks(plain)
     _compare(ours, plain, device)
     compiled = torch.compile(ours)
@@ -34,7 +34,7 @@ def run(size: str = "B", batch: int | None = None, repeats: int | None = None) -
     side = 8192 if device == "cuda" else 1024
     candidates["product"] = product(side, device)
     times = race(candidates, repeats=repeats or (20 if device == "cuda" else 5), warmup=2)
-    limit = times["product"] * step_operations(section, batch, tokens=256) / (2 * side**3)
+    limit = times["product"] * step_operations(config, batch, tokens=256) / (2 * side**3)
     name = f"SiT-{size}/2 step of {batch} on {device}"
     best = min(times["eager"], times["compiled"])
     return [
@@ -75,18 +75,18 @@ def product(side: int, device: str) -> Callable[[], None]:
     return multiply
 
 
-def step_operations(section: SiT, batch: int, *, tokens: int) -> float:
+def step_operations(config: SiT, batch: int, *, tokens: int) -> float:
     """Floating-point operations of the blocks' products, forward and backward (three times the forward's)."""
-    width = section.width
+    width = config.width
     of_tokens = 12 * width**2 + 2 * tokens * width  # qkv, proj, MLP; attention's two products
-    return 3 * 2 * batch * section.depth * (tokens * of_tokens + 6 * width**2)
+    return 3 * 2 * batch * config.depth * (tokens * of_tokens + 6 * width**2)
 
 
 def with_timms_blocks(network: SiTNetwork) -> None:
     """Replace the blocks by those that a reader of the paper would write with timm."""
-    section = network.section
+    config = network.config
     for i, block in enumerate(network.blocks):
-        replacement = PlainBlock(section.width, section.heads).to(network.pos_embed.device)
+        replacement = PlainBlock(config.width, config.heads).to(network.pos_embed.device)
         replacement.load_state_dict(block.state_dict(), strict=True)
         network.blocks[i] = replacement
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from smtool.devices import moved
+from smtool.devices import to_device
 
 
 def generator(*key: int | str) -> Generator:
@@ -84,7 +84,7 @@ class Streams:
         return generator(self.seed, self.step, self.turn, "batch", name)
 
     def _sliced(self, drawn: Tensor) -> Tensor:
-        return moved(drawn[self.start : self.stop], self.device)
+        return to_device(drawn[self.start : self.stop], self.device)
 
 
 def streams(seed: int, step: int, turn: str, *, batch: int, device: str = "cpu") -> Streams:

@@ -1,23 +1,23 @@
 import pytest
 import torch
 
-from smtool.devices import exact_convolutions, moved, one_thread, peak_memory_mb
+from smtool.devices import exact_convolutions, one_thread, peak_memory_mb, to_device
 
 
 def test_a_tensor_that_is_there_already_is_not_copied():
     x = torch.arange(6)
-    assert moved(x, "cpu") is x
-    assert moved(x, torch.device("cpu")) is x
-    assert moved(x, "meta").shape == x.shape
+    assert to_device(x, "cpu") is x
+    assert to_device(x, torch.device("cpu")) is x
+    assert to_device(x, "meta").shape == x.shape
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("x", [torch.arange(6), torch.randn(4, 6).mT, torch.randn(3, dtype=torch.bfloat16)])
 def test_what_goes_to_a_gpu_arrives_as_it_was(x):
-    there = moved(x, "cuda")
+    there = to_device(x, "cuda")
     assert (there.device.type, there.dtype, there.shape) == ("cuda", x.dtype, x.shape)
     assert torch.equal(there.cpu(), x)
-    assert moved(there, "cpu").device.type == "cpu"
+    assert to_device(there, "cpu").device.type == "cpu"
 
 
 def test_the_peak_of_a_process_is_at_least_what_it_holds():

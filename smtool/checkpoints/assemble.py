@@ -19,14 +19,14 @@ class Buildable(Protocol[Network]):
     def build(self) -> Network: ...
 
 
-def assemble(path: Path, section: Buildable[Network], tensors: Mapping[str, Tensor]) -> Network:
+def assemble(path: Path, config: Buildable[Network], tensors: Mapping[str, Tensor]) -> Network:
     """The network of a section that adopts these tensors as its weights, without initializing any; `path` is named in errors.
 
     Projections of attention may be 1x1 convolutions, as they once were.
     """
     tensors = {name: value.flatten(1) if value.ndim == 4 and ".attentions." in name else value for name, value in tensors.items()}
     with torch.device("meta"):
-        network = section.build()
+        network = config.build()
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if problems := _differences(expected, found):

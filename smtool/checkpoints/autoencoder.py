@@ -16,9 +16,9 @@ from smtool.networks.taesd import TAESD, TinyAutoencoder
 from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata, read_tensors, write_tensors
 
-StoredSection = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
+StoredConfig = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
 """Networks of smtool's own that a file may hold."""
-_SECTION: TypeAdapter[SDVAE | TAESD] = TypeAdapter(StoredSection)
+_SECTION: TypeAdapter[SDVAE | TAESD] = TypeAdapter(StoredConfig)
 
 
 def write_autoencoder(path: Path, autoencoder: Autoencoder | TinyAutoencoder, metadata: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def write_autoencoder(path: Path, autoencoder: Autoencoder | TinyAutoencoder, me
     described = {
         "smtool": __version__,
         "kind": "autoencoder",
-        "model": autoencoder.section.model_dump(mode="json"),
+        "model": autoencoder.config.model_dump(mode="json"),
         "stats": None if autoencoder.stats is None else autoencoder.stats.to_metadata(),
         "digest": autoencoder.digest,
     }
@@ -36,10 +36,10 @@ def write_autoencoder(path: Path, autoencoder: Autoencoder | TinyAutoencoder, me
 def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Tokenizer:
     """The autoencoder of a file that `write_autoencoder` wrote; downsample_pad overrides what the file states."""
     metadata = read_metadata(path)
-    section = _section(path, metadata)
-    if downsample_pad is not None and isinstance(section, SDVAE):
-        section = section.model_copy(update={"downsample_pad": downsample_pad})
-    autoencoder = assemble(path, section, read_tensors(path, device))
+    config = _section(path, metadata)
+    if downsample_pad is not None and isinstance(config, SDVAE):
+        config = config.model_copy(update={"downsample_pad": downsample_pad})
+    autoencoder = assemble(path, config, read_tensors(path, device))
     if metadata.get("stats") is not None:
         autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
     return autoencoder

@@ -35,7 +35,7 @@ def inspect(what: Annotated[str, typer.Argument(help="A recipe, checkpoint, toke
 @recipes_app.command("list")
 def recipes_list() -> None:
     """Names of all recipes, each with its first line."""
-    from smtool.recipe.shelf import names, opening
+    from smtool.recipe.catalog import names, opening
 
     for name in names():
         typer.echo(f"{name:44} {opening(name)}")
@@ -44,7 +44,7 @@ def recipes_list() -> None:
 @recipes_app.command("show")
 def recipes_show(recipe: RecipeArgument) -> None:
     """Print a recipe."""
-    from smtool.recipe.shelf import find
+    from smtool.recipe.catalog import find
 
     typer.echo(find(recipe).read_text(encoding="utf-8"), nl=False)
 
@@ -55,7 +55,7 @@ def recipes_copy(
     to: Annotated[Path, typer.Argument(help="File to write; an existing one is left alone.")],
 ) -> None:
     """Copy a recipe, to change it."""
-    from smtool.recipe.shelf import command, copy
+    from smtool.recipe.catalog import command, copy
 
     copy(recipe, to)
     typer.echo(f"{to}\n  train with: smtool {command(to)} {to}")

@@ -69,7 +69,7 @@ def evaluate(
     in ADM's tables: smtool eval runs/sit --fid --protocol adm --reference VIRTUAL_imagenet256_labeled.npz
     """
     from smtool.commands.evaluate.evaluation import evaluate
-    from smtool.evaluation.options import Asked
+    from smtool.evaluation.options import EvalOptions
     from smtool.report.console import Console
 
     if lpips_net is not None and not lpips:
@@ -77,7 +77,7 @@ def evaluate(
     scores = {"fid": fid, "sfid": sfid, "is": inception_score, "kid": kid, "pr": pr, "psnr": psnr, "ssim": ssim}
     scores[f"lpips_{lpips_net or 'alex'}"] = lpips
     changes = {"kind": sampler, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval}
-    asked = Asked(
+    options = EvalOptions(
         scores={name for name, on in scores.items() if on},
         features=[*features, *(["dinov2"] if fd_dinov2 else [])],
         infinity=infinity,
@@ -95,4 +95,4 @@ def evaluate(
         json_path=json_path,
         table_path=table_path,
     )
-    evaluate(what, asked, console=Console())
+    evaluate(what, options, console=Console())

@@ -62,9 +62,9 @@ def _transformer(what: str, to: str, out: Path, autoencoder: str, scale: float |
 
 
 def _summary(autoencoder: Autoencoder) -> str:
-    section, stats = autoencoder.section, autoencoder.stats
+    config, stats = autoencoder.config, autoencoder.stats
     normalized = "no LatentStats (scaling_factor: null)" if stats is None else f"LatentStats of kind {stats.kind}"
     return (
-        f"f{section.downsample}, {section.latent_channels} channels, {section.downsample_pad} padding, {normalized}, "
+        f"f{config.downsample}, {config.latent_channels} channels, {config.downsample_pad} padding, {normalized}, "
         f"digest {autoencoder.digest[:12]}"
     )

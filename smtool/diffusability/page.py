@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusability.report import SCOPE, Data, Report
 from smtool.diffusability.sections import (
     direction,
@@ -173,7 +173,7 @@ def _passport(page: Page, report: Report) -> None:
         stated |= {f"{one.label}: source": one.path, f"{one.label}: sha256": one.digest,
                    f"{one.label}: downsampling": one.downsample}
     stated |= {"seconds": report.cost.seconds, "smtool": f"{report.smtool}, {report.schema_}"}
-    page.facts({name: _said(value) for name, value in stated.items()})
+    page.summary({name: _said(value) for name, value in stated.items()})
     page.commands(_command(report))
     page.text(f'All numbers of this page, and more, are in it as JSON: the element with the id "{RESULT}" of its source.')
 
@@ -200,6 +200,6 @@ def _command(report: Report) -> str:
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{name} {_said(one)}" for name, one in value.items())
-    if isinstance(value, Section):
+    if isinstance(value, Config):
         return _said(dict(value))
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

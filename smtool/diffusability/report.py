@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusability.inputs.subjects import Size
 from smtool.diffusability.sections import flattening, health, noise_crossing, reference, transfer
 from smtool.diffusability.sections.direction import Direction
@@ -32,12 +32,12 @@ SCOPE = (
 Seconds = Annotated[float, PlainSerializer(lambda seconds: round(seconds, 3), when_used="json")]
 
 
-class Origin(Section):
+class Origin(Config):
     name: str
     kind: str
 
 
-class Data(Section):
+class Data(Config):
     source: str
     split: Literal["validation", "training"]
     digest: str
@@ -66,7 +66,7 @@ class Data(Section):
         return f"{images} {self.place}; 95% intervals, jackknife over {self.unit}s"
 
 
-class Passport(Section):
+class Passport(Config):
     """What must be known to read the numbers or to repeat them. images: how many every section used, the first of the data;
     reference: label of the latent that time shifts match; downsample_pad: of all encoders, where it was asked for."""
 
@@ -83,17 +83,17 @@ class Passport(Section):
     torch: str
 
 
-class Passes(Section):
+class Passes(Config):
     images: int
     seconds: Seconds
 
 
-class Codings(Section):
+class Codings(Config):
     encode: Passes
     decode: Passes
 
 
-class Cost(Section):
+class Cost(Config):
     """Seconds by section; of the network passes alone; memory in MB. The only part that differs between equal commands."""
 
     seconds: dict[str, Seconds]
@@ -103,7 +103,7 @@ class Cost(Section):
     peak_memory_mb: dict[str, int]
 
 
-class Normalization(Section):
+class Normalization(Config):
     """What divided raw latents: per channel, or one number for all."""
 
     source: str
@@ -114,7 +114,7 @@ class Normalization(Section):
     data: str
 
 
-class Measured(Section):
+class Measured(Config):
     """One autoencoder. physical, reference: no readings where the estimator was not asked for."""
 
     label: str
@@ -142,14 +142,14 @@ class Autoencoder(Measured):
     verdict: list[Finding]
 
 
-class Images(Section):
+class Images(Config):
     """The images themselves, as far as the estimators were asked for."""
 
     physical: Powers | None = None
     reference: list[ReferenceImages] | None = None
 
 
-class Report(Section):
+class Report(Config):
     """spectrum.json. Numbers are rounded when they are written only; a file reads back through `model_validate_json`."""
 
     schema_: Literal["smtool.spectrum/2"] = Field(alias="schema")

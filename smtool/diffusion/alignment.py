@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, field_validator
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusion.projectors import ConvProjector, mlp_projector
 from smtool.errors import RecipeError
 from smtool.spectrum import difference_of_gaussians, spatial_normalize
@@ -19,7 +19,7 @@ Grid = tuple[int, int]
 """Rows and columns."""
 
 
-class AlignmentSection(Section):
+class AlignmentConfig(Config):
     """What all methods have: whose features, how strongly, after which block, and what to do about unlike grids."""
 
     teacher: str = Field(description="the network whose features are the target")
@@ -52,7 +52,7 @@ class AlignmentSection(Section):
         return Alignment(self.projector(width, teacher_dim, token_grid), self.target, token_grid)
 
 
-class Repa(AlignmentSection):
+class Repa(AlignmentConfig):
     """REPA (arXiv 2410.06940): an MLP brings each token to the feature at its place."""
 
     kind: Literal["repa"] = "repa"
@@ -65,7 +65,7 @@ class Repa(AlignmentSection):
         return mlp_projector(width, teacher_dim, hidden=self.hidden)
 
 
-class ConvSection(AlignmentSection):
+class ConvConfig(AlignmentConfig):
     """What methods have whose projector is a convolution."""
 
     kernel: int = Field(3, ge=1, description="side of the convolution; 3 in the papers, 1 if iREPA's command line is not told")
@@ -81,7 +81,7 @@ class ConvSection(AlignmentSection):
         return ConvProjector(width, teacher_dim, kernel=self.kernel, token_grid=token_grid)
 
 
-class IRepa(ConvSection):
+class IRepa(ConvConfig):
     """iREPA: a convolution as projector, and features freed of most of their mean over the grid."""
 
     kind: Literal["irepa"] = "irepa"
@@ -96,7 +96,7 @@ def _infinity_as_text(value: Any) -> Any:
     return "inf" if value == float("inf") else value
 
 
-class RepaDog(ConvSection):
+class RepaDog(ConvConfig):
     """REPA-DoG (Spectrum Matching, Eq. 6): features band-passed by a difference of Gaussians, projected by a convolution.
 
     The paper prints no widths, so the recipe must. They are in tokens of the transformer's grid. sigma1 = 0, sigma2 = "inf" and

@@ -5,14 +5,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smtool.config import Section
-from smtool.devices import moved
+from smtool.config import Config
+from smtool.devices import to_device
 from smtool.diffusion.process import Noised, at_least_float32, over_samples
 
 NUM_STEPS = 1000
 
 
-class DDPM(Section):
+class DDPM(Config):
     """1000 noise levels, beta_i = (sqrt(.00085) + i / 999 (sqrt(.012) - sqrt(.00085)))^2; the network predicts the noise."""
 
     kind: Literal["ddpm"] = "ddpm"
@@ -40,7 +40,7 @@ class DDPMProcess:
         return Noised(alpha * x + sigma * noise, noise, t, self.network_time(t))
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        abar = moved(self.abar, t.device)[self.network_time(t).long()]
+        abar = to_device(self.abar, t.device)[self.network_time(t).long()]
         return abar.sqrt().to(t.dtype), (1 - abar).sqrt().to(t.dtype)
 
     def network_time(self, t: Tensor) -> Tensor:

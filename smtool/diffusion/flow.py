@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusion.process import Noised, Target, at_least_float32, over_samples
 from smtool.diffusion.time import logit_normal, shifted
 
@@ -19,7 +19,7 @@ EPS_START = 0.999
 """Where sampling starts if the network predicts the noise: at t = 1 that says nothing of the data, and x = (x_t - noise) / 0."""
 
 
-class Flow(Section):
+class Flow(Config):
     """Flow matching, also called rectified flow or stochastic interpolant: x_t = alpha x + sigma noise."""
 
     kind: Literal["flow"] = "flow"
@@ -39,9 +39,9 @@ class Flow(Section):
 class FlowProcess:
     """The maths of `Flow`. Along a path d(x_t) / dt = alpha' x + sigma' noise; that is the velocity (SiT, facts 8.3)."""
 
-    def __init__(self, section: Flow) -> None:
-        self.section = section
-        self.prediction = section.prediction
+    def __init__(self, config: Flow) -> None:
+        self.config = config
+        self.prediction = config.prediction
 
     @property
     def start(self) -> float:
@@ -55,7 +55,7 @@ class FlowProcess:
         return Noised(alpha * x + sigma * noise, target, t, self.network_time(t))
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        if self.section.path == "linear":
+        if self.config.path == "linear":
             return 1 - t, t
         return torch.sin((1 - t) * (math.pi / 2)), torch.sin(t * (math.pi / 2))      # not cos(t pi / 2): exactly 0 at t = 1
 
@@ -64,7 +64,7 @@ class FlowProcess:
         return t
 
     def retimed(self, grid: Tensor) -> Tensor:
-        return shifted(grid, self.section.shift)
+        return shifted(grid, self.config.shift)
 
     def clock(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), t
@@ -96,10 +96,10 @@ class FlowProcess:
         return self._mixed_slope(self.denoised(prediction, x_t, t), self.noise_of(prediction, x_t, t), t)
 
     def _training_times(self, uniform: Tensor) -> Tensor:
-        section = self.section
-        if section.time == "logit-normal":
-            uniform = logit_normal(uniform, mean=section.logit_mean, std=section.logit_std)
-        return shifted(uniform, section.shift)
+        config = self.config
+        if config.time == "logit-normal":
+            uniform = logit_normal(uniform, mean=config.logit_mean, std=config.logit_std)
+        return shifted(uniform, config.shift)
 
     def _mixed_slope(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         alpha_slope, sigma_slope = self._slopes(*self._at(t, x))
@@ -110,6 +110,6 @@ class FlowProcess:
 
     def _slopes(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha', sigma'), derivatives by t."""
-        if self.section.path == "linear":
+        if self.config.path == "linear":
             return -torch.ones_like(alpha), torch.ones_like(sigma)
         return -math.pi / 2 * sigma, math.pi / 2 * alpha

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusion.ddpm import DDPM, NUM_STEPS
 from smtool.diffusion.flow import Flow
 from smtool.diffusion.guidance import Model, guided
@@ -15,7 +15,7 @@ from smtool.diffusion.process import Process
 from smtool.diffusion.samplers import SAMPLERS, StepNoise, even_times, stochastic_times
 
 
-class Sampler(Section):
+class Sampler(Config):
     """How samples are drawn. Model calls: one per step; Heun two, but one on the last."""
 
     kind: Literal["ddim", "dpm-solver++", "euler", "heun", "euler-maruyama"] = Field(

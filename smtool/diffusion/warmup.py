@@ -6,13 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusion.process import at_least_float32
 
 Filter = Literal["ideal", "butterworth", "gaussian"]
 
 
-class Warmup(Section):
+class Warmup(Config):
     """Train on E(low-pass(x)) at first, on E(x) afterwards.
 
     The images are filtered, not the latents, so a cache of latents does not serve: the warm-up encodes as it trains. Latents

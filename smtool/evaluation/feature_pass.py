@@ -13,7 +13,7 @@ from torch import Tensor
 from smtool import __version__
 from smtool.errors import CheckpointError, DiskError
 from smtool.evaluation.image_sources import ImageSource
-from smtool.evaluation.moments import judge_facts
+from smtool.evaluation.moments import judge_summary
 from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol, jpeg_round_trip
 from smtool.inference.rank_files import shared_pass
@@ -53,10 +53,10 @@ def table_of_features(
     nothing. say: told what was reused, or could not be kept. Several ranks share the pass, and the first one has the table; they
     need a folder.
     """
-    facts = {(item.extractor.score, item.view): _facts(source, item, protocol, count) for item in wanted}
+    cache_key = {(item.extractor.score, item.view): _cache_key(source, item, protocol, count) for item in wanted}
     table: Table = {}
     if folder is not None:
-        stored = {key: _stored(folder, fact) for key, fact in facts.items()}
+        stored = {key: _stored(folder, cache_key) for key, cache_key in cache_key.items()}
         table = {key: features for key, features in stored.items() if features is not None}
     missing = [item for item in wanted if (item.extractor.score, item.view) not in table]
     if table:
@@ -66,11 +66,11 @@ def table_of_features(
             return {"/".join(key): value for key, value in _pass(source, missing, protocol, positions, batch, report).items()}
 
         found = shared_pass(measure, count, batch=batch, ranks=ranks, folder=folder)
-        table |= {key: found["/".join(key)] for key in facts if "/".join(key) in found}
+        table |= {key: found["/".join(key)] for key in cache_key if "/".join(key) in found}
         if folder is not None and ranks.first:
             for item in missing:
                 key = (item.extractor.score, item.view)
-                _store(folder, facts[key], table[key], say)
+                _store(folder, cache_key[key], table[key], say)
         wait_for_all()  # all ranks find the same files in the next pass
     return table
 
@@ -100,7 +100,7 @@ def _pass(
     return {key: torch.cat(features) for key, features in parts.items()}
 
 
-def _facts(source: ImageSource, item: Wanted, protocol: Protocol, count: int) -> dict[str, Any]:
+def _cache_key(source: ImageSource, item: Wanted, protocol: Protocol, count: int) -> dict[str, Any]:
     """Everything that these features depend on."""
     return {
         "smtool": __version__,
@@ -108,30 +108,30 @@ def _facts(source: ImageSource, item: Wanted, protocol: Protocol, count: int) ->
         "images": source.digest,
         "count": count,
         "view": item.view,
-        **judge_facts(item.extractor, protocol),
+        **judge_summary(item.extractor, protocol),
     }
 
 
-def _path(folder: Path, facts: dict[str, Any]) -> Path:
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return folder / f"{facts['extractor']}-{facts['view']}-{key[:16]}.safetensors"
+def _path(folder: Path, cache_key: dict[str, Any]) -> Path:
+    key = hashlib.sha256(json.dumps(cache_key, sort_keys=True).encode()).hexdigest()
+    return folder / f"{cache_key['extractor']}-{cache_key['view']}-{key[:16]}.safetensors"
 
 
-def _stored(folder: Path, facts: dict[str, Any]) -> Tensor | None:
+def _stored(folder: Path, cache_key: dict[str, Any]) -> Tensor | None:
     """The features in a file with just these facts; None for no file, a damaged one, or one that says otherwise."""
-    path = _path(folder, facts)
+    path = _path(folder, cache_key)
     if not path.is_file():
         return None
     try:
-        features = read_tensors(path)["features"] if read_metadata(path) == facts else None
+        features = read_tensors(path)["features"] if read_metadata(path) == cache_key else None
     except (CheckpointError, KeyError):
         return None
-    return features if features is not None and len(features) == facts["count"] else None
+    return features if features is not None and len(features) == cache_key["count"] else None
 
 
-def _store(folder: Path, facts: dict[str, Any], features: Tensor, say: Callable[[str], object]) -> None:
+def _store(folder: Path, cache_key: dict[str, Any], features: Tensor, say: Callable[[str], object]) -> None:
     """Scores do not depend on this file, so a full or read-only disk only costs the next pass."""
     try:
-        write_tensors(_path(folder, facts), {"features": features}, facts)
+        write_tensors(_path(folder, cache_key), {"features": features}, cache_key)
     except DiskError as error:
-        say(f"The features of {facts['extractor']} are not kept: {error.message}")
+        say(f"The features of {cache_key['extractor']} are not kept: {error.message}")

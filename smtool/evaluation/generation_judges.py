@@ -55,13 +55,13 @@ def build_questions(
     if not scores and not features:
         scores, features = {"kid", "pr"}, ["random"]
     common = {kind for name, kind in _ANY_EXTRACTOR.items() if name in scores}
-    asked: dict[str, set[Kind]] = {name: {"frechet", *common} for name in features}
+    options: dict[str, set[Kind]] = {name: {"frechet", *common} for name in features}
     of_inception = {kind for name, kind in _INCEPTION_ONLY.items() if name in scores}
-    if of_inception or not asked:
-        asked.setdefault("inception", set()).update(of_inception, common)
+    if of_inception or not options:
+        options.setdefault("inception", set()).update(of_inception, common)
     loaded = [
         Question(load_extractor(name, weights_dir=weights_dir, protocol=protocol), frozenset(kinds))
-        for name, kinds in asked.items()
+        for name, kinds in options.items()
     ]
     for question in loaded:
         for item in question.wanted:

@@ -59,14 +59,14 @@ def build_judges(
 
     Raises WeightsError before anything is computed if a network's weights are missing.
     """
-    asked = set(scores)
-    if unknown := sorted(asked - set(SCORES)):
+    options = set(scores)
+    if unknown := sorted(options - set(SCORES)):
         raise RecipeError(f"there is no score of reconstructions called {unknown[0]!r}.", hint=f"There are {', '.join(SCORES)}.")
-    if not asked and not features:
-        asked, features = set(DEFAULT_SCORES), DEFAULT_FEATURES
-    names = dict.fromkeys([*(["inception"] if "fid" in asked else []), *features])
+    if not options and not features:
+        options, features = set(DEFAULT_SCORES), DEFAULT_FEATURES
+    names = dict.fromkeys([*(["inception"] if "fid" in options else []), *features])
     return Judges(
-        pairs=tuple(_pair_judge(name, protocol, weights_dir) for name in SCORES if name in asked and name != "fid"),
+        pairs=tuple(_pair_judge(name, protocol, weights_dir) for name in SCORES if name in options and name != "fid"),
         extractors=tuple(load_extractor(name, weights_dir=weights_dir, protocol=protocol) for name in names),
     )
 

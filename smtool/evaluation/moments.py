@@ -21,33 +21,33 @@ FACTS = "smtool"
 
 @dataclass(frozen=True)
 class Moments:
-    """stats: by view. facts: of which features they are, as our own files say; {} for those of other tools, which are taken for
+    """stats: by view. summary: of which features they are, as our own files say; {} for those of other tools, which are taken for
     the published Inception's, of an unknown number of images resized in an unknown way.
     """
 
     stats: Mapping[View, FeatureStats]
-    facts: Mapping[str, Any]
+    summary: Mapping[str, Any]
 
     @property
     def count(self) -> int | None:
         """Images they are of."""
-        return self.facts.get("count")
+        return self.summary.get("count")
 
     @property
     def description(self) -> str:
-        if not self.facts:
+        if not self.summary:
             return "published Inception features, for --protocol adm or paper, whichever they were made by"
-        return f"{self.facts['extractor']} features by protocol {self.facts['protocol']}"
+        return f"{self.summary['extractor']} features by protocol {self.summary['protocol']}"
 
     def comparable(self, extractor: Extractor, protocol: Protocol) -> Mapping[View, FeatureStats]:
         """Those that an extractor's features may be held against under a protocol."""
-        if not self.facts:
+        if not self.summary:
             return self.stats if extractor.is_published_inception and protocol.name != "clean" else {}
-        same = all(self.facts.get(key) == value for key, value in judge_facts(extractor, protocol).items())
+        same = all(self.summary.get(key) == value for key, value in judge_summary(extractor, protocol).items())
         return self.stats if same else {}
 
 
-def judge_facts(extractor: Extractor, protocol: Protocol) -> dict[str, Any]:
+def judge_summary(extractor: Extractor, protocol: Protocol) -> dict[str, Any]:
     """What decides an image's features."""
     return {
         "extractor": extractor.name,
@@ -74,14 +74,14 @@ def write_moments(
     path: Path, stats: Mapping[View, FeatureStats], extractor: Extractor, protocol: Protocol, *, count: int, images_sha256: str
 ) -> None:
     """float64 moments that other tools read by their keys, and beside them what they are of, which `read_moments` checks."""
-    facts = {
-        **judge_facts(extractor, protocol),
+    summary = {
+        **judge_summary(extractor, protocol),
         "smtool": __version__,
         "protocol": protocol.name,
         "count": count,
         "images": images_sha256,
     }
-    arrays = {FACTS: np.array(json.dumps(facts))}
+    arrays = {FACTS: np.array(json.dumps(summary))}
     for view, moments in stats.items():
         mean, covariance = KEYS[view]
         arrays |= {mean: moments.mean.cpu().numpy(), covariance: moments.covariance.cpu().numpy()}

@@ -11,7 +11,7 @@ from smtool.features.protocol import PROTOCOLS, Protocol, ProtocolName
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalOptions:
     """Every option of one evaluation.
 
     scores: of judges.SCORES for reconstructions, of generation_judges.GENERATION_SCORES for samples; features: extractors of

@@ -12,7 +12,7 @@ from smtool.evaluation.feature_pass import Table, Wanted, table_of_features
 from smtool.evaluation.generation_judges import Question
 from smtool.evaluation.image_sources import ImageSource, open_source, shards_source
 from smtool.evaluation.moments import write_moments
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol
 from smtool.metrics.frechet import FeatureStats
@@ -27,7 +27,7 @@ class Reading:
     """How all passes of one evaluation read images."""
 
     console: Console
-    asked: Asked
+    options: EvalOptions
     ranks: Ranks
 
     def table(self, source: ImageSource, wanted: Sequence[Wanted], count: int) -> Table:
@@ -35,10 +35,10 @@ class Reading:
             return table_of_features(
                 source,
                 wanted,
-                self.asked.rules,
+                self.options.rules,
                 count=count,
-                batch=self.asked.batch,
-                folder=self.asked.features_folder,
+                batch=self.options.batch,
+                folder=self.options.features_folder,
                 report=report,
                 say=self.console.print,
                 ranks=self.ranks,
@@ -78,7 +78,7 @@ def reference_side(real: ImageSource | None, questions: Sequence[Question], read
         (question.extractor.score, view): stats
         for question in questions
         if real.moments
-        for view, stats in real.moments.comparable(question.extractor, reading.asked.rules).items()
+        for view, stats in real.moments.comparable(question.extractor, reading.options.rules).items()
     }
     known = real.moments.count if real.moments else None
     wanted = [item for question in questions for item in question.wanted if item.view != "logits"]
@@ -95,9 +95,9 @@ def reference_side(real: ImageSource | None, questions: Sequence[Question], read
     return Side(real.digest, count, reading.table(real, wanted, count), given, known)
 
 
-def saved_judge(asked: Asked, real: ImageSource | None, questions: Sequence[Question]) -> Extractor | None:
+def saved_judge(options: EvalOptions, real: ImageSource | None, questions: Sequence[Question]) -> Extractor | None:
     """The extractor whose moments of the reference are written: an npz has room for one, so Inception goes before others."""
-    if asked.save_reference is None:
+    if options.save_reference is None:
         return None
     if real is not None and real.count == 0:
         raise RecipeError(f"{real.name} holds moments already, and no images to take any of.", hint="Leave --save-reference out.")

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.errors import WeightsError
 from smtool.features.frozen import Frozen
 from smtool.features.weights import WEIGHTS, find_weights, load_state
@@ -21,7 +21,7 @@ _TRUNKS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet"}
 _SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # the last layer would be empty below
 
 
-class Perceptual(Section):
+class Perceptual(Config):
     """Compare reconstruction and image in the features of a frozen network: what a mean over pixels cannot see."""
 
     net: LPIPSNet = Field("vgg", description="trunk: VGG16 528 MB, AlexNet 233 MB, SqueezeNet 5 MB")

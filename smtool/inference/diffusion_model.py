@@ -51,8 +51,8 @@ def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, A
     model.metadata: what the run knows: step, data, data_digest, image_size, weights, autoencoder_path.
     """
     tokenizer = model.autoencoder
-    section, weights = tokenizer.section, tokenizer.state_dict()
-    embedded = section is not None and (model.tables.latents.embed or not weights)
+    config, weights = tokenizer.config, tokenizer.state_dict()
+    embedded = config is not None and (model.tables.latents.embed or not weights)
     metadata = {
         **model.metadata,
         "recipe": recipe,
@@ -60,7 +60,7 @@ def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, A
         "num_classes": model.num_classes,
         "stats": model.stats.to_metadata(),
         "autoencoder": {
-            "model": None if section is None else section.model_dump(mode="json"),
+            "model": None if config is None else config.model_dump(mode="json"),
             "digest": tokenizer.digest,
             "embedded": embedded,
         },
@@ -137,7 +137,7 @@ def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Te
     if tokenizer.digest != described["digest"]:
         raise CheckpointError(
             f"{place} is not the autoencoder that {path} was trained on: its digest differs.",
-            hint="Put that autoencoder back" + (", or train with latents.embed = true." if tokenizer.section else "."),
+            hint="Put that autoencoder back" + (", or train with latents.embed = true." if tokenizer.config else "."),
         )
     return tokenizer
 

@@ -34,7 +34,7 @@ def import_transformer(
     stats = _stats(place, decoder, scale)
     tables = _tables(published, place, channelwise=stats.kind == "channel")
     network = published.build().to(device).eval().requires_grad_(False)
-    facts = {
+    summary = {
         "step": None,
         "weights": {True: "average", False: "last", None: "published"}[published.averaged],
         "image_size": side * decoder.downsample,
@@ -44,7 +44,7 @@ def import_transformer(
         "source": f"{path.name}: {published.description}",
     }
     return DiffusionModel(
-        tables, network, tables.process.build(), stats, decoder, published.latent_shape, published.num_classes, facts
+        tables, network, tables.process.build(), stats, decoder, published.latent_shape, published.num_classes, summary
     )
 
 
@@ -66,7 +66,7 @@ def _tables(published: PublishedTransformer, autoencoder: str, *, channelwise: b
             "steps": 1,
             "data": {"batch": 256},
             "latents": {"autoencoder": autoencoder, "stats": "channel" if channelwise else "scalar"},
-            "model": published.section.model_dump(),
+            "model": published.config.model_dump(),
             "process": {"kind": published.process},
             "optimizer": {},
             **({"labels": {}} if published.num_classes else {}),

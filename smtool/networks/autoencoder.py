@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, UpBlock, group_norm
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer
@@ -22,7 +22,7 @@ PUBLISHED_CHANNELS: dict[int, tuple[int, ...]] = {
 }
 
 
-class SDVAE(Section):
+class SDVAE(Config):
     """The convolutional autoencoder of Stable Diffusion, with the published widths or your own."""
 
     kind: Literal["sd-vae"] = "sd-vae"
@@ -85,24 +85,24 @@ class SDVAE(Section):
 class Encoder(nn.Module):
     """Images (B, 3, H, W) -> moments (B, 2C, h, w)."""
 
-    def __init__(self, section: SDVAE) -> None:
+    def __init__(self, config: SDVAE) -> None:
         super().__init__()
-        widths, groups, last = section.channels, section.norm_groups, len(section.channels) - 1
+        widths, groups, last = config.channels, config.norm_groups, len(config.channels) - 1
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             DownBlock(
                 widths[max(level - 1, 0)],
                 width,
-                num_blocks=section.blocks_per_level,
+                num_blocks=config.blocks_per_level,
                 groups=groups,
-                pad=section.downsample_pad if level < last else None,
-                attention=level in section.attention,
+                pad=config.downsample_pad if level < last else None,
+                attention=level in config.attention,
             )
             for level, width in enumerate(widths)
         )
         self.mid_block = MidBlock(widths[-1], groups=groups)
         self.conv_norm_out = group_norm(widths[-1], groups)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * section.latent_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -114,19 +114,19 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents (B, C, h, w) -> images (B, 3, H, W), not clamped."""
 
-    def __init__(self, section: SDVAE) -> None:
+    def __init__(self, config: SDVAE) -> None:
         super().__init__()
-        widths, groups, last = section.channels[::-1], section.norm_groups, len(section.channels) - 1
-        self.conv_in = nn.Conv2d(section.latent_channels, widths[0], 3, padding=1)
+        widths, groups, last = config.channels[::-1], config.norm_groups, len(config.channels) - 1
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = MidBlock(widths[0], groups=groups)
         self.up_blocks = nn.ModuleList(
             UpBlock(
                 widths[max(level - 1, 0)],
                 width,
-                num_blocks=section.blocks_per_level + 1,
+                num_blocks=config.blocks_per_level + 1,
                 groups=groups,
                 upsample=level < last,
-                attention=last - level in section.attention,
+                attention=last - level in config.attention,
             )
             for level, width in enumerate(widths)
         )
@@ -146,18 +146,18 @@ class Autoencoder(Tokenizer):
     stats normalizes the latents for a diffusion model; it travels in the checkpoint's metadata, not in the state dict.
     """
 
-    section: SDVAE
+    config: SDVAE
 
-    def __init__(self, section: SDVAE) -> None:
+    def __init__(self, config: SDVAE) -> None:
         super().__init__()
-        channels = section.latent_channels
-        self.section = section
-        self.downsample, self.latent_channels = section.downsample, channels
-        self.label = f"{section.kind} f{section.downsample}d{channels}"
-        self.encoder = Encoder(section)
-        self.decoder = Decoder(section)
-        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if section.quant_convs else None
-        self.post_quant_conv = nn.Conv2d(channels, channels, 1) if section.quant_convs else None
+        channels = config.latent_channels
+        self.config = config
+        self.downsample, self.latent_channels = config.downsample, channels
+        self.label = f"{config.kind} f{config.downsample}d{channels}"
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if config.quant_convs else None
+        self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.quant_convs else None
 
     @property
     def network(self) -> "Autoencoder":  # type: ignore[override]
@@ -165,14 +165,14 @@ class Autoencoder(Tokenizer):
 
     @property
     def architecture(self) -> str:
-        section = self.section
-        return f"AutoencoderKL f{section.downsample}, {section.latent_channels} channels, {section.downsample_pad} padding"
+        config = self.config
+        return f"AutoencoderKL f{config.downsample}, {config.latent_channels} channels, {config.downsample_pad} padding"
 
     @property
     def digest(self) -> str:
         """sha256 over the weights and over what changes the function without changing a weight's name or shape."""
         weights = tensor_digest(self.state_dict())
-        return hashlib.sha256(f"{weights}|{self.section.downsample_pad}|{self.section.norm_groups}".encode()).hexdigest()
+        return hashlib.sha256(f"{weights}|{self.config.downsample_pad}|{self.config.norm_groups}".encode()).hexdigest()
 
     @property
     def encoder_last_layer(self) -> Tensor:

@@ -8,10 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from smtool.config import Section
+from smtool.config import Config
 
 
-class PatchGAN(Section):
+class PatchGAN(Config):
     """A convolutional critic with one logit per image patch."""
 
     num_layers: int = Field(
@@ -32,13 +32,13 @@ class PatchGAN(Section):
 class PatchDiscriminator(nn.Module):
     """Images (B, 3, H, W) -> logits (B, 1, h, w); 30 x 30 for 256 x 256 and three layers."""
 
-    def __init__(self, section: PatchGAN) -> None:
+    def __init__(self, config: PatchGAN) -> None:
         super().__init__()
-        self.section = section
-        widths = [section.channels * min(2**layer, 8) for layer in range(section.num_layers + 1)]
+        self.config = config
+        widths = [config.channels * min(2**layer, 8) for layer in range(config.num_layers + 1)]
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for layer, (before, after) in enumerate(pairwise(widths), start=1):
-            stride = 2 if layer < section.num_layers else 1
+            stride = 2 if layer < config.num_layers else 1
             layers += [
                 nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False),
                 GlobalBatchNorm2d(after),
@@ -46,13 +46,13 @@ class PatchDiscriminator(nn.Module):
             ]
         layers.append(nn.Conv2d(widths[-1], 1, 4, stride=1, padding=1))
         self.layers = nn.Sequential(*layers)
-        self._initialize(section.init_std)
+        self._initialize(config.init_std)
 
     def forward(self, images: Tensor) -> Tensor:
-        if min(images.shape[-2:]) < self.section.smallest_input:
+        if min(images.shape[-2:]) < self.config.smallest_input:
             raise ValueError(
                 f"images of {images.shape[-2]}x{images.shape[-1]} are too small for a PatchGAN of "
-                f"{self.section.num_layers} layers, which needs {self.section.smallest_input} pixels a side; "
+                f"{self.config.num_layers} layers, which needs {self.config.smallest_input} pixels a side; "
                 "take fewer `num_layers`"
             )
         return self.layers(images)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smtool.devices import moved
+from smtool.devices import to_device
 
 LOGVAR_RANGE = (-30.0, 20.0)
 
@@ -78,4 +78,4 @@ class LatentStats:
         return cls(value["kind"], mean, std, count, str(value["data"]), residual)  # type: ignore[arg-type]
 
     def _broadcast(self, values: Tensor, latents: Tensor) -> Tensor:
-        return moved(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)
+        return to_device(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)

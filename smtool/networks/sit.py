@@ -14,7 +14,7 @@ from smtool.networks.transformer import (
     Prediction,
     SelfAttention,
     Shape,
-    TransformerSection,
+    TransformerConfig,
     position_table,
     time_features,
     unpatchify,
@@ -24,7 +24,7 @@ from smtool.spectrum.dct import without_autocast
 TIME_FEATURES = 256
 
 
-class SiT(TransformerSection):
+class SiT(TransformerConfig):
     """The scalable interpolant transformer, with the published sizes or your own. Its time runs from 0 to 1."""
 
     SIZES: ClassVar[dict[str, Shape]] = {
@@ -48,18 +48,18 @@ class SiT(TransformerSection):
 class SiTNetwork(LatentTransformer):
     """Starts as the function 0: every block is the identity and the last layer 0 (adaLN-zero). Key names are REPA's."""
 
-    def __init__(self, section: SiT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
-        super().__init__(section, latent_shape, num_classes)
-        width, channels = section.width, latent_shape[0]
-        self.section = section
-        self.depth = section.depth
-        self.x_embedder = PatchEmbed(channels, width, patch=section.patch)
+    def __init__(self, config: SiT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(config, latent_shape, num_classes)
+        width, channels = config.width, latent_shape[0]
+        self.config = config
+        self.depth = config.depth
+        self.x_embedder = PatchEmbed(channels, width, patch=config.patch)
         self.t_embedder = TimeEmbedder(width)
         self.y_embedder = LabelEmbedder(num_classes, width) if num_classes else None
         table = position_table(self.token_grid, width)
         self.pos_embed = nn.Parameter(table[None], requires_grad=False)  # a parameter that never learns, as published
-        self.blocks = nn.ModuleList(SiTBlock(width, heads=section.heads) for _ in range(section.depth))
-        self.final_layer = FinalLayer(width, section.patch**2 * channels)
+        self.blocks = nn.ModuleList(SiTBlock(width, heads=config.heads) for _ in range(config.depth))
+        self.final_layer = FinalLayer(width, config.patch**2 * channels)
         self._initialize()
 
     def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, tap: int | None) -> Prediction:
@@ -70,7 +70,7 @@ class SiTNetwork(LatentTransformer):
             tokens = block(tokens, condition)
             if number == tap:
                 tapped = tokens
-        output = unpatchify(self.final_layer(tokens, condition), grid=self.token_grid, patch=self.section.patch)
+        output = unpatchify(self.final_layer(tokens, condition), grid=self.token_grid, patch=self.config.patch)
         return Prediction(output, tapped)
 
     def _condition(self, t: Tensor, labels: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer, point_posterior
 from smtool.storage import tensor_digest
@@ -24,7 +24,7 @@ REACH = 3.0
 _POOL_GROUPS, _POOL_FACTOR = 4, 4
 
 
-class TAESD(Section):
+class TAESD(Config):
     """A tiny autoencoder: "plain" and "pooled" are f8, "f32" is f32; the pooled one has a pooled branch next to the latent."""
 
     kind: Literal["taesd"] = "taesd"
@@ -40,14 +40,14 @@ class TinyAutoencoder(Tokenizer):
     """Deterministic. Images in [-1, 1] are turned to the author's [0, 1] and back inside."""
 
     deterministic = True
-    section: TAESD
+    config: TAESD
 
-    def __init__(self, section: TAESD) -> None:
+    def __init__(self, config: TAESD) -> None:
         super().__init__()
-        self.section = section
-        self.downsample, self.latent_channels = 32 if section.layout == "f32" else 8, section.latent_channels
-        self.label = f"taesd f{self.downsample}d{section.latent_channels}"
-        self.encoder, self.decoder = _encoder(section), _decoder(section)
+        self.config = config
+        self.downsample, self.latent_channels = 32 if config.layout == "f32" else 8, config.latent_channels
+        self.label = f"taesd f{self.downsample}d{config.latent_channels}"
+        self.encoder, self.decoder = _encoder(config), _decoder(config)
 
     @property
     def network(self) -> "TinyAutoencoder":  # type: ignore[override]
@@ -55,11 +55,11 @@ class TinyAutoencoder(Tokenizer):
 
     @property
     def architecture(self) -> str:
-        return f"TAESD f{self.downsample}, {self.latent_channels} channels, {self.section.layout}"
+        return f"TAESD f{self.downsample}, {self.latent_channels} channels, {self.config.layout}"
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(f"{tensor_digest(self.state_dict())}|taesd|{self.section.layout}".encode()).hexdigest()
+        return hashlib.sha256(f"{tensor_digest(self.state_dict())}|taesd|{self.config.layout}".encode()).hexdigest()
 
     def encode(self, images: Tensor) -> Posterior:
         self.latent_shape(*images.shape[-2:])
@@ -91,28 +91,28 @@ class Clamp(nn.Module):
         return REACH * torch.tanh(z / REACH)
 
 
-def _encoder(section: TAESD) -> nn.Sequential:
-    width = section.width
-    if section.layout == "f32":
+def _encoder(config: TAESD) -> nn.Sequential:
+    width = config.width
+    if config.layout == "f32":
         first = [_conv(3, width // 2, stride=2), nn.ReLU(), _conv(width // 2, width, stride=2), nn.ReLU()]
     else:
         first = [_conv(3, width)]
     layers: list[nn.Module] = [*first, Block(width, pooled=False)]
     for stage in range(3):
-        pooled = section.layout == "pooled" and stage == 2
+        pooled = config.layout == "pooled" and stage == 2
         layers += [_conv(width, width, stride=2, bias=False), *(Block(width, pooled=pooled) for _ in range(BLOCKS))]
-    return nn.Sequential(*layers, _conv(width, section.latent_channels))
+    return nn.Sequential(*layers, _conv(width, config.latent_channels))
 
 
-def _decoder(section: TAESD) -> nn.Sequential:
-    factors = (4, 2, 1, 1, 1) if section.layout == "f32" else (1, 1, 1)
-    widths = [factor * section.width for factor in factors]
-    layers: list[nn.Module] = [Clamp(), _conv(section.latent_channels, widths[0]), nn.ReLU()]
-    for stage, (width, after) in enumerate(zip(widths, [*widths[1:], section.width], strict=True)):
-        pooled = section.layout == "pooled" and stage == 0
+def _decoder(config: TAESD) -> nn.Sequential:
+    factors = (4, 2, 1, 1, 1) if config.layout == "f32" else (1, 1, 1)
+    widths = [factor * config.width for factor in factors]
+    layers: list[nn.Module] = [Clamp(), _conv(config.latent_channels, widths[0]), nn.ReLU()]
+    for stage, (width, after) in enumerate(zip(widths, [*widths[1:], config.width], strict=True)):
+        pooled = config.layout == "pooled" and stage == 0
         layers += [Block(width, pooled=pooled) for _ in range(BLOCKS)]
         layers += [nn.Upsample(scale_factor=2), _conv(width, after, bias=False)]
-    return nn.Sequential(*layers, Block(section.width, pooled=False), _conv(section.width, 3))
+    return nn.Sequential(*layers, Block(config.width, pooled=False), _conv(config.width, 3))
 
 
 def _pool(width: int) -> nn.Sequential:

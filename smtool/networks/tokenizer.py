@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.networks.posterior import LatentStats, Posterior
 
 
@@ -16,7 +16,7 @@ class Tokenizer(nn.Module):
 
     label: a short name; source: the name it was opened by; downsample: image side / latent side; stats: published or stored,
     None where nobody measured them; deterministic: the encoder gives a point, so sample and mean are the same; image_size: the
-    only (square) size it takes, None for any multiple of downsample; recipe: {} unless smtool trained it; section: what
+    only (square) size it takes, None for any multiple of downsample; recipe: {} unless smtool trained it; config: what
     smtool rebuilds it from, with its weights if it has any, None where another library runs it; network: what runs, for hooks on
     its layers, None for plain arithmetic.
     """
@@ -28,7 +28,7 @@ class Tokenizer(nn.Module):
     stats: LatentStats | None = None
     deterministic: bool = False
     image_size: int | None = None
-    section: Section | None = None
+    config: Config | None = None
     network: nn.Module | None
 
     def __init__(self) -> None:

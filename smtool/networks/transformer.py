@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.spectrum.dct import full_precision
 
 MAX_PERIOD = 10_000.0
@@ -37,7 +37,7 @@ class Prediction:
 torch.export.register_dataclass(Prediction)  # so that FSDP's hooks find the tensors in it
 
 
-class TransformerSection(Section):
+class TransformerConfig(Config):
     """What the tables of both transformers have in common."""
 
     SIZES: ClassVar[dict[str, Shape]]
@@ -110,14 +110,14 @@ class LatentTransformer(nn.Module, ABC):
     depth: int
     """Blocks that can be tapped: `tap` is 1 ... depth."""
 
-    def __init__(self, section: TransformerSection, latent_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(self, config: TransformerConfig, latent_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
         if num_classes < 0:
             raise ValueError(f"num_classes is {num_classes}; 0 is a network without classes")
-        self.token_grid = section.token_grid(latent_shape)
+        self.token_grid = config.token_grid(latent_shape)
         self.latent_shape = latent_shape
         self.num_classes = num_classes
-        self.width = section.width
+        self.width = config.width
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None, *, tap: int | None = None) -> Prediction:
         """x (B, C, h, w), t (B,) in the unit the process trains with, labels (B,) int64 or None if there are no classes.

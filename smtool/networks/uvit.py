@@ -13,13 +13,13 @@ from smtool.networks.transformer import (
     Prediction,
     SelfAttention,
     Shape,
-    TransformerSection,
+    TransformerConfig,
     time_features,
     unpatchify,
 )
 
 
-class UViT(TransformerSection):
+class UViT(TransformerConfig):
     """U-ViT, with the published sizes or your own. Its time is the number of the noise level, 1 to 1000."""
 
     SIZES: ClassVar[dict[str, Shape]] = {
@@ -55,22 +55,22 @@ class UViT(TransformerSection):
 class UViTNetwork(LatentTransformer):
     """Tokens are [class, if there are classes; time; patches]. Blocks count in-blocks, the middle one, out-blocks."""
 
-    def __init__(self, section: UViT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
-        super().__init__(section, latent_shape, num_classes)
-        width, channels, half = section.width, latent_shape[0], section.depth // 2
-        self.section = section
-        self.depth = section.depth + 1
-        self.patch_embed = PatchEmbed(channels, width, patch=section.patch)
+    def __init__(self, config: UViT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(config, latent_shape, num_classes)
+        width, channels, half = config.width, latent_shape[0], config.depth // 2
+        self.config = config
+        self.depth = config.depth + 1
+        self.patch_embed = PatchEmbed(channels, width, patch=config.patch)
         self.label_emb = nn.Embedding(num_classes + 1, width) if num_classes else None  # the last row: no class
         self.num_extra = 2 if num_classes else 1
         num_tokens = self.num_extra + self.token_grid[0] * self.token_grid[1]
         self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, width))
-        self.in_blocks = nn.ModuleList(UViTBlock(width, heads=section.heads) for _ in range(half))
-        self.mid_block = UViTBlock(width, heads=section.heads)
-        self.out_blocks = nn.ModuleList(SkipBlock(width, heads=section.heads) for _ in range(half))
+        self.in_blocks = nn.ModuleList(UViTBlock(width, heads=config.heads) for _ in range(half))
+        self.mid_block = UViTBlock(width, heads=config.heads)
+        self.out_blocks = nn.ModuleList(SkipBlock(width, heads=config.heads) for _ in range(half))
         self.norm = nn.LayerNorm(width)
-        self.decoder_pred = nn.Linear(width, section.patch**2 * channels)
-        self.final_layer = nn.Conv2d(channels, channels, 3, padding=1) if section.final_conv else nn.Identity()
+        self.decoder_pred = nn.Linear(width, config.patch**2 * channels)
+        self.final_layer = nn.Conv2d(channels, channels, 3, padding=1) if config.final_conv else nn.Identity()
         self._initialize()
 
     def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, tap: int | None) -> Prediction:
@@ -84,7 +84,7 @@ class UViTNetwork(LatentTransformer):
             if number == tap:
                 tapped = tokens[:, self.num_extra :]
         patches = self.decoder_pred(self.norm(tokens[:, self.num_extra :]))
-        output = self.final_layer(unpatchify(patches, grid=self.token_grid, patch=self.section.patch))
+        output = self.final_layer(unpatchify(patches, grid=self.token_grid, patch=self.config.patch))
         return Prediction(output, tapped)
 
     def _embedded(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:

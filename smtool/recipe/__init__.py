@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from smtool.errors import RecipeError
-from smtool.recipe.shelf import command, find, packaged, run_name
+from smtool.recipe.catalog import command, find, packaged, run_name
 
 if TYPE_CHECKING:
     from smtool.recipe.files import Recipe, load

@@ -10,12 +10,12 @@ from typing import Any, Generic, TypeVar
 import tomli_w
 from pydantic import ValidationError
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.errors import RecipeError
+from smtool.recipe.catalog import find, read_text, run_name
 from smtool.recipe.problems import raise_problems, validation_problems
-from smtool.recipe.shelf import find, read_text, run_name
 
-Tables = TypeVar("Tables", bound=Section)
+Tables = TypeVar("Tables", bound=Config)
 
 
 @dataclass(frozen=True)

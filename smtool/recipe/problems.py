@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, overlo
 
 from pydantic import BaseModel, ValidationError
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.errors import RecipeError
 
 TAG = "kind"
@@ -26,7 +26,7 @@ def raise_problems(path: Path, problems: Sequence[str], *, cause: Exception | No
         raise RecipeError("\n  ".join([f"{path}: {count}", *problems])) from cause
 
 
-def validation_problems(error: ValidationError, kind: type[Section]) -> list[str]:
+def validation_problems(error: ValidationError, kind: type[Config]) -> list[str]:
     """One line for each key that pydantic refused; the members of a union that all failed share one."""
     lines: dict[str, list[str]] = {}
     for detail in error.errors():

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import Field
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.errors import RecipeError
+from smtool.recipe.catalog import command, find
 from smtool.recipe.files import Recipe, load
 from smtool.recipe.problems import raise_problems
-from smtool.recipe.shelf import command, find
 from smtool.recipe.train_ae import TrainAE
 from smtool.recipe.train_dit import TrainDiT
 
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 _BUDGET = ("steps", "accumulate", "precision", "optimizer", "ema")
 
 
-class RaceData(Section):
+class RaceData(Config):
     """The images that all race on."""
 
     train: str = Field("", description="a prepared folder, raw images or builtin:NAME; empty: those of the checkpoints")
@@ -28,7 +28,7 @@ class RaceData(Section):
     image_size: int = Field(0, ge=0, description="side in pixels; 0: that of the checkpoints")
 
 
-class Racer(Section):
+class Racer(Config):
     """An autoencoder, and what its transformer does differently. Racers with the same autoencoder share it."""
 
     recipe: str = Field("", description="a recipe of train-ae: trained here, once for each seed")
@@ -44,20 +44,20 @@ class Racer(Section):
             yield "changes", "belong to a recipe; a checkpoint is raced as it is"
 
 
-class Autoencoders(Section):
+class Autoencoders(Config):
     """What the autoencoders that are trained here have in common."""
 
     changes: tuple[str, ...] = Field((), description="KEY=VALUE for each racer's recipe: the network and the budget")
 
 
-class Transformer(Section):
+class Transformer(Config):
     """The transformer that every racer gets."""
 
     recipe: str = Field("race/nano-sit", description="a recipe of train-dit")
     changes: tuple[str, ...] = Field((), description="KEY=VALUE for it")
 
 
-class Judge(Section):
+class Judge(Config):
     """Who says how good samples are. The first of the features ranks, the others stand beside."""
 
     features: tuple[str, ...] = Field(("random",), min_length=1, description="extractors; the first ranks")
@@ -65,7 +65,7 @@ class Judge(Section):
     predictors: bool = Field(True, description="measure too what needs no training, and how well it would have ranked")
 
 
-class Race(Section):
+class Race(Config):
     """A recipe of `smtool race`."""
 
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="autoencoder and transformer are trained anew for each")
@@ -191,7 +191,7 @@ def _unequal(entries: Sequence[Entry]) -> list[str]:
     return problems
 
 
-def _difference(name: str, what: str, ours: Section, theirs: Section, key: str, first: str) -> str:
+def _difference(name: str, what: str, ours: Config, theirs: Config, key: str, first: str) -> str:
     shown = [getattr(value, "model_dump", lambda value=value: value)() for value in (getattr(ours, key), getattr(theirs, key))]
     if all(isinstance(value, dict) for value in shown):
         keys = [k for k in shown[0] if shown[0][k] != shown[1][k]]

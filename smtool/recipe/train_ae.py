@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.features.perceptual import Perceptual
 from smtool.networks.autoencoder import SDVAE
 from smtool.recipe.training import TrainingTables
@@ -13,7 +13,7 @@ from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import Reconstruction
 
 
-class Data(Section):
+class Data(Config):
     """What is trained and validated on."""
 
     train: str = Field("builtin:photos", description="a prepared folder, raw images, a shard pattern, or builtin:NAME")
@@ -24,7 +24,7 @@ class Data(Section):
     workers: int = Field(2, ge=1, description="threads that read and decode")
 
 
-class Validation(Section):
+class Validation(Config):
     """What is looked at every `evaluate_every` steps."""
 
     num_images: int = Field(64, ge=1, description="validation images that are reconstructed and scored")

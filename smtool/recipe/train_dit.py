@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusion import DDPM, AnyAlignment, Flow, Sampler, Warmup
 from smtool.networks.sit import SiT
 from smtool.networks.uvit import UViT
@@ -14,7 +14,7 @@ from smtool.tasks.diffusion import Labels
 from smtool.training.sharding import Parallel
 
 
-class LatentData(Section):
+class LatentData(Config):
     """The images behind the latents."""
 
     train: str = Field("", description="prepared folder, raw images or builtin:NAME; empty: what the autoencoder was trained on")
@@ -24,7 +24,7 @@ class LatentData(Section):
     workers: int = Field(2, ge=1, description="threads that read")
 
 
-class Latents(Section):
+class Latents(Config):
     """What the transformer is trained on. A missing cache is made; one of another autoencoder or other data is refused."""
 
     autoencoder: str = Field(description="a run of train-ae, a file or folder of another tool, pixels, module:attribute ...")
@@ -36,7 +36,7 @@ class Latents(Section):
     embed: bool = Field(True, description="copy the autoencoder into the checkpoint; false: its path and digest only")
 
 
-class Samples(Section):
+class Samples(Config):
     """What is drawn and scored every `evaluate_every` steps."""
 
     num_images: int = Field(64, ge=2, description="samples that are drawn and scored")

@@ -5,20 +5,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.training.ema import EMA
 from smtool.training.optimizer import AdamW
 from smtool.training.precision import Precision
 
 
-class Tracking(Section):
+class Tracking(Config):
     """Where numbers go beside metrics.jsonl, which is always written."""
 
     tensorboard: bool | Literal["installed"] = Field("installed", description='"installed": when TensorBoard is there')
     wandb: str = Field("", description="a Weights & Biases project; empty: none")
 
 
-class TrainingTables(Section):
+class TrainingTables(Config):
     """Keys that `train-ae` and `train-dit` share."""
 
     seed: int = Field(0, ge=0, description="every random number of the run follows from it")

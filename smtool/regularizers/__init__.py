@@ -1,7 +1,7 @@
 """The methods. Adding one: a file with its keys and its module, and one line in `Regularizers`."""
 
-from smtool.config import Section
-from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerSection, Shapes
+from smtool.config import Config
+from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerConfig, Shapes
 from smtool.regularizers.dsm import DSM
 from smtool.regularizers.eq_vae import EQVAE
 from smtool.regularizers.esm import ESM
@@ -16,14 +16,14 @@ __all__ = [
     "Encoding",
     "Pair",
     "Regularizer",
-    "RegularizerSection",
+    "RegularizerConfig",
     "Regularizers",
     "ScaleEquivariance",
     "Shapes",
 ]
 
 
-class Regularizers(Section):
+class Regularizers(Config):
     """The [regularizers.*] tables. A table that is present is on; one that is absent is never built."""
 
     kl: KL | None = None
@@ -33,6 +33,6 @@ class Regularizers(Section):
     eq_vae: EQVAE | None = None
 
     @property
-    def present(self) -> dict[str, RegularizerSection]:
+    def present(self) -> dict[str, RegularizerConfig]:
         """Name -> table, in the order in which the methods act."""
         return {name: table for name in type(self).model_fields if (table := getattr(self, name)) is not None}

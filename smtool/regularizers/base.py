@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.networks.posterior import Posterior
 from smtool.randomness import Streams
 
@@ -68,7 +68,7 @@ class Regularizer(nn.Module):
         return None
 
 
-class RegularizerSection(Section):
+class RegularizerConfig(Config):
     """The recipe table of a regularizer."""
 
     def build(self, latent_channels: int, downsample: int) -> Regularizer:

@@ -8,14 +8,14 @@ from pydantic import Field
 from torch import Tensor
 
 from smtool.randomness import Streams
-from smtool.regularizers.base import Pair, Regularizer, RegularizerSection, Shapes
+from smtool.regularizers.base import Pair, Regularizer, RegularizerConfig, Shapes
 from smtool.spectrum import block_low_pass, fitted_low_pass
 
 IMAGE_BLOCK = 8
 Images = Annotated[int, Field(ge=1)]
 
 
-class DSM(RegularizerSection):
+class DSM(RegularizerConfig):
     """Decode low-passed latents into equally low-passed images.
 
     The encoder always sees the whole image; 1 / len(rows_removed) of the steps train the plain reconstruction.

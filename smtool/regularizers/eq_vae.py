@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from smtool.randomness import Streams
-from smtool.regularizers.base import Pair, Regularizer, RegularizerSection, Shapes
+from smtool.regularizers.base import Pair, Regularizer, RegularizerConfig, Shapes
 
 
-class EQVAE(RegularizerSection):
+class EQVAE(RegularizerConfig):
     """Ask for the same reconstruction of scaled and rotated latents.
 
     With probability `probability` latents and targets are shrunk and turned by 90, 180 or 270 degrees; else, with

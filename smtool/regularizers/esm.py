@@ -6,11 +6,11 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from smtool.regularizers.base import Encoding, Regularizer, RegularizerSection
+from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig
 from smtool.spectrum import REFERENCE, Estimator, esm_loss
 
 
-class ESM(RegularizerSection):
+class ESM(RegularizerConfig):
     """Match the latent spectrum to the image's, flattened by f^delta.
 
     The defaults are the released code's recipe (facts section 3.1), whose loss depends on the latents' gain as well as on

@@ -5,10 +5,10 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from smtool.regularizers.base import Encoding, Regularizer, RegularizerSection
+from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig
 
 
-class KL(RegularizerSection):
+class KL(RegularizerConfig):
     """Pull the posterior towards a standard normal.
 
     "sum" over C, h, w is what the paper's code adds to losses that are means over pixels; LDM sums both, which in the

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smtool.randomness import Streams
-from smtool.regularizers.base import Pair, Regularizer, RegularizerSection, Shapes
+from smtool.regularizers.base import Pair, Regularizer, RegularizerConfig, Shapes
 
 
-class ScaleEquivariance(RegularizerSection):
+class ScaleEquivariance(RegularizerConfig):
     """Shrink latents and images by the same factor and ask for the same reconstruction.
 
     "replace" trains each step on one resized pair, 1 among the scales being the plain reconstruction: the baseline of

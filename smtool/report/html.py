@@ -77,9 +77,9 @@ class Page:
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>{note}"
         )
 
-    def facts(self, facts: Mapping[str, str]) -> None:
+    def summary(self, summary: Mapping[str, str]) -> None:
         """Names with what they are, in words."""
-        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>\n" for name, said in facts.items())
+        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>\n" for name, said in summary.items())
         self._blocks.append(f"<dl>{rows}</dl>")
 
     def cards(self, cards: Sequence[Card]) -> None:

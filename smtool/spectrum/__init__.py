@@ -1,14 +1,13 @@
 """Spectra of images and latents: pure functions of tensors, torch only."""
 
+from smtool.spectrum.broken_power_law import BrokenPowerLaw as BrokenPowerLaw
+from smtool.spectrum.broken_power_law import fit_broken_power_law as fit_broken_power_law
 from smtool.spectrum.capacity import DISTORTIONS as DISTORTIONS
 from smtool.spectrum.capacity import BandMoments as BandMoments
 from smtool.spectrum.capacity import Capacity as Capacity
 from smtool.spectrum.capacity import band_moments as band_moments
 from smtool.spectrum.capacity import capacity_at as capacity_at
 from smtool.spectrum.capacity import channel_capacity as channel_capacity
-from smtool.spectrum.damping import DampedSampler as DampedSampler
-from smtool.spectrum.damping import last_step_amplitude as last_step_amplitude
-from smtool.spectrum.damping import sampler_amplitude as sampler_amplitude
 from smtool.spectrum.dct import dct2 as dct2
 from smtool.spectrum.dct import dct_matrix as dct_matrix
 from smtool.spectrum.dct import idct2 as idct2
@@ -34,8 +33,6 @@ from smtool.spectrum.grid import GridReading as GridReading
 from smtool.spectrum.grid import GridStatistics as GridStatistics
 from smtool.spectrum.grid import grid_artefacts as grid_artefacts
 from smtool.spectrum.grid import grid_statistics as grid_statistics
-from smtool.spectrum.knee import Knee as Knee
-from smtool.spectrum.knee import fit_knee as fit_knee
 from smtool.spectrum.lowpass import block_low_pass as block_low_pass
 from smtool.spectrum.lowpass import fit_cutoff as fit_cutoff
 from smtool.spectrum.lowpass import fitted_low_pass as fitted_low_pass
@@ -55,6 +52,9 @@ from smtool.spectrum.rank import EffectiveRank as EffectiveRank
 from smtool.spectrum.rank import channel_moments as channel_moments
 from smtool.spectrum.rank import dead_channels as dead_channels
 from smtool.spectrum.rank import effective_rank as effective_rank
+from smtool.spectrum.sampler_gain import GainSampler as GainSampler
+from smtool.spectrum.sampler_gain import last_step_amplitude as last_step_amplitude
+from smtool.spectrum.sampler_gain import sampler_amplitude as sampler_amplitude
 from smtool.spectrum.shift import LatentShift as LatentShift
 from smtool.spectrum.shift import ShiftErrors as ShiftErrors
 from smtool.spectrum.shift import latent_shift as latent_shift
@@ -75,9 +75,9 @@ from smtool.spectrum.theory import velocity_floor as velocity_floor
 from smtool.spectrum.transfer import BandTransfer as BandTransfer
 from smtool.spectrum.transfer import band_of_cell as band_of_cell
 from smtool.spectrum.transfer import band_transfer as band_transfer
-from smtool.spectrum.views import PrincipalAxes as PrincipalAxes
-from smtool.spectrum.views import cosine_map as cosine_map
-from smtool.spectrum.views import fit_pca as fit_pca
-from smtool.spectrum.views import magnitude_normalized as magnitude_normalized
-from smtool.spectrum.views import mask_picture as mask_picture
-from smtool.spectrum.views import pca_pictures as pca_pictures
+from smtool.spectrum.visualize import PrincipalAxes as PrincipalAxes
+from smtool.spectrum.visualize import cosine_map as cosine_map
+from smtool.spectrum.visualize import fit_pca as fit_pca
+from smtool.spectrum.visualize import magnitude_normalized as magnitude_normalized
+from smtool.spectrum.visualize import mask_picture as mask_picture
+from smtool.spectrum.visualize import pca_pictures as pca_pictures

@@ -105,7 +105,7 @@ def band_transfer(
     generator: torch.Generator,
     eps: float = 0.1,
     batch: int = 16,
-    unstirred: Tensor | None = None,
+    unperturbed: Tensor | None = None,
 ) -> BandTransfer:
     """Stir one latent band at a time and see in which image bands decode(z + e) - decode(z) lies.
 
@@ -123,15 +123,15 @@ def band_transfer(
     latent_map = band_of_cell(latents.shape[-2], latents.shape[-1], num_bands).to(latents.device)
     with torch.no_grad(), without_autocast(latents):
         noise = _noise_of_bands(latents, latent_map, num_bands, generator)
-        images = torch.cat([full_precision(decode(z)) for z in latents.split(batch)]) if unstirred is None else unstirred
+        images = torch.cat([full_precision(decode(z)) for z in latents.split(batch)]) if unperturbed is None else unperturbed
         absolute_map, relative_map = _image_bands(latent_map, images.shape[-2], images.shape[-1], num_bands)
 
         def response(band: int, size: float) -> Tensor:
             """Energy per image cell, mean over images, of D(z + e) - D(z) over size^2: (H, W)."""
-            stirred = latents + size * idct2(noise * (latent_map == band))
+            perturbed = latents + size * idct2(noise * (latent_map == band))
             total = torch.zeros(images.shape[-2:], dtype=torch.float64, device=images.device)
-            for z, unstirred in zip(stirred.split(batch), images.split(batch), strict=True):
-                total += dct2(full_precision(decode(z)) - unstirred).double().square().sum((0, 1))
+            for z, unperturbed in zip(perturbed.split(batch), images.split(batch), strict=True):
+                total += dct2(full_precision(decode(z)) - unperturbed).double().square().sum((0, 1))
             return total / size**2 / len(latents)
 
         energy = torch.stack([response(band, eps) for band in range(num_bands)])

@@ -25,7 +25,7 @@ class Adversary(PatchGAN):
     updates: Literal["alternating", "simultaneous"] = Field("alternating", description="every other step, or every step")
     optimizer: AdamW | None = Field(None, description="absent: the autoencoder's table")
 
-    def turns(self, step: int) -> tuple[str, ...]:
+    def players_at(self, step: int) -> tuple[str, ...]:
         """Whose turns the step (from 0) consists of. Alternating: even steps are the autoencoder's."""
         if step < self.start:
             return ("autoencoder",)

@@ -8,17 +8,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.data.batches import ImageBatch
-from smtool.devices import moved
+from smtool.devices import to_device
 from smtool.networks.autoencoder import Autoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary, hinge_discriminator, hinge_generator
-from smtool.training.balance import Balance, Loss, Term, balanced
+from smtool.training.balance import AdaptiveWeight, Loss, Term, balanced
 
 
-class Reconstruction(Section):
+class Reconstruction(Config):
     """How a decoding is compared with its target, pixel by pixel."""
 
     loss: Literal["l1", "l2"] = Field("l1", description="mean absolute or mean squared difference over pixels and channels")
@@ -54,14 +54,14 @@ class AutoencoderTask:
         if discriminator is not None:
             self.players["discriminator"] = discriminator
 
-    def turns(self, step: int) -> tuple[str, ...]:
-        return ("autoencoder",) if self.adversary is None else self.adversary.turns(step)
+    def players_at(self, step: int) -> tuple[str, ...]:
+        return ("autoencoder",) if self.adversary is None else self.adversary.players_at(step)
 
     def count_turns(self, player: str, steps: int) -> int:
         return steps if self.adversary is None else self.adversary.count_turns(player, steps)
 
     def loss(self, player: str, batch: ImageBatch, draws: Streams, step: int) -> Loss:
-        images = moved(batch.images, draws.device).contiguous(memory_format=torch.channels_last)
+        images = to_device(batch.images, draws.device).contiguous(memory_format=torch.channels_last)
         if self.flip:
             images = _flipped(images, draws)
         if player == "discriminator":
@@ -80,10 +80,10 @@ class AutoencoderTask:
         if playing:
             assert self.discriminator is not None and self.adversary is not None
             value = hinge_generator(self.discriminator, pairs, decodings)
-            terms.append(Term("adversarial", value, self.adversary.weight, Balance("decoder")))
+            terms.append(Term("adversarial", value, self.adversary.weight, AdaptiveWeight("decoder")))
         for name, method in self.methods.items():
             if (penalty := method.penalty(encoding, draws[name])) is not None:
-                balance = Balance("encoder") if method.balance == "encoder" else None
+                balance = AdaptiveWeight("encoder") if method.balance == "encoder" else None
                 terms.append(Term(name, penalty, method.weight, balance))
         return terms
 

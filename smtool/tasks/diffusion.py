@@ -4,9 +4,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.data.batches import LatentBatch
-from smtool.devices import moved
+from smtool.devices import to_device
 from smtool.diffusion import Alignment, Process
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.transformer import LatentTransformer
@@ -19,7 +19,7 @@ PLAYER = "transformer"
 NUM_BANDS = 4
 
 
-class Labels(Section):
+class Labels(Config):
     """Class-conditional training; without this table the classes of the data are not used."""
 
     dropout: float = Field(0.1, ge=0, lt=1, description="share of labels replaced by the null class, which guidance needs")
@@ -52,7 +52,7 @@ class DiffusionTask:
             modules["alignment"] = alignment[0]
         self.players: dict[str, nn.Module] = {PLAYER: nn.ModuleDict(modules)}
 
-    def turns(self, step: int) -> tuple[str, ...]:
+    def players_at(self, step: int) -> tuple[str, ...]:
         return (PLAYER,)
 
     def count_turns(self, player: str, steps: int) -> int:
@@ -61,7 +61,7 @@ class DiffusionTask:
     def loss(self, player: str, batch: LatentBatch, draws: Streams, step: int) -> Loss:
         """Mean squared error of the prediction, plus the alignment; the log also has the error in each band of frequency."""
         device = draws.device
-        posterior = Posterior(moved(batch.mean, device), moved(batch.logvar, device))
+        posterior = Posterior(to_device(batch.mean, device), to_device(batch.logvar, device))
         shape = posterior.mean.shape
         latents = self.stats.normalize(posterior.sample(draws.batch("posterior", shape)))
         noised = self.process.noised(latents, draws.batch("noise", shape), draws.uniform("time", (len(latents),)))
@@ -83,14 +83,14 @@ class DiffusionTask:
             return None
         assert batch.labels is not None
         dropped = draws.uniform("label dropout", (len(batch),)) < self.labels.dropout
-        return torch.where(dropped, self.network.num_classes, moved(batch.labels, draws.device))
+        return torch.where(dropped, self.network.num_classes, to_device(batch.labels, draws.device))
 
     def _features(self, batch: LatentBatch, device: str) -> Tensor:
         if batch.features is not None:
-            return moved(batch.features, device)
+            return to_device(batch.features, device)
         assert self.teacher is not None and batch.images is not None
         with torch.no_grad():
-            features: Tensor = self.teacher(moved(batch.images, device))
+            features: Tensor = self.teacher(to_device(batch.images, device))
         return features
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.errors import RecipeError
 from smtool.networks.tokenizer import point_posterior
 from smtool.spectrum.dct import dct2, idct2
@@ -32,7 +32,7 @@ class Control:
     decode: Callable[[Tensor], Tensor]
 
 
-class NamedControl(Section):
+class NamedControl(Config):
     """What a checkpoint stores of a control."""
 
     kind: Literal["control"] = "control"
@@ -51,7 +51,7 @@ class NamedControl(Section):
             downsample=FACTOR,
             latent_channels=made.latent_channels,
             deterministic=True,
-            section=self,
+            config=self,
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.tokenizer import Tokenizer
 
@@ -33,7 +33,7 @@ class FunctionTokenizer(Tokenizer):
         deterministic: bool = False,
         image_size: int | None = None,
         recipe: Mapping[str, Any] | None = None,
-        section: Section | None = None,
+        config: Config | None = None,
         device: str = "cpu",
     ) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class FunctionTokenizer(Tokenizer):
         self.label, self.source, self._architecture, self._digest = label, source, architecture, digest
         self.downsample, self.latent_channels, self.stats = downsample, latent_channels, stats
         self.deterministic, self.image_size, self.recipe = deterministic, image_size, dict(recipe or {})
-        self.section = section
+        self.config = config
         self._encode, self._decode, self._device = encode, decode, torch.device(device)
 
     @property

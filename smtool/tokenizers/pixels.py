@@ -5,14 +5,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.networks.tokenizer import point_posterior
 from smtool.tokenizers.functions import FunctionTokenizer
 
 PIXELS = "pixels"
 
 
-class Pixels(Section):
+class Pixels(Config):
     """What a checkpoint stores of it."""
 
     kind: Literal["pixels"] = "pixels"
@@ -29,7 +29,7 @@ class Pixels(Section):
             downsample=1,
             latent_channels=3,
             deterministic=True,
-            section=self,
+            config=self,
         )
 
 

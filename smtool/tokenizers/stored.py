@@ -8,25 +8,25 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
 from smtool import __version__
-from smtool.checkpoints.autoencoder import StoredSection
+from smtool.checkpoints.autoencoder import StoredConfig
 from smtool.errors import CheckpointError
 from smtool.networks.tokenizer import Tokenizer
 from smtool.tokenizers.controls import NamedControl
 from smtool.tokenizers.pixels import Pixels
 
-_STORED: TypeAdapter[StoredSection | Pixels | NamedControl] = TypeAdapter(
-    Annotated[StoredSection | Pixels | NamedControl, Field(discriminator="kind")]
+_STORED: TypeAdapter[StoredConfig | Pixels | NamedControl] = TypeAdapter(
+    Annotated[StoredConfig | Pixels | NamedControl, Field(discriminator="kind")]
 )
 
 
 def rebuilt(path: Path, description: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer without its weights, on the meta device; one without weights is whole. `path` is named in errors."""
     try:
-        section = _STORED.validate_python(description)
+        config = _STORED.validate_python(description)
     except ValidationError as error:
         raise CheckpointError(
             f"{path} describes a tokenizer that this version ({__version__}) does not know: {error.errors()[0]['msg']}.",
             hint="Open it with the version that wrote it.",
         ) from error
     with torch.device("meta"):
-        return section.build()
+        return config.build()

@@ -13,7 +13,7 @@ _SCALE = 256.0
 
 
 @dataclass(frozen=True)
-class Balance:
+class AdaptiveWeight:
     """How a term is scaled: by |grad of the reconstruction| / max(|grad of the term|, floor) at one layer, at most `largest`.
 
     Source: facts section 2.1 (decoder: GAN; floor 1e-8, at most 1e4), 5.3 (encoder: VA-VAE).
@@ -31,7 +31,7 @@ class Term:
     name: str
     value: Tensor
     weight: float = 1.0
-    balance: Balance | None = None
+    balance: AdaptiveWeight | None = None
     reconstruction: bool = False
 
 
@@ -60,7 +60,7 @@ def balanced(terms: list[Term], *, encoder: Tensor, decoder: Tensor) -> Loss:
     return Loss(torch.stack([value.float() for value in weighted]).sum(), values)
 
 
-def _ratio(terms: list[Term], term: Term, layer: Tensor, balance: Balance) -> Tensor:
+def _ratio(terms: list[Term], term: Term, layer: Tensor, balance: AdaptiveWeight) -> Tensor:
     reference = torch.stack([other.weight * other.value for other in terms if other.reconstruction]).sum()
     ratio = _norm(reference, layer) / _norm(term.value, layer).clamp(min=balance.floor)
     return ratio.clamp(max=balance.largest).detach()

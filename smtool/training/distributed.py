@@ -31,7 +31,7 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
-    def share(self, total: int) -> tuple[int, int]:
+    def local_slice(self, total: int) -> tuple[int, int]:
         """Positions start:stop of this rank in a global batch of `total`, which the recipe has checked to divide."""
         size = total // self.world
         return self.rank * size, (self.rank + 1) * size

@@ -6,11 +6,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.training.sharding import local
 
 
-class EMA(Section):
+class EMA(Config):
     """Average the weights over time; what is saved as `ckpt.safetensors`, validated and evaluated is then the average."""
 
     decay: float = Field(0.9999, gt=0, lt=1, description="weight of the old average in each update")

@@ -30,7 +30,7 @@ class Task(Protocol):
     @property
     def players(self) -> Mapping[str, nn.Module]: ...
 
-    def turns(self, step: int) -> tuple[str, ...]:
+    def players_at(self, step: int) -> tuple[str, ...]:
         """Whose turns a step (from 0) consists of, in order."""
 
     def count_turns(self, player: str, steps: int) -> int:
@@ -87,7 +87,7 @@ def optimize(training: Training, batches: Iterator[Batch], *, first_step: int) -
         waited = time.perf_counter() - began
         values: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
-        for player in task.turns(step):
+        for player in task.players_at(step):
             rates[player] = training.optimizers[player].set_rate(task.count_turns(player, plan.last_step))
             values |= _turn(training, player, batch, step)
             if player in training.averages:
@@ -102,7 +102,7 @@ def _turn(training: Training, player: str, batch: Batch, step: int) -> dict[str,
         for parameter in other.parameters.values():      # not module.requires_grad_: some parameters never learn
             parameter.requires_grad_(name == player)
     draws = streams(plan.seed, step, player, batch=plan.batch, device=training.ranks.device)
-    start, _ = training.ranks.share(plan.batch)
+    start, _ = training.ranks.local_slice(plan.batch)
     size = len(batch) // plan.accumulate
     values: dict[str, Tensor] = {}
     optimizer.torch.zero_grad(set_to_none=True)

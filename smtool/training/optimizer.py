@@ -9,13 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.training.sharding import like, local, whole
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class AdamW(Section):
+class AdamW(Config):
     """AdamW with linear warm-up, then a constant or cosine-decaying rate (defaults: facts section 2.4)."""
 
     lr: float = Field(5e-5, gt=0, description="learning rate; never scaled by batch size or ranks")

@@ -13,11 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.training.distributed import Ranks
 
 
-class Parallel(Section):
+class Parallel(Config):
     """How the ranks of torchrun hold a transformer."""
 
     shard_above: int = Field(

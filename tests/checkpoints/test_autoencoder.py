@@ -27,7 +27,7 @@ def autoencoder() -> Autoencoder:
 def test_a_written_autoencoder_comes_back_bit_for_bit(autoencoder, tmp_path):
     write_autoencoder(tmp_path / "ckpt.safetensors", autoencoder, {"step": 40})
     again = read_autoencoder(tmp_path / "ckpt.safetensors")
-    assert again.section == SECTION
+    assert again.config == SECTION
     assert again.stats is not None and torch.equal(again.stats.std, autoencoder.stats.std)
     images = torch.randn(1, 3, 16, 24)
     assert torch.equal(again.decode(again.encode(images).mode()), autoencoder.decode(autoencoder.encode(images).mode()))

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from smtool import __version__
 from smtool.cli import app
-from smtool.recipe.shelf import find, names
+from smtool.recipe.catalog import find, names
 
 
 def output(*arguments):

@@ -31,17 +31,17 @@ STATS = {
 }
 
 
-def autoencoder(**section):
+def autoencoder(**config):
     with initializing(0):
-        return SDVAE(**section).build().eval()
+        return SDVAE(**config).build().eval()
 
 
 @pytest.fixture
 def saved(tmp_path):
     """Writes an autoencoder with statistics; returns its path."""
 
-    def write(stats=None, **section):
-        made = autoencoder(**section)
+    def write(stats=None, **config):
+        made = autoencoder(**config)
         made.stats = stats
         write_autoencoder(tmp_path / "ckpt.safetensors", made, {})
         return tmp_path / "ckpt.safetensors"
@@ -87,7 +87,7 @@ def test_what_was_exported_comes_back_with_weights_digest_and_statistics(shape, 
     assert smtool("export", tmp_path / "vae", "--to", "smtool", "--out", tmp_path / "back.safetensors")[0] == 0
     before, after = load_autoencoder(path), load_autoencoder(tmp_path / "back.safetensors")
     assert after.digest == before.digest
-    assert before.section == after.section
+    assert before.config == after.config
     if STATS[shape] is None:
         assert after.stats is None
     else:
@@ -109,7 +109,7 @@ def test_symmetric_padding_is_refused_and_with_its_note_gives_the_same_function(
         lines = [line for line in note.splitlines() if line.startswith("    ")]
         exec("\n".join(line[4:] for line in lines), {"vae": theirs})
         assert_close(theirs.encode(images).latent_dist.mean, ours.encode(images).mean, rtol=1e-4, atol=1e-5)
-    assert load_autoencoder(tmp_path / "vae").section.downsample_pad == "symmetric"
+    assert load_autoencoder(tmp_path / "vae").config.downsample_pad == "symmetric"
 
 
 def test_nothing_that_exists_is_written_over(saved, tmp_path):

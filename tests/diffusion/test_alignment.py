@@ -27,9 +27,9 @@ def _inputs():
     return tokens, torch.randn(3, DIM, *GRID, generator=rng) + 0.5
 
 
-def _built(section):
+def _built(config):
     torch.manual_seed(0)
-    return section.build(WIDTH, GRID, teacher_dim=DIM, teacher_grid=GRID)
+    return config.build(WIDTH, GRID, teacher_dim=DIM, teacher_grid=GRID)
 
 
 @pytest.mark.parametrize(("width", "count"), [(384, 6_558_464), (768, 7_344_896), (1024, 7_869_184), (1152, 8_131_328)])
@@ -70,11 +70,11 @@ def test_the_loss_is_the_mean_cosine_token_by_token():
 
 @pytest.mark.parametrize("kind", SECTIONS)
 def test_a_perfect_projection_costs_minus_one(kind):
-    section = SECTIONS[kind]
-    alignment = _built(section)
+    config = SECTIONS[kind]
+    alignment = _built(config)
     _, features = _inputs()
     alignment.projector = torch.nn.Identity()
-    tokens = 3 * section.target(features).flatten(2).transpose(1, 2)
+    tokens = 3 * config.target(features).flatten(2).transpose(1, 2)
     assert alignment.loss(tokens, features).item() == pytest.approx(-1, abs=1e-6)
     assert alignment.loss(-tokens, features).item() == pytest.approx(1, abs=1e-6)
 
@@ -138,11 +138,11 @@ def test_under_autocast_target_and_cosine_stay_in_float32(kind):
 
 @pytest.mark.parametrize("kind", SECTIONS)
 def test_unlike_grids_are_refused_unless_the_recipe_resamples(kind):
-    section = SECTIONS[kind]
+    config = SECTIONS[kind]
     with pytest.raises(RecipeError, match=r"4x6 tokens, but dinov2 has 8x12 features") as caught:
-        section.build(WIDTH, GRID, teacher_dim=DIM, teacher_grid=(8, 12))
+        config.build(WIDTH, GRID, teacher_dim=DIM, teacher_grid=(8, 12))
     assert 'alignment.resize = "bilinear"' in str(caught.value)
-    alignment = section.model_copy(update={"resize": "bilinear"}).build(WIDTH, GRID, teacher_dim=DIM, teacher_grid=(8, 12))
+    alignment = config.model_copy(update={"resize": "bilinear"}).build(WIDTH, GRID, teacher_dim=DIM, teacher_grid=(8, 12))
     tokens, features = _inputs()
     constant_over_cells = features.repeat_interleave(2, 2).repeat_interleave(2, 3)
     expected = torch.nn.functional.interpolate(constant_over_cells, size=GRID, mode="bilinear", antialias=True)
@@ -151,8 +151,8 @@ def test_unlike_grids_are_refused_unless_the_recipe_resamples(kind):
 
 def test_the_table_is_chosen_by_kind_and_survives_json():
     table = TypeAdapter(AnyAlignment)
-    for section in (*SECTIONS.values(), RepaDog(teacher="random", sigma1=0, sigma2=float("inf"))):
-        assert table.validate_python(json.loads(json.dumps(section.model_dump(mode="json"), allow_nan=False))) == section
+    for config in (*SECTIONS.values(), RepaDog(teacher="random", sigma1=0, sigma2=float("inf"))):
+        assert table.validate_python(json.loads(json.dumps(config.model_dump(mode="json"), allow_nan=False))) == config
     assert RepaDog(teacher="random", sigma1=0, sigma2=float("inf")).sigma2 == "inf"
 
 

@@ -87,9 +87,9 @@ def test_logit_normal_times_have_scipys_quantiles():
     uniform = torch.linspace(0.001, 0.999, 101, dtype=torch.float64)
     expected = torch.sigmoid(torch.from_numpy(scipy.stats.norm.ppf(uniform.numpy(), loc=-0.4, scale=1.3)))
     assert_close(logit_normal(uniform, mean=-0.4, std=1.3), expected, rtol=0, atol=1e-12)
-    section = Flow(time="logit-normal", logit_mean=-0.4, logit_std=1.3)
+    config = Flow(time="logit-normal", logit_mean=-0.4, logit_std=1.3)
     x = torch.zeros(101, 1, 1, 1, dtype=torch.float64)
-    assert_close(section.build().noised(x, x, uniform).t, expected, rtol=0, atol=1e-12)
+    assert_close(config.build().noised(x, x, uniform).t, expected, rtol=0, atol=1e-12)
 
 
 def test_the_extreme_uniform_numbers_of_float32_are_times():

@@ -71,9 +71,9 @@ def test_a_network_without_classes_is_not_guided():
 
 
 def test_the_recipes_interval_is_in_t_for_every_process():
-    for section, unit in ((Flow(), 1), (DDPM(), 1000)):
+    for config, unit in ((Flow(), 1), (DDPM(), 1000)):
         network = Network()
-        model = Sampler(cfg_scale=2.0, cfg_interval=(0.1, 0.7)).model(section.build(), network, labels=LABELS, null=NULL)
+        model = Sampler(cfg_scale=2.0, cfg_interval=(0.1, 0.7)).model(config.build(), network, labels=LABELS, null=NULL)
         for t in (0.099, 0.1, 0.7, 0.701):
             model(X, torch.full((2,), t * unit, dtype=torch.float64))
         assert [len(x) for x, _, _ in network.calls] == [2, 4, 4, 2]

@@ -34,23 +34,23 @@ PROCESSES = {
 }
 
 
-def _alpha_sigma(section, t):
-    if section.kind == "ddpm":
+def _alpha_sigma(config, t):
+    if config.kind == "ddpm":
         abar = ABAR[round(1000 * t)]
         return math.sqrt(abar), math.sqrt(1 - abar)
-    return (1 - t, t) if section.path == "linear" else (math.cos(math.pi * t / 2), math.sin(math.pi * t / 2))
+    return (1 - t, t) if config.path == "linear" else (math.cos(math.pi * t / 2), math.sin(math.pi * t / 2))
 
 
-def _perfect_network(section):
+def _perfect_network(config):
     def model(x, network_time, step_time=None):
         assert network_time.shape == (len(x),)
         time = network_time[0].item()
-        alpha, sigma = _alpha_sigma(section, time / 1000 if section.kind == "ddpm" else time)
+        alpha, sigma = _alpha_sigma(config, time / 1000 if config.kind == "ddpm" else time)
         power = alpha**2 * S + sigma**2
         data, noise = alpha * S / power * x, sigma / power * x
-        prediction = "eps" if section.kind == "ddpm" else section.prediction
+        prediction = "eps" if config.kind == "ddpm" else config.prediction
         if prediction == "v":
-            linear = section.path == "linear"
+            linear = config.path == "linear"
             return noise - data if linear else math.pi / 2 * (alpha * noise - sigma * data)
         return data if prediction == "x" else noise
 
@@ -61,24 +61,24 @@ def _no_noise(step):
     raise AssertionError("a deterministic sampler asked for noise")
 
 
-def _gains(sampler, section, times):
+def _gains(sampler, config, times):
     """What a deterministic sampler multiplies its starting noise by, per band."""
     one = torch.ones(1, len(POWERS), 1, 1, dtype=torch.float64)
-    return SAMPLERS[sampler](section.build(), _perfect_network(section), one, times, _no_noise).flatten().tolist()
+    return SAMPLERS[sampler](config.build(), _perfect_network(config), one, times, _no_noise).flatten().tolist()
 
 
-def _expected_gain(sampler, section, times, power):
+def _expected_gain(sampler, config, times, power):
     """The recursion x <- a x of each method, band of variance `power`."""
     times = times.tolist()
     gain, kept, h_kept = 1.0, None, None
     for t, s in pairwise(times):
-        (alpha, sigma), (alpha_s, sigma_s) = _alpha_sigma(section, t), _alpha_sigma(section, s)
+        (alpha, sigma), (alpha_s, sigma_s) = _alpha_sigma(config, t), _alpha_sigma(config, s)
         d = alpha**2 * power + sigma**2
         data, noise = alpha * power / d, sigma / d
         if sampler == "ddim":
             gain *= alpha_s * data + sigma_s * noise
         elif sampler in ("euler", "heun"):
-            step, slope, after, scale = _ode(section, t, s, power)
+            step, slope, after, scale = _ode(config, t, s, power)
             ahead = 1 + step * slope
             gain *= scale * (ahead if sampler == "euler" or s == 0 else 1 + step / 2 * (slope + after * ahead))
         else:
@@ -97,49 +97,49 @@ def _expected_gain(sampler, section, times, power):
     return gain
 
 
-def _ode(section, t, s, power):
+def _ode(config, t, s, power):
     """(step, slope at t, slope at s, factor back to x) of a linear ODE dy/dc = slope y, for unit y at t."""
     def slope(u):
-        alpha, sigma = _alpha_sigma(section, u)
+        alpha, sigma = _alpha_sigma(config, u)
         d = alpha**2 * power + sigma**2
-        if section.kind == "ddpm":
+        if config.kind == "ddpm":
             return sigma / d * alpha                                # noise over x, and x = alpha y
-        da, ds = (-1, 1) if section.path == "linear" else (-math.pi / 2 * sigma, math.pi / 2 * alpha)
+        da, ds = (-1, 1) if config.path == "linear" else (-math.pi / 2 * sigma, math.pi / 2 * alpha)
         return (da * alpha * power + ds * sigma) / d
-    if section.kind != "ddpm":
+    if config.kind != "ddpm":
         return s - t, slope(t), slope(s), 1.0
-    (alpha, sigma), (alpha_s, sigma_s) = _alpha_sigma(section, t), _alpha_sigma(section, s)
+    (alpha, sigma), (alpha_s, sigma_s) = _alpha_sigma(config, t), _alpha_sigma(config, s)
     return sigma_s / alpha_s - sigma / alpha, slope(t), slope(s), alpha_s / alpha
 
 
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("sampler", ["ddim", "dpm-solver++", "euler", "heun"])
 def test_deterministic_samplers_follow_their_variance_recursion(sampler, process):
-    section = PROCESSES[process]
-    times = even_times(section.build(), 25)
-    expected = [_expected_gain(sampler, section, times, power) for power in POWERS]
-    assert_close(torch.tensor(_gains(sampler, section, times)), torch.tensor(expected), rtol=1e-6, atol=1e-9)
+    config = PROCESSES[process]
+    times = even_times(config.build(), 25)
+    expected = [_expected_gain(sampler, config, times, power) for power in POWERS]
+    assert_close(torch.tensor(_gains(sampler, config, times)), torch.tensor(expected), rtol=1e-6, atol=1e-9)
 
 
-def _error(sampler, section, times):
+def _error(sampler, config, times):
     """|standard deviation returned / true - 1| per band."""
-    return [abs(gain / power**0.5 - 1) for gain, power in zip(_gains(sampler, section, times), POWERS, strict=True)]
+    return [abs(gain / power**0.5 - 1) for gain, power in zip(_gains(sampler, config, times), POWERS, strict=True)]
 
 
 @pytest.mark.parametrize("path", ["linear", "cosine"])
 @pytest.mark.parametrize(("sampler", "low", "high"), [("ddim", 1.9, 2.1), ("euler", 1.9, 2.1), ("heun", 3.8, 4.2)])
 def test_the_error_falls_at_the_order_of_the_method(sampler, low, high, path):
     """Twice the steps, the last of which then ends half as far from 0: the error halves or quarters."""
-    section = Flow(path=path)
-    coarse, fine = (_error(sampler, section, even_times(section.build(), steps)) for steps in (400, 800))
+    config = Flow(path=path)
+    coarse, fine = (_error(sampler, config, even_times(config.build(), steps)) for steps in (400, 800))
     for before, after in zip(coarse, fine, strict=True):
         if before > 1e-9:                                           # on the cosine path S = 1 is exact for euler and heun
             assert low < before / after < high
 
 
 def test_dpm_solver_falls_by_log_n_over_n_squared_on_the_whole_interval():
-    section = Flow()
-    coarse, fine = (_error("dpm-solver++", section, even_times(section.build(), steps)) for steps in (1000, 2000))
+    config = Flow()
+    coarse, fine = (_error("dpm-solver++", config, even_times(config.build(), steps)) for steps in (1000, 2000))
     expected = 4 * math.log(1000) / math.log(2000)                  # 3.63
     for before, after in zip(coarse, fine, strict=True):
         assert before / after == pytest.approx(expected, rel=0.1)
@@ -147,22 +147,22 @@ def test_dpm_solver_falls_by_log_n_over_n_squared_on_the_whole_interval():
 
 @pytest.mark.parametrize("path", ["linear", "cosine"])
 def test_dpm_solver_has_order_two_between_two_times_inside(path):
-    section = Flow(path=path)
+    config = Flow(path=path)
     start, end = 0.9, 0.1
 
     def errors(steps):
-        gains = _gains("dpm-solver++", section, torch.linspace(start, end, steps + 1, dtype=torch.float64))
+        gains = _gains("dpm-solver++", config, torch.linspace(start, end, steps + 1, dtype=torch.float64))
         for power, gain in zip(POWERS, gains, strict=True):
-            (alpha, sigma), (alpha_s, sigma_s) = _alpha_sigma(section, start), _alpha_sigma(section, end)
+            (alpha, sigma), (alpha_s, sigma_s) = _alpha_sigma(config, start), _alpha_sigma(config, end)
             yield abs(gain / math.sqrt((alpha_s**2 * power + sigma_s**2) / (alpha**2 * power + sigma**2)) - 1)
 
     for before, after in zip(errors(1600), errors(3200), strict=True):
         assert 3.8 < before / after < 4.2
 
 
-def _em_variance(times, section=None):
+def _em_variance(times, config=None):
     """Variance returned by Euler-Maruyama, exactly: sample j of the batch carries only the j-th noise of all that are drawn."""
-    section = section or Flow()
+    config = config or Flow()
     count = len(times) - 1                                          # the start and count - 1 step noises
     def unit(j):
         noise = torch.zeros(count, len(POWERS), 1, 1, dtype=torch.float64)
@@ -172,7 +172,7 @@ def _em_variance(times, section=None):
     def step_noise(i):
         drawn.append(i)
         return unit(i + 1)
-    out = euler_maruyama(section.build(), _perfect_network(section), unit(0), times, step_noise)
+    out = euler_maruyama(config.build(), _perfect_network(config), unit(0), times, step_noise)
     assert drawn == list(range(count - 1))                          # each step once, and none on the last
     return out.square().sum(0).flatten().tolist()
 
@@ -190,10 +190,10 @@ def _em_recursion(times, power):
 
 @pytest.mark.parametrize("prediction", ["v", "x"])
 def test_euler_maruyama_follows_its_variance_recursion(prediction):
-    section = Flow(prediction=prediction)
-    times = stochastic_times(section.build(), 60, 0.04)
+    config = Flow(prediction=prediction)
+    times = stochastic_times(config.build(), 60, 0.04)
     expected = [_em_recursion(times, power) for power in POWERS]
-    assert_close(torch.tensor(_em_variance(times, section)), torch.tensor(expected), rtol=1e-6, atol=0)
+    assert_close(torch.tensor(_em_variance(times, config)), torch.tensor(expected), rtol=1e-6, atol=0)
 
 
 def test_the_published_grid_damps_weak_bands_as_the_facts_say():
@@ -214,11 +214,11 @@ def test_euler_maruyama_has_order_one_as_its_end_time_goes_to_zero():
 
 def test_euler_maruyama_of_random_noise_has_that_variance():
     """40,000 values per band: standard error of a variance ratio 0.7 %."""
-    section = Flow()
-    times = stochastic_times(section.build(), 20, 0.04)
+    config = Flow()
+    times = stochastic_times(config.build(), 20, 0.04)
     rng = torch.Generator().manual_seed(0)
     noise = [torch.randn(10_000, len(POWERS), 2, 2, generator=rng, dtype=torch.float64) for _ in range(20)]
-    out = euler_maruyama(section.build(), _perfect_network(section), noise[0], times, lambda i: noise[i + 1])
+    out = euler_maruyama(config.build(), _perfect_network(config), noise[0], times, lambda i: noise[i + 1])
     expected = torch.tensor([_em_recursion(times, power) for power in POWERS], dtype=torch.float64)
     assert_close(out.square().mean((0, 2, 3)) / expected, torch.ones_like(expected), rtol=0, atol=0.03)
 
@@ -273,8 +273,8 @@ def test_ddpm_samplers_equal_diffusers(name, steps):
 
 def test_euler_is_ddim_on_the_linear_path_and_on_ddpm():
     start = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    for section in (Flow(), Flow(prediction="x"), DDPM()):
-        process = section.build()
+    for config in (Flow(), Flow(prediction="x"), DDPM()):
+        process = config.build()
         times = even_times(process, 12)
         one, other = (method(process, _nonlinear, start, times, _no_noise) for method in (ddim, euler))
         assert_close(one, other, rtol=1e-9, atol=1e-9)

@@ -57,14 +57,14 @@ def _proportional(x, network_time, step_time=None):
     return x * network_time.view(-1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("section", [Flow(path="cosine", prediction="x", time="logit-normal"), DDPM()])
-def test_everything_follows_the_device_of_its_latents(section):
+@pytest.mark.parametrize("config", [Flow(path="cosine", prediction="x", time="logit-normal"), DDPM()])
+def test_everything_follows_the_device_of_its_latents(config):
     """A meta tensor meets a CPU tensor as badly as a CUDA one does, scalars excepted."""
-    process = section.build()
+    process = config.build()
     noise = torch.empty(2, 3, 4, 4, device="meta")
     example = process.noised(noise, noise, torch.empty(2, device="meta"))
     assert example.x_t.device == example.network_time.device == noise.device
-    for kind in KINDS[: 5 if isinstance(section, Flow) else 4]:
+    for kind in KINDS[: 5 if isinstance(config, Flow) else 4]:
         sampler = Sampler(kind=kind, steps=3)
         out = sample(process, _proportional, noise, sampler, step_noise=lambda i: noise)
         assert out.device == noise.device and out.shape == noise.shape

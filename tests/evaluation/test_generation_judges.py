@@ -20,20 +20,20 @@ def extractors(monkeypatch):
     return views
 
 
-def asked(scores, features=()):
+def options(scores, features=()):
     return {q.extractor.name: set(q.kinds) for q in build_questions(scores, features, PROTOCOLS["clean"])}
 
 
 def test_kernel_and_manifold_are_asked_of_every_extractor_or_of_inception():
-    assert asked([]) == {"random": {"frechet", "kernel", "manifold"}}
-    assert asked(["kid"]) == {"inception": {"kernel"}}
-    assert asked(["kid", "pr"], ["random", "squeezenet"]) == {
+    assert options([]) == {"random": {"frechet", "kernel", "manifold"}}
+    assert options(["kid"]) == {"inception": {"kernel"}}
+    assert options(["kid", "pr"], ["random", "squeezenet"]) == {
         "random": {"frechet", "kernel", "manifold"},
         "squeezenet": {"frechet", "kernel", "manifold"},
     }
-    assert asked(["fid", "sfid", "is"]) == {"inception": {"frechet", "spatial", "recognition"}}
-    assert asked(["fid", "kid"], ["random"]) == {"random": {"frechet", "kernel"}, "inception": {"frechet", "kernel"}}
-    assert asked(["is"], ["inception"]) == {"inception": {"frechet", "recognition"}}
+    assert options(["fid", "sfid", "is"]) == {"inception": {"frechet", "spatial", "recognition"}}
+    assert options(["fid", "kid"], ["random"]) == {"random": {"frechet", "kernel"}, "inception": {"frechet", "kernel"}}
+    assert options(["is"], ["inception"]) == {"inception": {"frechet", "recognition"}}
 
 
 def test_only_the_views_that_are_needed_are_kept():

@@ -52,10 +52,10 @@ IMAGES = ["--data", "data/classes", "--psnr", "--features", "random", "--protoco
 
 
 @pytest.mark.parametrize(("what", "asked"), [("dit", SAMPLES), ("tiny", IMAGES)])
-def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, what, asked):
+def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, what, options):
     """Of samples drawn on the way, and of reconstructions from sampled posteriors: the same batches, hence the same bits."""
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    arguments = ["eval", str(studio.folder / "runs" / what), *asked, "--batch", "4", "--device", "cpu", "--json"]
+    arguments = ["eval", str(studio.folder / "runs" / what), *options, "--batch", "4", "--device", "cpu", "--json"]
     features = studio.folder / "data" / "features"
     shutil.rmtree(features, ignore_errors=True)
     with one_thread():      # as the ranks have: a sum split among threads has another order

@@ -13,19 +13,19 @@ TINY = {"downsample": 4, "latent_channels": 3, "channels": (8, 8, 16), "norm_gro
 
 def diffusers_twin(autoencoder: Autoencoder) -> AutoencoderKL:
     """diffusers' own network with our weights; for symmetric padding its downsamplers are switched as in facts section 1.6."""
-    section = autoencoder.section
-    attends = ["Attn" if level in section.attention else "" for level in range(len(section.channels))]
+    config = autoencoder.config
+    attends = ["Attn" if level in config.attention else "" for level in range(len(config.channels))]
     twin = AutoencoderKL(
-        block_out_channels=section.channels,
+        block_out_channels=config.channels,
         down_block_types=tuple(f"{attend}DownEncoderBlock2D" for attend in attends),
         up_block_types=tuple(f"{attend}UpDecoderBlock2D" for attend in reversed(attends)),
-        layers_per_block=section.blocks_per_level,
-        latent_channels=section.latent_channels,
-        norm_num_groups=section.norm_groups,
-        use_quant_conv=section.quant_convs,
-        use_post_quant_conv=section.quant_convs,
+        layers_per_block=config.blocks_per_level,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.norm_groups,
+        use_quant_conv=config.quant_convs,
+        use_post_quant_conv=config.quant_convs,
     )
-    if section.downsample_pad == "symmetric":
+    if config.downsample_pad == "symmetric":
         for block in twin.encoder.down_blocks[:-1]:
             block.downsamplers[0].padding = 1
             block.downsamplers[0].conv.padding = (1, 1)
@@ -94,7 +94,7 @@ def test_the_two_paddings_are_different_encoders_and_the_same_decoder():
 def test_shapes_follow_the_section_for_images_that_are_not_square():
     autoencoder = SDVAE(**TINY).build()
     latents = autoencoder.encode(torch.zeros(2, 3, 12, 20)).mode()
-    assert latents.shape == (2, *autoencoder.section.latent_shape(12, 20)) == (2, 3, 3, 5)
+    assert latents.shape == (2, *autoencoder.config.latent_shape(12, 20)) == (2, 3, 3, 5)
     assert autoencoder.decode(latents).shape == (2, 3, 12, 20)
     assert (autoencoder.downsample, autoencoder.latent_channels) == (4, 3)
 
@@ -155,6 +155,6 @@ def test_a_section_that_cannot_be_built_says_what_to_give(keys, message):
 
 
 def test_a_section_survives_its_own_dump():
-    section = SDVAE(**TINY)
-    assert SDVAE.model_validate(section.model_dump(mode="json")) == section
+    config = SDVAE(**TINY)
+    assert SDVAE.model_validate(config.model_dump(mode="json")) == config
     assert SDVAE().channels == (128, 256, 512, 512)

@@ -45,9 +45,9 @@ def test_three_layers_have_the_published_parameter_count_and_logits():
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
 def test_the_smallest_input_gives_one_logit_and_one_pixel_less_is_refused(num_layers):
-    section = PatchGAN(num_layers=num_layers, channels=4)
-    critic = section.build()
-    side = section.smallest_input
+    config = PatchGAN(num_layers=num_layers, channels=4)
+    critic = config.build()
+    side = config.smallest_input
     assert critic(torch.randn(1, 3, side, side)).shape == (1, 1, 1, 1)
     assert critic.layers(torch.randn(1, 3, side, side + 2**num_layers)).shape == (1, 1, 1, 2)
     with pytest.raises(ValueError, match=f"{num_layers} layers, which needs {side} pixels"):

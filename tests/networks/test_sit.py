@@ -125,15 +125,15 @@ def test_it_is_diffusers_dit_with_the_same_weights(patch):
 
 def dit_twin(network: SiTNetwork) -> DiTTransformer2DModel:
     """diffusers' own network with our weights. Each of its blocks has its own copy of the embedders of time and class."""
-    section, (channels, side, _) = network.section, network.latent_shape
+    config, (channels, side, _) = network.config, network.latent_shape
     twin = DiTTransformer2DModel(
-        num_attention_heads=section.heads,
-        attention_head_dim=section.width // section.heads,
+        num_attention_heads=config.heads,
+        attention_head_dim=config.width // config.heads,
         in_channels=channels,
         out_channels=channels,
-        num_layers=section.depth,
+        num_layers=config.depth,
         sample_size=side,
-        patch_size=section.patch,
+        patch_size=config.patch,
         num_embeds_ada_norm=network.num_classes,
         norm_eps=1e-6,
     )
@@ -149,7 +149,7 @@ def dit_twin(network: SiTNetwork) -> DiTTransformer2DModel:
         theirs[f"pos_embed.proj.{kind}"] = ours[f"x_embedder.proj.{kind}"]
         theirs[f"proj_out_1.{kind}"] = ours[f"final_layer.adaLN_modulation.1.{kind}"]
         theirs[f"proj_out_2.{kind}"] = ours[f"final_layer.linear.{kind}"]
-        for i in range(section.depth):
+        for i in range(config.depth):
             block = f"transformer_blocks.{i}"
             for name, part in zip("qkv", ours[f"blocks.{i}.attn.qkv.{kind}"].chunk(3), strict=True):
                 theirs[f"{block}.attn1.to_{name}.{kind}"] = part

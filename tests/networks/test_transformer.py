@@ -150,19 +150,19 @@ def test_an_unknown_size_is_the_only_problem_reported():
         SiT(size="huge")
 
 
-@pytest.mark.parametrize("section", [SiT(), UViT(size="S-deep"), SiT(**TINY), UViT(**TINY, final_conv=False)])
-def test_a_table_says_its_numbers_and_survives_its_own_dump(section):
-    dump = section.model_dump(mode="json")
+@pytest.mark.parametrize("config", [SiT(), UViT(size="S-deep"), SiT(**TINY), UViT(**TINY, final_conv=False)])
+def test_a_table_says_its_numbers_and_survives_its_own_dump(config):
+    dump = config.model_dump(mode="json")
     assert min(dump["depth"], dump["width"], dump["heads"]) >= 1
-    assert type(section).model_validate(dump) == section
+    assert type(config).model_validate(dump) == config
 
 
 @pytest.mark.parametrize("kind", [SiT, UViT])
 def test_a_latent_that_patches_do_not_tile_is_refused_with_the_patch_that_does(kind):
-    section = kind(**TINY, patch=4)
-    assert section.token_grid((4, 8, 12)) == (2, 3)
+    config = kind(**TINY, patch=4)
+    assert config.token_grid((4, 8, 12)) == (2, 3)
     with pytest.raises(ValueError, match=r"latent of 8x6 .* patch = 4: .* patch = 2 works"):
-        section.build((4, 8, 6), 10)
+        config.build((4, 8, 6), 10)
 
 
 @pytest.mark.parametrize("kind", [SiT, UViT])
@@ -171,7 +171,7 @@ def test_what_the_rest_of_smtool_asks_a_network(kind):
     assert (network.token_grid, network.width, network.num_classes) == ((4, 3), 16, 10)
     assert network.latent_shape == (4, 8, 6)
     assert network.depth == {SiT: 2, UViT: 3}[kind]
-    assert network.section == kind(**TINY, patch=2)
+    assert network.config == kind(**TINY, patch=2)
 
 
 @pytest.mark.parametrize("kind", [SiT, UViT])

@@ -7,7 +7,7 @@ import pytest
 
 from smtool.errors import RecipeError
 from smtool.recipe import TrainAE, find, load, packaged, run_name
-from smtool.recipe.shelf import copy, names, opening
+from smtool.recipe.catalog import copy, names, opening
 
 ALL = sorted(packaged().rglob("*.toml"))
 AUTOENCODERS = [path for path in ALL if not {"latents", "racers"} & tomllib.loads(path.read_text()).keys()]

@@ -4,9 +4,9 @@ import pytest
 
 from smtool.errors import RecipeError
 from smtool.recipe import kind_of, packaged
+from smtool.recipe.catalog import command, find, opening
 from smtool.recipe.files import load
 from smtool.recipe.race import Race, load_race
-from smtool.recipe.shelf import command, find, opening
 
 RACES = [path for path in sorted(packaged().rglob("*.toml")) if "racers" in tomllib.loads(path.read_text())]
 MINIMAL = """

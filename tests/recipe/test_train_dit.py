@@ -4,7 +4,7 @@ import pytest
 
 from smtool.errors import RecipeError
 from smtool.recipe import TrainDiT, load, packaged, run_name
-from smtool.recipe.shelf import names, opening
+from smtool.recipe.catalog import names, opening
 
 TRANSFORMERS = [path for path in sorted(packaged().rglob("*.toml")) if "latents" in tomllib.loads(path.read_text())]
 MINIMAL = """

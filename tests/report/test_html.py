@@ -44,7 +44,7 @@ def page() -> Page:
     page.commands("smtool spectrum a.safetensors --plot", "cat < b")
     page.table(Table("Scores", ("name", "PSNR"), (("<dsm>", "24.5"),), note="N = 8"))
     page.cards([Card("<plain>", "f4", [Statement("warn", "Not <flattened>: delta < 1"), Statement("good", "fine")])])
-    page.facts({"digest <x>": "abc & def"})
+    page.summary({"digest <x>": "abc & def"})
     page.section("What was done")
     for _ in range(2):
         page.figure(power_figure([Curve("a", [1, 2], [1, 2])], title="t", note="n"), alt='a "curve"', caption="falls & rises")

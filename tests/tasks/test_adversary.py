@@ -18,7 +18,7 @@ def test_released_alternation_gives_the_published_numbers_of_updates(steps, gene
 def test_counted_turns_are_the_turns_taken(updates, start):
     table = Adversary(start=start, updates=updates)
     for steps in range(14):
-        taken = [player for step in range(steps) for player in table.turns(step)]
+        taken = [player for step in range(steps) for player in table.players_at(step)]
         assert table.count_turns("autoencoder", steps) == taken.count("autoencoder")
         assert table.count_turns("discriminator", steps) == taken.count("discriminator")
 

@@ -104,8 +104,8 @@ def test_adversary_joins_at_its_start_and_is_balanced_at_the_decoder():
     loss = task.loss("autoencoder", _batch(), _draws(step=6), 6)
     factor = loss.values["adversarial_factor"]
     torch.testing.assert_close(loss.total, loss.values["l1"] + 0.5 * factor * loss.values["adversarial"])
-    assert task.turns(5) == ("autoencoder",)
-    assert task.turns(7) == ("discriminator",)
+    assert task.players_at(5) == ("autoencoder",)
+    assert task.players_at(7) == ("discriminator",)
 
 
 def test_appended_scaled_pair_adds_its_own_weighted_reconstruction():

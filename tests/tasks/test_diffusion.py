@@ -34,9 +34,9 @@ def awake(network: nn.Module) -> nn.Module:
 
 
 def network_of(kind: str, num_classes: int) -> nn.Module:
-    section = (SiT if kind == "sit" else UViT)(size="custom", depth=DEPTH if kind == "sit" else 2, width=32, heads=2, patch=2)
+    config = (SiT if kind == "sit" else UViT)(size="custom", depth=DEPTH if kind == "sit" else 2, width=32, heads=2, patch=2)
     with initializing(0, "test"):
-        return awake(section.build(SHAPE, num_classes))
+        return awake(config.build(SHAPE, num_classes))
 
 
 class Teacher(nn.Module):
@@ -46,20 +46,20 @@ class Teacher(nn.Module):
         return nn.functional.adaptive_avg_pool2d(images.float(), 4).repeat(1, 2, 1, 1)[:, :5] / 255
 
 
-def task_of(*, kind="sit", process=None, num_classes=3, dropout=0.1, section=None) -> DiffusionTask:
+def task_of(*, kind="sit", process=None, num_classes=3, dropout=0.1, config=None) -> DiffusionTask:
     network = network_of(kind, num_classes)
     alignment = None
-    if section is not None:
+    if config is not None:
         with initializing(0, "alignment"):
-            module = section.build(network.width, network.token_grid, teacher_dim=5, teacher_grid=(4, 4))
-        alignment = (module, section.weight, section.depth)
+            module = config.build(network.width, network.token_grid, teacher_dim=5, teacher_grid=(4, 4))
+        alignment = (module, config.weight, config.depth)
     return DiffusionTask(
         network,
         (process or Flow()).build(),
         STATS,
         labels=Labels(dropout=dropout) if num_classes else None,
         alignment=alignment,
-        teacher=None if section is None else Teacher(),
+        teacher=None if config is None else Teacher(),
     )
 
 
@@ -176,22 +176,22 @@ def test_without_a_labels_table_classes_of_the_data_are_not_used():
 
 
 def test_two_halves_of_a_batch_average_to_the_whole():
-    task, batch = task_of(section=ALIGNMENTS[0]), batch_of(8)
+    task, batch = task_of(config=ALIGNMENTS[0]), batch_of(8)
     halves = [task.loss(PLAYER, batch.slice(at, at + 4), draws_of(8).at(at, at + 4), 0) for at in (0, 4)]
     torch.testing.assert_close(sum(half.total for half in halves) / 2, task.loss(PLAYER, batch, draws_of(8), 0).total)
 
 
-@pytest.mark.parametrize("section", ALIGNMENTS, ids=lambda section: section.kind)
-def test_the_alignment_enters_with_its_weight(section):
-    task = task_of(section=section)
+@pytest.mark.parametrize("config", ALIGNMENTS, ids=lambda config: config.kind)
+def test_the_alignment_enters_with_its_weight(config):
+    task = task_of(config=config)
     loss = task.loss(PLAYER, batch_of(4), draws_of(4), 0)
     torch.testing.assert_close(loss.total.detach(), loss.values["diffusion"] + 0.5 * loss.values["alignment"])
     assert -1 <= loss.values["alignment"] <= 1
 
 
-@pytest.mark.parametrize("section", ALIGNMENTS, ids=lambda section: section.kind)
-def test_the_alignments_gradient_reaches_the_projector_and_the_blocks_up_to_its_depth_only(section):
-    task = task_of(section=section)
+@pytest.mark.parametrize("config", ALIGNMENTS, ids=lambda config: config.kind)
+def test_the_alignments_gradient_reaches_the_projector_and_the_blocks_up_to_its_depth_only(config):
+    task = task_of(config=config)
     plain = task_of()
     batch, draws = batch_of(4), draws_of(4)
     loss = task.loss(PLAYER, batch, draws, 0)
@@ -212,15 +212,15 @@ def test_the_alignments_gradient_reaches_the_projector_and_the_blocks_up_to_its_
 
 
 def test_the_player_is_the_network_and_the_projector_and_the_teacher_stays_outside():
-    task = task_of(section=ALIGNMENTS[1])
+    task = task_of(config=ALIGNMENTS[1])
     names = set(task.players[PLAYER].state_dict())
     assert {name.split(".")[0] for name in names} == {"network", "alignment"}
-    assert task.turns(5) == (PLAYER,)
+    assert task.players_at(5) == (PLAYER,)
     assert task.count_turns(PLAYER, 5) == 5
 
 
 def test_cached_features_stand_for_the_teacher():
-    task, batch = task_of(section=ALIGNMENTS[0]), batch_of(4)
+    task, batch = task_of(config=ALIGNMENTS[0]), batch_of(4)
     online = task.loss(PLAYER, batch, draws_of(4), 0).total
     cached = LatentBatch(batch.mean, batch.logvar, batch.labels, batch.ids, features=Teacher()(batch.images))
     task.teacher = None

@@ -130,9 +130,9 @@ def test_our_own_networks_can_be_trained_through(tokenizer, images):
 
 def test_what_smtool_can_rebuild_comes_back_from_its_description(name, tokenizer, images, tmp_path):
     if name not in STORED:
-        assert tokenizer.section is None
+        assert tokenizer.config is None
         return
-    again = rebuilt(tmp_path, tokenizer.section.model_dump(mode="json"))
+    again = rebuilt(tmp_path, tokenizer.config.model_dump(mode="json"))
     again.load_state_dict(tokenizer.state_dict(), assign=True)
     again.eval().requires_grad_(False)
     assert again.digest == tokenizer.digest

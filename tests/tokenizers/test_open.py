@@ -41,7 +41,7 @@ def test_files_and_folders_go_before_the_names_of_other_kinds(tmp_path, monkeypa
 
 def test_padding_of_our_own_file_can_be_overridden(tmp_path):
     write_autoencoder(tmp_path / "ckpt.safetensors", SECTION.build(), {})
-    assert load_autoencoder(tmp_path, downsample_pad="symmetric").section.downsample_pad == "symmetric"
+    assert load_autoencoder(tmp_path, downsample_pad="symmetric").config.downsample_pad == "symmetric"
 
 
 def test_an_absent_path_names_the_runs_there_are(tmp_path, monkeypatch):

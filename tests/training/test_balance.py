@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from smtool.training.balance import Balance, Term, balanced
+from smtool.training.balance import AdaptiveWeight, Term, balanced
 
 
 def _layers() -> tuple[nn.Linear, nn.Linear, torch.Tensor]:
@@ -16,7 +16,7 @@ def test_a_balanced_term_pulls_at_the_decoder_as_hard_as_the_reconstruction_does
     reconstruction, rough = out.square().mean(), 1e3 * out.sin().mean()
     terms = [
         Term("l1", reconstruction, reconstruction=True),
-        Term("adversarial", rough, 0.5, Balance("decoder")),
+        Term("adversarial", rough, 0.5, AdaptiveWeight("decoder")),
         Term("kl", 1e6 * out.sum(), 1e-6),
     ]
     loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
@@ -29,7 +29,10 @@ def test_a_balanced_term_pulls_at_the_decoder_as_hard_as_the_reconstruction_does
 
 def test_encoder_balance_looks_at_the_encoder():
     encoder, decoder, out = _layers()
-    terms = [Term("l1", out.square().mean(), 2.0, reconstruction=True), Term("va_vae", out.cos().mean(), 0.1, Balance("encoder"))]
+    terms = [
+        Term("l1", out.square().mean(), 2.0, reconstruction=True),
+        Term("va_vae", out.cos().mean(), 0.1, AdaptiveWeight("encoder")),
+    ]
     loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
     pull = torch.autograd.grad(2 * terms[0].value, encoder.weight, retain_graph=True)[0].norm()
     push = torch.autograd.grad(terms[1].value, encoder.weight, retain_graph=True)[0].norm()
@@ -38,7 +41,10 @@ def test_encoder_balance_looks_at_the_encoder():
 
 def test_factor_is_bounded_where_the_term_has_no_gradient():
     encoder, decoder, out = _layers()
-    terms = [Term("l1", out.mean(), reconstruction=True), Term("adversarial", 0 * out.mean(), 1.0, Balance("decoder"))]
+    terms = [
+        Term("l1", out.mean(), reconstruction=True),
+        Term("adversarial", 0 * out.mean(), 1.0, AdaptiveWeight("decoder")),
+    ]
     loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
     assert loss.values["adversarial_factor"] == 1e4
     assert torch.isfinite(loss.total)
@@ -47,7 +53,10 @@ def test_factor_is_bounded_where_the_term_has_no_gradient():
 def test_factor_is_a_constant_of_the_loss():
     """The gradient of the total is that of the terms with the factor held fixed."""
     encoder, decoder, out = _layers()
-    terms = [Term("l1", out.square().mean(), reconstruction=True), Term("adversarial", out.sin().mean(), 1.0, Balance("decoder"))]
+    terms = [
+        Term("l1", out.square().mean(), reconstruction=True),
+        Term("adversarial", out.sin().mean(), 1.0, AdaptiveWeight("decoder")),
+    ]
     loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
     factor = loss.values["adversarial_factor"].double()
     found = torch.autograd.grad(loss.total, encoder.weight, retain_graph=True)[0]
@@ -58,7 +67,10 @@ def test_factor_is_a_constant_of_the_loss():
 @pytest.mark.parametrize("layer", ["encoder", "decoder"])
 def test_logged_values_are_unweighted_and_detached(layer):
     encoder, decoder, out = _layers()
-    terms = [Term("l1", out.square().mean(), 3.0, reconstruction=True), Term("x", out.sin().mean(), 5.0, Balance(layer))]
+    terms = [
+        Term("l1", out.square().mean(), 3.0, reconstruction=True),
+        Term("x", out.sin().mean(), 5.0, AdaptiveWeight(layer)),
+    ]
     values = balanced(terms, encoder=encoder.weight, decoder=decoder.weight).values
     assert torch.equal(values["l1"], terms[0].value.detach())
     assert not any(value.requires_grad for value in values.values())
@@ -73,6 +85,9 @@ def test_a_factor_under_fp16_is_that_of_float32_where_a_pixels_share_of_the_mean
         with torch.autocast("cpu", torch.float16, enabled=enabled):
             out = decoder(x)
             pixels = out.float().abs().sum() / (48 * 3 * 256 * 256)
-            terms = [Term("l1", pixels, reconstruction=True), Term("adversarial", out.float().mean(), 1.0, Balance("decoder"))]
+            terms = [
+                Term("l1", pixels, reconstruction=True),
+                Term("adversarial", out.float().mean(), 1.0, AdaptiveWeight("decoder")),
+            ]
             factors.append(balanced(terms, encoder=decoder.weight, decoder=decoder.weight).values["adversarial_factor"])
     torch.testing.assert_close(factors[1], factors[0], rtol=0.01, atol=0)

@@ -18,7 +18,7 @@ class Task:
     def __init__(self, width: int = 3) -> None:
         self.players = {"autoencoder": nn.Linear(width, 2), "discriminator": nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))}
 
-    def turns(self, step: int) -> tuple[str, ...]:
+    def players_at(self, step: int) -> tuple[str, ...]:
         return ("autoencoder", "discriminator")
 
     def count_turns(self, player: str, steps: int) -> int:

@@ -29,7 +29,7 @@ with joined("cpu") as ranks:
         "values": average_values({"a": torch.tensor(float(ranks.rank)), "b": torch.tensor(4.0)}),
         "mean": averaged(torch.tensor(2.0 * ranks.rank)).item(),
         "any": [any_rank(ranks.rank == 1, "cpu"), any_rank(False, "cpu")],
-        "share": ranks.share(10),
+        "share": ranks.local_slice(10),
     }
     time.sleep(0 if ranks.rank else 4)
     wait_for_all()      # not taken for hung
@@ -69,5 +69,5 @@ def test_one_rank_changes_nothing():
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_shares_cover_the_batch_once(world):
-    shares = [Ranks(rank, world, "cpu").share(12) for rank in range(world)]
+    shares = [Ranks(rank, world, "cpu").local_slice(12) for rank in range(world)]
     assert [position for start, stop in shares for position in range(start, stop)] == list(range(12))

@@ -32,7 +32,7 @@ class Regression:
         torch.manual_seed(0)
         self.players = {"first": nn.Linear(3, 1), "second": nn.Linear(3, 1)}
 
-    def turns(self, step: int) -> tuple[str, ...]:
+    def players_at(self, step: int) -> tuple[str, ...]:
         return ("first",) if step % 2 == 0 else ("first", "second")
 
     def count_turns(self, player: str, steps: int) -> int:
@@ -62,7 +62,7 @@ def test_loop_equals_a_loop_written_out():
     reports = list(optimize(_training(task), _batches(), first_step=0))
     oracle = {name: torch.optim.AdamW(m.parameters(), lr=0.05, weight_decay=0.005) for name, m in plain.players.items()}
     for step, batch in zip(range(6), _batches(), strict=False):
-        for player in plain.turns(step):
+        for player in plain.players_at(step):
             oracle[player].zero_grad()
             noise = streams(5, step, player, batch=8).batch("noise", (8, 3))
             plain.players[player](batch.x + noise).square().mean().backward()

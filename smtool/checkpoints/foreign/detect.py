@@ -34,7 +34,7 @@ class Detected:
     in the file."""
 
     family: Family
-    section: SDVAE
+    config: SDVAE
     prefix: str
     names: Mapping[str, str]
 
@@ -56,13 +56,13 @@ def detect(
     renamed = family.our_names(name for name in names if name.startswith(_PARTS))
     ours = {new: shapes[f"{prefix}{old}"] for old, new in renamed.items()}
     try:
-        section = _section(path, ours, norm_groups, downsample_pad or family.downsample_pad)
+        config = _section(path, ours, norm_groups, downsample_pad or family.downsample_pad)
     except (KeyError, IndexError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{error} is missing or misshapen"
         raise CheckpointError(f"{path} has key names of {family.title}, but is not a whole autoencoder: {reason}.") from error
     averaged = averages(shapes, prefix)
     stored = {averaged.get(f"{prefix}{old}", f"{prefix}{old}"): new for old, new in renamed.items()}
-    return Detected(family, section, prefix, stored)
+    return Detected(family, config, prefix, stored)
 
 
 def format_of(names: Iterable[str]) -> str | None:

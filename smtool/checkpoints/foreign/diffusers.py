@@ -63,10 +63,10 @@ def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: Downsam
             hint="`smtool spectrum` has diffusers run its other autoencoders; of a pipeline, pass the folder `vae/`.",
         )
     config = {**_SILENT, **({} if found == "AutoencoderKL" else {"scaling_factor": None}), **read_config(path)}
-    section = _section(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
+    network = _network_config(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
     file = TensorFile(weights_in(folder))
     names = DIFFUSERS.our_names(name for name in file.shapes if not name.startswith("bn."))
-    autoencoder = assemble(file.path, section, file.read(names, device))
+    autoencoder = assemble(file.path, network, file.read(names, device))
     autoencoder.stats = published_stats(config)
     return autoencoder
 
@@ -116,7 +116,7 @@ def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
     return LatentStats("scalar", mean, std, count=0, data="published", residual=left)
 
 
-def _section(path: Path, config: Mapping[str, Any], downsample_pad: DownsamplePad) -> SDVAE:
+def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: DownsamplePad) -> SDVAE:
     channels = config["block_out_channels"]
     problems = unknown_keys(config)
     attention = _attention(config.get("down_block_types", ["DownEncoderBlock2D"] * len(channels)), "DownEncoderBlock2D")

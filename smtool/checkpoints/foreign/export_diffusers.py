@@ -26,8 +26,8 @@ def write_diffusers(folder: Path, autoencoder: Autoencoder, *, symmetric: bool =
     symmetric: write an autoencoder with symmetric padding too, with README.md saying what diffusers must be told; else it is
     refused, since diffusers would open it without an error and encode something else (facts section 1.6).
     """
-    section = autoencoder.section
-    if section.downsample_pad == "symmetric" and not symmetric:
+    config = autoencoder.config
+    if config.downsample_pad == "symmetric" and not symmetric:
         raise CheckpointError(
             "This autoencoder pads symmetrically, which diffusers cannot state: it would open it and encode something else.",
             hint="Export it all the same with --symmetric; README.md then holds the lines that diffusers needs.",
@@ -35,33 +35,33 @@ def write_diffusers(folder: Path, autoencoder: Autoencoder, *, symmetric: bool =
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "diffusion_pytorch_model.safetensors", folder / "config.json"]
     write_tensors(written[0], {name: tensor.contiguous() for name, tensor in autoencoder.state_dict().items()}, {"format": "pt"})
-    write_json(written[1], {**_config(section), **_normalization(autoencoder.stats)})
-    if section.downsample_pad == "symmetric":
+    write_json(written[1], {**_config(config), **_normalization(autoencoder.stats)})
+    if config.downsample_pad == "symmetric":
         written.append(folder / "README.md")
         write_text(written[-1], SYMMETRIC_NOTE)
     return written
 
 
-def _config(section: SDVAE) -> dict[str, Any]:
+def _config(config: SDVAE) -> dict[str, Any]:
     """The keys of AutoencoderKL; downsample_pad, which only we read, where it is not what diffusers does."""
-    levels = range(len(section.channels))
-    down = [f"{'Attn' if level in section.attention else ''}DownEncoderBlock2D" for level in levels]
+    levels = range(len(config.channels))
+    down = [f"{'Attn' if level in config.attention else ''}DownEncoderBlock2D" for level in levels]
     return {
         "_class_name": "AutoencoderKL",
         "in_channels": 3,
         "out_channels": 3,
         "act_fn": "silu",
-        "block_out_channels": list(section.channels),
+        "block_out_channels": list(config.channels),
         "down_block_types": down,
         "up_block_types": [name.replace("DownEncoder", "UpDecoder") for name in reversed(down)],
-        "layers_per_block": section.blocks_per_level,
-        "latent_channels": section.latent_channels,
-        "norm_num_groups": section.norm_groups,
+        "layers_per_block": config.blocks_per_level,
+        "latent_channels": config.latent_channels,
+        "norm_num_groups": config.norm_groups,
         "mid_block_add_attention": True,
-        "use_quant_conv": section.quant_convs,
-        "use_post_quant_conv": section.quant_convs,
+        "use_quant_conv": config.quant_convs,
+        "use_post_quant_conv": config.quant_convs,
         "force_upcast": True,
-        **({"downsample_pad": "symmetric"} if section.downsample_pad == "symmetric" else {}),
+        **({"downsample_pad": "symmetric"} if config.downsample_pad == "symmetric" else {}),
     }
 
 

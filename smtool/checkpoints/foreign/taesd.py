@@ -44,10 +44,10 @@ def read_taesd(path: Path, device: str = "cpu") -> TinyAutoencoder:
     assert half is not None, "asked before"
     mate = _mate(file, half)
     encoder, decoder = (file, mate) if half == "encoder" else (mate, file)
-    section = _section(encoder, decoder)
+    config = _section(encoder, decoder)
     halves = (("encoder", encoder), ("decoder", decoder))
     tensors = {f"{side}.{name}": value for side, part in halves for name, value in part.read(_same(part.shapes), device).items()}
-    return assemble(path, section, tensors)
+    return assemble(path, config, tensors)
 
 
 def _mate(file: TensorFile, half: Half) -> TensorFile:

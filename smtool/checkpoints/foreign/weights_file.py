@@ -24,7 +24,7 @@ def read_weights(path: Path, device: str = "cpu", *, downsample_pad: DownsampleP
     pad = downsample_pad or config.get("downsample_pad")
     found = detect(path, file.shapes, norm_groups=config.get("norm_num_groups"), downsample_pad=pad)
     _agree(path, config, found)
-    autoencoder = assemble(path, found.section, file.read(found.names, device))
+    autoencoder = assemble(path, found.config, file.read(found.names, device))
     autoencoder.stats = published_stats(config) if "scaling_factor" in config else stats_beside(file, found.prefix)
     return autoencoder
 
@@ -36,8 +36,8 @@ def _config_beside(path: Path) -> dict[str, Any]:
 
 def _agree(path: Path, config: Mapping[str, Any], found: Detected) -> None:
     """A config.json of another model would give the wrong scale without a word."""
-    section = found.section
-    shown = {"block_out_channels": list(section.channels), "latent_channels": section.latent_channels}
+    network = found.config
+    shown = {"block_out_channels": list(network.channels), "latent_channels": network.latent_channels}
     shown = {key: value for key, value in shown.items() if config.get(key, value) != value}
     problems = unknown_keys(config) + [f"{key} is {config[key]!r}, the weights say {value!r}" for key, value in shown.items()]
     if problems:

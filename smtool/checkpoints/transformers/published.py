@@ -10,10 +10,10 @@ from torch import Tensor
 
 from smtool.errors import CheckpointError
 from smtool.networks.sit import SiT
-from smtool.networks.transformer import LatentTransformer, TransformerSection
+from smtool.networks.transformer import LatentTransformer, TransformerConfig
 from smtool.networks.uvit import UViT
 
-Kind = TypeVar("Kind", bound=TransformerSection)
+Kind = TypeVar("Kind", bound=TransformerConfig)
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PublishedTransformer:
     """
 
     family: str
-    section: SiT | UViT
+    config: SiT | UViT
     latent_shape: tuple[int, int, int]
     num_classes: int
     process: Literal["flow", "ddpm"]
@@ -34,16 +34,16 @@ class PublishedTransformer:
 
     def build(self) -> LatentTransformer:
         with torch.device("meta"):
-            network = self.section.build(self.latent_shape, self.num_classes)
+            network = self.config.build(self.latent_shape, self.num_classes)
         network.load_state_dict(dict(self.tensors), assign=True)
         return network
 
     @property
     def description(self) -> str:
-        section, grid = self.section, "x".join(map(str, self.latent_shape))
-        size = section.size if section.size != "custom" else f"{section.depth} blocks of {section.width}"
+        config, grid = self.config, "x".join(map(str, self.latent_shape))
+        size = config.size if config.size != "custom" else f"{config.depth} blocks of {config.width}"
         classes = f"{self.num_classes} classes" if self.num_classes else "unconditional"
-        return f"{self.family}-{size}/{section.patch} for latents of {grid}, {classes}"
+        return f"{self.family}-{size}/{config.patch} for latents of {grid}, {classes}"
 
 
 def sized(kind: type[Kind], depth: int, width: int, patch: int, heads: int | None) -> Kind:

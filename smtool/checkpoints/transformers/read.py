@@ -51,7 +51,7 @@ def _weights(path: Path) -> tuple[str, dict[str, Tensor]]:
 def _check(path: Path, published: PublishedTransformer) -> None:
     """Every tensor has its place and shape, and none is left over: a variant of the network is not passed off as it."""
     with torch.device("meta"):
-        expected = published.section.build(published.latent_shape, published.num_classes).state_dict()
+        expected = published.config.build(published.latent_shape, published.num_classes).state_dict()
     names = sorted(expected.keys() ^ published.tensors.keys())
     names += [name for name in expected if name not in names and expected[name].shape != published.tensors[name].shape]
     if names:

@@ -32,12 +32,12 @@ def published(tensors: dict[str, Tensor], heads: int | None) -> PublishedTransfo
     tensors = _in_one_row(tensors)
     width, channels, patch, _ = tensors[FIRST_LAYER].shape
     table = tensors.get("y_embedder.embedding_table.weight")
-    section = sized(SiT, count(tensors, "blocks"), width, patch, heads)
+    config = sized(SiT, count(tensors, "blocks"), width, patch, heads)
     side = square_side(tensors["pos_embed"].shape[1]) * patch
     if whose == "SiT":
         tensors = _time_reversed(_without_variance(tensors, channels, patch))
     num_classes = 0 if table is None else len(table) - 1
-    return PublishedTransformer(whose, section, (channels, side, side), num_classes, "flow", tensors)
+    return PublishedTransformer(whose, config, (channels, side, side), num_classes, "flow", tensors)
 
 
 def _in_one_row(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,8 +19,8 @@ def published(tensors: dict[str, Tensor], heads: int | None) -> PublishedTransfo
     """KeyError, IndexError where some are missing."""
     width, channels, patch, _ = tensors[FIRST_LAYER].shape
     table = tensors.get("label_emb.weight")
-    section = sized(UViT, 2 * count(tensors, "in_blocks"), width, patch, heads)
-    section = section.model_copy(update={"final_conv": "final_layer.weight" in tensors})
+    config = sized(UViT, 2 * count(tensors, "in_blocks"), width, patch, heads)
+    config = config.model_copy(update={"final_conv": "final_layer.weight" in tensors})
     side = square_side(tensors["pos_embed"].shape[1] - (1 if table is None else 2)) * patch
     num_classes = 0 if table is None else len(table) - 1
-    return PublishedTransformer(family(tensors), section, (channels, side, side), num_classes, "ddpm", tensors)
+    return PublishedTransformer(family(tensors), config, (channels, side, side), num_classes, "ddpm", tensors)

@@ -10,7 +10,7 @@ from smtool.commands.evaluate.reconstructions import evaluate_reconstructions
 from smtool.commands.evaluate.record import check_table_path
 from smtool.data.images.sources import image_files
 from smtool.errors import CheckpointError, RecipeError
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.report.console import Console
 from smtool.tokenizers import Found, identify
 from smtool.training.distributed import joined
@@ -19,23 +19,23 @@ _CHECKPOINTS = {".safetensors", *PICKLED} - {".tar"}
 """Endings of files that hold tensors; a .tar is taken for images."""
 
 
-def evaluate(what: str | None, asked: Asked, *, console: Console) -> dict[str, Any]:
+def evaluate(what: str | None, options: EvalOptions, *, console: Console) -> dict[str, Any]:
     """Score a tokenizer of any name, a checkpoint or images (None: the run with the newest ckpt.safetensors) and show a table.
 
     A tokenizer's reconstructions are scored against their inputs: with nothing asked by PSNR, SSIM and fd_random. For a
     transformer's samples, and images in a folder, archive or npz, see evaluate_generations. Returns what is written to
-    asked.json_path. Under torchrun the ranks share the passes over images, and the first one alone scores; others return {}.
+    options.json_path. Under torchrun the ranks share the passes over images, and the first one alone scores; others return {}.
     """
-    check_table_path(asked.table_path)
+    check_table_path(options.table_path)
     found = _found(what)
-    with joined(asked.device) as ranks:
-        asked = replace(asked, device=ranks.device)
+    with joined(options.device) as ranks:
+        options = replace(options, device=ranks.device)
         if isinstance(found, Found) and found.kind != "diffusion":
-            return evaluate_reconstructions(found, asked, ranks=ranks, console=console)
-        if asked.data is not None:
+            return evaluate_reconstructions(found, options, ranks=ranks, console=console)
+        if options.data is not None:
             raise RecipeError("--data names images to reconstruct, but samples are scored.", hint="Compare with --reference.")
         path = Path(found.place) if isinstance(found, Found) else found
-        return evaluate_generations(path, asked, ranks=ranks, console=console)
+        return evaluate_generations(path, options, ranks=ranks, console=console)
 
 
 def newest_run(root: Path = Path("runs")) -> Path:

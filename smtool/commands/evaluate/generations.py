@@ -12,7 +12,7 @@ from smtool.evaluation.comparison import Comparison, Side
 from smtool.evaluation.generation_judges import build_questions, partial_judges
 from smtool.evaluation.generation_scores import generation_scores
 from smtool.evaluation.image_sources import ImageSource, drawn_source, open_source
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
 from smtool.evaluation.scores import Score
 from smtool.inference.diffusion_model import read_diffusion
@@ -24,41 +24,41 @@ from smtool.training.distributed import Ranks, first_rank_ahead
 FEWEST_IMAGES = 10
 
 
-def evaluate_generations(what: Path, asked: Asked, *, ranks: Ranks, console: Console) -> dict[str, Any]:
+def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, console: Console) -> dict[str, Any]:
     """Score a checkpoint of train-dit, or images in a folder, archive or npz, against real images, and show a table.
 
-    With nothing asked, what needs no weights. Compared with the training images of the checkpoint unless asked.reference is
-    given. Returns what is written to asked.json_path; {} on other ranks than the first, which share the passes over images.
+    With nothing asked, what needs no weights. Compared with the training images of the checkpoint unless options.reference is
+    given. Returns what is written to options.json_path; {} on other ranks than the first, which share the passes over images.
     """
-    rules = asked.rules
-    questions = build_questions(asked.scores, asked.features, rules, weights_dir=asked.weights_dir)
-    if asked.infinity and not any(question.kinds & {"frechet", "spatial"} for question in questions):
-        raise RecipeError("--infinity is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
+    rules = options.rules
+    questions = build_questions(options.scores, options.features, rules, weights_dir=options.weights_dir)
+    if options.infinity and not any(question.kinds & {"frechet", "spatial"} for question in questions):
+        raise RecipeError("--infinity is for Frechet distances, and none is options.", hint="Add --fid or --features NAME.")
     for question in questions:
-        question.extractor.to(asked.device)
+        question.extractor.to(options.device)
     stored = None if is_diffusion(what) else open_source(str(what))
     metadata = _metadata(what, stored)
     with first_rank_ahead(ranks):
-        real = find_reference(what, stored, metadata, asked.reference, questions)
-    samples, count = _samples(what, stored, asked, real)
+        real = find_reference(what, stored, metadata, options.reference, questions)
+    samples, count = _samples(what, stored, options, real)
     _check(samples, count, real)
-    judge = saved_judge(asked, real, questions)
-    reading = Reading(console, asked, ranks)
+    judge = saved_judge(options, real, questions)
+    reading = Reading(console, options, ranks)
     fixed = reference_side(real, questions, reading)
     found = reading.table(samples, [item for question in questions for item in question.wanted], count)
     if not ranks.first:
         return {}
-    if asked.save_reference is not None and judge is not None:
-        save_reference(asked.save_reference, fixed, judge, rules)
-        console.print(f"{asked.save_reference}: moments of {judge.name} features of {fixed.count:,} images")
+    if options.save_reference is not None and judge is not None:
+        save_reference(options.save_reference, fixed, judge, rules)
+        console.print(f"{options.save_reference}: moments of {judge.name} features of {fixed.count:,} images")
     comparison = Comparison(
         Side(samples.digest, count, found),
         fixed,
         rules,
         samples.sampling,
-        asked.seed,
-        asked.device if asked.device.startswith("cuda") else "cpu",
-        asked.infinity,
+        options.seed,
+        options.device if options.device.startswith("cuda") else "cpu",
+        options.infinity,
     )
     notes = partial_judges(questions, metadata.get("recipe") or {}, _autoencoder_recipe(metadata))
     ranked = [
@@ -66,12 +66,13 @@ def evaluate_generations(what: Path, asked: Asked, *, ranks: Ranks, console: Con
         for question in questions
         for score in generation_scores(comparison, question, notes.get(question.extractor.name))
     ]
-    facts = {
+    summary = {
         "samples": {"source": samples.name, "sha256": samples.digest, "count": count, "drawn": dict(samples.sampling)},
         "reference": None if real is None else {"source": real.name, "sha256": real.digest, "count": fixed.count},
         "image_size": list(samples.side or ()),
     }
-    return leave(ranked, asked, facts, title=_title(samples, count, real), said=_said(samples, ranked, asked), console=console)
+    title, said = _title(samples, count, real), _said(samples, ranked, options)
+    return leave(ranked, options, summary, title=title, said=said, console=console)
 
 
 def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
@@ -86,28 +87,28 @@ def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
 
 
 def _samples(
-    what: Path, stored: ImageSource | None, asked: Asked, real: ImageSource | None
+    what: Path, stored: ImageSource | None, options: EvalOptions, real: ImageSource | None
 ) -> tuple[ImageSource, int]:
     """The images to score, and how many of them: as many as asked, or as there are real ones, at most 50,000."""
     if stored is None:
-        count = asked.num_images or min(MOST_IMAGES, (real.count if real else 0) or MOST_IMAGES)
-        model = read_diffusion(what, asked.device)
-        sampler = changed_sampler(model, asked.changes)
+        count = options.num_images or min(MOST_IMAGES, (real.count if real else 0) or MOST_IMAGES)
+        model = read_diffusion(what, options.device)
+        sampler = changed_sampler(model, options.changes)
         source = drawn_source(
             what,
             model,
             sampler,
             count=count,
-            labels=asked.labels,
-            seed=asked.seed,
-            rounding=asked.rules.rounding,
-            device=asked.device,
+            labels=options.labels,
+            seed=options.seed,
+            rounding=options.rules.rounding,
+            device=options.device,
         )
         return source, count
-    if asked.draws:
+    if options.draws:
         raise RecipeError(f"{what} holds images that are drawn already: no sampler or classes can be chosen for them.")
-    asked.check_number(stored.count, str(what))
-    return stored, min(asked.num_images or MOST_IMAGES, stored.count)
+    options.check_number(stored.count, str(what))
+    return stored, min(options.num_images or MOST_IMAGES, stored.count)
 
 
 def _check(samples: ImageSource, count: int, real: ImageSource | None) -> None:
@@ -145,19 +146,19 @@ def _part(count: int, available: int) -> str:
     return f"{count:,}" if count == available else f"{count:,} of {available:,}"
 
 
-def _said(samples: ImageSource, scores: Sequence[Score], asked: Asked) -> list[str]:
+def _said(samples: ImageSource, scores: Sequence[Score], options: EvalOptions) -> list[str]:
     said = []
     if drawn := samples.sampling:
         sampler = drawn["sampler"]
         guidance = f"guidance {sampler['cfg_scale']:g}" if sampler["cfg_scale"] != 1 else "no guidance"
         weights = f"{drawn['weights']} weights" + ("" if drawn["step"] is None else f" of step {drawn['step']:,}")
         said.append(f"Drawn by {sampler['kind']}, {sampler['steps']} steps, {guidance}, {weights}, seed {drawn['seed']}.")
-        if drawn["rounding"] != asked.rules.rounding:
+        if drawn["rounding"] != options.rules.rounding:
             said.append(
-                f"Their pixels were brought to uint8 by {drawn['rounding']}, but protocol {asked.protocol} does it by "
-                f"{asked.rules.rounding}: smtool sample --rounding {asked.rules.rounding}."
+                f"Their pixels were brought to uint8 by {drawn['rounding']}, but protocol {options.protocol} does it by "
+                f"{options.rules.rounding}: smtool sample --rounding {options.rules.rounding}."
             )
-    said.append(f"Protocol {asked.protocol}. Intervals: how another draw of samples would scatter, the reference as it is.")
+    said.append(f"Protocol {options.protocol}. Intervals: how another draw of samples would scatter, the reference as it is.")
     if any(score.passport.metric == "frechet distance" for score in scores):
         said.append(
             "Frechet distances are too large at finite N, and fall as it grows: compare them at equal N, reference and extractor"

@@ -12,7 +12,7 @@ from smtool.data import ImageShards
 from smtool.data.images.card import CARD_NAME, read_card
 from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.evaluation.judges import Judges, build_judges, shared_networks
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.reconstruction_pass import SharedReading
 from smtool.evaluation.reconstruction_scores import Origin, reconstruction_scores
 from smtool.evaluation.references import MOST_IMAGES
@@ -24,50 +24,50 @@ from smtool.tokenizers import Found, open_tokenizer
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 
-def evaluate_reconstructions(found: Found, asked: Asked, *, ranks: Ranks, console: Console) -> dict[str, Any]:
+def evaluate_reconstructions(found: Found, options: EvalOptions, *, ranks: Ranks, console: Console) -> dict[str, Any]:
     """Score a tokenizer and show a table.
 
-    With nothing asked, what needs no weights. Returns what is written to asked.json_path; {} on other ranks than the first.
+    With nothing asked, what needs no weights. Returns what is written to options.json_path; {} on other ranks than the first.
     """
     path = found.place
-    _refuse_what_samples_are_asked(path, asked)
+    _refuse_what_samples_are_asked(path, options)
     metadata = _metadata(found)
-    judges = build_judges(asked.scores, asked.features, asked.rules, weights_dir=asked.weights_dir).to(asked.device)
-    if asked.reference is not None and not judges.extractors:
-        raise RecipeError("--reference is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
+    judges = build_judges(options.scores, options.features, options.rules, weights_dir=options.weights_dir).to(options.device)
+    if options.reference is not None and not judges.extractors:
+        raise RecipeError("--reference is for Frechet distances, and none is options.", hint="Add --fid or --features NAME.")
     with first_rank_ahead(ranks):
-        images = _images(path, metadata, asked.data)
-        others = None if asked.reference is None else _other_images(asked.reference, images.image_size)
-    asked.check_number(len(images), str(images.folder))
-    autoencoder = open_tokenizer(path, device=asked.device, image_size=images.image_size, weights_dir=asked.weights_dir)
+        images = _images(path, metadata, options.data)
+        others = None if options.reference is None else _other_images(options.reference, images.image_size)
+    options.check_number(len(images), str(images.folder))
+    autoencoder = open_tokenizer(path, device=options.device, image_size=images.image_size, weights_dir=options.weights_dir)
     if not autoencoder.can_decode:
         raise CheckpointError(f"{path} only encodes: it has no reconstructions.", hint="`smtool spectrum` measures its latents.")
-    scores = _scores(autoencoder, images, judges, asked, reference=others, ranks=ranks, console=console)
+    scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return {}
     warnings, trained_on = shared_networks(judges, metadata.get("recipe") or {}), metadata.get("data") == images.digest
-    facts = {
+    summary = {
         "checkpoint": {"path": path, "sha256": autoencoder.digest, "step": metadata.get("step")},
         "images": _described(images) | {"trained_on": trained_on},
         "reference": _described(others or images),
         "warnings": warnings,
     }
-    count = min(asked.num_images or MOST_IMAGES, len(images))
+    count = min(options.num_images or MOST_IMAGES, len(images))
     title = f"{path}: {count:,} of {len(images):,} {_which(images)}"
-    said = [f"Protocol {asked.protocol}: decoding the posterior's {asked.rules.posterior}."]
+    said = [f"Protocol {options.protocol}: decoding the posterior's {options.rules.posterior}."]
     if trained_on:
         said.append("These are the images that it was trained on.")
     if judges.extractors:
         said.append("Frechet distances fall as N grows: compare them at equal N, images and extractor only.")
     said += [f"{name}: {warning}." for name, warning in warnings.items()]
-    return leave(list(scores.values()), asked, facts, title=title, said=said, console=console)
+    return leave(list(scores.values()), options, summary, title=title, said=said, console=console)
 
 
-def _refuse_what_samples_are_asked(path: str, asked: Asked) -> None:
-    if asked.draws:
+def _refuse_what_samples_are_asked(path: str, options: EvalOptions) -> None:
+    if options.draws:
         raise RecipeError(f"{path} is an autoencoder: there is no sampler to choose.", hint="Pass a checkpoint of `train-dit`.")
-    if asked.save_reference or asked.infinity:
-        option = "--save-reference" if asked.save_reference else "--infinity"
+    if options.save_reference or options.infinity:
+        option = "--save-reference" if options.save_reference else "--infinity"
         raise RecipeError(f"{option} is for generated images, but {path} is an autoencoder.", hint="Leave it out.")
 
 
@@ -75,30 +75,30 @@ def _scores(
     autoencoder: Tokenizer,
     images: ImageShards,
     judges: Judges,
-    asked: Asked,
+    options: EvalOptions,
     *,
     reference: ImageShards | None,
     ranks: Ranks,
     console: Console,
 ) -> dict[str, Score]:
-    """Score name -> score of an autoencoder, which like judges is on asked.device; on other ranks than the first, nothing.
+    """Score name -> score of an autoencoder, which like judges is on options.device; on other ranks than the first, nothing.
 
     reference: other images that Frechet distances are taken to.
     """
-    protocol, count = asked.rules, min(asked.num_images or MOST_IMAGES, len(images))
+    protocol, count = options.rules, min(options.num_images or MOST_IMAGES, len(images))
     if count < 2 and judges.extractors:
         raise DataError(f"{images.folder}: a Frechet distance needs at least 2 images, found {count}.", hint="Ask for --psnr.")
-    reading = SharedReading(asked.batch, ranks, asked.features_folder)
+    reading = SharedReading(options.batch, ranks, options.features_folder)
     with console.progress("reconstructing") as report:
-        measured = reading.reconstructions(autoencoder, images, count, judges, protocol, seed=asked.seed, report=report)
+        measured = reading.reconstructions(autoencoder, images, count, judges, protocol, seed=options.seed, report=report)
     origin = Origin(images.digest, images.groups)
     if reference is not None:
         others = reading.features(reference, min(MOST_IMAGES, len(reference)), judges.extractors, protocol)
         origin = Origin(images.digest, images.groups, reference.digest, others)
     if not ranks.first:
         return {}
-    device = asked.device if asked.device.startswith("cuda") else "cpu"
-    return reconstruction_scores(measured, judges, origin, protocol, seed=asked.seed, device=device)
+    device = options.device if options.device.startswith("cuda") else "cpu"
+    return reconstruction_scores(measured, judges, origin, protocol, seed=options.seed, device=device)
 
 
 def _metadata(found: Found) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from smtool import __version__
 from smtool.errors import RecipeError
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.scores import SamplePassport, Score, score_table
 from smtool.report.console import Console
 from smtool.storage import write_json, write_text
@@ -32,16 +32,22 @@ def check_table_path(path: Path | None) -> None:
 
 
 def leave(
-    scores: Sequence[Score], asked: Asked, facts: Mapping[str, Any], *, title: str, said: Sequence[str], console: Console
+    scores: Sequence[Score],
+    options: EvalOptions,
+    summary: Mapping[str, Any],
+    *,
+    title: str,
+    said: Sequence[str],
+    console: Console,
 ) -> dict[str, Any]:
     """Show the scores, write the files that are asked, and return what the JSON holds.
 
-    facts: of both sides, by key of the JSON. said: sentences below the table.
+    summary: of both sides, by key of the JSON. said: sentences below the table.
     """
-    computed = computation(asked.device)
+    computed = computation(options.device)
     result = {
         "smtool": __version__,
-        **facts,
+        **summary,
         "computed": computed,
         "scores": {score.name: score.to_json() for score in scores},
     }
@@ -50,11 +56,11 @@ def leave(
     console.print(table)
     for sentence in sentences:
         console.print(sentence)
-    if asked.json_path is not None:
-        write_json(asked.json_path, result)
-    if asked.table_path is not None:
+    if options.json_path is not None:
+        write_json(options.json_path, result)
+    if options.table_path is not None:
         markdown = "\n\n".join([table.markdown(), *sentences]) + "\n"
-        write_text(asked.table_path, _csv(scores, facts) if asked.table_path.suffix == ".csv" else markdown)
+        write_text(options.table_path, _csv(scores, summary) if options.table_path.suffix == ".csv" else markdown)
     return result
 
 
@@ -68,9 +74,9 @@ def computation(device: str) -> dict[str, str]:
     }
 
 
-def _csv(scores: Sequence[Score], facts: Mapping[str, Any]) -> str:
+def _csv(scores: Sequence[Score], summary: Mapping[str, Any]) -> str:
     """A row for each score: all digits, and its passport in columns that are the same for every evaluation."""
-    scored = facts.get("checkpoint") or facts["samples"]
+    scored = summary.get("checkpoint") or summary["samples"]
     checkpoint = {"what": scored.get("path") or scored["source"], "checkpoint": scored["sha256"], "step": scored.get("step")}
     file = io.StringIO()
     rows = [_row(score, checkpoint) for score in scores]

@@ -55,8 +55,8 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
 
 def _short(tokenizer: Tokenizer) -> str:
     """Kind, downsampling factor and channels."""
-    section = tokenizer.section
-    kind = str(getattr(section, "kind", tokenizer.architecture.split(" f")[0]))
+    config = tokenizer.config
+    kind = str(getattr(config, "kind", tokenizer.architecture.split(" f")[0]))
     return f"{kind} f{tokenizer.downsample}d{tokenizer.latent_channels}"
 
 

@@ -110,7 +110,7 @@ def _checkpoint(found: Found) -> Description:
     tokenizer, metadata = open_tokenizer(found.name), found.metadata
     rows = {"kind": _KINDS[found.kind].format(format=found.format, version=metadata.get("smtool", "(version not stated)"))}
     if isinstance(tokenizer, Autoencoder):
-        rows |= _network(tokenizer.section, 256) | _training(metadata)
+        rows |= _network(tokenizer.config, 256) | _training(metadata)
     else:
         rows |= _sizes(tokenizer)
     rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}
@@ -154,17 +154,17 @@ def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
     }
 
 
-def _network(section: SDVAE, image_size: int) -> dict[str, str]:
+def _network(config: SDVAE, image_size: int) -> dict[str, str]:
     """Architecture, sizes and latent shape of an autoencoder that need not exist."""
     with torch.device("meta"):
-        autoencoder = section.build()
-    widths = "-".join(map(str, section.channels))
-    channels, height, width = section.latent_shape(image_size, image_size)
+        autoencoder = config.build()
+    widths = "-".join(map(str, config.channels))
+    channels, height, width = config.latent_shape(image_size, image_size)
     encoder, decoder = _count(autoencoder.encoder), _count(autoencoder.decoder)
-    blocks = "1 block" if section.blocks_per_level == 1 else f"{section.blocks_per_level} blocks"
+    blocks = "1 block" if config.blocks_per_level == 1 else f"{config.blocks_per_level} blocks"
     return {
-        "architecture": f"{section.kind} f{section.downsample}d{section.latent_channels}, widths {widths}, "
-        f"{blocks} a level, {section.downsample_pad} padding",
+        "architecture": f"{config.kind} f{config.downsample}d{config.latent_channels}, widths {widths}, "
+        f"{blocks} a level, {config.downsample_pad} padding",
         "parameters": f"{_count(autoencoder):,} (encoder {encoder:,}, decoder {decoder:,})",
         "latent": f"{channels} x {height} x {width} for images of {image_size} x {image_size}",
     }

@@ -16,7 +16,7 @@ from smtool.commands.train.band_floors import BandFloors, band_floors
 from smtool.commands.train.side_by_side import Job, train_side_by_side
 from smtool.data import ImageShards
 from smtool.data.batches import to_signed, to_uint8
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.quick_distances import quick_distances
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
 from smtool.networks.posterior import LatentStats
@@ -86,7 +86,7 @@ def look_at(run: Path, samples: Path, images: ImageShards, *, console: Console) 
         band_floors(_latents(model.autoencoder, model.stats, images)),
         image_grid(drawn[:GRID_SAMPLES], columns=GRID_COLUMNS),
         image_grid(to_uint8(images.read(_spread(len(images), GRID_SAMPLES)).images), columns=GRID_COLUMNS),
-        evaluate(str(samples), Asked(), console=console),
+        evaluate(str(samples), EvalOptions(), console=console),
         {what: quick_distances(pixels, images, features=FEATURES, num_images=len(images)) for what, pixels in others.items()},
         {what: spectrum_of(to_signed(pixels), PHYSICAL) for what, pixels in (others | {SAMPLES: drawn}).items()},
     )

@@ -15,7 +15,7 @@ from smtool.commands.train.side_by_side import Job, train_side_by_side
 from smtool.data import ImageShards, open_images
 from smtool.devices import one_thread
 from smtool.diffusability.spectrum import spectrum
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.recipe import Recipe, TrainAE, load
 from smtool.report.console import Console, duration
 from smtool.report.plots import reconstruction_grid
@@ -41,7 +41,7 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
         source = recipes["plain"].tables.data.train
         found = spectrum([str(run) for run in runs.values()], plot=True, data=source, out=out / "spectrum", console=console)
         console.rule("4/6  smtool eval, for each")
-        scores = {name: evaluate(str(run), Asked(), console=console) for name, run in runs.items()}
+        scores = {name: evaluate(str(run), EvalOptions(), console=console) for name, run in runs.items()}
         looks = {name: _look(runs[name], images, scores[name]) for name in recipes}
     console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of each")
     transformers = generation.train_transformers(runs, console=console)

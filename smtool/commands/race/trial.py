@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, JsonValue, ValidationError
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.storage import write_json
 
 _JSON_NAMES = {"schema_": "schema", "trials": "cells", "cache_key": "facts"} | {
@@ -15,7 +15,7 @@ _JSON_NAMES = {"schema_": "schema", "trials": "cells", "cache_key": "facts"} | {
 Kept = TypeVar("Kept", bound="Part")
 
 
-class Part(Section):
+class Part(Config):
     """A part of a race's files; `json` is how it is written."""
 
     model_config = ConfigDict(alias_generator=lambda name: _JSON_NAMES.get(name, name), populate_by_name=True)

@@ -23,7 +23,7 @@ from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.tokenizer import Tokenizer
 from smtool.randomness import generator
 from smtool.recipe import Recipe, TrainDiT, packaged, run_name
-from smtool.recipe.shelf import names
+from smtool.recipe.catalog import names
 from smtool.report.console import Console
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.encode import encoded
@@ -76,7 +76,7 @@ class LatentSource:
 
         Images and features that come along are never low-passed.
         """
-        data, (start, stop) = tables.data, ranks.share(tables.data.batch)
+        data, (start, stop) = tables.data, ranks.local_slice(tables.data.batch)
         order: dict[str, Any] = {"seed": tables.seed, "batch": data.batch, "start": start, "stop": stop}
         reading = {**order, "workers": data.workers, "flip": data.flip, "features": features}
         if tables.warmup is not None and tables.warmup.active(first):

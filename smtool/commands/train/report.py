@@ -146,7 +146,7 @@ def _passport(folder: RunFolder, tables: Mapping[str, Any], environment: Mapping
     """What a reader must know to compare this run with another."""
     checkpoints = ", ".join(str(int(path.name)) for path in sorted(folder.checkpoints.glob("[0-9]*")))
     device = f"{environment['device']}{', ' + environment['gpu'] if environment['gpu'] else ''}"
-    facts = {
+    summary = {
         "command": shlex.join(environment["command"]),
         "seed": tables["seed"],
         "precision": tables["precision"],
@@ -157,7 +157,7 @@ def _passport(folder: RunFolder, tables: Mapping[str, Any], environment: Mapping
         "packages": ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if version),
         **environment.get("sources", {}),
     }
-    return [f"{name:<15} {value}" for name, value in facts.items()]
+    return [f"{name:<15} {value}" for name, value in summary.items()]
 
 
 def _commands(folder: RunFolder, *, diffusion: bool) -> list[str]:

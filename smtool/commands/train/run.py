@@ -31,7 +31,7 @@ class Run:
     """A training run, ready to go on from `first_step`.
 
     player: the one whose updates are counted and whose average is shared. batches: first step -> this rank's slices of the
-    global batches. observer: builds what validates. share: step -> write the file that people pass around. facts: lines that
+    global batches. observer: builds what validates. export: step -> write the file that people pass around. summary: lines that
     say what is trained on what. sources: what must be the same when the run goes on, but is not in its recipe.
     """
 
@@ -42,8 +42,8 @@ class Run:
     player: str
     batches: Callable[[int], Generator[Any]]
     observer: Callable[[], Observer]
-    share: Callable[[int], None]
-    facts: tuple[str, ...]
+    export: Callable[[int], None]
+    summary: tuple[str, ...]
     first_step: int
     sources: Mapping[str, str] = field(default_factory=dict)
 

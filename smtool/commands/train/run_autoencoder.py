@@ -36,12 +36,12 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         optimizers={PLAYER: tables.optimizer, "discriminator": own or tables.optimizer},
     )
     checkpoints, first_step = newest(folder, tables, training)
-    data, (start, stop) = tables.data, ranks.share(tables.data.batch)
+    data, (start, stop) = tables.data, ranks.local_slice(tables.data.batch)
 
     def result() -> Autoencoder:
         return cast(Autoencoder, result_of(training, PLAYER).get_submodule("autoencoder"))
 
-    def share(step: int) -> None:
+    def export(step: int) -> None:
         weights = "average" if training.averages else "last"
         metadata = {"recipe": recipe.resolved(), "step": step, "data": images.digest, "weights": weights}
         write_autoencoder(folder.ckpt, result(), metadata)
@@ -56,8 +56,8 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
             images, seed=tables.seed, batch=data.batch, first=first, start=start, stop=stop, workers=data.workers
         ),
         observer=lambda: Validator(tables, ranks.device, task.perceptual, result),
-        share=share,
-        facts=(
+        export=export,
+        summary=(
             f"{len(images):,} images of {tables.shapes.images[1:]}, {data.batch} a step",
             f"latents {tables.shapes.latents[1:]}",
         ),

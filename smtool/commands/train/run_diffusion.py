@@ -12,7 +12,7 @@ from smtool.commands.train.latent_source import LatentSource, open_latent_source
 from smtool.commands.train.observe_diffusion import DiffusionObserver
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_folder import RunFolder
-from smtool.commands.train.teacher_facts import teacher_facts
+from smtool.commands.train.teacher_summary import teacher_summary
 from smtool.data import ImageShards, LatentBatch
 from smtool.data.latents.check import check_latents
 from smtool.errors import DataError, RecipeError
@@ -70,11 +70,11 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         observer=lambda: DiffusionObserver(
             tables, source.images, model, ranks.device, weights_dir, source.floors(tables.process)
         ),
-        share=lambda step: write_diffusion(folder.ckpt, model(step), recipe=recipe.resolved()),
-        facts=(
-            *_facts(tables, training, source),
+        export=lambda step: write_diffusion(folder.ckpt, model(step), recipe=recipe.resolved()),
+        summary=(
+            *_summary(tables, training, source),
             *start,
-            *(teacher_facts(aligned, source.images, flip=tables.data.flip) if aligned else ()),
+            *(teacher_summary(aligned, source.images, flip=tables.data.flip) if aligned else ()),
         ),
         first_step=first_step,
         sources={"features": aligned.source} if aligned else {},
@@ -102,7 +102,7 @@ def _check_first(source: LatentSource, tables: TrainDiT, ranks: Ranks) -> None:
 def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int) -> DiffusionModel:
     """What a run has come to: the transformer to validate and share, and all that sampling from it needs."""
     network = cast(LatentTransformer, result_of(training, PLAYER).get_submodule("network"))
-    facts = {
+    summary = {
         "step": step,
         "weights": "average" if training.averages else "last",
         "data": source.data,
@@ -118,11 +118,11 @@ def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int
         source.autoencoder,
         source.shape,
         network.num_classes,
-        facts,
+        summary,
     )
 
 
-def _facts(tables: TrainDiT, training: Training, source: LatentSource) -> Iterator[str]:
+def _summary(tables: TrainDiT, training: Training, source: LatentSource) -> Iterator[str]:
     """Lines for the log: what is trained on what."""
     origin = "encoded while training" if source.cache is None else f"from {source.cache.folder}"
     yield f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step, {origin}"

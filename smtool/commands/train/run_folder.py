@@ -73,13 +73,19 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def begin(
-        self, recipe: Recipe[Any], device: str, world: int, *, facts: Sequence[str] = (), sources: Mapping[str, str] | None = None
+        self,
+        recipe: Recipe[Any],
+        device: str,
+        world: int,
+        *,
+        summary: Sequence[str] = (),
+        sources: Mapping[str, str] | None = None,
     ) -> None:
-        """Write what was asked for, where it runs and what on (`Run.facts`, `Run.sources`); a mark of an earlier end goes."""
+        """Write what was asked for, where it runs and what on (`Run.summary`, `Run.sources`); a mark of an earlier end goes."""
         storage.write_text(self.path / "recipe.toml", recipe.text)
         storage.write_text(self.path / "resolved.toml", recipe.resolved_toml())
         where = environment(device, world)
-        storage.write_json(self.path / "environment.json", {**where, "facts": list(facts), "sources": dict(sources or {})})
+        storage.write_json(self.path / "environment.json", {**where, "facts": list(summary), "sources": dict(sources or {})})
         for mark in ("DONE", "FAILED"):
             (self.path / mark).unlink(missing_ok=True)
 

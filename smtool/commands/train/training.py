@@ -59,7 +59,7 @@ def train(
         wait_for_all()
         try:
             with stop_request() as stop:      # not before: until the first step there is nothing to save
-                Watch(run, console, stop, pause_at).follow()
+                Watch(run, console, stop, pause_at).run_training()
         except TrainingError as error:
             if ranks.first:
                 folder.end("FAILED", error.message)
@@ -82,13 +82,13 @@ def dry_run(
     with joined(device) as ranks:
         run = assemble(recipe, RunFolder(Path("/nonexistent")), ranks, weights_dir)
         task, steps = run.training.task, run.tables.steps
-        joins = next((step for step in range(steps) if task.turns(step) != task.turns(0)), steps)
+        joins = next((step for step in range(steps) if task.players_at(step) != task.players_at(0)), steps)
         alone = _step_seconds(run, 0)
         together = _step_seconds(run, joins) if joins < steps else 0.0
     memory = peak_memory()
     lines = [
         f"{recipe.path}: {steps} steps; a trial, no run was begun.",
-        *run.facts,
+        *run.summary,
         *(f"{player}: {sum(p.numel() for p in module.parameters()):,} parameters" for player, module in task.players.items()),
         f"step {alone * 1e3:.0f} ms",
         *([f"step {together * 1e3:.0f} ms with the discriminator, from step {joins} on"] if together else []),

@@ -27,7 +27,7 @@ class Watch:
         self.observer = run.observer() if self.ranks.first else None
         self.trackers: Trackers | None = None
 
-    def follow(self) -> None:
+    def run_training(self) -> None:
         """Train to the last step, to the pause, or until a stop is asked for. A step is saved before it is looked at, which may
         take long."""
         run = self.run
@@ -56,9 +56,9 @@ class Watch:
 
     def _begin(self) -> None:
         run = self.run
-        run.folder.begin(run.recipe, self.ranks.device, self.ranks.world, facts=run.facts, sources=run.sources)
+        run.folder.begin(run.recipe, self.ranks.device, self.ranks.world, summary=run.summary, sources=run.sources)
         self.console.log_file = run.folder.log
-        for line in (*run.facts, *self.tables.remarks()):
+        for line in (*run.summary, *self.tables.remarks()):
             self.console.log(line)
         self.console.log(f"{run.folder.path}: {'going on' if run.first_step else 'starting'} at step {run.first_step}")
 
@@ -132,7 +132,7 @@ class Watch:
         run.checkpoints.save(step, run.training)
         with run.whole_results():
             if self.ranks.first:
-                run.share(step)
+                run.export(step)
         wait_for_all()
 
     def _look(self, step: int) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.data.images.card import UNFINISHED, Shard, Split
 from smtool.errors import DataError
 
 CacheDtype = Literal["bf16", "fp32"]
 
 
-class CacheCard(Section):
+class CacheCard(Config):
     """A cache: numbers that a network made of every image of a split, and of every mirrored one."""
 
     noun: ClassVar[str]

@@ -7,17 +7,17 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.errors import DataError
 from smtool.storage import file_digest
 
 CARD_NAME = "dataset.json"
 UNFINISHED = ".unfinished"
 Split = Literal["train", "val"]
-Card = TypeVar("Card", bound=Section)
+Card = TypeVar("Card", bound=Config)
 
 
-class Shard(Section):
+class Shard(Config):
     """One tar file and its index."""
 
     name: str
@@ -31,7 +31,7 @@ class Shard(Section):
         return self.name.removesuffix(".tar") + ".npy"
 
 
-class SourceNote(Section):
+class SourceNote(Config):
     """Where the images came from: the source's last name, kind and digest (names and sizes, for archives also content)."""
 
     name: str
@@ -40,7 +40,7 @@ class SourceNote(Section):
     images: int
 
 
-class MeanSpectrum(Section):
+class MeanSpectrum(Config):
     """Ring means of the PHYSICAL power spectrum, averaged over RGB and over images; frequency in cycles per pixel."""
 
     images: int
@@ -48,7 +48,7 @@ class MeanSpectrum(Section):
     power: tuple[float, ...]
 
 
-class DatasetCard(Section):
+class DatasetCard(Config):
     """The contents of dataset.json."""
 
     format: Literal["smtool dataset 1"] = "smtool dataset 1"

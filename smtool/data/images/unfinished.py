@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.data.images.card import UNFINISHED, Shard
 from smtool.errors import DataError, DiskError
 from smtool.storage import write_json
 
 
-class ShardNote(Section):
+class ShardNote(Config):
     """What is remembered of a finished shard until the card is written."""
 
     shard: Shard

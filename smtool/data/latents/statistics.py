@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.data.images.loading import prefetched
 from smtool.data.images.reader import ImageShards
 from smtool.errors import DataError
@@ -40,7 +40,7 @@ class LatentMoments:
         return LatentMoments(self.count + other.count, self.cells + other.cells)
 
 
-class Measured(Section):
+class Measured(Config):
     """Population mean and standard deviation of `count` sampled latents: of each channel, and of all numbers together."""
 
     count: int

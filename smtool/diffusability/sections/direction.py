@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusability.inputs.accumulators import Units, mean_and_half_width
 from smtool.diffusability.sections.parts import Chapter, Estimate, Plot, Reason, Row, array, numbers, or_reason, shown_estimate
 from smtool.networks.posterior import LatentStats
@@ -23,7 +23,7 @@ DOG_SIGMAS = (0.5, 4.0)
 DOG_ALPHA = 1.0
 
 
-class Measures(Section):
+class Measures(Config):
     rmsc: Estimate | Reason
     lds: Estimate | Reason
     cds: Estimate | Reason
@@ -33,7 +33,7 @@ class Measures(Section):
         return self.rmsc, self.lds, self.cds
 
 
-class Filtered(Section):
+class Filtered(Config):
     """The same three after the filters of iREPA and REPA-DoG."""
 
     spatial_normalize: Measures

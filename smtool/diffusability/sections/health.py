@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusability.inputs.accumulators import LatentMoments
 from smtool.diffusability.inputs.subjects import Subject, images_at_once
 from smtool.diffusability.sections.parts import (
@@ -68,7 +68,7 @@ SHIFT_LATENT = 0.2
 """An ideal crop has 0.008 and bilinear 0.06; a trained autoencoder 0.52 and space-to-depth 0.55 alias."""
 
 
-class Channel(Section):
+class Channel(Config):
     """Of raw posterior means; posterior_std: root mean square of the noise around them, null where there is none."""
 
     mean: Rounded
@@ -77,7 +77,7 @@ class Channel(Section):
     posterior_std: Rounded
 
 
-class EffectiveRank(Section):
+class EffectiveRank(Config):
     entropy: float
     participation: float
     entropy_correlation: float
@@ -86,7 +86,7 @@ class EffectiveRank(Section):
     num_positions: int
 
 
-class Bits(Section):
+class Bits(Config):
     bits_per_image: float
     bits_per_channel: Row
     bits_per_band: Row
@@ -99,7 +99,7 @@ class Capacity(Bits):
     distortion: float
 
 
-class GridReading(Section):
+class GridReading(Config):
     """Between 0 and 1; excess = reconstruction - input."""
 
     reconstruction: Number
@@ -107,14 +107,14 @@ class GridReading(Section):
     excess: Number
 
 
-class Grid(Section):
+class Grid(Config):
     period: int
     images: int
     template: GridReading
     phase: GridReading
 
 
-class Shift(Section):
+class Shift(Config):
     """Shift-equivariance errors; null: it has no decoder."""
 
     images: int
@@ -123,7 +123,7 @@ class Shift(Section):
     latent: Number
 
 
-class Fp16(Section):
+class Fp16(Config):
     """Largest magnitudes seen in float32; reason: why no layer was watched."""
 
     largest_latent: Number
@@ -133,7 +133,7 @@ class Fp16(Section):
     reason: str | None = None
 
 
-class Health(Section):
+class Health(Config):
     channels: list[Channel]
     effective_rank: EffectiveRank | Reason
     capacity: list[Capacity] | Reason

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.data import to_uint8
 from smtool.diffusability.inputs.accumulators import Units, mean_and_half_width
 from smtool.diffusability.inputs.subjects import Subject
@@ -44,14 +44,14 @@ LARGEST_PSNR = 60.0
 _ESTIMATOR = "cubic kernel, unbiased for pairs: those within a unit are left out"
 
 
-class Gap(Section):
+class Gap(Config):
     """One value for each number of anti-diagonals removed."""
 
     value: Row
     half_width: Row
 
 
-class KernelDistances(Section):
+class KernelDistances(Config):
     """Of D(LP z) from LP x, on the named features; crops of one photograph are one unit."""
 
     features: str
@@ -62,7 +62,7 @@ class KernelDistances(Section):
     reason: str | None = None
 
 
-class LowPass(Section):
+class LowPass(Config):
     """PSNR in dB of D(LP z) against LP x, of the control D(z) against LP x, and the gap PSNR(D(z), x) - PSNR(D(LP z), LP x)."""
 
     posterior: str

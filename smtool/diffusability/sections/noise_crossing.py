@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusability.sections.parts import (
     Chapter,
     Finding,
@@ -31,13 +31,13 @@ from smtool.diffusability.sections.parts import (
 )
 from smtool.diffusability.sections.physical import PhysicalReading
 from smtool.report.plots import Curve
-from smtool.report.plots.lens import BandsOverTime, crossing_figure, lens_figure
+from smtool.report.plots.noise_crossing import BandsOverTime, crossing_figure, noise_crossing_figure
 from smtool.report.tables import Table
-from smtool.spectrum.damping import DampedSampler, last_step_amplitude, sampler_amplitude
+from smtool.spectrum.sampler_gain import GainSampler, last_step_amplitude, sampler_amplitude
 from smtool.spectrum.theory import crossing_time, learnable_power, time_shift, velocity_floor
 
 NUM_TIMES = 50
-SAMPLERS: tuple[tuple[DampedSampler, int, float], ...] = (
+SAMPLERS: tuple[tuple[GainSampler, int, float], ...] = (
     ("euler-maruyama", 100, 0.04), ("euler-maruyama", 250, 0.04), ("euler", 50, 0.02), ("heun", 50, 0.02),
 )
 """Sampler, steps, and the time of the last step to 0: SiT's and REPA's stochastic one, and even steps without noise."""
@@ -45,7 +45,7 @@ SMALLEST_GAIN = 0.9
 """A last step that returns less than this fraction of a band's variance takes half a decibel from it."""
 
 
-class TimeShift(Section):
+class TimeShift(Config):
     """s of t' = s t / (1 + (s - 1) t) that matches the reference's signal-to-noise ratios, by two rules.
 
     spread: ln[t* / (1 - t*)] from the first ring to the last; cannot_change: the rules point in opposite directions.
@@ -58,7 +58,7 @@ class TimeShift(Section):
     cannot_change: bool
 
 
-class SamplerGain(Section):
+class SamplerGain(Config):
     """Variance a sampler returns over the variance there is, by ring: factor for its last step alone, whole for all its steps."""
 
     sampler: str
@@ -68,7 +68,7 @@ class SamplerGain(Section):
     whole: Row
 
 
-class NoiseCrossing(Section):
+class NoiseCrossing(Config):
     """What noise does to the normalized latent: tables over times and rings, data at t = 0.
 
     floor: error of v that remains for a perfect network; learnable: fall of the error of x; crossing: t from which a ring's SNR
@@ -150,7 +150,7 @@ def _at(reading: PhysicalReading, cycles_per_side: Tensor) -> Tensor:
     return (y[right - 1] + weight * (y[right] - y[right - 1])).exp()
 
 
-def _sampler_gain(power: Tensor, sampler: DampedSampler, steps: int, last_t: float) -> SamplerGain:
+def _sampler_gain(power: Tensor, sampler: GainSampler, steps: int, last_t: float) -> SamplerGain:
     """S' / S: of the last step alone from an exact x_t, and of all steps."""
     return SamplerGain(
         sampler=sampler, steps=steps, last_t=last_t,
@@ -231,7 +231,7 @@ def chapter(parts: Parts) -> Chapter:
     bands = {label: _bands(part) for _, label, part in found}
     return Chapter("What diffusion noise leaves of it", (
         "Closed forms for this spectrum, if latents were Gaussian and their frequencies independent (Proposition 3.1).",
-        Plot("lens", lambda: lens_figure(bands), *_BANDS_WORDS),
+        Plot("lens", lambda: noise_crossing_figure(bands), *_BANDS_WORDS),
         Plot("crossing", lambda: draw_crossing(found), *_CROSSING_WORDS),
         table(parts),
     ))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.report.plots import Curve
 from smtool.report.tables import Table, interval
 
@@ -38,20 +38,20 @@ Row = Annotated[list[float | None], PlainSerializer(lambda row: [*map(_six_digit
 Matrix = list[Row]
 
 
-class Reason(Section):
+class Reason(Config):
     """Why a part is missing."""
 
     reason: str
 
 
-class Estimate(Section):
+class Estimate(Config):
     """A number with the half-width of its 95 % interval; null: too few units to say."""
 
     value: Number
     half_width: Number
 
 
-class Finding(Section):
+class Finding(Config):
     """A sentence of the verdict, and the numbers it rests on."""
 
     topic: str

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units, averaged, log_band, mean_and_half_width
 from smtool.diffusability.inputs.subjects import Size
 from smtool.diffusability.sections.parts import Matrix, Number, Reason, Row, numbers, or_reason
@@ -15,8 +15,8 @@ from smtool.spectrum import (
     HIGHEST_OF_LATENTS,
     PHYSICAL,
     Spectrum,
+    fit_broken_power_law,
     fit_delta_spectra,
-    fit_knee,
     fit_power_law,
     physical_divergence_db,
 )
@@ -26,7 +26,7 @@ from smtool.spectrum.ring_table import RingTable
 FEWEST_IMAGES_FOR_CHANNELS = 64
 
 
-class Slope(Section):
+class Slope(Config):
     """Exponent a of power ~ f^-a, calibrated; fit_range in cycles per pixel of the grid."""
 
     exponent: float
@@ -38,7 +38,7 @@ class Slope(Section):
     quantiles_5_50_95: list[float] | None
 
 
-class Powers(Section):
+class Powers(Config):
     """Set-averaged power by ring with its 95 % band; frequency in cycles per pixel of the grid `size`."""
 
     size: Size
@@ -51,7 +51,7 @@ class Powers(Section):
     slope: Slope | Reason
 
 
-class Delta(Section):
+class Delta(Config):
     """How much flatter latents are than their images. half_width = half_width_jackknife + allowance."""
 
     value: float
@@ -64,11 +64,11 @@ class Delta(Section):
     rings: int
 
 
-class Decibel(Section):
+class Decibel(Config):
     value: float
 
 
-class Target(Section):
+class Target(Config):
     """Images flattened by f^delta (f in cycles per image side), and how far latents lie from it.
 
     power: in units of the images' own spectrum. gain_db: what brings the latents nearest to it (weights sqrt(cells), from 0.9
@@ -83,7 +83,7 @@ class Target(Section):
     divergence_db: Decibel | Reason
 
 
-class BrokenPowerLaw(Section):
+class BrokenPowerLaw(Config):
     """Where one power law hands over to another, in cycles per image side; is_bent: the change of slope excludes 0."""
 
     cycles_per_side: float
@@ -95,13 +95,13 @@ class BrokenPowerLaw(Section):
     is_bent: bool
 
 
-class ChannelPowers(Section):
+class ChannelPowers(Config):
     """Power of every normalized channel, one row of rings for each."""
 
     power: Matrix
 
 
-class ChannelDeltas(Section):
+class ChannelDeltas(Config):
     """delta of every channel by itself, without intervals."""
 
     values: list[float]
@@ -234,7 +234,7 @@ def _divergence(images: Spectrum, latents: Spectrum, delta: float) -> Decibel:
 
 @or_reason
 def _broken_power_law(latents: Spectrum) -> BrokenPowerLaw:
-    found, side = fit_knee(latents, highest=HIGHEST_OF_LATENTS), min(latents.size)
+    found, side = fit_broken_power_law(latents, highest=HIGHEST_OF_LATENTS), min(latents.size)
     return BrokenPowerLaw(
         cycles_per_side=found.frequency * side, interval=[end * side for end in found.interval],
         exponent_below=found.exponent_below, exponent_above=found.exponent_above, slope_change=found.slope_change,

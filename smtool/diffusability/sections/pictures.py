@@ -17,7 +17,7 @@ from smtool.networks.posterior import LatentStats
 from smtool.randomness import generator
 from smtool.report.grids import enlarged, fitted, framed, image_grid, reconstruction_grid, viridis
 from smtool.spectrum import fitted_low_pass, spatial_normalize
-from smtool.spectrum.views import cosine_map, fit_pca, magnitude_normalized, mask_picture, pca_pictures
+from smtool.spectrum.visualize import cosine_map, fit_pca, magnitude_normalized, mask_picture, pca_pictures
 
 TILE = 160
 """Least side of a tile in pixels; smaller images are enlarged by a whole number."""

@@ -7,7 +7,7 @@ from typing import Literal
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units, averaged, log_band, mean_and_half_width
 from smtool.diffusability.inputs.subjects import Size
 from smtool.diffusability.sections.flattening import wrapped
@@ -42,7 +42,7 @@ BINS = range(1, 17)
 Gain = Literal["raw", "match"]
 
 
-class Curves(Section):
+class Curves(Config):
     """A distribution over the 16 bins, which sums to 1, with its 95 % band."""
 
     share: Row
@@ -50,7 +50,7 @@ class Curves(Section):
     high: Row
 
 
-class Divergence(Section):
+class Divergence(Config):
     """Mean KL in nats, without DC, of the images flattened by delta from the latents."""
 
     value: float
@@ -58,24 +58,24 @@ class Divergence(Section):
     delta: float
 
 
-class ReferenceDelta(Section):
+class ReferenceDelta(Config):
     value: Number
     reason: str | None = None
 
 
-class Gains(Section):
+class Gains(Config):
     """raw: as released; match: with the latents' power matched to the target's."""
 
     raw: Divergence
     match: Divergence
 
 
-class ReferenceDeltas(Section):
+class ReferenceDeltas(Config):
     raw: ReferenceDelta
     match: ReferenceDelta
 
 
-class ReferenceReading(Section):
+class ReferenceReading(Config):
     """Latents under one posterior and scale. curve: raw readings only; the headline is sampled and raw, as released."""
 
     posterior: Literal["sample", "mean", "deterministic"]
@@ -86,7 +86,7 @@ class ReferenceReading(Section):
     curve: Curves | None = None
 
 
-class ReferenceImages(Section):
+class ReferenceImages(Config):
     """Images at a latent's size, and flattened by delta."""
 
     size: Size
@@ -95,7 +95,7 @@ class ReferenceImages(Section):
     delta: float
 
 
-class Published(Section):
+class Published(Config):
     """A curve of the paper's figures."""
 
     name: str

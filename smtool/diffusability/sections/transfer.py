@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smtool.config import Section
+from smtool.config import Config
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections.low_pass import LowPass
 from smtool.diffusability.sections.parts import (
@@ -56,7 +56,7 @@ ABOVE_MOSTLY = 0.5
 Tangent = Literal["aligned", "partly", "chance", "unknown"]
 
 
-class Transfer(Section):
+class Transfer(Config):
     """Kappa, share, above and down of the absolute reading; rows are latent bands.
 
     absolute: K x (K + 1), the last column above the latent's Nyquist; relative: K x K; unanswered rows are 0.
@@ -89,7 +89,7 @@ def measure(subject: Subject, latents: Tensor, reconstructions: Tensor | None) -
         raise ValueError("it has no decoder")
     found = band_transfer(
         subject.decode, latents, BANDS, generator=generator("spectrum", "transfer"), eps=EPS,
-        batch=subject.batch_of_latents(latents), unstirred=reconstructions,
+        batch=subject.batch_of_latents(latents), unperturbed=reconstructions,
     )
     return Transfer(
         images=len(latents), bands=len(found.answered), eps=EPS,

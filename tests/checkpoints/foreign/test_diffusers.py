@@ -120,8 +120,8 @@ def test_flux2_is_the_same_network_whose_batch_norm_is_left_out(tmp_path):
 
 def test_padding_can_be_overridden_and_is_asymmetric_otherwise(tmp_path):
     tiny().save_pretrained(tmp_path)
-    assert load_autoencoder(tmp_path).section.downsample_pad == "asymmetric"
-    assert load_autoencoder(tmp_path, downsample_pad="symmetric").section.downsample_pad == "symmetric"
+    assert load_autoencoder(tmp_path).config.downsample_pad == "asymmetric"
+    assert load_autoencoder(tmp_path, downsample_pad="symmetric").config.downsample_pad == "symmetric"
     with pytest.raises(ValueError, match="downsample_pad"):
         load_autoencoder(tmp_path, downsample_pad="reflect")
 

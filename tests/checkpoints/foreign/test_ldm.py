@@ -23,7 +23,7 @@ def test_an_ldm_file_computes_what_ldm_computes(ldm, attention, quant, tmp_path)
     weights = ldm.weights(attention=attention, quant=quant)
     save_file(weights, tmp_path / "vae.safetensors")
     ours, theirs = load_autoencoder(tmp_path / "vae.safetensors").double(), ldm.restated(weights)
-    assert (ours.section.attention, ours.section.quant_convs, ours.section.blocks_per_level) == (attention, quant, ldm.blocks)
+    assert (ours.config.attention, ours.config.quant_convs, ours.config.blocks_per_level) == (attention, quant, ldm.blocks)
     with torch.no_grad():
         mean, logvar = theirs.encode(IMAGES).chunk(2, dim=1)
         posterior = ours.encode(IMAGES)
@@ -165,8 +165,8 @@ def test_the_scale_of_stable_diffusion_is_not_given_to_models_of_classes(ldm, tm
 
 def test_padding_is_ldms_unless_asked_for(ldm, tmp_path):
     torch.save(ldm.weights(), tmp_path / "vae.pt")
-    assert load_autoencoder(tmp_path / "vae.pt").section.downsample_pad == "asymmetric"
-    assert load_autoencoder(tmp_path / "vae.pt", downsample_pad="symmetric").section.downsample_pad == "symmetric"
+    assert load_autoencoder(tmp_path / "vae.pt").config.downsample_pad == "asymmetric"
+    assert load_autoencoder(tmp_path / "vae.pt", downsample_pad="symmetric").config.downsample_pad == "symmetric"
 
 
 def test_published_f16_with_attention_at_16_cells_is_recognized(tmp_path):
@@ -176,7 +176,7 @@ def test_published_f16_with_attention_at_16_cells_is_recognized(tmp_path):
         shapes = {name: tuple(value.shape) for name, value in expected.build().state_dict().items()}
     from smtool.checkpoints.foreign.detect import detect
 
-    assert detect(tmp_path, shapes).section == expected
+    assert detect(tmp_path, shapes).config == expected
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,8 @@ def test_a_released_checkpoint_computes_what_diffusers_computes_with_symmetric_p
     assert "encoder.encoder_blocks.1.blocks.0.identity_conv.weight" in tensors
     save_file(tensors, tmp_path / "model.safetensors")
     autoencoder = load_autoencoder(tmp_path)  # accelerate's checkpoint_<step> folder
-    assert autoencoder.section.downsample_pad == "symmetric"
-    assert (autoencoder.section.channels, autoencoder.section.blocks_per_level) == ((32, 64, 64), 2)
+    assert autoencoder.config.downsample_pad == "symmetric"
+    assert (autoencoder.config.channels, autoencoder.config.blocks_per_level) == ((32, 64, 64), 2)
     # float64: the claim is about formulas, and float32 rounds differently from processor to processor
     images = torch.randn(1, 3, 16, 24, dtype=torch.float64)
     autoencoder, twin, close = autoencoder.double(), twin.double(), {"rtol": 1e-9, "atol": 1e-11}

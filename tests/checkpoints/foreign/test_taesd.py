@@ -85,7 +85,7 @@ def test_other_layouts_are_read_off_their_names(layout, tmp_path):
     for name, half in (("encoder", made.encoder), ("decoder", made.decoder)):
         torch.save({key: value.half() for key, value in half.state_dict().items()}, tmp_path / f"tae_{name}.pth")
     opened = load_tiny(tmp_path / "tae_decoder.pth")
-    assert (opened.section, opened.label) == (made.section, "tae")
+    assert (opened.config, opened.label) == (made.config, "tae")
     assert all(torch.equal(value, made.half().state_dict()[name].float()) for name, value in opened.state_dict().items())
 
 

@@ -49,8 +49,8 @@ def test_a_single_file_computes_what_diffusers_computes_with_gradients(shape, su
         theirs = tiny(**SHAPES[shape])
     ours = load_autoencoder(written(theirs, tmp_path, suffix)).double()
     theirs.double()
-    assert ours.section.attention == ((2,) if shape == "attention" else ())
-    assert (ours.section.quant_convs, ours.stats) == ("use_quant_conv" not in SHAPES[shape], None)
+    assert ours.config.attention == ((2,) if shape == "attention" else ())
+    assert (ours.config.quant_convs, ours.stats) == ("use_quant_conv" not in SHAPES[shape], None)
     found, expected = ours.decode(ours.encode(IMAGES).mean), theirs.decode(theirs.encode(IMAGES).latent_dist.mean).sample
     assert_close(found, expected, **CLOSE)
     assert_close(ours.encode(IMAGES).logvar, theirs.encode(IMAGES).latent_dist.logvar, **CLOSE)

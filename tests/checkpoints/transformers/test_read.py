@@ -212,7 +212,7 @@ def test_repas_first_files_with_decoder_blocks_and_a_wrapper_are_read(tmp_path, 
     moved = {n.replace("blocks.2.", "decoder_blocks.0.").replace("blocks.3.", "decoder_blocks.1."): v for n, v in state.items()}
     torch.save({"ema": {f"module._orig_mod.{name}": value for name, value in moved.items()}}, tmp_path / "last.pt")
     published = read_transformer(tmp_path / "last.pt", heads=2)
-    assert published.section.depth == 4
+    assert published.config.depth == 4
     assert all(torch.equal(published.tensors[name], value) for name, value in state.items())
 
 
@@ -222,7 +222,7 @@ def test_uvit_comes_out_as_it_is(tmp_path, inputs, classes, conv):
     save_file(state, tmp_path / "nnet_ema.safetensors")
     published = read_transformer(tmp_path / "nnet_ema.safetensors", heads=2)
     assert (published.family, published.process, published.num_classes) == ("U-ViT", "ddpm", classes)
-    assert (published.section.depth, published.section.final_conv) == (4, conv)
+    assert (published.config.depth, published.config.final_conv) == (4, conv)
     x, labels = inputs[0], torch.tensor([0, 2, 3]) if classes else None
     levels = torch.tensor([1.0, 500.0, 1000.0])
     theirs = uvit_forward(state, x, levels, labels, heads=2, patch=2)
@@ -243,14 +243,14 @@ def test_published_sizes_are_known_by_depth_and_width(tmp_path, shapes, descript
     path = tmp_path / "weights.pt"      # of one zero everywhere
     torch.save({name: zero.expand(shape) for name, shape in shapes.items()}, path)
     published = read_transformer(path)
-    assert (published.description, published.section.heads) == (description, heads)
+    assert (published.description, published.config.heads) == (description, heads)
 
 
 def test_one_of_ours_under_its_own_names_is_repas(tmp_path):
     network = SiT(size="nano", patch=1).build((2, 4, 4), 3)
     torch.save(network.half().state_dict(), tmp_path / "nano.pt")
     published = read_transformer(tmp_path / "nano.pt")
-    assert (published.family, published.section, published.num_classes) == ("REPA", SiT(size="nano", patch=1), 3)
+    assert (published.family, published.config, published.num_classes) == ("REPA", SiT(size="nano", patch=1), 3)
     assert {value.dtype for value in published.tensors.values()} == {torch.float32}
 
 

@@ -9,7 +9,7 @@ import torch
 from smtool.commands.evaluate import evaluation
 from smtool.commands.evaluate.evaluation import evaluate, newest_run
 from smtool.errors import CheckpointError, RecipeError
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.report.console import Console
 from smtool.storage import write_tensors
 
@@ -20,7 +20,7 @@ def asked_of(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     called = []
     for name in ("reconstructions", "generations"):
-        note = lambda path, asked, name=name, **rest: called.append((name, str(getattr(path, "place", path))))  # noqa: E731
+        note = lambda path, options, name=name, **rest: called.append((name, str(getattr(path, "place", path))))  # noqa: E731
         monkeypatch.setattr(evaluation, f"evaluate_{name}", note)
     return called
 
@@ -30,7 +30,7 @@ def checkpoint(path, kind):
 
 
 def asking(what, **options):
-    return evaluate(what, Asked(**options), console=Console(quiet=True))
+    return evaluate(what, EvalOptions(**options), console=Console(quiet=True))
 
 
 def test_autoencoders_are_reconstructed_and_all_else_is_compared(asked_of):

@@ -17,7 +17,7 @@ from smtool.data.batches import to_uint8
 from smtool.diffusion import Flow, Sampler
 from smtool.errors import DataError, RecipeError, WeightsError
 from smtool.evaluation import feature_pass
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion, write_diffusion
@@ -58,15 +58,15 @@ def write(path, *, key=0, classes=0, **tables):
         "sampler": {"kind": "euler", "steps": 2},
         **tables,
     }
-    section = SiT(size="custom", depth=1, width=16, heads=2, patch=4)
+    config = SiT(size="custom", depth=1, width=16, heads=2, patch=4)
     with torch.random.fork_rng():
         torch.manual_seed(key)
         autoencoder = SDVAE(downsample=4, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1).build()
-        network = section.build((4, 8, 8), classes)
+        network = config.build((4, 8, 8), classes)
         for weight in network.parameters():
             nn.init.normal_(weight, std=0.3)
     images = open_images(SOURCE, "train", image_size=SIDE)
-    facts = {
+    summary = {
         "step": 7,
         "weights": "average",
         "data": SOURCE,
@@ -76,14 +76,14 @@ def write(path, *, key=0, classes=0, **tables):
     }
     stats = LatentStats("scalar", torch.zeros(1), torch.ones(1), 1, "-")
     model = DiffusionModel(
-        TrainDiT.model_validate(recipe), network, Flow().build(), stats, autoencoder, (4, 8, 8), classes, facts
+        TrainDiT.model_validate(recipe), network, Flow().build(), stats, autoencoder, (4, 8, 8), classes, summary
     )
     write_diffusion(path, model, recipe=recipe)
     return path
 
 
 def scored(what, **options):
-    return evaluate(str(what), Asked(**options), console=Console(quiet=True))
+    return evaluate(str(what), EvalOptions(**options), console=Console(quiet=True))
 
 
 def values(result):
@@ -112,7 +112,7 @@ def random_features(images):
 @pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
 def test_without_flags_the_newest_run_is_scored_against_its_training_images(checkpoint, tmp_path, frechet, screen):
     console, shown = screen
-    result = evaluate(None, Asked(json_path=tmp_path / "scores.json"), console=console)
+    result = evaluate(None, EvalOptions(json_path=tmp_path / "scores.json"), console=console)
     x, y = random_features(drawn(checkpoint, COUNT)), random_features(real())
     found = values(result)
     # 30 images are too few for 64 features: the kernel distance comes first
@@ -245,8 +245,8 @@ def test_training_images_that_changed_are_no_reference(checkpoint):
         scored(open_images(SOURCE, "train", image_size=SIDE).folder)
     path = write(checkpoint)
     model = read_diffusion(path)
-    facts = {**model.metadata, "data_digest": "0" * 64}
-    write_diffusion(path, DiffusionModel(**{**vars(model), "metadata": facts}), recipe=model.metadata["recipe"])
+    summary = {**model.metadata, "data_digest": "0" * 64}
+    write_diffusion(path, DiffusionModel(**{**vars(model), "metadata": summary}), recipe=model.metadata["recipe"])
     with pytest.raises(DataError, match="no longer holds the images") as caught:
         scored(path)
     assert "--reference" in str(caught.value)
@@ -258,7 +258,8 @@ def test_a_teacher_is_named_next_to_its_own_scores(checkpoint, tmp_path, screen)
     torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet1_1_torchvision_fp16.pth")
     path = write(checkpoint, alignment={"kind": "repa", "teacher": "squeezenet", "depth": 1})
     console, shown = screen
-    result = evaluate(str(path), Asked(features=["squeezenet", "random"], num_images=12, weights_dir=tmp_path), console=console)
+    options = EvalOptions(features=["squeezenet", "random"], num_images=12, weights_dir=tmp_path)
+    result = evaluate(str(path), options, console=console)
     warned = {name for name, score in result["scores"].items() if any("teacher" in note for note in score["notes"])}
     assert warned == {"fd_squeezenet", "kid_squeezenet"}
     assert "squeezenet was this transformer's teacher: rank by another network" in " ".join(shown().split())
@@ -300,8 +301,8 @@ class Inception(nn.Module):
 @pytest.fixture
 def inception(monkeypatch):
     """The extractor that `load_extractor("inception")` gives here, published as it says."""
-    facts = {"name": "inception", "digest": "0" * 64, "dim": 48, "size": 299, "resize": "bilinear-tf1"}
-    extractor = Extractor(Inception(), **facts, is_published_inception=True)
+    summary = {"name": "inception", "digest": "0" * 64, "dim": 48, "size": 299, "resize": "bilinear-tf1"}
+    extractor = Extractor(Inception(), **summary, is_published_inception=True)
     monkeypatch.setattr("smtool.evaluation.generation_judges.load_extractor", lambda name, **options: extractor)
     return extractor
 
@@ -315,8 +316,8 @@ def frechet_of_few(x, y):
 
 
 def test_inception_gives_its_scores_in_one_pass_and_takes_adms_reference_file(checkpoint, inception, tmp_path):
-    asked = {"scores": {"fid", "sfid", "is"}, "num_images": 12, "batch": 12}
-    result = scored(checkpoint, protocol="adm", **asked)
+    options = {"scores": {"fid", "sfid", "is"}, "num_images": 12, "batch": 12}
+    result = scored(checkpoint, protocol="adm", **options)
     assert list(result["scores"]) == ["kid", "fid", "sfid", "is", "is_whole"]
     x, y = (inception.look(images) for images in (drawn(checkpoint, 12, "truncate"), real()))      # as ADM's writer
     few = values(result)
@@ -328,16 +329,16 @@ def test_inception_gives_its_scores_in_one_pass_and_takes_adms_reference_file(ch
         table = y[view].double().numpy()
         moments |= {names[0]: table.mean(0), names[1]: np.cov(table, rowvar=False)}
     np.savez(tmp_path / "adm.npz", arr_0=real().permute(0, 2, 3, 1).numpy(), **moments)
-    from_file = scored(checkpoint, protocol="adm", reference=str(tmp_path / "adm.npz"), **asked)
+    from_file = scored(checkpoint, protocol="adm", reference=str(tmp_path / "adm.npz"), **options)
     assert values(from_file)["fid"] == pytest.approx(few["fid"], rel=1e-3)
     assert values(from_file)["sfid"] == pytest.approx(few["sfid"], rel=1e-3)
     assert from_file["scores"]["fid"]["passport"]["num_reference"] is None
     np.savez(tmp_path / "moments.npz", **moments)
-    asked["scores"] = {"fid"}
-    bare = scored(checkpoint, protocol="adm", reference=str(tmp_path / "moments.npz"), **asked)
+    options["scores"] = {"fid"}
+    bare = scored(checkpoint, protocol="adm", reference=str(tmp_path / "moments.npz"), **options)
     assert values(bare)["fid"] == values(from_file)["fid"]
     with pytest.raises(DataError, match="holds only moments, and no images: published Inception features"):
-        scored(checkpoint, protocol="clean", reference=str(tmp_path / "moments.npz"), **asked)
+        scored(checkpoint, protocol="clean", reference=str(tmp_path / "moments.npz"), **options)
 
 
 def test_absent_inception_weights_stop_it_before_anything_is_drawn(checkpoint, no_network, monkeypatch):

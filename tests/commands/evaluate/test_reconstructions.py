@@ -22,7 +22,7 @@ from smtool.data import open_images
 from smtool.data.batches import to_uint8
 from smtool.data.images.card import read_card
 from smtool.errors import CheckpointError, DataError, RecipeError, WeightsError
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.features import weights
 from smtool.features.load import load_extractor
 from smtool.features.perceptual import PerceptualDistance
@@ -66,7 +66,7 @@ def recipe(**tables):
 
 
 def scored(what, **options):
-    return evaluate(str(what), Asked(**options), console=Console(quiet=True))["scores"]
+    return evaluate(str(what), EvalOptions(**options), console=Console(quiet=True))["scores"]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_without_flags_the_newest_run_is_scored_by_what_needs_no_weights(checkpo
     write_autoencoder(other, tiny().build(), recipe())
     os.utime(other, (1, 1))
     console, shown = screen
-    result = evaluate(None, Asked(json_path=tmp_path / "scores.json"), console=console)
+    result = evaluate(None, EvalOptions(json_path=tmp_path / "scores.json"), console=console)
     assert list(result["scores"]) == ["psnr", "ssim", "fd_random"]
     assert result["checkpoint"] == {
         "path": "runs/tiny/ckpt.safetensors",
@@ -200,14 +200,14 @@ def test_the_paper_protocol_takes_ssim_and_lpips_of_the_decoders_floats(checkpoi
     assert (decoded.abs() > 1).float().mean() > 0.02
     pairs = zip(decoded.split(1), images.split(1), strict=True)
     ssim = [structural_similarity_index_measure(*pair, data_range=(-1.0, 1.0)) for pair in pairs]
-    asked = {"scores": {"ssim", "lpips_squeeze"}, "seed": 5, "weights_dir": tmp_path}
-    found = scored(checkpoint, protocol="paper", **asked)
+    options = {"scores": {"ssim", "lpips_squeeze"}, "seed": 5, "weights_dir": tmp_path}
+    found = scored(checkpoint, protocol="paper", **options)
     assert found["ssim"]["value"] == pytest.approx(torch.stack(ssim).mean().item(), abs=1e-5)
     assert found["lpips_squeeze"]["value"] == pytest.approx(lpips.double().mean().item(), rel=1e-4)
     for score in found.values():
         assert (score["passport"]["pixels"], score["passport"]["rounding"], score["passport"]["codec"]) == ("float", None, "none")
     assert found["ssim"]["passport"]["metric"] == "ssim, reflect-padded, in [-1, 1]"
-    clean = scored(checkpoint, protocol="clean", **asked)
+    clean = scored(checkpoint, protocol="clean", **options)
     assert clean["lpips_squeeze"]["passport"]["pixels"] == clean["ssim"]["passport"]["pixels"] == "uint8"
     assert all(abs(clean[name]["value"] / found[name]["value"] - 1) > 1e-3 for name in found)
 
@@ -290,8 +290,8 @@ def test_a_network_of_the_loss_is_not_an_unbiased_judge(checkpoint, screen):
     write_autoencoder(path, load_autoencoder(checkpoint), recipe(perceptual={"net": "squeeze", "weight": 0.5}))
     torch.save(squeezenet1_1(weights=None).state_dict(), path.with_name("squeezenet1_1_torchvision_fp16.pth"))
     console, shown = screen
-    asked = {"scores": {"psnr", "lpips_squeeze"}, "features": ["squeezenet"], "weights_dir": path.parent}
-    result = evaluate(str(path), Asked(num_images=4, **asked), console=console)
+    options = {"scores": {"psnr", "lpips_squeeze"}, "features": ["squeezenet"], "weights_dir": path.parent}
+    result = evaluate(str(path), EvalOptions(num_images=4, **options), console=console)
     assert set(result["warnings"]) == {"lpips_squeeze", "fd_squeezenet"}
     assert "was in this autoencoder's loss" in shown()
     assert math.isfinite(result["scores"]["lpips_squeeze"]["value"])
@@ -300,7 +300,7 @@ def test_a_network_of_the_loss_is_not_an_unbiased_judge(checkpoint, screen):
 def test_images_of_ones_own_are_taken_at_their_own_size(checkpoint, tmp_path):
     open_images("builtin:photos?train=2&val=6", "val", image_size=40, root=tmp_path / "mine")
     (prepared,) = (tmp_path / "mine").iterdir()
-    result = evaluate(str(checkpoint), Asked(scores={"psnr"}, data=str(prepared)), console=Console(quiet=True))
+    result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, data=str(prepared)), console=Console(quiet=True))
     assert result["images"]["image_size"] == 40
     assert result["scores"]["psnr"]["passport"]["num_images"] == 6
 
@@ -332,11 +332,11 @@ def test_it_is_said_which_images_these_are_and_whether_they_were_trained_on(chec
     whole = prepare(SOURCE.split("?")[0] + "?train=6&val=0", out=tmp_path / "mine", size=SIDE, workers=1)
     write_autoencoder(checkpoint, load_autoencoder(checkpoint), {**recipe(), "data": read_card(whole).split_digest("train")})
     console, shown = screen
-    result = evaluate(str(checkpoint), Asked(scores={"psnr"}, data=str(whole)), console=console)
+    result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, data=str(whole)), console=console)
     assert "6 of 6 images of photos" in " ".join(shown().split())
     assert "These are the images that it was trained on." in shown()
     assert result["images"]["trained_on"]
-    result = evaluate(str(checkpoint), Asked(scores={"psnr"}, num_images=8), console=console)
+    result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, num_images=8), console=console)
     assert f"8 of {COUNT} validation images of photos" in " ".join(shown().split())
     assert shown().count("trained on") == 1
     assert not result["images"]["trained_on"]
@@ -375,7 +375,7 @@ def test_any_tokenizer_that_decodes_is_scored_and_an_encoder_alone_refused(check
     blocks = images.reshape(COUNT, 3, SIDE // 8, 8, SIDE // 8, 8).mean((3, 5))
     decoded = np.rint(blocks.repeat(8, 2).repeat(8, 3))
     errors = ((images - decoded) ** 2).mean((1, 2, 3))
-    found = evaluate("control:nearest", Asked(scores={"psnr"}, data=data), console=Console(quiet=True))
+    found = evaluate("control:nearest", EvalOptions(scores={"psnr"}, data=data), console=Console(quiet=True))
     assert found["scores"]["psnr"]["value"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), rel=1e-4)
     assert found["checkpoint"]["path"] == "control:nearest" and found["checkpoint"]["step"] is None
     assert "24 of 24 images are reproduced exactly" in scored("pixels", scores={"psnr"}, data=data)["psnr"]["notes"]

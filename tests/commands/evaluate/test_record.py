@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from smtool.commands.evaluate.record import computation, leave
-from smtool.evaluation.options import Asked
+from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.scores import Passport, SamplePassport, Score
 
 COMMON = {
@@ -32,9 +32,9 @@ def generation(drawn):
     return Score("fd_random", "FD random", "lower", 0.1, None, (), passport)
 
 
-def left(score, facts, folder, name):
-    asked = Asked(json_path=folder / "scores.json", table_path=folder / name)
-    return leave([score], asked, facts, title="Ours | theirs", said=["Protocol clean."], console=CONSOLE)
+def left(score, summary, folder, name):
+    options = EvalOptions(json_path=folder / "scores.json", table_path=folder / name)
+    return leave([score], options, summary, title="Ours | theirs", said=["Protocol clean."], console=CONSOLE)
 
 
 class CONSOLE:

@@ -126,7 +126,7 @@ def test_a_recipe_is_described_by_what_it_would_build_and_do(tmp_path):
 
 
 def test_a_bare_name_is_a_recipe_first_and_a_run_after(tmp_path, monkeypatch):
-    monkeypatch.setattr("smtool.recipe.shelf.packaged", lambda: tmp_path / "packaged")
+    monkeypatch.setattr("smtool.recipe.catalog.packaged", lambda: tmp_path / "packaged")
     write_autoencoder(tmp_path / "runs/mine/ckpt.safetensors", SECTION.build(), {})
     assert describe("mine").rows["kind"].startswith("autoencoder")
     (tmp_path / "packaged").mkdir()

@@ -19,8 +19,8 @@ CHECKPOINTS = {
 @pytest.fixture
 def checkpoints(tmp_path) -> list[str]:
     paths = [tmp_path / "runs" / name / "ckpt.safetensors" for name in CHECKPOINTS]
-    for path, section in zip(paths, CHECKPOINTS.values(), strict=True):
-        write_autoencoder(path, section.build(), {"recipe": {"data": {"train": "builtin:photos", "image_size": 32}}})
+    for path, config in zip(paths, CHECKPOINTS.values(), strict=True):
+        write_autoencoder(path, config.build(), {"recipe": {"data": {"train": "builtin:photos", "image_size": 32}}})
     return [str(path) for path in paths]
 
 

@@ -48,16 +48,16 @@ def test_other_classes_start_anew_and_all_else_is_taken(studio, finished):
 
 
 @pytest.mark.parametrize(
-    ("section", "shape", "words"),
+    ("config", "shape", "words"),
     [
         (SiT(**TINY), (2, 16, 16), r"pos_embed is \(1, 16, 32\) there, \(1, 64, 32\) here"),
         (SiT(**{**TINY, "depth": 3}), (2, 8, 8), r"blocks\.2\..* is absent there"),
         (UViT(**TINY), (2, 8, 8), "is .* there, absent here"),
     ],
 )
-def test_what_does_not_fit_is_named(studio, finished, section, shape, words):
+def test_what_does_not_fit_is_named(studio, finished, config, shape, words):
     with pytest.raises(CheckpointError, match=words):
-        start_from(section.build(shape, 3), str(finished), heads=2)
+        start_from(config.build(shape, 3), str(finished), heads=2)
 
 
 def test_a_published_file_fills_a_network_of_its_size(tmp_path):

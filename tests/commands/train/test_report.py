@@ -70,8 +70,8 @@ def test_a_run_of_train_dit_leaves_curves_bands_scores_samples_recipe_and_passpo
     last = [row for row in rows_of(finished) if "diffusion" in row][-1]
     assert "Finished: 8 steps" in text
     assert "Latents (2, 8, 8) of 42 images, 8 a step" in text
-    for section in ("Losses", "Validation", "Samples", "Progress", "Recipe", "Passport", "Go on"):
-        assert f">{section}</h2>" in page
+    for config in ("Losses", "Validation", "Samples", "Progress", "Recipe", "Passport", "Go on"):
+        assert f">{config}</h2>" in page
     assert f"diffusion, all frequencies: {last['diffusion']:.3g}" in text
     for number, name in enumerate(["band 1, lowest", "band 2", "band 3", "band 4, highest"], start=1):
         assert f"{name}: {last[f'band{number}']:.3g}" in text

@@ -149,9 +149,9 @@ def test_a_cache_gives_the_losses_that_the_teacher_gives(studio, weights, own_fe
     folder = own_features("fp32")
     cached = assembled(studio, *changes, weights_dir=weights)
     assert online.training.task.teacher is not None and cached.training.task.teacher is None
-    assert "computed while training" in online.facts[2] and "--features squeezenet --tokens 4x4" in online.facts[2]
-    assert f"cached in {folder} (fp32)" in cached.facts[2]
-    assert online.facts[3:] == cached.facts[3:]      # what was measured of the features
+    assert "computed while training" in online.summary[2] and "--features squeezenet --tokens 4x4" in online.summary[2]
+    assert f"cached in {folder} (fp32)" in cached.summary[2]
+    assert online.summary[3:] == cached.summary[3:]      # what was measured of the features
     for ours, theirs in zip(islice(cached.reports(0), 4), islice(online.reports(0), 4), strict=True):
         for name in ("alignment", "diffusion"):
             torch.testing.assert_close(ours.values[name], theirs.values[name], rtol=1e-5, atol=1e-6)
@@ -165,8 +165,8 @@ def test_a_bf16_cache_costs_a_256th_of_a_feature_and_no_more(studio, weights, ow
     ours, theirs = (next(islice(run.reports(0), 1)).values["alignment"] for run in (cached, online))
     assert 0 < (ours - theirs).abs() < 1e-3
     whole = own_features("fp32")
-    assert str(whole) in assembled(studio, *changes, weights_dir=weights).facts[2]      # the more exact one is taken
-    assert "computed while training" in assembled(studio, *changes, "alignment.features=online", weights_dir=weights).facts[2]
+    assert str(whole) in assembled(studio, *changes, weights_dir=weights).summary[2]      # the more exact one is taken
+    assert "computed while training" in assembled(studio, *changes, "alignment.features=online", weights_dir=weights).summary[2]
 
 
 def test_a_run_goes_on_with_the_features_it_began_with(studio, weights, own_features, tmp_path, state_of):
@@ -356,7 +356,8 @@ def test_an_autoencoder_that_does_not_know_its_data_needs_them_said(studio, tmp_
         assembled(studio, here)
     with pytest.raises(RecipeError, match=r"data\.image_size is required"):
         assembled(studio, here, "data.train=data/classes")
-    assert assembled(studio, here, "data.train=data/classes", "data.image_size=32").facts[0].startswith("latents (2, 8, 8) of 42")
+    run = assembled(studio, here, "data.train=data/classes", "data.image_size=32")
+    assert run.summary[0].startswith("latents (2, 8, 8) of 42")
 
 
 def caches() -> set[Path]:

@@ -17,7 +17,7 @@ class Step:
 
     moment: str
     cells: tuple[int, int] = (LATENT_SIDE, LATENT_SIDE)
-    turns: int = 0
+    players_at: int = 0
 
 
 STEPS = {

@@ -103,7 +103,7 @@ def _script(step: cases.Step, anisotropic: bool) -> SimpleNamespace:
     """The module's random numbers: below or above its two probabilities, then scales s / 32 and quarter turns."""
     lots = iter({"decode": (0.0,), "encode": (1.0, 0.0), "none": (1.0, 1.0)}[step.moment])
     scales = [cells / cases.LATENT_SIDE for cells in step.cells]
-    chosen = iter([*(scales if anisotropic else scales[:1]), step.turns])
+    chosen = iter([*(scales if anisotropic else scales[:1]), step.players_at])
 
     def choice(options: list[Any]) -> Any:
         value = next(chosen)

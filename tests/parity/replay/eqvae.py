@@ -45,7 +45,7 @@ def replayed(name: str, *, error: float = 0.0) -> dict[str, Any]:
 
 def _given(step: cases.Step, streams: Streams, shapes: Shapes) -> Transform:
     """In place of the step's draw."""
-    return Transform(step.moment, step.cells, step.turns, shapes.downsample)
+    return Transform(step.moment, step.cells, step.players_at, shapes.downsample)
 
 
 def _batch(step: int) -> ImageBatch:

@@ -43,7 +43,7 @@ def run(
     with patch("smtool.training.loop.streams", _given):
         reports = optimize(training, map(batches, range(steps)), first_step=0)
         for step in range(steps):
-            (player,) = task.turns(step)
+            (player,) = task.players_at(step)
             before = copied(built[player].parameters)
             report = next(reports)
             values = {name: float(value) for name, value in report.values.items()}

@@ -60,8 +60,8 @@ def comparable(case: cases.Case, recording: dict[str, Any]) -> dict[str, Any]:
 
 
 def transformer(num_classes: int) -> nn.Module:
-    section = SiT(size="custom", depth=cases.DEPTH, width=cases.WIDTH, heads=cases.HEADS, patch=cases.PATCH)
-    return section.build(LATENT_SHAPE, num_classes)
+    config = SiT(size="custom", depth=cases.DEPTH, width=cases.WIDTH, heads=cases.HEADS, patch=cases.PATCH)
+    return config.build(LATENT_SHAPE, num_classes)
 
 
 def _task(case: cases.Case, factor: float) -> DiffusionTask:

@@ -13,8 +13,8 @@ from smtool.networks.sit import SiT
 
 def replayed(case: cases.Case, *, error: float = 0.0) -> dict[str, Any]:
     """The latents' summary. error: relative, of the guidance (to see that it shows)."""
-    section = SiT(size="custom", depth=sizes.DEPTH, width=sizes.WIDTH, heads=sizes.HEADS, patch=sizes.PATCH)
-    network = section.build((4, cases.SIDE, cases.SIDE), cases.CLASSES).eval()
+    config = SiT(size="custom", depth=sizes.DEPTH, width=sizes.WIDTH, heads=sizes.HEADS, patch=sizes.PATCH)
+    network = config.build((4, cases.SIDE, cases.SIDE), cases.CLASSES).eval()
     learning = {f"network.{name}": value for name, value in network.named_parameters() if value.requires_grad}
     numbers.fill(learning, "transformer")
     process = Flow(path=case.path).build()

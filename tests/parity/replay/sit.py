@@ -25,8 +25,8 @@ def replayed(folder: Path) -> dict[str, Any]:
 
 def _released_weights() -> dict[str, Tensor]:
     """SiT's names are ours; its last layer has a second half of channels, which it throws away."""
-    section = SiT(size="custom", depth=sizes.DEPTH, width=sizes.WIDTH, heads=sizes.HEADS, patch=sizes.PATCH)
-    tensors = section.build((4, cases.SIDE, cases.SIDE), cases.CLASSES).state_dict()
+    config = SiT(size="custom", depth=sizes.DEPTH, width=sizes.WIDTH, heads=sizes.HEADS, patch=sizes.PATCH)
+    tensors = config.build((4, cases.SIDE, cases.SIDE), cases.CLASSES).state_dict()
     for name in ("final_layer.linear.weight", "final_layer.linear.bias"):
         tensors[name] = torch.cat([tensors[name]] * 2)
     numbers.fill({name: value for name, value in tensors.items() if name != "pos_embed"}, "sit")

@@ -19,8 +19,8 @@ from smtool.training.optimizer import AdamW
 
 def replayed(case: cases.Case, *, error: float = 0.0) -> dict[str, Any]:
     """The case's recording as smtool computes it. error: relative, of the latents' scale (to see that it shows)."""
-    section = UViT(size="custom", depth=cases.DEPTH, width=cases.WIDTH, heads=cases.HEADS, patch=cases.PATCH)
-    network = section.build((cases.CHANNELS, cases.SIDE, cases.SIDE), case.classes)
+    config = UViT(size="custom", depth=cases.DEPTH, width=cases.WIDTH, heads=cases.HEADS, patch=cases.PATCH)
+    network = config.build((cases.CHANNELS, cases.SIDE, cases.SIDE), case.classes)
     numbers.fill(dict(network.named_parameters()), "transformer")
     initial = copied(dict(network.named_parameters()))
     stats = LatentStats("scalar", torch.zeros(1), torch.tensor([(1 + error) / cases.SCALE]), count=0, data="")

@@ -22,7 +22,7 @@ LEAST_CHANGE = 0.25
 
 
 @dataclass(frozen=True)
-class Knee:
+class BrokenPowerLaw:
     """Two power laws that meet at `frequency`, cycles per pixel.
 
     exponent_below, exponent_above: of the field, leakage taken out. slope_change: above less below. Half-widths and interval: 95
@@ -47,7 +47,7 @@ class Knee:
         return abs(self.slope_change) > max(self.slope_change_half_width, LEAST_CHANGE)
 
 
-def fit_knee(spectrum: Spectrum, *, highest: float) -> Knee:
+def fit_broken_power_law(spectrum: Spectrum, *, highest: float) -> BrokenPowerLaw:
     """Fit two slopes that meet in a knee, from 0.9 cycles per frame to `highest` cycles per pixel.
 
     spectrum: PHYSICAL, of something at least 16 cells high and wide, 64 images or more; otherwise a ValueError says what is
@@ -69,7 +69,7 @@ def fit_knee(spectrum: Spectrum, *, highest: float) -> Knee:
     _, below, above, place = law.tolist()
     half_width = t * _jackknife_error(moved[:, 3])
     low, high = frequency[RINGS_EACH_SIDE - 1].item(), frequency[-RINGS_EACH_SIDE].item()
-    return Knee(
+    return BrokenPowerLaw(
         frequency=math.exp(place),
         interval=(max(math.exp(place - half_width), low), min(math.exp(place + min(half_width, 10.0)), high)),
         exponent_below=below,

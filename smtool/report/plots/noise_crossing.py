@@ -25,7 +25,7 @@ class BandsOverTime:
     crossing: Sequence[float]
 
 
-def lens_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
+def noise_crossing_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
     """A column for each latent: above, how much of each band can still be read at time t; below, the loss floor."""
     with rc_context(SETTINGS):
         columns = min(_WIDEST, len(latents))

@@ -3,7 +3,7 @@ import re
 import torch
 
 from smtool.commands.train.aligned import Aligned
-from smtool.commands.train.teacher_facts import teacher_facts
+from smtool.commands.train.teacher_summary import teacher_summary
 from smtool.data import open_images
 from smtool.diffusion import Alignment
 from smtool.diffusion.alignment import Repa
@@ -19,14 +19,14 @@ class Colours:
         return torch.nn.functional.adaptive_avg_pool2d(images.float(), 6)
 
 
-def facts(teacher, target, images, *, flip=True):
+def summary(teacher, target, images, *, flip=True):
     alignment = Alignment(torch.nn.Identity(), target, (6, 6))
-    return teacher_facts(Aligned(Repa(teacher="colours"), alignment, teacher, cache=None), images, flip=flip)
+    return teacher_summary(Aligned(Repa(teacher="colours"), alignment, teacher, cache=None), images, flip=flip)
 
 
 def test_measures_are_those_of_the_features_before_and_after_the_filter(tmp_path):
     images = open_images("builtin:photos?train=8&val=4", "train", image_size=24, root=tmp_path)
-    lines = facts(Colours(), lambda x: spatial_normalize(x, 0.6), images)
+    lines = summary(Colours(), lambda x: spatial_normalize(x, 0.6), images)
     pixels = (images.read(range(8)).images + 1) * 127.5
     features = Colours()(pixels.round())
     found = [float(re.search(r"RMSC ([\d.]+)", line)[1]) for line in lines[1:]]
@@ -42,4 +42,4 @@ def test_a_small_grid_says_what_it_cannot_tell(tmp_path):
             return torch.nn.functional.adaptive_avg_pool2d(images.float(), 3)
 
     images = open_images("builtin:photos?train=4&val=4", "train", image_size=24, root=tmp_path)
-    assert "LDS needs a larger grid" in facts(Small(), lambda x: x, images)[1]
+    assert "LDS needs a larger grid" in summary(Small(), lambda x: x, images)[1]

@@ -14,13 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-DampedSampler = Literal["ddim", "euler", "heun", "euler-maruyama"]
+GainSampler = Literal["ddim", "euler", "heun", "euler-maruyama"]
 LEVELS = 1000
 PUBLISHED_LAST_TIME = 0.04
 """Where SiT's and REPA's Euler-Maruyama begins its last step (facts, section 8.5)."""
 
 
-def sampler_amplitude(power: Tensor, sampler: DampedSampler, *, steps: int, last_t: float | None = None) -> Tensor:
+def sampler_amplitude(power: Tensor, sampler: GainSampler, *, steps: int, last_t: float | None = None) -> Tensor:
     """sqrt(S' / S) of a whole run from unit noise: (K,) -> (K,), float64.
 
     The grid is linspace(1, last_t, steps) and then 0: `steps` steps, the last from last_t. None: 1 / steps, the even grid, and
@@ -37,7 +37,7 @@ def sampler_amplitude(power: Tensor, sampler: DampedSampler, *, steps: int, last
     return (variance / power).sqrt()
 
 
-def last_step_amplitude(power: Tensor, sampler: DampedSampler, *, last_t: float) -> Tensor:
+def last_step_amplitude(power: Tensor, sampler: GainSampler, *, last_t: float) -> Tensor:
     """sqrt(S' / S) of the last step alone, from an exact x_t at last_t to 0: (K,) -> (K,), float64.
 
     DDIM, Euler and Heun return the mean of x given x_t: S' / S = SNR / (1 + SNR). Euler-Maruyama returns (1 - t ((2 - t) v +

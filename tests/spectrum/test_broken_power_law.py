@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from smtool.spectrum import PHYSICAL, Spectrum, fit_knee, spectrum_of
+from smtool.spectrum import PHYSICAL, Spectrum, fit_broken_power_law, spectrum_of
 from smtool.spectrum.calibration import leaked_power
 from smtool.spectrum.psd import ring_frequency, ring_means
 
@@ -29,7 +29,8 @@ def broken_fields(below: float, above: float, at: float, *, side: int, count: in
 
 
 def fitted(below: float, above: float, at: float, *, side: int = 16, seed: int = 0):
-    return fit_knee(spectrum_of(broken_fields(below, above, at, side=side, count=64, seed=seed), PHYSICAL), highest=0.5)
+    fields = broken_fields(below, above, at, side=side, count=64, seed=seed)
+    return fit_broken_power_law(spectrum_of(fields, PHYSICAL), highest=0.5)
 
 
 @pytest.mark.parametrize(("side", "source"), [(16, 16), (32, 32), (64, 64), (16, 64)])
@@ -39,7 +40,8 @@ def test_the_expected_spectrum_of_a_broken_law_gives_its_knee_back(below, above,
     density = broken_density(below, above, 0.17 * side / source)
     power = ring_means(leaked_power(density, (side, side), (source, source))[None], PHYSICAL)
     frequency, count = ring_frequency(side, side, PHYSICAL)
-    found = fit_knee(Spectrum(frequency, power.repeat(64, 1), count, PHYSICAL, (side, side), (source, source)), highest=0.5)
+    spectrum = Spectrum(frequency, power.repeat(64, 1), count, PHYSICAL, (side, side), (source, source))
+    found = fit_broken_power_law(spectrum, highest=0.5)
     assert found.frequency == pytest.approx(0.17, rel=1e-4)
     assert (found.exponent_below, found.exponent_above) == pytest.approx((below, above), abs=1e-3)
     assert found.is_bent
@@ -65,7 +67,7 @@ def test_a_single_slope_is_not_called_bent(exponent):
 
 def test_the_knee_does_not_depend_on_gain():
     fields = broken_fields(1.0, 3.0, 0.15, side=16, count=64, seed=3)
-    once, again = (fit_knee(spectrum_of(gain * fields, PHYSICAL), highest=0.5) for gain in (1, 100))
+    once, again = (fit_broken_power_law(spectrum_of(gain * fields, PHYSICAL), highest=0.5) for gain in (1, 100))
     assert again.frequency == pytest.approx(once.frequency, rel=1e-4)
     assert again.interval == pytest.approx(once.interval, rel=1e-3)
 
@@ -73,8 +75,8 @@ def test_the_knee_does_not_depend_on_gain():
 def test_what_is_too_small_for_a_knee_is_told():
     fields = broken_fields(1.0, 3.0, 0.15, side=16, count=64, seed=0)
     with pytest.raises(ValueError, match="needs 16x16 cells and 64 images, but there are 16x16 cells and 63 images"):
-        fit_knee(spectrum_of(fields[:63], PHYSICAL), highest=0.5)
+        fit_broken_power_law(spectrum_of(fields[:63], PHYSICAL), highest=0.5)
     with pytest.raises(ValueError, match="8x8 cells and 64 images"):
-        fit_knee(spectrum_of(fields[..., :8, :8], PHYSICAL), highest=0.5)
+        fit_broken_power_law(spectrum_of(fields[..., :8, :8], PHYSICAL), highest=0.5)
     with pytest.raises(ValueError, match="nothing varies"):
-        fit_knee(spectrum_of(torch.ones(64, 3, 16, 16), PHYSICAL), highest=0.5)
+        fit_broken_power_law(spectrum_of(torch.ones(64, 3, 16, 16), PHYSICAL), highest=0.5)

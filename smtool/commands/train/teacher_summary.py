@@ -14,7 +14,7 @@ NUM_IMAGES = 64
 
 
 @torch.no_grad()
-def teacher_facts(aligned: Aligned, images: ImageShards, *, flip: bool) -> tuple[str, ...]:
+def teacher_summary(aligned: Aligned, images: ImageShards, *, flip: bool) -> tuple[str, ...]:
     """Lines for the log: the teacher, whence its features come, and their mean measures on the first images, as they are and
     as they are matched."""
     teacher = aligned.teacher

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from smtool.report.plots import Curve
-from smtool.report.plots.lens import BandsOverTime, crossing_figure, lens_figure
+from smtool.report.plots.noise_crossing import BandsOverTime, crossing_figure, noise_crossing_figure
 
 TIMES = np.linspace(0.02, 0.98, 25)
 POWER = np.array([10.0, 1.0, 0.1])
@@ -12,14 +12,14 @@ LATENT = BandsOverTime(TIMES.tolist(), [1.0, 4.0, 16.0], SNR / (1 + SNR), POWER 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_every_latent_has_its_column_and_bands_share_one_legend(count, check_figure):
-    figure = check_figure(lambda: lens_figure({f"latent {index}": LATENT for index in range(count)}))
+    figure = check_figure(lambda: noise_crossing_figure({f"latent {index}": LATENT for index in range(count)}))
     assert len(figure.axes) == 2 * count
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["1", "4", "16"]
 
 
 def test_bands_drown_where_their_lines_cross_one_half():
-    upper = lens_figure({"latent": LATENT}).axes[0]
+    upper = noise_crossing_figure({"latent": LATENT}).axes[0]
     for band, line in enumerate(upper.get_lines()[:3]):
         times, readable = line.get_data()
         at = np.interp(0.5, readable[::-1], np.asarray(times)[::-1])
