@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from smtool.evaluation.comparison import Seen
-from smtool.evaluation.scores import Score, half_width
+from smtool.evaluation.scores import SampleScore, half_width
 from smtool.features.extractor import Extractor, View
 from smtool.metrics.bootstrap import bias_of_size, bootstrap_error
 from smtool.metrics.extrapolation import GROUPS, extrapolated
@@ -21,7 +21,7 @@ FULL_ENOUGH = 2      # images per dimension, in each half, for a bias like 1 / N
 HALVINGS = 2
 
 
-def frechet_scores(seen: Seen, view: View) -> list[Score]:
+def frechet_scores(seen: Seen, view: View) -> list[SampleScore]:
     """Frechet distance, with a bootstrap over the samples; the reference stays as it is. With its limit where options."""
     samples, given = seen.samples(view), seen.comparison.reference.moments.get((seen.extractor.score, view))
     fixed = Gaussian.of(seen.images(view)) if given is None else Gaussian.of_stats(given)
@@ -69,7 +69,7 @@ UNRELIABLE = "unreliable"
 """How that note begins."""
 
 
-def _limit(seen: Seen, name: str, title: str, distance: Callable[[Tensor], float], count: int, given: bool) -> Score:
+def _limit(seen: Seen, name: str, title: str, distance: Callable[[Tensor], float], count: int, given: bool) -> SampleScore:
     """The Frechet distance that infinitely many samples would have, if its excess falls like 1 / N."""
     draws = generator(seen.comparison.seed, "extrapolation", name)
     found = extrapolated(distance, count, halvings=HALVINGS, draws=draws)
