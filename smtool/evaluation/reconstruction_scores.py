@@ -72,10 +72,11 @@ class _Scorer:
             codec=self.protocol.codec if judge.pixels == "coded" else "none",
             pixels="float" if judge.pixels == "float" else "uint8",
         )
-        value: float | None = values.mean().item()
+        value: float | None = None
         if exact := int(values.isinf().sum()):
-            value, width, notes = None, None, (f"{exact} of {len(values)} images are reproduced exactly",)
+            width, notes = None, (f"{exact} of {len(values)} images are reproduced exactly",)
         else:
+            value = values.mean().item()
             width, notes = self._half_width(lambda chosen: values[chosen].mean().item(), MEAN_REPLICATES, judge.name)
         return ReconstructionScore(
             name=judge.name,
