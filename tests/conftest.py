@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
+import timm
 import torch
+from safetensors.torch import save_file
+from torchvision.models import squeezenet1_1
 
 from smtool import cli
 from smtool.checkpoints import write_autoencoder
@@ -29,6 +32,7 @@ torch.set_num_threads(max(1, (os.cpu_count() or 2) // int(os.environ.get("PYTEST
 
 
 AUTOENCODER = SDVAE(downsample=4, latent_channels=2, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1)
+DINOV2_S = "vit_small_patch14_dinov2.lvd142m"
 RECIPE = """
 steps = 8
 log_every = 1
@@ -171,3 +175,16 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch-home"))
     monkeypatch.delenv("SMTOOL_WEIGHTS", raising=False)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """Random weights of teachers under the names and in the shapes that real ones have."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(timm.create_model(DINOV2_S, num_classes=0).state_dict(), folder / f"{DINOV2_S}.safetensors")
+        save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), folder / "resnet10t.safetensors")
+        state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
+        torch.save(state, folder / "squeezenet1_1_torchvision_fp16.pth")
+    return folder

@@ -22,7 +22,7 @@ HALVINGS = 2
 
 
 def frechet_scores(seen: Seen, view: View) -> list[SampleScore]:
-    """Frechet distance, with a bootstrap over the samples; the reference stays as it is. With its limit where that is asked."""
+    """Frechet distance, with a bootstrap over the samples; the reference stays as it is. With its limit where asked."""
     samples, given = seen.samples(view), seen.comparison.reference.moments.get((seen.extractor.score, view))
     fixed = Gaussian.of(seen.images(view)) if given is None else Gaussian.of_stats(given)
     count, dim = samples.shape

@@ -21,7 +21,7 @@ def generation_scores(comparison: Comparison, question: Question, note: str | No
     """The scores of one extractor. note: what must be said of it as a judge.
 
     A Frechet distance of too few images for a covariance of full rank is called unreliable and comes after the kernel
-    distance, which is then given even where nobody asks for it.
+    distance, which is then given even where nobody asks.
     """
     seen = Seen(comparison, question.extractor, (note,) if note else ())
     found: list[SampleScore] = []

@@ -12,7 +12,7 @@ from smtool.regularizers.base import Pair, Regularizer, RegularizerConfig, Shape
 from smtool.spectrum import block_low_pass, fitted_low_pass
 
 IMAGE_BLOCK = 8
-Images = Annotated[int, Field(ge=1)]
+NumImages = Annotated[int, Field(ge=1)]
 
 
 class DSM(RegularizerConfig):
@@ -24,7 +24,7 @@ class DSM(RegularizerConfig):
     rows_removed: tuple[int, ...] = Field((0, 8, 10, 12), min_length=1, description="anti-diagonals to zero; one number is drawn")
     block: int | Literal["fit"] = Field(8, description='DCT block side, in pixels and in cells; "fit" for small latents')
     shape: Literal["triangle", "square"] = Field("triangle", description="mask: u + v below a limit, or u and v each below one")
-    per: Literal["batch", "sample"] | Images = Field(
+    per: Literal["batch", "sample"] | NumImages = Field(
         "batch", description="images that share a cutoff: the global batch, one, or N in a row (released code: those of one GPU)"
     )
 

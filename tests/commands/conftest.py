@@ -5,25 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import timm
 import torch
-from safetensors.torch import load_file, save_file
-from torchvision.models import squeezenet1_1
+from safetensors.torch import load_file
 
 DINOV2_S = "vit_small_patch14_dinov2.lvd142m"
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory) -> Path:
-    """Random weights of teachers under the names and in the shapes that real ones have."""
-    folder = tmp_path_factory.mktemp("weights")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_file(timm.create_model(DINOV2_S, num_classes=0).state_dict(), folder / f"{DINOV2_S}.safetensors")
-        save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), folder / "resnet10t.safetensors")
-        state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
-        torch.save(state, folder / "squeezenet1_1_torchvision_fp16.pth")
-    return folder
 
 
 @pytest.fixture(scope="session")

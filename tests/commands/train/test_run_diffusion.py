@@ -367,10 +367,14 @@ def caches() -> set[Path]:
 
 @pytest.fixture
 def own_cache(studio, tmp_path, monkeypatch) -> Path:
-    """A copy of the working folder, with the card of its latent cache, to be damaged."""
+    """A copy of the working folder, with the one latent cache of its autoencoder, whose card is to be damaged."""
     assembled(studio)
-    for name in ("data", "runs/tiny"):
+    for name in ("data/classes", "runs/tiny"):
         shutil.copytree(studio.folder / name, tmp_path / name)
+    digest = load_autoencoder("runs/tiny").digest[:8]
+    for folder in caches():
+        if digest in folder.name:
+            shutil.copytree(folder, tmp_path / "data/latents" / folder.name)
     monkeypatch.chdir(tmp_path)
     (folder,) = caches()
     (card,) = folder.glob("*.json")

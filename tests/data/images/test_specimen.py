@@ -8,7 +8,7 @@ import torch
 from smtool.commands.prepare.images import prepare
 from smtool.data import open_images, read_card, verify
 
-SPECIMEN = Path(__file__).parents[2] / "data" / "specimen"
+SPECIMEN = Path(__file__).parents[3] / "data" / "specimen"
 
 
 def test_the_specimen_is_whole_and_small():

@@ -1,0 +1,24 @@
+"""docs/imports.md sends readers to modules and names that are there."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[1] / "docs/imports.md"
+RIGHT = [line.split("|")[2] for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+NEW = sorted({name for cell in RIGHT for name in re.findall(r"`(smtool[\w.]+)", cell)})
+
+
+def test_the_page_was_read():
+    assert len(NEW) > 60 and "smtool.data.images.open" in NEW
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_every_new_place_is_there(name):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute)
