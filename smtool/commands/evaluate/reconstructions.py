@@ -49,12 +49,14 @@ def evaluate_reconstructions(
     scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return None
+    warnings = shared_networks(judges, metadata.get("recipe") or {})
+    trained_on = metadata.get("data") == images.digest
     evaluation = ReconstructionEvaluation(
         smtool=__version__,
         checkpoint=Checkpoint(path=path, sha256=autoencoder.digest, step=metadata.get("step")),
-        images=Reconstructed(**dict(_described(images)), trained_on=metadata.get("data") == images.digest),
+        images=Reconstructed(**dict(_described(images)), trained_on=trained_on),
         reference=_described(others or images),
-        warnings=shared_networks(judges, metadata.get("recipe") or {}),
+        warnings=warnings,
         computed=computation(options.device),
         scores=scores,
     )

@@ -75,12 +75,12 @@ def draw_samples(run: Path, *, console: Console) -> Path:
 @torch.no_grad()
 def look_at(run: Path, samples: Path, images: ImageShards, *, console: Console) -> Generation:
     """`smtool eval` of the samples, beside what real crops and their reconstructions score at the same number."""
+    evaluation = evaluate(str(samples), EvalOptions(), console=console)
+    assert isinstance(evaluation, SampleEvaluation)
     model = read_diffusion(run / "ckpt.safetensors")
     drawn = torch.from_numpy(np.load(samples / "samples.npz")["arr_0"]).permute(0, 3, 1, 2)
     count = min(len(drawn), len(images))
     real = images.read(_spread(len(images), count)).images
-    found = evaluate(str(samples), EvalOptions(), console=console)
-    assert isinstance(found, SampleEvaluation)
     others = {CROPS: to_uint8(real), RECONSTRUCTIONS: _reconstructed(model.autoencoder, real)}
     return Generation(
         run,
@@ -89,7 +89,7 @@ def look_at(run: Path, samples: Path, images: ImageShards, *, console: Console) 
         band_floors(_latents(model.autoencoder, model.stats, images)),
         image_grid(drawn[:GRID_SAMPLES], columns=GRID_COLUMNS),
         image_grid(to_uint8(images.read(_spread(len(images), GRID_SAMPLES)).images), columns=GRID_COLUMNS),
-        found,
+        evaluation,
         {what: quick_distances(pixels, images, features=FEATURES, num_images=len(images)) for what, pixels in others.items()},
         {what: spectrum_of(to_signed(pixels), PHYSICAL) for what, pixels in (others | {SAMPLES: drawn}).items()},
     )
