@@ -1,7 +1,6 @@
 """Where images to score and to compare with come from, all alike to who reads them: uint8, in a fixed order, with a digest."""
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from smtool.data import ImageShards, open_images, validation_batches
@@ -26,7 +24,7 @@ from smtool.evaluation.moments import Moments
 from smtool.evaluation.npz_images import NpzImages
 from smtool.inference.diffusion_model import DiffusionModel
 from smtool.inference.generate import class_labels, generate
-from smtool.inference.sampling import Sampling
+from smtool.inference.sampling import Sampling, read_sampling, sampling_of
 from smtool.storage import file_digest
 
 _READERS = 4
@@ -63,7 +61,7 @@ def open_source(what: str, *, image_size: int | None = None) -> ImageSource:
         if image_size is None:
             raise DataError(f"{what}: at which size is not known.", hint=f"Prepare it first: smtool prepare {what} --size SIZE")
         return shards_source(open_images(what, "train", image_size=image_size))
-    drawn = _sampling(path)
+    drawn = read_sampling(path)
     npz = path / "samples.npz" if drawn.known and (path / "samples.npz").is_file() else path
     source = _npz_source(npz, drawn) if npz.suffix == ".npz" else _loose_source(what, drawn)
     if drawn.num_images is not None and source.count < drawn.num_images:
@@ -97,16 +95,8 @@ def drawn_source(
 ) -> ImageSource:
     """Samples of a checkpoint, drawn when they are read: none of them goes to disk."""
     classes = class_labels(count, model.num_classes, labels, seed=seed)
-    sampling = Sampling(
-        checkpoint=model.metadata["digest"],
-        autoencoder=model.metadata["autoencoder"]["digest"],
-        step=model.metadata["step"],
-        weights=model.metadata["weights"],
-        sampler=sampler,
-        labels=labels if model.num_classes else None,
-        seed=seed,
-        rounding=rounding,
-    )
+    autoencoder = model.metadata["autoencoder"]["digest"]
+    sampling = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, autoencoder=autoencoder)
 
     def read(positions: range, batch: int) -> Iterator[Tensor]:
         chosen = None if classes is None else classes[positions.start : positions.stop]
@@ -116,22 +106,10 @@ def drawn_source(
         for _, images in drawn:
             yield images
 
-    drawn_by = sampling.model_dump(mode="json", exclude_unset=True).items()
-    digest = _digest(file_digest(path), sorted((key, str(value)) for key, value in drawn_by), count)
+    said = sorted((key, str(value)) for key, value in sampling.to_json().items())
+    digest = _digest(file_digest(path), said, count)
     side = tuple(model.autoencoder.downsample * cells for cells in model.latent_shape[1:])
     return ImageSource(f"samples of {path}", digest, count, side, read, sampling)  # type: ignore[arg-type]
-
-
-def _sampling(folder: Path) -> Sampling:
-    """What `smtool sample` wrote about the samples in a folder; nothing for other folders."""
-    note = folder / "samples.json"
-    if not note.is_file():
-        return Sampling()
-    try:
-        return Sampling.model_validate({"rounding": "nearest", **json.loads(note.read_text(encoding="utf-8"))})
-    except (json.JSONDecodeError, TypeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{note} does not say how samples were drawn: {first}.", hint="Draw them again, or delete it.") from error
 
 
 def _npz_source(path: Path, drawn: Sampling) -> ImageSource:

@@ -11,6 +11,7 @@ from smtool.commands.evaluate.result import AnyEvaluation
 from smtool.data.images.sources import image_files
 from smtool.errors import CheckpointError, RecipeError
 from smtool.evaluation.options import EvalOptions
+from smtool.inference.sampling import SAMPLING_FILE
 from smtool.report.console import Console
 from smtool.tokenizers import Found, identify
 from smtool.training.distributed import joined
@@ -59,6 +60,6 @@ def _found(what: str | None) -> Found | Path:
     try:
         return identify(what)      # runs of transformers are found by the same rule
     except CheckpointError:
-        if path.is_dir() and ((path / "samples.json").is_file() or any(path.glob("*.tar")) or image_files(path)):
+        if path.is_dir() and ((path / SAMPLING_FILE).is_file() or any(path.glob("*.tar")) or image_files(path)):
             return path
         raise
