@@ -73,8 +73,10 @@ class _Scorer:
             pixels="float" if judge.pixels == "float" else "uint8",
         )
         value: float | None = None
+        width: float | None = None
+        notes: tuple[str, ...]
         if exact := int(values.isinf().sum()):
-            width, notes = None, (f"{exact} of {len(values)} images are reproduced exactly",)
+            notes = (f"{exact} of {len(values)} images are reproduced exactly",)
         else:
             value = values.mean().item()
             width, notes = self._half_width(lambda chosen: values[chosen].mean().item(), MEAN_REPLICATES, judge.name)
