@@ -10,7 +10,7 @@ from torch import Tensor
 from smtool.evaluation.frechet_scores import replicates_for, too_few
 from smtool.evaluation.judges import Judges, PairJudge
 from smtool.evaluation.reconstruction_pass import Measurements
-from smtool.evaluation.scores import Passport, ReconstructionScore, half_width
+from smtool.evaluation.scores import FRECHET, Passport, ReconstructionScore, half_width
 from smtool.features.extractor import Extractor
 from smtool.features.perceptual import PerceptualDistance
 from smtool.features.protocol import Protocol
@@ -104,7 +104,7 @@ class _Scorer:
         if unreliable := too_few(self.count if fixed is None else min(self.count, len(fixed)), extractor.dim):
             notes = (unreliable, *notes)
         passport = self._passport(
-            "frechet distance",
+            FRECHET,
             extractor,
             resize=extractor.resize,
             codec=self.protocol.codec,

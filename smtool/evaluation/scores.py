@@ -11,6 +11,9 @@ from smtool.inference.sampling import Sampling
 from smtool.report.tables import Table, interval
 from smtool.spectrum.jackknife import student_t_quantile
 
+FRECHET = "frechet distance"
+"""Metric of a Frechet distance, as passports say it."""
+
 
 class AnyPassport(Config):
     """Everything that decides a score beside the quality of what is scored; scores compare where their passports are equal.

@@ -11,11 +11,9 @@ import torch
 from pydantic import TypeAdapter
 
 from smtool.config import Config
-from smtool.evaluation.scores import ReconstructionScore, SampleScore, Score
+from smtool.evaluation.scores import FRECHET, ReconstructionScore, SampleScore, Score
 from smtool.features.protocol import PROTOCOLS, Protocol
 from smtool.inference.sampling import Sampling
-
-FRECHET = "frechet distance"
 
 
 class Computation(Config):
