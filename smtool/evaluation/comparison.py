@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from smtool.evaluation.feature_pass import Table
-from smtool.evaluation.scores import SamplePassport, Score
+from smtool.evaluation.scores import SamplePassport, SampleScore
 from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol
+from smtool.inference.sampling import Sampling
 from smtool.metrics.frechet import FeatureStats
 
 
@@ -28,7 +29,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Samples, what they are compared with, and what passports say of how the samples came about.
+    """Samples, what they are compared with, and how the samples were drawn.
 
     infinity: whether Frechet distances are extrapolated to infinitely many samples too, which takes some 30 more of each.
     """
@@ -36,7 +37,7 @@ class Comparison:
     samples: Side
     reference: Side
     protocol: Protocol
-    sampling: Mapping[str, Any]
+    sampling: Sampling
     seed: int
     device: str = "cpu"
     infinity: bool = False
@@ -74,7 +75,7 @@ class Seen:
         notes: Sequence[str] = (),
         given: bool = False,
         alone: bool = False,
-    ) -> Score:
+    ) -> SampleScore:
         """given: compared with a file's statistics, of an unknown number of images; alone: compared with nothing."""
         this = self.comparison
         passport = SamplePassport(
@@ -89,6 +90,14 @@ class Seen:
             num_reference=None if alone else this.reference.moments_count if given else this.reference.count,
             reference_sha256=None if alone else this.reference.digest,
             seed=this.seed,
-            sampling=dict(this.sampling),
+            sampling=this.sampling,
         )
-        return Score(name, title, better, value, half_width, (*notes, *self.notes), passport)
+        return SampleScore(
+            name=name,
+            title=title,
+            better=better,
+            value=value,
+            half_width=half_width,
+            notes=(*notes, *self.notes),
+            passport=passport,
+        )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from smtool.evaluation.comparison import Seen
-from smtool.evaluation.scores import Score, half_width
+from smtool.evaluation.scores import FRECHET, SampleScore, half_width
 from smtool.features.extractor import Extractor, View
 from smtool.metrics.bootstrap import bias_of_size, bootstrap_error
 from smtool.metrics.extrapolation import GROUPS, extrapolated
@@ -21,7 +21,7 @@ FULL_ENOUGH = 2      # images per dimension, in each half, for a bias like 1 / N
 HALVINGS = 2
 
 
-def frechet_scores(seen: Seen, view: View) -> list[Score]:
+def frechet_scores(seen: Seen, view: View) -> list[SampleScore]:
     """Frechet distance, with a bootstrap over the samples; the reference stays as it is. With its limit where asked."""
     samples, given = seen.samples(view), seen.comparison.reference.moments.get((seen.extractor.score, view))
     fixed = Gaussian.of(seen.images(view)) if given is None else Gaussian.of_stats(given)
@@ -47,7 +47,7 @@ def frechet_scores(seen: Seen, view: View) -> list[Score]:
         notes.append(f"not extrapolated to N = infinity, which needs {needed}")
     (name, title), width = _names(seen.extractor, view), half_width(error, replicates - 1)
     value, is_given = distance(torch.arange(count)), given is not None
-    scores = [seen.score(name, title, "lower", value, width, "frechet distance", notes=notes, given=is_given)]
+    scores = [seen.score(name, title, "lower", value, width, FRECHET, notes=notes, given=is_given)]
     if seen.comparison.infinity and enough:
         scores.append(_limit(seen, name, title, distance, count, is_given))
     return scores
@@ -69,12 +69,12 @@ UNRELIABLE = "unreliable"
 """How that note begins."""
 
 
-def _limit(seen: Seen, name: str, title: str, distance: Callable[[Tensor], float], count: int, given: bool) -> Score:
+def _limit(seen: Seen, name: str, title: str, distance: Callable[[Tensor], float], count: int, given: bool) -> SampleScore:
     """The Frechet distance that infinitely many samples would have, if its excess falls like 1 / N."""
     draws = generator(seen.comparison.seed, "extrapolation", name)
     found = extrapolated(distance, count, halvings=HALVINGS, draws=draws)
     notes = [f"linear in 1/N, from N = {found.fewest:,} and {found.most:,} samples; the reference's N stays as it is"]
-    width, metric = half_width(found.error, GROUPS - 1), "frechet distance, N to infinity"
+    width, metric = half_width(found.error, GROUPS - 1), f"{FRECHET}, N to infinity"
     return seen.score(f"{name}_infinity", f"{title}, N → ∞", "lower", found.value, width, metric, notes=notes, given=given)
 
 

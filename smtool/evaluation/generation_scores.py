@@ -7,7 +7,7 @@ from torch import Tensor
 from smtool.evaluation.comparison import Comparison, Seen
 from smtool.evaluation.frechet_scores import UNRELIABLE, frechet_scores
 from smtool.evaluation.generation_judges import Question
-from smtool.evaluation.scores import Score, half_width
+from smtool.evaluation.scores import SampleScore, half_width
 from smtool.features.extractor import Extractor
 from smtool.metrics.inception_score import inception_score
 from smtool.metrics.kernel import SUBSET_SIZE, SUBSETS, kernel_distance, kernel_distance_of_subsets
@@ -17,14 +17,14 @@ from smtool.randomness import generator
 KERNEL_IMAGES = 10_000      # up to so many of each, all pairs are taken
 
 
-def generation_scores(comparison: Comparison, question: Question, note: str | None = None) -> list[Score]:
+def generation_scores(comparison: Comparison, question: Question, note: str | None = None) -> list[SampleScore]:
     """The scores of one extractor. note: what must be said of it as a judge.
 
     A Frechet distance of too few images for a covariance of full rank is called unreliable and comes after the kernel
     distance, which is then given even where nobody asks.
     """
     seen = Seen(comparison, question.extractor, (note,) if note else ())
-    found: list[Score] = []
+    found: list[SampleScore] = []
     if "frechet" in question.kinds:
         found += frechet_scores(seen, "pooled")
     if "spatial" in question.kinds:
@@ -44,7 +44,7 @@ def kernel_name(extractor: Extractor) -> str:
     return "kid" if extractor.is_published_inception else extractor.score.replace("fd_", "kid_", 1)
 
 
-def _kernel(seen: Seen) -> Score:
+def _kernel(seen: Seen) -> SampleScore:
     """Kernel distance of all images; where there are many, over subsets, with the error that a part of them shows."""
     samples, images = seen.samples(), seen.images()
     part = kernel_distance(samples[:KERNEL_IMAGES], images[:KERNEL_IMAGES])
@@ -60,7 +60,7 @@ def _kernel(seen: Seen) -> Score:
     return seen.score(name, title, "lower", value, width, metric)
 
 
-def _recognition(seen: Seen) -> list[Score]:
+def _recognition(seen: Seen) -> list[SampleScore]:
     """The inception score, of ten splits and of all samples at once."""
     found = inception_score(seen.samples("logits"))
     width = half_width(found.std / math.sqrt(found.splits - 1), found.splits - 1)
@@ -73,7 +73,7 @@ def _recognition(seen: Seen) -> list[Score]:
     ]
 
 
-def _manifold(seen: Seen) -> list[Score]:
+def _manifold(seen: Seen) -> list[SampleScore]:
     """Precision and recall, density and coverage.
 
     Intervals are of means over samples for precision and density, over images for recall and coverage; balls stay.
@@ -88,7 +88,7 @@ def _manifold(seen: Seen) -> list[Score]:
     ]
 
 
-def _share(seen: Seen, metric: str, values: Tensor, *notes: str) -> Score:
+def _share(seen: Seen, metric: str, values: Tensor, *notes: str) -> SampleScore:
     """A mean over samples or over images."""
     values = values.double()
     error = values.std().item() / math.sqrt(len(values))

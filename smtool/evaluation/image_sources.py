@@ -1,12 +1,10 @@
 """Where images to score and to compare with come from, all alike to who reads them: uint8, in a fixed order, with a digest."""
 
 import hashlib
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ from smtool.evaluation.moments import Moments
 from smtool.evaluation.npz_images import NpzImages
 from smtool.inference.diffusion_model import DiffusionModel
 from smtool.inference.generate import class_labels, generate
+from smtool.inference.sampling import Sampling, read_sampling, sampling_of
 from smtool.storage import file_digest
 
 _READERS = 4
@@ -36,7 +35,7 @@ class ImageSource:
     """Images of one size. read(positions, batch) yields those at these positions as uint8 (B, 3, H, W), in order. The first ones
     are a random part of all, but for an npz and for samples, which keep their order.
 
-    name: for people; digest: sha256 of what decides their pixels; sampling: how they were drawn, {} where that is not known.
+    name: for people; digest: sha256 of what decides their pixels; sampling: how they were drawn, empty where that is not known.
     moments: of its images, which a file brings (an npz of ADM's or ours); count may then be 0.
     """
 
@@ -45,7 +44,7 @@ class ImageSource:
     count: int
     side: tuple[int, int] | None
     read: Callable[[range, int], Iterator[Tensor]]
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
     moments: Moments | None = None
 
 
@@ -62,12 +61,12 @@ def open_source(what: str, *, image_size: int | None = None) -> ImageSource:
         if image_size is None:
             raise DataError(f"{what}: at which size is not known.", hint=f"Prepare it first: smtool prepare {what} --size SIZE")
         return shards_source(open_images(what, "train", image_size=image_size))
-    drawn = _sampling(path)
-    npz = path / "samples.npz" if drawn and (path / "samples.npz").is_file() else path
+    drawn = read_sampling(path)
+    npz = path / "samples.npz" if drawn.known and (path / "samples.npz").is_file() else path
     source = _npz_source(npz, drawn) if npz.suffix == ".npz" else _loose_source(what, drawn)
-    if drawn and source.count < drawn["num_images"]:
+    if drawn.num_images is not None and source.count < drawn.num_images:
         raise DataError(
-            f"{what} holds {source.count} of {drawn['num_images']} samples: their drawing was cut off.",
+            f"{what} holds {source.count} of {drawn.num_images} samples: their drawing was cut off.",
             hint="Run the same `smtool sample` command again to finish it.",
         )
     return source
@@ -96,16 +95,8 @@ def drawn_source(
 ) -> ImageSource:
     """Samples of a checkpoint, drawn when they are read: none of them goes to disk."""
     classes = class_labels(count, model.num_classes, labels, seed=seed)
-    sampling = {
-        "checkpoint": model.metadata["digest"],
-        "autoencoder": model.metadata["autoencoder"]["digest"],
-        "step": model.metadata["step"],
-        "weights": model.metadata["weights"],
-        "sampler": sampler.model_dump(mode="json"),
-        "labels": labels if model.num_classes else None,
-        "seed": seed,
-        "rounding": rounding,
-    }
+    autoencoder = model.metadata["autoencoder"]["digest"]
+    sampling = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, autoencoder=autoencoder)
 
     def read(positions: range, batch: int) -> Iterator[Tensor]:
         chosen = None if classes is None else classes[positions.start : positions.stop]
@@ -115,28 +106,23 @@ def drawn_source(
         for _, images in drawn:
             yield images
 
-    digest = _digest(file_digest(path), sorted((key, str(value)) for key, value in sampling.items()), count)
+    said = sorted((key, str(value)) for key, value in sampling.to_json().items())
+    digest = _digest(file_digest(path), said, count)
     side = tuple(model.autoencoder.downsample * cells for cells in model.latent_shape[1:])
     return ImageSource(f"samples of {path}", digest, count, side, read, sampling)  # type: ignore[arg-type]
 
 
-def _sampling(folder: Path) -> dict[str, Any]:
-    """What `smtool sample` wrote about the samples in a folder; nothing for other folders."""
-    note = folder / "samples.json"
-    return {"rounding": "nearest", **json.loads(note.read_text(encoding="utf-8"))} if note.is_file() else {}
-
-
-def _npz_source(path: Path, drawn: Mapping[str, Any]) -> ImageSource:
+def _npz_source(path: Path, drawn: Sampling) -> ImageSource:
     images = NpzImages(path)
     digest = file_digest(path)
     return ImageSource(str(path), digest, images.count, images.side, images.read, drawn, images.moments())
 
 
-def _loose_source(what: str, drawn: Mapping[str, Any]) -> ImageSource:
+def _loose_source(what: str, drawn: Sampling) -> ImageSource:
     source = find_source(what)
     scratch = tempfile.TemporaryDirectory(prefix="smtool-")      # for compressed tars; lives as long as `read`
     entries = list_entries(source, size=0, scratch=Path(scratch.name)).entries
-    if drawn:
+    if drawn.known:
         entries = tuple(entry for entry in entries if entry.id != "grid.png")
     else:      # sorted names put the classes one after another, and the first ones of many would be a few classes
         entries = tuple(sorted(entries, key=lambda entry: hashlib.sha256(entry.id.encode("utf-8", "surrogateescape")).digest()))

@@ -10,7 +10,7 @@ from torch import Tensor
 from smtool.evaluation.frechet_scores import replicates_for, too_few
 from smtool.evaluation.judges import Judges, PairJudge
 from smtool.evaluation.reconstruction_pass import Measurements
-from smtool.evaluation.scores import Passport, Score, half_width
+from smtool.evaluation.scores import FRECHET, Passport, ReconstructionScore, half_width
 from smtool.features.extractor import Extractor
 from smtool.features.perceptual import PerceptualDistance
 from smtool.features.protocol import Protocol
@@ -45,7 +45,7 @@ class Origin:
 
 def reconstruction_scores(
     measured: Measurements, judges: Judges, origin: Origin, protocol: Protocol, *, seed: int = 0, device: str = "cpu"
-) -> dict[str, Score]:
+) -> dict[str, ReconstructionScore]:
     """Score name -> score, in the judges' order. device: where Frechet distances are computed."""
     scorer = _Scorer(origin, protocol, seed, measured.count, device)
     scores = [scorer.mean(judge, measured.pairs[judge.name]) for judge in judges.pairs]
@@ -63,7 +63,7 @@ class _Scorer:
     count: int
     device: str
 
-    def mean(self, judge: PairJudge, values: Tensor) -> Score:
+    def mean(self, judge: PairJudge, values: Tensor) -> ReconstructionScore:
         """The mean over images; a PSNR that is infinite for some has no mean."""
         passport = self._passport(
             judge.metric,
@@ -72,13 +72,25 @@ class _Scorer:
             codec=self.protocol.codec if judge.pixels == "coded" else "none",
             pixels="float" if judge.pixels == "float" else "uint8",
         )
+        value: float | None = None
+        width: float | None = None
+        notes: tuple[str, ...]
         if exact := int(values.isinf().sum()):
-            note = f"{exact} of {len(values)} images are reproduced exactly"
-            return Score(judge.name, judge.title, judge.better, None, None, (note,), passport)
-        width, notes = self._half_width(lambda chosen: values[chosen].mean().item(), MEAN_REPLICATES, judge.name)
-        return Score(judge.name, judge.title, judge.better, values.mean().item(), width, notes, passport)
+            notes = (f"{exact} of {len(values)} images are reproduced exactly",)
+        else:
+            value = values.mean().item()
+            width, notes = self._half_width(lambda chosen: values[chosen].mean().item(), MEAN_REPLICATES, judge.name)
+        return ReconstructionScore(
+            name=judge.name,
+            title=judge.title,
+            better=judge.better,
+            value=value,
+            half_width=width,
+            notes=notes,
+            passport=passport,
+        )
 
-    def frechet(self, extractor: Extractor, images: Tensor, decoded: Tensor) -> Score:
+    def frechet(self, extractor: Extractor, images: Tensor, decoded: Tensor) -> ReconstructionScore:
         """The Frechet distance of the decoded images to the originals, or to other images."""
         images, decoded = images.to(self.device), decoded.to(self.device)
         other = self.origin.reference.get(extractor.score)
@@ -92,7 +104,7 @@ class _Scorer:
         if unreliable := too_few(self.count if fixed is None else min(self.count, len(fixed)), extractor.dim):
             notes = (unreliable, *notes)
         passport = self._passport(
-            "frechet distance",
+            FRECHET,
             extractor,
             resize=extractor.resize,
             codec=self.protocol.codec,
@@ -100,7 +112,15 @@ class _Scorer:
         )
         is_fid = extractor.score == "fid"
         name, title = ("rfid", "rFID") if is_fid else (extractor.score, extractor.score.replace("fd_", "FD "))
-        return Score(name, title, "lower", distance(torch.arange(self.count)), width, notes, passport)
+        return ReconstructionScore(
+            name=name,
+            title=title,
+            better="lower",
+            value=distance(torch.arange(self.count)),
+            half_width=width,
+            notes=notes,
+            passport=passport,
+        )
 
     def _half_width(
         self, statistic: Callable[[Tensor], float], replicates: int, name: str

@@ -2,20 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from smtool.config import Config
+from smtool.data.batches import Rounding
+from smtool.features.protocol import ProtocolName
+from smtool.inference.sampling import Sampling
 from smtool.report.tables import Table, interval
 from smtool.spectrum.jackknife import student_t_quantile
 
+FRECHET = "frechet distance"
+"""Metric of a Frechet distance, as passports say it."""
 
-@dataclass(frozen=True)
-class Passport:
+
+class AnyPassport(Config):
     """Everything that decides a score beside the quality of what is scored; scores compare where their passports are equal.
 
-    extractor, extractor_sha256: the judging network and its weights, None for a formula. images: those that were reconstructed;
-    reference: those that the score compares with, the same ones unless others were asked for. pixels: "uint8", or "float" as they
-    leave the decoder; rounding: how reconstructions became uint8.
+    extractor, extractor_sha256: the judging network and its weights, None for a formula. images: those that are scored;
+    reference: those that they are compared with; None where nothing is compared. seed: of everything that is drawn at random.
     """
 
     metric: str
@@ -23,42 +27,41 @@ class Passport:
     extractor_sha256: str | None
     resize: str
     codec: str
-    pixels: str
-    rounding: str | None
-    posterior: str
-    protocol: str
-    num_images: int
-    images_sha256: str
-    num_reference: int
-    reference_sha256: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class SamplePassport:
-    """The same for a score of generated images.
-
-    images: the samples; num_reference: None where a file's statistics do not say of how many images they are, or where nothing
-    is compared with. seed: of subsets and of the bootstrap. sampling: how the samples were drawn: checkpoint, its step and kind
-    of weights (average or last), sampler with steps and guidance, labels, seed; empty for images of unknown origin.
-    """
-
-    metric: str
-    extractor: str
-    extractor_sha256: str
-    resize: str
-    codec: str
-    protocol: str
+    protocol: ProtocolName
     num_images: int
     images_sha256: str
     num_reference: int | None
     reference_sha256: str | None
     seed: int
-    sampling: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Score:
+class Passport(AnyPassport):
+    """Of a score of reconstructions. reference: the images that were reconstructed, unless others were asked for.
+
+    pixels: "uint8", or "float" as they leave the decoder; rounding: how reconstructions became uint8, None for floats. Passports
+    without these two were written before there was a choice.
+    """
+
+    num_reference: int
+    reference_sha256: str
+    pixels: Literal["uint8", "float"] = "uint8"
+    rounding: Rounding | None = "nearest"
+    posterior: Literal["mode", "sample"]
+
+
+class SamplePassport(AnyPassport):
+    """Of a score of generated images. sampling: how they were drawn, empty for images of unknown origin.
+
+    num_reference: None also where a file of statistics does not say of how many images they are. seed: of subsets and of the
+    bootstrap.
+    """
+
+    extractor: str
+    extractor_sha256: str
+    sampling: Sampling
+
+
+class Score(Config):
     """value: None where it is infinite. half_width: of the 95 % interval, None where none can be given. notes say why."""
 
     name: str
@@ -67,10 +70,19 @@ class Score:
     value: float | None
     half_width: float | None
     notes: tuple[str, ...]
-    passport: Passport | SamplePassport
+    passport: AnyPassport
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+
+class ReconstructionScore(Score):
+    """Of reconstructions."""
+
+    passport: Passport
+
+
+class SampleScore(Score):
+    """Of generated images."""
+
+    passport: SamplePassport
 
 
 def half_width(error: float, degrees: int) -> float:

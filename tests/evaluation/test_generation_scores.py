@@ -14,6 +14,7 @@ from smtool.evaluation.generation_scores import generation_scores
 from smtool.evaluation.quick_distances import quick_distances
 from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
+from smtool.inference.sampling import Sampling
 from smtool.metrics.inception_score import inception_score
 from smtool.metrics.kernel import kernel_distance
 from smtool.randomness import generator
@@ -75,7 +76,7 @@ def compared(samples, images, kinds, *, published=False, seed=0, logits=None):
         Side("samples", len(samples), table),
         Side("images", len(images), {(extractor.score, "pooled"): images}),
     )
-    comparison = Comparison(*sides, PROTOCOLS["clean"], {}, seed)
+    comparison = Comparison(*sides, PROTOCOLS["clean"], Sampling(), seed)
     return {score.name: score for score in generation_scores(comparison, Question(extractor, frozenset(kinds)))}
 
 

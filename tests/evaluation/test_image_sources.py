@@ -68,6 +68,13 @@ def test_a_folder_of_other_samples_keeps_its_grid_and_ours_leaves_it_out(folder)
     assert classes(pixels(ours, range(20))) == [0] * 20      # samples keep the order in which they were drawn
 
 
+@pytest.mark.parametrize("note", ['{"num_images": "many"}', "[1]", '{"num_images": 1'])
+def test_a_note_that_does_not_say_how_samples_were_drawn_is_named(folder, note):
+    (folder / "samples.json").write_text(note)
+    with pytest.raises(DataError, match=r"samples\.json does not say how samples were drawn: "):
+        open_source(str(folder))
+
+
 def test_built_in_images_need_a_size(folder):
     with pytest.raises(DataError, match="at which size is not known"):
         open_source("builtin:photos")

@@ -8,6 +8,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from smtool.commands.sample.files import write_npz
+from smtool.errors import DataError
 from smtool.evaluation.moments import read_moments, write_moments
 from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
@@ -79,6 +80,12 @@ def test_sfid_moments_lie_beside_under_adms_keys(tmp_path):
     assert found.comparable(extractor, PROTOCOLS["paper"]) == {}
     assert found.stats["spatial"].count == 9
     torch.testing.assert_close(found.stats["spatial"].scatter, stats["spatial"].scatter)
+
+
+def test_a_file_that_does_not_say_of_which_features_it_is_is_refused(tmp_path):
+    np.savez(tmp_path / "m.npz", mu=np.zeros(4), sigma=np.eye(4), smtool=np.array('{"extractor": "random"}'))
+    with pytest.raises(DataError, match=r"m\.npz does not say of which features its moments are"):
+        read_moments(tmp_path / "m.npz")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -48,7 +47,7 @@ def test_values_have_the_digits_that_their_intervals_leave():
     (score,) = reconstruction_scores(measured, judges, Origin("digest"), PROTOCOLS["clean"]).values()
 
     def shown(value, half_width):
-        return score_table([replace(score, value=value, half_width=half_width)], "").rows[0][1]
+        return score_table([score.model_copy(update={"value": value, "half_width": half_width})], "").rows[0][1]
 
     assert shown(28.6149, 0.0512) == "28.61 ± 0.05"
     assert shown(0.07262, 0.02123) == "0.073 ± 0.021"

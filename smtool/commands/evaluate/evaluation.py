@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from smtool.checkpoints.tensor_file import PICKLED
 from smtool.commands.evaluate.generations import evaluate_generations
 from smtool.commands.evaluate.reconstructions import evaluate_reconstructions
 from smtool.commands.evaluate.record import check_table_path
+from smtool.commands.evaluate.result import AnyEvaluation
 from smtool.data.images.sources import image_files
 from smtool.errors import CheckpointError, RecipeError
 from smtool.evaluation.options import EvalOptions
+from smtool.inference.sampling import SAMPLING_FILE
 from smtool.report.console import Console
 from smtool.tokenizers import Found, identify
 from smtool.training.distributed import joined
@@ -19,12 +20,12 @@ _CHECKPOINTS = {".safetensors", *PICKLED} - {".tar"}
 """Endings of files that hold tensors; a .tar is taken for images."""
 
 
-def evaluate(what: str | None, options: EvalOptions, *, console: Console) -> dict[str, Any]:
+def evaluate(what: str | None, options: EvalOptions, *, console: Console) -> AnyEvaluation | None:
     """Score a tokenizer of any name, a checkpoint or images (None: the run with the newest ckpt.safetensors) and show a table.
 
     A tokenizer's reconstructions are scored against their inputs: with nothing asked by PSNR, SSIM and fd_random. For a
-    transformer's samples, and images in a folder, archive or npz, see evaluate_generations. Returns what is written to
-    options.json_path. Under torchrun the ranks share the passes over images, and the first one alone scores; others return {}.
+    transformer's samples, and images in a folder, archive or npz, see evaluate_generations. Under torchrun the ranks share the
+    passes over images, and the first one alone scores; others return None.
     """
     check_table_path(options.table_path)
     found = _found(what)
@@ -59,6 +60,6 @@ def _found(what: str | None) -> Found | Path:
     try:
         return identify(what)      # runs of transformers are found by the same rule
     except CheckpointError:
-        if path.is_dir() and ((path / "samples.json").is_file() or any(path.glob("*.tar")) or image_files(path)):
+        if path.is_dir() and ((path / SAMPLING_FILE).is_file() or any(path.glob("*.tar")) or image_files(path)):
             return path
         raise

@@ -1,11 +1,13 @@
 """`smtool eval` of generated images: those of a diffusion checkpoint, drawn on the way, or those in files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from smtool import __version__
 from smtool.checkpoints.diffusion import is_diffusion
 from smtool.commands.evaluate.record import leave
+from smtool.commands.evaluate.result import Reference, SampleEvaluation, Samples, computation
 from smtool.commands.sample.samples import changed_sampler
 from smtool.errors import DataError, RecipeError
 from smtool.evaluation.comparison import Comparison, Side
@@ -14,7 +16,6 @@ from smtool.evaluation.generation_scores import generation_scores
 from smtool.evaluation.image_sources import ImageSource, drawn_source, open_source
 from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
-from smtool.evaluation.scores import Score
 from smtool.inference.diffusion_model import read_diffusion
 from smtool.report.console import Console
 from smtool.storage import read_metadata
@@ -24,11 +25,11 @@ from smtool.training.distributed import Ranks, first_rank_ahead
 FEWEST_IMAGES = 10
 
 
-def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, console: Console) -> dict[str, Any]:
+def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, console: Console) -> SampleEvaluation | None:
     """Score a checkpoint of train-dit, or images in a folder, archive or npz, against real images, and show a table.
 
     With nothing asked, what needs no weights. Compared with the training images of the checkpoint unless options.reference is
-    given. Returns what is written to options.json_path; {} on other ranks than the first, which share the passes over images.
+    given. None on other ranks than the first, which share the passes over images.
     """
     rules = options.rules
     questions = build_questions(options.scores, options.features, rules, weights_dir=options.weights_dir)
@@ -47,7 +48,7 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
     fixed = reference_side(real, questions, reading)
     found = reading.table(samples, [item for question in questions for item in question.wanted], count)
     if not ranks.first:
-        return {}
+        return None
     if options.save_reference is not None and judge is not None:
         save_reference(options.save_reference, fixed, judge, rules)
         console.print(f"{options.save_reference}: moments of {judge.name} features of {fixed.count:,} images")
@@ -66,13 +67,16 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
         for question in questions
         for score in generation_scores(comparison, question, notes.get(question.extractor.name))
     ]
-    summary = {
-        "samples": {"source": samples.name, "sha256": samples.digest, "count": count, "drawn": dict(samples.sampling)},
-        "reference": None if real is None else {"source": real.name, "sha256": real.digest, "count": fixed.count},
-        "image_size": list(samples.side or ()),
-    }
-    title, said = _title(samples, count, real), _said(samples, ranked, options)
-    return leave(ranked, options, summary, title=title, said=said, console=console)
+    evaluation = SampleEvaluation(
+        smtool=__version__,
+        samples=Samples(source=samples.name, sha256=samples.digest, count=count, drawn=samples.sampling),
+        reference=None if real is None else Reference(source=real.name, sha256=real.digest, count=fixed.count),
+        image_size=samples.side or (),
+        computed=computation(options.device),
+        scores={score.name: score for score in ranked},
+    )
+    leave(evaluation, options, title=_title(samples, count, real), console=console)
+    return evaluation
 
 
 def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
@@ -80,10 +84,10 @@ def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
     if stored is None:
         return read_metadata(what)
     beside = what.parent / "ckpt.safetensors"
-    if not stored.sampling or not is_diffusion(beside):
+    if stored.sampling.checkpoint is None or not is_diffusion(beside):
         return {}
     metadata = read_metadata(beside)
-    return metadata if metadata["digest"] == stored.sampling["checkpoint"] else {}
+    return metadata if metadata["digest"] == stored.sampling.checkpoint else {}
 
 
 def _samples(
@@ -144,24 +148,3 @@ def _title(samples: ImageSource, count: int, real: ImageSource | None) -> str:
 
 def _part(count: int, available: int) -> str:
     return f"{count:,}" if count == available else f"{count:,} of {available:,}"
-
-
-def _said(samples: ImageSource, scores: Sequence[Score], options: EvalOptions) -> list[str]:
-    said = []
-    if drawn := samples.sampling:
-        sampler = drawn["sampler"]
-        guidance = f"guidance {sampler['cfg_scale']:g}" if sampler["cfg_scale"] != 1 else "no guidance"
-        weights = f"{drawn['weights']} weights" + ("" if drawn["step"] is None else f" of step {drawn['step']:,}")
-        said.append(f"Drawn by {sampler['kind']}, {sampler['steps']} steps, {guidance}, {weights}, seed {drawn['seed']}.")
-        if drawn["rounding"] != options.rules.rounding:
-            said.append(
-                f"Their pixels were brought to uint8 by {drawn['rounding']}, but protocol {options.protocol} does it by "
-                f"{options.rules.rounding}: smtool sample --rounding {options.rules.rounding}."
-            )
-    said.append(f"Protocol {options.protocol}. Intervals: how another draw of samples would scatter, the reference as it is.")
-    if any(score.passport.metric == "frechet distance" for score in scores):
-        said.append(
-            "Frechet distances are too large at finite N, and fall as it grows: compare them at equal N, reference and extractor"
-            " only. Kernel distances have no such bias."
-        )
-    return said

@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from smtool import __version__
 from smtool.commands.evaluate.record import leave
+from smtool.commands.evaluate.result import Checkpoint, Images, Reconstructed, ReconstructionEvaluation, computation
 from smtool.commands.train.validate import open_validation
 from smtool.data import ImageShards
 from smtool.data.images.card import CARD_NAME, read_card
@@ -16,7 +18,7 @@ from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.reconstruction_pass import SharedReading
 from smtool.evaluation.reconstruction_scores import Origin, reconstruction_scores
 from smtool.evaluation.references import MOST_IMAGES
-from smtool.evaluation.scores import Score
+from smtool.evaluation.scores import ReconstructionScore
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Data
 from smtool.report.console import Console
@@ -24,10 +26,12 @@ from smtool.tokenizers import Found, open_tokenizer
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 
-def evaluate_reconstructions(found: Found, options: EvalOptions, *, ranks: Ranks, console: Console) -> dict[str, Any]:
+def evaluate_reconstructions(
+    found: Found, options: EvalOptions, *, ranks: Ranks, console: Console
+) -> ReconstructionEvaluation | None:
     """Score a tokenizer and show a table.
 
-    With nothing asked, what needs no weights. Returns what is written to options.json_path; {} on other ranks than the first.
+    With nothing asked, what needs no weights. None on other ranks than the first.
     """
     path = found.place
     _refuse_what_samples_are_asked(path, options)
@@ -44,23 +48,21 @@ def evaluate_reconstructions(found: Found, options: EvalOptions, *, ranks: Ranks
         raise CheckpointError(f"{path} only encodes: it has no reconstructions.", hint="`smtool spectrum` measures its latents.")
     scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
     if not ranks.first:
-        return {}
-    warnings, trained_on = shared_networks(judges, metadata.get("recipe") or {}), metadata.get("data") == images.digest
-    summary = {
-        "checkpoint": {"path": path, "sha256": autoencoder.digest, "step": metadata.get("step")},
-        "images": _described(images) | {"trained_on": trained_on},
-        "reference": _described(others or images),
-        "warnings": warnings,
-    }
+        return None
+    warnings = shared_networks(judges, metadata.get("recipe") or {})
+    trained_on = metadata.get("data") == images.digest
+    evaluation = ReconstructionEvaluation(
+        smtool=__version__,
+        checkpoint=Checkpoint(path=path, sha256=autoencoder.digest, step=metadata.get("step")),
+        images=Reconstructed(**dict(_described(images)), trained_on=trained_on),
+        reference=_described(others or images),
+        warnings=warnings,
+        computed=computation(options.device),
+        scores=scores,
+    )
     count = min(options.num_images or MOST_IMAGES, len(images))
-    title = f"{path}: {count:,} of {len(images):,} {_which(images)}"
-    said = [f"Protocol {options.protocol}: decoding the posterior's {options.rules.posterior}."]
-    if trained_on:
-        said.append("These are the images that it was trained on.")
-    if judges.extractors:
-        said.append("Frechet distances fall as N grows: compare them at equal N, images and extractor only.")
-    said += [f"{name}: {warning}." for name, warning in warnings.items()]
-    return leave(list(scores.values()), options, summary, title=title, said=said, console=console)
+    leave(evaluation, options, title=f"{path}: {count:,} of {len(images):,} {_which(images)}", console=console)
+    return evaluation
 
 
 def _refuse_what_samples_are_asked(path: str, options: EvalOptions) -> None:
@@ -80,7 +82,7 @@ def _scores(
     reference: ImageShards | None,
     ranks: Ranks,
     console: Console,
-) -> dict[str, Score]:
+) -> dict[str, ReconstructionScore]:
     """Score name -> score of an autoencoder, which like judges is on options.device; on other ranks than the first, nothing.
 
     reference: other images that Frechet distances are taken to.
@@ -142,14 +144,14 @@ def _other_images(source: str, image_size: int | None) -> ImageShards:
     return open_validation(Data(validation=source, image_size=size, batch=1))
 
 
-def _described(images: ImageShards) -> dict[str, Any]:
-    return {
-        "source": images.card.source.name,
-        "folder": str(images.folder),
-        "split": images.split,
-        "image_size": images.image_size,
-        "sha256": images.digest,
-    }
+def _described(images: ImageShards) -> Images:
+    return Images(
+        source=images.card.source.name,
+        folder=str(images.folder),
+        split=images.split,
+        image_size=images.image_size,
+        sha256=images.digest,
+    )
 
 
 def _which(images: ImageShards) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from smtool.commands.evaluate.evaluation import evaluate
+from smtool.commands.evaluate.result import SampleEvaluation
 from smtool.commands.sample.samples import sample_images
 from smtool.commands.train.band_floors import BandFloors, band_floors
 from smtool.commands.train.side_by_side import Job, train_side_by_side
@@ -41,7 +42,7 @@ _BATCH = 64
 class Generation:
     """What one transformer came to.
 
-    rows: its metrics. samples, reals: grids, uint8 (3, H, W). scores: what `evaluate` said of the samples. distances, spectra:
+    rows: its metrics. samples, reals: grids, uint8 (3, H, W). evaluation: of the samples. distances, spectra:
     other images, as many as samples -> score -> value to the same reference; all images -> spectrum (PHYSICAL).
     """
 
@@ -51,7 +52,7 @@ class Generation:
     floors: BandFloors
     samples: Tensor
     reals: Tensor
-    scores: Mapping[str, Any]
+    evaluation: SampleEvaluation
     distances: Mapping[str, Mapping[str, float]]
     spectra: Mapping[str, Spectrum]
 
@@ -74,6 +75,8 @@ def draw_samples(run: Path, *, console: Console) -> Path:
 @torch.no_grad()
 def look_at(run: Path, samples: Path, images: ImageShards, *, console: Console) -> Generation:
     """`smtool eval` of the samples, beside what real crops and their reconstructions score at the same number."""
+    evaluation = evaluate(str(samples), EvalOptions(), console=console)
+    assert isinstance(evaluation, SampleEvaluation)
     model = read_diffusion(run / "ckpt.safetensors")
     drawn = torch.from_numpy(np.load(samples / "samples.npz")["arr_0"]).permute(0, 3, 1, 2)
     count = min(len(drawn), len(images))
@@ -86,7 +89,7 @@ def look_at(run: Path, samples: Path, images: ImageShards, *, console: Console) 
         band_floors(_latents(model.autoencoder, model.stats, images)),
         image_grid(drawn[:GRID_SAMPLES], columns=GRID_COLUMNS),
         image_grid(to_uint8(images.read(_spread(len(images), GRID_SAMPLES)).images), columns=GRID_COLUMNS),
-        evaluate(str(samples), EvalOptions(), console=console),
+        evaluation,
         {what: quick_distances(pixels, images, features=FEATURES, num_images=len(images)) for what, pixels in others.items()},
         {what: spectrum_of(to_signed(pixels), PHYSICAL) for what, pixels in (others | {SAMPLES: drawn}).items()},
     )

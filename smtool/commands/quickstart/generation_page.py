@@ -1,13 +1,13 @@
 """The second half of the page of `smtool quickstart`: what transformers made of the latents."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from smtool.commands.quickstart.generation import CROPS, RECONSTRUCTIONS, SAMPLES, Generation
 from smtool.commands.quickstart.scores import sample_table, score_cell
+from smtool.evaluation.scores import Score
 from smtool.report.html import Page
 from smtool.report.plots import Curve, Role, learning_figure, samples_figure
 from smtool.report.tables import Table
@@ -90,23 +90,25 @@ def _introduction(generations: Generations) -> str:
 
 
 def _distances(generations: Generations) -> str:
-    found = {name: next(iter(one.scores["scores"].values())) for name, one in generations.items()}
+    found = {name: next(iter(one.evaluation.scores.values())) for name, one in generations.items()}
     score = next(iter(found.values()))
-    reconstructions = {name: one.distances[RECONSTRUCTIONS][score["name"]] for name, one in generations.items()}
+    reconstructions = {name: one.distances[RECONSTRUCTIONS][score.name] for name, one in generations.items()}
     listed = ", ".join(
-        f"{name} {score_cell(entry)} (reconstructions {reconstructions[name]:.3f})" for name, entry in found.items()
+        f"{name} {score_cell(entry.value, entry.half_width)} (reconstructions {reconstructions[name]:.3f})"
+        for name, entry in found.items()
     )
-    crops = next(iter(generations.values())).distances[CROPS][score["name"]]
+    crops = next(iter(generations.values())).distances[CROPS][score.name]
     return (
-        f"{score['title']} of the samples: {listed}; as many real crops score {crops:.3f}. Samples pass through the decoder too, "
+        f"{score.title} of the samples: {listed}; as many real crops score {crops:.3f}. Samples pass through the decoder too, "
         f"so compare them with what its reconstructions score.{_overlap(list(found.values()))}"
     )
 
 
-def _overlap(scores: Sequence[Mapping[str, Any]]) -> str:
-    if len(scores) != 2 or any(score["half_width"] is None for score in scores):
+def _overlap(scores: Sequence[Score]) -> str:
+    found = [(score.value, score.half_width) for score in scores if score.value is not None and score.half_width is not None]
+    if len(scores) != 2 or len(found) != 2:
         return ""
-    apart = abs(scores[0]["value"] - scores[1]["value"]) > scores[0]["half_width"] + scores[1]["half_width"]
+    apart = abs(found[0][0] - found[1][0]) > found[0][1] + found[1][1]
     return f" The intervals of the samples {'do not overlap' if apart else 'overlap'}."
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from smtool.commands.quickstart.generation import Generation
 from smtool.commands.quickstart.generation_page import generation_sections
-from smtool.commands.quickstart.scores import Look, score_tables
+from smtool.commands.quickstart.scores import Look, score_cell, score_tables
 from smtool.diffusability.page import add_plot, chapters, overview, plots, tables
 from smtool.diffusability.report import Report
 from smtool.diffusability.sections.low_pass import LowPass
@@ -65,9 +65,10 @@ def findings(study: Study) -> list[str]:
     if study.spectrum.images.physical is not None:
         sentences.append(_spectra(study.spectrum))
     sentences.append(_low_pass(study.spectrum))
-    psnr = {name: look.scores["scores"]["psnr"] for name, look in study.looks.items() if "psnr" in look.scores["scores"]}
+    scores = {name: look.evaluation.scores for name, look in study.looks.items()}
+    psnr = {name: found["psnr"] for name, found in scores.items() if "psnr" in found}
     if psnr:
-        listed = ", ".join(f"{name} {interval(score['value'], score['half_width'])} dB" for name, score in psnr.items())
+        listed = ", ".join(f"{name} {score_cell(score.value, score.half_width)} dB" for name, score in psnr.items())
         sentences.append(f"Reconstruction, PSNR: {listed}.")
     return sentences
 

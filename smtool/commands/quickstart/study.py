@@ -3,11 +3,11 @@ on the latents of each, its samples and their scores, a page."""
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from smtool.commands.evaluate.evaluation import evaluate
+from smtool.commands.evaluate.result import AnyEvaluation, ReconstructionEvaluation
 from smtool.commands.quickstart import generation
 from smtool.commands.quickstart.page import Study, quickstart_page
 from smtool.commands.quickstart.scores import Look
@@ -41,8 +41,8 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
         source = recipes["plain"].tables.data.train
         found = spectrum([str(run) for run in runs.values()], plot=True, data=source, out=out / "spectrum", console=console)
         console.rule("4/6  smtool eval, for each")
-        scores = {name: evaluate(str(run), EvalOptions(), console=console) for name, run in runs.items()}
-        looks = {name: _look(runs[name], images, scores[name]) for name in recipes}
+        evaluations = {name: evaluate(str(run), EvalOptions(), console=console) for name, run in runs.items()}
+        looks = {name: _look(runs[name], images, evaluations[name]) for name in recipes}
     console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of each")
     transformers = generation.train_transformers(runs, console=console)
     with one_thread():
@@ -67,11 +67,12 @@ def _prepared(recipe: Recipe[TrainAE], console: Console) -> ImageShards:
 
 
 @torch.no_grad()
-def _look(run: Path, images: ImageShards, scores: dict[str, Any]) -> Look:
+def _look(run: Path, images: ImageShards, evaluation: AnyEvaluation | None) -> Look:
     """One crop of each of the first photographs, and its reconstruction from the mean of the posterior."""
+    assert isinstance(evaluation, ReconstructionEvaluation)
     groups = images.groups or [str(i) for i in range(len(images))]
     first = [groups.index(group) for group in dict.fromkeys(groups)][:GRID_IMAGES]
     pixels = images.read(first).images
     autoencoder = open_tokenizer(run)
     grid = reconstruction_grid(pixels, autoencoder.decode(autoencoder.encode(pixels).mode()))
-    return Look(grid, sum(parameter.numel() for parameter in autoencoder.parameters()), scores)
+    return Look(grid, sum(parameter.numel() for parameter in autoencoder.parameters()), evaluation)

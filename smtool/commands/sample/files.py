@@ -1,7 +1,6 @@
 """Where samples go: PNG files, webdataset shards, or one ADM-style npz. Written in parts, so that a killed run goes on."""
 
 import io
-import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from smtool import storage
+from smtool.inference.sampling import SAMPLING_FILE, Sampling, read_sampling
 from smtool.report.grids import png_bytes
 
 Format = Literal["png", "shards", "npz"]
@@ -121,15 +121,11 @@ def write_npz(path: Path, images: np.ndarray, labels: Sequence[int] | None) -> N
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def check_passport(folder: Path, passport: dict[str, object]) -> list[str]:
-    """Keys in which the samples already in a folder differ from what is asked; the passport is written where there is none.
-
-    A passport without `rounding` is from before there was a choice: to the nearest level.
-    """
-    path = folder / "samples.json"
+def check_passport(folder: Path, passport: Sampling) -> list[str]:
+    """Fields in which the samples already in a folder differ from what is asked; the passport is written where there is none."""
+    path = folder / SAMPLING_FILE
     if not path.exists():
-        storage.write_json(path, passport)
+        storage.write_json(path, passport.to_json())
         return []
-    before = {"rounding": "nearest", **json.loads(path.read_text(encoding="utf-8"))}
-    now = json.loads(json.dumps(passport))
-    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    before = dict(read_sampling(folder))
+    return sorted(name for name, value in passport if before[name] != value)

@@ -17,6 +17,7 @@ from smtool.errors import CheckpointError, RecipeError
 from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, read_diffusion
 from smtool.inference.generate import class_labels, generate
 from smtool.inference.published import import_transformer
+from smtool.inference.sampling import sampling_of
 from smtool.recipe.problems import validation_problems
 from smtool.report.console import Console
 from smtool.report.grids import image_grid, png_bytes
@@ -56,7 +57,8 @@ def sample_images(
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
         name += "" if rounding == "nearest" else f"-{rounding}"
         folder = out or path.parent / name
-        passport = _passport(model, sampler, seed, num_images, labels, kind, rounding)
+        of_files = {"smtool": __version__, "num_images": num_images, "format": kind}
+        passport = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, **of_files)
         if ranks.first and (differing := check_passport(folder, passport)):
             raise RecipeError(
                 f"{folder} holds samples drawn otherwise ({', '.join(differing)} differ).", hint="Choose another --out."
@@ -117,21 +119,3 @@ def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sample
     if problems := [f"{key}: {sentence}" for key, sentence in sampler.problems(tables.process, model.num_classes)]:
         raise RecipeError("\n  ".join(["the sampler's options:", *problems]))
     return sampler
-
-
-def _passport(
-    model: DiffusionModel, sampler: Sampler, seed: int, count: int, labels: str, kind: str, rounding: Rounding
-) -> dict[str, object]:
-    """What these samples depend on."""
-    return {
-        "smtool": __version__,
-        "checkpoint": model.metadata["digest"],
-        "step": model.metadata["step"],
-        "weights": model.metadata["weights"],
-        "sampler": sampler.model_dump(mode="json"),
-        "seed": seed,
-        "num_images": count,
-        "labels": labels if model.num_classes else None,
-        "format": kind,
-        "rounding": rounding,
-    }

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from smtool.commands.evaluate.evaluation import evaluate
+from smtool.commands.evaluate.result import SampleEvaluation
 from smtool.commands.sample.files import write_npz
 from smtool.commands.sample.samples import sample_images
 from smtool.data import open_images
@@ -87,7 +87,7 @@ def scored(what, **options):
 
 
 def values(result):
-    return {name: score["value"] for name, score in result["scores"].items()}
+    return {name: score.value for name, score in result.scores.items()}
 
 
 def drawn(checkpoint, count, rounding="nearest", **changes):
@@ -127,7 +127,7 @@ def test_without_flags_the_newest_run_is_scored_against_its_training_images(chec
     pr = prc_features_to_metric(x, y, prc_neighborhood=3, prc_batch_size=99, save_cpu_ram=False, verbose=False)
     assert found["precision_random"] == pytest.approx(pr["precision"], rel=1e-6)
     assert found["recall_random"] == pytest.approx(pr["recall"], rel=1e-6)
-    assert json.loads((tmp_path / "scores.json").read_text()) == json.loads(json.dumps(result))
+    assert SampleEvaluation.model_validate_json((tmp_path / "scores.json").read_text()) == result
     text = " ".join(shown().split())
     assert "unreliable, 30 images for 64 features" in text
     assert "Drawn by euler, 2 steps, no guidance, average weights of step 7, seed 0." in text
@@ -136,8 +136,8 @@ def test_without_flags_the_newest_run_is_scored_against_its_training_images(chec
 
 def test_the_passport_says_what_decided_the_score(checkpoint, frechet):
     result = scored(checkpoint, num_images=12, seed=3, changes={"kind": "heun", "steps": 3})
-    passport = result["scores"]["fd_random"]["passport"]
-    sampling = passport.pop("sampling")
+    passport = result.to_json()["scores"]["fd_random"]["passport"]
+    del passport["sampling"]
     assert passport == {
         "metric": "frechet distance",
         "extractor": "random",
@@ -146,16 +146,18 @@ def test_the_passport_says_what_decided_the_score(checkpoint, frechet):
         "codec": "none",
         "protocol": "clean",
         "num_images": 12,
-        "images_sha256": result["samples"]["sha256"],
+        "images_sha256": result.samples.sha256,
         "num_reference": COUNT,
         "reference_sha256": open_images(SOURCE, "train", image_size=SIDE).digest,
         "seed": 3,
     }
     model = read_diffusion(checkpoint)
-    assert sampling["checkpoint"] == model.metadata["digest"]
-    assert sampling["autoencoder"] == model.metadata["autoencoder"]["digest"]
-    assert (sampling["step"], sampling["weights"], sampling["seed"]) == (7, "average", 3)
-    assert (sampling["sampler"]["kind"], sampling["sampler"]["steps"], sampling["sampler"]["cfg_scale"]) == ("heun", 3, 1.0)
+    sampling = result.scores["fd_random"].passport.sampling
+    assert sampling == result.samples.drawn
+    assert sampling.checkpoint == model.metadata["digest"]
+    assert sampling.autoencoder == model.metadata["autoencoder"]["digest"]
+    assert (sampling.step, sampling.weights, sampling.seed) == (7, "average", 3)
+    assert (sampling.sampler.kind, sampling.sampler.steps, sampling.sampler.cfg_scale) == ("heun", 3, 1.0)
 
 
 def test_what_was_computed_is_reused_only_while_it_is_the_same(checkpoint, monkeypatch):
@@ -193,8 +195,8 @@ def test_samples_in_files_score_as_those_drawn_on_the_way(checkpoint, kind):
     assert (samples / "grid.png").is_file()
     result = scored(samples)
     assert values(result) == values(scored(checkpoint, batch=8))
-    assert result["scores"]["fd_random"]["passport"]["sampling"]["sampler"]["kind"] == "euler"
-    assert result["samples"]["count"] == COUNT
+    assert result.scores["fd_random"].passport.sampling.sampler.kind == "euler"
+    assert result.samples.count == COUNT
     if kind == "png":
         (samples / "000003.png").unlink()
         with pytest.raises(DataError, match="holds 29 of 30 samples: their drawing was cut off"):
@@ -212,7 +214,7 @@ def test_references_may_be_folders_archives_and_npz(checkpoint, tmp_path):
     for name in ("real", "real.npz", "packed.zip"):
         found = scored(checkpoint, reference=str(tmp_path / name))
         assert values(found) == pytest.approx(expected, rel=1e-9)
-        assert found["reference"]["count"] == COUNT
+        assert found.reference.count == COUNT
     prepared = open_images(SOURCE, "train", image_size=SIDE)
     assert values(scored(checkpoint, reference=str(prepared.folder))) == expected
     # overwritten by another picture of the same name: the stored features no longer hold
@@ -260,7 +262,7 @@ def test_a_teacher_is_named_next_to_its_own_scores(checkpoint, tmp_path, screen)
     console, shown = screen
     options = EvalOptions(features=["squeezenet", "random"], num_images=12, weights_dir=tmp_path)
     result = evaluate(str(path), options, console=console)
-    warned = {name for name, score in result["scores"].items() if any("teacher" in note for note in score["notes"])}
+    warned = {name for name, score in result.scores.items() if any("teacher" in note for note in score.notes)}
     assert warned == {"fd_squeezenet", "kid_squeezenet"}
     assert "squeezenet was this transformer's teacher: rank by another network" in " ".join(shown().split())
 
@@ -268,8 +270,8 @@ def test_a_teacher_is_named_next_to_its_own_scores(checkpoint, tmp_path, screen)
 def test_classes_and_options_that_do_not_fit_are_refused(checkpoint, tmp_path):
     labelled = write(tmp_path / "classes/ckpt.safetensors", classes=3, labels={})
     result = scored(labelled, labels="0,2", num_images=10)
-    assert result["samples"]["drawn"]["labels"] == "0,2"
-    assert result["samples"]["sha256"] != scored(labelled, num_images=10)["samples"]["sha256"]
+    assert result.samples.drawn.labels == "0,2"
+    assert result.samples.sha256 != scored(labelled, num_images=10).samples.sha256
     with pytest.raises(RecipeError, match="3 is not one of this model's classes"):
         scored(labelled, labels="3")
     with pytest.raises(RecipeError, match="'psnr' is no score of generated images"):
@@ -318,7 +320,7 @@ def frechet_of_few(x, y):
 def test_inception_gives_its_scores_in_one_pass_and_takes_adms_reference_file(checkpoint, inception, tmp_path):
     options = {"scores": {"fid", "sfid", "is"}, "num_images": 12, "batch": 12}
     result = scored(checkpoint, protocol="adm", **options)
-    assert list(result["scores"]) == ["kid", "fid", "sfid", "is", "is_whole"]
+    assert list(result.scores) == ["kid", "fid", "sfid", "is", "is_whole"]
     x, y = (inception.look(images) for images in (drawn(checkpoint, 12, "truncate"), real()))      # as ADM's writer
     few = values(result)
     for name, view in (("fid", "pooled"), ("sfid", "spatial")):
@@ -332,7 +334,7 @@ def test_inception_gives_its_scores_in_one_pass_and_takes_adms_reference_file(ch
     from_file = scored(checkpoint, protocol="adm", reference=str(tmp_path / "adm.npz"), **options)
     assert values(from_file)["fid"] == pytest.approx(few["fid"], rel=1e-3)
     assert values(from_file)["sfid"] == pytest.approx(few["sfid"], rel=1e-3)
-    assert from_file["scores"]["fid"]["passport"]["num_reference"] is None
+    assert from_file.scores["fid"].passport.num_reference is None
     np.savez(tmp_path / "moments.npz", **moments)
     options["scores"] = {"fid"}
     bare = scored(checkpoint, protocol="adm", reference=str(tmp_path / "moments.npz"), **options)

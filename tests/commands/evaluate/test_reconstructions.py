@@ -1,5 +1,4 @@
 import io
-import json
 import math
 import os
 import warnings
@@ -17,6 +16,7 @@ from torchvision.models import squeezenet1_1
 
 from smtool.checkpoints import write_autoencoder
 from smtool.commands.evaluate.evaluation import evaluate, newest_run
+from smtool.commands.evaluate.result import ReconstructionEvaluation
 from smtool.commands.prepare.images import prepare
 from smtool.data import open_images
 from smtool.data.batches import to_uint8
@@ -66,7 +66,7 @@ def recipe(**tables):
 
 
 def scored(what, **options):
-    return evaluate(str(what), EvalOptions(**options), console=Console(quiet=True))["scores"]
+    return evaluate(str(what), EvalOptions(**options), console=Console(quiet=True)).scores
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def test_scores_equal_those_of_other_tools_on_the_same_reconstructions(checkpoin
     found = scored(checkpoint, scores={"psnr", "ssim"}, batch=7)
     pairs = list(zip(*pictures, strict=True))
     options = {"channel_axis": 2, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    assert found["psnr"]["value"] == pytest.approx(np.mean([peak_signal_noise_ratio(x, y) for x, y in pairs]), rel=1e-5)
-    assert found["ssim"]["value"] == pytest.approx(np.mean([structural_similarity(x, y, **options) for x, y in pairs]), abs=1e-5)
+    assert found["psnr"].value == pytest.approx(np.mean([peak_signal_noise_ratio(x, y) for x, y in pairs]), rel=1e-5)
+    assert found["ssim"].value == pytest.approx(np.mean([structural_similarity(x, y, **options) for x, y in pairs]), abs=1e-5)
     assert set(found) == {"psnr", "ssim"}
 
 
@@ -100,9 +100,9 @@ def test_the_frechet_distance_is_that_of_images_and_reconstructions(checkpoint, 
     script(Means(), tmp_path / "means.pt")
     found = scored(checkpoint, features=[str(tmp_path / "means.pt")])["fd_means"]
     x, y = (images.mean((1, 2)) / 255 for images in pictures)
-    assert found["value"] == pytest.approx(frechet(x, y), rel=1e-4)
-    assert found["passport"]["extractor_sha256"] == file_digest(tmp_path / "means.pt")
-    assert not any("unreliable" in note for note in found["notes"])      # 24 images for 3 features
+    assert found.value == pytest.approx(frechet(x, y), rel=1e-4)
+    assert found.passport.extractor_sha256 == file_digest(tmp_path / "means.pt")
+    assert not any("unreliable" in note for note in found.notes)      # 24 images for 3 features
 
 
 def test_without_flags_the_newest_run_is_scored_by_what_needs_no_weights(checkpoint, tmp_path, screen):
@@ -111,20 +111,20 @@ def test_without_flags_the_newest_run_is_scored_by_what_needs_no_weights(checkpo
     os.utime(other, (1, 1))
     console, shown = screen
     result = evaluate(None, EvalOptions(json_path=tmp_path / "scores.json"), console=console)
-    assert list(result["scores"]) == ["psnr", "ssim", "fd_random"]
-    assert result["checkpoint"] == {
+    assert list(result.scores) == ["psnr", "ssim", "fd_random"]
+    assert result.to_json()["checkpoint"] == {
         "path": "runs/tiny/ckpt.safetensors",
         "sha256": load_autoencoder(checkpoint).digest,
         "step": 7,
     }
-    assert json.loads((tmp_path / "scores.json").read_text()) == json.loads(json.dumps(result))
+    assert ReconstructionEvaluation.model_validate_json((tmp_path / "scores.json").read_text()) == result
     text = shown()
     assert "FD random" in text and "unreliable, 24 images for 64 features" in " ".join(text.split())
     assert newest_run() == checkpoint.relative_to(tmp_path)
 
 
 def test_the_passport_says_what_decided_the_score(checkpoint, frechet):
-    passport = scored(checkpoint, num_images=9, seed=3)["fd_random"]["passport"]
+    passport = scored(checkpoint, num_images=9, seed=3)["fd_random"].passport.model_dump()
     digest = open_images(SOURCE, "val", image_size=SIDE).digest
     assert passport == {
         "metric": "frechet distance",
@@ -152,14 +152,14 @@ def test_crops_of_a_photograph_count_once_in_the_interval(checkpoint, pictures):
     means = np.array([values[np.array(names) == name].mean() for name in dict.fromkeys(names)])
     assert len(means) == 12
     expected = scipy.stats.t.ppf(0.975, 11) * scipy.stats.sem(means)
-    assert found["half_width"] == pytest.approx(expected, rel=0.1)      # 1000 replicates: 2.2 %, at four of them
-    assert found["notes"] == ("interval over 12 photographs, of which the images are crops",)
+    assert found.half_width == pytest.approx(expected, rel=0.1)      # 1000 replicates: 2.2 %, at four of them
+    assert found.notes == ("interval over 12 photographs, of which the images are crops",)
 
 
 def test_scores_do_not_depend_on_the_batch(checkpoint):
     one, other = (scored(checkpoint, protocol="paper", batch=batch) for batch in (5, 24))
     for name in one:
-        assert one[name]["value"] == pytest.approx(other[name]["value"], rel=1e-3)      # a grey level may round the other way
+        assert one[name].value == pytest.approx(other[name].value, rel=1e-3)      # a grey level may round the other way
 
 
 def test_the_paper_protocol_samples_latents_and_saves_both_sides_as_jpeg(checkpoint):
@@ -176,10 +176,10 @@ def test_the_paper_protocol_samples_latents_and_saves_both_sides_as_jpeg(checkpo
             Image.fromarray(to_uint8(picture).permute(1, 2, 0).numpy()).save(file, "JPEG", quality=75)
         values.append(peak_signal_noise_ratio(*(np.asarray(Image.open(file)) for file in files)))
     found = scored(checkpoint, scores={"psnr"}, protocol="paper", seed=5)["psnr"]
-    assert found["value"] == pytest.approx(np.mean(values), rel=1e-5)
-    assert found["passport"]["codec"] == "jpeg:75 4:2:0"
-    assert found["passport"]["posterior"] == "sample"
-    assert abs(found["value"] - scored(checkpoint, scores={"psnr"})["psnr"]["value"]) > 0.01
+    assert found.value == pytest.approx(np.mean(values), rel=1e-5)
+    assert found.passport.codec == "jpeg:75 4:2:0"
+    assert found.passport.posterior == "sample"
+    assert abs(found.value - scored(checkpoint, scores={"psnr"})["psnr"].value) > 0.01
 
 
 def test_the_paper_protocol_takes_ssim_and_lpips_of_the_decoders_floats(checkpoint, tmp_path):
@@ -202,14 +202,14 @@ def test_the_paper_protocol_takes_ssim_and_lpips_of_the_decoders_floats(checkpoi
     ssim = [structural_similarity_index_measure(*pair, data_range=(-1.0, 1.0)) for pair in pairs]
     options = {"scores": {"ssim", "lpips_squeeze"}, "seed": 5, "weights_dir": tmp_path}
     found = scored(checkpoint, protocol="paper", **options)
-    assert found["ssim"]["value"] == pytest.approx(torch.stack(ssim).mean().item(), abs=1e-5)
-    assert found["lpips_squeeze"]["value"] == pytest.approx(lpips.double().mean().item(), rel=1e-4)
+    assert found["ssim"].value == pytest.approx(torch.stack(ssim).mean().item(), abs=1e-5)
+    assert found["lpips_squeeze"].value == pytest.approx(lpips.double().mean().item(), rel=1e-4)
     for score in found.values():
-        assert (score["passport"]["pixels"], score["passport"]["rounding"], score["passport"]["codec"]) == ("float", None, "none")
-    assert found["ssim"]["passport"]["metric"] == "ssim, reflect-padded, in [-1, 1]"
+        assert (score.passport.pixels, score.passport.rounding, score.passport.codec) == ("float", None, "none")
+    assert found["ssim"].passport.metric == "ssim, reflect-padded, in [-1, 1]"
     clean = scored(checkpoint, protocol="clean", **options)
-    assert clean["lpips_squeeze"]["passport"]["pixels"] == clean["ssim"]["passport"]["pixels"] == "uint8"
-    assert all(abs(clean[name]["value"] / found[name]["value"] - 1) > 1e-3 for name in found)
+    assert clean["lpips_squeeze"].passport.pixels == clean["ssim"].passport.pixels == "uint8"
+    assert all(abs(clean[name].value / found[name].value - 1) > 1e-3 for name in found)
 
 
 def test_the_adm_protocol_truncates_reconstructions(checkpoint, pictures):
@@ -220,18 +220,18 @@ def test_the_adm_protocol_truncates_reconstructions(checkpoint, pictures):
         decoded = autoencoder.decode(autoencoder.encode(images).mean)
     levels = ((decoded + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     expected = np.mean([peak_signal_noise_ratio(x, y) for x, y in zip(pictures[0], levels, strict=True)])
-    assert found["value"] == pytest.approx(expected, rel=1e-5)
-    assert found["passport"]["rounding"] == "truncate"
-    assert found["value"] != pytest.approx(scored(checkpoint, scores={"psnr"})["psnr"]["value"], rel=1e-5)
+    assert found.value == pytest.approx(expected, rel=1e-5)
+    assert found.passport.rounding == "truncate"
+    assert found.value != pytest.approx(scored(checkpoint, scores={"psnr"})["psnr"].value, rel=1e-5)
 
 
 def test_other_images_may_be_the_reference_of_frechet_distances(checkpoint, pictures, frechet):
     found = scored(checkpoint, features=["random"], reference="builtin:photos?train=1&val=80")["fd_random"]
     others = open_images("builtin:photos?train=1&val=80", "val", image_size=SIDE)
     x = to_uint8(others.read(range(80)).images).permute(0, 2, 3, 1).contiguous().numpy()
-    assert found["value"] == pytest.approx(frechet(features(x), features(pictures[1])), rel=1e-3)
-    assert found["passport"]["reference_sha256"] == others.digest
-    assert found["passport"]["num_reference"] == 80
+    assert found.value == pytest.approx(frechet(features(x), features(pictures[1])), rel=1e-3)
+    assert found.passport.reference_sha256 == others.digest
+    assert found.passport.num_reference == 80
     with pytest.raises(DataError, match=r"stats\.npz: statistics of other pixels are no reference"):
         scored(checkpoint, reference="stats.npz")
 
@@ -273,8 +273,8 @@ def test_rfid_is_printed_only_with_the_published_weights(checkpoint, tmp_path, m
     monkeypatch.setitem(weights.WEIGHTS, "inception", as_if)
     published = scored(checkpoint, scores={"fid"}, num_images=4, weights_dir=tmp_path)
     assert list(published) == ["rfid"]
-    assert published["rfid"]["value"] == foreign[name]["value"]
-    assert published["rfid"]["passport"]["resize"] == "bicubic-antialias to 299"
+    assert published["rfid"].value == foreign[name].value
+    assert published["rfid"].passport.resize == "bicubic-antialias to 299"
 
 
 def test_absent_inception_weights_stop_it_before_anything_is_computed(checkpoint, no_network, monkeypatch):
@@ -292,17 +292,17 @@ def test_a_network_of_the_loss_is_not_an_unbiased_judge(checkpoint, screen):
     console, shown = screen
     options = {"scores": {"psnr", "lpips_squeeze"}, "features": ["squeezenet"], "weights_dir": path.parent}
     result = evaluate(str(path), EvalOptions(num_images=4, **options), console=console)
-    assert set(result["warnings"]) == {"lpips_squeeze", "fd_squeezenet"}
+    assert set(result.warnings) == {"lpips_squeeze", "fd_squeezenet"}
     assert "was in this autoencoder's loss" in shown()
-    assert math.isfinite(result["scores"]["lpips_squeeze"]["value"])
+    assert math.isfinite(result.scores["lpips_squeeze"].value)
 
 
 def test_images_of_ones_own_are_taken_at_their_own_size(checkpoint, tmp_path):
     open_images("builtin:photos?train=2&val=6", "val", image_size=40, root=tmp_path / "mine")
     (prepared,) = (tmp_path / "mine").iterdir()
     result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, data=str(prepared)), console=Console(quiet=True))
-    assert result["images"]["image_size"] == 40
-    assert result["scores"]["psnr"]["passport"]["num_images"] == 6
+    assert result.images.image_size == 40
+    assert result.scores["psnr"].passport.num_images == 6
 
 
 def test_what_cannot_be_scored_is_said_in_a_sentence(checkpoint, tmp_path):
@@ -335,11 +335,11 @@ def test_it_is_said_which_images_these_are_and_whether_they_were_trained_on(chec
     result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, data=str(whole)), console=console)
     assert "6 of 6 images of photos" in " ".join(shown().split())
     assert "These are the images that it was trained on." in shown()
-    assert result["images"]["trained_on"]
+    assert result.images.trained_on
     result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, num_images=8), console=console)
     assert f"8 of {COUNT} validation images of photos" in " ".join(shown().split())
     assert shown().count("trained on") == 1
-    assert not result["images"]["trained_on"]
+    assert not result.images.trained_on
 
 
 def test_what_would_change_nothing_is_refused(checkpoint):
@@ -376,9 +376,9 @@ def test_any_tokenizer_that_decodes_is_scored_and_an_encoder_alone_refused(check
     decoded = np.rint(blocks.repeat(8, 2).repeat(8, 3))
     errors = ((images - decoded) ** 2).mean((1, 2, 3))
     found = evaluate("control:nearest", EvalOptions(scores={"psnr"}, data=data), console=Console(quiet=True))
-    assert found["scores"]["psnr"]["value"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), rel=1e-4)
-    assert found["checkpoint"]["path"] == "control:nearest" and found["checkpoint"]["step"] is None
-    assert "24 of 24 images are reproduced exactly" in scored("pixels", scores={"psnr"}, data=data)["psnr"]["notes"]
+    assert found.scores["psnr"].value == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), rel=1e-4)
+    assert found.checkpoint.path == "control:nearest" and found.checkpoint.step is None
+    assert "24 of 24 images are reproduced exactly" in scored("pixels", scores={"psnr"}, data=data)["psnr"].notes
     monkeypatch.setenv("SMTOOL_WEIGHTS", str(tmp_path))
     torch.save({name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()},
                tmp_path / "squeezenet1_1_torchvision_fp16.pth")

@@ -8,10 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from smtool.commands.evaluate.result import ReconstructionEvaluation
 from smtool.commands.quickstart import study as pipeline
 from smtool.commands.quickstart.scores import Look, score_tables
 from smtool.commands.train.side_by_side import Job, train_side_by_side
 from smtool.errors import Interrupted, RecipeError
+from smtool.evaluation.scores import Passport, ReconstructionScore
 from smtool.inference.diffusion_model import read_diffusion
 from smtool.recipe import TrainAE, TrainDiT, load, packaged
 from smtool.report.console import Console
@@ -181,8 +183,14 @@ def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one(finished):
 
 def test_scores_of_unlike_passports_are_not_put_in_one_table():
     def look(num_images):
-        score = {"title": "PSNR", "better": "higher", "value": 20.0, "half_width": 1.0, "notes": []}
-        return Look(None, 0, {"scores": {"psnr": score | {"passport": {"num_images": num_images}}}})
+        passport = {
+            "metric": "psnr", "extractor": None, "extractor_sha256": None, "resize": "none", "codec": "none", "posterior": "mode",
+            "protocol": "clean", "num_images": num_images, "images_sha256": "i" * 64, "num_reference": num_images,
+            "reference_sha256": "i" * 64, "seed": 0,
+        }  # fmt: skip
+        common = {"name": "psnr", "title": "PSNR", "better": "higher", "value": 20.0, "half_width": 1.0, "notes": ()}
+        score = ReconstructionScore(**common, passport=Passport(**passport))
+        return Look(None, 0, ReconstructionEvaluation.model_construct(scores={"psnr": score}))
 
     together, = score_tables({"a": look(8), "b": look(8)})
     assert together.rows == (("PSNR (higher is better)", "20.00 ± 1.00", "20.00 ± 1.00"),)

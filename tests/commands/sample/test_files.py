@@ -11,6 +11,8 @@ from PIL import Image
 
 from smtool.commands.sample import files
 from smtool.commands.sample.files import FORMATS, SampleFolder, check_passport, write_npz
+from smtool.diffusion import Sampler
+from smtool.inference.sampling import Sampling, read_sampling
 
 COUNT, PART = 10, 4
 IMAGES = torch.randint(0, 256, (COUNT, 3, 6, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -109,14 +111,17 @@ def test_an_npz_is_whole_or_absent(tmp_path, monkeypatch):
 
 def test_a_passport_is_written_once_and_tells_what_differs(tmp_path):
     passport = {"rounding": "nearest", "seed": 0, "sampler": {"kind": "euler", "cfg_interval": (0.0, 1.0)}, "labels": None}
-    assert check_passport(tmp_path, passport) == []
-    assert check_passport(tmp_path, passport) == []
-    assert check_passport(tmp_path, {**passport, "seed": 1, "labels": "random"}) == ["labels", "seed"]
-    assert check_passport(tmp_path, {**passport, "sampler": {"kind": "ddim"}}) == ["sampler"]
-    assert check_passport(tmp_path, passport) == []      # asking for others did not change it
+    assert check_passport(tmp_path, Sampling(**passport)) == []
+    written = json.loads((tmp_path / "samples.json").read_text())
+    assert written == {**passport, "sampler": Sampler(kind="euler").model_dump(mode="json")}      # nothing of what is not known
+    assert check_passport(tmp_path, Sampling(**passport)) == []
+    assert check_passport(tmp_path, Sampling(**{**passport, "seed": 1, "labels": "random"})) == ["labels", "seed"]
+    assert check_passport(tmp_path, Sampling(**{**passport, "sampler": {"kind": "ddim"}})) == ["sampler"]
+    assert check_passport(tmp_path, Sampling(**passport)) == []      # asking for others did not change it
+    assert read_sampling(tmp_path) == Sampling(**passport)
 
 
 def test_samples_from_before_there_was_a_choice_of_rounding_are_to_the_nearest_level(tmp_path):
-    check_passport(tmp_path, {"seed": 0})
-    assert check_passport(tmp_path, {"seed": 0, "rounding": "nearest"}) == []
-    assert check_passport(tmp_path, {"seed": 0, "rounding": "truncate"}) == ["rounding"]
+    check_passport(tmp_path, Sampling(seed=0))
+    assert check_passport(tmp_path, Sampling(seed=0, rounding="nearest")) == []
+    assert check_passport(tmp_path, Sampling(seed=0, rounding="truncate")) == ["rounding"]

@@ -1,0 +1,86 @@
+"""eval's JSON of earlier versions, read back and shown again; its schema; files that are damaged."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from smtool.commands.evaluate.record import leave
+from smtool.commands.evaluate.result import AnyEvaluation, ReconstructionEvaluation, SampleEvaluation, json_schema
+from smtool.evaluation.options import EvalOptions
+from smtool.report.console import Console
+
+PUBLISHED = Path(__file__).parents[3] / "docs" / "eval.schema.json"
+BEFORE = Path(__file__).with_name("before-typed-results")
+"""Written, with the tables of the same names, before scores had types (commit c0e8964, those without rounding 7e36d47)."""
+
+RECONSTRUCTIONS = ("reconstructions", "warned", "reconstructions-without-rounding")
+SAMPLES = ("samples", "unknown-origin", "moments", "samples-without-rounding")
+
+
+def text(name, ending="json"):
+    return (BEFORE / f"{name}.{ending}").read_text()
+
+
+def read(name):
+    return (ReconstructionEvaluation if name in RECONSTRUCTIONS else SampleEvaluation).model_validate_json(text(name))
+
+
+def test_the_published_schema_is_that_of_this_version():
+    assert json.loads(PUBLISHED.read_text()) == json_schema(), (
+        "write it again: python -c 'import json; from smtool.commands.evaluate.result import json_schema; "
+        "print(json.dumps(json_schema(), indent=1))' > docs/eval.schema.json"
+    )
+
+
+@pytest.mark.parametrize("name", [*RECONSTRUCTIONS, *SAMPLES])
+def test_a_file_of_an_earlier_version_is_written_again_with_the_same_names_numbers_and_tables(name, tmp_path):
+    evaluation, title = read(name), text(name, "md").splitlines()[0]
+    for ending in ("md", "csv"):
+        options = EvalOptions(json_path=tmp_path / "a.json", table_path=tmp_path / f"a.{ending}")
+        leave(evaluation, options, title=title, console=Console(quiet=True))
+        if (BEFORE / f"{name}.{ending}").exists():
+            assert (tmp_path / f"a.{ending}").read_text() == text(name, ending)
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written == json.loads(text(name))
+    assert list(written["scores"]) == list(json.loads(text(name))["scores"])      # in the order of the table
+    assert TypeAdapter(AnyEvaluation).validate_json(text(name)) == evaluation
+
+
+def test_passports_without_rounding_are_of_uint8_to_the_nearest_level():
+    """As all were before there was a choice: so they compare with those of today."""
+    old, new = (read(name).scores["psnr"] for name in ("reconstructions-without-rounding", "reconstructions"))
+    assert (old.passport.pixels, old.passport.rounding) == ("uint8", "nearest")
+    assert old.passport == new.passport
+    assert old.value == pytest.approx(new.value, rel=1e-6)
+
+
+def test_of_images_of_unknown_origin_nothing_is_known():
+    assert not read("unknown-origin").samples.drawn.known
+    drawn = read("samples").samples.drawn
+    assert drawn.known and (drawn.sampler.kind, drawn.labels, drawn.step) == ("heun", "0,2", 7)
+
+
+def _without_a_passport(found):
+    del found["scores"]["psnr"]["passport"]
+
+
+def _with_a_strange_key(found):
+    found["scores"]["psnr"]["speed"] = 1
+
+
+def _with_text_for_a_number(found):
+    found["scores"]["psnr"]["value"] = "much"
+
+
+def _of_samples(found):
+    found["scores"]["psnr"]["passport"] = json.loads(text("samples"))["scores"]["fd_random"]["passport"]
+
+
+@pytest.mark.parametrize("damage", [_without_a_passport, _with_a_strange_key, _with_text_for_a_number, _of_samples])
+def test_a_damaged_file_is_not_read(damage):
+    found = json.loads(text("reconstructions"))
+    damage(found)
+    with pytest.raises(ValidationError):
+        TypeAdapter(AnyEvaluation).validate_json(json.dumps(found))
