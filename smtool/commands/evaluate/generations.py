@@ -33,7 +33,7 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
     rules = options.rules
     questions = build_questions(options.scores, options.features, rules, weights_dir=options.weights_dir)
     if options.infinity and not any(question.kinds & {"frechet", "spatial"} for question in questions):
-        raise RecipeError("--infinity is for Frechet distances, and none is options.", hint="Add --fid or --features NAME.")
+        raise RecipeError("--infinity is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
     for question in questions:
         question.extractor.to(options.device)
     stored = None if is_diffusion(what) else open_source(str(what))

@@ -34,7 +34,7 @@ def evaluate_reconstructions(found: Found, options: EvalOptions, *, ranks: Ranks
     metadata = _metadata(found)
     judges = build_judges(options.scores, options.features, options.rules, weights_dir=options.weights_dir).to(options.device)
     if options.reference is not None and not judges.extractors:
-        raise RecipeError("--reference is for Frechet distances, and none is options.", hint="Add --fid or --features NAME.")
+        raise RecipeError("--reference is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
     with first_rank_ahead(ranks):
         images = _images(path, metadata, options.data)
         others = None if options.reference is None else _other_images(options.reference, images.image_size)

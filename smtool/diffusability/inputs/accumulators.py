@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smtool.diffusability.inputs.subjects import Size, Subject, images_at_once
+from smtool.diffusability.inputs.subjects import Size, Subject
 from smtool.errors import CheckpointError
+from smtool.inference.encode import mode, sampled_by_number
+from smtool.inference.reconstruct import images_at_once
 from smtool.networks.posterior import LatentStats, Posterior
-from smtool.randomness import generator
 from smtool.spectrum import BandMoments, ChannelMoments, Estimator, Spectrum, band_moments, channel_moments
 from smtool.spectrum.jackknife import student_t_quantile
 from smtool.spectrum.ring_table import RingTable
@@ -175,7 +176,8 @@ class LatentRings:
 
     def _add(self, images: Tensor, first: int) -> None:
         posterior = self.subject.encode(images)
-        sample = posterior.mode() if self.subject.codec.deterministic else posterior.sample(_noise(posterior.mean, first))
+        draw = mode if self.subject.codec.deterministic else sampled_by_number("spectrum", "posterior")
+        sample = draw(posterior, range(first, first + len(images)))
         latents = {self.headline: sample, "mean": posterior.mode()}
         if not all(bool(z.isfinite().all()) for z in latents.values()):
             raise CheckpointError(f"{self.subject.label}: the latents of image {first} or one of the next hold NaN or infinity.")
@@ -192,9 +194,3 @@ def measured_stats(samples: ChannelMoments, *, images: int, data: str) -> Latent
     """Mean and population std of every channel; a channel that never varies has std 1, so that it normalizes to 0."""
     std = (samples.scatter.diagonal() / samples.num_positions).sqrt()
     return LatentStats("channel", samples.mean.float(), std.where(std > 0, 1.0).float(), images, data)
-
-
-def _noise(like: Tensor, first: int) -> Tensor:
-    """Posterior noise that depends on the image's number in the pass, not on the batch."""
-    rows = [torch.randn(like.shape[1:], generator=generator("spectrum", "posterior", first + i)) for i in range(len(like))]
-    return torch.stack(rows).to(like)

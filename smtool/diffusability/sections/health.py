@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smtool.config import Config
 from smtool.diffusability.inputs.accumulators import LatentMoments
-from smtool.diffusability.inputs.subjects import Subject, images_at_once
+from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections.parts import (
     Chapter,
     Finding,
@@ -29,6 +29,7 @@ from smtool.diffusability.sections.parts import (
     or_reason,
     shown,
 )
+from smtool.inference.reconstruct import images_at_once
 from smtool.networks.activations import LargestActivation
 from smtool.report.plots import Curve
 from smtool.report.plots.health import capacity_figure

@@ -27,6 +27,7 @@ from smtool.diffusability.sections.parts import (
 )
 from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
+from smtool.inference.features import pooled_features
 from smtool.metrics.kernel import paired_kernel_distance
 from smtool.metrics.reconstruction import psnr
 from smtool.report.plots import Curve
@@ -146,7 +147,7 @@ def _removals(
 
 
 def _features(extractor: Extractor, images: Tensor) -> Tensor:
-    return torch.cat([extractor(to_uint8(part)) for part in images.split(16)]).cpu()
+    return pooled_features(extractor, to_uint8(images).split(16))
 
 
 def _kernel_distances(features: list[tuple[Tensor, Tensor]], units: Units, name: str) -> KernelDistances:
