@@ -269,7 +269,7 @@ def grid_finding(grid: Grid) -> Finding:
     template, phase = grid.template.excess or 0.0, grid.phase.excess or 0.0
     is_seen = template > GRID_TEMPLATE or phase > GRID_PHASE
     said = "A grid in reconstructions" if is_seen else "No grid in reconstructions"
-    beyond = f"template share {template:+z.3f}, phase contrast {phase:+z.2f}"
+    beyond = f"template fraction {template:+z.3f}, phase contrast {phase:+z.2f}"
     sentence = f"{said}: period {grid.period} px, beyond the inputs' own by {beyond}."
     return finding("grid", "warn" if is_seen else "good", sentence, template_excess=template, phase_excess=phase)
 
@@ -287,7 +287,7 @@ def shift_finding(shift: Shift) -> Finding:
     if broken:
         return finding("shifts", "warn", f"Not shift-equivariant: {'; '.join(broken)}.", **errors)
     listed = ", ".join(f"{name.replace('_', ' ')} {error:.3f}" for name, error in errors.items())
-    return finding("shifts", "good", f"Moves with the image: errors as shares of the variance are {listed}.", **errors)
+    return finding("shifts", "good", f"Moves with the image: errors as fractions of the variance are {listed}.", **errors)
 
 
 def fp16_finding(fp16: Fp16) -> Finding:
@@ -321,7 +321,7 @@ def table(parts: Mapping[str, Health]) -> Table | None:
     rows = tuple(zip(names, *map(_checks, parts.values()), strict=True))
     note = (
         "effective rank: of the covariance, and of the correlations in brackets; grid: reconstruction minus input, template "
-        "share and phase contrast; shift errors: shares of the image's (latent's) variance, 0 is perfect"
+        "fraction and phase contrast; shift errors: fractions of the image's (latent's) variance, 0 is perfect"
     )
     return Table("", ("check", *parts), rows, note) if parts else None
 

@@ -188,7 +188,8 @@ def plot(parts: Mapping[str, LowPass | Reason], *, place: str) -> Plot | None:
     curves, gaps = low_pass_curves(parts)
     note = (
         f"{max(one.images for *_, one in found)} images {place}; sampled posterior\n"
-        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks of pixels and of latent cells (of smaller ones the same share)"
+        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks of pixels and of latent cells (of smaller blocks as "
+        "large a fraction)"
     )
     distances = [(colour, one) for colour, _, one in found if one.kernel_distance.value]
     lines = [banded(one.rows_removed, one.kernel_distance.value or (), one.kernel_distance.half_width, colour=colour)

@@ -1,4 +1,4 @@
-"""REFERENCE spectra, in the recipe of the released code: shares of 16 bins, KL divergences and deltas."""
+"""REFERENCE spectra, in the recipe of the released code: fractions of the power in 16 bins, KL divergences and deltas."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -201,13 +201,13 @@ def chapter(
 
 
 _WORDS = (
-    "Shares of log1p power in 16 bins of images, flattened target, latents and published curves; below, latents over target.",
+    "Fractions of log1p power in 16 bins of images, flattened target, latents and published curves; below, latents over target.",
     "The recipe of the paper's figures, with its published curves dotted where asked for (measured on other data: compare their "
     "shape with the target, not with a line of yours). Good: below, level at 1. These bins are neither octaves nor physical "
     "frequencies, and loud latents look flatter here: compare KL as released with KL at matched power.",
 )
 _IMAGES_WORDS = (
-    "Shares of log1p power of the images in 16 bins.",
+    "Fractions of log1p power of the images in 16 bins.",
     "The recipe of the paper's figures, with its published curves dotted where asked for (measured on other data).",
 )
 
