@@ -4,7 +4,6 @@ Limits of the sentences lie between controls of the definition sheet.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -169,7 +168,7 @@ def _channels(moments: ChannelMoments, noise: Tensor | None) -> list[Channel]:
 
 @or_reason
 def _rank(moments: ChannelMoments) -> EffectiveRank:
-    return EffectiveRank(**asdict(effective_rank(moments)))
+    return EffectiveRank.model_validate(effective_rank(moments), from_attributes=True)
 
 
 @or_reason
@@ -197,8 +196,7 @@ def _grid(images: Tensor, reconstructions: Tensor | None, period: int) -> Grid:
     if reconstructions is None:
         raise ValueError("it has no decoder")
     found = grid_artefacts(grid_statistics(reconstructions, period), grid_statistics(images, period))
-    template, phase = (GridReading(reconstruction=one.reconstruction, input=one.input, excess=one.excess)
-                       for one in (found.template, found.phase))
+    template, phase = (GridReading.model_validate(one, from_attributes=True) for one in (found.template, found.phase))
     return Grid(period=period, images=len(images), template=template, phase=phase)
 
 

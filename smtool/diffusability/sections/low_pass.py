@@ -5,6 +5,7 @@ Relative convention: the same anti-diagonals leave 8x8 blocks of latent cells an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -152,19 +153,13 @@ def _features(extractor: Extractor, images: Tensor) -> Tensor:
 
 def _kernel_distances(features: list[tuple[Tensor, Tensor]], units: Units, name: str) -> KernelDistances:
     """Of D(LP z) from LP x for each n; half-widths t(n - 1) times the jackknife's error over units."""
-    count = len(units)
+    count, made = len(units), partial(KernelDistances, features=name, clamped=True, estimator=_ESTIMATOR)
     if count < 2:
-        reason = f"a kernel distance needs at least 2 {units.name}s, found {count}"
-        return KernelDistances(
-            features=name, clamped=True, estimator=_ESTIMATOR, value=None, half_width=None, reason=reason
-        )
+        return made(value=None, half_width=None, reason=f"a kernel distance needs at least 2 {units.name}s, found {count}")
     found = [paired_kernel_distance(answer, target, units.numbers()) for answer, target in features]
     t = student_t_quantile(0.975, count - 1)
     values, widths = (torch.tensor(column) for column in zip(*((one.value, t * one.error) for one in found), strict=True))
-    return KernelDistances(
-        features=name, clamped=True, estimator=_ESTIMATOR, value=numbers(values),
-        half_width=None if count == 2 else numbers(widths),
-    )
+    return made(value=numbers(values), half_width=None if count == 2 else numbers(widths))
 
 
 def table(parts: Mapping[str, LowPass | Reason]) -> Table | None:

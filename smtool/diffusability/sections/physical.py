@@ -1,7 +1,6 @@
 """PHYSICAL power spectra of images and of latents: power by ring, slope, delta, and the distance from a flattened copy."""
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from smtool.config import Config
 from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units, averaged, log_band, mean_and_half_width
 from smtool.diffusability.inputs.subjects import Size
-from smtool.diffusability.sections.parts import Matrix, Number, Reason, Row, numbers, or_reason
+from smtool.diffusability.sections.parts import Matrix, Number, Reading, Reason, Row, numbers, or_reason
 from smtool.spectrum import (
     HIGHEST_OF_IMAGES,
     HIGHEST_OF_LATENTS,
@@ -112,15 +111,12 @@ class LatentPowers(Powers):
     target: Target
 
 
-class PhysicalReading(LatentPowers):
+class PhysicalReading(Reading, LatentPowers):
     """Latents under one posterior and scale. Only the headline, what a transformer sees, has the last four parts.
 
     fitted_target: images flattened by the delta that was found, so what is left there is not a matter of slope.
     """
 
-    posterior: Literal["sample", "mean", "deterministic"]
-    latents: Literal["normalized", "raw"]
-    headline: bool
     fitted_target: Target | Reason | None = None
     knee: BrokenPowerLaw | Reason | None = None
     channels: ChannelPowers | None = None

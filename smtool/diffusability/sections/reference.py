@@ -16,6 +16,7 @@ from smtool.diffusability.sections.parts import (
     Finding,
     Number,
     Plot,
+    Reading,
     Row,
     array,
     finding,
@@ -75,12 +76,9 @@ class ReferenceDeltas(Config):
     match: ReferenceDelta
 
 
-class ReferenceReading(Config):
+class ReferenceReading(Reading):
     """Latents under one posterior and scale. curve: raw readings only; the headline is sampled and raw, as released."""
 
-    posterior: Literal["sample", "mean", "deterministic"]
-    latents: Literal["normalized", "raw"]
-    headline: bool
     divergence: Gains
     delta: ReferenceDeltas
     curve: Curves | None = None
@@ -125,9 +123,7 @@ def measure(
         gain = matched_gain(at_size.power, spectrum.power, spectrum.count, delta=delta)
         raw, match = (_divergence(at_size, spectrum, units, delta=delta, gain=factor) for factor in (1.0, gain))
         readings.append(ReferenceReading(
-            posterior=posterior,
-            latents=scale,
-            headline=(posterior, scale) == (latents.headline, "raw"),
+            posterior=posterior, latents=scale, headline=(posterior, scale) == (latents.headline, "raw"),
             divergence=Gains(raw=raw, match=match),
             delta=ReferenceDeltas(
                 raw=_delta(at_size, spectrum, channels, gain="raw"), match=_delta(at_size, spectrum, channels, gain="match")
