@@ -12,7 +12,6 @@ from torch import Tensor
 
 from smtool.config import Config
 from smtool.data import to_uint8
-from smtool.diffusability.inputs.accumulators import Units, mean_and_half_width
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections.parts import (
     Estimate,
@@ -36,6 +35,7 @@ from smtool.report.plots.low_pass import low_pass_figure
 from smtool.report.tables import Table
 from smtool.spectrum import fit_cutoff, fitted_low_pass
 from smtool.spectrum.jackknife import student_t_quantile
+from smtool.spectrum.units import Units, mean_and_half_width
 
 ROWS_REMOVED = tuple(range(15))
 ROWS_IN_TABLE = (8, 10, 12, 14)

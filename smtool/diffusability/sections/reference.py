@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smtool.config import Config
-from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units, averaged, log_band, mean_and_half_width
+from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings
 from smtool.diffusability.inputs.subjects import Size
 from smtool.diffusability.sections.flattening import wrapped
 from smtool.diffusability.sections.parts import (
@@ -36,6 +36,7 @@ from smtool.spectrum import (
     reference_divergence,
     spectral_distribution,
 )
+from smtool.spectrum.units import Units, averaged, log_band, mean_and_half_width
 
 LOUDNESS_RATIO = 2.0
 """A released KL more than twice the power-matched one owes most of itself to the latents' loudness, not to their slope."""
