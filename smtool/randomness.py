@@ -6,7 +6,7 @@ Draws are made on the CPU: the same numbers on every device.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -25,6 +25,11 @@ def generator(*key: int | str) -> Generator:
 def permutation(length: int, *key: int | str) -> Tensor:
     """A random order of range(length), (length,) int64, fixed by the key."""
     return torch.randperm(length, generator=generator("permutation", *key))
+
+
+def noise_of(generators: Iterable[Generator], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise (N, *shape), float32 on the CPU: one draw of each of the N generators."""
+    return torch.stack([torch.randn(tuple(shape), generator=drawn) for drawn in generators])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from smtool.randomness import initializing, permutation, streams
+from smtool.randomness import generator, initializing, noise_of, permutation, streams
 
 
 def test_what_belongs_to_a_sample_does_not_depend_on_how_the_batch_is_cut():
@@ -47,3 +47,9 @@ def test_permutation_holds_every_index_once_and_follows_its_key():
 def test_a_wrong_batch_size_is_refused():
     with pytest.raises(ValueError, match="asked for 5 samples"):
         streams(0, 0, "a", batch=4).batch("x", (5, 2))
+
+
+def test_noise_of_generators_is_a_draw_of_each():
+    found = noise_of((generator("a", number) for number in range(3)), (2, 4))
+    assert torch.equal(found[2], torch.randn(2, 4, generator=generator("a", 2)))
+    assert found.shape == (3, 2, 4)

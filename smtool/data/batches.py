@@ -1,6 +1,6 @@
 """What readers yield."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,10 @@ class ImageBatch:
     def slice(self, start: int, stop: int) -> "ImageBatch":
         labels = None if self.labels is None else self.labels[start:stop]
         return ImageBatch(self.images[start:stop], labels, self.ids[start:stop])
+
+    def split(self, size: int) -> Iterator["ImageBatch"]:
+        """Batches of `size` in order; the last may be smaller."""
+        return (self.slice(start, start + size) for start in range(0, len(self), size))
 
     def to(self, device: str | torch.device) -> "ImageBatch":
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from smtool.data import ImageShards, validation_batches
-from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units
+from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings
 from smtool.diffusability.inputs.subjects import Size, Subject
 from smtool.diffusability.sections.physical import Delta, headline_delta
 from smtool.report.console import Console
 from smtool.spectrum import PHYSICAL, Estimator
+from smtool.spectrum.units import Units
 
 BATCH = 16
 REFERENCE_SIDE = 32

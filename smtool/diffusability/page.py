@@ -50,8 +50,8 @@ def chapters(report: Report) -> list[Chapter]:
         readings, sizes = {one.label: one.reference for one in autoencoders}, {one.label: one.latent_size for one in autoencoders}
         made.append(reference.chapter(report.images.reference, readings, sizes, report.published, rows, note=note))
     decoding = (
-        "Two numbers answer this, and either alone can be fooled: where the image answers when a latent band is stirred a "
-        "little, and whether the decoder follows when frequencies are removed.",
+        "Two numbers answer this, and either alone can be fooled: where the image answers when a latent band is perturbed "
+        "a little, and whether the decoder follows when frequencies are removed.",
         transfer.plot(transfers), transfer.table(transfers),
         low_pass.plot(low_passes, place=report.passport.data.place), low_pass.table(low_passes),
     )
@@ -118,7 +118,7 @@ def _decoders(report: Report) -> Table:
     note = (
         "kappa: latent bands that answer in their own image band (1: all, 0: chance); above the latent's Nyquist, down: leaks; "
         "rank: effective, of all channels; grid: phase contrast beyond the inputs'; shift, cell, latent: errors when the image "
-        "moves, as shares of the variance"
+        "moves, as fractions of the variance"
     )
     return Table("", columns, rows, note)
 

@@ -3,7 +3,6 @@
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from smtool.data import ImageShards, validation_batches
@@ -12,6 +11,7 @@ from smtool.errors import DataError
 from smtool.evaluation.generation_scores import kernel_name
 from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
+from smtool.inference.features import pooled_features
 from smtool.metrics.frechet import Gaussian
 from smtool.metrics.kernel import kernel_distance
 
@@ -35,7 +35,7 @@ def quick_distances(
     if len(samples) < 2 or len(reference) < 2:
         raise DataError(f"a distance needs at least 2 samples and 2 images, found {len(samples)} and {len(reference)}.")
     extractor = _extractor(features, device, weights_dir)
-    found = torch.cat([extractor(part.to(device)) for part in samples.split(_BATCH)]).cpu()
+    found = pooled_features(extractor, samples.split(_BATCH))
     images = _reference(reference, extractor, num_images)
     return {
         extractor.score: Gaussian.of(found).distance(Gaussian.of(images)),
@@ -51,4 +51,4 @@ def _extractor(features: str, device: str, weights_dir: Path | None) -> Extracto
 @lru_cache(maxsize=2)
 def _reference(reference: ImageShards, extractor: Extractor, num_images: int) -> Tensor:
     batches = validation_batches(reference, batch=_BATCH, limit=num_images)
-    return torch.cat([extractor(to_uint8(batch.images).to(extractor.device)).cpu() for batch in batches])
+    return pooled_features(extractor, (to_uint8(batch.images) for batch in batches))

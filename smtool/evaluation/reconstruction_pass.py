@@ -1,6 +1,6 @@
 """One pass over images: encode, decode, bring to uint8, ask every judge. What stays are numbers and features, never images."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +9,14 @@ from torch import Tensor
 
 from smtool.data import ImageShards, validation_batches
 from smtool.data.batches import ImageBatch, to_uint8
-from smtool.errors import CheckpointError, DataError
+from smtool.errors import DataError
 from smtool.evaluation.judges import Judges
 from smtool.features.extractor import Extractor
 from smtool.features.protocol import Protocol, jpeg_round_trip
+from smtool.inference.encode import mode, sampled_by_number
 from smtool.inference.rank_files import Pass, shared_pass
+from smtool.inference.reconstruct import reconstructed
 from smtool.networks.tokenizer import Tokenizer
-from smtool.randomness import generator
 from smtool.training.distributed import Ranks
 
 
@@ -97,23 +98,19 @@ def measure_reconstructions(
 
     first: the number of the first image.
     """
-    device = autoencoder.device
     pairs: dict[str, list[Tensor]] = {judge.name: [] for judge in judges.pairs}
     features: dict[str, list[tuple[Tensor, Tensor]]] = {extractor.score: [] for extractor in judges.extractors}
     count = 0
-    for batch in batches:
-        images = batch.images.to(device)
-        if count == 0:
-            _check_sides(images, autoencoder, judges)
-        decoded = _decoded(autoencoder, images, protocol, seed, first=first + count, ids=batch.ids)
-        x, y = to_uint8(images), to_uint8(decoded, protocol.rounding)
+    draw = sampled_by_number(seed, "posterior") if protocol.posterior == "sample" else mode
+    for part in reconstructed(autoencoder, _checked(batches, autoencoder, judges), draw, first=first):
+        x, y = to_uint8(part.images), to_uint8(part.decoded, protocol.rounding)
         coded_x, coded_y = _through_codec(x, protocol), _through_codec(y, protocol)
-        seen = {"coded": (coded_x, coded_y), "uint8": (x, y), "float": (images, decoded)}
+        seen = {"coded": (coded_x, coded_y), "uint8": (x, y), "float": (part.images, part.decoded)}
         for judge in judges.pairs:
             pairs[judge.name].append(judge.measure(*seen[judge.pixels]).cpu().double())
         for extractor in judges.extractors:
             features[extractor.score].append((extractor(coded_x).cpu(), extractor(coded_y).cpu()))
-        count += len(images)
+        count += len(x)
         if report:
             report(count)
     return Measurements(
@@ -134,28 +131,20 @@ def features_of(extractors: Sequence[Extractor], batches: Iterable[ImageBatch], 
     return {name: torch.cat(parts) for name, parts in features.items()}
 
 
-def _decoded(
-    autoencoder: Tokenizer, images: Tensor, protocol: Protocol, seed: int, *, first: int, ids: tuple[str, ...]
-) -> Tensor:
-    posterior = autoencoder.encode(images)
-    latents = posterior.mode()
-    if protocol.posterior == "sample":
-        draws = (generator(seed, "posterior", first + i) for i in range(len(images)))
-        noise = torch.stack([torch.randn(latents.shape[1:], generator=draw) for draw in draws])
-        latents = posterior.sample(noise.to(latents))
-    decoded = autoencoder.decode(latents)
-    finite = decoded.flatten(1).isfinite().all(1)
-    if not finite.all():
-        raise CheckpointError(f"the reconstruction of image {ids[int(finite.logical_not().nonzero()[0])]} holds NaN or infinity.")
-    return decoded
-
-
 def _through_codec(images: Tensor, protocol: Protocol) -> Tensor:
     return images if protocol.jpeg is None else jpeg_round_trip(images, protocol.jpeg)
 
 
+def _checked(batches: Iterable[ImageBatch], autoencoder: Tokenizer, judges: Judges) -> Iterator[ImageBatch]:
+    """The batches; the size of the first images is checked before one of them is encoded."""
+    for number, batch in enumerate(batches):
+        if number == 0:
+            _check_sides(batch.images, autoencoder, judges)
+        yield batch
+
+
 def _check_sides(images: Tensor, autoencoder: Tokenizer, judges: Judges) -> None:
-    """Before the first image is encoded: say which score or network cannot take this size."""
+    """Say which score or network cannot take this size."""
     height, width = images.shape[-2:]
     try:
         autoencoder.latent_shape(height, width)

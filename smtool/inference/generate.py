@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from smtool.data.batches import Rounding, to_uint8
 from smtool.diffusion import Sampler, sample
 from smtool.errors import RecipeError
 from smtool.inference.diffusion_model import DiffusionModel
-from smtool.randomness import generator
+from smtool.randomness import generator, noise_of
 
 
 @torch.no_grad()
@@ -63,10 +63,8 @@ def _latents(
 ) -> Tensor:
     """Normalized latents; each image has a generator of its own, for its first noise and then for that of each step."""
     streams = [generator("sample", seed, index) for index in indices]
-    noise = _noise(streams, model.latent_shape, device)
+    noise = noise_of(streams, model.latent_shape).to(device)
     guided = sampler.model(model.process, model.network, labels=labels, null=model.num_classes)
-    return sample(model.process, guided, noise, sampler, step_noise=lambda step: _noise(streams, model.latent_shape, device))
-
-
-def _noise(streams: Sequence[Generator], shape: tuple[int, int, int], device: str) -> Tensor:
-    return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
+    return sample(
+        model.process, guided, noise, sampler, step_noise=lambda step: noise_of(streams, model.latent_shape).to(device)
+    )

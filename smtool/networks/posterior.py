@@ -1,5 +1,6 @@
 """What an encoder returns, and the statistics that normalize it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,12 @@ class Posterior:
         """Split moments (B, 2C, h, w) into mean and clamped logvar, float32 at least (facts section 1.4)."""
         mean, logvar = moments.to(torch.promote_types(moments.dtype, torch.float32)).chunk(2, dim=1)
         return cls(mean, logvar.clamp(*LOGVAR_RANGE))
+
+    @classmethod
+    def joined(cls, parts: Iterable["Posterior"]) -> "Posterior":
+        """One batch of several, in order."""
+        means, logvars = zip(*((part.mean, part.logvar) for part in parts), strict=True)
+        return cls(torch.cat(means), torch.cat(logvars))
 
     @property
     def std(self) -> Tensor:

@@ -67,7 +67,7 @@ def curves_figure(panels: Sequence[Panel], *, columns: int = 3) -> Figure:
 
 
 def _place(index: int, rows: int, columns: int) -> tuple[float, float, float, float]:
-    """Where a panel's axes lie, in shares of the figure: its cell less the margins. A layout that is solved costs far more, and
+    """Where a panel's axes lie, in fractions of the figure: its cell less the margins. A solved layout costs far more, and
     a page is written at every validation."""
     row, column = divmod(index, columns)
     width, height = _WIDTH / columns, _CELL_HEIGHT

@@ -55,7 +55,7 @@ def fit_broken_power_law(spectrum: Spectrum, *, highest: float) -> BrokenPowerLa
     grid of ln f; from there Gauss-Newton on what the DCT would show of such a field, leakage and ring means included. Images are
     left out in the linear neighbourhood of the result.
     Source: definition sheet, section 2, says where a knee is honest; the method is ours. Oracle: fields of known knee
-    (tests/spectrum/test_knee.py).
+    (tests/spectrum/test_broken_power_law.py).
     """
     fit_range = range_of(spectrum, highest=highest)
     if min(spectrum.size) < SMALLEST_SIDE or len(spectrum) < FEWEST_IMAGES:

@@ -97,7 +97,7 @@ def capacity_at(moments: BandMoments, distortion: float) -> Capacity:
     (tests/spectrum/test_capacity.py).
     """
     if not 0 < distortion < 1:
-        raise ValueError(f"distortion is a share of the variance between 0 and 1, but is {distortion}")
+        raise ValueError(f"distortion is a fraction of the variance between 0 and 1, but is {distortion}")
     values, vectors = moments.eigen
     theta = _water_level(values, moments.cells[:, None].expand_as(values), distortion)
     return _counted(0.5 * (values / theta).clamp(min=1).log2(), vectors, moments.cells, theta)

@@ -35,9 +35,9 @@ def reference_divergence(
 
 
 def spectral_distribution(power: Tensor, estimator: Estimator, *, delta: float = 0.0, gain: float | Tensor = 1.0) -> Tensor:
-    """Ring powers (B, bins) as shares of 1: times (bin number)^delta, times gain, log1p, normalized (facts 3.1, steps 5-7)."""
+    """Ring powers (B, bins) as fractions of 1: times (bin number)^delta, times gain, log1p, normalized (facts 3.1, steps 5-7)."""
     if estimator.name != "reference":
-        raise ValueError("shares of the total power are compared under REFERENCE only; for PHYSICAL see physical_divergence_db")
+        raise ValueError("fractions of total power are compared under REFERENCE only; for PHYSICAL see physical_divergence_db")
     weighted = power
     if delta != 0:
         weighted = weighted * torch.arange(1, power.shape[-1] + 1, device=power.device, dtype=power.dtype) ** delta

@@ -43,7 +43,7 @@ class GridStatistics:
 
     @property
     def template(self) -> float:
-        """First order, in [0, 1]: the share of the detail that repeats in every cell of an image. nan where nothing varies."""
+        """First order, in [0, 1]: the fraction of the detail that repeats in every cell of an image. nan where nothing varies."""
         return self.template_energy / self.detail_energy if self.detail_energy > 0 else float("nan")
 
     @property
@@ -70,7 +70,7 @@ class GridReading:
 
 @dataclass(frozen=True)
 class GridArtefacts:
-    """Grid artefacts of one decoder: the share of a repeated template, and the contrast of sharpness between phases."""
+    """Grid artefacts of one decoder: the fraction of a repeated template, and the contrast of sharpness between phases."""
 
     period: int
     template: GridReading

@@ -12,17 +12,25 @@ from torch import Tensor
 
 
 def jackknife_half_width(estimate: Callable[..., Tensor], *tables: Tensor, confidence: float = 0.95) -> float:
-    """Half-width t(N - 1) se of the interval of an estimate, se^2 = (N - 1) / N sum of (replicate - mean of replicates)^2.
+    """`jackknife_half_widths` of an estimate that is one number: `estimate` returns (N,)."""
+    if len(tables[0]) < 2:
+        return math.inf
+    return jackknife_half_widths(lambda *means: estimate(*means).double(), *tables, confidence=confidence).item()
+
+
+def jackknife_half_widths(estimate: Callable[..., Tensor], *tables: Tensor, confidence: float = 0.95) -> Tensor:
+    """Half-widths t(N - 1) se of the intervals of estimates, se^2 = (N - 1) / N sum of (replicate - mean of replicates)^2.
 
     tables: one or more (N, bins); replicate i leaves row i out of all of them at once, so rows must belong together.
-    estimate: takes the means over rows, (N, bins) each, and returns (N,). A single image says nothing about the spread: infinite.
+    estimate: takes the means over rows, (N, bins) each, and returns (N, ...); the half-widths have the shape of one row. A single
+    image says nothing about the spread: infinite.
     """
     num_images = len(tables[0])
     if num_images < 2:
-        return math.inf
-    replicates = estimate(*(leave_one_out(table) for table in tables)).double()
-    standard_error = math.sqrt((num_images - 1) / num_images * (replicates - replicates.mean()).square().sum().item())
-    return student_t_quantile(0.5 + confidence / 2, num_images - 1) * standard_error
+        return torch.full_like(estimate(*tables)[0], math.inf)
+    replicates = estimate(*(leave_one_out(table) for table in tables))
+    variance = (num_images - 1) / num_images * (replicates - replicates.mean(0)).square().sum(0)
+    return student_t_quantile(0.5 + confidence / 2, num_images - 1) * variance.sqrt()
 
 
 def leave_one_out(table: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class PublishedCurve:
-    """One printed curve: its name here, a label for a legend, and the shares of bins 1 to 16."""
+    """One printed curve: its name here, a label for a legend, and the fractions of power in bins 1 to 16."""
 
     name: str
     label: str

@@ -48,7 +48,7 @@ class ChannelMoments:
 
 @dataclass(frozen=True)
 class EffectiveRank:
-    """How many of C directions the channels really use, by two readings of the eigenvalue shares p.
+    """How many of C directions the channels really use, by two readings of the eigenvalue fractions p.
 
     entropy: exp(- sum p ln p). participation: 1 / sum p^2, which is the smaller. The plain two are of the covariance, where one
     loud channel hides the others; `*_correlation` of the correlations, where every channel that varies counts alike (dead ones
@@ -100,11 +100,11 @@ def effective_rank(moments: ChannelMoments) -> EffectiveRank:
     if not bool(alive.any()):
         raise ValueError("no channel varies: there is no rank to measure")
     scale = covariance.diagonal()[alive].rsqrt()
-    shares = _eigenvalue_shares(covariance)
-    correlated = _eigenvalue_shares(covariance[alive][:, alive] * torch.outer(scale, scale))
+    fractions = _eigenvalue_fractions(covariance)
+    correlated = _eigenvalue_fractions(covariance[alive][:, alive] * torch.outer(scale, scale))
     return EffectiveRank(
-        entropy=_entropy_rank(shares),
-        participation=_participation(shares),
+        entropy=_entropy_rank(fractions),
+        participation=_participation(fractions),
         entropy_correlation=_entropy_rank(correlated),
         participation_correlation=_participation(correlated),
         num_channels=num_channels,
@@ -112,14 +112,14 @@ def effective_rank(moments: ChannelMoments) -> EffectiveRank:
     )
 
 
-def _eigenvalue_shares(symmetric: Tensor) -> Tensor:
+def _eigenvalue_fractions(symmetric: Tensor) -> Tensor:
     values = torch.linalg.eigvalsh(symmetric).clamp(min=0)
     return values / values.sum()
 
 
-def _entropy_rank(shares: Tensor) -> float:
-    return math.exp(-torch.xlogy(shares, shares).sum().item())
+def _entropy_rank(fractions: Tensor) -> float:
+    return math.exp(-torch.xlogy(fractions, fractions).sum().item())
 
 
-def _participation(shares: Tensor) -> float:
-    return 1 / shares.square().sum().item()
+def _participation(fractions: Tensor) -> float:
+    return 1 / fractions.square().sum().item()

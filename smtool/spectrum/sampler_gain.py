@@ -25,7 +25,7 @@ def sampler_amplitude(power: Tensor, sampler: GainSampler, *, steps: int, last_t
 
     The grid is linspace(1, last_t, steps) and then 0: `steps` steps, the last from last_t. None: 1 / steps, the even grid, and
     0.04 for Euler-Maruyama, as published; "ddim" takes the nearest of its 1000 levels. Heun's last step is Euler's.
-    Oracle: the samplers themselves and a simulation (tests/spectrum/test_damping.py, tests/diffusion/test_samplers.py).
+    Oracle: the samplers themselves and a simulation (tests/spectrum/test_sampler_gain.py, tests/diffusion/test_samplers.py).
     """
     times = _grid(sampler, steps, last_t)
     step = _STEPS[sampler]
@@ -100,7 +100,7 @@ def _abar() -> Tensor:
 
 def _grid(sampler: str, steps: int, last_t: float | None) -> list[float]:
     if sampler not in _STEPS:
-        raise ValueError(f"the damping is known for {', '.join(_STEPS)}, but not for {sampler!r}")
+        raise ValueError(f"the gain is known for {', '.join(_STEPS)}, but not for {sampler!r}")
     last = last_t if last_t is not None else PUBLISHED_LAST_TIME if sampler == "euler-maruyama" else 1 / max(steps, 1)
     if steps < 1 or not 0 < last <= 1 or (steps > 1) != (last < 1):
         raise ValueError(f"a run needs steps >= 1 and 0 < last_t < 1 (one step starts at 1), but got {steps} and {last}")

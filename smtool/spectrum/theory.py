@@ -47,17 +47,17 @@ def velocity_explained(power: Tensor, t: Tensor) -> Tensor:
 
 
 def mean_velocity_floor(power: Tensor) -> Tensor:
-    """`velocity_floor` averaged over uniform t: (pi / 2) sqrt(S). So a band's share of the floor is its share of sum sqrt(S)."""
+    """`velocity_floor` averaged over uniform t: (pi / 2) sqrt(S). A band's fraction of the floor is that of sum sqrt(S)."""
     return power.sqrt() * (math.pi / 2)
 
 
 def crossing_time(power: Tensor) -> Tensor:
-    """The flow time at which a coefficient drowns, SNR = 1: t* = sqrt(S) / (1 + sqrt(S))."""
+    """The flow time at which the SNR of a coefficient falls below 1: t* = sqrt(S) / (1 + sqrt(S))."""
     return power.sqrt() / (1 + power.sqrt())
 
 
 def crossing_abar(power: Tensor) -> Tensor:
-    """The abar at which a coefficient drowns in DDPM, SNR = 1: 1 / (1 + S)."""
+    """The abar at which the SNR of a coefficient falls below 1 in DDPM: 1 / (1 + S)."""
     return 1 / (1 + power)
 
 
@@ -65,7 +65,7 @@ def crossing_abar(power: Tensor) -> Tensor:
 class TimeShift:
     """The s of t' = s t / (1 + (s - 1) t) that brings latents B nearest to a reference A; the map multiplies t / (1 - t) by s.
 
-    by_cells: equal mean log SNR over the cells. by_energy: equal noise level at which half of the total power is drowned.
+    by_cells: equal mean log SNR over the cells. by_energy: equal noise level at which half of the total power has an SNR below 1.
     spread: ln[t* / (1 - t*)] of B's first cell less that of its last: the width that no shift changes.
     """
 

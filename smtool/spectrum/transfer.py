@@ -1,4 +1,4 @@
-"""Band transfer: which image frequencies answer when one band of latent frequencies is stirred."""
+"""Band transfer: which image frequencies answer when one band of latent frequencies is perturbed."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smtool.spectrum.dct import dct2, full_precision, idct2, without_autocast
 
-LEAST_SHARE_OF_ENERGY = 1e-9
+LEAST_FRACTION_OF_ENERGY = 1e-9
 LARGEST_MOVE = 0.05
 
 
@@ -45,21 +45,21 @@ class BandTransfer:
     def answered(self) -> Tensor:
         """(K,): rows with at least 1e-9 of all energy. A band whose only cell is DC (the first, when K = h) is never answered."""
         row = self.absolute_energy.sum(1)
-        return row > LEAST_SHARE_OF_ENERGY * row.sum()
+        return row > LEAST_FRACTION_OF_ENERGY * row.sum()
 
     @property
-    def share(self) -> float:
-        """Mean share of a latent band's response that stays in its own image band (absolute reading)."""
-        return self._share(self.absolute)
+    def fraction(self) -> float:
+        """Mean fraction of a latent band's response that stays in its own image band (absolute reading)."""
+        return self._fraction(self.absolute)
 
     @property
     def kappa(self) -> float:
-        """`share` beyond chance, (share - chance) / (1 - chance): the headline. 1 is perfect; nan with one answered row."""
+        """`fraction` beyond chance, (fraction - chance) / (1 - chance): the headline. 1 is perfect; nan with one answered row."""
         return self._kappa(self.absolute)
 
     @property
-    def relative_share(self) -> float:
-        return self._share(self.relative)
+    def relative_fraction(self) -> float:
+        return self._fraction(self.relative)
 
     @property
     def relative_kappa(self) -> float:
@@ -67,12 +67,12 @@ class BandTransfer:
 
     @property
     def above(self) -> float:
-        """Mean share of the response above the latent's Nyquist."""
+        """Mean fraction of the response above the latent's Nyquist."""
         return self.absolute[self.answered][:, -1].mean().item()
 
     @property
     def down(self) -> float:
-        """Mean share of the response in image bands below the latent band."""
+        """Mean fraction of the response in image bands below the latent band."""
         return self.absolute[:, :-1].tril(-1)[self.answered].sum(1).mean().item()
 
     @property
@@ -88,13 +88,13 @@ class BandTransfer:
     def _rows(self, energy: Tensor) -> Tensor:
         return torch.where(self.answered[:, None], energy / energy.sum(1, keepdim=True), 0.0)
 
-    def _share(self, rows: Tensor) -> float:
+    def _fraction(self, rows: Tensor) -> float:
         return rows.diagonal()[self.answered].mean().item()
 
     def _kappa(self, rows: Tensor) -> float:
         answered = self.answered
         chance = rows[answered].mean(0)[:len(rows)][answered].mean().item()
-        return (self._share(rows) - chance) / (1 - chance) if int(answered.sum()) > 1 else math.nan
+        return (self._fraction(rows) - chance) / (1 - chance) if int(answered.sum()) > 1 else math.nan
 
 
 def band_transfer(
@@ -107,10 +107,10 @@ def band_transfer(
     batch: int = 16,
     unperturbed: Tensor | None = None,
 ) -> BandTransfer:
-    """Stir one latent band at a time and see in which image bands decode(z + e) - decode(z) lies.
+    """Perturb one latent band at a time and see in which image bands decode(z + e) - decode(z) lies.
 
     decode: latents (B, C, h, w) to images (B, channels, H, W), called in float32 (float64 stays), `bands` + 2 times per latent,
-    once less where `unstirred`, the decoding of the latents as they are, is given.
+    once less where `unperturbed`, the decoding of the latents as they are, is given.
     latents: (N, C, h, w); 16 suffice. K = min(bands, h, w) bands; latent cell (u, v) has band floor(K |(u / h, v / w)|), the
     corners are in the last. e: white noise in the band's DCT cells without (0, 0), per channel eps times its rms per cell there,
     drawn on the generator's device.

@@ -5,10 +5,10 @@ import pytest
 import scipy.stats
 import torch
 
-from smtool.diffusability.inputs.accumulators import Units
 from smtool.diffusability.sections import direction
 from smtool.networks.posterior import LatentStats
 from smtool.spectrum import rmsc
+from smtool.spectrum.units import Units
 
 
 def stats_of(channels: int, *, mean: float = 0.0, std: float = 1.0) -> LatentStats:

@@ -11,7 +11,10 @@ from smtool.diffusability.sections.parts import Reason, array, headline
 from smtool.diffusability.sections.physical import ChannelPowers
 
 MISSING = {"reason": "it was not measured"}
-ALL = {"physical", "readings", "channels", "reference", "transfer", "low-pass", "lens", "crossing", "direction", "capacity"}
+ALL = {
+    "physical", "readings", "channels", "reference", "transfer", "low-pass",
+    "noise-crossing", "crossing", "direction", "capacity",
+}
 
 
 @pytest.fixture(scope="module")

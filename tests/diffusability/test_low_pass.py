@@ -6,13 +6,13 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from smtool.diffusability.inputs.accumulators import Units
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections import low_pass
 from smtool.diffusability.sections.low_pass import SHOWN_ROWS
 from smtool.diffusability.sections.parts import Reason
 from smtool.features.load import load_extractor
 from smtool.networks.tokenizer import point_posterior
+from smtool.spectrum.units import Units
 from smtool.tokenizers import Tokenizer
 from smtool.tokenizers.functions import FunctionTokenizer
 

@@ -42,7 +42,7 @@ def test_a_rings_share_of_the_floor_is_that_of_an_integral_over_time():
     np.testing.assert_allclose(found.floor_share, np.array(floors) / sum(floors), rtol=1e-5)
 
 
-def test_bands_drown_at_the_times_of_the_definition_sheet():
+def test_the_snr_of_bands_falls_below_1_at_the_times_of_the_definition_sheet():
     found = measure(reading(lambda f: 10.0 / 10 ** (2 * f - 1)), None)
     np.testing.assert_allclose(found.crossing[:4], [0.76, 0.50, 0.24, 0.09], atol=0.005)
 

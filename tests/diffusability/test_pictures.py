@@ -3,13 +3,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from smtool.diffusability.inputs.accumulators import Units
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections import low_pass
 from smtool.diffusability.sections.low_pass import SHOWN_ROWS
 from smtool.diffusability.sections.pictures import LINE, TILE, chosen_places, visualize, visualize_images
 from smtool.networks.posterior import LatentStats
 from smtool.networks.tokenizer import point_posterior
+from smtool.spectrum.units import Units
 from smtool.tokenizers import Tokenizer, open_tokenizer
 from smtool.tokenizers.functions import FunctionTokenizer
 

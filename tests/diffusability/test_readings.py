@@ -6,12 +6,13 @@ import pytest
 import scipy.stats
 import torch
 
-from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units
+from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections import physical, reference
 from smtool.diffusability.sections.physical import image_powers, latent_powers, target
 from smtool.networks.posterior import Posterior
 from smtool.spectrum import PHYSICAL, REFERENCE, dct2, esm_loss, idct2, spectrum_of
+from smtool.spectrum.units import Units
 
 
 def fields(count: int, side: int, exponent: float) -> torch.Tensor:

@@ -5,7 +5,6 @@ import torch
 
 from smtool.diffusability.inputs.subjects import (
     Subject,
-    images_at_once,
     open_measured,
     open_subjects,
 )
@@ -14,13 +13,6 @@ from smtool.networks.tokenizer import point_posterior
 from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer, open_tokenizer
 from smtool.tokenizers.functions import FunctionTokenizer
-
-SIZES = [(256, 256, 4), (64, 64, 64), (16, 16, 64), (512, 256, 2), (2048, 2048, 1)]
-
-
-@pytest.mark.parametrize(("height", "width", "images"), SIZES)
-def test_batches_have_as_many_pixels_as_four_images_of_256(height, width, images):
-    assert images_at_once(height, width) == images
 
 
 def test_latents_are_decoded_batch_by_batch_by_the_size_of_their_images():

@@ -186,9 +186,9 @@ def crossing(factor=1.0, shift=MISSING):
     ))
 
 
-def test_the_noise_crossing_says_when_bands_drown_and_where_the_floor_lies():
+def test_the_noise_crossing_says_when_the_snr_of_bands_falls_below_1_and_where_the_floor_lies():
     found = only(crossing(), "noise")
-    assert "highest frequencies drown at t = 0.20, the lowest at t = 0.80" in found.sentence
+    assert "the SNR falls below 1 at t = 0.20 for the highest frequencies, at t = 0.80 for the lowest" in found.sentence
     assert "60 % of the loss floor" in found.sentence
 
 

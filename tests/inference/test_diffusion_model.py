@@ -187,10 +187,3 @@ def test_a_tokenizer_of_a_later_version_is_said(studio, finished, tmp_path):
     write_tensors(tmp_path / "newer.safetensors", read_tensors(finished / "ckpt.safetensors"), metadata)
     with pytest.raises(CheckpointError, match=r"describes a tokenizer that this version .* does not know"):
         read_diffusion(tmp_path / "newer.safetensors")
-
-
-def test_an_encoder_alone_is_refused_for_training(studio, weights, tmp_path, monkeypatch):
-    monkeypatch.setenv("SMTOOL_WEIGHTS", str(weights))
-    changes = ("latents.autoencoder='timm:resnet10t'", "data.train='data/classes'", "data.image_size=64")
-    with pytest.raises(CheckpointError, match="only encodes: samples of a transformer on its latents could not be decoded"):
-        studio.train(tmp_path / "run", *changes)

@@ -134,7 +134,7 @@ def test_bands_are_those_of_the_band_transfer_and_poorly_sampled_ones_are_told()
 
 @pytest.mark.parametrize("distortion", [0.0, 1.0, math.nan])
 def test_a_distortion_that_is_no_share_is_refused(distortion):
-    with pytest.raises(ValueError, match="a share of the variance between 0 and 1"):
+    with pytest.raises(ValueError, match="a fraction of the variance between 0 and 1"):
         capacity_at(band_moments(white(2)), distortion)
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from smtool.spectrum.jackknife import jackknife_half_width, leave_one_out, student_t_quantile
+from smtool.spectrum.jackknife import jackknife_half_width, jackknife_half_widths, leave_one_out, student_t_quantile
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 8, 15, 63, 239, 1000, 4999])
@@ -43,3 +43,11 @@ def test_one_image_has_an_infinite_interval():
 def test_a_quantile_out_of_range_is_refused(probability, degrees):
     with pytest.raises(ValueError, match=r"0\.5 <= probability < 1"):
         student_t_quantile(probability, degrees)
+
+
+def test_every_number_has_the_half_width_it_has_alone(rng):
+    table = torch.from_numpy(rng.standard_normal((7, 3)))
+    found = jackknife_half_widths(lambda mean: mean.square(), table)
+    alone = [jackknife_half_width(lambda mean, bin=bin: mean[:, bin].square(), table) for bin in range(3)]
+    assert found.tolist() == pytest.approx(alone, rel=1e-12)
+    assert jackknife_half_widths(lambda mean: mean, table[:1]).tolist() == [math.inf] * 3

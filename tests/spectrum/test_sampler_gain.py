@@ -74,8 +74,8 @@ def test_the_published_euler_maruyama_damps_as_the_facts_say():
 def test_the_last_step_returns_the_mean_given_x_t(sampler):
     """S' / S = SNR / (1 + SNR): half of the power where the signal is as strong as the noise."""
     alpha, sigma = level(0.04) if sampler == "ddim" else (0.96, 0.04)
-    drowned = torch.tensor([(sigma / alpha) ** 2], dtype=torch.float64)
-    assert last_step_amplitude(drowned, sampler, last_t=0.04).item() == pytest.approx(math.sqrt(0.5), rel=1e-9)
+    covered = torch.tensor([(sigma / alpha) ** 2], dtype=torch.float64)
+    assert last_step_amplitude(covered, sampler, last_t=0.04).item() == pytest.approx(math.sqrt(0.5), rel=1e-9)
     snr = alpha**2 * POWER / sigma**2
     assert_close(last_step_amplitude(POWER, sampler, last_t=0.04).square(), snr / (1 + snr), rtol=1e-9, atol=0)
 

@@ -79,7 +79,7 @@ def test_a_target_without_a_meaning_is_refused():
         learnable_power(POWER, TIMES, "v")
 
 
-def test_coefficients_drown_when_the_definition_sheet_says():
+def test_the_snr_of_coefficients_falls_below_1_when_the_definition_sheet_says():
     """Section 5: S = 10, 1, .1, .01 at flow times .76, .50, .24, .09 and steps 687, 354, 88, 11 of the scaled-linear schedule."""
     power = torch.tensor([10.0, 1.0, 0.1, 0.01], dtype=torch.float64)
     assert_close(crossing_time(power), torch.tensor([0.76, 0.50, 0.24, 0.09], dtype=torch.float64), rtol=0, atol=0.005)
@@ -121,7 +121,7 @@ def test_twice_the_resolution_at_unit_variance_is_nearly_a_gain_of_two():
 
 
 def test_a_shift_cannot_change_a_slope_and_the_two_rules_say_so():
-    """Slopes 1 against 2 at 32 cells and unit variance: half of the energy drowns 2.65 times later, most cells earlier."""
+    """Slopes 1 against 2 at 32 cells and unit variance: half of the energy crosses 2.65 times later, most cells earlier."""
     axis = torch.arange(32, dtype=torch.float64) / 64
     frequency = (axis.square()[:, None] + axis.square()).sqrt().flatten()[1:]
     frequency = frequency[frequency <= 0.5]

@@ -45,7 +45,7 @@ def test_crop_is_exact_in_the_absolute_reading():
     assert_close(found.absolute, torch.eye(8, 9, dtype=torch.float64), rtol=0, atol=1e-6)
     assert found.kappa == pytest.approx(1, abs=1e-6)
     assert (found.above, found.down) == pytest.approx((0, 0), abs=1e-6)
-    assert found.relative_share == pytest.approx(0.125, abs=1e-6)
+    assert found.relative_fraction == pytest.approx(0.125, abs=1e-6)
     assert found.relative_kappa == pytest.approx(0, abs=1e-6)
     assert_close(found.row_gain, torch.ones(8, dtype=torch.float64), rtol=1e-4, atol=0)
     assert found.is_linear
@@ -55,7 +55,7 @@ def test_stretch_is_exact_in_the_relative_reading():
     found = measure(stretch, 3 * FACTOR**2)
     assert_close(found.relative, torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-6)
     assert found.relative_kappa == pytest.approx(1, abs=1e-6)
-    assert found.share == pytest.approx(0, abs=1e-3)
+    assert found.fraction == pytest.approx(0, abs=1e-3)
     assert found.kappa == pytest.approx(-0.02, abs=0.01)
     assert found.above == pytest.approx(0.875, abs=0.001)
 
@@ -70,8 +70,8 @@ def test_stretch_is_exact_in_the_relative_reading():
 ], ids=["crop scrambled", "stretch scrambled", "nearest", "bilinear", "bicubic", "space to depth"])
 def test_other_decoders_score_as_in_the_definition_sheet(decode, channels, share, kappa, above, relative_share, relative_kappa):
     found = measure(decode, channels)
-    assert (found.share, found.kappa, found.above) == pytest.approx((share, kappa, above), abs=0.012)
-    assert (found.relative_share, found.relative_kappa) == pytest.approx((relative_share, relative_kappa), abs=0.012)
+    assert (found.fraction, found.kappa, found.above) == pytest.approx((share, kappa, above), abs=0.012)
+    assert (found.relative_fraction, found.relative_kappa) == pytest.approx((relative_share, relative_kappa), abs=0.012)
 
 
 def test_a_random_dense_decoder_is_at_chance():
@@ -87,8 +87,8 @@ def test_bands_that_the_decoder_drops_are_left_out_and_told():
     cut[radius < SIDE / 2] = 1
     found = measure(lambda z: crop(idct2(dct2(z) * cut)))
     assert found.answered.tolist() == [True] * 4 + [False] * 4
-    assert (found.share, found.kappa) == pytest.approx((1, 1), abs=1e-6)
-    assert (found.relative_share, found.relative_kappa) == pytest.approx((0.25, 0), abs=1e-6)
+    assert (found.fraction, found.kappa) == pytest.approx((1, 1), abs=1e-6)
+    assert (found.relative_fraction, found.relative_kappa) == pytest.approx((0.25, 0), abs=1e-6)
     assert not found.absolute[4:].any()
 
 
@@ -129,7 +129,7 @@ def test_the_matrices_do_not_depend_on_gain_batch_or_a_repeated_call():
     assert_close(loud.row_gain, once.row_gain / 20**2, rtol=1e-3, atol=0)
 
 
-def test_a_band_is_stirred_by_its_own_rms_and_the_mean_does_not_count():
+def test_a_band_is_perturbed_by_its_own_rms_and_the_mean_does_not_count():
     latents = latents_of(8, num_images=128)
     found = band_transfer(lambda z: z, latents, generator=torch.Generator().manual_seed(1))
     u, v = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")

@@ -20,6 +20,8 @@ from smtool.data.batches import to_signed, to_uint8
 from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.quick_distances import quick_distances
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
+from smtool.inference.encode import encoded_latents, sampled_in_order
+from smtool.inference.reconstruct import uint8_reconstructions
 from smtool.networks.posterior import LatentStats
 from smtool.networks.tokenizer import Tokenizer
 from smtool.randomness import generator
@@ -80,8 +82,8 @@ def look_at(run: Path, samples: Path, images: ImageShards, *, console: Console) 
     model = read_diffusion(run / "ckpt.safetensors")
     drawn = torch.from_numpy(np.load(samples / "samples.npz")["arr_0"]).permute(0, 3, 1, 2)
     count = min(len(drawn), len(images))
-    real = images.read(_spread(len(images), count)).images
-    others = {CROPS: to_uint8(real), RECONSTRUCTIONS: _reconstructed(model.autoencoder, real)}
+    real = images.read(_spread(len(images), count))
+    others = {CROPS: to_uint8(real.images), RECONSTRUCTIONS: uint8_reconstructions(model.autoencoder, real.split(_BATCH))}
     return Generation(
         run,
         model,
@@ -100,14 +102,8 @@ def _spread(length: int, count: int) -> list[int]:
     return [index * length // count for index in range(min(count, length))]
 
 
-def _reconstructed(autoencoder: Tokenizer, images: Tensor) -> Tensor:
-    return torch.cat([to_uint8(autoencoder.decode(autoencoder.encode(part).mode())) for part in images.split(_BATCH)])
-
-
 def _latents(autoencoder: Tokenizer, stats: LatentStats, images: ImageShards) -> Tensor:
     """Normalized latents as the transformer saw them, sampled from the posterior; without the mirrored images."""
-    noise, parts = generator("band floors"), []
-    for part in images.read(_spread(len(images), _FLOOR_IMAGES)).images.split(_BATCH):
-        posterior = autoencoder.encode(part)
-        parts.append(stats.normalize(posterior.sample(torch.randn(posterior.mean.shape, generator=noise))))
-    return torch.cat(parts)
+    batches = images.read(_spread(len(images), _FLOOR_IMAGES)).split(_BATCH)
+    drawn = encoded_latents(autoencoder, batches, sampled_in_order(generator("band floors")))
+    return torch.cat([stats.normalize(part) for part in drawn])

@@ -49,7 +49,7 @@ def quickstart_page(study: Study) -> Page:
         page.table(table)
     generation_sections(page, study.generations)
     page.section("The spectra in full")
-    page.text("Verdicts, transfer matrices, the noise lens and more: spectrum/report.html beside this page.")
+    page.text("Verdicts, transfer matrices, the noise crossing and more: spectrum/report.html beside this page.")
     for plot in plots(chapters(study.spectrum)):
         if plot.name in ("physical", "reference", "low-pass"):
             add_plot(page, plot)

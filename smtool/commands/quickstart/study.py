@@ -4,8 +4,6 @@ on the latents of each, its samples and their scores, a page."""
 import time
 from pathlib import Path
 
-import torch
-
 from smtool.commands.evaluate.evaluation import evaluate
 from smtool.commands.evaluate.result import AnyEvaluation, ReconstructionEvaluation
 from smtool.commands.quickstart import generation
@@ -16,6 +14,7 @@ from smtool.data import ImageShards, open_images
 from smtool.devices import one_thread
 from smtool.diffusability.spectrum import spectrum
 from smtool.evaluation.options import EvalOptions
+from smtool.inference.reconstruct import reconstructed
 from smtool.recipe import Recipe, TrainAE, load
 from smtool.report.console import Console, duration
 from smtool.report.plots import reconstruction_grid
@@ -66,13 +65,12 @@ def _prepared(recipe: Recipe[TrainAE], console: Console) -> ImageShards:
     return images
 
 
-@torch.no_grad()
 def _look(run: Path, images: ImageShards, evaluation: AnyEvaluation | None) -> Look:
     """One crop of each of the first photographs, and its reconstruction from the mean of the posterior."""
     assert isinstance(evaluation, ReconstructionEvaluation)
     groups = images.groups or [str(i) for i in range(len(images))]
     first = [groups.index(group) for group in dict.fromkeys(groups)][:GRID_IMAGES]
-    pixels = images.read(first).images
     autoencoder = open_tokenizer(run)
-    grid = reconstruction_grid(pixels, autoencoder.decode(autoencoder.encode(pixels).mode()))
+    (part,) = reconstructed(autoencoder, [images.read(first)])
+    grid = reconstruction_grid(part.images, part.decoded)
     return Look(grid, sum(parameter.numel() for parameter in autoencoder.parameters()), evaluation)

@@ -12,10 +12,12 @@ from smtool.commands.race.scoring import features_of
 from smtool.commands.race.spectral_predictors import spectral_predictors
 from smtool.commands.race.trial import Measured, Predictors, PredictorsKey, predictors_path, read_kept
 from smtool.commands.train.validate import open_validation
-from smtool.data import ImageShards, open_images
-from smtool.data.batches import to_uint8
+from smtool.data import ImageShards, open_images, validation_batches
+from smtool.data.batches import ImageBatch, to_uint8
 from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
+from smtool.inference.encode import encoded_latents, sampled_in_order
+from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import Gaussian
 from smtool.metrics.predictors import NEIGHBOURS, equivariance_error, interpolated, scale_error, velocity_ambiguity
@@ -51,14 +53,14 @@ def measure_predictors(
         return known
     train = open_images(images.train, "train", image_size=images.image_size)
     validation = open_validation(Data(train=images.train, validation=images.validation, image_size=images.image_size, batch=1))
-    latents, stats = _normalized(autoencoder, train, device)
+    latents, stats = _normalized(autoencoder, train)
     spectral, residual = spectral_predictors(run.path, images, device)
-    values = {**spectral, **_errors(autoencoder, validation, device), "viv": _ambiguity(latents)}
-    queries = validation.read(range(min(MOST_QUERIES, len(validation)))).images
-    between = _interpolations(autoencoder, queries, latents, stats, device)
+    values = {**spectral, **_errors(autoencoder, validation), "viv": _ambiguity(latents)}
+    queries = validation.read(range(min(MOST_QUERIES, len(validation))))
+    between = _interpolations(autoencoder, queries, latents, stats)
     for name in judge.features:
         extractor = load_extractor(name, weights_dir=weights_dir).to(device)
-        values[f"i{extractor.score}"] = _distance(extractor, to_uint8(queries), between)
+        values[f"i{extractor.score}"] = _distance(extractor, to_uint8(queries.images), between)
     found = Predictors(
         cache_key=key,
         autoencoder=run.key,
@@ -71,27 +73,21 @@ def measure_predictors(
     return found
 
 
-def _normalized(autoencoder: Tokenizer, images: ImageShards, device: str) -> tuple[Tensor, LatentStats]:
+def _normalized(autoencoder: Tokenizer, images: ImageShards) -> tuple[Tensor, LatentStats]:
     """Latents (N, C, h, w) of training images, sampled from the posterior, each channel at mean 0 and std 1."""
-    noise, parts = generator("race", "latents"), []
-    numbers = range(min(MOST_LATENTS, len(images)))
-    for start in range(0, len(numbers), _BATCH):
-        posterior = autoencoder.encode(images.read(numbers[start : start + _BATCH]).images.to(device))
-        parts.append(posterior.sample(torch.randn(posterior.mean.shape, generator=noise).to(posterior.mean)).float())
-    latents = torch.cat(parts)
+    batches = validation_batches(images, batch=_BATCH, limit=MOST_LATENTS)
+    drawn = encoded_latents(autoencoder, batches, sampled_in_order(generator("race", "latents")))
+    latents = torch.cat([part.float() for part in drawn])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3)).clamp(min=1e-12)
     stats = LatentStats("channel", mean.cpu(), std.cpu(), count=len(latents), data=images.digest)
     return stats.normalize(latents), stats
 
 
-def _interpolations(autoencoder: Tokenizer, images: Tensor, others: Tensor, stats: LatentStats, device: str) -> Tensor:
+def _interpolations(autoencoder: Tokenizer, images: ImageBatch, others: Tensor, stats: LatentStats) -> Tensor:
     """uint8 decodings of latents halfway between these images' and a near neighbour's."""
-    noise, found = generator("race", "queries"), []
-    draws = generator("race", "neighbours")
-    for part in images.split(_BATCH):
-        posterior = autoencoder.encode(part.to(device))
-        latents = stats.normalize(posterior.sample(torch.randn(posterior.mean.shape, generator=noise).to(posterior.mean)))
-        between = interpolated(latents, others, draws=draws, count=min(NEIGHBOURS, len(others)))
+    draws, found = generator("race", "neighbours"), []
+    for part in encoded_latents(autoencoder, images.split(_BATCH), sampled_in_order(generator("race", "queries"))):
+        between = interpolated(stats.normalize(part), others, draws=draws, count=min(NEIGHBOURS, len(others)))
         found.append(to_uint8(autoencoder.decode(stats.denormalize(between))).cpu())
     return torch.cat(found)
 
@@ -108,15 +104,13 @@ def _distance(extractor: Extractor, images: Tensor, others: Tensor) -> Measured:
     return Measured(value=distance(indices), half_width=student_t_quantile(0.975, _REPLICATES - 1) * error)
 
 
-def _errors(autoencoder: Tokenizer, images: ImageShards, device: str) -> dict[str, Measured]:
+def _errors(autoencoder: Tokenizer, images: ImageShards) -> dict[str, Measured]:
     """Equivariance errors where latents can be shrunk to quarters."""
-    pixels = images.read(range(min(EQUIVARIANCE_IMAGES, len(images)))).images.to(device)
-    latents = autoencoder.encode(pixels).mode()
-    decoded = autoencoder.decode(latents)
+    (part,) = reconstructed(autoencoder, [images.read(range(min(EQUIVARIANCE_IMAGES, len(images))))])
     try:
         return {
-            "eq_error": Measured(value=equivariance_error(autoencoder.decode, latents, decoded)),
-            "scale_error": Measured(value=scale_error(autoencoder.decode, latents, decoded, scales=SCALES)),
+            "eq_error": Measured(value=equivariance_error(autoencoder.decode, part.latents, part.decoded)),
+            "scale_error": Measured(value=scale_error(autoencoder.decode, part.latents, part.decoded, scales=SCALES)),
         }
     except ValueError as error:
         return dict.fromkeys(("eq_error", "scale_error"), Measured(reason=str(error)))

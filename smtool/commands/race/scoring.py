@@ -23,7 +23,7 @@ from smtool.commands.race.trial import (
 from smtool.commands.train.band_floors import band_floors
 from smtool.commands.train.validate import open_validation
 from smtool.data import ImageShards, open_images
-from smtool.data.batches import to_signed, to_uint8
+from smtool.data.batches import ImageBatch, to_signed, to_uint8
 from smtool.evaluation.feature_pass import Wanted, table_of_features
 from smtool.evaluation.generation_scores import kernel_name
 from smtool.evaluation.image_sources import shards_source
@@ -31,7 +31,10 @@ from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
+from smtool.inference.encode import encoded_latents, sampled_in_order
+from smtool.inference.features import pooled_features
 from smtool.inference.generate import class_labels, generate
+from smtool.inference.reconstruct import uint8_reconstructions
 from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import Gaussian
 from smtool.metrics.kernel import kernel_distance
@@ -75,8 +78,8 @@ def score_trial(
     shards = open_images(images.train, "train", image_size=images.image_size)
     count = min(judge.num_images, len(shards) // 2)
     samples = _samples(model, count, device)
-    pixels = shards.read(range(count)).images
-    reconstructions = _reconstructions(model.autoencoder, pixels, device)
+    shown = shards.read(range(count))
+    reconstructions = uint8_reconstructions(model.autoencoder, shown.split(_BATCH))
     distances = {}
     for name in judge.features:
         extractor = load_extractor(name, weights_dir=weights_dir).to(device)
@@ -93,9 +96,9 @@ def score_trial(
         num_images=count,
         num_reference=len(shards) - count,
         distances=distances,
-        psnr=_psnr(model.autoencoder, validation, device),
-        losses=_losses(trial.path, key.step, model, pixels[:_FLOOR_IMAGES], device),
-        spectra=_spectra(to_uint8(pixels), reconstructions, samples),
+        psnr=_psnr(model.autoencoder, validation),
+        losses=_losses(trial.path, key.step, model, shown.slice(0, _FLOOR_IMAGES)),
+        spectra=_spectra(to_uint8(shown.images), reconstructions, samples),
         parameters=Parameters(
             autoencoder=sum(p.numel() for p in model.autoencoder.parameters()),
             transformer=sum(p.numel() for p in model.network.parameters()),
@@ -128,12 +131,6 @@ def _samples(model: DiffusionModel, count: int, device: str) -> Tensor:
     return torch.cat([part for _, part in drawn])
 
 
-def _reconstructions(autoencoder: Tokenizer, images: Tensor, device: str) -> Tensor:
-    """uint8, of the posterior's mode."""
-    parts = (autoencoder.decode(autoencoder.encode(part.to(device)).mode()) for part in images.split(_BATCH))
-    return torch.cat([to_uint8(part).cpu() for part in parts])
-
-
 def _reference(shards: ImageShards, extractor: Extractor, folder: Path) -> Tensor:
     """Features of all training images; kept in the race's folder, as every trial needs them."""
     source, kept = shards_source(shards), folder / "features"
@@ -162,7 +159,7 @@ def _distances(extractor: Extractor, samples: Tensor, reconstructions: Tensor, r
 
 def features_of(images: Tensor, extractor: Extractor) -> Tensor:
     """float32 (N, dim) on the CPU, of uint8 images (N, 3, H, W)."""
-    return torch.cat([extractor(part.to(extractor.device)).cpu() for part in images.split(_BATCH)])
+    return pooled_features(extractor, images.split(_BATCH))
 
 
 def _frechet(features: Tensor, reference: Gaussian, *key: str) -> Estimate:
@@ -176,19 +173,21 @@ def _frechet(features: Tensor, reference: Gaussian, *key: str) -> Estimate:
     return Estimate(value=distance(indices), half_width=student_t_quantile(0.975, _REPLICATES - 1) * error)
 
 
-def _psnr(autoencoder: Tokenizer, images: ImageShards, device: str) -> Estimate:
+def _psnr(autoencoder: Tokenizer, images: ImageShards) -> Estimate:
     """Mean over validation images; half width over images (over photographs it would be wider, where they are crops)."""
-    pixels = images.read(range(min(VALIDATION_IMAGES, len(images)))).images
-    values = psnr(_reconstructions(autoencoder, pixels, device), to_uint8(pixels)).double().clamp(max=LARGEST_PSNR)
+    batch = images.read(range(min(VALIDATION_IMAGES, len(images))))
+    decoded = uint8_reconstructions(autoencoder, batch.split(_BATCH))
+    values = psnr(decoded, to_uint8(batch.images)).double().clamp(max=LARGEST_PSNR)
     error = values.std().item() / len(values) ** 0.5
     return Estimate(value=values.mean().item(), half_width=student_t_quantile(0.975, len(values) - 1) * error)
 
 
-def _losses(run: Path, step: int, model: DiffusionModel, images: Tensor, device: str) -> Losses:
-    """Means over the last steps that were logged."""
+def _losses(run: Path, step: int, model: DiffusionModel, images: ImageBatch) -> Losses:
+    """Means over the last steps that were logged. The floors are of normalized latents as the transformer sees them: sampled."""
     rows = [row for row in read_metrics(run / "metrics.jsonl") if "diffusion" in row and row["step"] <= step]
     late = [row for row in rows if row["step"] > (1 - LATE) * step] or rows[-1:]
-    floors = band_floors(_latents(model, images, device))
+    latents = encoded_latents(model.autoencoder, images.split(_BATCH), sampled_in_order(generator("race", "band floors")))
+    floors = band_floors(torch.cat([model.stats.normalize(part).cpu() for part in latents]))
     bands = torch.tensor([_mean(late, band) for band in BANDS], dtype=torch.float64)
     return Losses(
         diffusion=_mean(late, "diffusion"),
@@ -202,16 +201,6 @@ def _losses(run: Path, step: int, model: DiffusionModel, images: Tensor, device:
 
 def _mean(rows: Sequence[dict[str, float]], name: str) -> float:
     return sum(row[name] for row in rows) / len(rows)
-
-
-def _latents(model: DiffusionModel, images: Tensor, device: str) -> Tensor:
-    """Normalized latents as the transformer sees them, sampled from the posterior."""
-    noise, parts = generator("race", "band floors"), []
-    for part in images.split(_BATCH):
-        posterior = model.autoencoder.encode(part.to(device))
-        drawn = torch.randn(posterior.mean.shape, generator=noise).to(posterior.mean)
-        parts.append(model.stats.normalize(posterior.sample(drawn)).cpu())
-    return torch.cat(parts)
 
 
 def _spectra(images: Tensor, reconstructions: Tensor, samples: Tensor) -> Spectra:

@@ -11,7 +11,7 @@ import torch
 
 from smtool.commands.prepare.latents import cached_latents
 from smtool.commands.train.band_floors import floor_values, has_floors
-from smtool.data import ImageShards, LatentBatch, encoded_batches, latent_batches, open_images
+from smtool.data import ImageShards, LatentBatch, encoded_batches, latent_batches, open_images, validation_batches
 from smtool.data.features.shards import FeatureShards
 from smtool.data.latents.prepare import LatentPreparation
 from smtool.data.latents.shards import LatentShards
@@ -65,9 +65,8 @@ class LatentSource:
         indices = range(min(count, len(self.images)))
         if self.cache is not None:
             return self.cache.read(indices, [False] * len(indices)).posterior
-        parts = [self.images.read(indices[start : start + 32]) for start in range(0, len(indices), 32)]
-        found = [encoded(self.autoencoder, part.images, part.ids) for part in parts]
-        return Posterior(*(torch.cat([getattr(each, name) for each in found]) for name in ("mean", "logvar")))
+        batches = validation_batches(self.images, batch=32, limit=len(indices))
+        return Posterior.joined(encoded(self.autoencoder, batch.images, batch.ids) for batch in batches)
 
     def batches(
         self, tables: TrainDiT, ranks: Ranks, first: int, *, with_images: bool, features: FeatureShards | None = None

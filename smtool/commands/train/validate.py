@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from smtool.commands.train.live_spectrum import live_spectrum
 from smtool.data import ImageShards, open_images
 from smtool.errors import DataError
+from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
 from smtool.networks.autoencoder import Autoencoder
 from smtool.recipe import Data, TrainAE
@@ -37,7 +38,8 @@ class Validator:
         self.result = result
         shards = open_validation(tables.data)
         count = min(tables.validation.num_images, len(shards))
-        self.images: Tensor = shards.read(range(count)).images
+        self.validation = shards.read(range(count))
+        self.images = self.validation.images
         self.grid = min(tables.validation.grid, count)
         self.batch = tables.data.batch
         self.device = device
@@ -62,10 +64,9 @@ class Validator:
 
     def _passed(self, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
         latents, decodings = [], []
-        for images in self.images.split(self.batch):
-            mode = autoencoder.encode(images.to(self.device)).mode()
-            latents.append(mode.float().cpu())
-            decodings.append(autoencoder.decode(mode).float().cpu())
+        for part in reconstructed(autoencoder, self.validation.split(self.batch)):
+            latents.append(part.latents.float().cpu())
+            decodings.append(part.decoded.float().cpu())
         return torch.cat(latents), torch.cat(decodings)
 
     def _scores(self, decodings: Tensor) -> dict[str, float]:

@@ -15,6 +15,7 @@ from smtool.data.images.loading import prefetched
 from smtool.data.images.reader import ImageShards
 from smtool.data.latents.shards import LatentShards
 from smtool.data.order import batch_flips, batch_indices
+from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer
 from smtool.tokenizers.encode import encoded
 
@@ -97,9 +98,8 @@ def _encoded(read: Generator[_Pictures], autoencoder: Tokenizer, encode_batch: i
     with closing(read):
         for batch, changed, features in read:
             parts = [slice(at, at + encode_batch) for at in range(0, len(batch), encode_batch)]
-            posteriors = [encoded(autoencoder, changed[part], batch.ids[part], device=home) for part in parts]
-            mean, logvar = (torch.cat([getattr(each, name) for each in posteriors]) for name in ("mean", "logvar"))
-            yield LatentBatch(mean, logvar, batch.labels, batch.ids, to_uint8(batch.images), features)
+            found = Posterior.joined(encoded(autoencoder, changed[part], batch.ids[part], device=home) for part in parts)
+            yield LatentBatch(found.mean, found.logvar, batch.labels, batch.ids, to_uint8(batch.images), features)
 
 
 def _check_flip(features: FeatureShards | None) -> None:

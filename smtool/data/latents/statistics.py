@@ -15,7 +15,7 @@ from smtool.errors import DataError
 from smtool.metrics.frechet import FeatureStats
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.tokenizer import Tokenizer
-from smtool.randomness import generator
+from smtool.randomness import generator, noise_of
 from smtool.tokenizers.encode import encoded
 
 StatsKind = Literal["channel", "scalar"]
@@ -31,9 +31,9 @@ class LatentMoments:
     @classmethod
     def of(cls, posterior: Posterior, numbers: Sequence[int], *, flipped: bool, seed: int) -> "LatentMoments":
         """Moments of one sampled latent per image; an image's noise depends on its number in the split and nothing else."""
-        shape, side = posterior.mean.shape[1:], "flipped" if flipped else "plain"
-        noise = torch.stack([torch.randn(shape, generator=generator("latent statistics", seed, n, side)) for n in numbers])
-        latents = posterior.sample(noise)
+        side = "flipped" if flipped else "plain"
+        drawn = (generator("latent statistics", seed, number, side) for number in numbers)
+        latents = posterior.sample(noise_of(drawn, posterior.mean.shape[1:]))
         return cls(len(latents), FeatureStats.of(latents.transpose(0, 1).flatten(1).T))
 
     def __add__(self, other: "LatentMoments") -> "LatentMoments":

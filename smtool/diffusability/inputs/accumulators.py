@@ -1,75 +1,22 @@
 """What one pass over images keeps of them: ring powers per image and channel and moments, never all images or latents."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from smtool.diffusability.inputs.subjects import Size, Subject, images_at_once
+from smtool.diffusability.inputs.subjects import Size, Subject
 from smtool.errors import CheckpointError
+from smtool.inference.encode import mode, sampled_by_number
+from smtool.inference.reconstruct import images_at_once
 from smtool.networks.posterior import LatentStats, Posterior
-from smtool.randomness import generator
 from smtool.spectrum import BandMoments, ChannelMoments, Estimator, Spectrum, band_moments, channel_moments
-from smtool.spectrum.jackknife import student_t_quantile
 from smtool.spectrum.ring_table import RingTable
 
 PosteriorKind = Literal["sample", "mean", "deterministic"]
 Scale = Literal["normalized", "raw"]
-
-
-@dataclass(frozen=True)
-class Units:
-    """What intervals (95 %, jackknife with Student's t) resample: images, or the photographs that crops are taken from.
-
-    groups[i] is the unit of image i.
-    """
-
-    name: Literal["image", "photograph"]
-    groups: Sequence[str]
-
-    def collapse(self, table: Tensor) -> Tensor:
-        """Means over the images of each unit: (N, ...) -> (units, ...)."""
-        row = self.numbers()
-        total = table.new_zeros(len(self), *table.shape[1:]).index_add(0, row, table)
-        return total / row.bincount().to(table).view(-1, *[1] * (table.ndim - 1))
-
-    def collapsed(self, spectrum: Spectrum) -> Spectrum:
-        """The spectrum with one row for each unit."""
-        return replace(spectrum, power=self.collapse(spectrum.power))
-
-    def numbers(self) -> Tensor:
-        """(N,): the number of every image's unit, in order of first appearance."""
-        order = {group: row for row, group in enumerate(dict.fromkeys(self.groups))}
-        return torch.tensor([order[group] for group in self.groups])
-
-    def first(self, count: int) -> "Units":
-        """The units of the first images."""
-        return Units(self.name, self.groups[:count])
-
-    def __len__(self) -> int:
-        return len(set(self.groups))
-
-
-def mean_and_half_width(table: Tensor) -> tuple[Tensor, Tensor]:
-    """(units, K) -> the means over units, and the half-widths t(n - 1) s / sqrt(n) that the jackknife gives for a mean."""
-    count = len(table)
-    if count < 2:
-        return table.mean(0), torch.full_like(table[0], math.inf)
-    return table.mean(0), student_t_quantile(0.975, count - 1) * table.std(0) / math.sqrt(count)
-
-
-def log_band(mean: Tensor, half_width: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds that are symmetric in the logarithm, in which they are drawn; nan for a single unit."""
-    relative = torch.where(half_width.isfinite(), half_width / mean, math.nan)
-    return mean * torch.exp(-relative), mean * torch.exp(relative)
-
-
-def averaged(spectrum: Spectrum) -> Spectrum:
-    """The mean over rows as the only row, for fits without an interval."""
-    return replace(spectrum, power=spectrum.mean()[None])
 
 
 class ImageRings:
@@ -175,7 +122,8 @@ class LatentRings:
 
     def _add(self, images: Tensor, first: int) -> None:
         posterior = self.subject.encode(images)
-        sample = posterior.mode() if self.subject.codec.deterministic else posterior.sample(_noise(posterior.mean, first))
+        draw = mode if self.subject.codec.deterministic else sampled_by_number("spectrum", "posterior")
+        sample = draw(posterior, range(first, first + len(images)))
         latents = {self.headline: sample, "mean": posterior.mode()}
         if not all(bool(z.isfinite().all()) for z in latents.values()):
             raise CheckpointError(f"{self.subject.label}: the latents of image {first} or one of the next hold NaN or infinity.")
@@ -192,9 +140,3 @@ def measured_stats(samples: ChannelMoments, *, images: int, data: str) -> Latent
     """Mean and population std of every channel; a channel that never varies has std 1, so that it normalizes to 0."""
     std = (samples.scatter.diagonal() / samples.num_positions).sqrt()
     return LatentStats("channel", samples.mean.float(), std.where(std > 0, 1.0).float(), images, data)
-
-
-def _noise(like: Tensor, first: int) -> Tensor:
-    """Posterior noise that depends on the image's number in the pass, not on the batch."""
-    rows = [torch.randn(like.shape[1:], generator=generator("spectrum", "posterior", first + i)) for i in range(len(like))]
-    return torch.stack(rows).to(like)

@@ -15,6 +15,7 @@ from smtool.data import ImageShards, open_images, read_card
 from smtool.data.images.card import CARD_NAME
 from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
+from smtool.inference.reconstruct import decoded_in_parts, images_at_once
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import Posterior
 from smtool.report.console import Console
@@ -25,9 +26,6 @@ DEFAULT_SIZE = 256
 FEWEST_HELD_OUT = 16
 SMALLEST_GRID = 3
 """Latent cells a side: on fewer, a ring holds no cell."""
-PIXELS_AT_ONCE = 2**18
-"""Image pixels of a batch: 4 images at 256 px, for which a Stable Diffusion decoder holds about a gigabyte."""
-LARGEST_BATCH = 64
 
 
 @dataclass
@@ -59,7 +57,7 @@ class Subject:
 
     def decode_all(self, latents: Tensor) -> Tensor:
         """`decode` of any number of latents, in batches sized to memory."""
-        return torch.cat([self.decode(z) for z in latents.split(self.batch_of_latents(latents))])
+        return decoded_in_parts(self.decode, latents, self.batch_of_latents(latents))
 
     @torch.no_grad()
     def reconstruct(self, latents: Tensor) -> Tensor | None:
@@ -102,11 +100,6 @@ class Subject:
         meter.images += images
         meter.seconds += time.perf_counter() - start
         self._report(self.decoded.images)
-
-
-def images_at_once(height: int, width: int) -> int:
-    """How many images of this size make one batch."""
-    return max(1, min(LARGEST_BATCH, PIXELS_AT_ONCE // (height * width)))
 
 
 def open_subjects(

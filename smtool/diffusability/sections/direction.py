@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smtool.config import Config
-from smtool.diffusability.inputs.accumulators import Units, mean_and_half_width
 from smtool.diffusability.sections.parts import Chapter, Estimate, Plot, Reason, Row, array, numbers, or_reason, shown_estimate
 from smtool.networks.posterior import LatentStats
 from smtool.report.plots import Curve
@@ -15,6 +14,7 @@ from smtool.report.plots.health import Before, direction_figure
 from smtool.report.tables import Table
 from smtool.spectrum import SPATIAL_MEASURES, dct2, difference_of_gaussians, spatial_normalize
 from smtool.spectrum.transfer import band_of_cell
+from smtool.spectrum.units import Units, mean_and_half_width
 
 BANDS = 8
 GAMMA = 0.6

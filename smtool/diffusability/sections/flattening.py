@@ -193,8 +193,8 @@ _IMAGES_WORDS = (
 _READINGS_WORDS = (
     "Power spectra of each autoencoder's latents: sample and mean of the posterior, normalized and raw.",
     "The same latents read in other ways; the headline is the sampled, normalized one. Dashed: means of the posterior. Where "
-    "sampling lifts the right end, posterior noise drowns high frequencies; where raw and normalized differ in slope, a few "
-    "channels are louder than the rest. Good: all on one slope.",
+    "sampling lifts the right end, the SNR of high frequencies under posterior noise falls below 1; where raw and normalized "
+    "differ in slope, a few channels are louder than the rest. Good: all on one slope.",
 )
 _CHANNELS_WORDS = (
     "Power spectra of single channels, dashed, and of their mean.",

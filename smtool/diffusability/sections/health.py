@@ -4,7 +4,6 @@ Limits of the sentences lie between controls of the definition sheet.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from smtool.config import Config
 from smtool.diffusability.inputs.accumulators import LatentMoments
-from smtool.diffusability.inputs.subjects import Subject, images_at_once
+from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections.parts import (
     Chapter,
     Finding,
@@ -29,6 +28,7 @@ from smtool.diffusability.sections.parts import (
     or_reason,
     shown,
 )
+from smtool.inference.reconstruct import images_at_once
 from smtool.networks.activations import LargestActivation
 from smtool.report.plots import Curve
 from smtool.report.plots.health import capacity_figure
@@ -168,7 +168,7 @@ def _channels(moments: ChannelMoments, noise: Tensor | None) -> list[Channel]:
 
 @or_reason
 def _rank(moments: ChannelMoments) -> EffectiveRank:
-    return EffectiveRank(**asdict(effective_rank(moments)))
+    return EffectiveRank.model_validate(effective_rank(moments), from_attributes=True)
 
 
 @or_reason
@@ -196,8 +196,7 @@ def _grid(images: Tensor, reconstructions: Tensor | None, period: int) -> Grid:
     if reconstructions is None:
         raise ValueError("it has no decoder")
     found = grid_artefacts(grid_statistics(reconstructions, period), grid_statistics(images, period))
-    template, phase = (GridReading(reconstruction=one.reconstruction, input=one.input, excess=one.excess)
-                       for one in (found.template, found.phase))
+    template, phase = (GridReading.model_validate(one, from_attributes=True) for one in (found.template, found.phase))
     return Grid(period=period, images=len(images), template=template, phase=phase)
 
 
@@ -268,7 +267,7 @@ def grid_finding(grid: Grid) -> Finding:
     template, phase = grid.template.excess or 0.0, grid.phase.excess or 0.0
     is_seen = template > GRID_TEMPLATE or phase > GRID_PHASE
     said = "A grid in reconstructions" if is_seen else "No grid in reconstructions"
-    beyond = f"template share {template:+z.3f}, phase contrast {phase:+z.2f}"
+    beyond = f"template fraction {template:+z.3f}, phase contrast {phase:+z.2f}"
     sentence = f"{said}: period {grid.period} px, beyond the inputs' own by {beyond}."
     return finding("grid", "warn" if is_seen else "good", sentence, template_excess=template, phase_excess=phase)
 
@@ -286,7 +285,7 @@ def shift_finding(shift: Shift) -> Finding:
     if broken:
         return finding("shifts", "warn", f"Not shift-equivariant: {'; '.join(broken)}.", **errors)
     listed = ", ".join(f"{name.replace('_', ' ')} {error:.3f}" for name, error in errors.items())
-    return finding("shifts", "good", f"Moves with the image: errors as shares of the variance are {listed}.", **errors)
+    return finding("shifts", "good", f"Moves with the image: errors as fractions of the variance are {listed}.", **errors)
 
 
 def fp16_finding(fp16: Fp16) -> Finding:
@@ -320,7 +319,7 @@ def table(parts: Mapping[str, Health]) -> Table | None:
     rows = tuple(zip(names, *map(_checks, parts.values()), strict=True))
     note = (
         "effective rank: of the covariance, and of the correlations in brackets; grid: reconstruction minus input, template "
-        "share and phase contrast; shift errors: shares of the image's (latent's) variance, 0 is perfect"
+        "fraction and phase contrast; shift errors: fractions of the image's (latent's) variance, 0 is perfect"
     )
     return Table("", ("check", *parts), rows, note) if parts else None
 

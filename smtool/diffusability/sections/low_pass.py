@@ -5,13 +5,13 @@ Relative convention: the same anti-diagonals leave 8x8 blocks of latent cells an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from smtool.config import Config
 from smtool.data import to_uint8
-from smtool.diffusability.inputs.accumulators import Units, mean_and_half_width
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections.parts import (
     Estimate,
@@ -27,6 +27,7 @@ from smtool.diffusability.sections.parts import (
 )
 from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
+from smtool.inference.features import pooled_features
 from smtool.metrics.kernel import paired_kernel_distance
 from smtool.metrics.reconstruction import psnr
 from smtool.report.plots import Curve
@@ -34,6 +35,7 @@ from smtool.report.plots.low_pass import low_pass_figure
 from smtool.report.tables import Table
 from smtool.spectrum import fit_cutoff, fitted_low_pass
 from smtool.spectrum.jackknife import student_t_quantile
+from smtool.spectrum.units import Units, mean_and_half_width
 
 ROWS_REMOVED = tuple(range(15))
 ROWS_IN_TABLE = (8, 10, 12, 14)
@@ -146,24 +148,18 @@ def _removals(
 
 
 def _features(extractor: Extractor, images: Tensor) -> Tensor:
-    return torch.cat([extractor(to_uint8(part)) for part in images.split(16)]).cpu()
+    return pooled_features(extractor, to_uint8(images).split(16))
 
 
 def _kernel_distances(features: list[tuple[Tensor, Tensor]], units: Units, name: str) -> KernelDistances:
     """Of D(LP z) from LP x for each n; half-widths t(n - 1) times the jackknife's error over units."""
-    count = len(units)
+    count, made = len(units), partial(KernelDistances, features=name, clamped=True, estimator=_ESTIMATOR)
     if count < 2:
-        reason = f"a kernel distance needs at least 2 {units.name}s, found {count}"
-        return KernelDistances(
-            features=name, clamped=True, estimator=_ESTIMATOR, value=None, half_width=None, reason=reason
-        )
+        return made(value=None, half_width=None, reason=f"a kernel distance needs at least 2 {units.name}s, found {count}")
     found = [paired_kernel_distance(answer, target, units.numbers()) for answer, target in features]
     t = student_t_quantile(0.975, count - 1)
     values, widths = (torch.tensor(column) for column in zip(*((one.value, t * one.error) for one in found), strict=True))
-    return KernelDistances(
-        features=name, clamped=True, estimator=_ESTIMATOR, value=numbers(values),
-        half_width=None if count == 2 else numbers(widths),
-    )
+    return made(value=numbers(values), half_width=None if count == 2 else numbers(widths))
 
 
 def table(parts: Mapping[str, LowPass | Reason]) -> Table | None:
@@ -187,7 +183,8 @@ def plot(parts: Mapping[str, LowPass | Reason], *, place: str) -> Plot | None:
     curves, gaps = low_pass_curves(parts)
     note = (
         f"{max(one.images for *_, one in found)} images {place}; sampled posterior\n"
-        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks of pixels and of latent cells (of smaller ones the same share)"
+        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks of pixels and of latent cells (of smaller blocks as "
+        "large a fraction)"
     )
     distances = [(colour, one) for colour, _, one in found if one.kernel_distance.value]
     lines = [banded(one.rows_removed, one.kernel_distance.value or (), one.kernel_distance.half_width, colour=colour)

@@ -177,8 +177,9 @@ def _crossing(part: NoiseCrossing) -> Finding:
     upper = float(sum(array(part.floor_share)[cycles > cycles[-1] / 2]))
     return finding(
         "noise", "note",
-        f"On the way to noise the highest frequencies drown at t = {last:.2f}, the lowest at t = {first:.2f}; "
-        f"the upper half of the frequencies holds {100 * upper:.0f} % of the loss floor that even a perfect network keeps.",
+        f"On the way to noise the SNR falls below 1 at t = {last:.2f} for the highest frequencies, at t = {first:.2f} for the "
+        f"lowest; the upper half of the frequencies holds {100 * upper:.0f} % of the loss floor that even a perfect network "
+        "keeps.",
         first=first, last=last, upper_half_share=upper,
     )
 
@@ -212,7 +213,7 @@ def _weakened(part: NoiseCrossing) -> list[Finding]:
 
 
 def table(parts: Parts) -> Table | None:
-    columns = ("first drowns", "last drowns", "reference", "shift by cells", "shift by energy", "a shift helps")
+    columns = ("first SNR < 1", "last SNR < 1", "reference", "shift by cells", "shift by energy", "a shift helps")
     note = "time shift s of t' = s t / (1 + (s - 1) t), towards the reference's signal-to-noise"
     return table_of(columns, parts, _cells, note)
 
@@ -231,24 +232,26 @@ def chapter(parts: Parts) -> Chapter:
     bands = {label: _bands(part) for _, label, part in found}
     return Chapter("What diffusion noise leaves of it", (
         "Closed forms for this spectrum, if latents were Gaussian and their frequencies independent (Proposition 3.1).",
-        Plot("lens", lambda: noise_crossing_figure(bands), *_BANDS_WORDS),
+        Plot("noise-crossing", lambda: noise_crossing_figure(bands), *_BANDS_WORDS),
         Plot("crossing", lambda: draw_crossing(found), *_CROSSING_WORDS),
         table(parts),
     ))
 
 
 _BANDS_WORDS = (
-    "For each latent: the share of every band's power that a noisy latent still tells, and the loss floor, over diffusion time.",
-    "Above: how much of each band can still be read at time t; it drowns where its line crosses one half. Good: lines spread "
-    "over the whole width, low frequencies (dark, thick) last, so that a model decides from coarse to fine. Bundled lines: "
-    "everything is decided at one time. Below: the squared error that remains for a perfect network predicting the velocity.",
+    "For each latent: the fraction of every band's power that a noisy latent still tells, and the loss floor, over diffusion "
+    "time.",
+    "Above: how much of each band can still be read at time t; its SNR falls below 1 where its line crosses one half. Good: "
+    "lines spread over the whole width, low frequencies (dark, thick) last, so that a model decides from coarse to fine. "
+    "Bundled lines: everything is decided at one time. Below: the squared error that remains for a perfect network predicting "
+    "the velocity.",
 )
 _CROSSING_WORDS = (
-    "Left: crossing time against frequency. Middle: cumulated share of the loss floor. Right: variance a sampler's last step "
-    "returns.",
-    "Left: when each frequency drowns; a flat line is white latents. Middle: how much of the unavoidable loss lies below a "
-    "frequency; near the dashed line, most of the loss is spent on the finest detail. Right: below 1, the sampler's last step "
-    "dims that band, whatever the network learns.",
+    "Left: crossing time against frequency. Middle: cumulated fraction of the loss floor. Right: variance a sampler's last "
+    "step returns.",
+    "Left: when the SNR of each frequency falls below 1; a flat line is white latents. Middle: how much of the unavoidable "
+    "loss lies below a frequency; near the dashed line, most of the loss is spent on the finest detail. Right: below 1, the "
+    "sampler's last step dims that band, whatever the network learns.",
 )
 
 

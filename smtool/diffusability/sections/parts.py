@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
-from typing import Annotated, Literal, ParamSpec, Protocol, TypeVar
+from typing import Annotated, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -95,28 +95,23 @@ def side(value: float, half_width: float | None, limit: float) -> Side:
     return "above" if value - half_width > limit else "unknown"
 
 
-class _Reading(Protocol):
-    """Latents under one posterior and scale."""
+class Reading(Config):
+    """Latents under one posterior and scale; of those of one estimator, the headline is the one that is drawn."""
 
-    @property
-    def headline(self) -> bool: ...
-
-    @property
-    def posterior(self) -> str: ...
-
-    @property
-    def latents(self) -> str: ...
+    posterior: Literal["sample", "mean", "deterministic"]
+    latents: Literal["normalized", "raw"]
+    headline: bool
 
 
-Reading = TypeVar("Reading", bound=_Reading)
+OneReading = TypeVar("OneReading", bound=Reading)
 
 
-def headline(readings: Sequence[Reading]) -> Reading:
+def headline(readings: Sequence[OneReading]) -> OneReading:
     """The reading that is drawn: sampled and normalized under PHYSICAL, sampled and raw under REFERENCE."""
     return next(reading for reading in readings if reading.headline)
 
 
-def named(label: str, one: _Reading) -> tuple[str, str]:
+def named(label: str, one: Reading) -> tuple[str, str]:
     """Label, at the headline only, and kind of a reading, for tables."""
     posterior = "point" if one.posterior == "deterministic" else one.posterior
     return label if one.headline else "", f"{posterior}, {'norm.' if one.latents == 'normalized' else 'raw'}"

@@ -1,15 +1,14 @@
 """PHYSICAL power spectra of images and of latents: power by ring, slope, delta, and the distance from a flattened copy."""
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from smtool.config import Config
-from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units, averaged, log_band, mean_and_half_width
+from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings
 from smtool.diffusability.inputs.subjects import Size
-from smtool.diffusability.sections.parts import Matrix, Number, Reason, Row, numbers, or_reason
+from smtool.diffusability.sections.parts import Matrix, Number, Reading, Reason, Row, numbers, or_reason
 from smtool.spectrum import (
     HIGHEST_OF_IMAGES,
     HIGHEST_OF_LATENTS,
@@ -20,8 +19,9 @@ from smtool.spectrum import (
     fit_power_law,
     physical_divergence_db,
 )
-from smtool.spectrum.jackknife import leave_one_out, student_t_quantile
+from smtool.spectrum.jackknife import jackknife_half_widths
 from smtool.spectrum.ring_table import RingTable
+from smtool.spectrum.units import Units, averaged, log_band, mean_and_half_width
 
 FEWEST_IMAGES_FOR_CHANNELS = 64
 
@@ -112,15 +112,12 @@ class LatentPowers(Powers):
     target: Target
 
 
-class PhysicalReading(LatentPowers):
+class PhysicalReading(Reading, LatentPowers):
     """Latents under one posterior and scale. Only the headline, what a transformer sees, has the last four parts.
 
     fitted_target: images flattened by the delta that was found, so what is left there is not a matter of slope.
     """
 
-    posterior: Literal["sample", "mean", "deterministic"]
-    latents: Literal["normalized", "raw"]
-    headline: bool
     fitted_target: Target | Reason | None = None
     knee: BrokenPowerLaw | Reason | None = None
     channels: ChannelPowers | None = None
@@ -215,11 +212,7 @@ def target(images: Spectrum, latents: Spectrum, *, delta: float) -> Target:
         return ratio, (weight * ratio).sum(-1, keepdim=True) / weight.sum()
 
     ratio, gain = decibel(images.mean(), latents.mean())
-    half_width = torch.full_like(ratio, math.inf)
-    if (rows := len(images)) > 1:
-        replicates = torch.sub(*decibel(leave_one_out(images.power), leave_one_out(latents.power)))
-        variance = (rows - 1) / rows * (replicates - replicates.mean(0)).square().sum(0)
-        half_width = student_t_quantile(0.975, rows - 1) * variance.sqrt()
+    half_width = jackknife_half_widths(lambda *powers: torch.sub(*decibel(*powers)), images.power, latents.power)
     return Target(
         delta=delta, power=numbers(shape * images.mean()), gain_db=-gain.item(), residual_db=numbers(ratio - gain),
         half_width=numbers(half_width),

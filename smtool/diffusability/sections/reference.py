@@ -1,4 +1,4 @@
-"""REFERENCE spectra, in the recipe of the released code: shares of 16 bins, KL divergences and deltas."""
+"""REFERENCE spectra, in the recipe of the released code: fractions of the power in 16 bins, KL divergences and deltas."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from smtool.config import Config
-from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings, Units, averaged, log_band, mean_and_half_width
+from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings
 from smtool.diffusability.inputs.subjects import Size
 from smtool.diffusability.sections.flattening import wrapped
 from smtool.diffusability.sections.parts import (
@@ -16,6 +16,7 @@ from smtool.diffusability.sections.parts import (
     Finding,
     Number,
     Plot,
+    Reading,
     Row,
     array,
     finding,
@@ -35,6 +36,7 @@ from smtool.spectrum import (
     reference_divergence,
     spectral_distribution,
 )
+from smtool.spectrum.units import Units, averaged, log_band, mean_and_half_width
 
 LOUDNESS_RATIO = 2.0
 """A released KL more than twice the power-matched one owes most of itself to the latents' loudness, not to their slope."""
@@ -75,12 +77,9 @@ class ReferenceDeltas(Config):
     match: ReferenceDelta
 
 
-class ReferenceReading(Config):
+class ReferenceReading(Reading):
     """Latents under one posterior and scale. curve: raw readings only; the headline is sampled and raw, as released."""
 
-    posterior: Literal["sample", "mean", "deterministic"]
-    latents: Literal["normalized", "raw"]
-    headline: bool
     divergence: Gains
     delta: ReferenceDeltas
     curve: Curves | None = None
@@ -125,9 +124,7 @@ def measure(
         gain = matched_gain(at_size.power, spectrum.power, spectrum.count, delta=delta)
         raw, match = (_divergence(at_size, spectrum, units, delta=delta, gain=factor) for factor in (1.0, gain))
         readings.append(ReferenceReading(
-            posterior=posterior,
-            latents=scale,
-            headline=(posterior, scale) == (latents.headline, "raw"),
+            posterior=posterior, latents=scale, headline=(posterior, scale) == (latents.headline, "raw"),
             divergence=Gains(raw=raw, match=match),
             delta=ReferenceDeltas(
                 raw=_delta(at_size, spectrum, channels, gain="raw"), match=_delta(at_size, spectrum, channels, gain="match")
@@ -201,13 +198,13 @@ def chapter(
 
 
 _WORDS = (
-    "Shares of log1p power in 16 bins of images, flattened target, latents and published curves; below, latents over target.",
+    "Fractions of log1p power in 16 bins of images, flattened target, latents and published curves; below, latents over target.",
     "The recipe of the paper's figures, with its published curves dotted where asked for (measured on other data: compare their "
     "shape with the target, not with a line of yours). Good: below, level at 1. These bins are neither octaves nor physical "
     "frequencies, and loud latents look flatter here: compare KL as released with KL at matched power.",
 )
 _IMAGES_WORDS = (
-    "Shares of log1p power of the images in 16 bins.",
+    "Fractions of log1p power of the images in 16 bins.",
     "The recipe of the paper's figures, with its published curves dotted where asked for (measured on other data).",
 )
 

@@ -93,8 +93,8 @@ def measure(subject: Subject, latents: Tensor, reconstructions: Tensor | None) -
     )
     return Transfer(
         images=len(latents), bands=len(found.answered), eps=EPS,
-        kappa=found.kappa, share=found.share, above=found.above, down=found.down,
-        relative_share=found.relative_share, relative_kappa=found.relative_kappa,
+        kappa=found.kappa, share=found.fraction, above=found.above, down=found.down,
+        relative_share=found.relative_fraction, relative_kappa=found.relative_kappa,
         absolute=[numbers(row) for row in found.absolute], relative=[numbers(row) for row in found.relative],
         answered=found.answered.tolist(), row_gain=numbers(found.row_gain),
         self_check=found.self_check, is_linear=found.is_linear, remark=_remark(found),
@@ -194,9 +194,9 @@ def _responses(transfer: Transfer) -> list[Finding]:
 
 
 def table(parts: Mapping[str, Transfer | Reason]) -> Table | None:
-    columns = ("kappa", "own share", "above Nyquist", "downwards", "relative kappa", "self-check")
+    columns = ("kappa", "own fraction", "above Nyquist", "downwards", "relative kappa", "self-check")
     note = (
-        "kappa: own share beyond chance, 1 is perfect; self-check: how far a row moves at a third of the size, above 0.05 the "
+        "kappa: own fraction beyond chance, 1 is perfect; self-check: how far a row moves at a third of the size, above 0.05 the "
         "decoder is not linear at this scale"
     )
     return table_of(columns, parts, lambda one: tuple(map(shown, (
@@ -216,11 +216,12 @@ def plot(parts: Mapping[str, Transfer | Reason]) -> Plot | None:
     matrices = [_matrices(label, one) for _, label, one in measured(parts)]
     return None if not matrices else Plot(
         "transfer", lambda: transfer_figure(matrices),
-        "Heat maps: which image bands answer when one band of latent frequencies is stirred.",
-        "Every row: one band of latent frequencies is stirred by a tenth of its strength; numbers say where the image answers, "
+        "Heat maps: which image bands answer when one band of latent frequencies is perturbed.",
+        "Every row: one band of latent frequencies is perturbed by a tenth of its strength; numbers say where the image answers, "
         "in % of the row. Good: 100 on the rising diagonal (absolute kappa 1). Right of it, the decoder adds higher frequencies; "
         "'above' are those the latent cannot hold; left of it, it leaks downwards. The small matrix is the same response read at "
-        "the same share of Nyquist: convolutions cannot stretch frequencies, so it sits at chance (kappa 0) for real decoders.",
+        "the same fraction of Nyquist: convolutions cannot stretch frequencies, so it sits at chance (kappa 0) for real "
+        "decoders.",
     )
 
 

@@ -15,8 +15,8 @@ _WIDEST = 4
 
 @dataclass(frozen=True)
 class BandsOverTime:
-    """Rows belong to the times, columns to the frequencies (cycles per side). readable: share of a band's power that x_t tells;
-    floor: squared error of v that a perfect network keeps."""
+    """Rows belong to the times, columns to the frequencies (cycles per side). readable: fraction of a band's power that x_t
+    tells; floor: squared error of v that a perfect network keeps."""
 
     times: Sequence[float]
     cycles: Sequence[float]
@@ -44,7 +44,7 @@ def noise_crossing_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
             lower.set_yscale("log")
             lower.set_xlabel("diffusion time t (1: noise)")
             if column == 0:
-                upper.set_ylabel("share of power readable")
+                upper.set_ylabel("fraction of power readable")
                 lower.set_ylabel("loss floor of v")
         for index in range(len(latents), blocks * columns):
             block, column = divmod(index, columns)
@@ -63,14 +63,14 @@ def _draw_bands(axes: Axes, latent: BandsOverTime, table: np.ndarray) -> None:
 
 
 def crossing_figure(
-    crossings: Sequence[Curve], shares: Sequence[Curve], dampings: Sequence[Curve], *, sampler: str, control: str
+    crossings: Sequence[Curve], fractions: Sequence[Curve], gains: Sequence[Curve], *, sampler: str, control: str
 ) -> Figure:
-    """When frequencies drown; where the loss floor lies; what the last step of samplers returns."""
+    """When the SNR of frequencies falls below 1; where the loss floor lies; what the last step of samplers returns."""
     with rc_context(SETTINGS):
         figure = new_figure(11.0, 4.4)
         panels = figure.subplots(1, 3, sharex=True)
-        labels = ("time t at which it drowns (SNR = 1)", "share of the loss floor up to here", "variance the last step returns")
-        for axes, curves, label in zip(panels, (crossings, shares, dampings), labels, strict=True):
+        labels = ("time t at which SNR = 1", "fraction of the loss floor up to here", "variance the last step returns")
+        for axes, curves, label in zip(panels, (crossings, fractions, gains), labels, strict=True):
             draw(axes, curves)
             axes.set(xscale="log", ylabel=label, xlabel="cycles per image side")
             plain_log_ticks(axes)

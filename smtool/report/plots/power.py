@@ -104,7 +104,7 @@ def reference_figure(curves: Sequence[Curve], ratios: Sequence[Curve], *, title:
         heights = [3, 1.1] if ratios else [1]
         panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
         draw(panels[0], curves)
-        panels[0].set(yscale="log", ylabel="share of log1p power")
+        panels[0].set(yscale="log", ylabel="fraction of log1p power")
         panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         if ratios:
             panels[1].axhline(1.0, color=GREY, linestyle="--", linewidth=1.4)

@@ -1,4 +1,4 @@
-"""Band transfer: which image frequencies answer when one band of latent frequencies is stirred."""
+"""Band transfer: which image frequencies answer when one band of latent frequencies is perturbed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def transfer_figure(decoders: Sequence[Matrices]) -> Figure:
             mesh = _draw_absolute(_axes(figure, left, bottom, 3.2, 2.75), one)
             _draw_relative(_axes(figure, left + 3.75, bottom, 1.3, 1.3), one)
         bar = figure.colorbar(mesh, cax=_axes(figure, 0.5, 0.42, 2.75, 0.09), orientation="horizontal")
-        bar.set_label("share of the response (rows sum to 1)", fontsize=8.5)
+        bar.set_label("fraction of the response (rows sum to 1)", fontsize=8.5)
         return figure
 
 
@@ -63,7 +63,7 @@ def _draw_absolute(axes: Axes, one: Matrices) -> QuadMesh:
         _label_row(axes, row, one)
     middles = [*range(1, count + 1), count + 1 + GAP]
     axes.set_xticks(middles, [*map(str, range(1, count + 1)), "above"])
-    axes.set(xlim=(0.5, count + 1.5 + GAP), ylabel="latent band stirred")
+    axes.set(xlim=(0.5, count + 1.5 + GAP), ylabel="latent band perturbed")
     axes.set_xlabel("image band that answers (same cycles per image)")
     axes.set_title(one.title, fontsize=9.5)
     return mesh
@@ -86,7 +86,7 @@ def _draw_relative(axes: Axes, one: Matrices) -> None:
     _cells(axes, one.relative, 0.5)
     axes.set_xticks([1, count])
     axes.set_title(one.relative_title, fontsize=8, color=GREY)
-    axes.set_xlabel("same share of Nyquist", fontsize=8)
+    axes.set_xlabel("same fraction of Nyquist", fontsize=8)
     axes.tick_params(labelsize=8)
 
 

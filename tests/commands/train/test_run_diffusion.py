@@ -409,3 +409,10 @@ def test_latents_of_other_images_stop_the_run(studio, own_cache):
     own_cache.write_text(json.dumps({**card, "autoencoder": digest}))
     with pytest.raises(DataError, match="The latents are not those of their images"):
         assembled(studio)
+
+
+def test_an_encoder_alone_is_refused_for_training(studio, weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMTOOL_WEIGHTS", str(weights))
+    changes = ("latents.autoencoder='timm:resnet10t'", "data.train='data/classes'", "data.image_size=64")
+    with pytest.raises(CheckpointError, match="only encodes: samples of a transformer on its latents could not be decoded"):
+        studio.train(tmp_path / "run", *changes)

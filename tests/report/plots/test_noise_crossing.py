@@ -18,7 +18,7 @@ def test_every_latent_has_its_column_and_bands_share_one_legend(count, check_fig
     assert [text.get_text() for text in legend.get_texts()] == ["1", "4", "16"]
 
 
-def test_bands_drown_where_their_lines_cross_one_half():
+def test_the_snr_of_bands_falls_below_1_where_their_lines_cross_one_half():
     upper = noise_crossing_figure({"latent": LATENT}).axes[0]
     for band, line in enumerate(upper.get_lines()[:3]):
         times, readable = line.get_data()

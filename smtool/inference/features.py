@@ -1,0 +1,14 @@
+"""Images through a frozen extractor, batch by batch."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from smtool.features.extractor import Extractor
+
+
+@torch.no_grad()
+def pooled_features(extractor: Extractor, parts: Iterable[Tensor]) -> Tensor:
+    """Batches of uint8 images (B, 3, H, W) -> float32 features (N, dim) on the CPU; computed where the extractor lies."""
+    return torch.cat([extractor(part.to(extractor.device)).cpu() for part in parts])
