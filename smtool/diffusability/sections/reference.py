@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smtool.config import Config
@@ -35,6 +34,9 @@ from smtool.spectrum import (
     reference_divergence,
     spectral_distribution,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOUDNESS_RATIO = 2.0
 """A released KL more than twice the power-matched one owes most of itself to the latents' loudness, not to their slope."""
@@ -214,7 +216,7 @@ _IMAGES_WORDS = (
 
 def draw(
     images: Sequence[ReferenceImages], latents: Latents, sizes: Mapping[str, Size], published: Sequence[Published], *, note: str
-) -> Figure:
+) -> "Figure":
     """The curves that the paper's figures draw, with those it published."""
     curves, ratios, targets = [], [], {}
     for part in images:
