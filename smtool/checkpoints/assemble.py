@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from smtool.errors import CheckpointError
+from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 
 Network = TypeVar("Network", bound=Tokenizer, covariant=True)
@@ -25,7 +25,7 @@ def assemble(path: Path, config: Buildable[Network], tensors: Mapping[str, Tenso
     Projections of attention may be 1x1 convolutions, as they once were.
     """
     tensors = {name: value.flatten(1) if value.ndim == 4 and ".attentions." in name else value for name, value in tensors.items()}
-    with torch.device("meta"):
+    with shapes_only():
         network = config.build()
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}

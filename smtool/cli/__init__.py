@@ -9,7 +9,7 @@ from smtool.cli.options import first_line
 
 # The order of --help.
 # isort: off
-from smtool.cli import prepare, train, sample, evaluate, spectrum, race, export, around  # noqa: F401
+from smtool.cli import prepare, train, sample, evaluate, spectrum, race, export, quickstart, inspect, recipes  # noqa: F401
 # isort: on
 
 INTERNAL_ERROR, OUT_OF_MEMORY = 1, 5

@@ -2,9 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from smtool.config import Config
 from smtool.diffusability.report import SCOPE, Data, Report
@@ -23,6 +21,9 @@ from smtool.diffusability.sections.pictures import Picture
 from smtool.report.html import Card, Page, Statement
 from smtool.report.plots import overview_figure
 from smtool.report.tables import Table, interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Pictures = Mapping[str, Mapping[str, Picture]]
 RESULT = "spectrum"
@@ -81,7 +82,7 @@ def add_plot(page: Page, plot: Plot) -> None:
     page.figure(plot.figure, alt=plot.alt, caption=plot.caption)
 
 
-def overview(report: Report) -> Figure:
+def overview(report: Report) -> "Figure":
     """PHYSICAL power spectra with the low-pass curves beside them."""
     assert report.images.physical is not None
     heads = {one.label: headline(one.physical) for one in report.autoencoders}

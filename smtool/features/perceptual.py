@@ -4,10 +4,9 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
-import lpips
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from smtool.config import Config
 from smtool.errors import WeightsError
@@ -57,8 +56,10 @@ class PerceptualDistance(Frozen):
         return self.network(x.float(), y.float()).flatten()
 
 
-def _lpips(net: str, trunk: Path) -> lpips.LPIPS:
+def _lpips(net: str, trunk: Path) -> nn.Module:
     """The package's network without its prints, its downloads and its draws from the global generator."""
+    import lpips
+
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)

@@ -8,14 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import squeezenet1_1
 
 from smtool.errors import RecipeError
 from smtool.features.frozen import Frozen
-from smtool.features.timm import create, known_model, stored
 from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, fill, find_weights, load_state
 from smtool.storage import file_digest, tensor_digest
 
@@ -85,6 +82,10 @@ def load_teacher(name: str, *, token_grid: Grid, weights_dir: Path | None = None
 
 
 def _timm(name: str, model: str, other_files: list[str], token_grid: Grid, weights_dir: Path | None) -> Teacher:
+    from timm.data import resolve_model_data_config
+
+    from smtool.features.timm import create, known_model, stored
+
     known_model(model)
     file = stored(model, weights_dir, other_files)
     patch = patch_side(model)
@@ -124,6 +125,8 @@ def _timm_features(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def _squeezenet(token_grid: Grid, weights_dir: Path | None) -> Teacher:
+    from torchvision.models import squeezenet1_1
+
     path = find_weights("squeezenet", weights_dir, purpose="the teacher squeezenet")
     title = WEIGHTS["squeezenet"].title
     with torch.random.fork_rng(devices=[]):

@@ -19,6 +19,7 @@ from smtool.checkpoints.diffusion import (
 from smtool.diffusion import Process
 from smtool.errors import CheckpointError
 from smtool.networks.posterior import LatentStats
+from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.transformer import LatentTransformer
 from smtool.recipe import TrainDiT
@@ -110,7 +111,7 @@ def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
         ) from error
     weights, tokenizer_weights = read_diffusion_tensors(path, device)
     channels, height, width = metadata["latent_shape"]
-    with torch.device("meta"):
+    with shapes_only():
         network = tables.model.build((channels, height, width), metadata["num_classes"])
     _load(path, network, weights)
     return DiffusionModel(

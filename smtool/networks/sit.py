@@ -56,8 +56,8 @@ class SiTNetwork(LatentTransformer):
         self.x_embedder = PatchEmbed(channels, width, patch=config.patch)
         self.t_embedder = TimeEmbedder(width)
         self.y_embedder = LabelEmbedder(num_classes, width) if num_classes else None
-        table = position_table(self.token_grid, width)
-        self.pos_embed = nn.Parameter(table[None], requires_grad=False)  # a parameter that never learns, as published
+        tokens = self.token_grid[0] * self.token_grid[1]
+        self.pos_embed = nn.Parameter(torch.empty(1, tokens, width), requires_grad=False)  # never learns, as published
         self.blocks = nn.ModuleList(SiTBlock(width, heads=config.heads) for _ in range(config.depth))
         self.final_layer = FinalLayer(width, config.patch**2 * channels)
         self._initialize()
@@ -84,13 +84,13 @@ class SiTNetwork(LatentTransformer):
         """Facts section 8.2."""
         for name, parameter in self.named_parameters():
             if name == "pos_embed":
-                continue
-            if name.endswith("bias") or "adaLN_modulation" in name or name.startswith("final_layer"):
+                parameter.copy_(position_table(self.token_grid, self.config.width))
+            elif name.endswith("bias") or "adaLN_modulation" in name or name.startswith("final_layer"):
                 nn.init.zeros_(parameter)
             elif name.startswith(("t_embedder", "y_embedder")):
                 nn.init.normal_(parameter, std=0.02)
             else:
-                nn.init.xavier_uniform_(parameter.flatten(1))  # the patch convolution as the matrix that it is
+                nn.init.xavier_uniform_(parameter.view(len(parameter), -1))  # the patch convolution as the matrix that it is
 
 
 class TimeEmbedder(nn.Module):

@@ -175,9 +175,12 @@ def time_features(t: Tensor, size: int) -> Tensor:
 
 
 def position_table(grid: tuple[int, int], width: int) -> Tensor:
-    """(T, width) float32, tokens row-major: the column in the first half, the row in the second, each sin || cos (facts 8.2)."""
-    frequency = MAX_PERIOD ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    row, column = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
+    """(T, width) float32, tokens row-major: the column in the first half, the row in the second, each sin || cos (facts 8.2).
+
+    On the CPU, whatever the default device.
+    """
+    frequency = MAX_PERIOD ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
+    row, column = torch.meshgrid(*(torch.arange(side, dtype=torch.float64, device="cpu") for side in grid), indexing="ij")
     halves = [place.flatten()[:, None] * frequency for place in (column, row)]
     return torch.cat([part for angle in halves for part in (angle.sin(), angle.cos())], 1).float()
 

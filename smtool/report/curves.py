@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from smtool.report.plots.style import COLOURS, GREY, SETTINGS
+from smtool.report.plots.style import COLOURS, GREY, few_ticks, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_POINTS = 200
 _FEW_POINTS = 25
@@ -54,13 +54,12 @@ def thinned(steps: Sequence[float], values: Sequence[float]) -> Thinned:
     return Thinned(*np.array(reduce, np.float64).reshape(-1, 4).T)
 
 
-def curves_figure(panels: Sequence[Panel], *, columns: int = 3) -> Figure:
+def curves_figure(panels: Sequence[Panel], *, columns: int = 3) -> "Figure":
     """The panels in rows, each with its own vertical range; a band shows what was averaged into a line."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    with rc_context(SETTINGS):
-        figure = Figure(figsize=(_WIDTH, rows * _CELL_HEIGHT))
-        FigureCanvasAgg(figure)
+    with styled():
+        figure = new_figure(_WIDTH, rows * _CELL_HEIGHT, solved=False)
         for index, panel in enumerate(panels):
             _draw(figure.add_axes(_place(index, rows, columns)), panel)
         return figure
@@ -76,7 +75,7 @@ def _place(index: int, rows: int, columns: int) -> tuple[float, float, float, fl
     return left / _WIDTH, bottom / (rows * height), across / _WIDTH, up / (rows * height)
 
 
-def _draw(axes: Axes, panel: Panel) -> None:
+def _draw(axes: "Axes", panel: Panel) -> None:
     curve, colour = thinned(panel.steps, panel.values), COLOURS[panel.colour % len(COLOURS)]
     marker = "o" if len(curve.steps) <= _FEW_POINTS else None
     axes.plot(curve.steps, curve.mean, color=colour, marker=marker, linewidth=1.5)
@@ -96,9 +95,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if not panel.linear and len(curve.low) and 0 < _WIDE_RANGE * curve.low.min() < curve.high.max():
         axes.set_yscale("log")
     else:      # a common power of ten would stand on the title
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}")
     axes.set_title(panel.title)
     axes.set(xlabel="step", ylabel=panel.label)
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    few_ticks(axes, 4, integer=True)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

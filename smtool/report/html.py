@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -18,6 +17,9 @@ from smtool.report.plots import inline_svg
 from smtool.report.style_sheet import STYLE
 from smtool.report.tables import Table
 from smtool.storage import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # The browser itself refuses whatever is not in the file.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -87,7 +89,7 @@ class Page:
         wide = "24rem" if len(cards) in (2, 4) else "19rem"
         self._blocks.append(f'<div class="cards" style="--card: {wide}">{"".join(_card(card) for card in cards)}</div>')
 
-    def figure(self, figure: Figure, *, alt: str, caption: str) -> None:
+    def figure(self, figure: "Figure", *, alt: str, caption: str) -> None:
         """A drawing, as part of the page. alt: what it shows, for those who cannot see it."""
         self._num_figures += 1
         self._framed(inline_svg(figure, f"figure{self._num_figures}", alt=alt), caption)

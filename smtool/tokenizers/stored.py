@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
 from smtool import __version__
 from smtool.checkpoints.autoencoder import StoredConfig
 from smtool.errors import CheckpointError
+from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 from smtool.tokenizers.controls import NamedControl
 from smtool.tokenizers.pixels import Pixels
@@ -28,5 +28,5 @@ def rebuilt(path: Path, description: Mapping[str, Any]) -> Tokenizer:
             f"{path} describes a tokenizer that this version ({__version__}) does not know: {error.errors()[0]['msg']}.",
             hint="Open it with the version that wrote it.",
         ) from error
-    with torch.device("meta"):
+    with shapes_only():
         return config.build()

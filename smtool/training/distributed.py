@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
-from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 
@@ -85,6 +84,8 @@ def average_gradients(parameters: Iterable[Parameter]) -> None:
     """
     if not _several():
         return
+    from torch.distributed.tensor import DTensor  # half a second, for several ranks only
+
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
         if parameter.grad is not None and not isinstance(parameter.grad, DTensor):

@@ -5,16 +5,20 @@ whole from the forward to the backward pass. Files stay ordinary: the first rank
 """
 
 import copy
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from smtool.config import Config
 from smtool.training.distributed import Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 class Parallel(Config):
@@ -46,14 +50,20 @@ def shard(module: nn.Module, ranks: Ranks) -> None:
     fully_shard(module, mesh=mesh)
 
 
+def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Whether it is a DTensor. Before torch.distributed.tensor (half a second) is imported, there are none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
 def local(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor, in the same memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _is_sharded(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor gathered from all ranks, each of which must ask for it; one that is not sharded is returned as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Tensor]:
@@ -66,7 +76,7 @@ def gathered(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Tensor]
     for name, tensor in tensors.items():
         value = whole(tensor)
         if first:
-            found[name] = value.cpu() if isinstance(tensor, DTensor) else value
+            found[name] = value.cpu() if _is_sharded(tensor) else value
     return found
 
 
@@ -90,8 +100,10 @@ def refill(destinations: Mapping[str, Tensor], whole_tensors: Iterable[tuple[str
 def like(tensor: Tensor, other: Tensor) -> Tensor:
     """A whole tensor that every rank has, on the device of `other` and sharded as it is."""
     tensor = tensor.to(other.device)
-    if not isinstance(other, DTensor):
+    if not _is_sharded(other):
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     part = distribute_tensor(tensor, other.device_mesh, other.placements, src_data_rank=None)
     return part.clone()  # a shard is a view of the whole, which it would keep in memory
 

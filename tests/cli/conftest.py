@@ -23,3 +23,15 @@ def called(monkeypatch):
         return call
 
     return run
+
+
+@pytest.fixture
+def output():
+    """output(*arguments) -> what the command prints; it must end well."""
+
+    def run(*arguments):
+        ended = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+        assert ended.exit_code == 0, ended.output
+        return ended.output
+
+    return run

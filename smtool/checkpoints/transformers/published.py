@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-import torch
 from torch import Tensor
 
 from smtool.errors import CheckpointError
+from smtool.networks.shapes_only import shapes_only
 from smtool.networks.sit import SiT
 from smtool.networks.transformer import LatentTransformer, TransformerConfig
 from smtool.networks.uvit import UViT
@@ -33,7 +33,7 @@ class PublishedTransformer:
     averaged: bool | None = None
 
     def build(self) -> LatentTransformer:
-        with torch.device("meta"):
+        with shapes_only():
             network = self.config.build(self.latent_shape, self.num_classes)
         network.load_state_dict(dict(self.tensors), assign=True)
         return network

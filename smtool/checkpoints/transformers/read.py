@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from smtool.checkpoints.tensor_file import TensorFile
 from smtool.checkpoints.transformers import sit, uvit
 from smtool.checkpoints.transformers.published import PublishedTransformer
 from smtool.errors import CheckpointError
+from smtool.networks.shapes_only import shapes_only
 
 _READERS = (sit, uvit)
 _PLACES = {"ema.": True, "nnet_ema.": True, "model.": False, "state_dict.": None, "": None}
@@ -50,7 +50,7 @@ def _weights(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 def _check(path: Path, published: PublishedTransformer) -> None:
     """Every tensor has its place and shape, and none is left over: a variant of the network is not passed off as it."""
-    with torch.device("meta"):
+    with shapes_only():
         expected = published.config.build(published.latent_shape, published.num_classes).state_dict()
     names = sorted(expected.keys() ^ published.tensors.keys())
     names += [name for name in expected if name not in names and expected[name].shape != published.tensors[name].shape]

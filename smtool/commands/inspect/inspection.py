@@ -18,6 +18,7 @@ from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
 from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
@@ -156,7 +157,7 @@ def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
 
 def _network(config: SDVAE, image_size: int) -> dict[str, str]:
     """Architecture, sizes and latent shape of an autoencoder that need not exist."""
-    with torch.device("meta"):
+    with shapes_only():
         autoencoder = config.build()
     widths = "-".join(map(str, config.channels))
     channels, height, width = config.latent_shape(image_size, image_size)
@@ -225,7 +226,7 @@ def _losses(tables: TrainAE) -> str:
     if tables.perceptual:
         losses.append(f"LPIPS ({tables.perceptual.net}, weight {tables.perceptual.weight:g})")
     if tables.discriminator:
-        with torch.device("meta"):
+        with shapes_only():
             size = _count(tables.discriminator.build())
         losses.append(
             f"PatchGAN ({size:,} parameters, weight {tables.discriminator.weight:g}, from step {tables.discriminator.start:,})"

@@ -4,9 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from smtool.commands.race.predictor_correlations import title, value_of
 from smtool.commands.race.result import RaceResult, Ranking, Result
@@ -23,10 +21,13 @@ from smtool.report.plots.race import (
 from smtool.report.plots.style import Curve
 from smtool.report.trackers import read_metrics
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _SMOOTHED = 5      # logged rows that one point of a loss curve is the mean of
 
 
-def seeds_figure(result: Result) -> Figure:
+def seeds_figure(result: Result) -> "Figure":
     rankings, name = result.rankings[result.judge], result.trials[0].distances[result.judge].name
     return strips_figure({
         f"generation ({name})": _strips(result, rankings.generation, lambda found: found.generation.value),
@@ -44,7 +45,7 @@ def _strips(result: Result, ranking: Ranking, score: Callable[[Distances], float
     return strips
 
 
-def curves_figure(result: RaceResult, folder: Path) -> Figure:
+def curves_figure(result: RaceResult, folder: Path) -> "Figure":
     """PSNR of autoencoders, loss of transformers, and distance of the samples drawn while training."""
     panels: dict[str, list[Curve]] = {"autoencoders, validation": [], "transformers": [], "samples while training": []}
     distance = "val_fd"
@@ -66,7 +67,7 @@ def curves_figure(result: RaceResult, folder: Path) -> Figure:
     return race_curves_figure(shown, [labels[key] for key in shown])
 
 
-def spectra_figure(result: RaceResult, folder: Path) -> Figure:
+def spectra_figure(result: RaceResult, folder: Path) -> "Figure":
     samples, latents = [], []
     for name in result.by_generation():
         trials, colour = result.trials_of(name), _colour(result, name)
@@ -82,7 +83,7 @@ def spectra_figure(result: RaceResult, folder: Path) -> Figure:
     return race_spectra_figure(samples, latents)
 
 
-def predictors_figure(result: Result) -> Figure:
+def predictors_figure(result: Result) -> "Figure":
     judge, found = result.judge, []
     for name, entry in result.predictor_correlations[judge].predictors.items():
         rho = entry.generation.value

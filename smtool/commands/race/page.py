@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +20,9 @@ from smtool.report.grids import image_grid
 from smtool.report.html import Page
 from smtool.report.plots import figure_bytes
 from smtool.storage import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_report(result: RaceResult, folder: Path) -> list[Path]:
@@ -52,7 +55,7 @@ def write_pooled_report(result: PooledResult, folder: Path) -> list[Path]:
     return _write(page, result, figures, folder)
 
 
-def _write(page: Page, result: Result, figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+def _write(page: Page, result: Result, figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
     page.data("race", result.json_value(exclude={"trials"}))
     page.write(folder / "report.html")
     for name, figure in figures.items():
@@ -80,7 +83,7 @@ def _ranking(page: Page, result: Result) -> None:
         page.text(f"{key} broke ({error.kind}): {error.message} The others raced without it.")
 
 
-def _strips(page: Page, figure: Figure) -> None:
+def _strips(page: Page, figure: "Figure") -> None:
     page.figure(
         figure,
         alt="Generation distance, reconstruction distance and their gap of every racer, one dot for each seed.",
@@ -89,7 +92,7 @@ def _strips(page: Page, figure: Figure) -> None:
     )
 
 
-def _seeds(page: Page, figures: Mapping[str, Figure]) -> None:
+def _seeds(page: Page, figures: Mapping[str, "Figure"]) -> None:
     page.section("Every seed")
     _strips(page, figures["seeds"])
     page.section("Curves")
@@ -127,7 +130,7 @@ def _picture(path: Path) -> Tensor:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _predictors(page: Page, result: Result, figures: Mapping[str, Figure]) -> None:
+def _predictors(page: Page, result: Result, figures: Mapping[str, "Figure"]) -> None:
     if not result.points:
         return
     page.section("What would have been known before")

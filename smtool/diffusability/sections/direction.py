@@ -1,9 +1,9 @@
 """Direction: how the unit token vectors of latents vary in space, before and after the alignments' filters."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smtool.config import Config
@@ -15,6 +15,9 @@ from smtool.report.tables import Table
 from smtool.spectrum import SPATIAL_MEASURES, dct2, difference_of_gaussians, spatial_normalize
 from smtool.spectrum.transfer import band_of_cell
 from smtool.spectrum.units import Units, mean_and_half_width
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BANDS = 8
 GAMMA = 0.6
@@ -120,7 +123,7 @@ def table(parts: Mapping[str, Direction]) -> Table:
     return Table("", ("autoencoder", "tokens", "RMSC", "LDS", "CDS"), tuple(rows))
 
 
-def draw(parts: Mapping[str, Direction]) -> Figure:
+def draw(parts: Mapping[str, Direction]) -> "Figure":
     """RMSC, LDS and CDS before and after the alignments' filters, and the directional energy by band."""
     ways = {label: (part.all, part.after.spatial_normalize.all, part.after.dog.all) for label, part in parts.items()}
     panels = {

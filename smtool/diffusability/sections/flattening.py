@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from smtool.diffusability.sections.parts import (
     Chapter,
@@ -34,6 +34,9 @@ from smtool.report.plots import Curve, Role
 from smtool.report.plots.power import Gauge, flattening_figure, power_figure, readings_figure
 from smtool.report.plots.power import Reading as GaugeReading
 from smtool.report.tables import Table, interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DELTA_TOLERANCE = 0.4
 """The paper tried targets 0.6, 1 and 1.4 (its ablation on CelebA): 0.6 cost 0.06 of gFID, so closer than that needs no remark."""
@@ -203,7 +206,7 @@ _CHANNELS_WORDS = (
 )
 
 
-def physical_figure(images: Powers, latents: Latents, *, note: str) -> Figure:
+def physical_figure(images: Powers, latents: Latents, *, note: str) -> "Figure":
     """The main figure of the report."""
     heads = {label: headline(readings) for label, readings in latents.items()}
     posteriors = " and ".join(dict.fromkeys(POSTERIORS[head.posterior] for head in heads.values()))
@@ -211,7 +214,7 @@ def physical_figure(images: Powers, latents: Latents, *, note: str) -> Figure:
     return draw_physical(images, heads, title="PHYSICAL power spectra: are latents a flattened copy of images?", note=note)
 
 
-def draw_physical(images: Powers, heads: Mapping[str, LatentPowers], *, title: str, note: str) -> Figure:
+def draw_physical(images: Powers, heads: Mapping[str, LatentPowers], *, title: str, note: str) -> "Figure":
     """Images alone, or with the latents of each label."""
     if not heads:
         return power_figure([*power_curves(images, {}), *_law(images)], title=title, note=note)
@@ -236,7 +239,7 @@ def power_curves(images: Powers, heads: Mapping[str, LatentPowers]) -> list[Curv
     return curves
 
 
-def readings_figures(latents: Latents) -> Figure:
+def readings_figures(latents: Latents) -> "Figure":
     """Sample and mean of the posterior, raw and normalized, a panel for each autoencoder."""
     return readings_figure({label: [
         _power_curve(f"{'point' if one.posterior == 'deterministic' else one.posterior}, {one.latents}{_delta(one)}", one,
@@ -245,7 +248,7 @@ def readings_figures(latents: Latents) -> Figure:
     ] for label, readings in latents.items()})
 
 
-def channels_figure(latents: Latents) -> Figure:
+def channels_figure(latents: Latents) -> "Figure":
     """Every channel by itself, thin, and their mean, all normalized."""
     panels = {}
     for colour, (label, readings) in enumerate(latents.items()):

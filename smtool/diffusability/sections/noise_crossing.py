@@ -5,11 +5,10 @@ it has.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smtool.config import Config
@@ -35,6 +34,9 @@ from smtool.report.plots.noise_crossing import BandsOverTime, crossing_figure, n
 from smtool.report.tables import Table
 from smtool.spectrum.sampler_gain import GainSampler, last_step_amplitude, sampler_amplitude
 from smtool.spectrum.theory import crossing_time, learnable_power, time_shift, velocity_floor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUM_TIMES = 50
 SAMPLERS: tuple[tuple[GainSampler, int, float], ...] = (
@@ -255,7 +257,7 @@ _CROSSING_WORDS = (
 )
 
 
-def draw_crossing(found: Sequence[tuple[int, str, NoiseCrossing]]) -> Figure:
+def draw_crossing(found: Sequence[tuple[int, str, NoiseCrossing]]) -> "Figure":
     """Crossing times, fractions of the loss floor and sampler gains, all latents in each panel."""
     crossings, floors, gains = [], [], []
     for colour, label, part in found:

@@ -4,16 +4,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
-from typing import Annotated, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, ParamSpec, TypeVar
 
 import numpy as np
-from matplotlib.figure import Figure
 from pydantic import BeforeValidator, PlainSerializer, ValidationError
 from torch import Tensor
 
 from smtool.config import Config
 from smtool.report.plots import Curve
 from smtool.report.tables import Table, interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Tone = Literal["good", "warn", "note"]
 Side = Literal["below", "above", "unknown"]
@@ -127,12 +129,12 @@ class Plot:
     """A figure with its file name, its caption, and what it shows for those who cannot see it."""
 
     name: str
-    draw: Callable[[], Figure]
+    draw: Callable[[], "Figure"]
     alt: str
     caption: str
 
     @cached_property
-    def figure(self) -> Figure:
+    def figure(self) -> "Figure":
         """Drawn when it is first asked for."""
         return self.draw()
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from smtool.config import Config
@@ -37,6 +36,9 @@ from smtool.spectrum import (
     spectral_distribution,
 )
 from smtool.spectrum.units import Units, averaged, log_band, mean_and_half_width
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOUDNESS_RATIO = 2.0
 """A released KL more than twice the power-matched one owes most of itself to the latents' loudness, not to their slope."""
@@ -211,7 +213,7 @@ _IMAGES_WORDS = (
 
 def draw(
     images: Sequence[ReferenceImages], latents: Latents, sizes: Mapping[str, Size], published: Sequence[Published], *, note: str
-) -> Figure:
+) -> "Figure":
     """The curves that the paper's figures draw, with those it published."""
     curves, ratios, targets = [], [], {}
     for part in images:

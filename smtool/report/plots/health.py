@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from smtool.report.plots.style import COLOURS, Curve, draw, few_ticks, frozen, new_figure, styled
 
-from smtool.report.plots.style import COLOURS, SETTINGS, Curve, draw, frozen, new_figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _WAYS = (
     ("as they are", "o", "full"),
@@ -24,9 +24,9 @@ class Before:
     values: Sequence[tuple[float | None, float | None]]
 
 
-def direction_figure(measures: Mapping[str, Mapping[str, Before]], energy: Sequence[Curve]) -> Figure:
+def direction_figure(measures: Mapping[str, Mapping[str, Before]], energy: Sequence[Curve]) -> "Figure":
     """A panel for each measure with a row for each latent; below, where in frequency the directional energy lies."""
-    with rc_context(SETTINGS):
+    with styled():
         names = list(next(iter(measures.values())))
         figure = new_figure(11.0, 2.2 + 0.55 * len(names))
         panels = figure.subplots(1, len(measures) + 1, width_ratios=[1] * len(measures) + [1.25])
@@ -39,13 +39,13 @@ def direction_figure(measures: Mapping[str, Mapping[str, Before]], energy: Seque
         draw(panels[-1], energy)
         panels[-1].set(xlabel="latent band (1 = lowest)", ylabel="energy of unit tokens")
         panels[-1].set_ylim(bottom=0)
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        few_ticks(panels[-1], integer=True)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=3)
         return frozen(figure)
 
 
-def _draw_measure(axes: Axes, rows: Mapping[str, Before]) -> None:
+def _draw_measure(axes: "Axes", rows: Mapping[str, Before]) -> None:
     for way, (label, marker, fill) in enumerate(_WAYS):
         for row, before in enumerate(rows.values()):
             value, half_width = before.values[way]
@@ -57,9 +57,9 @@ def _draw_measure(axes: Axes, rows: Mapping[str, Before]) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def capacity_figure(bands: Sequence[Curve], channels: Sequence[Curve], *, distortion: float) -> Figure:
+def capacity_figure(bands: Sequence[Curve], channels: Sequence[Curve], *, distortion: float) -> "Figure":
     """Bits of one image by latent band and by channel, the richest channel first, at one distortion."""
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 3.6)
         panels = figure.subplots(1, 2)
         draw(panels[0], bands)
@@ -68,6 +68,6 @@ def capacity_figure(bands: Sequence[Curve], channels: Sequence[Curve], *, distor
         panels[1].set(xlabel="channel, richest first", ylabel="bits per image and channel")
         for axes in panels:
             axes.set_ylim(bottom=0)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            few_ticks(axes, integer=True)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
         return frozen(figure)

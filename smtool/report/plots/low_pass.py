@@ -1,19 +1,20 @@
 """Low-pass reconstruction: does the decoder follow a removal?"""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+from smtool.report.plots.style import Curve, draw, new_figure, styled, titled
 
-from smtool.report.plots.style import SETTINGS, Curve, draw, new_figure, titled
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def low_pass_figure(
     curves: Sequence[Curve], gaps: Sequence[Curve], distances: Sequence[Curve], *, features: str, title: str, note: str
-) -> Figure:
+) -> "Figure":
     """PSNR after removing anti-diagonals from every block of latents and images; what the removal costs; and, where it was
     measured, the kernel distance of the same pairs on `features`."""
-    with rc_context(SETTINGS):
+    with styled():
         drawn = [(curves, "PSNR (dB)"), (gaps, "gap: PSNR at n = 0 less PSNR at n (dB)")]
         drawn += [(distances, f"kernel distance on {features} features")] if distances else []
         figure = new_figure(10.6, 5.0)

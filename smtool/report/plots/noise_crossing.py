@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps, rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from smtool.report.plots.style import GREY, HEAT, SETTINGS, Curve, draw, frozen, new_figure, plain_log_ticks
+from smtool.report.plots.style import GREY, HEAT, Curve, draw, frozen, new_figure, plain_log_ticks, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _WIDEST = 4
 
@@ -25,9 +27,9 @@ class BandsOverTime:
     crossing: Sequence[float]
 
 
-def noise_crossing_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
+def noise_crossing_figure(latents: Mapping[str, BandsOverTime]) -> "Figure":
     """A column for each latent: above, how much of each band can still be read at time t; below, the loss floor."""
-    with rc_context(SETTINGS):
+    with styled():
         columns = min(_WIDEST, len(latents))
         blocks = -(-len(latents) // columns)
         figure = new_figure(max(2.75, 4.8 - 0.7 * columns) * columns, 4.9 * blocks)
@@ -55,8 +57,10 @@ def noise_crossing_figure(latents: Mapping[str, BandsOverTime]) -> Figure:
         return frozen(figure)
 
 
-def _draw_bands(axes: Axes, latent: BandsOverTime, table: np.ndarray) -> None:
+def _draw_bands(axes: "Axes", latent: BandsOverTime, table: np.ndarray) -> None:
     """Dark: low frequencies; light: high ones. Thicker towards low, so that grey paper is enough."""
+    from matplotlib import colormaps
+
     for shade, index in zip(np.linspace(0.0, 0.85, len(latent.cycles)), range(len(latent.cycles)), strict=True):
         axes.plot(latent.times, table[:, index], color=colormaps[HEAT](shade), linewidth=2.6 - 1.6 * shade,
                   label=f"{latent.cycles[index]:.2g}")
@@ -64,9 +68,9 @@ def _draw_bands(axes: Axes, latent: BandsOverTime, table: np.ndarray) -> None:
 
 def crossing_figure(
     crossings: Sequence[Curve], fractions: Sequence[Curve], gains: Sequence[Curve], *, sampler: str, control: str
-) -> Figure:
+) -> "Figure":
     """When the SNR of frequencies falls below 1; where the loss floor lies; what the last step of samplers returns."""
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 4.4)
         panels = figure.subplots(1, 3, sharex=True)
         labels = ("time t at which SNR = 1", "fraction of the loss floor up to here", "variance the last step returns")

@@ -3,34 +3,34 @@
 import io
 import re
 from html import escape
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from smtool.report.plots.style import SETTINGS
+from smtool.report.plots.style import styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+def figure_bytes(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
     """The figure as a file; the same figure gives the same bytes."""
     data = io.BytesIO()
-    with rc_context(SETTINGS):
+    with styled():
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         figure.savefig(data, format=kind, dpi=150, metadata=metadata)
     return data.getvalue()
 
 
-def inline_svg(figure: Figure, name: str, *, alt: str) -> str:
+def inline_svg(figure: "Figure", name: str, *, alt: str) -> str:
     """The figure as an <svg> element for a page: real text, no address, ids that begin with `name`.
 
     name: unique on the page. alt: what the figure shows, for those who cannot see it.
     """
     data = io.StringIO()
-    with rc_context(SETTINGS | {"svg.fonttype": "none"}):
+    with styled({"svg.fonttype": "none"}):
         figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawing = data.getvalue()
     drawing = drawing[drawing.index("<svg"):]
@@ -43,9 +43,11 @@ def inline_svg(figure: Figure, name: str, *, alt: str) -> str:
     return re.sub(r"<svg[^>]*>", lambda _: f"<svg {label}>", drawing, count=1)
 
 
-def rasterized(figure: Figure) -> Tensor:
+def rasterized(figure: "Figure") -> Tensor:
     """The figure as a picture, uint8 (3, H, W), for trackers."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
-    with rc_context(SETTINGS):
+    with styled():
         canvas.draw()
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)

@@ -2,26 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from typing import TYPE_CHECKING
 
 from smtool.report.plots.style import (
     GREY,
     INK,
-    SETTINGS,
     Curve,
     at_least,
     draw,
     frozen,
     legend_beside,
+    log_ticks,
     look,
     new_figure,
     plain_log_ticks,
+    styled,
     titled,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Gauge:
     white: float | None
 
 
-def flattening_figure(curves: Sequence[Curve], residuals: Sequence[Curve], gauge: Gauge, *, title: str, note: str) -> Figure:
+def flattening_figure(curves: Sequence[Curve], residuals: Sequence[Curve], gauge: Gauge, *, title: str, note: str) -> "Figure":
     """Power against cycles per image side, both logarithmic; below it latents over target in dB; beside it the scale of delta.
 
     The scale names the latents' lines; the legend above it the others.
     """
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 6.4)
         columns = figure.add_gridspec(1, 2, width_ratios=[1.9, 1])
         left = columns[0].subgridspec(2, 1, height_ratios=[2.6, 1])
@@ -69,9 +70,9 @@ def flattening_figure(curves: Sequence[Curve], residuals: Sequence[Curve], gauge
         return titled(figure, power, title, note)
 
 
-def power_figure(curves: Sequence[Curve], *, title: str, note: str) -> Figure:
+def power_figure(curves: Sequence[Curve], *, title: str, note: str) -> "Figure":
     """Power against cycles per image side of images alone."""
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(9.6, 4.6)
         axes = figure.subplots()
         _draw_power(axes, curves, "power per DCT coefficient")
@@ -80,9 +81,9 @@ def power_figure(curves: Sequence[Curve], *, title: str, note: str) -> Figure:
         return titled(figure, axes, title, note)
 
 
-def readings_figure(panels: Mapping[str, Sequence[Curve]]) -> Figure:
+def readings_figure(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
     """Power of the same latents read in several ways, a panel for each autoencoder."""
-    with rc_context(SETTINGS):
+    with styled():
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
         figure = new_figure(10.6, 0.6 + 3.4 * rows)
@@ -97,15 +98,15 @@ def readings_figure(panels: Mapping[str, Sequence[Curve]]) -> Figure:
         return frozen(figure)
 
 
-def reference_figure(curves: Sequence[Curve], ratios: Sequence[Curve], *, title: str, note: str) -> Figure:
+def reference_figure(curves: Sequence[Curve], ratios: Sequence[Curve], *, title: str, note: str) -> "Figure":
     """Shares of the 16 REFERENCE bins (they sum to 1) against the bin's number; below, latents over their target."""
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(10.6, 6.0 if ratios else 4.6)
         heights = [3, 1.1] if ratios else [1]
         panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
         draw(panels[0], curves)
         panels[0].set(yscale="log", ylabel="fraction of log1p power")
-        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panels[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         if ratios:
             panels[1].axhline(1.0, color=GREY, linestyle="--", linewidth=1.4)
             draw(panels[1], ratios)
@@ -117,26 +118,24 @@ def reference_figure(curves: Sequence[Curve], ratios: Sequence[Curve], *, title:
         return titled(figure, panels[0], title, note)
 
 
-def _draw_power(axes: Axes, curves: Sequence[Curve], label: str) -> None:
+def _draw_power(axes: "Axes", curves: Sequence[Curve], label: str) -> None:
     draw(axes, curves)
     axes.set(xscale="log", yscale="log", ylabel=label)
 
 
-def _plain_ratios(axes: Axes) -> None:
+def _plain_ratios(axes: "Axes") -> None:
     """At least a half to double, so that small deviations look small."""
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.45), max(high, 2.2))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    log_ticks(axes.yaxis)
 
 
-def _cycles(axes: Axes) -> None:
+def _cycles(axes: "Axes") -> None:
     axes.set_xlabel("spatial frequency (cycles per image side)")
     plain_log_ticks(axes)
 
 
-def _lines_legend(axes: Axes, curves: Sequence[Curve]) -> None:
+def _lines_legend(axes: "Axes", curves: Sequence[Curve]) -> None:
     """What is no latent, and one line for all fits."""
     axes.set_axis_off()
     named = [curve for curve in curves if curve.role != "latent" and curve.label]
@@ -145,7 +144,7 @@ def _lines_legend(axes: Axes, curves: Sequence[Curve]) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(-0.04, 1.1), fontsize=8.5, labelspacing=0.7)
 
 
-def _draw_gauge(axes: Axes, gauge: Gauge) -> None:
+def _draw_gauge(axes: "Axes", gauge: Gauge) -> None:
     """From a copy of the images over the target to white."""
     marks = [(0.0, "copy of\nimages", INK, "-"), (gauge.asked, "target", GREY, "--")]
     marks += [(gauge.white, "white", GREY, ":")] if gauge.white is not None else []
@@ -165,7 +164,7 @@ def _draw_gauge(axes: Axes, gauge: Gauge) -> None:
     axes.set_xlabel("delta: how much flatter than the images")
 
 
-def _draw_reading(axes: Axes, row: int, reading: Reading) -> None:
+def _draw_reading(axes: "Axes", row: int, reading: Reading) -> None:
     shown = look("latent", row)
     paper = {"facecolor": "#ffffff", "edgecolor": "none", "pad": 0.6}
     for text, above, size, colour in ((f"{reading.name}  {reading.said}", 20, 9.5, INK), (reading.remark, 9, 8, GREY)):

@@ -1,17 +1,17 @@
 """The figures of the quickstart's page: a first look, losses by band, spectra of samples."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from smtool.report.plots.style import INK, Curve, draw, few_ticks, frozen, new_figure, plain_log_ticks, styled
 
-from smtool.report.plots.style import INK, SETTINGS, Curve, draw, frozen, new_figure, plain_log_ticks
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def overview_figure(power: Sequence[Curve], low_pass: Sequence[Curve]) -> Figure:
+def overview_figure(power: Sequence[Curve], low_pass: Sequence[Curve]) -> "Figure":
     """The power spectrum (PHYSICAL) with the low-pass curve beside it, for the first look of a report."""
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 5.2)
         left, right = figure.subplots(1, 2)
         draw(left, power)
@@ -26,24 +26,24 @@ def overview_figure(power: Sequence[Curve], low_pass: Sequence[Curve]) -> Figure
         return frozen(figure)
 
 
-def learning_figure(panels: Mapping[str, Sequence[Curve]]) -> Figure:
+def learning_figure(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
     """Losses against steps, a panel for each title, each with its own range."""
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 3.6)
         row = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
         for axes, (title, curves) in zip(row, panels.items(), strict=True):
             draw(axes, curves)
             axes.set_title(title, fontsize=9.5)
             axes.set_xlabel("step")
-            axes.xaxis.set_major_locator(MaxNLocator(2, steps=[1, 5, 10]))
+            few_ticks(axes, 2, steps=[1, 5, 10])
         row[0].set_ylabel("mean squared error per coefficient")
         figure.legend(*row[-1].get_legend_handles_labels(), loc="outside lower left", ncols=4)
         return frozen(figure)
 
 
-def samples_figure(power: Sequence[Curve], ratios: Sequence[Curve]) -> Figure:
+def samples_figure(power: Sequence[Curve], ratios: Sequence[Curve]) -> "Figure":
     """Power spectra of images and samples (PHYSICAL); beside them, each one's ratio to the images, in dB."""
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 4.4)
         left, right = figure.subplots(1, 2, sharex=True)
         draw(left, power)

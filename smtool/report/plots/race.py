@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from smtool.report.plots.style import GREY, Curve, draw, few_ticks, frozen, new_figure, plain_log_ticks, sign, styled
 
-from smtool.report.plots.style import GREY, SETTINGS, Curve, draw, frozen, new_figure, plain_log_ticks, sign
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 LEGEND_COLUMNS = 4
 
@@ -24,13 +24,13 @@ class Strip:
     colour: int
 
 
-def strips_figure(panels: Mapping[str, Sequence[Strip]]) -> Figure:
+def strips_figure(panels: Mapping[str, Sequence[Strip]]) -> "Figure":
     """A panel for each score, a line for each racer: seeds as dots, the mean as a bar, its 95 % interval as a line.
 
     An interval wider than twice the spread of all dots is cut off at the panel's edge: it says "not known", at any width.
     """
     rows = max(len(strips) for strips in panels.values())
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 1.1 + 0.42 * rows)
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, strips) in zip(row, panels.items(), strict=True):
@@ -43,35 +43,35 @@ def strips_figure(panels: Mapping[str, Sequence[Strip]]) -> Figure:
                 axes.plot(strip.values, [place] * len(strip.values), **shown, markersize=5, alpha=0.85, linestyle="")
             axes.set_title(title, fontsize=9.5)
             axes.set_xlim(*_around([value for strip in strips for value in strip.values]))
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+            few_ticks(axes, 4)
         labels = [strip.label for strip in next(iter(panels.values()))]
         row[0].set_yticks(range(len(labels)), labels)
         row[0].set_ylim(len(labels) - 0.5, -0.5)
         return frozen(figure)
 
 
-def race_curves_figure(panels: Mapping[str, Sequence[Curve]], ylabels: Sequence[str]) -> Figure:
+def race_curves_figure(panels: Mapping[str, Sequence[Curve]], ylabels: Sequence[str]) -> "Figure":
     """Against steps, a panel for each title; bands are the range of the seeds."""
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 4.0)
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (title, curves), ylabel in zip(row, panels.items(), ylabels, strict=True):
             draw(axes, curves)
             axes.set_title(title, fontsize=9.5)
             axes.set(xlabel="step", ylabel=ylabel)
-            axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            few_ticks(axes, 4, steps=[1, 2, 5, 10])
         figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower left", ncols=LEGEND_COLUMNS)
         return frozen(figure)
 
 
-def race_spectra_figure(samples: Sequence[Curve], latents: Sequence[Curve]) -> Figure:
+def race_spectra_figure(samples: Sequence[Curve], latents: Sequence[Curve]) -> "Figure":
     """Power of samples and reconstructions over that of the images; beside it, of latents over the flattened images."""
     panels = {
         "Samples (solid), reconstructions (dashed)": (samples, "power / that of the images (dB)"),
         "Latents": (latents, "power / the target's, delta 1 (dB)"),
     }
     shown = {title: panel for title, panel in panels.items() if panel[0]}
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 4.4)
         row = figure.subplots(1, len(shown), squeeze=False)[0]
         for axes, (title, (curves, ylabel)) in zip(row, shown.items(), strict=True):
@@ -93,12 +93,12 @@ class PredictorPanel:
     note: str
 
 
-def predictor_panels_figure(panels: Sequence[PredictorPanel]) -> Figure:
+def predictor_panels_figure(panels: Sequence[PredictorPanel]) -> "Figure":
     """A small panel for each predictor, the generation distance upwards; the points are autoencoders."""
     columns = min((5, 4, 6), key=lambda number: -len(panels) % number)      # the fewest empty panels
     rows = -(-len(panels) // columns)
     names = list(dict.fromkeys(name for panel in panels for name in panel.points))
-    with rc_context(SETTINGS):
+    with styled():
         figure = new_figure(11.0, 0.5 + 2.3 * rows + 0.25 * -(-len(names) // LEGEND_COLUMNS))
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes in grid.flatten()[len(panels):]:
@@ -109,7 +109,7 @@ def predictor_panels_figure(panels: Sequence[PredictorPanel]) -> Figure:
                     x, y = panel.points[name]
                     axes.plot([x], [y], **sign(number), markersize=6, linestyle="", label=name)
             axes.set_title(f"{panel.title}\n{panel.note}", fontsize=8)
-            axes.xaxis.set_major_locator(MaxNLocator(3))
+            few_ticks(axes, 3)
             axes.tick_params(labelsize=8)
         for line in grid[:, 0]:
             line.set_ylabel("generation distance", fontsize=8.5)
@@ -124,8 +124,10 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _racers(curves: Sequence[Curve]) -> tuple[list[Line2D], list[str]]:
+def _racers(curves: Sequence[Curve]) -> tuple[list["Line2D"], list[str]]:
     """Legend entries of the solid lines only: dashed ones have the same colours."""
+    from matplotlib.lines import Line2D
+
     solid = [curve for curve in curves if curve.role == "latent"]
     handles = [Line2D([], [], **sign(curve.colour), markersize=4) for curve in solid]
     return handles, [curve.label for curve in solid]

@@ -1,14 +1,19 @@
-"""How every figure looks: matplotlib's object interface only (no pyplot, no global state), in colours everyone can tell apart."""
+"""How every figure looks: matplotlib's object interface only (no pyplot, no global state), in colours everyone can tell apart.
+
+matplotlib takes half a second to import, so it is imported when a figure is made, not when a command starts.
+"""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette without black (images) and yellow (too light for lines), in the order the eye separates best.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -42,14 +47,24 @@ class Curve:
     colour: int = 0
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Inches; the layout is solved once, by `frozen`."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def styled(changes: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
+    """While figures are made and written: SETTINGS, and what is changed of them."""
+    from matplotlib import rc_context
+
+    return rc_context({**SETTINGS, **(changes or {})})
+
+
+def new_figure(width: float, height: float, *, solved: bool = True) -> "Figure":
+    """Inches. solved: the layout is solved once, by `frozen`; otherwise the caller places the axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained" if solved else None)
     FigureCanvasAgg(figure)
     return figure
 
 
-def draw(axes: Axes, curves: Sequence[Curve]) -> None:
+def draw(axes: "Axes", curves: Sequence[Curve]) -> None:
     """Lines and their bands; curves without a label stay out of legends."""
     for curve in curves:
         shown = look(curve.role, curve.colour)
@@ -80,7 +95,7 @@ def sign(number: int) -> dict[str, Any]:
     return {"color": own, "marker": marker, "markerfacecolor": "white" if again % 2 else own}
 
 
-def titled(figure: Figure, axes: Axes, title: str, note: str) -> Figure:
+def titled(figure: "Figure", axes: "Axes", title: str, note: str) -> "Figure":
     """Title, and below it what must be known to read the figure; the layout is then final.
 
     The note may be wider than the panel it stands on: the title keeps its lines free.
@@ -92,26 +107,40 @@ def titled(figure: Figure, axes: Axes, title: str, note: str) -> Figure:
     return figure
 
 
-def frozen(figure: Figure) -> Figure:
+def frozen(figure: "Figure") -> "Figure":
     """With its layout solved and kept, so that files can be compared."""
     figure.canvas.draw()
     figure.set_layout_engine("none")
     return figure
 
 
-def plain_log_ticks(axes: Axes) -> None:
+def plain_log_ticks(axes: "Axes") -> None:
     """1, 2, 5, 10, 20 ... instead of powers of ten: an image has few octaves."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_ticks(axes.xaxis)
 
 
-def at_least(axes: Axes, span: float) -> None:
+def log_ticks(axis: "Axis") -> None:
+    """1, 2 and 5 of every power of ten, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def few_ticks(axes: "Axes", most: int = 10, **options: Any) -> None:
+    """At most so many intervals on the horizontal axis; options as of matplotlib's MaxNLocator."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(most, **options))
+
+
+def at_least(axes: "Axes", span: float) -> None:
     """A symmetric range of at least +-span, so that small deviations look small."""
     widest = max(span, *(abs(bound) for bound in axes.get_ylim()))
     axes.set_ylim(-widest, widest)
 
 
-def legend_beside(figure: Figure, axes: Axes) -> None:
+def legend_beside(figure: "Figure", axes: "Axes") -> None:
     """To the right of all panels, never on the data; a long one does not push the panels apart."""
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")

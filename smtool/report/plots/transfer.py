@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import QuadMesh
-from matplotlib.figure import Figure
 
-from smtool.report.plots.style import GREY, HEAT, SETTINGS
+from smtool.report.plots.style import GREY, HEAT, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.figure import Figure
 
 GAP = 0.35
 _WIDE, _TALL = 5.75, 4.0
@@ -32,13 +33,12 @@ class Matrices:
     answered: Sequence[bool]
 
 
-def transfer_figure(decoders: Sequence[Matrices]) -> Figure:
+def transfer_figure(decoders: Sequence[Matrices]) -> "Figure":
     """For each decoder the absolute matrix, with its numbers, and the relative one smaller beside it."""
-    with rc_context(SETTINGS | {"axes.grid": False}):
+    with styled({"axes.grid": False}):
         columns = min(2, len(decoders))
         rows = -(-len(decoders) // columns)
-        figure = Figure(figsize=(_WIDE * columns, _TALL * rows + 0.5))
-        FigureCanvasAgg(figure)
+        figure = new_figure(_WIDE * columns, _TALL * rows + 0.5, solved=False)
         for index, one in enumerate(decoders):
             row, column = divmod(index, columns)
             left, bottom = _WIDE * column + 0.5, _TALL * (rows - 1 - row) + 1.15
@@ -49,13 +49,13 @@ def transfer_figure(decoders: Sequence[Matrices]) -> Figure:
         return figure
 
 
-def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+def _axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
     """In inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def _draw_absolute(axes: Axes, one: Matrices) -> QuadMesh:
+def _draw_absolute(axes: "Axes", one: Matrices) -> "QuadMesh":
     count = len(one.absolute)
     mesh = _cells(axes, one.absolute[:, :count], 0.5)
     _cells(axes, one.absolute[:, count:], count + 0.5 + GAP)
@@ -69,7 +69,7 @@ def _draw_absolute(axes: Axes, one: Matrices) -> QuadMesh:
     return mesh
 
 
-def _label_row(axes: Axes, row: int, one: Matrices) -> None:
+def _label_row(axes: "Axes", row: int, one: Matrices) -> None:
     count = len(one.absolute)
     if not one.answered[row]:
         axes.text(0.7, row + 1, "no answer", va="center", fontsize=7.5, color=_ON_DARK)
@@ -81,7 +81,7 @@ def _label_row(axes: Axes, row: int, one: Matrices) -> None:
                       color=_ON_LIGHT if value > 0.55 else _ON_DARK, weight="bold" if column == row else "normal")
 
 
-def _draw_relative(axes: Axes, one: Matrices) -> None:
+def _draw_relative(axes: "Axes", one: Matrices) -> None:
     count = len(one.relative)
     _cells(axes, one.relative, 0.5)
     axes.set_xticks([1, count])
@@ -90,7 +90,7 @@ def _draw_relative(axes: Axes, one: Matrices) -> None:
     axes.tick_params(labelsize=8)
 
 
-def _cells(axes: Axes, values: np.ndarray, left: float) -> QuadMesh:
+def _cells(axes: "Axes", values: np.ndarray, left: float) -> "QuadMesh":
     """Latent bands from low (bottom) to high, so that a faithful decoder is a diagonal that rises."""
     rows, columns = values.shape
     mesh = axes.pcolormesh(left + np.arange(columns + 1), 0.5 + np.arange(rows + 1), values, cmap=HEAT, vmin=0, vmax=1)

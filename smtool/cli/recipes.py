@@ -1,4 +1,4 @@
-"""What serves the verbs: `smtool quickstart`, `inspect`, `recipes`."""
+"""`smtool recipes`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,26 +10,6 @@ from smtool.cli.options import RecipeArgument
 
 recipes_app = typer.Typer(help="List, show and copy the recipes that come with smtool.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
-
-
-@app.command()
-def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder of the runs and the report.")] = Path("runs/quickstart"),
-) -> None:
-    """The whole pipeline, small and real, in minutes on a CPU: data, autoencoders, spectra, transformers, scores, a page."""
-    from smtool.commands.quickstart.study import quickstart
-    from smtool.report.console import Console
-
-    quickstart(out, console=Console())
-
-
-@app.command()
-def inspect(what: Annotated[str, typer.Argument(help="A recipe, checkpoint, tokenizer or folder of prepared data.")]) -> None:
-    """Describe a recipe, a checkpoint or a data folder: parameters, shapes, digests."""
-    from smtool.commands.inspect.inspection import inspect
-    from smtool.report.console import Console
-
-    inspect(what, console=Console())
 
 
 @recipes_app.command("list")

@@ -1,0 +1,16 @@
+"""`smtool inspect`."""
+
+from typing import Annotated
+
+import typer
+
+from smtool.cli.app import app
+
+
+@app.command()
+def inspect(what: Annotated[str, typer.Argument(help="A recipe, checkpoint, tokenizer or folder of prepared data.")]) -> None:
+    """Describe a recipe, a checkpoint or a data folder: parameters, shapes, digests."""
+    from smtool.commands.inspect.inspection import inspect
+    from smtool.report.console import Console
+
+    inspect(what, console=Console())
