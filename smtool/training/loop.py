@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from smtool.randomness import Streams, streams
-from smtool.training.balance import Loss
 from smtool.training.distributed import Ranks, average_gradients
 from smtool.training.ema import MovingAverage
 from smtool.training.optimizer import NamedOptimizer
 from smtool.training.precision import MixedPrecision
 from smtool.training.sharding import WholeCopy
+from smtool.training.terms import Loss
 
 
 class Batch(Protocol):

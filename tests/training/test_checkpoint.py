@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from smtool.errors import CheckpointError
-from smtool.training.balance import Loss
 from smtool.training.checkpoint import Checkpoints
 from smtool.training.distributed import Ranks
 from smtool.training.ema import EMA
 from smtool.training.loop import Plan, Training
 from smtool.training.optimizer import AdamW
 from smtool.training.precision import MixedPrecision
+from smtool.training.terms import Loss
 
 
 class Task:

@@ -72,7 +72,7 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> Autoen
     methods = {}
     for name, table in tables.regularizers.present.items():
         with initializing(tables.seed, "regularizer", name):
-            methods[name] = table.build(tables.model.latent_channels, tables.model.downsample).to(device)
+            methods[name] = table.build(tables.shapes, weights_dir).to(device)
     discriminator = None
     if tables.discriminator:
         with initializing(tables.seed, "discriminator"):

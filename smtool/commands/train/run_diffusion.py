@@ -87,7 +87,7 @@ def _task(tables: TrainDiT, network: LatentTransformer, source: LatentSource, al
         tables.process.build(),
         source.stats,
         labels=tables.labels,
-        alignment=aligned.loss if aligned else None,
+        alignment=aligned.weighted if aligned else None,
         teacher=aligned.teacher if aligned and aligned.cache is None else None,
     )
 

@@ -115,12 +115,12 @@ def test_only_blocks_up_to_the_depth_and_the_projector_feel_a_real_teacher(studi
         for parameter in task.network.blocks.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=draws), alpha=0.02)
     x = torch.randn((8, 2, 8, 8), generator=draws)
-    tokens = task.network(x, torch.full((8,), 0.5), batch.labels, tap=task.alignment[2]).tokens
-    task.alignment[0].loss(tokens, task.teacher(batch.images)).backward()
+    tokens = task.network(x, torch.full((8,), 0.5), batch.labels, tap=task.alignment.depth).tokens
+    task.alignment.module.loss(tokens, task.teacher(batch.images)).backward()
     felt = {name for name, p in task.network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert {"blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "x_embedder.proj.weight"} <= felt
     assert not [name for name in felt if name.startswith(("blocks.1", "final_layer"))]
-    assert all(p.grad.abs().max() > 0 for p in task.alignment[0].parameters())
+    assert all(p.grad.abs().max() > 0 for p in task.alignment.module.parameters())
     assert not list(task.teacher.parameters())
 
 
