@@ -55,6 +55,7 @@ class Training:
     """A run in memory: the task and, by player, its optimizer and (for some) the average of its weights.
 
     copies: by sharded player, where its result (the average, if there is one) is gathered to be looked at.
+    frozen: name -> digest of the networks in the losses that are not trained, which must stay the same when the run goes on.
     """
 
     task: Task
@@ -64,6 +65,7 @@ class Training:
     ranks: Ranks
     plan: Plan
     copies: Mapping[str, WholeCopy] = field(default_factory=dict)
+    frozen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from smtool.commands.train.validate import open_validation
 from smtool.data import ImageShards
 from smtool.data.images.card import CARD_NAME, read_card
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.evaluation.judges import Judges, build_judges, shared_networks
+from smtool.evaluation.judges import Judges, build_judges
 from smtool.evaluation.options import EvalOptions
+from smtool.evaluation.partiality import lessons_of_autoencoder, partial_judges
 from smtool.evaluation.reconstruction_pass import SharedReading
 from smtool.evaluation.reconstruction_scores import Origin, reconstruction_scores
 from smtool.evaluation.references import MOST_IMAGES
@@ -34,7 +35,7 @@ def evaluate_reconstructions(found: Found, options: EvalOptions, *, ranks: Ranks
     metadata = _metadata(found)
     judges = build_judges(options.scores, options.features, options.rules, weights_dir=options.weights_dir).to(options.device)
     if options.reference is not None and not judges.extractors:
-        raise RecipeError("--reference is for Frechet distances, and none is options.", hint="Add --fid or --features NAME.")
+        raise RecipeError("--reference is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
     with first_rank_ahead(ranks):
         images = _images(path, metadata, options.data)
         others = None if options.reference is None else _other_images(options.reference, images.image_size)
@@ -45,7 +46,8 @@ def evaluate_reconstructions(found: Found, options: EvalOptions, *, ranks: Ranks
     scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return {}
-    warnings, trained_on = shared_networks(judges, metadata.get("recipe") or {}), metadata.get("data") == images.digest
+    warnings = partial_judges(judges.networks, lessons_of_autoencoder(metadata))
+    trained_on = metadata.get("data") == images.digest
     summary = {
         "checkpoint": {"path": path, "sha256": autoencoder.digest, "step": metadata.get("step")},
         "images": _described(images) | {"trained_on": trained_on},

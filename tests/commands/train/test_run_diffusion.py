@@ -76,6 +76,22 @@ def test_aligned_runs_train_and_go_on_without_changing_a_bit(studio, weights, tm
     assert not [name for name in load_file(whole / "ckpt.safetensors") if "alignment" in name]
 
 
+def test_a_run_names_what_it_learned_from_and_goes_on_with_those_weights_only(studio, weights, tmp_path):
+    changes = [*aligned("irepa", "squeezenet"), "save_every=2"]
+    folder = studio.train(tmp_path / "run", *changes, "steps=2", weights_dir=weights)
+    metadata = read_metadata(folder / "ckpt.safetensors")
+    assert (metadata["learned_from"], metadata["autoencoder"]["learned_from"]) == (["squeezenet"], [])
+    frozen = json.loads((folder / "checkpoints/00000002/state.json").read_text())["frozen"]
+    file = "squeezenet1_1_torchvision_fp16.pth"
+    assert frozen == {"squeezenet": hashlib.sha256((weights / file).read_bytes()).hexdigest()}
+    other = tmp_path / "weights"
+    other.mkdir()
+    torch.save({name: 2 * value for name, value in torch.load(weights / file).items()}, other / file)
+    with pytest.raises(CheckpointError, match=f"squeezenet with digest {frozen['squeezenet']}, but that of squeezenet is now "):
+        studio.train(folder, *changes, "steps=4", weights_dir=other)
+    studio.train(folder, *changes, "steps=4", weights_dir=weights)
+
+
 def test_a_run_keeps_the_statistics_that_it_began_with(studio, tmp_path):
     """Scalar statistics once subtracted their mean; a run begun so must not change its latents half-way."""
     changes = ["latents.stats=scalar", "save_every=2"]
