@@ -15,13 +15,14 @@ from smtool.randomness import streams
 from smtool.regularizers import DSM, ESM, Encoding, Pair, Regularizer, Shapes
 
 BATCH, SIDE = 16, 64
+SHAPES = Shapes((BATCH, 3, SIDE, SIDE), (BATCH, 4, SIDE // 4, SIDE // 4))
 SMALL = SDVAE(downsample=4, latent_channels=4, channels=(16, 32, 32), norm_groups=8)
 
 
 def run() -> list[Row]:
     images = torch.randn(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     autoencoder = SMALL.build().to(memory_format=torch.channels_last)
-    methods = {"ESM": ESM().build(4, 4), "DSM": DSM(rows_removed=(8, 10, 12)).build(4, 4)}
+    methods = {"ESM": ESM().build(SHAPES, None), "DSM": DSM(rows_removed=(8, 10, 12)).build(SHAPES, None)}
     candidates: dict[str, Callable[[], object]] = {"step": lambda: _step(autoencoder, images)}
     candidates |= {name: _alone(method, images) for name, method in methods.items()}
     times = race(candidates, repeats=15)
@@ -40,10 +41,9 @@ def _alone(method: Regularizer, images: torch.Tensor) -> Callable[[], None]:
     """The method's own work in a step, forward and backward, on latents that stand for the encoder's."""
     latents = torch.randn(BATCH, 4, SIDE // 4, SIDE // 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
     encoding = Encoding(images, Posterior(latents, torch.zeros_like(latents)), latents)
-    shapes = Shapes((BATCH, 3, SIDE, SIDE), (BATCH, 4, SIDE // 4, SIDE // 4))
 
     def work() -> None:
-        draw = method.draw(streams(0, 0, "autoencoder", batch=BATCH), shapes)
+        draw = method.draw(streams(0, 0, "autoencoder", batch=BATCH), SHAPES)
         (pair,) = method.before_decode([Pair(images, latents)], draw)
         penalty = method.penalty(encoding, draw)
         (pair.latents.sum() if penalty is None else penalty).backward()

@@ -7,3 +7,11 @@ class Config(BaseModel):
     """A table of a recipe: frozen, and a key it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False)
+
+
+class LossConfig(Config):
+    """The table of a term of a loss."""
+
+    def learned_from(self) -> tuple[str, ...]:
+        """Names of the frozen networks whose features the term compares; none of them is an impartial judge of the result."""
+        return ()

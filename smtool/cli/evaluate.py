@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import Device, JsonFile, WeightsDir, computing_device
+from smtool.cli.options import SAMPLERS, Device, JsonFile, WeightsDir, computing_device
 from smtool.errors import RecipeError
 
 _both = partial(typer.Option, rich_help_panel="Scores of both")
@@ -46,7 +46,7 @@ def evaluate(
     ] = None,
     num_images: Annotated[int | None, _compared(min=2, help="Default: the smaller of 50,000 and what there is.")] = None,
     protocol: Annotated[Literal["clean", "paper", "adm"], _compared(help=_PROTOCOLS)] = "clean",
-    sampler: Annotated[str | None, _drawn(help="ddim, dpm-solver++, euler, heun, euler-maruyama.")] = None,
+    sampler: Annotated[str | None, _drawn(help=f"{SAMPLERS}.")] = None,
     steps: Annotated[int | None, _drawn(min=1, help="Steps of the sampler.")] = None,
     cfg_scale: Annotated[float | None, _drawn(help="Classifier-free guidance; 1: none.")] = None,
     cfg_interval: Annotated[tuple[float, float] | None, _drawn(help="Times t that are guided, 0 data, 1 noise.")] = None,

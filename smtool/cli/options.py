@@ -12,6 +12,7 @@ RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml f
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N; auto takes a GPU where there is one.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; KEY= removes it.")]
 WeightsDir = Annotated[Path | None, typer.Option(help="Folder of downloaded weights (also: SMTOOL_WEIGHTS).")]
+SAMPLERS = "ddim, dpm-solver++, euler, heun, euler-maruyama"      # written out: `--help` does not wait for torch
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
 
 

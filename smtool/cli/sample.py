@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import Device, computing_device
+from smtool.cli.options import SAMPLERS, Device, computing_device
 
 
 @app.command()
@@ -15,7 +15,7 @@ def sample(
     out: Annotated[Path | None, typer.Option(help="Folder to write; default beside the checkpoint.")] = None,
     num_images: Annotated[int, typer.Option(min=1, help="How many.")] = 64,
     labels: Annotated[str, typer.Option(help="balanced, random, or classes such as 0,3,7.")] = "balanced",
-    sampler: Annotated[str | None, typer.Option(help="ddim, dpm-solver++, euler, heun, euler-maruyama.")] = None,
+    sampler: Annotated[str | None, typer.Option(help=f"{SAMPLERS}.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
     cfg_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance; 1: none.")] = None,
     cfg_interval: Annotated[tuple[float, float] | None, typer.Option(help="Times t that are guided, 0 data, 1 noise.")] = None,

@@ -1,6 +1,6 @@
 """Diffusion on latents: what is learnt (flow, ddpm), how it is sampled, and what its tokens are aligned with."""
 
-from smtool.diffusion.alignment import Alignment, AnyAlignment, IRepa, Repa, RepaDog
+from smtool.diffusion.alignment import Alignment, AnyAlignment, IRepa, Repa, RepaDog, WeightedAlignment
 from smtool.diffusion.ddpm import DDPM, DDPMProcess
 from smtool.diffusion.flow import Flow, FlowProcess
 from smtool.diffusion.guidance import guided
@@ -22,6 +22,7 @@ __all__ = [
     "RepaDog",
     "Sampler",
     "Warmup",
+    "WeightedAlignment",
     "guided",
     "sample",
 ]

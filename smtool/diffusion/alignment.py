@@ -4,13 +4,14 @@ Each method says what becomes of the features (`target`) and how tokens are brou
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, field_validator
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LossConfig
 from smtool.diffusion.projectors import ConvProjector, mlp_projector
 from smtool.errors import RecipeError
 from smtool.spectrum import difference_of_gaussians, spatial_normalize
@@ -19,7 +20,7 @@ Grid = tuple[int, int]
 """Rows and columns."""
 
 
-class AlignmentConfig(Config):
+class AlignmentConfig(LossConfig):
     """What all methods have: whose features, how strongly, after which block, and what to do about unlike grids."""
 
     teacher: str = Field(description="the network whose features are the target")
@@ -33,6 +34,9 @@ class AlignmentConfig(Config):
     resize: Literal["none", "bilinear"] = Field(
         "none", description='"none": the teacher must have one feature per token; "bilinear": resample its features (antialiased)'
     )
+
+    def learned_from(self) -> tuple[str, ...]:
+        return (self.teacher,)
 
     def target(self, features: Tensor) -> Tensor:
         """Features (B, teacher_dim, h, w), float32, as they are to be matched."""
@@ -141,6 +145,15 @@ class Alignment(nn.Module):
         if features.shape[-2:] == self.token_grid:
             return features
         return F.interpolate(features, size=self.token_grid, mode="bilinear", align_corners=False, antialias=True)
+
+
+@dataclass(frozen=True)
+class WeightedAlignment:
+    """An alignment as a term of a loss: its factor, and the block (from 1) whose tokens it takes."""
+
+    module: Alignment
+    weight: float
+    depth: int
 
 
 def _by(grid: Grid) -> str:

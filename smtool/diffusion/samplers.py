@@ -7,6 +7,7 @@ step_noise: step i -> standard normal noise (B, C, h, w) of that step; only Eule
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -85,15 +86,6 @@ def euler_maruyama(process: Process, model: Model, x: Tensor, times: Tensor, ste
     return x
 
 
-SAMPLERS: dict[str, SamplerFunction] = {
-    "ddim": ddim,
-    "dpm-solver++": dpm_solver_pp,
-    "euler": euler,
-    "heun": heun,
-    "euler-maruyama": euler_maruyama,
-}
-
-
 def even_times(process: Process, steps: int) -> Tensor:
     """(steps + 1,) falling evenly from the process's start to 0, then in the process's own time (shift, discrete steps)."""
     return _strictly_falling(process.retimed(torch.linspace(process.start, 0, steps + 1, dtype=torch.float64)))
@@ -103,6 +95,30 @@ def stochastic_times(process: Process, steps: int, end_time: float) -> Tensor:
     """(steps + 1,): linspace(start, end_time, steps) and then 0, the grid of SiT's and REPA's Euler-Maruyama (facts 8.5)."""
     grid = torch.linspace(process.start, end_time, steps, dtype=torch.float64)
     return _strictly_falling(process.retimed(torch.cat([grid, grid.new_zeros(1)])))
+
+
+@dataclass(frozen=True)
+class Method:
+    """A sampler and what the rest of smtool must know of it.
+
+    times: (process, steps, end_time) -> its grid, (steps + 1,) float64 from noise to data. model_calls: steps -> calls for one
+    sample. needs_flow: it cannot sample a ddpm process.
+    """
+
+    run: SamplerFunction
+    times: Callable[[Process, int, float], Tensor] = lambda process, steps, end_time: even_times(process, steps)
+    model_calls: Callable[[int], int] = lambda steps: steps
+    needs_flow: bool = False
+
+
+SAMPLERS: dict[str, Method] = {
+    "ddim": Method(ddim),
+    "dpm-solver++": Method(dpm_solver_pp),
+    "euler": Method(euler),
+    "heun": Method(heun, model_calls=lambda steps: 2 * steps - 1),
+    "euler-maruyama": Method(euler_maruyama, times=stochastic_times, needs_flow=True),
+}
+"""A new sampler is a function and an entry; recipes know it by its key."""
 
 
 def _strictly_falling(times: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """From noise to normalized latents: the `[sampler]` table and the function that runs it."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -12,13 +12,18 @@ from smtool.diffusion.ddpm import DDPM, NUM_STEPS
 from smtool.diffusion.flow import Flow
 from smtool.diffusion.guidance import Model, guided
 from smtool.diffusion.process import Process
-from smtool.diffusion.samplers import SAMPLERS, StepNoise, even_times, stochastic_times
+from smtool.diffusion.samplers import SAMPLERS, Method, StepNoise
+
+if TYPE_CHECKING:
+    SamplerName = str
+else:      # the names of the table, spelled out so that a wrong one is answered with all of them
+    SamplerName = Literal[tuple(SAMPLERS)]
 
 
 class Sampler(Config):
     """How samples are drawn. Model calls: one per step; Heun two, but one on the last."""
 
-    kind: Literal["ddim", "dpm-solver++", "euler", "heun", "euler-maruyama"] = Field(
+    kind: SamplerName = Field(
         "ddim", description="euler-maruyama draws noise at each step and needs a flow; the others are deterministic"
     )
     steps: int = Field(100, ge=1, description="steps of the time grid")
@@ -29,9 +34,13 @@ class Sampler(Config):
     cfg_interval: tuple[float, float] = Field((0.0, 1.0), description="times t, from 0 (data) to 1 (noise), that are guided")
 
     @property
+    def method(self) -> Method:
+        return SAMPLERS[self.kind]
+
+    @property
     def model_calls(self) -> int:
         """Model calls for one sample; a guided one counts once."""
-        return 2 * self.steps - 1 if self.kind == "heun" else self.steps
+        return self.method.model_calls(self.steps)
 
     def problems(self, process: Flow | DDPM, num_classes: int) -> Iterator[tuple[str, str]]:
         """(key, sentence) for each value that cannot work with this process and network."""
@@ -41,16 +50,14 @@ class Sampler(Config):
         if self.cfg_scale > 1 and not num_classes:
             yield "cfg_scale", f"must be 1 for a network without classes, but is {self.cfg_scale}"
         if isinstance(process, DDPM):
-            if self.kind == "euler-maruyama":
-                yield "kind", 'euler-maruyama needs process.kind = "flow"; "ddim" works with "ddpm"'
+            if self.method.needs_flow:
+                yield "kind", f'{self.kind} needs process.kind = "flow"; "ddim" works with "ddpm"'
             if self.steps > NUM_STEPS:
                 yield "steps", f"must be at most {NUM_STEPS}, the noise levels of ddpm, but is {self.steps}"
 
     def times(self, process: Process) -> Tensor:
         """(steps + 1,) float64, from noise to data."""
-        if self.kind == "euler-maruyama":
-            return stochastic_times(process, self.steps, self.end_time)
-        return even_times(process, self.steps)
+        return self.method.times(process, self.steps, self.end_time)
 
     def model(self, process: Process, network: nn.Module, *, labels: Tensor | None, null: int) -> Model:
         """The network with this sampler's guidance; labels (B,) int64, null the class that stands for none."""
@@ -62,8 +69,7 @@ class Sampler(Config):
 def sample(process: Process, model: Model, noise: Tensor, sampler: Sampler, *, step_noise: StepNoise) -> Tensor:
     """Normalized latents (B, C, h, w) from standard normal noise of that shape and dtype; the state is float64 on the way.
 
-    step_noise(i): standard normal noise (B, C, h, w) of step i, asked for by Euler-Maruyama only. The caller seeds it and
+    step_noise(i): standard normal noise (B, C, h, w) of step i, asked for by stochastic samplers only. The caller seeds it and
     `noise` per sample, so that a sample does not depend on its batch.
     """
-    run = SAMPLERS[sampler.kind]
-    return run(process, model, noise.double(), sampler.times(process), step_noise).to(noise.dtype)
+    return sampler.method.run(process, model, noise.double(), sampler.times(process), step_noise).to(noise.dtype)

@@ -1,9 +1,9 @@
-"""From names of scores of generated images to the networks that give them, and what must be said of a network as a judge."""
+"""From names of scores of generated images to the networks that give them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from smtool.errors import RecipeError, WeightsError
 from smtool.evaluation.feature_pass import Wanted
@@ -68,24 +68,3 @@ def build_questions(
             if item.view not in item.extractor.views:
                 raise WeightsError(f"sFID and the inception score need {_ALL_VIEWS}, not the TorchScript file.")
     return loaded
-
-
-def partial_judges(questions: Sequence[Question], recipe: Mapping[str, Any], autoencoder: Mapping[str, Any]) -> dict[str, str]:
-    """Extractor's name -> sentence, where a judge is a network that the transformer or its autoencoder learnt from.
-
-    recipe, autoencoder: the recipes of both, {} where not known.
-    """
-    teacher = (recipe.get("alignment") or {}).get("teacher", "")
-    net = (autoencoder.get("perceptual") or {}).get("net", "vgg") if autoencoder.get("perceptual") else ""
-    found = {}
-    for name in (question.extractor.name for question in questions):
-        if teacher and _family(teacher) == _family(name):
-            found[name] = f"{teacher} was this transformer's teacher: rank by another network"
-        elif net and {"squeeze": "squeezenet", "vgg": "timm_vgg16", "alex": "timm_alexnet"}[net] == name:
-            found[name] = f"{net} was in the autoencoder's loss: rank by another network"
-    return found
-
-
-def _family(name: str) -> str:
-    """DINOv2 is one family in all sizes: they were distilled from one network."""
-    return "dinov2" if "dinov2" in name else name.replace("timm:", "timm_", 1)

@@ -1,6 +1,6 @@
 """From names of scores to the formulas and networks that give them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -51,6 +51,12 @@ class Judges:
             network.to(device)
         return self
 
+    @property
+    def networks(self) -> dict[str, str]:
+        """Score's name -> the network that it is computed with."""
+        trunks = {judge.name: judge.network.trunk for judge in self.pairs if judge.network}
+        return trunks | {extractor.score: extractor.name for extractor in self.extractors}
+
 
 def build_judges(
     scores: Iterable[str], features: Sequence[str], protocol: Protocol, *, weights_dir: Path | None = None
@@ -69,16 +75,6 @@ def build_judges(
         pairs=tuple(_pair_judge(name, protocol, weights_dir) for name in SCORES if name in options and name != "fid"),
         extractors=tuple(load_extractor(name, weights_dir=weights_dir, protocol=protocol) for name in names),
     )
-
-
-def shared_networks(judges: Judges, recipe: Mapping[str, object]) -> dict[str, str]:
-    """Score name -> warning, where a judge is a network that the autoencoder was trained against."""
-    perceptual = recipe.get("perceptual")
-    net = perceptual.get("net", "vgg") if isinstance(perceptual, Mapping) else None
-    warning = f"{net} was in this autoencoder's loss: rank by another network"
-    judged = {f"lpips_{net}", "fd_squeezenet"} if net == "squeeze" else {f"lpips_{net}"}
-    names = [judge.name for judge in judges.pairs] + [extractor.score for extractor in judges.extractors]
-    return {name: warning for name in names if net is not None and name in judged}
 
 
 def _pair_judge(name: str, protocol: Protocol, weights_dir: Path | None) -> PairJudge:

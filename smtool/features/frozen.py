@@ -1,4 +1,4 @@
-"""Networks that judge and are never trained."""
+"""Networks that judge or teach and are never trained."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,14 @@ from torch import Tensor, nn
 class Frozen(nn.Module):
     """Holds a network outside of its parameters and its state dict.
 
-    It moves between devices with the module, but keeps float32, stays in eval mode, and appears in no checkpoint, optimizer,
-    EMA or DDP bucket. Gradients reach its inputs.
+    It moves between devices with the module, but keeps float32, stays in eval mode, and appears in no checkpoint and no
+    optimizer. A copy of a module that holds one, such as the average of its weights, holds the same object. Gradients reach its
+    inputs. name: what the network is called in recipes and scores; digest: sha256 of its weights.
     """
 
     network: nn.Module
+    name: str
+    digest: str
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -33,7 +36,16 @@ class Frozen(nn.Module):
         self.network.to(fn(torch.empty(0, device=self.device)).device)
         return self
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
+        return self
+
     def __call__(self, *args: Any) -> Tensor:
         """Run in float32, whatever autocast says."""
         with torch.autocast(self.device.type, enabled=False):
             return super().__call__(*args)
+
+
+def frozen_digests(*modules: nn.Module | None) -> dict[str, str]:
+    """Name -> digest of every frozen network inside the modules."""
+    inside = (part for module in modules if module is not None for part in module.modules())
+    return {part.name: part.digest for part in inside if isinstance(part, Frozen)}

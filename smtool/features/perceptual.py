@@ -8,19 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LossConfig
 from smtool.errors import WeightsError
 from smtool.features.frozen import Frozen
-from smtool.features.weights import WEIGHTS, find_weights, load_state
+from smtool.features.weights import LPIPS_TRUNKS, WEIGHTS, find_weights, load_state
 from smtool.storage import file_digest
 
 LPIPSNet = Literal["vgg", "alex", "squeeze"]
 
-_TRUNKS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet"}
 _SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # the last layer would be empty below
 
 
-class Perceptual(Config):
+class Perceptual(LossConfig):
     """Compare reconstruction and image in the features of a frozen network: what a mean over pixels cannot see."""
 
     net: LPIPSNet = Field("vgg", description="trunk: VGG16 528 MB, AlexNet 233 MB, SqueezeNet 5 MB")
@@ -30,6 +29,9 @@ class Perceptual(Config):
     def smallest_input(self) -> int:
         """The smallest image side, in pixels, that leaves a feature in every layer."""
         return _SMALLEST[self.net]
+
+    def learned_from(self) -> tuple[str, ...]:
+        return (LPIPS_TRUNKS[self.net],)
 
     def build(self, weights_dir: Path | None = None) -> "PerceptualDistance":
         return PerceptualDistance(self.net, weights_dir)
@@ -42,9 +44,9 @@ class PerceptualDistance(Frozen):
     """
 
     def __init__(self, net: LPIPSNet, weights_dir: Path | None = None) -> None:
-        path = find_weights(_TRUNKS[net], weights_dir, purpose=f"LPIPS with the {net} network")
+        path = find_weights(LPIPS_TRUNKS[net], weights_dir, purpose=f"LPIPS with the {net} network")
         super().__init__(_lpips(net, path))
-        self.name = f"lpips_{net}"
+        self.name, self.trunk = f"lpips_{net}", LPIPS_TRUNKS[net]
         self.digest = file_digest(path)
         self.smallest_input = _SMALLEST[net]
 
@@ -63,11 +65,12 @@ def _lpips(net: str, trunk: Path) -> nn.Module:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    stored = load_state(trunk, WEIGHTS[_TRUNKS[net]].title)
+    stored = load_state(trunk, WEIGHTS[LPIPS_TRUNKS[net]].title)
     try:
         # lpips cuts torchvision's `features` into slices, but keeps the layers' numbers: slice2.4.weight is features.4.weight
         values = {name: stored["features." + name.split(".", 1)[1]].float() for name in network.net.state_dict()}
         network.net.load_state_dict(values)
     except (KeyError, RuntimeError) as error:
-        raise WeightsError(f"{trunk} does not hold torchvision's {_TRUNKS[net]} ({error}).", hint="Replace the file.") from error
+        name = LPIPS_TRUNKS[net]
+        raise WeightsError(f"{trunk} does not hold torchvision's {name} ({error}).", hint="Replace the file.") from error
     return network

@@ -19,6 +19,8 @@ from smtool.storage import file_digest
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)      # of [0, 255]
 IMAGENET_STD = (58.395, 57.12, 57.375)
+LPIPS_TRUNKS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet"}
+"""LPIPS's names of networks -> ours."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, A
             "model": None if config is None else config.model_dump(mode="json"),
             "digest": tokenizer.digest,
             "embedded": embedded,
+            "learned_from": list(tokenizer.learned_from),
         },
     }
     write_diffusion_file(path, model.network.state_dict(), weights if embedded else {}, metadata)
@@ -132,7 +133,7 @@ def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Te
     if described["embedded"]:
         tokenizer = rebuilt(path, described["model"])
         _load(path, tokenizer, weights)
-        tokenizer.source = place
+        tokenizer.source, tokenizer.learned_from = place, tuple(described.get("learned_from", ()))
         return tokenizer.to(device).eval().requires_grad_(False)
     tokenizer = open_tokenizer(place, device=device, image_size=metadata["image_size"])
     if tokenizer.digest != described["digest"]:

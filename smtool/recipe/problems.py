@@ -73,19 +73,23 @@ def _sentence(detail: Any, table: type[BaseModel]) -> str:
 
 def _located(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, type[BaseModel]]:
     """The dotted key of pydantic's location, without its marks for members of unions; and the table that the key is in."""
-    table, tables = kind, [kind]
+    table, tables, marked = kind, [kind], True
     key = ""
     for part in location:
         if isinstance(part, int):
             key += f"[{part}]"
-        elif len(tables) > 1:  # the mark that says which of several tables it is
-            tables = [member for member in tables if member.model_fields[TAG].default == part]
+        elif not marked and (members := [member for member in tables if _tag(member) == part]):
+            tables, marked = members, True      # the mark that says which table of a union it is
         elif tables:
             (table,) = tables
             key += f".{part}" if key else part
             field = table.model_fields.get(part)
-            tables = [] if field is None else _tables_in(field.annotation)
+            tables, marked = ([] if field is None else _tables_in(field.annotation)), False
     return key, table
+
+
+def _tag(table: type[BaseModel]) -> Any:
+    return table.model_fields[TAG].default if TAG in table.model_fields else None
 
 
 def _tables_in(annotation: Any) -> list[type[BaseModel]]:

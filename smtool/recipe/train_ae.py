@@ -6,7 +6,7 @@ from pydantic import Field
 
 from smtool.config import Config
 from smtool.features.perceptual import Perceptual
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks import AnyAutoencoder
 from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
 from smtool.tasks.adversary import Adversary
@@ -35,7 +35,7 @@ class TrainAE(TrainingTables):
     """A recipe of `smtool train-ae`."""
 
     data: Data
-    model: SDVAE
+    model: AnyAutoencoder
     reconstruction: Reconstruction = Reconstruction()
     perceptual: Perceptual | None = None
     discriminator: Adversary | None = None

@@ -7,8 +7,7 @@ from pydantic import Field
 
 from smtool.config import Config
 from smtool.diffusion import DDPM, AnyAlignment, Flow, Sampler, Warmup
-from smtool.networks.sit import SiT
-from smtool.networks.uvit import UViT
+from smtool.networks import AnyBackbone
 from smtool.recipe.training import TrainingTables
 from smtool.tasks.diffusion import Labels
 from smtool.training.sharding import Parallel
@@ -50,7 +49,7 @@ class TrainDiT(TrainingTables):
     compile: bool = Field(False, description="compile the network with torch.compile: slower to start, faster on a GPU")
     data: LatentData
     latents: Latents
-    model: Annotated[SiT | UViT, Field(discriminator="kind")]
+    model: AnyBackbone
     process: Annotated[Flow | DDPM, Field(discriminator="kind")] = Flow()
     labels: Labels | None = None
     alignment: AnyAlignment | None = None

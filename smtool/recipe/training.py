@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from smtool.config import Config
+from smtool.config import Config, LossConfig
 from smtool.training.ema import EMA
 from smtool.training.optimizer import AdamW
 from smtool.training.precision import Precision
@@ -37,6 +37,11 @@ class TrainingTables(Config):
     def problems(self) -> Iterator[tuple[str, str]]:
         """(key, sentence) for every combination of values that cannot work, found before anything is built."""
         yield from ()
+
+    def learned_from(self) -> list[str]:
+        """Names of the frozen networks in the losses, none of which is an impartial judge of the result."""
+        tables = [value for value in vars(self).values() if isinstance(value, LossConfig)]
+        return sorted({name for table in tables for name in table.learned_from()})
 
     def remarks(self) -> Iterator[str]:
         """Settings that have no effect in this run, or not the one that they seem to have."""

@@ -1,6 +1,6 @@
 """The methods. Adding one: a file with its keys and its module, and one line in `Regularizers`."""
 
-from smtool.config import Config
+from smtool.config import LossConfig
 from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerConfig, Shapes
 from smtool.regularizers.dsm import DSM
 from smtool.regularizers.eq_vae import EQVAE
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-class Regularizers(Config):
+class Regularizers(LossConfig):
     """The [regularizers.*] tables. A table that is present is on; one that is absent is never built."""
 
     kl: KL | None = None
@@ -36,3 +36,6 @@ class Regularizers(Config):
     def present(self) -> dict[str, RegularizerConfig]:
         """Name -> table, in the order in which the methods act."""
         return {name: table for name in type(self).model_fields if (table := getattr(self, name)) is not None}
+
+    def learned_from(self) -> tuple[str, ...]:
+        return tuple(name for table in self.present.values() for name in table.learned_from())

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LossConfig
 from smtool.networks.posterior import Posterior
 from smtool.randomness import Streams
+from smtool.training.terms import AdaptiveWeight
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,12 @@ class Pair:
 class Regularizer(nn.Module):
     """The base of all methods; each overrides only the moments it needs.
 
-    weight: factor of `penalty` in the loss. balance: "encoder" scales the penalty by the ratio of gradient norms at the
-    encoder's last layer (VA-VAE), None adds it as it is.
+    weight: factor of `penalty` in the loss. adaptive_weight: how the penalty is scaled beside it, by a ratio of gradient norms
+    (VA-VAE); None adds it as it is.
     """
 
     weight: float = 1.0
-    balance: Literal["encoder"] | None = None
+    adaptive_weight: AdaptiveWeight | None = None
 
     def draw(self, streams: Streams, shapes: Shapes) -> Any:
         """This step's random choices, handed to the three moments below."""
@@ -68,10 +70,11 @@ class Regularizer(nn.Module):
         return None
 
 
-class RegularizerConfig(Config):
-    """The recipe table of a regularizer."""
+class RegularizerConfig(LossConfig):
+    """The recipe table of a regularizer. One that learns from a frozen network names it in `learned_from`."""
 
-    def build(self, latent_channels: int, downsample: int) -> Regularizer:
+    def build(self, shapes: Shapes, weights_dir: Path | None) -> Regularizer:
+        """For batches and latents of these shapes. weights_dir: where the files of frozen networks are looked for first."""
         raise NotImplementedError
 
     def problems(self, shapes: Shapes) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """Decoding Spectrum Matching (arXiv 2603.14645, section 4): a decoder that maps latent bands to the same image bands."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -28,7 +29,7 @@ class DSM(RegularizerConfig):
         "batch", description="images that share a cutoff: the global batch, one, or N in a row (released code: those of one GPU)"
     )
 
-    def build(self, latent_channels: int, downsample: int) -> "DecodingSpectrumMatching":
+    def build(self, shapes: Shapes, weights_dir: Path | None) -> "DecodingSpectrumMatching":
         return DecodingSpectrumMatching(self.rows_removed, self.block, self.shape, self.per)
 
     def problems(self, shapes: Shapes) -> Iterator[tuple[str, str]]:

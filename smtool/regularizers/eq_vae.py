@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from pydantic import Field
@@ -25,7 +26,7 @@ class EQVAE(RegularizerConfig):
     smallest: float = Field(0.25, gt=0, lt=1, description="smallest scale")
     anisotropic: bool = Field(False, description="draw the scales of height and width separately")
 
-    def build(self, latent_channels: int, downsample: int) -> "EquivarianceRegularized":
+    def build(self, shapes: Shapes, weights_dir: Path | None) -> "EquivarianceRegularized":
         return EquivarianceRegularized(self.probability, self.prior, self.smallest, self.anisotropic)
 
     def problems(self, shapes: Shapes) -> Iterator[tuple[str, str]]:

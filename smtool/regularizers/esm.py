@@ -1,12 +1,13 @@
 """Encoding Spectrum Matching (arXiv 2603.14645, section 3): latents with a flattened copy of the image's power spectrum."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig
+from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig, Shapes
 from smtool.spectrum import REFERENCE, Estimator, esm_loss
 
 
@@ -30,7 +31,7 @@ class ESM(RegularizerConfig):
     def estimator(self) -> Estimator:
         return replace(REFERENCE.loss, bins=self.bins, downsample=self.downsample, log=self.log, gain=self.gain)
 
-    def build(self, latent_channels: int, downsample: int) -> "EncodingSpectrumMatching":
+    def build(self, shapes: Shapes, weights_dir: Path | None) -> "EncodingSpectrumMatching":
         return EncodingSpectrumMatching(self.weight, self.delta, self.posterior, self.estimator)
 
 

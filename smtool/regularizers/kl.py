@@ -1,11 +1,12 @@
 """Kullback-Leibler divergence of the posterior to the standard normal: the variational term of SD-VAE."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig
+from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig, Shapes
 
 
 class KL(RegularizerConfig):
@@ -20,7 +21,7 @@ class KL(RegularizerConfig):
         "sum", description="sum over C, h, w (released code), mean over them, or sum divided by 3 H W (LDM)"
     )
 
-    def build(self, latent_channels: int, downsample: int) -> "KullbackLeibler":
+    def build(self, shapes: Shapes, weights_dir: Path | None) -> "KullbackLeibler":
         return KullbackLeibler(self.weight, self.normalization)
 
 

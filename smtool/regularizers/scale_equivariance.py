@@ -1,6 +1,7 @@
 """Scale equivariance (Skorokhodov et al., arXiv 2502.14831): decoding a smaller latent gives the smaller image."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -24,7 +25,7 @@ class ScaleEquivariance(RegularizerConfig):
     scales: tuple[float, ...] = Field((1.0, 0.5, 0.25), min_length=1, description="factors in (0, 1]; one is drawn per step")
     alpha: float = Field(0.25, gt=0, description="weight of the appended pair")
 
-    def build(self, latent_channels: int, downsample: int) -> Regularizer:
+    def build(self, shapes: Shapes, weights_dir: Path | None) -> Regularizer:
         return ReplacedByScaled(self.scales) if self.form == "replace" else AppendedScaled(self.scales, self.alpha)
 
     def problems(self, shapes: Shapes) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from smtool.networks.autoencoder import Autoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary, hinge_discriminator, hinge_generator
-from smtool.training.balance import AdaptiveWeight, Loss, Term, balanced
+from smtool.training.terms import AdaptiveWeight, Loss, Term, weighted_sum
 
 
 class Reconstruction(Config):
@@ -67,10 +67,9 @@ class AutoencoderTask:
         if player == "discriminator":
             return self._discriminator_loss(images, draws)
         playing = self.adversary is not None and step >= self.adversary.start
-        return balanced(
+        return weighted_sum(
             self._autoencoder_terms(images, draws, playing=playing),
-            encoder=self.autoencoder.encoder_last_layer,
-            decoder=self.autoencoder.decoder_last_layer,
+            {"encoder": self.autoencoder.encoder_last_layer, "decoder": self.autoencoder.decoder_last_layer},
         )
 
     def _autoencoder_terms(self, images: Tensor, streams: Streams, *, playing: bool) -> list[Term]:
@@ -83,8 +82,7 @@ class AutoencoderTask:
             terms.append(Term("adversarial", value, self.adversary.weight, AdaptiveWeight("decoder")))
         for name, method in self.methods.items():
             if (penalty := method.penalty(encoding, draws[name])) is not None:
-                balance = AdaptiveWeight("encoder") if method.balance == "encoder" else None
-                terms.append(Term(name, penalty, method.weight, balance))
+                terms.append(Term(name, penalty, method.weight, method.adaptive_weight))
         return terms
 
     def _discriminator_loss(self, images: Tensor, streams: Streams) -> Loss:

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from smtool.config import Config
 from smtool.data.batches import LatentBatch
 from smtool.devices import to_device
-from smtool.diffusion import Alignment, Process
+from smtool.diffusion import Process, WeightedAlignment
 from smtool.networks.posterior import LatentStats, Posterior
-from smtool.networks.transformer import LatentTransformer
+from smtool.networks.transformer import LatentTransformer, Prediction
 from smtool.randomness import Streams
 from smtool.spectrum import dct2
 from smtool.spectrum.dct import constant
-from smtool.training.balance import Loss
+from smtool.training.terms import Loss, Term, weighted_sum
 
 PLAYER = "transformer"
 NUM_BANDS = 4
@@ -28,7 +28,7 @@ class Labels(Config):
 class DiffusionTask:
     """One player: the transformer with its alignment's projector.
 
-    alignment, teacher: (projector and loss, its weight, the block whose tokens are taken), and images uint8 -> features.
+    teacher: images uint8 -> the features that the alignment needs, unless the batches bring them.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class DiffusionTask:
         stats: LatentStats,
         *,
         labels: Labels | None,
-        alignment: tuple[Alignment, float, int] | None = None,
+        alignment: WeightedAlignment | None = None,
         teacher: nn.Module | None = None,
     ) -> None:
         self.network = network
@@ -49,7 +49,7 @@ class DiffusionTask:
         self.teacher = teacher
         modules: dict[str, nn.Module] = {"network": network}
         if alignment is not None:
-            modules["alignment"] = alignment[0]
+            modules["alignment"] = alignment.module
         self.players: dict[str, nn.Module] = {PLAYER: nn.ModuleDict(modules)}
 
     def players_at(self, step: int) -> tuple[str, ...]:
@@ -65,17 +65,19 @@ class DiffusionTask:
         shape = posterior.mean.shape
         latents = self.stats.normalize(posterior.sample(draws.batch("posterior", shape)))
         noised = self.process.noised(latents, draws.batch("noise", shape), draws.uniform("time", (len(latents),)))
-        tap = None if self.alignment is None else self.alignment[2]
+        tap = None if self.alignment is None else self.alignment.depth
         prediction = self.network(noised.x_t, noised.network_time, self._labels(batch, draws), tap=tap)
         error = prediction.output.float() - noised.target
-        total = error.square().mean()
-        values = {"diffusion": total.detach(), **band_errors(error.detach())}
-        if self.alignment is not None:
-            module, weight, _ = self.alignment
-            assert prediction.tokens is not None
-            distance = module.loss(prediction.tokens, self._features(batch, device))
-            total, values["alignment"] = total + weight * distance, distance.detach()
-        return Loss(total, values)
+        terms = [Term("diffusion", error.square().mean()), *self._alignment_terms(prediction, batch, device)]
+        loss = weighted_sum(terms)
+        return Loss(loss.total, loss.values | band_errors(error.detach()))
+
+    def _alignment_terms(self, prediction: Prediction, batch: LatentBatch, device: str) -> list[Term]:
+        if self.alignment is None:
+            return []
+        assert prediction.tokens is not None
+        distance = self.alignment.module.loss(prediction.tokens, self._features(batch, device))
+        return [Term("alignment", distance, self.alignment.weight)]
 
     def _labels(self, batch: LatentBatch, draws: Streams) -> Tensor | None:
         """The batch's classes, some replaced by the null class; None for an unconditional network."""

@@ -12,6 +12,7 @@ from smtool.checkpoints.foreign.diffusers import class_of, read_diffusers
 from smtool.checkpoints.foreign.inferred_classes import find_class
 from smtool.checkpoints.foreign.taesd import encoder_in, half_of, read_taesd, without_half
 from smtool.checkpoints.foreign.weights_file import read_weights
+from smtool.checkpoints.learned_from import learned_from
 from smtool.checkpoints.tensor_file import PICKLED, TensorFile
 from smtool.errors import CheckpointError
 from smtool.networks.autoencoder import Autoencoder
@@ -136,6 +137,7 @@ def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -
     named = path.resolve().parent if path.name == "ckpt.safetensors" else path.resolve()
     opened.label = without_half(named.stem) if found.format == _TAESD else named.stem
     opened.source, opened.recipe = found.name, recipe if isinstance(recipe, dict) else {}
+    opened.learned_from = learned_from(found.metadata)
     return opened
 
 

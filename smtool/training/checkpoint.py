@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Checkpoints:
         """Bring the players, averages and optimizers of a run back to where they were after `step`."""
         folder = self.folder / f"{step:08d}"
         state = json.loads((folder / "state.json").read_text())
+        _check_frozen(folder, state.get("frozen", {}), training.frozen)
         try:
             for player, module in training.task.players.items():
                 refill(module.state_dict(), storage.each_tensor(folder / "model.safetensors", f"{player}/"))
@@ -89,6 +91,7 @@ class Checkpoints:
             "step": step,
             "updates": {name: optimizer.updates for name, optimizer in training.optimizers.items()},
             "precision": training.precision.state_dict(),
+            "frozen": dict(training.frozen),
         }
         storage.write_json(folder / "state.json", state)
 
@@ -98,6 +101,16 @@ class Checkpoints:
         for step in steps:
             if step not in kept:
                 shutil.rmtree(self.folder / f"{step:08d}", ignore_errors=True)
+
+
+def _check_frozen(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """before: {} in checkpoints of versions that did not store digests."""
+    for name in before.keys() & now.keys():
+        if before[name] != now[name]:
+            raise CheckpointError(
+                f"{folder} was trained against {name} with digest {before[name]}, but that of {name} is now {now[name]}.",
+                hint="Put those weights back, or start over with --fresh.",
+            )
 
 
 def _joined(states: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from smtool.randomness import Streams, streams
-from smtool.training.balance import Loss
 from smtool.training.distributed import Ranks, average_gradients
 from smtool.training.ema import MovingAverage
 from smtool.training.optimizer import NamedOptimizer
 from smtool.training.precision import MixedPrecision
 from smtool.training.sharding import WholeCopy
+from smtool.training.terms import Loss
 
 
 class Batch(Protocol):
@@ -55,6 +55,7 @@ class Training:
     """A run in memory: the task and, by player, its optimizer and (for some) the average of its weights.
 
     copies: by sharded player, where its result (the average, if there is one) is gathered to be looked at.
+    frozen: name -> digest of the networks in the losses that are not trained, which must stay the same when the run goes on.
     """
 
     task: Task
@@ -64,6 +65,7 @@ class Training:
     ranks: Ranks
     plan: Plan
     copies: Mapping[str, WholeCopy] = field(default_factory=dict)
+    frozen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

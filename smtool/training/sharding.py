@@ -130,8 +130,9 @@ class WholeCopy:
         del state
         try:
             yield
-        finally:
-            self.module.to("meta")
+        finally:      # not module.to("meta"), which would move frozen networks that others share
+            empty = {name: _without_values(tensor) for name, tensor in self.module.state_dict().items()}
+            self.module.load_state_dict(empty, assign=True)
 
 
 def _without_values(tensor: Tensor) -> Tensor:

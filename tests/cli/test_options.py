@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from smtool.cli import options
 from smtool.cli.options import computing_device, first_line, seconds
+from smtool.diffusion.samplers import SAMPLERS
 from smtool.errors import RecipeError
 
 
@@ -35,3 +37,7 @@ def test_a_device_that_is_not_there_is_refused(name):
 def test_an_error_without_words_has_an_empty_first_line():
     assert first_line(ValueError()) == ""
     assert first_line(ValueError("one\ntwo")) == "one"
+
+
+def test_the_samplers_of_the_help_are_those_there_are():
+    assert options.SAMPLERS.split(", ") == list(SAMPLERS)

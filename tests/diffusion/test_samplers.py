@@ -64,7 +64,7 @@ def _no_noise(step):
 def _gains(sampler, config, times):
     """What a deterministic sampler multiplies its starting noise by, per band."""
     one = torch.ones(1, len(POWERS), 1, 1, dtype=torch.float64)
-    return SAMPLERS[sampler](config.build(), _perfect_network(config), one, times, _no_noise).flatten().tolist()
+    return SAMPLERS[sampler].run(config.build(), _perfect_network(config), one, times, _no_noise).flatten().tolist()
 
 
 def _expected_gain(sampler, config, times, power):
@@ -267,7 +267,7 @@ def test_ddpm_samplers_equal_diffusers(name, steps):
         n = torch.full((2,), float(timestep) + 1)
         expected = theirs.step(_nonlinear(expected, n), timestep, expected).prev_sample
     process = DDPM().build()
-    found = SAMPLERS[name](process, _nonlinear, start, even_times(process, steps), _no_noise)
+    found = SAMPLERS[name].run(process, _nonlinear, start, even_times(process, steps), _no_noise)
     assert_close(found, expected.double(), rtol=1e-4, atol=1e-4)
 
 

@@ -1,11 +1,14 @@
+import re
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from smtool.diffusion import DDPM, Flow, Sampler, sample
+from smtool.diffusion.samplers import SAMPLERS
 from smtool.randomness import generator
 
-KINDS = ("ddim", "dpm-solver++", "euler", "heun", "euler-maruyama")
+KINDS = tuple(SAMPLERS)
 
 
 def _model(x, network_time, step_time=None):
@@ -64,7 +67,9 @@ def test_everything_follows_the_device_of_its_latents(config):
     noise = torch.empty(2, 3, 4, 4, device="meta")
     example = process.noised(noise, noise, torch.empty(2, device="meta"))
     assert example.x_t.device == example.network_time.device == noise.device
-    for kind in KINDS[: 5 if isinstance(config, Flow) else 4]:
+    for kind in KINDS:
+        if SAMPLERS[kind].needs_flow and isinstance(config, DDPM):
+            continue
         sampler = Sampler(kind=kind, steps=3)
         out = sample(process, _proportional, noise, sampler, step_noise=lambda i: noise)
         assert out.device == noise.device and out.shape == noise.shape
@@ -82,6 +87,17 @@ def test_model_calls_are_counted():
         noise = _noise(0, 1, "start")
         sample(Flow().build(), model, noise, sampler, step_noise=lambda i, noise=noise: noise)
         assert len(calls) == sampler.model_calls
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recipes_know_every_sampler_of_the_table(kind):
+    sampler = Sampler(kind=kind, steps=4)
+    assert sampler.method is SAMPLERS[kind]
+    times = sampler.times(Flow().build())
+    assert (len(times), times[0], times[-1]) == (5, 1, 0)
+    assert ("kind" in dict(sampler.problems(DDPM(), 0))) == SAMPLERS[kind].needs_flow
+    with pytest.raises(ValueError, match=re.escape(f"'{kind}'")):
+        Sampler(kind="other")
 
 
 def test_problems_name_the_key_and_what_works():

@@ -4,7 +4,7 @@ import pytest
 
 from smtool.errors import RecipeError, WeightsError
 from smtool.evaluation import generation_judges
-from smtool.evaluation.generation_judges import build_questions, partial_judges
+from smtool.evaluation.generation_judges import build_questions
 from smtool.features.protocol import PROTOCOLS
 
 
@@ -50,28 +50,3 @@ def test_what_an_extractor_cannot_give_is_said_before_the_pass(extractors):
             build_questions([score], [], PROTOCOLS["clean"])
     with pytest.raises(RecipeError, match="'ssim' is no score of generated images"):
         build_questions(["fid", "ssim"], [], PROTOCOLS["clean"])
-
-
-@pytest.mark.parametrize(
-    ("teacher", "judge", "partial"),
-    [
-        ("squeezenet", "squeezenet", True),
-        ("squeezenet", "random", False),
-        ("dinov2-s", "dinov2", True),      # distilled from one network
-        ("dinov2-l", "timm:vit_base_patch14_dinov2.lvd142m", True),
-        ("timm:resnet18.a1_in1k", "timm:resnet18.a1_in1k", True),
-        ("timm:resnet18.a1_in1k", "timm:resnet50.a1_in1k", False),
-    ],
-)
-def test_a_teacher_is_no_impartial_judge(teacher, judge, partial):
-    questions = build_questions([], [judge], PROTOCOLS["clean"])
-    found = partial_judges(questions, {"alignment": {"teacher": teacher}}, {})
-    assert bool(found) == partial
-    if partial:
-        assert f"{teacher} was this transformer's teacher" in found[judge.replace(":", "_")]
-
-
-def test_a_network_of_the_autoencoders_loss_is_none_either():
-    questions = build_questions([], ["squeezenet", "random"], PROTOCOLS["clean"])
-    assert set(partial_judges(questions, {}, {"perceptual": {"net": "squeeze"}})) == {"squeezenet"}
-    assert partial_judges(questions, {"alignment": None}, {"perceptual": None}) == {}

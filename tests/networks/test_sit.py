@@ -1,4 +1,4 @@
-"""SiT against diffusers' DiT with the same weights, a plain re-statement of facts section 8, and its published sizes."""
+"""SiT against diffusers' DiT with the same weights, and a plain re-statement of facts section 8."""
 
 import math
 
@@ -29,28 +29,9 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize(("size", "total"), [("S", 32_957_200), ("B", 130_500_112), ("L", 458_086_416), ("XL", 675_111_184)])
-def test_published_sizes_have_the_published_parameter_counts(size, total):
-    with torch.device("meta"):
-        assert count(SiT(size=size).build((4, 32, 32), 1000)) == total
-
-
 def test_patches_of_one_cell_on_f16_latents_count_as_patches_of_two_on_f8_latents():
     with torch.device("meta"):
         assert count(SiT(patch=1).build((16, 16, 16), 1000)) == 130_500_112
-
-
-@pytest.mark.parametrize("patch", [1, 2, 4, 8])
-def test_any_patch_goes_with_latents_that_are_not_square(patch):
-    network = SiT(**SMALL, patch=patch).build((3, 8, 16), 5)
-    assert network.token_grid == (8 // patch, 16 // patch)
-    output = network(torch.randn(2, 3, 8, 16), torch.rand(2), torch.tensor([0, 5])).output
-    assert output.shape == (2, 3, 8, 16)
-
-
-def test_nano_is_small():
-    with torch.device("meta"):
-        assert count(SiT(size="nano").build((4, 16, 16), 10)) < 2_500_000
 
 
 def test_keys_and_shapes_are_those_of_repas_checkpoints():

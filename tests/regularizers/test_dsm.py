@@ -34,7 +34,7 @@ def _by_scipy(x: np.ndarray, rows: int, block: int = 8) -> np.ndarray:
 @pytest.mark.parametrize("rows", [8, 10, 12])
 def test_both_halves_of_the_pair_lose_the_same_rows(rows):
     pair = _pair(torch.float64)
-    (low,) = DSM().build(5, 4).before_decode([pair], rows)
+    (low,) = DSM().build(SHAPES, None).before_decode([pair], rows)
     np.testing.assert_allclose(low.images.numpy(), _by_scipy(pair.images.numpy(), rows), atol=1e-12)
     np.testing.assert_allclose(low.latents.numpy(), _by_scipy(pair.latents.numpy(), rows), atol=1e-12)
 
@@ -42,17 +42,17 @@ def test_both_halves_of_the_pair_lose_the_same_rows(rows):
 @pytest.mark.parametrize("block", [8, "fit"])
 def test_a_pair_keeps_its_weight(block):
     pair = _pair()
-    (low,) = DSM(block=block).build(5, 4).before_decode([Pair(pair.images, pair.latents, 0.25)], 10)
+    (low,) = DSM(block=block).build(SHAPES, None).before_decode([Pair(pair.images, pair.latents, 0.25)], 10)
     assert low.weight == 0.25
 
 
 def test_no_rows_removed_leaves_the_very_pair():
     pair = _pair()
-    assert DSM().build(5, 4).before_decode([pair], 0)[0] is pair
+    assert DSM().build(SHAPES, None).before_decode([pair], 0)[0] is pair
 
 
 def test_each_cutoff_is_drawn_equally_often_and_is_the_same_in_every_part_of_the_batch():
-    method = DSM().build(5, 4)
+    method = DSM().build(SHAPES, None)
     drawn = []
     for step in range(800):
         whole = streams(0, step, "autoencoder", batch=8)
@@ -67,7 +67,7 @@ def test_each_cutoff_is_drawn_equally_often_and_is_the_same_in_every_part_of_the
 @pytest.mark.parametrize("group", [2, 3, 16])
 def test_every_n_images_in_a_row_share_a_cutoff_however_the_batch_is_cut(group):
     """The released trainers draw one for the images of a GPU: image i of the global batch belongs to group i // N."""
-    method = DSM(per=group).build(5, 4)
+    method = DSM(per=group).build(SHAPES, None)
     groups = Counter()
     for step in range(400):
         whole = streams(0, step, "autoencoder", batch=8)
@@ -83,14 +83,14 @@ def test_every_n_images_in_a_row_share_a_cutoff_however_the_batch_is_cut(group):
 
 
 def test_groups_are_drawn_apart_from_each_other():
-    method = DSM(per=2).build(5, 4)
+    method = DSM(per=2).build(SHAPES, None)
     drawn = [method.draw(streams(0, step, "autoencoder", batch=4), SHAPES) for step in range(200)]
     unlike = sum(isinstance(rows, torch.Tensor) and rows[0] != rows[2] for rows in drawn)
     assert 125 < unlike < 175      # 150 of 200 expected, sd 6
 
 
 def test_per_sample_cutoffs_follow_the_sample_and_not_the_micro_batch():
-    method = DSM(per="sample").build(5, 4)
+    method = DSM(per="sample").build(SHAPES, None)
     whole = streams(0, 5, "autoencoder", batch=4)
     cutoffs = method.draw(whole, SHAPES)
     assert len(set(cutoffs.tolist())) > 1
@@ -108,7 +108,7 @@ def test_fitted_block_keeps_the_same_share_of_rows_of_a_small_latent(side, rows,
     """T_b = max(1, round(T (2b - 1) / 15)) with T = 15 - rows: anti-diagonals kept of a b x b block."""
     latents = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     pair = Pair(torch.zeros(2, 3, 32, 32, dtype=torch.float64), latents)
-    (low,) = DSM(block="fit").build(3, 8).before_decode([pair], rows)
+    (low,) = DSM(block="fit").build(SHAPES, None).before_decode([pair], rows)
     expected = _by_scipy(latents.numpy(), 2 * side - 1 - kept, block=side)
     np.testing.assert_allclose(low.latents.numpy(), expected, atol=1e-12)
 
@@ -116,7 +116,7 @@ def test_fitted_block_keeps_the_same_share_of_rows_of_a_small_latent(side, rows,
 def test_gradient_of_the_decoder_side_is_the_projection_itself():
     pair = _pair(torch.float64)
     latents = pair.latents.clone().requires_grad_()
-    (low,) = DSM().build(5, 4).before_decode([Pair(pair.images, latents)], 10)
+    (low,) = DSM().build(SHAPES, None).before_decode([Pair(pair.images, latents)], 10)
     upstream = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     low.latents.backward(upstream)
     np.testing.assert_allclose(latents.grad.numpy(), _by_scipy(upstream.numpy(), 10), atol=1e-12)

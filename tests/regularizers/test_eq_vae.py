@@ -12,7 +12,7 @@ SHAPES = Shapes((2, 3, 256, 256), (2, 4, 32, 32))
 
 
 def _draws(table: EQVAE, count: int) -> list[Transform]:
-    method = table.build(4, 8)
+    method = table.build(SHAPES, None)
     return [method.draw(streams(0, step, "autoencoder", batch=4).at(0, 2), SHAPES) for step in range(count)]
 
 
@@ -39,7 +39,7 @@ def test_latents_and_target_are_shrunk_and_turned_alike(turns):
     """An image whose 8x8 cells are constant is its own latent: after the transform it still must be."""
     latents = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     images = latents.repeat_interleave(8, -1).repeat_interleave(8, -2)
-    method = EQVAE().build(3, 8)
+    method = EQVAE().build(SHAPES, None)
     (turned,) = method.before_decode([Pair(images, latents)], Transform("decode", (16, 16), turns, 8))
     assert turned.images.shape[-2:] == (128, 128)
     halved = latents.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2)).mean((-3, -1))
@@ -52,13 +52,13 @@ def test_latents_and_target_are_shrunk_and_turned_alike(turns):
 def test_rotation_alone_commutes_with_a_cellwise_decoder():
     latents = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = latents.repeat_interleave(4, -1).repeat_interleave(4, -2)
-    (turned,) = EQVAE().build(3, 4).before_decode([Pair(images, latents)], Transform("decode", (8, 8), 1, 4))
+    (turned,) = EQVAE().build(SHAPES, None).before_decode([Pair(images, latents)], Transform("decode", (8, 8), 1, 4))
     decoded = turned.latents.repeat_interleave(4, -1).repeat_interleave(4, -2)
     torch.testing.assert_close(turned.images, decoded)
 
 
 def test_prior_mode_shrinks_what_is_encoded_to_whole_cells_and_leaves_pairs_alone():
-    method = EQVAE().build(4, 8)
+    method = EQVAE().build(SHAPES, None)
     draw = Transform("encode", (13, 13), 1, 8)
     assert method.before_encode(torch.zeros(2, 3, 256, 256), draw).shape == (2, 3, 104, 104)
     pair = Pair(torch.zeros(2, 3, 256, 256), torch.zeros(2, 4, 32, 32))

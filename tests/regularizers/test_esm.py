@@ -5,6 +5,8 @@ from smtool.networks.posterior import Posterior
 from smtool.regularizers import ESM, Encoding, Shapes
 from smtool.spectrum import REFERENCE, esm_loss
 
+SHAPES = Shapes((4, 3, 64, 64), (4, 3, 16, 16))
+
 
 def _encoding() -> Encoding:
     generator = torch.Generator().manual_seed(0)
@@ -15,14 +17,14 @@ def _encoding() -> Encoding:
 
 
 def test_default_penalty_is_the_released_loss_on_sampled_latents_at_weight_one_hundredth():
-    encoding, method = _encoding(), ESM().build(3, 4)
+    encoding, method = _encoding(), ESM().build(SHAPES, None)
     assert method.weight == 0.01
     assert torch.equal(method.penalty(encoding, None), esm_loss(encoding.images, encoding.latents, 1.0, REFERENCE.loss))
 
 
 def test_posterior_mean_is_matched_when_asked_for():
     encoding = _encoding()
-    found = ESM(posterior="mean", delta=0.5).build(3, 4).penalty(encoding, None)
+    found = ESM(posterior="mean", delta=0.5).build(SHAPES, None).penalty(encoding, None)
     assert torch.equal(found, esm_loss(encoding.images, encoding.posterior.mean, 0.5, REFERENCE.loss))
 
 
@@ -31,20 +33,21 @@ def test_posterior_mean_is_matched_when_asked_for():
 )
 def test_every_key_changes_the_number(change):
     encoding = _encoding()
-    assert not torch.isclose(ESM().build(3, 4).penalty(encoding, None), ESM(**change).build(3, 4).penalty(encoding, None))
+    plain, changed = (table.build(SHAPES, None).penalty(encoding, None) for table in (ESM(), ESM(**change)))
+    assert not torch.isclose(plain, changed)
 
 
 def test_matched_gain_does_not_see_how_loud_the_latents_are():
     encoding = _encoding()
     quieter = Encoding(encoding.images, encoding.posterior, 0.03 * encoding.latents)
-    matched, raw = ESM(gain="match").build(3, 4), ESM().build(3, 4)
+    matched, raw = ESM(gain="match").build(SHAPES, None), ESM().build(SHAPES, None)
     torch.testing.assert_close(matched.penalty(quieter, None), matched.penalty(encoding, None), rtol=1e-3, atol=0)
     assert not torch.isclose(raw.penalty(quieter, None), raw.penalty(encoding, None), rtol=0.05)
 
 
 def test_gradient_reaches_the_encoder():
     encoding = _encoding()
-    ESM().build(3, 4).penalty(encoding, None).backward()
+    ESM().build(SHAPES, None).penalty(encoding, None).backward()
     assert encoding.posterior.mean.grad.abs().sum() > 0
 
 

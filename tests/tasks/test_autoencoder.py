@@ -7,11 +7,13 @@ from torch import nn
 from smtool.data.batches import ImageBatch
 from smtool.networks.autoencoder import SDVAE
 from smtool.randomness import initializing, streams
-from smtool.regularizers import DSM, EQVAE, ESM, KL, ScaleEquivariance
+from smtool.regularizers import DSM, EQVAE, ESM, KL, Regularizer, ScaleEquivariance, Shapes
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
+from smtool.training.terms import AdaptiveWeight
 
 SECTION = SDVAE(downsample=4, latent_channels=2, norm_groups=4, channels=(4, 4, 8), blocks_per_level=1)
+SHAPES = Shapes((4, 3, 32, 32), (4, 2, 8, 8))
 METHODS = {
     "kl": KL(),
     "esm": ESM(),
@@ -32,7 +34,7 @@ def _task(*names: str, adversary: Adversary | None = None, flip: bool = False, *
     with initializing(0, "test"):
         autoencoder = SECTION.build()
         discriminator = adversary.build() if adversary else None
-    methods = {name: METHODS[name].build(2, 4) for name in names}
+    methods = {name: METHODS[name].build(SHAPES, None) for name in names}
     keys = {"reconstruction": Reconstruction(), "perceptual": None} | changes
     return AutoencoderTask(autoencoder, methods, adversary=adversary, discriminator=discriminator, flip=flip, **keys)
 
@@ -111,9 +113,9 @@ def test_adversary_joins_at_its_start_and_is_balanced_at_the_decoder():
 def test_appended_scaled_pair_adds_its_own_weighted_reconstruction():
     plain = _task().loss("autoencoder", _batch(), _draws(), 0).total
     task = _task()
-    task.methods = {"scale_equivariance": ScaleEquivariance(form="append", scales=(0.5,), alpha=1e-9).build(2, 4)}
+    task.methods = {"scale_equivariance": ScaleEquivariance(form="append", scales=(0.5,), alpha=1e-9).build(SHAPES, None)}
     torch.testing.assert_close(task.loss("autoencoder", _batch(), _draws(), 0).total, plain)
-    task.methods = {"scale_equivariance": ScaleEquivariance(form="append", scales=(0.5,), alpha=1.0).build(2, 4)}
+    task.methods = {"scale_equivariance": ScaleEquivariance(form="append", scales=(0.5,), alpha=1.0).build(SHAPES, None)}
     assert task.loss("autoencoder", _batch(), _draws(), 0).total > plain
 
 
@@ -129,3 +131,18 @@ def test_flips_mirror_about_half_of_the_images_and_follow_the_sample():
     assert 16 < mirrored.sum() < 48
     assert torch.equal(seen[0][mirrored], images[mirrored].flip(-1))
     assert torch.equal(seen[1], seen[0][16:32])
+
+
+def test_a_regularizer_says_how_its_penalty_is_scaled():
+    class Roughness(Regularizer):
+        weight = 0.1
+        adaptive_weight = AdaptiveWeight("encoder", cap=2.0)
+
+        def penalty(self, encoding, draw):
+            return 1e-6 * encoding.latents.diff().abs().mean()
+
+    task = _task()
+    task.methods = {"roughness": Roughness()}
+    loss = task.loss("autoencoder", _batch(), _draws(), 0)
+    assert loss.values["roughness_factor"] == 2.0
+    torch.testing.assert_close(loss.total, loss.values["l1"] + 0.1 * 2.0 * loss.values["roughness"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from smtool.data.batches import LatentBatch
-from smtool.diffusion import DDPM, Flow, IRepa, Repa, RepaDog
+from smtool.diffusion import DDPM, Flow, IRepa, Repa, RepaDog, WeightedAlignment
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sit import SiT
 from smtool.networks.uvit import UViT
@@ -52,7 +52,7 @@ def task_of(*, kind="sit", process=None, num_classes=3, dropout=0.1, config=None
     if config is not None:
         with initializing(0, "alignment"):
             module = config.build(network.width, network.token_grid, teacher_dim=5, teacher_grid=(4, 4))
-        alignment = (module, config.weight, config.depth)
+        alignment = WeightedAlignment(module, config.weight, config.depth)
     return DiffusionTask(
         network,
         (process or Flow()).build(),
@@ -208,7 +208,7 @@ def test_the_alignments_gradient_reaches_the_projector_and_the_blocks_up_to_its_
         assert not (beyond and felt), name
         if early and name.endswith(("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")):
             assert felt, name
-    assert all(parameter.grad.abs().max() > 0 for parameter in task.alignment[0].parameters())
+    assert all(parameter.grad.abs().max() > 0 for parameter in task.alignment.module.parameters())
 
 
 def test_the_player_is_the_network_and_the_projector_and_the_teacher_stays_outside():

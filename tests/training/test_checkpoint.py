@@ -1,17 +1,18 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from smtool.errors import CheckpointError
-from smtool.training.balance import Loss
 from smtool.training.checkpoint import Checkpoints
 from smtool.training.distributed import Ranks
 from smtool.training.ema import EMA
 from smtool.training.loop import Plan, Training
 from smtool.training.optimizer import AdamW
 from smtool.training.precision import MixedPrecision
+from smtool.training.terms import Loss
 
 
 class Task:
@@ -102,3 +103,15 @@ def test_another_network_and_a_damaged_file_are_named(tmp_path):
 
 def test_no_folder_means_no_checkpoint(tmp_path):
     assert Checkpoints(tmp_path / "none", keep_last=2, keep_every=0).latest() is None
+
+
+def test_a_run_does_not_go_on_with_another_frozen_network_of_the_same_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=0)
+    training = _training(0)
+    checkpoints.save(5, replace(training, frozen={"dinov2-b": "aaaa", "lpips_vgg": "cccc"}))
+    checkpoints.load(5, replace(training, frozen={"dinov2-b": "aaaa"}))
+    with pytest.raises(CheckpointError, match="dinov2-b with digest aaaa, but that of dinov2-b is now bbbb"):
+        checkpoints.load(5, replace(training, frozen={"dinov2-b": "bbbb", "lpips_vgg": "cccc"}))
+    state = tmp_path / "00000005/state.json"      # as versions wrote it that did not store digests
+    state.write_text(json.dumps({name: value for name, value in json.loads(state.read_text()).items() if name != "frozen"}))
+    checkpoints.load(5, replace(training, frozen={"dinov2-b": "bbbb"}))

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from smtool.features.frozen import Frozen
 from smtool.training.ema import EMA
 
 
@@ -38,3 +39,21 @@ def test_warmup_forgets_the_start():
 def test_a_decay_that_never_or_always_moves_is_refused(decay):
     with pytest.raises(ValueError, match="decay"):
         EMA(decay=decay)
+
+
+def test_a_frozen_network_is_shared_with_the_average():
+    class Judged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.projector, self.teacher = nn.Linear(4, 4), Frozen(nn.Linear(4, 4))
+            self.teacher.register_buffer("mean", torch.ones(1), persistent=False)
+
+    module = Judged()
+    weight = module.teacher.network.weight.clone()
+    average = EMA(decay=0.5).build(module)
+    assert average.module.teacher is module.teacher
+    assert average.module.projector is not module.projector
+    average.update(module, 1)
+    assert torch.equal(module.teacher.network.weight, weight)
+    assert set(average.state_dict()) == {"projector.weight", "projector.bias"}
+    assert [name for name, _ in average.module.named_parameters()] == ["projector.weight", "projector.bias"]

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from smtool.randomness import streams
-from smtool.training.balance import Loss
 from smtool.training.distributed import Ranks
 from smtool.training.loop import Plan, Training, optimize
 from smtool.training.optimizer import AdamW
 from smtool.training.precision import MixedPrecision
+from smtool.training.terms import Loss
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from smtool.features.frozen import Frozen
 from smtool.networks.sit import SiT
 from smtool.training.distributed import Ranks
 from smtool.training.sharding import Parallel, WholeCopy, refill
@@ -117,6 +118,15 @@ def test_a_whole_copy_is_empty_outside_and_the_module_within():
         x, t = torch.ones(1, 2, 4, 4), torch.ones(1)
         assert torch.equal(copy.module(x, t, None).output, module(x, t, None).output)
     assert {parameter.device.type for parameter in copy.module.parameters()} == {"meta"}
+
+
+def test_a_whole_copy_leaves_the_frozen_network_that_it_shares_where_it_is():
+    module = nn.Sequential(nn.Linear(2, 2), Frozen(nn.Linear(2, 2)))
+    copy = WholeCopy(module)
+    with copy.filled(Ranks(0, 1, "cpu")):
+        assert torch.equal(copy.module[0].weight, module[0].weight)
+    assert copy.module[0].weight.is_meta and copy.module[1] is module[1]
+    assert not module[1].network.weight.is_meta and not module[0].weight.is_meta
 
 
 @pytest.mark.parametrize(

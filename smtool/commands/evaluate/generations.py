@@ -1,6 +1,5 @@
 """`smtool eval` of generated images: those of a diffusion checkpoint, drawn on the way, or those in files."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,15 @@ from smtool.commands.evaluate.result import Reference, SampleEvaluation, Samples
 from smtool.commands.sample.samples import changed_sampler
 from smtool.errors import DataError, RecipeError
 from smtool.evaluation.comparison import Comparison, Side
-from smtool.evaluation.generation_judges import build_questions, partial_judges
+from smtool.evaluation.generation_judges import build_questions
 from smtool.evaluation.generation_scores import generation_scores
 from smtool.evaluation.image_sources import ImageSource, drawn_source, open_source
 from smtool.evaluation.options import EvalOptions
+from smtool.evaluation.partiality import lessons_of_transformer, partial_judges
 from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
 from smtool.inference.diffusion_model import read_diffusion
 from smtool.report.console import Console
 from smtool.storage import read_metadata
-from smtool.tokenizers import identify
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 FEWEST_IMAGES = 10
@@ -61,7 +60,8 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
         options.device if options.device.startswith("cuda") else "cpu",
         options.infinity,
     )
-    notes = partial_judges(questions, metadata.get("recipe") or {}, _autoencoder_recipe(metadata))
+    names = [question.extractor.name for question in questions]
+    notes = partial_judges(dict(zip(names, names, strict=True)), lessons_of_transformer(metadata))
     ranked = [
         score
         for question in questions
@@ -132,12 +132,6 @@ def _check(samples: ImageSource, count: int, real: ImageSource | None) -> None:
             f"samples and reference differ in size: {sides} px.",
             hint=f"Prepare the reference at that size: smtool prepare SOURCE --size {min(samples.side or real.side)}",
         )
-
-
-def _autoencoder_recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The recipe of the autoencoder that a transformer's checkpoint names, if its file is still there."""
-    path = Path(metadata.get("autoencoder_path", ""))
-    return identify(path).metadata.get("recipe") or {} if path.is_file() else {}
 
 
 def _title(samples: ImageSource, count: int, real: ImageSource | None) -> str:

@@ -13,8 +13,9 @@ from smtool.commands.train.validate import open_validation
 from smtool.data import ImageShards
 from smtool.data.images.card import CARD_NAME, read_card
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.evaluation.judges import Judges, build_judges, shared_networks
+from smtool.evaluation.judges import Judges, build_judges
 from smtool.evaluation.options import EvalOptions
+from smtool.evaluation.partiality import lessons_of_autoencoder, partial_judges
 from smtool.evaluation.reconstruction_pass import SharedReading
 from smtool.evaluation.reconstruction_scores import Origin, reconstruction_scores
 from smtool.evaluation.references import MOST_IMAGES
@@ -49,7 +50,7 @@ def evaluate_reconstructions(
     scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return None
-    warnings = shared_networks(judges, metadata.get("recipe") or {})
+    warnings = partial_judges(judges.networks, lessons_of_autoencoder(metadata))
     trained_on = metadata.get("data") == images.digest
     evaluation = ReconstructionEvaluation(
         smtool=__version__,

@@ -1,7 +1,7 @@
 """`smtool race`: train the same small transformer on the latents of several autoencoders, in turns, and rank them."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from smtool.commands.train.validate import open_validation
 from smtool.data import open_images
 from smtool.data.images.unfinished import alone_in
 from smtool.errors import CheckpointError, Interrupted, SmtoolError
+from smtool.evaluation.partiality import lessons_of_transformer, partial_judges
 from smtool.recipe import Data, Recipe
 from smtool.recipe.race import Entry, Race
 from smtool.report.console import Console
@@ -62,10 +63,22 @@ def race(
         result = race_result(plan, step, broken, Costs.read(folder / "costs.json"))
         result.write(folder / "race.json")
         show(result, console)
+        for sentence in partial_sentences(plan, broken):
+            console.print(sentence)
         for path in (folder / "race.json", *write_report(result, folder)):
             console.print(str(path))
     _raise_first(broken)
     return result
+
+
+def partial_sentences(plan: RacePlan, broken: Mapping[str, SmtoolError]) -> Iterator[str]:
+    """A sentence for each judge that a racer learned from."""
+    names, told = plan.judge.features, set()
+    for trial in plan.trials:
+        if trial.key not in broken and (trial.path / "ckpt.safetensors").is_file():
+            lessons = lessons_of_transformer(read_metadata(trial.path / "ckpt.safetensors"))
+            told |= {f"{trial.racer}: {sentence}." for sentence in partial_judges({n: n for n in names}, lessons).values()}
+    yield from sorted(told)
 
 
 def _prepare(plan: RacePlan, console: Console) -> None:

@@ -7,7 +7,7 @@ from smtool.commands.prepare.features import cached_features
 from smtool.commands.train.run_folder import RunFolder
 from smtool.data.features.shards import FeatureShards, open_features
 from smtool.data.images.reader import ImageShards
-from smtool.diffusion import Alignment, AnyAlignment
+from smtool.diffusion import Alignment, AnyAlignment, WeightedAlignment
 from smtool.errors import DataError
 from smtool.features.teachers import Teacher, load_teacher
 from smtool.networks.transformer import LatentTransformer
@@ -27,9 +27,8 @@ class Aligned:
     cache: FeatureShards | None
 
     @property
-    def loss(self) -> tuple[Alignment, float, int]:
-        """Projector and loss, its weight, and the block whose tokens are taken."""
-        return self.module, self.table.weight, self.table.depth
+    def weighted(self) -> WeightedAlignment:
+        return WeightedAlignment(self.module, self.table.weight, self.table.depth)
 
     @property
     def source(self) -> str:

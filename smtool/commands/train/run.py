@@ -82,9 +82,13 @@ def assemble_training(
     batch: int,
     averaged: str,
     optimizers: Mapping[str, AdamW],
+    frozen: Mapping[str, str],
     parallel: Parallel | None = None,
 ) -> Training:
-    """Optimizers, averages and precision around a task, whose players are sharded where `parallel` asks for it."""
+    """Optimizers, averages and precision around a task, whose players are sharded where `parallel` asks for it.
+
+    frozen: `Training.frozen`.
+    """
     tables: TrainingTables = recipe.tables
     device = ranks.device
     averages = {averaged: tables.ema.build(task.players[averaged])} if tables.ema else {}
@@ -105,6 +109,7 @@ def assemble_training(
         ranks=ranks,
         plan=Plan(tables.seed, batch, tables.accumulate, tables.steps),
         copies=copies,
+        frozen=frozen,
     )
 
 

@@ -10,6 +10,7 @@ from smtool.commands.train.run import Run, assemble_training, check_batch, newes
 from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.validate import Validator
 from smtool.data import open_images, training_batches
+from smtool.features.frozen import frozen_digests
 from smtool.networks.autoencoder import Autoencoder
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainAE
@@ -34,6 +35,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         batch=tables.data.batch,
         averaged=PLAYER,
         optimizers={PLAYER: tables.optimizer, "discriminator": own or tables.optimizer},
+        frozen=frozen_digests(task.perceptual[0] if task.perceptual else None, *task.players.values()),
     )
     checkpoints, first_step = newest(folder, tables, training)
     data, (start, stop) = tables.data, ranks.local_slice(tables.data.batch)
@@ -44,7 +46,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     def export(step: int) -> None:
         weights = "average" if training.averages else "last"
         metadata = {"recipe": recipe.resolved(), "step": step, "data": images.digest, "weights": weights}
-        write_autoencoder(folder.ckpt, result(), metadata)
+        write_autoencoder(folder.ckpt, result(), {**metadata, "learned_from": tables.learned_from()})
 
     return Run(
         recipe,
@@ -72,7 +74,7 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> Autoen
     methods = {}
     for name, table in tables.regularizers.present.items():
         with initializing(tables.seed, "regularizer", name):
-            methods[name] = table.build(tables.model.latent_channels, tables.model.downsample).to(device)
+            methods[name] = table.build(tables.shapes, weights_dir).to(device)
     discriminator = None
     if tables.discriminator:
         with initializing(tables.seed, "discriminator"):

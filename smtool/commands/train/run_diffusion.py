@@ -16,6 +16,7 @@ from smtool.commands.train.teacher_summary import teacher_summary
 from smtool.data import ImageShards, LatentBatch
 from smtool.data.latents.check import check_latents
 from smtool.errors import DataError, RecipeError
+from smtool.features.frozen import frozen_digests
 from smtool.inference.diffusion_model import DiffusionModel, write_diffusion
 from smtool.networks.transformer import LatentTransformer
 from smtool.randomness import initializing
@@ -45,6 +46,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         batch=tables.data.batch,
         averaged=PLAYER,
         optimizers={PLAYER: tables.optimizer},
+        frozen=frozen_digests(task.teacher, *task.players.values()),
         parallel=tables.parallel,
     )
     checkpoints, first_step = newest(folder, tables, training)
@@ -87,7 +89,7 @@ def _task(tables: TrainDiT, network: LatentTransformer, source: LatentSource, al
         tables.process.build(),
         source.stats,
         labels=tables.labels,
-        alignment=aligned.loss if aligned else None,
+        alignment=aligned.weighted if aligned else None,
         teacher=aligned.teacher if aligned and aligned.cache is None else None,
     )
 
@@ -109,6 +111,7 @@ def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int
         "data_digest": source.images.digest,
         "image_size": source.images.image_size,
         "autoencoder_path": source.place,
+        "learned_from": tables.learned_from(),
     }
     return DiffusionModel(
         tables,

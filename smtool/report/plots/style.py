@@ -51,7 +51,8 @@ def styled(changes: Mapping[str, Any] | None = None) -> AbstractContextManager[N
     """While figures are made and written: SETTINGS, and what is changed of them."""
     from matplotlib import rc_context
 
-    return rc_context({**SETTINGS, **(changes or {})})
+    settings: dict[Any, Any] = {**SETTINGS, **(changes or {})}
+    return rc_context(settings)
 
 
 def new_figure(width: float, height: float, *, solved: bool = True) -> "Figure":

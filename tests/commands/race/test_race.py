@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from smtool import load_autoencoder
 from smtool.commands.race.jobs import Place
 from smtool.commands.race.page import write_report
 from smtool.commands.race.pool import pool_races
-from smtool.commands.race.race import Budget, race
+from smtool.commands.race.race import Budget, partial_sentences, race
 from smtool.commands.race.result import PooledResult, RaceResult, read_race
 from smtool.commands.race.workers import Outcome, outcome
 from smtool.data import open_images
@@ -28,7 +29,7 @@ from smtool.features.load import load_extractor
 from smtool.metrics.frechet import frechet_distance_of_features
 from smtool.recipe.race import load_race
 from smtool.report.console import Console
-from smtool.storage import write_json
+from smtool.storage import write_json, write_tensors
 
 RECIPE = """
 seeds = [0, 1]
@@ -256,3 +257,25 @@ def test_mistakes_are_sentences(studio, command, monkeypatch, arguments, words):
     code, _, said = command("race", *arguments, "--device", "cpu")
     assert code == 2
     assert words in said
+
+
+def test_a_judge_that_a_racer_learned_from_is_named(tmp_path):
+    def trial(racer: str, seed: int, teacher: list[str], of_autoencoder: list[str]) -> SimpleNamespace:
+        path = tmp_path / f"{racer}-{seed}"
+        path.mkdir()
+        metadata = {"learned_from": teacher, "autoencoder": {"learned_from": of_autoencoder}}
+        write_tensors(path / "ckpt.safetensors", {"x": torch.zeros(1)}, metadata)
+        return SimpleNamespace(racer=racer, key=f"{racer}-{seed}", path=path)
+
+    trials = [
+        *(trial("aligned", seed, ["dinov2-s"], []) for seed in (0, 1)),
+        trial("lpips", 0, [], ["squeezenet"]),
+        trial("plain", 0, [], []),
+        trial("broken", 0, ["squeezenet"], []),
+        SimpleNamespace(racer="absent", key="absent-0", path=tmp_path / "absent"),
+    ]
+    plan = SimpleNamespace(trials=trials, judge=SimpleNamespace(features=("dinov2", "squeezenet", "random")))
+    assert list(partial_sentences(plan, {"broken-0": TrainingError("diverged")})) == [
+        "aligned: dinov2-s was this transformer's teacher: rank by another network.",
+        "lpips: squeezenet was in the autoencoder's loss: rank by another network.",
+    ]

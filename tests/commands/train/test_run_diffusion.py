@@ -76,6 +76,22 @@ def test_aligned_runs_train_and_go_on_without_changing_a_bit(studio, weights, tm
     assert not [name for name in load_file(whole / "ckpt.safetensors") if "alignment" in name]
 
 
+def test_a_run_names_what_it_learned_from_and_goes_on_with_those_weights_only(studio, weights, tmp_path):
+    changes = [*aligned("irepa", "squeezenet"), "save_every=2"]
+    folder = studio.train(tmp_path / "run", *changes, "steps=2", weights_dir=weights)
+    metadata = read_metadata(folder / "ckpt.safetensors")
+    assert (metadata["learned_from"], metadata["autoencoder"]["learned_from"]) == (["squeezenet"], [])
+    frozen = json.loads((folder / "checkpoints/00000002/state.json").read_text())["frozen"]
+    file = "squeezenet1_1_torchvision_fp16.pth"
+    assert frozen == {"squeezenet": hashlib.sha256((weights / file).read_bytes()).hexdigest()}
+    other = tmp_path / "weights"
+    other.mkdir()
+    torch.save({name: 2 * value for name, value in torch.load(weights / file).items()}, other / file)
+    with pytest.raises(CheckpointError, match=f"squeezenet with digest {frozen['squeezenet']}, but that of squeezenet is now "):
+        studio.train(folder, *changes, "steps=4", weights_dir=other)
+    studio.train(folder, *changes, "steps=4", weights_dir=weights)
+
+
 def test_a_run_keeps_the_statistics_that_it_began_with(studio, tmp_path):
     """Scalar statistics once subtracted their mean; a run begun so must not change its latents half-way."""
     changes = ["latents.stats=scalar", "save_every=2"]
@@ -115,12 +131,12 @@ def test_only_blocks_up_to_the_depth_and_the_projector_feel_a_real_teacher(studi
         for parameter in task.network.blocks.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=draws), alpha=0.02)
     x = torch.randn((8, 2, 8, 8), generator=draws)
-    tokens = task.network(x, torch.full((8,), 0.5), batch.labels, tap=task.alignment[2]).tokens
-    task.alignment[0].loss(tokens, task.teacher(batch.images)).backward()
+    tokens = task.network(x, torch.full((8,), 0.5), batch.labels, tap=task.alignment.depth).tokens
+    task.alignment.module.loss(tokens, task.teacher(batch.images)).backward()
     felt = {name for name, p in task.network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert {"blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "x_embedder.proj.weight"} <= felt
     assert not [name for name in felt if name.startswith(("blocks.1", "final_layer"))]
-    assert all(p.grad.abs().max() > 0 for p in task.alignment[0].parameters())
+    assert all(p.grad.abs().max() > 0 for p in task.alignment.module.parameters())
     assert not list(task.teacher.parameters())
 
 

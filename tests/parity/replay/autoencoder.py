@@ -14,7 +14,7 @@ from smtool.data.batches import ImageBatch
 from smtool.features.frozen import Frozen
 from smtool.features.perceptual import PerceptualDistance
 from smtool.networks.autoencoder import SDVAE
-from smtool.regularizers import DSM, ESM, KL, Regularizer
+from smtool.regularizers import DSM, ESM, KL, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
 from smtool.training.optimizer import AdamW
@@ -95,10 +95,15 @@ def _methods(case: cases.Case, factor: dict[str, float]) -> dict[str, Regularize
         tables["esm"] = ESM(weight=case.esm * factor.get("esm", 1.0), delta=case.delta)
     if case.dsm:
         tables["dsm"] = DSM(per="batch" if case.processes == 1 else cases.IMAGES)
-    methods = {name: table.build(cases.LATENT_CHANNELS, 2 ** (len(case.channels) - 1)) for name, table in tables.items()}
+    methods = {name: table.build(_shapes(case), None) for name, table in tables.items()}
     if case.dsm:
         methods["dsm"].draw = lambda streams, shapes: _given_rows(case, streams.step)
     return methods
+
+
+def _shapes(case: cases.Case) -> Shapes:
+    images, factor = case.image_shape, 2 ** (len(case.channels) - 1)
+    return Shapes(images, (images[0], cases.LATENT_CHANNELS, images[2] // factor, images[3] // factor))
 
 
 def _given_rows(case: cases.Case, step: int) -> int | Tensor:

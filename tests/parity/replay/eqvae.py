@@ -15,6 +15,9 @@ from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
 from smtool.training.optimizer import AdamW
 
 PLAYER, DOWNSAMPLE = "autoencoder", cases.SIDE // cases.LATENT_SIDE
+SHAPES = Shapes(
+    (cases.IMAGES, 3, cases.SIDE, cases.SIDE), (cases.IMAGES, cases.LATENT_CHANNELS, cases.LATENT_SIDE, cases.LATENT_SIDE)
+)
 
 
 def replayed(name: str, *, error: float = 0.0) -> dict[str, Any]:
@@ -24,11 +27,11 @@ def replayed(name: str, *, error: float = 0.0) -> dict[str, Any]:
         downsample=DOWNSAMPLE, channels=cases.CHANNELS, latent_channels=cases.LATENT_CHANNELS, norm_groups=cases.GROUPS
     ).build()
     numbers.fill(dict(autoencoder.named_parameters()), PLAYER)
-    regularizer = EQVAE(anisotropic=name == "eq-vae-anisotropic").build(cases.LATENT_CHANNELS, DOWNSAMPLE)
+    regularizer = EQVAE(anisotropic=name == "eq-vae-anisotropic").build(SHAPES, None)
     regularizer.draw = lambda streams, shapes: _given(steps[streams.step], streams, shapes)
     task = AutoencoderTask(
         autoencoder,
-        {"kl": KL(weight=cases.KL_WEIGHT).build(cases.LATENT_CHANNELS, DOWNSAMPLE), "eq_vae": regularizer},
+        {"kl": KL(weight=cases.KL_WEIGHT).build(SHAPES, None), "eq_vae": regularizer},
         reconstruction=Reconstruction(loss="l1", weight=1 + error),
         perceptual=None,
         adversary=None,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from replay.loop import run
 from smtool.data.batches import LatentBatch
-from smtool.diffusion import Alignment, Flow, IRepa, Repa
+from smtool.diffusion import Alignment, Flow, IRepa, Repa, WeightedAlignment
 from smtool.features.teachers import Teacher
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sit import SiT
@@ -75,7 +75,7 @@ def _task(case: cases.Case, factor: float) -> DiffusionTask:
         Flow(path=case.path, time=times).build(),
         _stats(case),
         labels=Labels(dropout=cases.DROPOUT),
-        alignment=(alignment, cases.ALIGNMENT_WEIGHT * factor, cases.TAP),
+        alignment=WeightedAlignment(alignment, cases.ALIGNMENT_WEIGHT * factor, cases.TAP),
         teacher=teacher,
     )
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from smtool.training.balance import AdaptiveWeight, Term, balanced
+from smtool.training.terms import AdaptiveWeight, Term, weighted_sum
 
 
 def _layers() -> tuple[nn.Linear, nn.Linear, torch.Tensor]:
@@ -19,7 +19,7 @@ def test_a_balanced_term_pulls_at_the_decoder_as_hard_as_the_reconstruction_does
         Term("adversarial", rough, 0.5, AdaptiveWeight("decoder")),
         Term("kl", 1e6 * out.sum(), 1e-6),
     ]
-    loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
+    loss = weighted_sum(terms, {"encoder": encoder.weight, "decoder": decoder.weight})
     pull = torch.autograd.grad(reconstruction, decoder.weight, retain_graph=True)[0].norm()
     push = torch.autograd.grad(rough, decoder.weight, retain_graph=True)[0].norm()
     torch.testing.assert_close(loss.values["adversarial_factor"].double(), pull / push)
@@ -33,7 +33,7 @@ def test_encoder_balance_looks_at_the_encoder():
         Term("l1", out.square().mean(), 2.0, reconstruction=True),
         Term("va_vae", out.cos().mean(), 0.1, AdaptiveWeight("encoder")),
     ]
-    loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
+    loss = weighted_sum(terms, {"encoder": encoder.weight, "decoder": decoder.weight})
     pull = torch.autograd.grad(2 * terms[0].value, encoder.weight, retain_graph=True)[0].norm()
     push = torch.autograd.grad(terms[1].value, encoder.weight, retain_graph=True)[0].norm()
     torch.testing.assert_close(loss.values["va_vae_factor"].double(), pull / push)
@@ -45,7 +45,7 @@ def test_factor_is_bounded_where_the_term_has_no_gradient():
         Term("l1", out.mean(), reconstruction=True),
         Term("adversarial", 0 * out.mean(), 1.0, AdaptiveWeight("decoder")),
     ]
-    loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
+    loss = weighted_sum(terms, {"encoder": encoder.weight, "decoder": decoder.weight})
     assert loss.values["adversarial_factor"] == 1e4
     assert torch.isfinite(loss.total)
 
@@ -57,7 +57,7 @@ def test_factor_is_a_constant_of_the_loss():
         Term("l1", out.square().mean(), reconstruction=True),
         Term("adversarial", out.sin().mean(), 1.0, AdaptiveWeight("decoder")),
     ]
-    loss = balanced(terms, encoder=encoder.weight, decoder=decoder.weight)
+    loss = weighted_sum(terms, {"encoder": encoder.weight, "decoder": decoder.weight})
     factor = loss.values["adversarial_factor"].double()
     found = torch.autograd.grad(loss.total, encoder.weight, retain_graph=True)[0]
     expected = torch.autograd.grad(terms[0].value + factor * terms[1].value, encoder.weight)[0]
@@ -71,7 +71,7 @@ def test_logged_values_are_unweighted_and_detached(layer):
         Term("l1", out.square().mean(), 3.0, reconstruction=True),
         Term("x", out.sin().mean(), 5.0, AdaptiveWeight(layer)),
     ]
-    values = balanced(terms, encoder=encoder.weight, decoder=decoder.weight).values
+    values = weighted_sum(terms, {"encoder": encoder.weight, "decoder": decoder.weight}).values
     assert torch.equal(values["l1"], terms[0].value.detach())
     assert not any(value.requires_grad for value in values.values())
 
@@ -89,5 +89,37 @@ def test_a_factor_under_fp16_is_that_of_float32_where_a_pixels_share_of_the_mean
                 Term("l1", pixels, reconstruction=True),
                 Term("adversarial", out.float().mean(), 1.0, AdaptiveWeight("decoder")),
             ]
-            factors.append(balanced(terms, encoder=decoder.weight, decoder=decoder.weight).values["adversarial_factor"])
+            factors.append(weighted_sum(terms, {"decoder": decoder.weight}).values["adversarial_factor"])
     torch.testing.assert_close(factors[1], factors[0], rtol=0.01, atol=0)
+
+
+def test_a_numerator_of_ones_own_a_floor_and_a_cap():
+    encoder, decoder, out = _layers()
+    layers = {"encoder": encoder.weight, "decoder": decoder.weight}
+    reconstruction = [
+        Term("l1", out.square().mean(), 2.0, reconstruction=True),
+        Term("lpips", out.exp().mean(), reconstruction=True),
+    ]
+    value = out.cos().mean()
+
+    def norm(value):
+        return torch.autograd.grad(value, encoder.weight, retain_graph=True)[0].norm()
+
+    def factor(**keys):
+        term = Term("va_vae", value, 0.1, AdaptiveWeight("encoder", **keys))
+        return weighted_sum([*reconstruction, term], layers).values["va_vae_factor"].double()
+
+    torch.testing.assert_close(factor(numerator=("l1",)), 2 * norm(reconstruction[0].value) / norm(value), rtol=1e-6, atol=0)
+    whole = norm(2 * reconstruction[0].value + reconstruction[1].value)
+    torch.testing.assert_close(factor(), whole / norm(value), rtol=1e-6, atol=0)
+    torch.testing.assert_close(factor(floor=1e3), whole / 1e3, rtol=1e-6, atol=0)
+    assert factor(cap=1e-3) == pytest.approx(1e-3)
+    with pytest.raises(ValueError, match="held against 'l2', but the loss has l1, lpips, va_vae"):
+        factor(numerator=("l2",))
+
+
+def test_a_loss_without_adaptive_weights_needs_no_layers():
+    _, _, out = _layers()
+    loss = weighted_sum([Term("a", out.mean(), 2.0), Term("b", out.square().mean())])
+    torch.testing.assert_close(loss.total.double(), 2 * out.mean() + out.square().mean(), rtol=1e-6, atol=1e-7)
+    assert set(loss.values) == {"a", "b"}

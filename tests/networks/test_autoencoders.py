@@ -1,0 +1,141 @@
+"""What every autoencoder of `AnyAutoencoder` must do. A new one states its numbers in KNOWN, and nothing else here."""
+
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from smtool.checkpoints.autoencoder import read_autoencoder, write_autoencoder
+from smtool.networks import AnyAutoencoder
+from smtool.networks.autoencoder import SDVAE
+from smtool.networks.posterior import LatentStats
+from smtool.networks.tokenizer import Tokenizer
+
+
+def members(union: Any) -> tuple[Any, ...]:
+    (kinds, *_) = get_args(union)
+    return get_args(kinds) if get_origin(kinds) is not None else (kinds,)
+
+
+@dataclass(frozen=True)
+class Known:
+    """tiny: keys of a network for images of 12 x 20. published: (keys, parameters of all, of the encoder, of the decoder)."""
+
+    tiny: dict[str, Any]
+    published: list[tuple[dict[str, Any], int, int, int]]
+
+
+AUTOENCODERS = members(AnyAutoencoder)
+TABLE: TypeAdapter[Any] = TypeAdapter(AnyAutoencoder)
+KNOWN: dict[Any, Known] = {
+    SDVAE: Known(
+        {"downsample": 4, "latent_channels": 3, "channels": (8, 8, 16), "norm_groups": 4, "blocks_per_level": 1},
+        [
+            ({"downsample": 8, "latent_channels": 4}, 83_653_863, 34_163_592, 49_490_179),
+            ({"downsample": 16, "latent_channels": 16}, 64_352_723, 26_162_464, 38_188_931),
+            ({"downsample": 32, "latent_channels": 64}, 93_363_651, 38_408_064, 54_934_915),
+            ({"downsample": 64, "latent_channels": 256}, 267_690_883, 109_931_264, 157_431_171),
+        ],
+    ),
+}
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def tiny(kind: Any) -> Any:
+    return kind(**KNOWN[kind].tiny).build()
+
+
+def test_a_table_without_a_kind_is_an_sd_vae():
+    assert AUTOENCODERS
+    assert TABLE.validate_python({"latent_channels": 2}) == SDVAE(latent_channels=2)
+    for kind in AUTOENCODERS:
+        name = kind.model_fields["kind"].default
+        assert type(TABLE.validate_python({"kind": name, **KNOWN[kind].tiny})) is kind
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_published_sizes_have_the_published_parameter_counts(kind):
+    for keys, *expected in KNOWN[kind].published:
+        with torch.device("meta"):
+            network = kind(**keys).build()
+        assert [count(network), count(network.encoder), count(network.decoder)] == expected
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_it_is_a_tokenizer_whose_shapes_follow_its_table(kind):
+    network = tiny(kind)
+    assert isinstance(network, Tokenizer) and network.can_decode
+    latents = network.encode(torch.zeros(2, 3, 12, 20)).mode()
+    assert latents.shape[1:] == network.latent_shape(12, 20) == network.config.latent_shape(12, 20)
+    assert latents.shape == (2, network.latent_channels, 12 // network.downsample, 20 // network.downsample)
+    assert network.decode(latents).shape == (2, 3, 12, 20)
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_gradients_reach_every_parameter_and_the_last_layers_are_among_them(kind):
+    network = tiny(kind)
+    posterior = network.encode(torch.randn(2, 3, 12, 20))
+    loss = network.decode(posterior.sample(torch.randn_like(posterior.mean))).square().mean() + posterior.kl().mean()
+    loss.backward()
+    assert [name for name, parameter in network.named_parameters() if not parameter.grad.abs().any()] == []
+    inside = {id(parameter) for parameter in network.encoder.parameters()}
+    behind = {id(parameter) for parameter in network.decoder.parameters()}
+    assert id(network.encoder_last_layer) in inside and id(network.decoder_last_layer) in behind
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_a_file_gives_back_the_same_function_its_table_and_its_digest(kind, tmp_path):
+    network = tiny(kind)
+    before = set(network.state_dict())
+    network.stats = LatentStats("scalar", torch.zeros(1), torch.ones(1), count=1, data="")
+    assert set(network.state_dict()) == before      # they travel in the metadata
+    write_autoencoder(tmp_path / "ckpt.safetensors", network, {})
+    again = read_autoencoder(tmp_path / "ckpt.safetensors")
+    assert (again.config, again.digest, again.stats.count) == (network.config, network.digest, 1)
+    images = torch.randn(1, 3, 12, 20)
+    assert torch.equal(reconstructed(again, images), reconstructed(network, images))
+    assert kind.model_validate(network.config.model_dump(mode="json")) == network.config
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_channels_last_gives_the_same_numbers_in_its_own_layout(kind):
+    network = tiny(kind).double()
+    images = torch.randn(2, 3, 12, 20, dtype=torch.float64)
+    expected = reconstructed(network, images)
+    network.to(memory_format=torch.channels_last)
+    found = reconstructed(network, images.contiguous(memory_format=torch.channels_last))
+    # float64 on both sides; only the order of additions differs.
+    assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_under_autocast_the_posterior_is_float32_and_all_is_near(kind):
+    network, images = tiny(kind), torch.randn(1, 3, 12, 20)
+    expected = network.encode(images).mean
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        posterior = network.encode(images)
+        decoded = network.decode(posterior.mode())
+    assert decoded.dtype == torch.bfloat16
+    assert (posterior.mean.dtype, posterior.logvar.dtype) == (torch.float32, torch.float32)
+    assert (posterior.mean - expected).norm() < 0.05 * expected.norm()      # bfloat16 rounds by 0.4 %
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+@pytest.mark.parametrize("shape", [(18, 16), (16, 18), (0, 16)])
+def test_a_side_that_is_no_multiple_of_downsample_is_refused(kind, shape):
+    network = tiny(kind)
+    with pytest.raises(ValueError, match=rf"multiples of {network.downsample}, such as|smaller than one latent cell"):
+        network.encode(torch.zeros(1, 3, *shape))
+
+
+def reconstructed(network: Any, images: Tensor) -> Tensor:
+    decoded: Tensor = network.decode(network.encode(images).mode())
+    return decoded
