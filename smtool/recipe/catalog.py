@@ -52,6 +52,19 @@ def command(path: Path) -> Literal["train-ae", "train-dit", "race"]:
     return "train-dit" if "latents" in tables else "train-ae"
 
 
+def autoencoder_recipe(run: str) -> tuple[str, bool] | None:
+    """The packaged recipe of train-ae whose run lies in the folder `run`, and whether it does so without --out.
+
+    None for folders that are the run of none.
+    """
+    for name in names():
+        path = packaged() / f"{name}.toml"
+        own = run == f"runs/{run_name(path)}"
+        if (own or run == f"runs/{name}") and command(path) == "train-ae":
+            return name, own
+    return None
+
+
 def copy(recipe: str, to: Path) -> None:
     """Write a recipe's text to a new file."""
     if to.exists():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from smtool.commands.inspect.network_size import size_rows
 from smtool.data.cache.card import CacheCard
 from smtool.data.features.card import read_feature_card
 from smtool.data.features.shards import FeatureShards
@@ -12,11 +13,11 @@ from smtool.recipe import Recipe, TrainDiT
 
 
 def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
-    """The latent's shape, and so the network's size, is known only once the autoencoder is."""
     tables = recipe.tables
     rows = {
         "kind": "recipe of `smtool train-dit`",
         **_network_rows(tables),
+        **size_rows(tables),
         "latents": f"of {tables.latents.autoencoder}, normalized by {tables.latents.stats}"
         + (", encoded while training" if tables.latents.online else f", cached as {tables.latents.dtype}"),
         "process": _process(tables),

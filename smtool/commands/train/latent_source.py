@@ -22,8 +22,8 @@ from smtool.inference.diffusion_model import resumed_latents
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.tokenizer import Tokenizer
 from smtool.randomness import generator
-from smtool.recipe import Recipe, TrainDiT, packaged, run_name
-from smtool.recipe.catalog import names
+from smtool.recipe import Recipe, TrainDiT
+from smtool.recipe.catalog import autoencoder_recipe
 from smtool.report.console import Console
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.encode import encoded
@@ -162,13 +162,10 @@ def _place(what: str) -> str:
 
 def _training_command(run: str) -> str | None:
     """What trains the run folder of a packaged recipe; None for other folders."""
-    for name in names():
-        command = f"smtool train-ae recipes/{name}.toml"
-        if run == f"runs/{run_name(packaged() / f'{name}.toml')}":
-            return command
-        if run == f"runs/{name}":
-            return f"{command} --out {run}"
-    return None
+    if (found := autoencoder_recipe(run)) is None:
+        return None
+    name, own = found
+    return f"smtool train-ae recipes/{name}.toml" + ("" if own else f" --out {run}")
 
 
 def _images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -> tuple[str, int]:

@@ -1,0 +1,62 @@
+"""How large the transformer of a recipe is, which follows from latents that need not exist yet."""
+
+from pathlib import Path
+
+import torch
+
+from smtool.data.images.card import CARD_NAME, read_card
+from smtool.errors import CheckpointError
+from smtool.recipe import TrainAE, TrainDiT, load
+from smtool.recipe.catalog import autoencoder_recipe
+from smtool.tokenizers import open_tokenizer
+
+Shape = tuple[int, int, int]
+
+
+def size_rows(tables: TrainDiT) -> dict[str, str]:
+    """Rows `latent` and `parameters`. Where nothing tells the latents' shape, or patches do not tile it, a row says so."""
+    place = tables.latents.autoencoder
+    try:
+        shape, source = _latents(tables)
+        if shape is None:
+            return {"parameters": f"unknown: the latents' shape depends on {place} and data.image_size"}
+        rows, columns = tables.model.token_grid(shape)
+    except (CheckpointError, ValueError) as error:
+        return {"parameters": f"unknown: {str(error).splitlines()[0]}"}
+    return {
+        "latent": f"{shape[0]} x {shape[1]} x {shape[2]}, {rows} x {columns} tokens",
+        "parameters": _parameters(tables, shape, tables.data.train or source),
+    }
+
+
+def _latents(tables: TrainDiT) -> tuple[Shape | None, str]:
+    """(C, h, w) of the latents and the source of the images: by the autoencoder, else by the recipe that trains it."""
+    place, asked = tables.latents.autoencoder, tables.data.image_size
+    side = None if asked == "autoencoder" else asked
+    try:
+        tokenizer = open_tokenizer(place, image_size=side)
+    except CheckpointError:
+        if (found := autoencoder_recipe(place.removesuffix("/ckpt.safetensors"))) is None:
+            raise
+        recipe = load(found[0], TrainAE).tables
+        side = side or recipe.data.image_size
+        return recipe.model.latent_shape(side, side), recipe.data.train
+    data = tokenizer.recipe.get("data", {})
+    side = side or data.get("image_size")
+    return None if side is None else tokenizer.latent_shape(side, side), data.get("train", "")
+
+
+def _parameters(tables: TrainDiT, shape: Shape, source: str) -> str:
+    """The number for as many classes as the prepared images have; before there are any, that number as it depends on them."""
+    if tables.labels is None:
+        return f"{_count(tables, shape, 0):,}"
+    if (Path(source) / CARD_NAME).is_file() and (num_classes := read_card(Path(source)).num_classes):
+        return f"{_count(tables, shape, num_classes):,} for {num_classes:,} classes"
+    one, two = (_count(tables, shape, classes) for classes in (1, 2))
+    return f"{2 * one - two:,}, and {two - one:,} for each class of the images"
+
+
+def _count(tables: TrainDiT, shape: Shape, num_classes: int) -> int:
+    with torch.device("meta"):
+        network = tables.model.build(shape, num_classes)
+    return sum(parameter.numel() for parameter in network.parameters())
