@@ -12,6 +12,8 @@ from smtool.networks.sit import SiT
 from smtool.training.distributed import Ranks
 from smtool.training.sharding import Parallel, WholeCopy, refill
 
+pytestmark = pytest.mark.slow
+
 WORKER = """
 import json, sys, torch
 from pathlib import Path

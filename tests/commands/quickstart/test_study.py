@@ -17,6 +17,8 @@ from smtool.recipe import TrainAE, TrainDiT, load, packaged
 from smtool.report.console import Console
 from smtool.tokenizers import load_autoencoder
 
+pytestmark = pytest.mark.slow
+
 TINY = """
 steps = 2
 log_every = 1

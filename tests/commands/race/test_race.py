@@ -30,6 +30,8 @@ from smtool.recipe.race import load_race
 from smtool.report.console import Console
 from smtool.storage import write_json
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 seeds = [0, 1]
 turn = 2

@@ -10,6 +10,8 @@ import time
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
