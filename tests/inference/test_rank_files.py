@@ -52,7 +52,7 @@ IMAGES = ["--data", "data/classes", "--psnr", "--features", "random", "--protoco
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "asked"), [("dit", SAMPLES), ("tiny", IMAGES)])
+@pytest.mark.parametrize(("what", "options"), [("dit", SAMPLES), ("tiny", IMAGES)])
 def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, what, options):
     """Of samples drawn on the way, and of reconstructions from sampled posteriors: the same batches, hence the same bits."""
     one, two = tmp_path / "one.json", tmp_path / "two.json"
