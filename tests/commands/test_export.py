@@ -115,6 +115,7 @@ def test_symmetric_padding_is_refused_and_with_its_note_gives_the_same_function(
     assert load_autoencoder(tmp_path / "vae").config.downsample_pad == "symmetric"
 
 
+@pytest.mark.slow
 def test_nothing_that_exists_is_written_over(saved, tmp_path):
     path = saved(**SHAPES["sd1"])
     (tmp_path / "vae").mkdir()
