@@ -47,6 +47,7 @@ def changes(*pairs: str) -> list[str]:
     return [word for pair in pairs for word in ("--set", pair)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "command"),
     [
@@ -87,6 +88,7 @@ def test_scores_are_the_same_numbers_with_the_same_passports(folder, smtool):
         assert found["scores"][name]["notes"] == score["notes"]
 
 
+@pytest.mark.slow
 def test_spectra_are_the_same_numbers(folder, smtool):
     smtool("spectrum", "runs/ae", "control:crop", "--data", "data/photos", "--json", "again.json")
     found, expected = (json.loads(Path(name).read_text()) for name in ("again.json", "expected/spectrum.json"))

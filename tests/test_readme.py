@@ -38,6 +38,7 @@ def test_the_readme_has_the_lines_that_must_work():
     assert any(re.fullmatch(r"smtool spectrum \S*ckpt\.safetensors --plot", command) for command in COMMANDS)
 
 
+@pytest.mark.slow
 def test_commands_run_in_the_order_in_which_they_are_written(tmp_path):
     for command in COMMANDS:
         if command in ("pip install .", "smtool quickstart"):      # the set-up; the quickstart has a test of its own

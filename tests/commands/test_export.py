@@ -67,6 +67,7 @@ def both_ways(ours, theirs, images):
         yield posterior.mean, posterior.logvar, decoded, *torch.autograd.grad(loss, (x, first))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_diffusers_computes_the_same_with_the_same_gradients(shape, saved, tmp_path):
     path = saved(STATS[shape], **SHAPES[shape])
@@ -80,6 +81,7 @@ def test_diffusers_computes_the_same_with_the_same_gradients(shape, saved, tmp_p
         assert_close(mine, expected, rtol=1e-9, atol=1e-11 * expected.detach().abs().max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_was_exported_comes_back_with_weights_digest_and_statistics(shape, saved, tmp_path):
     path = saved(STATS[shape], **SHAPES[shape])
@@ -96,6 +98,7 @@ def test_what_was_exported_comes_back_with_weights_digest_and_statistics(shape, 
         assert after.stats.kind == before.stats.kind
 
 
+@pytest.mark.slow
 def test_symmetric_padding_is_refused_and_with_its_note_gives_the_same_function(saved, tmp_path):
     path = saved(**SHAPES["sd1"], downsample_pad="symmetric")
     code, said = smtool("export", path, "--out", tmp_path / "vae")
@@ -112,6 +115,7 @@ def test_symmetric_padding_is_refused_and_with_its_note_gives_the_same_function(
     assert load_autoencoder(tmp_path / "vae").config.downsample_pad == "symmetric"
 
 
+@pytest.mark.slow
 def test_nothing_that_exists_is_written_over(saved, tmp_path):
     path = saved(**SHAPES["sd1"])
     (tmp_path / "vae").mkdir()

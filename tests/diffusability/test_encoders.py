@@ -12,6 +12,8 @@ from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer
 from smtool.tokenizers.functions import FunctionTokenizer
 
+pytestmark = pytest.mark.slow
+
 NO_DECODER = Reason(reason="it has no decoder")
 
 

@@ -36,6 +36,7 @@ def words(figure) -> str:
     return " ".join(text.get_text() for text in figure.findobj(Text))
 
 
+@pytest.mark.slow
 def test_a_report_has_every_figure_with_named_axes_and_nothing_outside_its_paper(made):
     assert made.keys() == ALL
     for name, figure in made.items():

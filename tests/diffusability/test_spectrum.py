@@ -90,6 +90,7 @@ def test_figures_keep_the_estimators_apart(drawn):
     assert "slope" not in texts["reference"]
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes(runs, data, tmp_path):
     for name in ("a", "b"):
         out = tmp_path / name

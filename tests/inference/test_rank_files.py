@@ -51,6 +51,7 @@ SAMPLES = ["--num-images", "22", "--features", "random", "--kid"]
 IMAGES = ["--data", "data/classes", "--psnr", "--features", "random", "--protocol", "paper"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "options"), [("dit", SAMPLES), ("tiny", IMAGES)])
 def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, what, options):
     """Of samples drawn on the way, and of reconstructions from sampled posteriors: the same batches, hence the same bits."""

@@ -48,6 +48,7 @@ def test_spectra_leave_out_a_panel_without_curves_and_name_each_racer_once(laten
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["dsm"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 16, 17])
 def test_each_predictor_has_a_panel_and_no_two_autoencoders_look_alike(count):
     rng = np.random.default_rng(0)

@@ -52,6 +52,7 @@ def recoloured(images: Spectrum, *, delta: float = 0.0, gain: float = 1.0) -> Sp
     return replace(images, power=images.power * images.frequency**delta * gain, source=images.size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "canvas", "cells"), [(8, 64, CELLS), (16, 64, CELLS)])
 def test_delta_of_known_fields_lies_inside_the_interval(known_pairs, side, canvas, cells):
     for (exponent, delta), (images, latents) in known_pairs(NUM_SETS * NUM_IMAGES, cells, side=side, canvas=canvas).items():

@@ -37,6 +37,7 @@ with joined("cpu") as ranks:
 """
 
 
+@pytest.mark.slow
 def test_both_ranks_hold_the_mean(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)

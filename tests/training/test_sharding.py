@@ -88,6 +88,7 @@ def found(tmp_path_factory) -> list[dict]:
     return [json.loads(file.read_text()) for file in files]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["parameters", "average", "moments"])
 def test_each_rank_holds_half(found, what):
     total = found[0]["total"] if what != "moments" else sum(rank["learning"] for rank in found)
@@ -95,12 +96,14 @@ def test_each_rank_holds_half(found, what):
     assert all(0.45 < rank[what] / total < 0.55 for rank in found)      # the table of positions is not cut: its first axis is 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["learned", "copied", "averaged", "refilled"])
 def test_what_is_gathered_is_whole_on_the_first_rank(found, what):
     assert all(rank[what] for rank in found)
     assert (found[0]["elsewhere"] > 0, found[1]["elsewhere"]) == (True, 0)
 
 
+@pytest.mark.slow
 def test_an_overflow_in_one_shard_leaves_the_update_out_on_all_ranks(found):
     assert all(rank["spared"] for rank in found)
 

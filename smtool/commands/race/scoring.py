@@ -24,6 +24,7 @@ from smtool.commands.train.band_floors import band_floors
 from smtool.commands.train.validate import open_validation
 from smtool.data import ImageShards, open_images
 from smtool.data.batches import ImageBatch, to_signed, to_uint8
+from smtool.errors import DataError
 from smtool.evaluation.feature_pass import Wanted, table_of_features
 from smtool.evaluation.generation_scores import kernel_name
 from smtool.evaluation.image_sources import shards_source
@@ -186,6 +187,11 @@ def _losses(run: Path, step: int, model: DiffusionModel, images: ImageBatch) -> 
     """Means over the last steps that were logged. The floors are of normalized latents as the transformer sees them: sampled."""
     rows = [row for row in read_metrics(run / "metrics.jsonl") if "diffusion" in row and row["step"] <= step]
     late = [row for row in rows if row["step"] > (1 - LATE) * step] or rows[-1:]
+    if not late:
+        raise DataError(
+            f"{run}: no loss was logged by step {step}, at which the race ends.",
+            hint="Let it run longer, or log more often: --set transformer.changes='[\"log_every=5\"]'",
+        )
     latents = encoded_latents(model.autoencoder, images.split(_BATCH), sampled_in_order(generator("race", "band floors")))
     floors = band_floors(torch.cat([model.stats.normalize(part).cpu() for part in latents]))
     bands = torch.tensor([_mean(late, band) for band in BANDS], dtype=torch.float64)

@@ -47,7 +47,7 @@ class Curve:
     colour: int = 0
 
 
-def styled(changes: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
+def styled(changes: Mapping[Any, Any] | None = None) -> AbstractContextManager[None]:
     """While figures are made and written: SETTINGS, and what is changed of them."""
     from matplotlib import rc_context
 

@@ -72,8 +72,9 @@ def test_a_recipe_of_train_dit_is_described_as_one(recipe, words):
     assert rows["process"].startswith(words)
 
 
-@pytest.mark.parametrize(("command", "recipe", "right"), [("train-ae", "sit", "train-dit"), ("train-dit", "dsm", "train-ae")])
-def test_a_recipe_given_to_the_wrong_command_names_the_right_one(tmp_path, command, recipe, right):
-    done = subprocess.run([sys.executable, "-m", "smtool", command, recipe], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert f"Use: smtool {right} {recipe}" in done.stderr
+@pytest.mark.parametrize(("given", "recipe", "right"), [("train-ae", "sit", "train-dit"), ("train-dit", "dsm", "train-ae")])
+def test_a_recipe_given_to_the_wrong_command_names_the_right_one(tmp_path, monkeypatch, command, given, recipe, right):
+    monkeypatch.chdir(tmp_path)
+    code, _, said = command(given, recipe)
+    assert code == 2
+    assert f"Use: smtool {right} {recipe}" in said

@@ -99,6 +99,7 @@ class Reader(HTMLParser):
         self.words += data
 
 
+@pytest.mark.slow
 def test_one_page_holds_all_figures_grids_and_scores(finished):
     reader = Reader()
     reader.feed(finished[1].read_text())
@@ -112,6 +113,7 @@ def test_one_page_holds_all_figures_grids_and_scores(finished):
         assert text in reader.words
 
 
+@pytest.mark.slow
 def test_every_run_and_figure_is_where_the_commands_leave_them(finished):
     folder = finished[0] / "runs" / "quickstart"
     for name in ("plain/ckpt.safetensors", "dsm/DONE", "spectrum/physical.svg", "spectrum/spectrum.json", "report.html",
@@ -120,6 +122,7 @@ def test_every_run_and_figure_is_where_the_commands_leave_them(finished):
     assert json.loads((folder / "spectrum" / "spectrum.json").read_text())["autoencoders"][1]["label"] == "dsm"
 
 
+@pytest.mark.slow
 def test_the_console_names_the_commands_and_the_page(finished):
     shown = finished[2]
     for text in ("smtool prepare", "smtool train-ae", "smtool spectrum", "smtool eval", "4/4 steps", "smtool train-dit",
@@ -127,6 +130,7 @@ def test_the_console_names_the_commands_and_the_page(finished):
         assert text in shown
 
 
+@pytest.mark.slow
 def test_running_it_again_trains_nothing_and_gives_the_same_page(finished):
     _, page, _, first, logged = finished
     assert page.read_bytes() == first
@@ -146,6 +150,7 @@ def test_the_recipes_differ_in_dsm_only_and_are_small():
     assert sit.model.depth * sit.model.width <= 4 * 128
 
 
+@pytest.mark.slow
 def test_each_transformer_is_trained_on_the_latents_of_its_own_autoencoder(finished):
     folder = finished[0] / "runs" / "quickstart"
     models = [read_diffusion(folder / f"{name}-sit" / "ckpt.safetensors") for name in ("plain", "dsm")]
@@ -156,6 +161,7 @@ def test_each_transformer_is_trained_on_the_latents_of_its_own_autoencoder(finis
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_recipe_that_fails_is_named_with_its_reason(finished, tmp_path):
     (tmp_path / "bad.toml").write_text(TINY.replace("steps = 2", "stepz = 2"))
     recipe = replace(load(str(finished[0] / "plain.toml"), TrainAE), path=tmp_path / "bad.toml")
@@ -163,6 +169,7 @@ def test_a_recipe_that_fails_is_named_with_its_reason(finished, tmp_path):
         train_side_by_side([Job(recipe, tmp_path / "run")], console=Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_a_stop_reaches_the_runs_and_is_no_failure(finished, tmp_path):
     (tmp_path / "long.toml").write_text(TINY.replace("steps = 2", "steps = 1000000"))
     recipe = load(str(tmp_path / "long.toml"), TrainAE)
@@ -174,6 +181,7 @@ def test_a_stop_reaches_the_runs_and_is_no_failure(finished, tmp_path):
     assert not (tmp_path / "run" / "DONE").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one(finished):
     folder = finished[0]
     other = load(str(folder / "dsm.toml"), TrainAE)

@@ -107,6 +107,7 @@ def unbroken(studio) -> Path:
     return studio / "unbroken"
 
 
+@pytest.mark.slow
 def test_a_race_trains_scores_and_ranks_every_racer_with_every_seed(unbroken):
     result = read_race(unbroken)
     assert [(trial.racer, trial.seed) for trial in result.trials] == [
@@ -123,6 +124,7 @@ def test_a_race_trains_scores_and_ranks_every_racer_with_every_seed(unbroken):
     assert (unbroken / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_reconstructions_are_compared_with_images_that_are_not_their_own(studio, unbroken):
     result = read_race(unbroken)
     autoencoder = load_autoencoder(unbroken / "autoencoders" / "dsm-seed1").eval()
@@ -135,6 +137,7 @@ def test_reconstructions_are_compared_with_images_that_are_not_their_own(studio,
     assert trial.distances["random"].reconstruction.value == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_racers_with_one_autoencoder_share_it_and_seeds_differ(unbroken):
     assert sorted(path.name for path in (unbroken / "autoencoders").iterdir()) == [
         "dsm-seed0", "dsm-seed1", "plain-seed0", "plain-seed1",
@@ -147,6 +150,7 @@ def test_racers_with_one_autoencoder_share_it_and_seeds_differ(unbroken):
     assert set(result.points) == {"plain", "dsm"}
 
 
+@pytest.mark.slow
 def test_a_finished_race_does_nothing_and_says_the_same(studio, unbroken):
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("ckpt.safetensors")}
     expected = _found(unbroken)
@@ -155,6 +159,7 @@ def test_a_finished_race_does_nothing_and_says_the_same(studio, unbroken):
     assert _found(unbroken) == expected
 
 
+@pytest.mark.slow
 def test_a_race_is_redrawn_from_its_file(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "again")
     result = RaceResult.model_validate_json((unbroken / "race.json").read_text())
@@ -162,6 +167,7 @@ def test_a_race_is_redrawn_from_its_file(unbroken, tmp_path):
         assert path.read_bytes() == (unbroken / path.relative_to(tmp_path / "again")).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_race_of_processes_killed_and_stopped_gives_the_same_table(studio, unbroken):
     for what, number in (("autoencoders/dsm-seed0", signal.SIGKILL), ("transformers/plain-seed0", signal.SIGTERM)):
         command = _command("--set", "judge.predictors=false")
@@ -177,6 +183,7 @@ def test_a_race_of_processes_killed_and_stopped_gives_the_same_table(studio, unb
     assert _found(studio / "killed") == _found(unbroken)
 
 
+@pytest.mark.slow
 def test_a_broken_racer_leaves_the_others_alone_and_decides_how_the_race_ends(studio, unbroken):
     with pytest.raises(CheckpointError, match=r"broken broke: broken\.safetensors is not a readable safetensors file"):
         _race(studio, "four.toml", "four", "turn=4", "seeds=[0]", "judge.predictors=false")
@@ -188,6 +195,7 @@ def test_a_broken_racer_leaves_the_others_alone_and_decides_how_the_race_ends(st
     assert "not a readable safetensors file" in (studio / "four" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_racer_that_diverges_is_told_after_the_others_are_done(studio):
     diverging = "racers.plain.changes=['regularizers.kl.weight=1e38']"
     with pytest.raises(TrainingError, match=r"plain-seed0 broke: step \d: not finite"):
@@ -197,6 +205,7 @@ def test_a_racer_that_diverges_is_told_after_the_others_are_done(studio):
     assert set(result.broken) == {"plain-seed0"}
 
 
+@pytest.mark.slow
 def test_a_budget_ends_all_at_the_same_step_and_may_grow(studio):
     little = ("seeds=[0]", "judge.predictors=false")
     for budget, step in ((Budget(seconds=0), 2), (Budget(steps=4), 4)):      # the first round is always run
@@ -208,6 +217,7 @@ def _pooled(*folders: Path, out: Path | None = None) -> PooledResult:
     return pool_races([str(folder) for folder in folders], console=Console(file=io.StringIO()), out=out)
 
 
+@pytest.mark.slow
 def test_races_are_pooled_over_all_their_autoencoders(studio, unbroken):
     other = json.loads((unbroken / "race.json").read_text())
     other["points"]["dsm"]["digests"] = ["another"]
@@ -229,6 +239,7 @@ def test_races_are_pooled_over_all_their_autoencoders(studio, unbroken):
     assert "one seed, for the mean of the others" in (studio / "pool" / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -107,6 +107,7 @@ def test_without_out_the_folder_lies_beside_the_checkpoint_and_is_named_after_th
     assert (tmp_path / "runs" / "mine" / "samples-euler-2-cfg1.5-seed0-2-balanced-png" / "000001.png").exists()
 
 
+@pytest.mark.slow
 def test_sixty_four_images_on_two_ranks_are_those_of_one(studio, finished, command, tmp_path):
     """More than a part (256 images), so that both ranks draw."""
     arguments = ["sample", str(finished), "--num-images", "64", "--steps", "4"]

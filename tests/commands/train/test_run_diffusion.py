@@ -59,6 +59,7 @@ def aligned(kind: str, teacher: str) -> list[str]:
     return [f"alignment.kind={kind}", f"alignment.teacher={teacher}", "alignment.depth=1", *METHODS[kind]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["squeezenet", "dinov2-s"])
 @pytest.mark.parametrize("kind", METHODS)
 def test_aligned_runs_train_and_go_on_without_changing_a_bit(studio, weights, tmp_path, kind, teacher, state_of, rows_of):
@@ -185,6 +186,7 @@ def test_a_bf16_cache_costs_a_256th_of_a_feature_and_no_more(studio, weights, ow
     assert "computed while training" in assembled(studio, *changes, "alignment.features=online", weights_dir=weights).summary[2]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_features_it_began_with(studio, weights, own_features, tmp_path, state_of):
     changes = [*aligned("irepa", "squeezenet"), "save_every=2"]
     whole = studio.train(tmp_path / "whole", *changes, "steps=4", weights_dir=weights)

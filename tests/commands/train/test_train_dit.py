@@ -17,6 +17,7 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "smtool", *arguments]
 
 
+@pytest.mark.slow
 def test_a_kill_changes_not_one_bit(studio, weights, tmp_path, state_of, rows_of):
     """Labels, EMA and an alignment on; killed at a moment of its own, then the same command again."""
     aligned = ["alignment.kind=irepa", "alignment.teacher=squeezenet", "alignment.depth=1", "steps=60"]
@@ -43,6 +44,7 @@ def test_a_kill_changes_not_one_bit(studio, weights, tmp_path, state_of, rows_of
     assert sorted(set(steps)) == list(range(1, 61))
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of):
     """A large eps keeps Adam smooth: at its usual size the sign of a gradient that is zero but for rounding moves a weight."""
     changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2")
@@ -53,6 +55,7 @@ def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of):
     assert said.count("done: ") == 1        # only the first rank speaks
 
 
+@pytest.mark.slow
 def test_shards_give_the_weights_of_one_rank_and_the_same_files(studio, weights, tmp_path, state_of, rows_of):
     """Three steps on one rank, three on two that hold a shard each, three on one again, against nine on one.
 

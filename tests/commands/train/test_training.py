@@ -70,6 +70,13 @@ def recipe(tmp_path_factory, photos) -> Path:
     return path
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "smtool", *arguments]
 
@@ -87,6 +94,7 @@ def unbroken(recipe, tmp_path_factory) -> Path:
     return folder / "unbroken"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_design_promises_and_the_file_needs_nothing_else(unbroken, photos):
     names = {path.name for path in unbroken.iterdir() if "tfevents" not in path.name}
     promised = {"recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt", "samples", "checkpoints"}
@@ -102,6 +110,7 @@ def test_a_run_leaves_what_the_design_promises_and_the_file_needs_nothing_else(u
     assert torch.equal(autoencoder.decoder_last_layer, average["autoencoder/autoencoder.decoder.conv_out.weight"])
 
 
+@pytest.mark.slow
 def test_rows_hold_both_players_and_validation(unbroken, rows_of):
     rows = rows_of(unbroken)
     training = {row["step"]: row for row in rows if "l1" in row}
@@ -114,6 +123,7 @@ def test_rows_hold_both_players_and_validation(unbroken, rows_of):
     assert validation[40]["val_psnr"] > 8
 
 
+@pytest.mark.slow
 def test_three_kills_at_random_moments_change_not_one_bit(recipe, unbroken, tmp_path, state_of, rows_of):
     """GAN, EMA and DSM on; the same command again each time."""
     rng = random.Random(0)
@@ -142,6 +152,7 @@ def test_three_kills_at_random_moments_change_not_one_bit(recipe, unbroken, tmp_
     assert sorted(set(steps)) == list(range(2, 41, 2))
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
     """A large eps keeps Adam smooth: at its usual size the sign of a gradient that is zero but for rounding moves a weight.
 
@@ -162,6 +173,7 @@ def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
     assert two.stdout.count("done: ") == 1        # only the first rank speaks
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, unbroken, tmp_path, state_of):
     command = _command("train-ae", str(recipe), "--out", "stopped", "--set", "save_every=1000")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -180,6 +192,7 @@ def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, un
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_while_it_was_looked_at_was_saved_before_and_is_looked_at_again(recipe, tmp_path, monkeypatch, rows_of):
     """Twice: in the middle and after the last step."""
     loaded, out = load(str(recipe), TrainAE, ["steps=8", "evaluate_every=4"]), tmp_path / "run"
@@ -215,30 +228,32 @@ def test_a_ctrl_c_before_the_first_step_is_not_kept_waiting(recipe, tmp_path):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_finished_run_says_so_a_longer_one_goes_on_and_a_changed_one_is_refused(recipe, unbroken, tmp_path):
-    shutil.copytree(unbroken, tmp_path / "unbroken")
-    unbroken = tmp_path / "unbroken"
-    again = _run("train-ae", str(recipe), "--out", "unbroken", cwd=tmp_path)
-    assert (again.returncode, "is finished (40 steps)" in again.stdout) == (0, True)
-    longer = _run("train-ae", str(recipe), "--out", "unbroken", "--set", "steps=42", cwd=tmp_path)
-    assert longer.returncode == 0, longer.stderr
+@pytest.mark.slow
+def test_a_finished_run_says_so_a_longer_one_goes_on_and_a_changed_one_is_refused(recipe, unbroken, here, command):
+    shutil.copytree(unbroken, here / "unbroken")
+    unbroken = here / "unbroken"
+    call = ["train-ae", str(recipe), "--out", "unbroken"]
+    code, shown, _ = command(*call)
+    assert (code, "is finished (40 steps)" in shown) == (0, True)
+    code, _, said = command(*call, "--set", "steps=42")
+    assert code == 0, said
     assert read_metadata(unbroken / "ckpt.safetensors")["step"] == 42
-    changed = _run("train-ae", str(recipe), "--out", "unbroken", "--set", "optimizer.lr=1", "--set", "ema=", cwd=tmp_path)
-    assert changed.returncode == 2
-    assert "optimizer.lr: 0.001 -> 1.0" in changed.stderr
-    assert "ema.decay: 0.9 -> absent" in changed.stderr
-    assert "--fresh" in changed.stderr
-    fresh = _run("train-ae", str(recipe), "--out", "unbroken", "--fresh", "--set", "steps=4", "--set", "ema=", cwd=tmp_path)
-    assert fresh.returncode == 0, fresh.stderr
+    code, _, said = command(*call, "--set", "optimizer.lr=1", "--set", "ema=")
+    assert code == 2
+    assert "optimizer.lr: 0.001 -> 1.0" in said
+    assert "ema.decay: 0.9 -> absent" in said
+    assert "--fresh" in said
+    code, _, said = command(*call, "--fresh", "--set", "steps=4", "--set", "ema=")
+    assert code == 0, said
     assert read_metadata(unbroken / "ckpt.safetensors")["weights"] == "last"
 
 
-def test_dry_run_says_memory_time_and_parameters_and_writes_nothing(recipe, tmp_path):
-    done = _run("train-ae", str(recipe), "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_dry_run_says_memory_time_and_parameters_and_writes_nothing(recipe, here, command):
+    code, shown, said = command("train-ae", str(recipe), "--dry-run")
+    assert code == 0, said
     for words in ("40 steps; a trial", "8 a step", "latents (2, 8, 8)", "discriminator:", "peak memory", "from step 5"):
-        assert words in done.stdout
-    assert not (tmp_path / "runs").exists()
+        assert words in shown
+    assert not (here / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -252,27 +267,30 @@ def test_dry_run_says_memory_time_and_parameters_and_writes_nothing(recipe, tmp_
         (["recipes/dsm.toml", "--device", "cuda:9"], 2, "not available here"),
     ],
 )
-def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path, arguments, code, words):
-    done = _run("train-ae", *arguments, cwd=tmp_path)
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "runs").exists()
+def test_bad_input_is_one_sentence_and_nothing_is_written(here, command, arguments, code, words):
+    found, _, said = command("train-ae", *arguments)
+    assert found == code, said
+    assert words in said
+    assert "Traceback" not in said
+    assert not (here / "runs").exists()
 
 
-def test_a_diverging_run_ends_with_code_six_and_keeps_its_last_whole_checkpoint(recipe, tmp_path):
+@pytest.mark.slow
+def test_a_diverging_run_ends_with_code_six_and_keeps_its_last_whole_checkpoint(recipe, here, command):
     """A learning rate no network survives, after a stretch that one does."""
-    assert _run("train-ae", str(recipe), "--out", "run", "--set", "steps=4", cwd=tmp_path).returncode == 0
-    resolved = tmp_path / "run" / "resolved.toml"
+    call = ["train-ae", str(recipe), "--out", "run"]
+    assert command(*call, "--set", "steps=4")[0] == 0
+    resolved = here / "run" / "resolved.toml"
     resolved.write_text(resolved.read_text().replace("lr = 0.001", "lr = 1e30"))
-    done = _run("train-ae", str(recipe), "--out", "run", "--set", "optimizer.lr=1e30", cwd=tmp_path)
-    assert done.returncode == 6, done.stderr
-    assert "not finite" in done.stderr
-    assert "The checkpoint of step 4 is whole" in done.stderr
-    assert (tmp_path / "run" / "FAILED").exists()
-    assert all(torch.isfinite(v).all() for v in load_file(tmp_path / "run" / "ckpt.safetensors").values())
+    code, _, said = command(*call, "--set", "optimizer.lr=1e30")
+    assert code == 6, said
+    assert "not finite" in said
+    assert "The checkpoint of step 4 is whole" in said
+    assert (here / "run" / "FAILED").exists()
+    assert all(torch.isfinite(v).all() for v in load_file(here / "run" / "ckpt.safetensors").values())
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_code_seven_and_leaves_the_last_checkpoint(recipe, tmp_path):
     """Files may grow to 200 kB only, which the optimizer's state does not fit in."""
     limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *_command("train-ae", str(recipe), "--out", "run")]
@@ -283,6 +301,7 @@ def test_a_full_disk_ends_with_code_seven_and_leaves_the_last_checkpoint(recipe,
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_that_pauses_twice_equals_an_unbroken_one_and_says_it_is_not_done(recipe, unbroken, tmp_path, state_of):
     loaded, out = load(str(recipe), TrainAE), tmp_path / "turns"
     with one_thread():      # as the unbroken one

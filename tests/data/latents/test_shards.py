@@ -324,6 +324,7 @@ def killed_at(images, out, done, tmp_path):
     assert run.returncode == -signal.SIGKILL, run.stderr
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_and_taken_up_again_gives_the_bytes_of_an_unbroken_one(tmp_path, autoencoder, images):
     written(tmp_path / "unbroken", autoencoder, images)
     killed_at(images, tmp_path / "out", 12, tmp_path)    # in the middle of the second shard

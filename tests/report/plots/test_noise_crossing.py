@@ -10,6 +10,7 @@ SNR = (1 - TIMES[:, None]) ** 2 * POWER / TIMES[:, None] ** 2
 LATENT = BandsOverTime(TIMES.tolist(), [1.0, 4.0, 16.0], SNR / (1 + SNR), POWER / (1 + SNR), [0.76, 0.5, 0.24])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_every_latent_has_its_column_and_bands_share_one_legend(count, check_figure):
     figure = check_figure(lambda: noise_crossing_figure({f"latent {index}": LATENT for index in range(count)}))
