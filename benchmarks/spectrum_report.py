@@ -22,7 +22,7 @@ from smtool.commands.prepare.images import prepare
 from smtool.data import open_images
 from smtool.diffusability.inputs.subjects import images_at_once
 from smtool.diffusability.spectrum import spectrum
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing
 from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer, open_tokenizer

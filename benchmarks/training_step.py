@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import Row, race
-from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import Posterior
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import streams
 from smtool.regularizers import DSM, ESM, Encoding, Pair, Regularizer, Shapes
 

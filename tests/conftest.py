@@ -22,7 +22,7 @@ from smtool.commands.train import training
 from smtool.commands.train.run_diffusion import diffusion_run
 from smtool.data import open_images
 from smtool.data.batches import to_uint8
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing
 from smtool.recipe import TrainDiT, load
 from smtool.report.console import Console

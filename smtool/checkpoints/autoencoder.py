@@ -9,9 +9,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from smtool import __version__
 from smtool.checkpoints.assemble import assemble
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.taesd import TAESD, TinyAutoencoder
 from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata, read_tensors, write_tensors

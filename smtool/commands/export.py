@@ -8,8 +8,8 @@ from smtool.checkpoints.foreign.export_diffusers import write_diffusers
 from smtool.errors import CheckpointError, RecipeError
 from smtool.inference.diffusion_model import write_diffusion
 from smtool.inference.published import import_transformer
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.layers import DownsamplePad
+from smtool.networks.sd_vae import Autoencoder
 from smtool.report.console import Console
 from smtool.tokenizers import identify, load_autoencoder
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from smtool.config import Config
 from smtool.data.batches import ImageBatch
 from smtool.devices import to_device
-from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.sd_vae import Autoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary, hinge_discriminator, hinge_generator

@@ -15,8 +15,8 @@ from smtool.checkpoints.foreign.weights_file import read_weights
 from smtool.checkpoints.learned_from import learned_from
 from smtool.checkpoints.tensor_file import PICKLED, TensorFile
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.layers import DownsamplePad
+from smtool.networks.sd_vae import Autoencoder
 from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata
 from smtool.tokenizers.controls import control

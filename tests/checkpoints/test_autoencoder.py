@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from smtool import __version__
 from smtool.checkpoints import read_autoencoder, write_autoencoder
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.storage import file_digest
 
 SECTION = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 16), norm_groups=4, blocks_per_level=1)

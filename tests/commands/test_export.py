@@ -10,8 +10,8 @@ from diffusers import AutoencoderKL
 from torch.testing import assert_close
 
 from smtool.checkpoints import write_autoencoder
-from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing
 from smtool.tokenizers import load_autoencoder
 

@@ -10,7 +10,7 @@ from smtool.checkpoints import write_autoencoder
 from smtool.commands.prepare.images import prepare
 from smtool.diffusability.report import Report
 from smtool.diffusability.spectrum import spectrum
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing
 from smtool.report.console import Console
 

@@ -6,8 +6,8 @@ from smtool.checkpoints import write_autoencoder
 from smtool.diffusability.inputs.accumulators import LatentRings, measured_stats
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing
 from smtool.spectrum import PHYSICAL, REFERENCE, channel_moments
 from smtool.tokenizers import Tokenizer, open_tokenizer

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from smtool.checkpoints import write_autoencoder
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 
 
 class Trap:

@@ -16,7 +16,7 @@ from smtool.diffusability.report import SCHEMA, Report
 from smtool.diffusability.sections.parts import Reason
 from smtool.diffusability.spectrum import _beside, spectrum
 from smtool.errors import CheckpointError, RecipeError
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.report.console import Console
 from smtool.tokenizers import open_tokenizer
 

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from smtool.checkpoints.autoencoder import read_autoencoder, write_autoencoder
 from smtool.networks import AnyAutoencoder
-from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE
 from smtool.networks.tokenizer import Tokenizer
 
 

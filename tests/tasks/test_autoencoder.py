@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from smtool.data.batches import ImageBatch
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing, streams
 from smtool.regularizers import DSM, EQVAE, ESM, KL, Regularizer, ScaleEquivariance, Shapes
 from smtool.tasks.adversary import Adversary

@@ -7,7 +7,7 @@ from diffusers import AutoencoderDC, AutoencoderTiny, VQModel
 from safetensors.torch import save_file
 
 from smtool.checkpoints import write_autoencoder
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.networks.taesd import TAESD
 from smtool.tokenizers import Tokenizer, identify, open_tokenizer
 from smtool.tokenizers.stored import rebuilt

@@ -4,7 +4,7 @@ import pytest
 
 from smtool.checkpoints import write_autoencoder
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.tokenizers import identify, load_autoencoder, open_tokenizer
 
 SECTION = SDVAE(downsample=2, channels=(4, 4), norm_groups=2, blocks_per_level=1)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from smtool.checkpoints import write_autoencoder
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.tokenizers import open_tokenizer
 
 SECTION = SDVAE(downsample=4, latent_channels=3, channels=(32, 32, 64), blocks_per_level=1)

@@ -10,8 +10,8 @@ from smtool.checkpoints.foreign.family import Family, numbers
 from smtool.checkpoints.foreign.key_names import FAMILIES, family_of
 from smtool.checkpoints.foreign.ldm import averages
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE
 from smtool.networks.layers import DownsamplePad
+from smtool.networks.sd_vae import SDVAE
 
 PUBLISHED_GROUPS = 32
 """Norm groups of every published model of these families; no shape shows them."""

@@ -15,9 +15,9 @@ from smtool.checkpoints.assemble import assemble
 from smtool.checkpoints.foreign.family import Family
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE, Autoencoder
 
 OURS = ("AutoencoderKL", "AutoencoderKLFlux2")
 """Classes that our own network computes."""

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.storage import write_json, write_tensors, write_text
 
 SYMMETRIC_NOTE = """\

@@ -10,8 +10,8 @@ from smtool.checkpoints.foreign.diffusers import OURS, class_of, published_stats
 from smtool.checkpoints.foreign.ldm import stats_beside
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import Autoencoder
 from smtool.networks.layers import DownsamplePad
+from smtool.networks.sd_vae import Autoencoder
 
 
 def read_weights(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:

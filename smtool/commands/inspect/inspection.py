@@ -16,8 +16,8 @@ from smtool.data.features.card import FEATURE_CARD_NAME
 from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, read_card
 from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
-from smtool.networks.autoencoder import SDVAE, Autoencoder
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load

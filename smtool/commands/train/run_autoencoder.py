@@ -11,7 +11,7 @@ from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.validate import Validator
 from smtool.data import open_images, training_batches
 from smtool.features.frozen import frozen_digests
-from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.sd_vae import Autoencoder
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainAE
 from smtool.tasks.autoencoder import AutoencoderTask

@@ -10,7 +10,7 @@ from smtool.data import ImageShards, open_images
 from smtool.errors import DataError
 from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
-from smtool.networks.autoencoder import Autoencoder
+from smtool.networks.sd_vae import Autoencoder
 from smtool.recipe import Data, TrainAE
 from smtool.report.plots import reconstruction_grid
 from smtool.report.trackers import Trackers

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from smtool.errors import CheckpointError
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.tokenizers import load_autoencoder
 
 # float64: the claim is about formulas, and float32 rounds differently from processor to processor

@@ -22,8 +22,8 @@ from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion, write_diffusion
 from smtool.inference.generate import generate
-from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE
 from smtool.networks.sit import SiT
 from smtool.recipe import TrainDiT
 from smtool.report.console import Console

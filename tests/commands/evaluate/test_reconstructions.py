@@ -26,7 +26,7 @@ from smtool.evaluation.options import EvalOptions
 from smtool.features import weights
 from smtool.features.load import load_extractor
 from smtool.features.perceptual import PerceptualDistance
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import generator
 from smtool.report.console import Console
 from smtool.storage import file_digest, write_tensors

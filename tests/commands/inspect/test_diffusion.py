@@ -11,7 +11,7 @@ from smtool.data import open_images
 from smtool.data.cache.write import write_cache
 from smtool.data.features.prepare import FeaturePreparation
 from smtool.features.teachers import Teacher
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing
 
 

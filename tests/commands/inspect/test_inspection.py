@@ -16,8 +16,8 @@ from smtool.commands.inspect.inspection import describe, inspect
 from smtool.commands.prepare.images import prepare
 from smtool.data import open_images
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import LatentStats
+from smtool.networks.sd_vae import SDVAE
 from smtool.report.console import Console
 
 SECTION = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 16), norm_groups=4, blocks_per_level=1)

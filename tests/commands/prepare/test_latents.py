@@ -12,7 +12,7 @@ from smtool.data import open_images, open_latents
 from smtool.data.latents.prepare import LatentPreparation
 from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.metrics.reconstruction import psnr
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing
 from smtool.tokenizers import load_autoencoder
 

@@ -8,7 +8,7 @@ from smtool.checkpoints import write_autoencoder
 from smtool.commands.race.adhoc_recipe import adhoc_race
 from smtool.commands.race.plan import equal_tokens, plan_race
 from smtool.errors import RecipeError
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 
 CHECKPOINTS = {
     "f4": SDVAE(downsample=4, latent_channels=2, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1),

@@ -24,7 +24,7 @@ from smtool.data.latents.prepare import LatentPreparation, write_latents
 from smtool.data.order import batch_flips
 from smtool.errors import DataError
 from smtool.features.teachers import Teacher
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing
 
 ORDER = {"seed": 5, "batch": 6, "first": 2, "start": 0, "stop": 6, "workers": 2}

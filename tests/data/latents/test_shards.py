@@ -28,8 +28,8 @@ from smtool.data.images.transform import Rule
 from smtool.data.latents.prepare import LatentPreparation, write_latents
 from smtool.data.order import batch_flips, batch_indices
 from smtool.errors import DataError, DiskError
-from smtool.networks.autoencoder import SDVAE
 from smtool.networks.posterior import Posterior
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import generator, initializing
 
 SECTION = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1)

@@ -13,7 +13,7 @@ from replay.loop import run
 from smtool.data.batches import ImageBatch
 from smtool.features.frozen import Frozen
 from smtool.features.perceptual import PerceptualDistance
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.regularizers import DSM, ESM, KL, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction

@@ -7,7 +7,7 @@ from given import numbers
 
 from replay.loop import run
 from smtool.data.batches import ImageBatch
-from smtool.networks.autoencoder import SDVAE
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import Streams
 from smtool.regularizers import EQVAE, KL, Shapes
 from smtool.regularizers.eq_vae import Transform

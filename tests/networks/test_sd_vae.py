@@ -5,7 +5,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.testing import assert_close
 
-from smtool.networks.autoencoder import SDVAE, Autoencoder
+from smtool.networks.sd_vae import SDVAE, Autoencoder
 
 TINY = {"downsample": 4, "latent_channels": 3, "channels": (8, 8, 16), "norm_groups": 4, "blocks_per_level": 1}
 
