@@ -17,9 +17,8 @@ class Tokenizer(nn.Module):
     label: a short name; source: the name it was opened by; downsample: image side / latent side; stats: published or stored,
     None where nobody measured them; deterministic: the encoder gives a point, so sample and mean are the same; image_size: the
     only (square) size it takes, None for any multiple of downsample; recipe: {} unless smtool trained it; learned_from: names of
-    the frozen networks in the losses that it was trained by; config: what
-    smtool rebuilds it from, with its weights if it has any, None where another library runs it; network: what runs, for hooks on
-    its layers, None for plain arithmetic.
+    the frozen networks in the losses that it was trained by; config: what smtool rebuilds it from, with its weights if it has
+    any, None where another library runs it; network: what runs, for hooks on its layers, None for plain arithmetic.
     """
 
     label: str = ""
