@@ -93,7 +93,7 @@ def _teacher() -> Teacher:
 
 
 def _stats(case: cases.Case) -> LatentStats:
-    """Scalar statistics have mean 0 here, as the released code subtracts none (issue 10, item 1)."""
+    """Scalar statistics have mean 0 here, as the released code subtracts none."""
     if case.alignment == "irepa":
         return LatentStats("channel", *cases.channel_stats(), count=0, data="")
     return LatentStats("scalar", torch.zeros(1), torch.tensor([1 / cases.SCALE]), count=0, data="")
