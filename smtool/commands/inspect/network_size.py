@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import torch
-
 from smtool.data.images.card import CARD_NAME, read_card
 from smtool.errors import CheckpointError
+from smtool.networks.shapes_only import shapes_only
 from smtool.recipe import TrainAE, TrainDiT, load
 from smtool.recipe.catalog import autoencoder_recipe
 from smtool.tokenizers import open_tokenizer
@@ -57,6 +56,6 @@ def _parameters(tables: TrainDiT, shape: Shape, source: str) -> str:
 
 
 def _count(tables: TrainDiT, shape: Shape, num_classes: int) -> int:
-    with torch.device("meta"):
+    with shapes_only():
         network = tables.model.build(shape, num_classes)
     return sum(parameter.numel() for parameter in network.parameters())
