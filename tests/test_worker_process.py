@@ -78,6 +78,7 @@ def test_end_waits_for_the_process(worker):
     assert _gone(pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["w.call(abs, 0); time.sleep(60)", "w.call(time.sleep, 60)"])
 def test_without_its_parent_it_ends(work):
     code = (

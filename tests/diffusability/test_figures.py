@@ -10,6 +10,7 @@ from smtool.diffusability.sections.flattening import MOST_LINES, channels_figure
 from smtool.diffusability.sections.parts import Reason, array, headline
 from smtool.diffusability.sections.physical import ChannelPowers
 
+pytestmark = pytest.mark.slow
 MISSING = {"reason": "it was not measured"}
 ALL = {
     "physical", "readings", "channels", "reference", "transfer", "low-pass",

@@ -79,6 +79,7 @@ def test_one_process_is_plain_batch_norm():
     assert torch.equal(ours.eval()(x), plain.eval()(x))
 
 
+@pytest.mark.slow
 def test_two_ranks_of_unequal_share_equal_one_rank_with_the_whole_batch(tmp_path):
     critic = PatchGAN(num_layers=2, channels=4).build().double()
     images = torch.randn(5, 3, 16, 12, dtype=torch.float64) + 3.0

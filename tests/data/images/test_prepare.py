@@ -101,6 +101,7 @@ def killed_at(source, out, done, workers, tmp_path):
     return [int(word) for word in run.stdout.split()]
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_and_taken_up_again_gives_the_bytes_of_an_unbroken_one(tmp_path, photo_folder):
     source = photo_folder(40)
     prepared(source, tmp_path / "unbroken")

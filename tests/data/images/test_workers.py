@@ -85,6 +85,7 @@ def test_workers_end_when_the_results_are_no_longer_wanted(monkeypatch):
     assert [process.poll() is None for process in processes] == [False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["script", "stdin"])
 def test_a_script_needs_no_main_guard(tmp_path, how):
     """multiprocessing would run the script again in each worker, and wait for ever for the folder's lock."""

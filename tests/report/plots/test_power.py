@@ -25,6 +25,7 @@ GAUGE = Gauge(
 BINS = [replace(curve, x=range(1, 13)) for curve in curves()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [
     lambda: flattening_figure(curves()[:4], [Curve("", [1, 2], [0.5, -0.5])], GAUGE, title="t", note="n"),
     lambda: power_figure(curves()[:2], title="t", note="n"),
