@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from smtool import cli, load_autoencoder
 
 BEFORE = Path(__file__).parent / "data/before-redesign"
+RATE, RESUMED_STEPS = 1e-3, 4
 UVIT = ["model.kind=uvit", "process.kind=ddpm", "sampler.kind=ddim", "latents.stats=scalar", "latents.embed=false"]
 
 
@@ -43,6 +44,19 @@ def smtool(monkeypatch):
     return run
 
 
+def without_keys(name, *values):
+    """(values without the biases of attention's keys), (those biases).
+
+    Softmax does not see them: their gradient is 0 but for rounding, whose sign AdamW follows by up to the rate in each step.
+    """
+    if name.endswith("to_k.bias"):
+        return [value[:0] for value in values], values
+    if name.endswith("qkv.bias"):
+        parts = [value.chunk(3) for value in values]
+        return [torch.cat([q, v]) for q, _, v in parts], [k for _, k, _ in parts]
+    return values, [value.flatten()[:0] for value in values]
+
+
 def changes(*pairs: str) -> list[str]:
     return [word for pair in pairs for word in ("--set", pair)]
 
@@ -63,7 +77,9 @@ def test_a_run_goes_on_as_it_did(folder, smtool, name, command):
     before = load_file(BEFORE / f"runs/{name}/ckpt.safetensors")
     assert any(not torch.equal(found[key], before[key]) for key in found)
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")
+        told, keys = without_keys(key, found[key], value)
+        torch.testing.assert_close(*told, rtol=1e-4, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(*keys, rtol=0, atol=2 * RESUMED_STEPS * RATE)
     steps = [row["step"] for row in map(json.loads, Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()) if "step" in row]
     assert set(range(1, 9)) <= set(steps)
 
