@@ -11,6 +11,7 @@ from smtool.diffusability.report import SCOPE, Report, verdict
 from smtool.diffusability.sections.parts import Plot
 from smtool.report.tables import Table
 
+pytestmark = pytest.mark.slow
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 MISSING = {"reason": "it was not measured"}
 SECTIONS = {

@@ -29,6 +29,7 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_as_png_and_svg_beside_the_json(drawn):
     out, shown = drawn.folder, drawn.shown
     drawn_names = {"physical", "reference", "low-pass", *figures(drawn.report)}
@@ -79,6 +80,7 @@ def test_the_tables_name_what_they_show(drawn):
         assert text in shown
 
 
+@pytest.mark.slow
 def test_figures_keep_the_estimators_apart(drawn):
     made = figures(drawn.report)
     texts = {name: " ".join(text.get_text() for text in made[name].findobj(Text)) for name in ("physical", "reference")}
@@ -112,6 +114,7 @@ def test_images_alone_have_their_own_spectrum(data, tmp_path):
     assert drawn == {"physical.png", "reference.png", "images.magnitude-normalised.png", "images.masks.png"}
 
 
+@pytest.mark.slow
 def test_one_estimator_and_another_padding_can_be_asked_for(runs, data):
     options = {"estimator": "physical", "downsample_pad": "symmetric", "console": quiet()}
     report = spectrum([str(runs / "plain")], data=data, num_images=4, **options)

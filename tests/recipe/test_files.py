@@ -209,6 +209,7 @@ def test_copy_never_overwrites(tmp_path):
         copy("esm", tmp_path / "new.toml")
 
 
+@pytest.mark.slow
 def test_recipe_commands_work_as_a_user_types_them(tmp_path):
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "smtool", "recipes", *arguments]
