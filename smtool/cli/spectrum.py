@@ -30,7 +30,7 @@ def spectrum(
     weights_dir: WeightsDir = None,
     json_path: JsonFile = None,
 ) -> None:
-    """Report whether latents are diffusable: spectra, delta, divergence, band transfer, low-pass curve, noise crossing, health."""
+    """Report whether latents are diffusable: spectra, delta, band transfer, low-pass curve, noise crossing, health."""
     from smtool.diffusability.spectrum import spectrum
     from smtool.report.console import Console
 
