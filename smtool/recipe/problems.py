@@ -13,6 +13,7 @@ from smtool.errors import RecipeError
 
 TAG = "kind"
 """The key that says which of several tables a recipe means."""
+_BUT_IS = ", but is "
 
 
 @overload
@@ -34,12 +35,20 @@ def validation_problems(error: ValidationError, kind: type[Config]) -> list[str]
         if detail["type"].startswith("union_tag"):
             key = f"{key}.{TAG}"
         lines.setdefault(key, []).append(_sentence(detail, table))
-    return [f"{key}: {' or '.join(dict.fromkeys(sentences))}" for key, sentences in lines.items()]
+    return [f"{key}: {_alternatives(list(dict.fromkeys(sentences)))}" for key, sentences in lines.items()]
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:
     """The word that a typo most likely stands for."""
     return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)), None)
+
+
+def _alternatives(sentences: list[str]) -> str:
+    """One sentence of what each member of a union asks, with the value that was found once, at its end."""
+    heads, seams, tails = zip(*(sentence.rpartition(_BUT_IS) for sentence in sentences), strict=True)
+    if all(seams) and len(set(tails)) == 1:
+        return f"{' or '.join(heads)}{_BUT_IS}{tails[0]}"
+    return " or ".join(sentences)
 
 
 def _sentence(detail: Any, table: type[BaseModel]) -> str:

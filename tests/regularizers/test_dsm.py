@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+from pydantic import ValidationError
 
 from smtool.randomness import streams
+from smtool.recipe.problems import validation_problems
 from smtool.regularizers import DSM, Pair, Shapes
 
 SHAPES = Shapes((4, 3, 32, 32), (4, 5, 8, 8))
@@ -141,3 +143,10 @@ def test_what_cannot_work_is_said_before_anything_runs(keys, shapes, key, words)
 def test_released_set_is_no_problem_where_blocks_fit():
     assert list(DSM().problems(SHAPES)) == []
     assert list(DSM(block="fit").problems(Shapes((4, 3, 32, 32), (4, 4, 4, 4)))) == []
+
+
+def test_a_wrong_number_of_images_is_one_sentence():
+    with pytest.raises(ValidationError) as caught:
+        DSM(per=0)
+    (problem,) = validation_problems(caught.value, DSM)
+    assert problem == "per: must be 'batch' or 'sample' or must be at least 1, but is 0."
