@@ -62,7 +62,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         memory.add(place)
     text = {name: json.dumps(value, allow_nan=False) for name, value in metadata.items()}
     with replacing(path) as aside:
-        save_file(plain, aside, metadata=text)
+        aside.touch()
+        mode = aside.stat().st_mode
+        save_file(plain, aside, metadata=text)      # it writes a private file of its own
+        aside.chmod(mode)
 
 
 def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:

@@ -93,3 +93,9 @@ def test_file_digest_is_sha256(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     published = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"       # FIPS 180-2, appendix B.1
     assert storage.file_digest(Path(tmp_path / "abc")) == published
+
+
+def test_a_file_of_tensors_has_the_same_rights_as_any_other_file(tmp_path):
+    storage.write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
+    storage.write_text(tmp_path / "a.txt", "a")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "a.txt").stat().st_mode

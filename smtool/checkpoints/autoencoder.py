@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
 from smtool import __version__
@@ -21,8 +22,13 @@ StoredConfig = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
 _SECTION: TypeAdapter[SDVAE | TAESD] = TypeAdapter(StoredConfig)
 
 
-def write_autoencoder(path: Path, autoencoder: Autoencoder | TinyAutoencoder, metadata: Mapping[str, Any]) -> None:
-    """Write weights, architecture, statistics and digest; `metadata` adds what the run knows ("recipe", "step", "data")."""
+def write_autoencoder(
+    path: Path, autoencoder: Autoencoder | TinyAutoencoder, metadata: Mapping[str, Any], *, dtype: torch.dtype | None = None
+) -> None:
+    """Write weights, architecture, statistics and digest; `metadata` adds what the run knows ("recipe", "step", "data").
+
+    dtype: of the stored weights, whose values it must hold exactly, since the digest is that of the weights in memory.
+    """
     described = {
         "smtool": __version__,
         "kind": "autoencoder",
@@ -30,16 +36,17 @@ def write_autoencoder(path: Path, autoencoder: Autoencoder | TinyAutoencoder, me
         "stats": None if autoencoder.stats is None else autoencoder.stats.to_metadata(),
         "digest": autoencoder.digest,
     }
-    write_tensors(path, autoencoder.state_dict(), {**metadata, **described})
+    weights = {name: tensor.to(dtype or tensor.dtype) for name, tensor in autoencoder.state_dict().items()}
+    write_tensors(path, weights, {**metadata, **described})
 
 
 def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Tokenizer:
-    """The autoencoder of a file that `write_autoencoder` wrote; downsample_pad overrides what the file states."""
+    """The autoencoder of a file that `write_autoencoder` wrote, in float32; downsample_pad overrides what the file states."""
     metadata = read_metadata(path)
     config = _section(path, metadata)
     if downsample_pad is not None and isinstance(config, SDVAE):
         config = config.model_copy(update={"downsample_pad": downsample_pad})
-    autoencoder = assemble(path, config, read_tensors(path, device))
+    autoencoder = assemble(path, config, {name: tensor.float() for name, tensor in read_tensors(path, device).items()})
     if metadata.get("stats") is not None:
         autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
     return autoencoder

@@ -22,6 +22,7 @@ def export(
     autoencoder: Annotated[str | None, typer.Option(help="CKPT is a published SiT, REPA or U-ViT on its latents.")] = None,
     scale: Annotated[float | None, typer.Option(help="What those latents were multiplied by; else the autoencoder's.")] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Its attention heads, if it has no published size.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store an autoencoder's weights as float16: half the size.")] = False,
 ) -> None:
     """Write an autoencoder for diffusers, or what another tool wrote as a checkpoint of smtool's.
 
@@ -39,5 +40,6 @@ def export(
         autoencoder=autoencoder,
         scale=scale,
         heads=heads,
+        half=half,
         console=Console(),
     )

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from smtool.checkpoints import write_autoencoder
 from smtool.checkpoints.foreign.export_diffusers import write_diffusers
 from smtool.errors import CheckpointError, RecipeError
@@ -24,31 +26,50 @@ def export(
     autoencoder: str | None = None,
     scale: float | None = None,
     heads: int | None = None,
+    half: bool = False,
     console: Console,
 ) -> list[Path]:
     """Write `what` to `out` (a folder for diffusers, a .safetensors file for smtool), which must not exist yet.
 
     what: anything load_autoencoder opens; with `autoencoder`, a published SiT, REPA or U-ViT file. symmetric: see
-    write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see import_transformer.
+    write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see import_transformer. half: store the weights of an
+    autoencoder as float16.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(f"--out {out}: there is something already.", hint="Name a new place.")
     if to == "smtool" and out.suffix != ".safetensors":
         raise RecipeError(f"--out {out}: --to smtool writes one file.", hint=f"Name it such as {out}/ckpt.safetensors.")
+    if half and autoencoder is not None:
+        raise RecipeError("--half stores autoencoders only.", hint="Leave it out for a transformer.")
     if autoencoder is not None:
         written = [_transformer(what, to, out, autoencoder, scale, heads)]
     else:
         opened = load_autoencoder(what, downsample_pad=downsample_pad)
-        written = write_diffusers(out, opened, symmetric=symmetric) if to == "diffusers" else [_native(what, out, opened)]
+        dtype = _round_to_half(what, opened) if half else torch.float32
+        if to == "diffusers":
+            written = write_diffusers(out, opened, symmetric=symmetric, dtype=dtype)
+        else:
+            written = [_native(what, out, opened, dtype)]
         console.print(_summary(opened))
     for path in written:
         console.print(str(path))
     return written
 
 
-def _native(what: str, out: Path, autoencoder: Autoencoder) -> Path:
-    write_autoencoder(out, autoencoder, {"source": Path(identify(what).place).name})
+def _native(what: str, out: Path, autoencoder: Autoencoder, dtype: torch.dtype) -> Path:
+    """A file of smtool's keeps what it says of its training."""
+    found = identify(what)
+    write_autoencoder(out, autoencoder, {**found.metadata, "source": Path(found.place).name}, dtype=dtype)
     return out
+
+
+def _round_to_half(what: str, autoencoder: Autoencoder) -> torch.dtype:
+    """Round the weights, in place, to the values that float16 holds."""
+    largest = max(float(weight.abs().max()) for weight in autoencoder.state_dict().values())
+    if largest > torch.finfo(torch.float16).max:
+        raise CheckpointError(f"{what}: a weight of {largest:.3g} is beyond float16's largest, 65,504.", hint="Leave out --half.")
+    autoencoder.half().float()
+    return torch.float16
 
 
 def _transformer(what: str, to: str, out: Path, autoencoder: str, scale: float | None, heads: int | None) -> Path:

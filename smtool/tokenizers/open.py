@@ -19,6 +19,7 @@ from smtool.networks.layers import DownsamplePad
 from smtool.networks.sd_vae import Autoencoder
 from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata
+from smtool.tokenizers import specimens
 from smtool.tokenizers.controls import control
 from smtool.tokenizers.diffusers_classes import described, open_by_diffusers
 from smtool.tokenizers.encoders import is_encoder, open_encoder
@@ -52,6 +53,8 @@ class Found:
 def identify(name: str | Path) -> Found:
     """Say what a name stands for without loading it. CheckpointError where there is nothing of that name."""
     text = str(name)
+    if text.startswith(specimens.PREFIX):
+        return _file(text, specimens.find(text))
     if text == PIXELS and not Path(text).exists():
         return Found(text, "pixels")
     if text.startswith(_CONTROL):
@@ -74,8 +77,10 @@ def open_tokenizer(
     image_size: int | None = None,
     weights_dir: Path | None = None,
 ) -> Tokenizer:
-    """Open a file, run or folder of an autoencoder, `pixels`, `timm:MODEL`, `squeezenet`, a Python object `module:attribute`, or
-    one of the hand-made controls, `control:NAME`; frozen, in eval mode.
+    """Open an autoencoder by name; it is frozen and in eval mode.
+
+    name: a file, run or folder of an autoencoder, `specimen:plain` or `specimen:dsm`, `pixels`, `timm:MODEL`, `squeezenet`, a
+    Python object `module:attribute`, or a hand-made control, `control:NAME`.
 
     image_size: side of the (square) images to come, for encoders whose grid depends on it. downsample_pad: of an SD-VAE; None is
     what its file means.
@@ -136,6 +141,8 @@ def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -
     recipe = found.metadata.get("recipe")
     named = path.resolve().parent if path.name == "ckpt.safetensors" else path.resolve()
     opened.label = without_half(named.stem) if found.format == _TAESD else named.stem
+    if found.name.startswith(specimens.PREFIX):
+        opened.label = found.name.replace(":", "-")
     opened.source, opened.recipe = found.name, recipe if isinstance(recipe, dict) else {}
     opened.learned_from = learned_from(found.metadata)
     return opened

@@ -13,6 +13,7 @@ from smtool.checkpoints import write_autoencoder
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing
+from smtool.storage import read_metadata
 from smtool.tokenizers import load_autoencoder
 
 SHAPES = {
@@ -124,3 +125,32 @@ def test_nothing_that_exists_is_written_over(saved, tmp_path):
     assert code == 2 and "already" in said
     assert json.loads((tmp_path / "vae" / "config.json").read_text()) == {"mine": 1}
     assert smtool("export", path, "--to", "smtool", "--out", tmp_path / "folder")[0] == 2
+
+
+@pytest.mark.parametrize("to", ["smtool", "diffusers"])
+def test_half_stores_float16_values_that_are_read_as_float32(tmp_path, to):
+    made = autoencoder(**SHAPES["sd1"])
+    write_autoencoder(tmp_path / "ckpt.safetensors", made, {"recipe": {"steps": 7}, "step": 7})
+    out = tmp_path / ("half.safetensors" if to == "smtool" else "half")
+    assert smtool("export", tmp_path / "ckpt.safetensors", "--to", to, "--half", "--out", out)[0] == 0
+    file = out if to == "smtool" else out / "diffusion_pytorch_model.safetensors"
+    assert file.stat().st_size < 0.55 * (tmp_path / "ckpt.safetensors").stat().st_size
+    opened = load_autoencoder(out)
+    for name, weight in opened.state_dict().items():
+        assert weight.dtype == torch.float32
+        assert_close(weight, made.state_dict()[name].half().float(), rtol=0, atol=0)
+    if to == "smtool":
+        metadata = read_metadata(file)
+        assert (metadata["step"], metadata["recipe"], metadata["digest"]) == (7, {"steps": 7}, opened.digest)
+
+
+def test_half_refuses_weights_beyond_its_range(tmp_path):
+    made = autoencoder(**SHAPES["sd1"])
+    with torch.no_grad():
+        made.decoder.conv_in.bias[0] = 7e4
+    write_autoencoder(tmp_path / "ckpt.safetensors", made, {})
+    out = tmp_path / "half.safetensors"
+    code, said = smtool("export", tmp_path / "ckpt.safetensors", "--to", "smtool", "--half", "--out", out)
+    assert code == 3
+    assert "7e+04 is beyond float16's largest, 65,504" in said
+    assert not out.exists()

@@ -1,10 +1,13 @@
 """What a path or a name stands for, and what is said when it stands for nothing."""
 
 import pytest
+import torch
 
 from smtool.checkpoints import write_autoencoder
-from smtool.errors import CheckpointError
+from smtool.errors import CheckpointError, RecipeError
 from smtool.networks.sd_vae import SDVAE
+from smtool.recipe import TrainAE, load
+from smtool.storage import read_tensors
 from smtool.tokenizers import identify, load_autoencoder, open_tokenizer
 
 SECTION = SDVAE(downsample=2, channels=(4, 4), norm_groups=2, blocks_per_level=1)
@@ -56,3 +59,27 @@ def test_an_absent_path_names_the_runs_there_are(tmp_path, monkeypatch):
 def test_a_folder_without_an_autoencoder_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="holds no autoencoder"):
         load_autoencoder(tmp_path)
+
+
+def test_specimens_open_by_name_and_differ_in_dsm_only():
+    plain, dsm = (open_tokenizer(f"specimen:{name}") for name in ("plain", "dsm"))
+    assert (plain.label, dsm.label) == ("specimen-plain", "specimen-dsm")
+    recipes = [dict(one.recipe) for one in (plain, dsm)]
+    assert recipes[1]["regularizers"].pop("dsm")["rows_removed"] == [0, 8, 10, 12]
+    assert recipes[0] == recipes[1]
+    assert plain.digest != dsm.digest
+    assert sum(identify(f"specimen:{name}").path.stat().st_size for name in ("plain", "dsm")) < 3e6
+
+
+def test_specimens_are_float16_files_of_the_recipes_in_the_repository():
+    for name in ("plain", "dsm"):
+        found = identify(f"specimen:{name}")
+        assert {tensor.dtype for tensor in read_tensors(found.path).values()} == {torch.float16}
+        assert open_tokenizer(found.name).digest == found.metadata["digest"]
+        assert found.metadata["recipe"] == load(f"specimen/{name}", TrainAE).resolved()
+        assert found.metadata["step"] == found.metadata["recipe"]["steps"]
+
+
+def test_an_unknown_specimen_is_refused_with_the_names_there_are():
+    with pytest.raises(RecipeError, match=r"specimen:esm: no such specimen[\s\S]*specimen:dsm, specimen:plain"):
+        open_tokenizer("specimen:esm")

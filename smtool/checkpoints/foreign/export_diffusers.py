@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from smtool.errors import CheckpointError
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
@@ -20,7 +22,9 @@ encode something else without a word. After `vae = AutoencoderKL.from_pretrained
 """
 
 
-def write_diffusers(folder: Path, autoencoder: Autoencoder, *, symmetric: bool = False) -> list[Path]:
+def write_diffusers(
+    folder: Path, autoencoder: Autoencoder, *, symmetric: bool = False, dtype: torch.dtype = torch.float32
+) -> list[Path]:
     """Write config.json and diffusion_pytorch_model.safetensors; LatentStats become scaling_factor, shift_factor or latents_*.
 
     symmetric: write an autoencoder with symmetric padding too, with README.md saying what diffusers must be told; else it is
@@ -34,7 +38,8 @@ def write_diffusers(folder: Path, autoencoder: Autoencoder, *, symmetric: bool =
         )
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "diffusion_pytorch_model.safetensors", folder / "config.json"]
-    write_tensors(written[0], {name: tensor.contiguous() for name, tensor in autoencoder.state_dict().items()}, {"format": "pt"})
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in autoencoder.state_dict().items()}
+    write_tensors(written[0], weights, {"format": "pt"})
     write_json(written[1], {**_config(config), **_normalization(autoencoder.stats)})
     if config.downsample_pad == "symmetric":
         written.append(folder / "README.md")

@@ -59,12 +59,12 @@ class Generation:
     spectra: Mapping[str, Spectrum]
 
 
-def train_transformers(autoencoders: Mapping[str, Path], *, console: Console) -> dict[str, Path]:
-    """One recipe on the latents of each autoencoder's run, side by side. Returns the run folders."""
+def train_transformers(autoencoders: Mapping[str, str], out: Path, *, console: Console) -> dict[str, Path]:
+    """Train RECIPE on the latents of each autoencoder, side by side. Returns the run folders, by name."""
     jobs = {}
-    for name, run in autoencoders.items():
-        change = f"latents.autoencoder={json.dumps(str(run))}"
-        jobs[name] = Job(load(RECIPE, TrainDiT, [change]), run.with_name(f"{name}-sit"), (change,))
+    for name, autoencoder in autoencoders.items():
+        change = f"latents.autoencoder={json.dumps(autoencoder)}"
+        jobs[name] = Job(load(RECIPE, TrainDiT, [change]), out / f"{name}-sit", (change,))
     train_side_by_side(list(jobs.values()), console=console)
     return {name: job.out for name, job in jobs.items()}
 

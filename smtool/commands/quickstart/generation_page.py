@@ -82,10 +82,10 @@ def _introduction(generations: Generations) -> str:
     tables = one.model.tables
     size = sum(parameter.numel() for parameter in one.model.network.parameters())
     return (
-        f"What the latents are for: on those of each autoencoder the same small SiT ({size / 1e6:.1f} million parameters, "
-        f"{tables.steps:,} steps of {tables.data.batch}, flow matching, one seed) was trained to turn noise into latents, which "
-        "the autoencoder decodes. These are textures of a few photographs, learnt in about a minute: look at how the comparison "
-        "is made, not at who is ahead."
+        f"On the latents of each specimen the same small SiT ({size / 1e6:.1f} million parameters, {tables.steps:,} steps of "
+        f"{tables.data.batch}, flow matching, one seed) was trained to turn noise into latents, which the autoencoder decodes. "
+        "A minute of training on crops of a dozen photographs gives textures: it shows how the comparison is made and does not "
+        "rank the two."
     )
 
 

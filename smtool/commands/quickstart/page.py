@@ -1,50 +1,62 @@
-"""The page of `smtool quickstart`: what was done, what this run shows, and how to go on."""
+"""The page of `smtool quickstart`: what DSM does, what this run shows, and the next commands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from smtool.commands.quickstart.findings import gap_sentence, live_sentence, psnr_sentence, spectra_sentence
 from smtool.commands.quickstart.generation import Generation
 from smtool.commands.quickstart.generation_page import generation_sections
-from smtool.commands.quickstart.scores import Look, score_cell, score_tables
+from smtool.commands.quickstart.scores import Look, score_tables
+from smtool.commands.quickstart.strips import ROWS_REMOVED, Following
 from smtool.diffusability.page import add_plot, chapters, overview, plots, tables
 from smtool.diffusability.report import Report
-from smtool.diffusability.sections.low_pass import LowPass
-from smtool.diffusability.sections.parts import headline, shown_estimate
-from smtool.diffusability.sections.physical import Decibel, Delta, Slope
 from smtool.recipe import Recipe, TrainAE
 from smtool.report.html import Page
 from smtool.report.plots import DIFFERENCE_GAIN
-from smtool.report.tables import interval
+from smtool.report.plots.strips import Block, strips_figure
+
+_STRIPS_CAPTION = (
+    "n of the 15 anti-diagonals of every 8x8 block of DCT coefficients are removed, from the highest frequency down. Top row: "
+    "from the image, LP x. Below: from the latent, which is then decoded, D(LP z); under each picture its PSNR against the "
+    "picture at the top of its column. Validation crops: the autoencoders were trained on the other half of each photograph."
+)
 
 
 @dataclass(frozen=True)
 class Study:
-    """All that the page shows, by name of the autoencoder; spectrum is what `spectrum` returned."""
+    """All that the page shows.
+
+    specimens, live: name -> label in the report, of the autoencoders that come with smtool and of those trained here.
+    looks, following: by label. generations: by name of the specimen.
+    """
 
     recipes: Mapping[str, Recipe[TrainAE]]
     runs: Mapping[str, Path]
+    specimens: Mapping[str, str]
+    live: Mapping[str, str]
+    specimen_strips: Sequence[Block]
+    live_strips: Sequence[Block]
+    following: Following
     looks: Mapping[str, Look]
     spectrum: Report
     generations: Mapping[str, Generation]
 
+    def part(self, labels: Mapping[str, str]) -> Report:
+        """The report with these autoencoders only."""
+        chosen = [one for one in self.spectrum.autoencoders if one.label in labels.values()]
+        return self.spectrum.model_copy(update={"autoencoders": chosen})
+
 
 def quickstart_page(study: Study) -> Page:
-    page = Page("smtool quickstart: two autoencoders, their spectra, and what diffusion makes of them")
-    _introduction(page, study)
-    page.section("Spectra and low-pass reconstruction")
-    page.figure(
-        overview(study.spectrum),
-        alt="Left: power spectra of images, target and latents. Right: PSNR after low-passing latents and images.",
-        caption="Left: latents on the dashed line are a flattened copy of the images. Right: a decoder that follows "
-        "the removal of high frequencies from its latent stays level or rises (solid); dashed is what it reaches by ignoring it.",
-    )
-    for sentence in findings(study):
-        page.text(sentence)
+    page = Page("smtool quickstart: what DSM does to an autoencoder")
+    _what_dsm_does(page, study)
+    _trained_here(page, study)
     page.section("Reconstructions")
-    for name, look in study.looks.items():
-        page.pixels(look.grid, alt=f"{name}: inputs, reconstructions and differences", caption=f"{name}: input, reconstruction, "
-                    f"{DIFFERENCE_GAIN:g} times their difference; validation crops, mean of the posterior")
+    page.text(psnr_sentence({label: look.evaluation for label, look in study.looks.items()}, *study.specimens.values()))
+    for label in study.specimens.values():
+        page.pixels(study.looks[label].grid, alt=f"{label}: inputs, reconstructions and differences", caption=f"{label}: input, "
+                    f"reconstruction, {DIFFERENCE_GAIN:g} times their difference; validation crops, mean of the posterior")
     for table in score_tables(study.looks):
         page.table(table)
     generation_sections(page, study.generations)
@@ -55,84 +67,67 @@ def quickstart_page(study: Study) -> Page:
             add_plot(page, plot)
     for table in tables(study.spectrum):
         page.table(table)
-    _going_on(page, study)
+    _next_commands(page, study)
     return page
 
 
-def findings(study: Study) -> list[str]:
-    """What this run shows, in words that follow from its numbers; the paper's results are not repeated here."""
-    sentences = []
-    if study.spectrum.images.physical is not None:
-        sentences.append(_spectra(study.spectrum))
-    sentences.append(_low_pass(study.spectrum))
-    scores = {name: look.evaluation.scores for name, look in study.looks.items()}
-    psnr = {name: found["psnr"] for name, found in scores.items() if "psnr" in found}
-    if psnr:
-        listed = ", ".join(f"{name} {score_cell(score.value, score.half_width)} dB" for name, score in psnr.items())
-        sentences.append(f"Reconstruction, PSNR: {listed}.")
-    return sentences
-
-
-def _introduction(page: Page, study: Study) -> None:
-    name, recipe = next(iter(study.recipes.items()))
-    tables = recipe.tables
+def _what_dsm_does(page: Page, study: Study) -> None:
+    size = study.looks[study.specimens["plain"]].num_parameters
+    page.section("What DSM does")
     page.text(
-        f"Two small autoencoders ({study.looks[name].num_parameters / 1e6:.2f} million parameters, {tables.steps} steps of "
-        f"{tables.data.batch} crops of {tables.data.image_size} px, one seed) were trained on photographs that ship inside "
-        f"scikit-image: {' and '.join(study.recipes)}. They differ in one thing: DSM, Decoding Spectrum Matching, which asks the "
-        "decoder to turn a low-passed latent into the equally low-passed image. Then the same small diffusion transformer was "
-        "trained on the latents of each."
+        "DSM, Decoding Spectrum Matching (arXiv 2603.14645), trains a decoder to turn a low-passed latent into the equally "
+        "low-passed image. A diffusion model builds latents from low to high frequencies, so a decoder should answer each latent "
+        "frequency with its own image frequency. A reconstruction score does not show whether it does; this picture does."
     )
+    page.figure(
+        strips_figure(study.specimen_strips, _columns()),
+        alt="Two photographs: low-passed images, and decodings of low-passed latents without and with DSM.",
+        caption=_STRIPS_CAPTION,
+    )
+    page.text(gap_sentence(study.following, *study.specimens.values()))
     page.text(
-        "This page says what this run shows. Networks this small, trained this briefly on crops of a dozen photographs, do not "
-        "rank methods: intervals resample the photographs, and a second seed would move the numbers too. For the published "
-        "comparison see arXiv 2603.14645 and recipes/paper."
+        f"Both autoencoders come with smtool: {' and '.join(study.specimens.values())}, the same network ({size / 1e6:.2f} "
+        "million parameters), data, steps and seed (recipes/specimen); only the second has DSM. All numbers on this page were "
+        "measured in this run."
     )
-
-
-def _spectra(report: Report) -> str:
-    parts, slope = [], report.images.physical.slope if report.images.physical else None
-    for autoencoder in report.autoencoders:
-        head = headline(autoencoder.physical)
-        if isinstance(head.delta, Delta) and isinstance(head.target.divergence_db, Decibel):
-            delta = interval(head.delta.value, head.delta.half_width)
-            parts.append(f"{autoencoder.label} {delta} ({head.target.divergence_db.value:.1f} dB from the target)")
-    image = interval(slope.exponent, slope.half_width) if isinstance(slope, Slope) else "not fitted"
-    return (
-        f"Power of the images falls with the slope {image}. delta is how much flatter the latents are: 0 copies the images, "
-        f"{report.passport.delta:g} is the target. Here: {'; '.join(parts)}. {_verdict(report)}"
+    page.figure(
+        overview(study.part(study.specimens)),
+        alt="Left: power spectra of images, target and latents. Right: PSNR after low-passing latents and images.",
+        caption="Left: latents on the dashed line are a flattened copy of the images. Right: a decoder that follows the removal "
+        "of high frequencies from its latent stays level or rises (solid); dashed is what it reaches by ignoring the removal.",
     )
+    page.text(spectra_sentence(study.part(study.specimens)))
 
 
-def _verdict(report: Report) -> str:
-    found = [headline(autoencoder.physical).delta for autoencoder in report.autoencoders]
-    deltas = [(delta.value, delta.half_width) for delta in found if isinstance(delta, Delta) and delta.half_width is not None]
-    if len(found) != 2 or len(deltas) != 2:
-        return ""
-    apart = abs(deltas[0][0] - deltas[1][0]) > deltas[0][1] + deltas[1][1]
-    return f"The two intervals {'do not overlap' if apart else 'overlap'}."
-
-
-def _low_pass(report: Report) -> str:
-    parts = [f"{one.label} {shown_estimate(one.low_pass.gap_at(12), digits=1)} dB"
-             for one in report.autoencoders if isinstance(one.low_pass, LowPass)]
-    if not parts:
-        return "The low-pass curve could not be measured."
-    return (
-        f"Low-pass gap at n = 12 (what PSNR loses when 12 of 15 anti-diagonals are taken from latent and image alike; at 0 the "
-        f"decoder follows): {', '.join(parts)}."
+def _trained_here(page: Page, study: Study) -> None:
+    tables = next(iter(study.recipes.values())).tables
+    page.section("The same networks, trained here")
+    page.text(
+        f"The same two networks were trained in this run ({tables.steps} steps of {tables.data.batch} crops of "
+        f"{tables.data.image_size} px, one seed, on photographs that ship inside scikit-image): "
+        f"{' and '.join(study.live.values())}."
     )
+    page.figure(
+        strips_figure(study.live_strips, _columns()),
+        alt="The same photographs, decoded by the two autoencoders that were trained in this run.",
+        caption="As above, decoded by the autoencoders trained here.",
+    )
+    page.text(gap_sentence(study.following, *study.live.values()))
+    page.text(live_sentence())
 
 
-def _going_on(page: Page, study: Study) -> None:
-    runs = " ".join(str(run) for run in study.runs.values())
-    page.section("Going on")
+def _columns() -> list[str]:
+    return [f"n = {rows}" for rows in ROWS_REMOVED]
+
+
+def _next_commands(page: Page, study: Study) -> None:
+    transformer = list(study.generations.values())[-1].run
+    page.section("Next")
     page.text("The same steps as single commands, and the next ones:")
-    autoencoder, transformer = list(study.runs.values())[-1], list(study.generations.values())[-1].run
     page.commands(
-        f"smtool spectrum {runs} --plot --published celeba/dsm",
-        f"smtool eval {autoencoder} --psnr --ssim",
-        f"smtool train-dit quickstart/sit --set latents.autoencoder={autoencoder} --set seed=1 --out {transformer}-seed1",
+        "smtool spectrum specimen:plain specimen:dsm --plot --published celeba/dsm",
+        f"smtool eval {study.runs['dsm']} --psnr --ssim",
+        f"smtool train-dit quickstart/sit --set seed=1 --out {transformer}-seed1",
         f"smtool sample {transformer} --num-images 64 --sampler euler --steps 50 --seed 1",
         f"smtool eval {transformer} --features random",
         "smtool recipes list",

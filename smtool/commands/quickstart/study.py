@@ -1,5 +1,5 @@
-"""`smtool quickstart`: the whole pipeline, small and real: photographs, two autoencoders, their spectra and scores, a transformer
-on the latents of each, its samples and their scores, a page."""
+"""`smtool quickstart`: the whole pipeline in small. Photographs, autoencoders with and without DSM, their spectra and scores, a
+transformer on the latents of each, its samples and their scores, and a page."""
 
 import time
 from pathlib import Path
@@ -9,47 +9,61 @@ from smtool.commands.evaluate.result import AnyEvaluation, ReconstructionEvaluat
 from smtool.commands.quickstart import generation
 from smtool.commands.quickstart.page import Study, quickstart_page
 from smtool.commands.quickstart.scores import Look
+from smtool.commands.quickstart.strips import measure_following, strips
 from smtool.commands.train.side_by_side import Job, train_side_by_side
 from smtool.data import ImageShards, open_images
 from smtool.devices import one_thread
 from smtool.diffusability.spectrum import spectrum
 from smtool.evaluation.options import EvalOptions
 from smtool.inference.reconstruct import reconstructed
+from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Recipe, TrainAE, load
 from smtool.report.console import Console, duration
 from smtool.report.plots import reconstruction_grid
 from smtool.tokenizers import open_tokenizer
 
 RECIPES = {"plain": "quickstart/plain", "dsm": "quickstart/dsm"}
+"""Trained here, for about a minute. The specimens are the same networks, trained for long."""
+SPECIMENS = {"plain": "specimen:plain", "dsm": "specimen:dsm"}
 GRID_IMAGES = 10
 
 
 def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path:
     """Run the commands one after the other, in `out`, and write out/report.html, whose path is returned.
 
-    Run again, it goes on where it was stopped, and takes what is finished as it is.
+    Run again, it resumes what was stopped and keeps what is finished.
     """
     start = time.monotonic()
     recipes = {name: load(recipe, TrainAE) for name, recipe in RECIPES.items()}
     runs = {name: out / name for name in recipes}
+    data = next(iter(recipes.values())).tables.data
     images = _prepared(recipes["plain"], console)
     console.rule(f"2/6  smtool train-ae {' and '.join(RECIPES.values())}")
     train_side_by_side([Job(recipe, runs[name]) for name, recipe in recipes.items()], console=console)
+    names = [*SPECIMENS.values(), *map(str, runs.values())]
     with one_thread():
-        console.rule(f"3/6  smtool spectrum {' '.join(map(str, runs.values()))} --plot")
-        source = recipes["plain"].tables.data.train
-        found = spectrum([str(run) for run in runs.values()], plot=True, data=source, out=out / "spectrum", console=console)
+        console.rule(f"3/6  smtool spectrum {' '.join(names)} --plot")
+        found = spectrum(names, plot=True, data=data.train, out=out / "spectrum", console=console)
+        autoencoders = {one.label: open_tokenizer(name) for one, name in zip(found.autoencoders, names, strict=True)}
+        following = measure_following(autoencoders, images)
         console.rule("4/6  smtool eval, for each")
-        evaluations = {name: evaluate(str(run), EvalOptions(), console=console) for name, run in runs.items()}
-        looks = {name: _look(runs[name], images, evaluations[name]) for name in recipes}
-    console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of each")
-    transformers = generation.train_transformers(runs, console=console)
+        looks = {}
+        for (label, autoencoder), name in zip(autoencoders.items(), names, strict=True):
+            looks[label] = _look(autoencoder, images, evaluate(name, EvalOptions(data=data.train), console=console))
+    console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of {' and '.join(SPECIMENS.values())}")
+    transformers = generation.train_transformers(SPECIMENS, out, console=console)
     with one_thread():
         console.rule(f"6/6  smtool sample, smtool eval, for {' and '.join(map(str, transformers.values()))}")
         samples = {name: generation.draw_samples(run, console=console) for name, run in transformers.items()}
-        crops = open_images(source, "train", image_size=recipes["plain"].tables.data.image_size)
+        crops = open_images(data.train, "train", image_size=data.image_size)
         generations = {name: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()}
-    page = quickstart_page(Study(recipes, runs, looks, found, generations))
+    labels = list(autoencoders)
+    specimens, live = labels[: len(SPECIMENS)], labels[len(SPECIMENS) :]
+    pictures = [strips({label: autoencoders[label] for label in part}, images) for part in (specimens, live)]
+    page = quickstart_page(Study(
+        recipes, runs, dict(zip(SPECIMENS, specimens, strict=True)), dict(zip(runs, live, strict=True)),
+        *pictures, following, looks, found, generations,
+    ))
     page.write(out / "report.html")
     console.print(f"\n{out / 'report.html'}  ({duration(time.monotonic() - start)}; open it in a browser)")
     return out / "report.html"
@@ -65,12 +79,11 @@ def _prepared(recipe: Recipe[TrainAE], console: Console) -> ImageShards:
     return images
 
 
-def _look(run: Path, images: ImageShards, evaluation: AnyEvaluation | None) -> Look:
+def _look(autoencoder: Tokenizer, images: ImageShards, evaluation: AnyEvaluation | None) -> Look:
     """One crop of each of the first photographs, and its reconstruction from the mean of the posterior."""
     assert isinstance(evaluation, ReconstructionEvaluation)
     groups = images.groups or [str(i) for i in range(len(images))]
     first = [groups.index(group) for group in dict.fromkeys(groups)][:GRID_IMAGES]
-    autoencoder = open_tokenizer(run)
     (part,) = reconstructed(autoencoder, [images.read(first)])
     grid = reconstruction_grid(part.images, part.decoded)
     return Look(grid, sum(parameter.numel() for parameter in autoencoder.parameters()), evaluation)

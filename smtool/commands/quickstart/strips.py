@@ -1,0 +1,88 @@
+"""Whether decoders follow a removal: pictures, and what it costs in PSNR, paired over the same photographs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smtool.data import ImageShards
+from smtool.data.batches import to_uint8
+from smtool.metrics.reconstruction import psnr
+from smtool.networks.tokenizer import Tokenizer
+from smtool.report.plots.strips import Block
+from smtool.spectrum import fitted_low_pass
+from smtool.spectrum.units import Units, mean_and_half_width
+
+ROWS_REMOVED = (0, 8, 10, 12)
+TARGET = "image, low-passed"
+PHOTOGRAPHS = ("chelsea", "astronaut")
+NUM_CROPS = 48
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Following:
+    """PSNR of D(LP z) against LP x in dB, by label: (NUM_CROPS, len(ROWS_REMOVED)). z is the mean of the posterior."""
+
+    psnr: Mapping[str, Tensor]
+    units: Units
+
+    def gap(self, label: str) -> tuple[float, float]:
+        """What the last removal costs, PSNR(D(z), x) - PSNR(D(LP z), LP x) in dB: mean, and half-width over photographs."""
+        return self._mean(self._gaps(label))
+
+    def difference(self, label: str, other: str) -> tuple[float, float]:
+        """Gap of one autoencoder minus that of another, paired by crop: mean and 95 % half-width over photographs."""
+        return self._mean(self._gaps(label) - self._gaps(other))
+
+    def _gaps(self, label: str) -> Tensor:
+        return self.psnr[label][:, 0] - self.psnr[label][:, -1]
+
+    def _mean(self, values: Tensor) -> tuple[float, float]:
+        mean, half_width = mean_and_half_width(self.units.collapse(values[:, None]))
+        return float(mean), float(half_width)
+
+
+@torch.no_grad()
+def measure_following(autoencoders: Mapping[str, Tokenizer], images: ImageShards) -> Following:
+    """Over the first NUM_CROPS images."""
+    first = images.read(list(range(min(NUM_CROPS, len(images)))))
+    found = {
+        label: torch.cat([_decodings(autoencoder, part.images)[2] for part in first.split(_BATCH)])
+        for label, autoencoder in autoencoders.items()
+    }
+    groups = images.groups or [str(number) for number in range(len(images))]
+    return Following(found, Units("photograph" if images.groups else "image", groups[: len(first.images)]))
+
+
+@torch.no_grad()
+def strips(autoencoders: Mapping[str, Tokenizer], images: ImageShards) -> list[Block]:
+    """The first validation crop of each of PHOTOGRAPHS (where there are none, the first image), low-passed and decoded.
+
+    Rows: TARGET is LP x, the low-passed image; an autoencoder's row is D(LP z), decoded from the low-passed latent, with its PSNR
+    against LP x.
+    """
+    groups = images.groups or []
+    numbers = [groups.index(name) for name in PHOTOGRAPHS if name in groups] or [0]
+    return [_block(images.read([number]).images, autoencoders) for number in numbers]
+
+
+def _block(image: Tensor, autoencoders: Mapping[str, Tokenizer]) -> Block:
+    tiles: dict[str, Tensor] = {}
+    notes: dict[str, Sequence[str]] = {}
+    for label, autoencoder in autoencoders.items():
+        targets, decoded, found = _decodings(autoencoder, image)
+        tiles.setdefault(TARGET, to_uint8(targets[0]))
+        tiles[label] = to_uint8(decoded[0])
+        notes[label] = [f"{value:.1f} dB" for value in found[0].tolist()]
+    return Block(tiles, notes)
+
+
+def _decodings(autoencoder: Tokenizer, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """LP x and D(LP z) for each removal, (B, len(ROWS_REMOVED), 3, H, W), and their PSNR (B, len(ROWS_REMOVED))."""
+    latents = autoencoder.encode(images).mode()
+    targets = [fitted_low_pass(images, rows) for rows in ROWS_REMOVED]
+    decoded = [autoencoder.decode(fitted_low_pass(latents, rows)) for rows in ROWS_REMOVED]
+    found = [psnr(one, target) for one, target in zip(decoded, targets, strict=True)]
+    return torch.stack(targets, 1), torch.stack(decoded, 1), torch.stack(found, 1)
