@@ -11,10 +11,10 @@ from smtool.diffusability.sections.physical import Decibel, Delta, Slope
 from smtool.report.tables import interval
 
 
-def gap_sentence(following: Following, plain: str, dsm: str) -> str:
-    """What the strongest removal costs either decoder, and whether the paired difference can be told from 0."""
-    costs = {label: interval(*following.gap(label), digits=1) for label in (plain, dsm)}
-    mean, half_width = following.difference(plain, dsm)
+def following_sentence(following: Following, plain: str, dsm: str) -> str:
+    """What the strongest removal changes for either decoder, and whether the paired difference can be told from 0."""
+    changes = {label: _signed(*following.change(label)) for label in (plain, dsm)}
+    mean, half_width = following.difference(dsm, plain)
     if mean - half_width > 0:
         verdict = f"The decoder of {dsm} follows the removal better"
     elif mean + half_width < 0:
@@ -24,16 +24,16 @@ def gap_sentence(following: Following, plain: str, dsm: str) -> str:
     units, crops = following.units, f"{len(following.units.groups)} validation crops"
     crops += f" of {len(units)} photographs" if units.name == "photograph" else ""
     return (
-        f"Removing n = {ROWS_REMOVED[-1]} lowers the PSNR of {plain} by {costs[plain]} dB and that of {dsm} by {costs[dsm]} dB "
-        f"({crops}; 95 % intervals). {verdict}: the paired difference is {interval(mean, half_width, digits=1)} dB."
+        f"Removing n = {ROWS_REMOVED[-1]} changes the PSNR of {plain} by {changes[plain]} dB and that of {dsm} by {changes[dsm]} "
+        f"dB ({crops}; 95 % intervals). {verdict}: the paired difference is {_signed(mean, half_width)} dB."
     )
 
 
 def live_sentence() -> str:
     return (
-        "A run of a minute shows how the comparison is made and does not rank methods: intervals resample the photographs, and "
-        "another seed moves the numbers too. recipes/specimen are the long runs of the same networks; for the published "
-        "comparison see arXiv 2603.14645 and recipes/paper."
+        "A training of a minute blurs and does not rank methods: intervals resample the photographs, and another seed moves the "
+        "numbers too. recipes/specimen is what the specimens were trained by; for the published comparison see arXiv 2603.14645 "
+        "and recipes/paper."
     )
 
 
@@ -72,3 +72,7 @@ def _verdict(report: Report) -> str:
         return ""
     apart = abs(deltas[0][0] - deltas[1][0]) > deltas[0][1] + deltas[1][1]
     return f"The two intervals {'do not overlap' if apart else 'overlap'}."
+
+
+def _signed(value: float, half_width: float) -> str:
+    return f"{value:+.1f} ± {half_width:.1f}"

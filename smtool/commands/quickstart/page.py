@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smtool.commands.quickstart.findings import gap_sentence, live_sentence, psnr_sentence, spectra_sentence
+from smtool.commands.quickstart.findings import following_sentence, live_sentence, psnr_sentence, spectra_sentence
 from smtool.commands.quickstart.generation import Generation
 from smtool.commands.quickstart.generation_page import generation_sections
 from smtool.commands.quickstart.scores import Look, score_tables
@@ -84,7 +84,7 @@ def _what_dsm_does(page: Page, study: Study) -> None:
         alt="Two photographs: low-passed images, and decodings of low-passed latents without and with DSM.",
         caption=_STRIPS_CAPTION,
     )
-    page.text(gap_sentence(study.following, *study.specimens.values()))
+    page.text(following_sentence(study.following, *study.specimens.values()))
     page.text(
         f"Both autoencoders come with smtool: {' and '.join(study.specimens.values())}, the same network ({size / 1e6:.2f} "
         "million parameters), data, steps and seed (recipes/specimen); only the second has DSM. All numbers on this page were "
@@ -101,18 +101,19 @@ def _what_dsm_does(page: Page, study: Study) -> None:
 
 def _trained_here(page: Page, study: Study) -> None:
     tables = next(iter(study.recipes.values())).tables
-    page.section("The same networks, trained here")
+    page.section("The same, trained here")
+    size = study.looks[study.live["plain"]].num_parameters
     page.text(
-        f"The same two networks were trained in this run ({tables.steps} steps of {tables.data.batch} crops of "
-        f"{tables.data.image_size} px, one seed, on photographs that ship inside scikit-image): "
-        f"{' and '.join(study.live.values())}."
+        f"Two smaller networks ({size / 1e6:.2f} million parameters) were trained in this run: "
+        f"{' and '.join(study.live.values())}, {tables.steps} steps of {tables.data.batch} crops of {tables.data.image_size} px, "
+        "one seed. All photographs ship inside scikit-image."
     )
     page.figure(
         strips_figure(study.live_strips, _columns()),
         alt="The same photographs, decoded by the two autoencoders that were trained in this run.",
         caption="As above, decoded by the autoencoders trained here.",
     )
-    page.text(gap_sentence(study.following, *study.live.values()))
+    page.text(following_sentence(study.following, *study.live.values()))
     page.text(live_sentence())
 
 

@@ -16,28 +16,28 @@ from smtool.spectrum.units import Units, mean_and_half_width
 
 ROWS_REMOVED = (0, 8, 10, 12)
 TARGET = "image, low-passed"
-PHOTOGRAPHS = ("chelsea", "astronaut")
+PHOTOGRAPHS = ("coffee", "coins")
 NUM_CROPS = 48
 _BATCH = 16
 
 
 @dataclass(frozen=True)
 class Following:
-    """PSNR of D(LP z) against LP x in dB, by label: (NUM_CROPS, len(ROWS_REMOVED)). z is the mean of the posterior."""
+    """psnr: of D(LP z) against LP x in dB, by label: (NUM_CROPS, len(ROWS_REMOVED)). z is the mean of the posterior."""
 
     psnr: Mapping[str, Tensor]
     units: Units
 
-    def gap(self, label: str) -> tuple[float, float]:
-        """What the last removal costs, PSNR(D(z), x) - PSNR(D(LP z), LP x) in dB: mean, and half-width over photographs."""
-        return self._mean(self._gaps(label))
+    def change(self, label: str) -> tuple[float, float]:
+        """Change of PSNR in dB by the last removal: mean and 95 % half-width over photographs."""
+        return self._mean(self._changes(label))
 
     def difference(self, label: str, other: str) -> tuple[float, float]:
-        """Gap of one autoencoder minus that of another, paired by crop: mean and 95 % half-width over photographs."""
-        return self._mean(self._gaps(label) - self._gaps(other))
+        """Change of one autoencoder minus that of another, paired by crop: mean and 95 % half-width over photographs."""
+        return self._mean(self._changes(label) - self._changes(other))
 
-    def _gaps(self, label: str) -> Tensor:
-        return self.psnr[label][:, 0] - self.psnr[label][:, -1]
+    def _changes(self, label: str) -> Tensor:
+        return self.psnr[label][:, -1] - self.psnr[label][:, 0]
 
     def _mean(self, values: Tensor) -> tuple[float, float]:
         mean, half_width = mean_and_half_width(self.units.collapse(values[:, None]))

@@ -17,14 +17,15 @@ from smtool.diffusability.spectrum import spectrum
 from smtool.evaluation.options import EvalOptions
 from smtool.inference.reconstruct import reconstructed
 from smtool.networks.tokenizer import Tokenizer
-from smtool.recipe import Recipe, TrainAE, load
+from smtool.recipe import TrainAE, load
 from smtool.report.console import Console, duration
 from smtool.report.plots import reconstruction_grid
-from smtool.tokenizers import open_tokenizer
+from smtool.tokenizers import identify, open_tokenizer
 
 RECIPES = {"plain": "quickstart/plain", "dsm": "quickstart/dsm"}
-"""Trained here, for about a minute. The specimens are the same networks, trained for long."""
+"""Trained here, for about a minute."""
 SPECIMENS = {"plain": "specimen:plain", "dsm": "specimen:dsm"}
+"""Trained for an hour, by recipes/specimen; they come with smtool. All comparisons are at the size of their images."""
 GRID_IMAGES = 10
 
 
@@ -36,26 +37,27 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
     start = time.monotonic()
     recipes = {name: load(recipe, TrainAE) for name, recipe in RECIPES.items()}
     runs = {name: out / name for name in recipes}
-    data = next(iter(recipes.values())).tables.data
-    images = _prepared(recipes["plain"], console)
+    data = recipes["plain"].tables.data
+    size = identify(SPECIMENS["plain"]).metadata["recipe"]["data"]["image_size"]
+    images = _prepared(data.train, [data.image_size, size], console)
     console.rule(f"2/6  smtool train-ae {' and '.join(RECIPES.values())}")
     train_side_by_side([Job(recipe, runs[name]) for name, recipe in recipes.items()], console=console)
     names = [*SPECIMENS.values(), *map(str, runs.values())]
     with one_thread():
         console.rule(f"3/6  smtool spectrum {' '.join(names)} --plot")
-        found = spectrum(names, plot=True, data=data.train, out=out / "spectrum", console=console)
+        found = spectrum(names, plot=True, data=str(images.folder), out=out / "spectrum", console=console)
         autoencoders = {one.label: open_tokenizer(name) for one, name in zip(found.autoencoders, names, strict=True)}
         following = measure_following(autoencoders, images)
         console.rule("4/6  smtool eval, for each")
         looks = {}
         for (label, autoencoder), name in zip(autoencoders.items(), names, strict=True):
-            looks[label] = _look(autoencoder, images, evaluate(name, EvalOptions(data=data.train), console=console))
+            looks[label] = _look(autoencoder, images, evaluate(name, EvalOptions(data=str(images.folder)), console=console))
     console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of {' and '.join(SPECIMENS.values())}")
     transformers = generation.train_transformers(SPECIMENS, out, console=console)
     with one_thread():
         console.rule(f"6/6  smtool sample, smtool eval, for {' and '.join(map(str, transformers.values()))}")
         samples = {name: generation.draw_samples(run, console=console) for name, run in transformers.items()}
-        crops = open_images(data.train, "train", image_size=data.image_size)
+        crops = open_images(data.train, "train", image_size=size)
         generations = {name: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()}
     labels = list(autoencoders)
     specimens, live = labels[: len(SPECIMENS)], labels[len(SPECIMENS) :]
@@ -69,13 +71,13 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
     return out / "report.html"
 
 
-def _prepared(recipe: Recipe[TrainAE], console: Console) -> ImageShards:
-    """The validation images; prepares both splits on first use."""
-    data = recipe.tables.data
-    console.rule(f"1/6  smtool prepare {data.train} --size {data.image_size}")
-    with console.progress(f"preparing {data.train}") as report:
-        images = open_images(data.train, "val", image_size=data.image_size, report=report)
-    console.print(f"{images.folder}: {images.card.count('train'):,} training and {len(images):,} validation images")
+def _prepared(source: str, sizes: list[int], console: Console) -> ImageShards:
+    """The validation images of the last size; prepares both splits on first use, at every size."""
+    console.rule(f"1/6  smtool prepare {source} --size {' and --size '.join(map(str, sizes))}")
+    for size in sizes:
+        with console.progress(f"preparing {source}") as report:
+            images = open_images(source, "val", image_size=size, report=report)
+        console.print(f"{images.folder}: {images.card.count('train'):,} training and {len(images):,} validation images")
     return images
 
 

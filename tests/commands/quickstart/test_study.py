@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from smtool.commands.evaluate.result import ReconstructionEvaluation
+from smtool.commands.quickstart import strips
 from smtool.commands.quickstart import study as pipeline
 from smtool.commands.quickstart.scores import Look, score_tables
 from smtool.commands.train.side_by_side import Job, train_side_by_side
@@ -17,7 +18,7 @@ from smtool.evaluation.scores import Passport, ReconstructionScore
 from smtool.inference.diffusion_model import read_diffusion
 from smtool.recipe import TrainAE, TrainDiT, load, packaged
 from smtool.report.console import Console
-from smtool.tokenizers import load_autoencoder
+from smtool.tokenizers import open_tokenizer
 
 TINY = """
 steps = 2
@@ -47,6 +48,7 @@ save_every = 4
 [latents]
 autoencoder = "set by the quickstart"
 [data]
+train = "builtin:photos?train=24&val=24"
 batch = 4
 [model]
 kind = "sit"
@@ -54,6 +56,7 @@ size = "custom"
 depth = 1
 width = 16
 heads = 2
+patch = 4
 [optimizer]
 [sampler]
 kind = "heun"
@@ -75,6 +78,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(pipeline, "RECIPES", {"plain": "plain.toml", "dsm": "dsm.toml"})
+        patch.setattr(strips, "NUM_CROPS", 13)      # a second crop of one photograph
         patch.setattr(pipeline.generation, "RECIPE", "sit.toml")
         patch.setattr(pipeline.generation, "NUM_SAMPLES", 24)
         shown = io.StringIO()
@@ -104,9 +108,10 @@ def test_one_page_holds_all_figures_grids_and_scores(finished):
     reader = Reader()
     reader.feed(finished[1].read_text())
     assert len(reader.sources) == 5      # two grids, crops, samples of two
-    assert reader.drawings == 6          # overview, power of samples, learning curves, physical, reference, low-pass
+    assert reader.drawings == 8          # two strips, overview, power of samples, learning curves, physical, reference, low-pass
     assert all(source.startswith("data:image/") for source in reader.sources)
-    for text in ("plain", "dsm", "PSNR", "PHYSICAL", "REFERENCE", "12 photographs", "do not rank methods", "smtool spectrum",
+    for text in ("specimen-plain", "specimen-dsm", "PSNR", "PHYSICAL", "REFERENCE", "13 validation crops of",
+                 "image, low-passed", "n = 12", "does not rank methods", "smtool spectrum",
                  "SiT",
                  "FD random", "KD random", "precision", "24 images of each kind against all 24 training crops", "heun, 2 steps",
                  "band 4", "Gaussian", "smtool train-dit", "smtool sample"):
@@ -119,7 +124,7 @@ def test_every_run_and_figure_is_where_the_commands_leave_them(finished):
     for name in ("plain/ckpt.safetensors", "dsm/DONE", "spectrum/physical.svg", "spectrum/spectrum.json", "report.html",
                  "plain-sit/ckpt.safetensors", "dsm-sit/DONE", "dsm-sit/samples-heun-2-cfg1-seed0-24-balanced-npz/samples.npz"):
         assert (folder / name).is_file(), name
-    assert json.loads((folder / "spectrum" / "spectrum.json").read_text())["autoencoders"][1]["label"] == "dsm"
+    assert json.loads((folder / "spectrum" / "spectrum.json").read_text())["autoencoders"][3]["label"] == "dsm"
 
 
 @pytest.mark.slow
@@ -134,7 +139,7 @@ def test_the_console_names_the_commands_and_the_page(finished):
 def test_running_it_again_trains_nothing_and_gives_the_same_page(finished):
     _, page, _, first, logged = finished
     assert page.read_bytes() == first
-    assert len(logged) == 4
+    assert len(logged) == 4      # two autoencoders, two transformers
     for path, rows in logged.items():
         assert path.read_bytes() == rows
 
@@ -143,19 +148,19 @@ def test_the_recipes_differ_in_dsm_only_and_are_small():
     plain, dsm = (load(str(packaged() / "quickstart" / f"{name}.toml"), TrainAE).resolved() for name in ("plain", "dsm"))
     assert dsm["regularizers"].pop("dsm")["rows_removed"] == [0, 8, 10, 12]
     assert plain == dsm
-    assert plain["steps"] * plain["data"]["batch"] <= 500 * 16
+    assert plain["steps"] * plain["data"]["batch"] <= 400 * 16
     assert "perceptual" not in plain
     sit = load("quickstart/sit", TrainDiT).tables
-    assert sit.steps * sit.data.batch <= 1000 * 32
+    assert sit.steps * sit.data.batch <= 700 * 32
     assert sit.model.depth * sit.model.width <= 4 * 128
 
 
 @pytest.mark.slow
-def test_each_transformer_is_trained_on_the_latents_of_its_own_autoencoder(finished):
+def test_each_transformer_is_trained_on_the_latents_of_its_own_specimen(finished):
     folder = finished[0] / "runs" / "quickstart"
     models = [read_diffusion(folder / f"{name}-sit" / "ckpt.safetensors") for name in ("plain", "dsm")]
     for name, model in zip(("plain", "dsm"), models, strict=True):
-        assert model.metadata["autoencoder"]["digest"] == load_autoencoder(folder / name).digest
+        assert model.metadata["autoencoder"]["digest"] == open_tokenizer(f"specimen:{name}").digest
     first, second = (dict(model.metadata["recipe"]) for model in models)
     assert first.pop("latents") != second.pop("latents")
     assert first == second
