@@ -8,6 +8,11 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False)
 
+    @classmethod
+    def imported_table(cls, key: str) -> "type[Config] | None":
+        """The class of a table that a recipe names as `module:Class`; None for keys that are none."""
+        return None
+
 
 class LossConfig(Config):
     """The table of a term of a loss."""

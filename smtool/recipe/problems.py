@@ -80,7 +80,7 @@ def _sentence(detail: Any, table: type[BaseModel]) -> str:
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, {found}."
 
 
-def _located(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, type[BaseModel]]:
+def _located(kind: type[Config], location: tuple[int | str, ...]) -> tuple[str, type[Config]]:
     """The dotted key of pydantic's location, without its marks for members of unions; and the table that the key is in."""
     table, tables, marked = kind, [kind], True
     key = ""
@@ -91,9 +91,11 @@ def _located(kind: type[BaseModel], location: tuple[int | str, ...]) -> tuple[st
             tables, marked = members, True      # the mark that says which table of a union it is
         elif tables:
             (table,) = tables
-            key += f".{part}" if key else part
-            field = table.model_fields.get(part)
-            tables, marked = ([] if field is None else _tables_in(field.annotation)), False
+            name = f'"{part}"' if ":" in part else part
+            key += f".{name}" if key else name
+            field, imported = table.model_fields.get(part), table.imported_table(part)
+            tables = _tables_in(field.annotation) if field is not None else [] if imported is None else [imported]
+            marked = False
     return key, table
 
 
@@ -101,10 +103,10 @@ def _tag(table: type[BaseModel]) -> Any:
     return table.model_fields[TAG].default if TAG in table.model_fields else None
 
 
-def _tables_in(annotation: Any) -> list[type[BaseModel]]:
+def _tables_in(annotation: Any) -> list[type[Config]]:
     """The table classes that a field's type holds: one, also for `Table | None`; several that differ by TAG; none."""
     if get_origin(annotation) is Annotated:
         return _tables_in(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return [table for member in get_args(annotation) for table in _tables_in(member)]
-    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, Config) else []

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from smtool.config import Config
 from smtool.features.perceptual import Perceptual
@@ -39,7 +39,7 @@ class TrainAE(TrainingTables):
     reconstruction: Reconstruction = Reconstruction()
     perceptual: Perceptual | None = None
     discriminator: Adversary | None = None
-    regularizers: Regularizers = Regularizers()
+    regularizers: SerializeAsAny[Regularizers] = Regularizers()
     validation: Validation = Validation()
 
     @property
@@ -60,7 +60,8 @@ class TrainAE(TrainingTables):
             return
         for name, table in self.regularizers.present.items():
             for key, sentence in table.problems(shapes):
-                yield f"regularizers.{name}.{key}", sentence
+                shown = f'"{name}"' if ":" in name else name
+                yield f"regularizers.{shown}.{key}", sentence
         if self.regularizers.dsm and self.regularizers.eq_vae and self.regularizers.eq_vae.prior > 0:
             yield "regularizers.eq_vae.prior", "must be 0 beside dsm, whose blocks do not fill images of every size it draws"
         yield from self._too_small(shapes)

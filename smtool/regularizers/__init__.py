@@ -1,11 +1,21 @@
-"""The methods. Adding one: a file with its keys and its module, and one line in `Regularizers`."""
+"""The methods. Adding one: a file with its keys and its module, and one line in `Regularizers`.
 
-from smtool.config import LossConfig
+A method of one's own needs neither: a recipe names it as `[regularizers."module:Class"]`.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import ModelWrapValidatorHandler, create_model, model_validator
+
+from smtool.config import Config, LossConfig
 from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerConfig, Shapes
 from smtool.regularizers.dsm import DSM
 from smtool.regularizers.eq_vae import EQVAE
 from smtool.regularizers.esm import ESM
 from smtool.regularizers.kl import KL
+from smtool.regularizers.own import is_own, own_class
 from smtool.regularizers.scale_equivariance import ScaleEquivariance
 
 __all__ = [
@@ -24,13 +34,26 @@ __all__ = [
 
 
 class Regularizers(LossConfig):
-    """The [regularizers.*] tables. A table that is present is on; one that is absent is never built."""
+    """The [regularizers.*] tables. A table that is present is on; one that is absent is never built.
+
+    A key `module:Class` names a table of the user's own code; it becomes a field of a subclass.
+    """
 
     kl: KL | None = None
     esm: ESM | None = None
     dsm: DSM | None = None
     scale_equivariance: ScaleEquivariance | None = None
     eq_vae: EQVAE | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_own(cls, values: Any, handler: ModelWrapValidatorHandler["Regularizers"]) -> "Regularizers":
+        new = [key for key in values if is_own(key) and key not in cls.model_fields] if isinstance(values, Mapping) else []
+        return _extended(cls, tuple((key, own_class(key)) for key in new)).model_validate(values) if new else handler(values)
+
+    @classmethod
+    def imported_table(cls, key: str) -> type[Config] | None:
+        return own_class(key) if is_own(key) else None
 
     @property
     def present(self) -> dict[str, RegularizerConfig]:
@@ -39,3 +62,10 @@ class Regularizers(LossConfig):
 
     def learned_from(self) -> tuple[str, ...]:
         return tuple(name for table in self.present.values() for name in table.learned_from())
+
+
+@cache
+def _extended(base: type[Regularizers], own: tuple[tuple[str, type[RegularizerConfig]], ...]) -> type[Regularizers]:
+    """A subclass with a field for each table of the user's own code; the same one for the same tables."""
+    fields: dict[str, Any] = {key: (table | None, None) for key, table in own}
+    return create_model(base.__name__, __base__=base, **fields)

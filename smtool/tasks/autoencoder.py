@@ -49,7 +49,8 @@ class AutoencoderTask:
         self.adversary = adversary
         self.discriminator = discriminator
         self.flip = flip
-        generator = nn.ModuleDict({"autoencoder": autoencoder, "methods": nn.ModuleDict(dict(methods))})
+        modules = {name.replace(".", "_"): method for name, method in methods.items()}      # names of modules hold no dots
+        generator = nn.ModuleDict({"autoencoder": autoencoder, "methods": nn.ModuleDict(modules)})
         self.players: dict[str, nn.Module] = {"autoencoder": generator}
         if discriminator is not None:
             self.players["discriminator"] = discriminator

@@ -31,7 +31,7 @@ def is_object(what: str) -> bool:
 def open_object(what: str, *, device: str = "cpu", image_size: int | None = None) -> FunctionTokenizer:
     """`module:attribute`, an object or a factory of one without arguments; modules of the current folder are found."""
     module_name, attribute = what.split(":")
-    with _importing_from_here():
+    with importing_from_here():
         try:
             found = getattr(importlib.import_module(module_name), attribute)
             made = found() if isinstance(found, type) or (callable(found) and not hasattr(found, "encode")) else found
@@ -167,7 +167,8 @@ def _digest(made: Any) -> str:
 
 
 @contextmanager
-def _importing_from_here() -> Iterator[None]:
+def importing_from_here() -> Iterator[None]:
+    """Within the block, Python finds the modules of the current folder too."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
