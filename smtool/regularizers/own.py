@@ -30,6 +30,6 @@ def own_class(key: str) -> type[RegularizerConfig]:
     if not (isinstance(found, type) and issubclass(found, RegularizerConfig)):
         raise RecipeError(
             f'regularizers."{key}" is not a recipe table of a regularizer.',
-            hint="It must be a subclass of smtool.regularizers.RegularizerConfig with the method build; README.md has an example.",
+            hint="It must be a subclass of smtool.regularizers.RegularizerConfig with a method build, as in README.md.",
         )
     return found

@@ -42,8 +42,9 @@ def psnr_sentence(evaluations: Mapping[str, ReconstructionEvaluation], plain: st
     found = {label: one.scores["psnr"] for label, one in evaluations.items() if "psnr" in one.scores}
     listed = ", ".join(f"{label} {score_cell(score.value, score.half_width)} dB" for label, score in found.items())
     said = f"PSNR of whole reconstructions: {listed}."
-    if plain in found and dsm in found and found[plain].value is not None and found[dsm].value is not None:
-        change = found[dsm].value - found[plain].value
+    values = [found[label].value for label in (dsm, plain) if label in found]
+    if len(values) == 2 and values[0] is not None and values[1] is not None:
+        change = values[0] - values[1]
         said += (
             f" {dsm} decoded whole images in a quarter of its training steps, low-passed ones in the others: at equal steps its "
             f"PSNR is {abs(change):.1f} dB {'lower' if change < 0 else 'higher'} than that of {plain}."

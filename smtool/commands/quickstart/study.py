@@ -61,10 +61,13 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
         generations = {name: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()}
     labels = list(autoencoders)
     specimens, live = labels[: len(SPECIMENS)], labels[len(SPECIMENS) :]
-    pictures = [strips({label: autoencoders[label] for label in part}, images) for part in (specimens, live)]
     page = quickstart_page(Study(
-        recipes, runs, dict(zip(SPECIMENS, specimens, strict=True)), dict(zip(runs, live, strict=True)),
-        *pictures, following, looks, found, generations,
+        recipes, runs,
+        specimens=dict(zip(SPECIMENS, specimens, strict=True)),
+        live=dict(zip(runs, live, strict=True)),
+        specimen_strips=strips({label: autoencoders[label] for label in specimens}, images),
+        live_strips=strips({label: autoencoders[label] for label in live}, images),
+        following=following, looks=looks, spectrum=found, generations=generations,
     ))
     page.write(out / "report.html")
     console.print(f"\n{out / 'report.html'}  ({duration(time.monotonic() - start)}; open it in a browser)")
