@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from smtool.cli import app
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
+COMMANDS = re.findall(r"(?:^\$ |^\| `.*\| `)(pip [^`\n]+|smtool [^`\n]+)", TEXT, re.M)
+"""Of the console blocks, and of the table of commands."""
 SHORT = {
     "train-ae": ("steps=6", "model.channels=[8, 8, 8]", "validation.num_images=8"),
     "train-dit": ("steps=4", "model.size=custom", "model.depth=2", "model.width=32", "model.heads=2", "validation.num_images=8"),
@@ -25,7 +27,7 @@ SHORT = {
 
 
 def _run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    arguments = command.split()[1:]
+    arguments = shlex.split(command)[1:]
     for change in SHORT.get(arguments[0], ()):
         arguments += ["--set", change]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_HOME": str(folder / "no-weights"), "SMTOOL_WEIGHTS": ""}
@@ -40,6 +42,8 @@ def test_the_readme_has_the_lines_that_must_work():
 
 @pytest.mark.slow
 def test_commands_run_in_the_order_in_which_they_are_written(tmp_path):
+    own, library = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    (tmp_path / "my_losses.py").write_text(own)
     for command in COMMANDS:
         if command in ("pip install .", "smtool quickstart"):      # the set-up; the quickstart has a test of its own
             continue
@@ -49,8 +53,7 @@ def test_commands_run_in_the_order_in_which_they_are_written(tmp_path):
             assert "nception" in done.stderr
             continue
         assert done.returncode == 0, f"{command}: {done.stderr}"
-    python = re.search(r"```python\n(.*?)```", TEXT, re.S)
-    script = subprocess.run([sys.executable, "-c", python[1]], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    script = subprocess.run([sys.executable, "-c", library], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert script.returncode == 0, script.stderr
 
 

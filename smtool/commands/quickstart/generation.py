@@ -33,10 +33,10 @@ from smtool.spectrum import PHYSICAL, Spectrum, spectrum_of
 
 RECIPE = "quickstart/sit"
 FEATURES = "random"
-NUM_SAMPLES = 256
+NUM_SAMPLES = 128
 GRID_SAMPLES, GRID_COLUMNS = 48, 12
 CROPS, RECONSTRUCTIONS, SAMPLES = "training crops", "reconstructions of training crops", "samples"
-_FLOOR_IMAGES = 1024
+_FLOOR_IMAGES = 512
 _BATCH = 64
 
 

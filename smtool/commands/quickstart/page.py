@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smtool.commands.quickstart.findings import following_sentence, live_sentence, psnr_sentence, spectra_sentence
 from smtool.commands.quickstart.generation import Generation
@@ -16,6 +17,9 @@ from smtool.report.html import Page
 from smtool.report.plots import DIFFERENCE_GAIN
 from smtool.report.plots.strips import Block, strips_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _STRIPS_CAPTION = (
     "n of the 15 anti-diagonals of every 8x8 block of DCT coefficients are removed, from the highest frequency down. Top row: "
     "from the image, LP x. Below: from the latent, which is then decoded, D(LP z); under each picture its PSNR against the "
@@ -27,8 +31,8 @@ _STRIPS_CAPTION = (
 class Study:
     """All that the page shows.
 
-    specimens, live: name -> label in the report, of the autoencoders that come with smtool and of those trained here.
-    looks, following: by label. generations: by name of the specimen.
+    specimens, live: name -> label, of the autoencoders that come with smtool and of those trained here. looks, following: by
+    label. spectrum: of the specimens. generations: by name of the specimen.
     """
 
     recipes: Mapping[str, Recipe[TrainAE]]
@@ -41,11 +45,6 @@ class Study:
     looks: Mapping[str, Look]
     spectrum: Report
     generations: Mapping[str, Generation]
-
-    def part(self, labels: Mapping[str, str]) -> Report:
-        """The report with these autoencoders only."""
-        chosen = [one for one in self.spectrum.autoencoders if one.label in labels.values()]
-        return self.spectrum.model_copy(update={"autoencoders": chosen})
 
 
 def quickstart_page(study: Study) -> Page:
@@ -71,7 +70,13 @@ def quickstart_page(study: Study) -> Page:
     return page
 
 
+def first_figures(study: Study) -> dict[str, "Figure"]:
+    """The two figures of the specimens that open the page, by name."""
+    return {"strips": strips_figure(study.specimen_strips, _columns()), "overview": overview(study.spectrum)}
+
+
 def _what_dsm_does(page: Page, study: Study) -> None:
+    figures = first_figures(study)
     size = study.looks[study.specimens["plain"]].num_parameters
     page.section("What DSM does")
     page.text(
@@ -80,7 +85,7 @@ def _what_dsm_does(page: Page, study: Study) -> None:
         "frequency with its own image frequency. A reconstruction score does not show whether it does; this picture does."
     )
     page.figure(
-        strips_figure(study.specimen_strips, _columns()),
+        figures["strips"],
         alt="Two photographs: low-passed images, and decodings of low-passed latents without and with DSM.",
         caption=_STRIPS_CAPTION,
     )
@@ -91,12 +96,12 @@ def _what_dsm_does(page: Page, study: Study) -> None:
         "measured in this run."
     )
     page.figure(
-        overview(study.part(study.specimens)),
+        figures["overview"],
         alt="Left: power spectra of images, target and latents. Right: PSNR after low-passing latents and images.",
         caption="Left: latents on the dashed line are a flattened copy of the images. Right: a decoder that follows the removal "
         "of high frequencies from its latent stays level or rises (solid); dashed is what it reaches by ignoring the removal.",
     )
-    page.text(spectra_sentence(study.part(study.specimens)))
+    page.text(spectra_sentence(study.spectrum))
 
 
 def _trained_here(page: Page, study: Study) -> None:

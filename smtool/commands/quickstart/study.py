@@ -7,7 +7,7 @@ from pathlib import Path
 from smtool.commands.evaluate.evaluation import evaluate
 from smtool.commands.evaluate.result import AnyEvaluation, ReconstructionEvaluation
 from smtool.commands.quickstart import generation
-from smtool.commands.quickstart.page import Study, quickstart_page
+from smtool.commands.quickstart.page import Study, first_figures, quickstart_page
 from smtool.commands.quickstart.scores import Look
 from smtool.commands.quickstart.strips import measure_following, strips
 from smtool.commands.train.side_by_side import Job, train_side_by_side
@@ -19,7 +19,8 @@ from smtool.inference.reconstruct import reconstructed
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import TrainAE, load
 from smtool.report.console import Console, duration
-from smtool.report.plots import reconstruction_grid
+from smtool.report.plots import figure_bytes, reconstruction_grid
+from smtool.storage import write_bytes
 from smtool.tokenizers import identify, open_tokenizer
 
 RECIPES = {"plain": "quickstart/plain", "dsm": "quickstart/dsm"}
@@ -42,13 +43,13 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
     images = _prepared(data.train, [data.image_size, size], console)
     console.rule(f"2/6  smtool train-ae {' and '.join(RECIPES.values())}")
     train_side_by_side([Job(recipe, runs[name]) for name, recipe in recipes.items()], console=console)
-    names = [*SPECIMENS.values(), *map(str, runs.values())]
     with one_thread():
-        console.rule(f"3/6  smtool spectrum {' '.join(names)} --plot")
-        found = spectrum(names, plot=True, data=str(images.folder), out=out / "spectrum", console=console)
-        autoencoders = {one.label: open_tokenizer(name) for one, name in zip(found.autoencoders, names, strict=True)}
-        following = measure_following(autoencoders, images)
+        console.rule(f"3/6  smtool spectrum {' '.join(SPECIMENS.values())} --plot")
+        found = spectrum(list(SPECIMENS.values()), plot=True, data=str(images.folder), out=out / "spectrum", console=console)
         console.rule("4/6  smtool eval, for each")
+        names = [*SPECIMENS.values(), *map(str, runs.values())]
+        autoencoders = {one.label: one for one in map(open_tokenizer, names)}
+        following = measure_following(autoencoders, images)
         looks = {}
         for (label, autoencoder), name in zip(autoencoders.items(), names, strict=True):
             looks[label] = _look(autoencoder, images, evaluate(name, EvalOptions(data=str(images.folder)), console=console))
@@ -61,14 +62,17 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
         generations = {name: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()}
     labels = list(autoencoders)
     specimens, live = labels[: len(SPECIMENS)], labels[len(SPECIMENS) :]
-    page = quickstart_page(Study(
+    study = Study(
         recipes, runs,
         specimens=dict(zip(SPECIMENS, specimens, strict=True)),
         live=dict(zip(runs, live, strict=True)),
         specimen_strips=strips({label: autoencoders[label] for label in specimens}, images),
         live_strips=strips({label: autoencoders[label] for label in live}, images),
         following=following, looks=looks, spectrum=found, generations=generations,
-    ))
+    )
+    page = quickstart_page(study)
+    for name, figure in first_figures(study).items():
+        write_bytes(out / f"{name}.png", figure_bytes(figure, "png"))
     page.write(out / "report.html")
     console.print(f"\n{out / 'report.html'}  ({duration(time.monotonic() - start)}; open it in a browser)")
     return out / "report.html"
