@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: test test-fast lint parity quickstart benchmarks clean
+.PHONY: test test-fast lint docs parity quickstart benchmarks clean
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto      # a process for each core is enough
@@ -17,6 +17,11 @@ test-fast: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The documentation site, in site/; a warning is an error.
+docs: $(STAMP)
+	$(BIN)/python docs/generate
+	$(BIN)/mkdocs build --strict --quiet
 
 # Steps of the released trainers against ours. With REFERENCE=path, a folder of their checkouts, they are recorded anew first,
 # by RECORDER, a Python that has the packages they import too (tests/parity/README.md).
@@ -46,4 +51,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""docs/imports.md sends readers to modules and names that are there."""
+"""docs/reference/imports.md sends readers to modules and names that are there."""
 
 import importlib
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs/imports.md"
+PAGE = Path(__file__).parents[1] / "docs/reference/imports.md"
 RIGHT = [line.split("|")[2] for line in PAGE.read_text().splitlines() if line.startswith("| ")]
 NEW = sorted({name for cell in RIGHT for name in re.findall(r"`(smtool[\w.]+)", cell)})
 
