@@ -21,7 +21,7 @@ lint: $(STAMP)
 # The documentation site, in site/; a warning is an error.
 docs: $(STAMP)
 	$(BIN)/python docs/generate
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Steps of the released trainers against ours. With REFERENCE=path, a folder of their checkouts, they are recorded anew first,
 # by RECORDER, a Python that has the packages they import too (tests/parity/README.md).

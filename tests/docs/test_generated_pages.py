@@ -20,10 +20,10 @@ COMMANDS = (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_the_pages_are_what_the_generator_writes():
-    sys_path = [str(ROOT / "docs" / "generate")]
-    code = f"import sys; sys.path[:0] = {sys_path!r}\nfrom recipe_pages import recipes_page\nfrom command_pages import commands_page\n"
-    code += "sys.stdout.write(recipes_page() + '\\0' + commands_page())"
-    written = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    code = "import sys, recipe_pages, command_pages\n"
+    code += "sys.stdout.write(recipe_pages.recipes_page() + '\\0' + command_pages.commands_page())"
+    call = [sys.executable, "-c", code]
+    written = subprocess.run(call, capture_output=True, text=True, check=True, cwd=ROOT / "docs" / "generate").stdout
     assert written == f"{RECIPES}\0{COMMANDS}", "run `make docs` and commit docs/reference"
 
 
