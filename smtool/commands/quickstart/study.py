@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from smtool.commands.evaluate.evaluation import evaluate
-from smtool.commands.evaluate.result import AnyEvaluation, ReconstructionEvaluation
+from smtool.commands.evaluate.result import ReconstructionEvaluation
 from smtool.commands.quickstart import generation
 from smtool.commands.quickstart.page import Study, first_figures, quickstart_page
 from smtool.commands.quickstart.scores import Look
@@ -47,12 +47,10 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
         console.rule(f"3/6  smtool spectrum {' '.join(SPECIMENS.values())} --plot")
         found = spectrum(list(SPECIMENS.values()), plot=True, data=str(images.folder), out=out / "spectrum", console=console)
         console.rule("4/6  smtool eval, for each")
-        names = [*SPECIMENS.values(), *map(str, runs.values())]
-        autoencoders = {one.label: one for one in map(open_tokenizer, names)}
-        following = measure_following(autoencoders, images)
-        looks = {}
-        for (label, autoencoder), name in zip(autoencoders.items(), names, strict=True):
-            looks[label] = _look(autoencoder, images, evaluate(name, EvalOptions(data=str(images.folder)), console=console))
+        specimens, live = ({name: open_tokenizer(what) for name, what in part.items()} for part in (SPECIMENS, runs))
+        autoencoders = [*specimens.values(), *live.values()]
+        looks = {one.label: _look(one, images, console) for one in autoencoders}
+        following = measure_following({one.label: one for one in autoencoders}, images)
     console.rule(f"5/6  smtool train-dit {generation.RECIPE}, on the latents of {' and '.join(SPECIMENS.values())}")
     transformers = generation.train_transformers(SPECIMENS, out, console=console)
     with one_thread():
@@ -60,20 +58,17 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
         samples = {name: generation.draw_samples(run, console=console) for name, run in transformers.items()}
         crops = open_images(data.train, "train", image_size=size)
         generations = {name: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()}
-    labels = list(autoencoders)
-    specimens, live = labels[: len(SPECIMENS)], labels[len(SPECIMENS) :]
-    study = Study(
-        recipes, runs,
-        specimens=dict(zip(SPECIMENS, specimens, strict=True)),
-        live=dict(zip(runs, live, strict=True)),
-        specimen_strips=strips({label: autoencoders[label] for label in specimens}, images),
-        live_strips=strips({label: autoencoders[label] for label in live}, images),
-        following=following, looks=looks, spectrum=found, generations=generations,
-    )
-    page = quickstart_page(study)
+        study = Study(
+            recipes, runs,
+            specimens={name: one.label for name, one in specimens.items()},
+            live={name: one.label for name, one in live.items()},
+            specimen_strips=strips({one.label: one for one in specimens.values()}, images),
+            live_strips=strips({one.label: one for one in live.values()}, images),
+            following=following, looks=looks, spectrum=found, generations=generations,
+        )
     for name, figure in first_figures(study).items():
         write_bytes(out / f"{name}.png", figure_bytes(figure, "png"))
-    page.write(out / "report.html")
+    quickstart_page(study).write(out / "report.html")
     console.print(f"\n{out / 'report.html'}  ({duration(time.monotonic() - start)}; open it in a browser)")
     return out / "report.html"
 
@@ -88,8 +83,9 @@ def _prepared(source: str, sizes: list[int], console: Console) -> ImageShards:
     return images
 
 
-def _look(autoencoder: Tokenizer, images: ImageShards, evaluation: AnyEvaluation | None) -> Look:
-    """One crop of each of the first photographs, and its reconstruction from the mean of the posterior."""
+def _look(autoencoder: Tokenizer, images: ImageShards, console: Console) -> Look:
+    """Scores, and one crop of each of the first photographs with its reconstruction from the mean of the posterior."""
+    evaluation = evaluate(autoencoder.source, EvalOptions(data=str(images.folder)), console=console)
     assert isinstance(evaluation, ReconstructionEvaluation)
     groups = images.groups or [str(i) for i in range(len(images))]
     first = [groups.index(group) for group in dict.fromkeys(groups)][:GRID_IMAGES]
