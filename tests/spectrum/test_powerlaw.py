@@ -83,7 +83,7 @@ def test_a_flat_image_among_others_has_no_exponent_of_its_own():
 
 
 def test_four_by_four_cells_get_no_fit(rng):
-    with pytest.raises(ValueError, match=r"4x4 cells are too few for a fit .* only a table of powers is honest"):
+    with pytest.raises(ValueError, match=r"4x4 cells are too few for a fit .* only the ring powers are meaningful"):
         fit_power_law(spectrum_of(torch.from_numpy(rng.standard_normal((3, 4, 4, 4))), PHYSICAL), highest=0.5)
 
 

@@ -171,9 +171,9 @@ def test_latents_that_do_not_vary_have_no_error():
 
 
 def test_what_cannot_be_measured_is_refused():
-    with pytest.raises(ValueError, match="4x4 cells leave nothing inside a margin of 2: 5 a side are needed"):
+    with pytest.raises(ValueError, match="4x4 cells leave nothing inside a margin of 2: at least 5 a side are needed"):
         latent_shift(pool, photographs(2, side=32), downsample=FACTOR)
-    with pytest.raises(ValueError, match="made 64x64 images from those of 128x128"):
+    with pytest.raises(ValueError, match="returned 64x64 images, but the encoded images are 128x128"):
         shift_errors(pool, lambda z: F.interpolate(z, scale_factor=4), photographs(2), downsample=FACTOR)
     with pytest.raises(ValueError, match="do not vary"):
         shift_errors(pool, upsample("nearest"), torch.ones(2, 3, 128, 128), downsample=FACTOR)

@@ -156,9 +156,9 @@ def test_autocast_does_not_reach_the_decoder():
 
 
 def test_decoders_and_latents_that_cannot_be_measured_are_refused():
-    with pytest.raises(ValueError, match="the same images whatever"):
+    with pytest.raises(ValueError, match="the same images for all perturbed latents"):
         measure(lambda z: torch.zeros(len(z), 3, 64, 64))
-    with pytest.raises(ValueError, match="made 8x8 images from 16x16 latents"):
+    with pytest.raises(ValueError, match="returned 8x8 images for 16x16 latents"):
         measure(lambda z: F.avg_pool2d(z, 2))
     with pytest.raises(ValueError, match=r"needs latents \(N, C, h, w\)"):
         band_transfer(crop, torch.zeros(3, 8, 8), generator=torch.Generator())
