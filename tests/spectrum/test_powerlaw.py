@@ -1,6 +1,6 @@
-"""Exponents of fields that are known, from 200 fixed draws of 16 images each.
+"""Exponents of fields with a known exponent, from 200 fixed sets of 16 images each.
 
-A correct 95 % interval holds at least 180 of 200 times with probability .999, one of 85 % with .03.
+At least 180 of 200 intervals contain the true value with probability .999 if the coverage is 95 %, and .03 if it is 85 %.
 """
 
 import math
