@@ -69,7 +69,7 @@ def test_a_pattern_alone_is_all_template():
 
 
 def test_upsampling_shows_in_the_phases():
-    """Nearest upsampling is flat inside every cell: 1.0. Bilinear is less sharp between cell centres: .49 (spectrum.md#health)."""
+    """Nearest upsampling is flat inside every cell: 1.0. Bilinear is less sharp between centres: .49 (spectrum.md#health)."""
     images = smooth_images(side=128)
     pooled = F.avg_pool2d(images, 8)
     phase = {mode: grid_statistics(F.interpolate(pooled, scale_factor=8, mode=mode), 8).phase for mode in ("nearest", "bilinear")}
