@@ -1,13 +1,17 @@
-"""Timings, always side by side with a yardstick in one run: `python -m benchmarks [MODULE ...] [--json PATH] [--threads N]`.
+"""Benchmarks: each compares smtool's cost with that of a reference, the yardstick, measured in the same run.
 
-To add a benchmark, put a module into this folder with a function `run() -> list[Row]`; `python -m benchmarks` finds it by
-itself. A row is one comparison: what was timed, our figure, the yardstick's figure in the same unit and its name, and the ratio
-aimed at. Figures are costs (milliseconds, seconds, ms per image: less is better), so that `ratio = yardstick / ours` reads "so
-many times cheaper" everywhere, and a share of a training step is 1 / ratio with the step as yardstick. A row without yardstick
-states a figure. Use `race` for anything that runs in milliseconds: it interleaves the candidates in shuffled order, so that a
-busy machine or a cache left warm by a neighbour favours none, and returns medians. `best_ratio` may hold the ratio of the best
-times (of `timings`), the one to read on a busy machine. `python -m benchmarks` sets the threads (2 unless told), not the
-modules.
+Usage: `python -m benchmarks [MODULE ...] [--json PATH] [--threads N]`. It sets the number of torch threads (default 2); the
+modules do not.
+
+To add a benchmark, put a module with a function `run() -> list[Row]` into this folder; `python -m benchmarks` finds it. A row is
+one comparison: what was timed, the cost of smtool ("ours"), the cost of the yardstick in the same unit, the yardstick's name and
+the ratio aimed at. All values are costs (milliseconds, seconds, ms per image; less is better), so `ratio = yardstick / ours` is
+how many times cheaper smtool is. Where the yardstick is a training step, 1 / ratio is the fraction of the step. A row without
+yardstick gives a value only.
+
+Use `race` for functions that run in milliseconds. It interleaves the candidates in shuffled order, so that other load on the
+machine and warm caches affect all candidates equally, and returns medians. `best_ratio` may hold the ratio of the best times
+(from `timings`), which is more reliable on a busy machine.
 """
 
 import random
@@ -19,7 +23,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table. ours, yardstick: costs in `unit`. against: the yardstick's name. aim: the ratio aimed at."""
 
     name: str
     ours: float
@@ -40,7 +44,7 @@ def race(candidates: dict[str, Callable[[], object]], *, repeats: int, warmup: i
 
 
 def timings(candidates: dict[str, Callable[[], object]], *, repeats: int, warmup: int = 3) -> dict[str, list[float]]:
-    """Milliseconds of every call; one call of every candidate per repeat, in a new order each time."""
+    """Milliseconds of every call of each candidate; every repeat calls all candidates once, in a new random order."""
     order, generator = list(candidates), random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in order}
     for repeat in range(warmup + repeats):

@@ -20,12 +20,12 @@ from benchmarks import Row
 def main() -> None:
     modules = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_"))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"which to run: {', '.join(modules)} (all unless named)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the rows and the machine they come from")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads (2)")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"benchmarks to run (default: all): {', '.join(modules)}")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the rows and facts about the machine to this file")
+    parser.add_argument("--threads", type=int, default=2, help="number of torch threads (default: 2)")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.modules) - set(modules)):
-        parser.error(f"no such benchmark: {', '.join(unknown)}. There are: {', '.join(modules)}")
+        parser.error(f"unknown benchmark: {', '.join(unknown)}. Available: {', '.join(modules)}")
     torch.set_num_threads(arguments.threads)
     machine = {
         "cpus": os.cpu_count(),
@@ -37,7 +37,7 @@ def main() -> None:
     rows = {name: importlib.import_module(f"benchmarks.{name}").run() for name in arguments.modules or modules}
     machine["load after"] = f"{os.getloadavg()[0]:.1f}"
     console = Console()
-    console.width = max(console.width, 120)  # a table of figures is of no use wrapped
+    console.width = max(console.width, 120)  # rows must not wrap
     console.print(table(rows, machine))
     if arguments.json:
         figures = [{"module": name, **asdict(row), "ratio": row.ratio} for name, found in rows.items() for row in found]

@@ -1,7 +1,7 @@
-"""Reading training batches: ours by index in an exact shuffled order, webdataset as a stream with a shuffle buffer.
+"""Reading training batches: smtool by index in an exact shuffled order, webdataset as a stream with a shuffle buffer.
 
-Both read the same shards of `builtin:photos`, decode and convert with the same calls and give the same float batches, in threads
-here, in worker processes there. An epoch is timed, start-up is not: webdataset's workers stay alive between epochs.
+Both read the same shards of `builtin:photos`, decode and convert with the same calls and return the same float batches; smtool
+uses threads, webdataset worker processes. One epoch is timed, without start-up: webdataset's workers stay alive between epochs.
 """
 
 import io
@@ -25,7 +25,7 @@ from smtool.data.images.transform import Rule
 BATCH = 32
 WORKERS = 2
 SIZES = {64: 1024, 256: 256}
-"""Images read per epoch, by their side."""
+"""Number of images per epoch, by their side in pixels."""
 
 
 def run() -> list[Row]:

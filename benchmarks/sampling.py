@@ -1,6 +1,6 @@
-"""How fast samples come: milliseconds per image of a whole sampling run, transformer and decoder, beside its network alone.
+"""Speed of sampling: milliseconds per image of a whole sampling run of a transformer.
 
-The yardstick is what cannot be saved: the same number of bare calls of the network on the same batch.
+The yardstick is the lower limit of the cost: the same number of calls of the network alone, on the same batch.
 """
 
 import time

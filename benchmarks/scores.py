@@ -1,6 +1,6 @@
-"""What scoring costs: the Frechet distance against scipy's matrix square root, the feature pass against clean-fid's.
+"""Cost of scores: the Frechet distance compared with scipy's matrix square root, the feature pass with clean-fid's.
 
-The pass reads the same PNG files, resizes them by clean-fid's rule and runs the same network; only the way differs.
+Both feature passes read the same PNG files, resize them by clean-fid's rule and run the same network.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ def _clean_fid(folder: str, model: Callable[[torch.Tensor], torch.Tensor]) -> np
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The best of three whole passes."""
+    """Seconds of the fastest of three passes."""
     times = []
     for _ in range(3):
         start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""The block low-pass and the ESM loss against the released recipe written the plain way, with torch-dct for its transforms.
+"""The block low-pass and the ESM loss, compared with a direct implementation of the released procedure that uses torch-dct.
 
-Shapes of the paper: a batch of 12 (one GPU's share on CelebA), 256 px; f8d4 latents 4x32x32, f16d16 latents 16x16x16.
+Shapes of the paper: a batch of 12 (one GPU's images on CelebA), 256 px; f8d4 latents 4x32x32, f16d16 latents 16x16x16.
 """
 
 from collections.abc import Callable
@@ -58,11 +58,11 @@ def esm_row(name: str, images: Tensor, latents: Tensor, *, aim: float) -> Row:
 
 def compared(name: str, times: dict[str, list[float]], *, aim: float) -> Row:
     ours, plain = times["ours"], times["plain"]
-    return Row(name, median(ours), "ms", median(plain), "plain recipe, torch-dct", aim, best_ratio=min(plain) / min(ours))
+    return Row(name, median(ours), "ms", median(plain), "direct, torch-dct", aim, best_ratio=min(plain) / min(ours))
 
 
 def plain_low_pass(x: Tensor, rows_removed: int) -> Tensor:
-    """Facts 4.2: split into tiles, transform, zero, transform back, reassemble."""
+    """Split into tiles, transform, zero, transform back, reassemble (released-code.md#dsm)."""
     batch, channels, height, width = x.shape
     tiles = x.reshape(batch, channels, height // 8, 8, width // 8, 8).permute(0, 1, 2, 4, 3, 5)
     u = torch.arange(8, device=x.device)
@@ -71,7 +71,7 @@ def plain_low_pass(x: Tensor, rows_removed: int) -> Tensor:
 
 
 def plain_esm(images: Tensor, latents: Tensor, delta: float = 1.0) -> Tensor:
-    """Facts 3.1, steps 1-8, with tensor operations where a reader would put them."""
+    """The released loss, step by step (released-code.md#esm)."""
     height, width = latents.shape[-2:]
     if height != 32:
         taps = torch.exp(-(torch.arange(-3, 4, dtype=images.dtype) ** 2) / (2 * 1.2**2))

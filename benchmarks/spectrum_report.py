@@ -1,9 +1,9 @@
-"""What `smtool spectrum` costs beyond its network passes, and whether its memory grows with the number of images.
+"""Cost of `smtool spectrum` beyond its network passes, and whether its memory grows with the number of images.
 
-The yardstick of time is exactly the passes that the report cannot do without (definition sheet, section 7): 240 encodes, 9
-decodes for the band transfer of 16 images, 15 for the low-pass curve of 32, and 3 times encode and decode for the shifts of 16.
-The network is narrow, far cheaper an image than a published one, so that everything else weighs more here than in earnest.
-Processor time stands beside wall time, because it tells the same on a busy machine.
+The yardstick of time is the network passes that the report needs (spectrum.md#cost-and-intervals): 240 encodes, 9 decodes for
+the band transfer of 16 images, 15 for the low-pass curve of 32, and 3 times encode and decode for the shifts of 16. The network
+is narrow and far cheaper per image than a published one, so the overhead is a larger fraction here than in normal use. Processor
+time is given beside wall time, because it does not depend on other load on the machine.
 """
 
 import json
@@ -54,7 +54,7 @@ def run() -> list[Row]:
 
 
 class _Stopwatch:
-    """Seconds of wall and of processor within a block."""
+    """Wall and processor time of a `with` block, in seconds."""
 
     def __enter__(self) -> "_Stopwatch":
         self.wall, self.processor = time.perf_counter(), time.process_time()
@@ -66,7 +66,7 @@ class _Stopwatch:
 
 @torch.no_grad()
 def _bare_passes(codec: Tokenizer, data: Path) -> _Stopwatch:
-    """The passes alone, in the report's batches, on images that lie in memory."""
+    """The network passes alone, in the report's batches, on images in memory."""
     images = open_images(str(data), "val", image_size=SIDE).read(range(32)).images
     batch = images_at_once(SIDE, SIDE)
     latents = codec.encode(images[:batch]).mean.repeat(32 // batch, 1, 1, 1)
@@ -85,7 +85,7 @@ def _bare_passes(codec: Tokenizer, data: Path) -> _Stopwatch:
 
 
 def _peak_memory(checkpoint: Path, data: Path, number: int) -> float:
-    """MB that a process of its own held at most."""
+    """Peak memory of the report in a separate process, in MB."""
     command = [sys.executable, "-m", "smtool", "spectrum", str(checkpoint), "--data", str(data), "--num-images", str(number)]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([*command, "--json", "-"], env=os.environ | threads, capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
-"""How long every command takes to begin its own work, beside `import torch` alone: the aim is a second more than that.
+"""Start-up time of every command, compared with `import torch` alone: the aim is at most one second more.
 
-A command ends at the function that does its work, with the recipe loaded and everything that this function needs imported;
-`inspect` and `recipes list` run to their end.
+A command is stopped at the function that does its work, after the recipe is loaded and all modules that this function needs are
+imported. `inspect` and `recipes list` run to their end.
 """
 
 import statistics
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from benchmarks import Row, timings
 
-# Arguments, and the function at which the command ends.
+# Arguments, and the function at which the command is stopped.
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "--help": (["--help"], ""),
     "recipes list": (["recipes", "list"], ""),

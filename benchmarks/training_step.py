@@ -1,7 +1,7 @@
-"""What ESM and DSM cost beside the training step they are part of: the step without them is the yardstick.
+"""Cost of ESM and DSM relative to the training step that they are part of; the yardstick is the step without them.
 
-The share of a step is ours / yardstick = 1 / ratio. A small network on 64 px, as the top-level recipes train it, is the hardest
-case: at the paper's widths the step is hundreds of times dearer and the methods are not.
+The fraction of a step is ours / yardstick = 1 / ratio. A small network on 64 px, as in the top-level recipes, is the worst case:
+at the paper's widths the step costs hundreds of times more, while the cost of ESM and DSM is the same.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def _step(autoencoder: torch.nn.Module, images: torch.Tensor) -> None:
 
 
 def _alone(method: Regularizer, images: torch.Tensor) -> Callable[[], None]:
-    """The method's own work in a step, forward and backward, on latents that stand for the encoder's."""
+    """The method's own computation in a step, forward and backward, on random latents in place of the encoder's."""
     latents = torch.randn(BATCH, 4, SIDE // 4, SIDE // 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
     encoding = Encoding(images, Posterior(latents, torch.zeros_like(latents)), latents)
 

@@ -1,8 +1,8 @@
-"""A SiT-B/2 training step (forward, backward, AdamW), eager and compiled, beside the same network of timm's attention and MLP.
+"""A SiT-B/2 training step (forward, backward, AdamW), eager and compiled, compared with the same network on timm's modules.
 
-The last row says what share of this machine's own matrix-product rate the faster step reaches: its yardstick is the time that
-the step's products alone would take at the rate of one large product, so there the ratio is a share, and 1 the limit.
-float32 on a CPU, bfloat16 autocast on a GPU. On two CPU threads the whole takes some minutes: a step there is seconds.
+The last row gives the fraction of this machine's matrix-product rate that the faster step reaches. Its yardstick is the time of
+the step's products alone at the rate of one large product, so the ratio is that fraction and cannot exceed 1.
+float32 on a CPU, bfloat16 autocast on a GPU. On two CPU threads a step takes seconds, and the benchmark takes some minutes.
 """
 
 from collections.abc import Callable
@@ -41,12 +41,12 @@ def run(size: str = "B", batch: int | None = None, repeats: int | None = None) -
         Row(name, times["eager"], "ms", times["timm"], TIMM),
         Row(f"{name}, compiled", times["compiled"], "ms", times["timm"], TIMM),
         Row(f"{name}, compiled", times["compiled"], "ms", times["eager"], "the same, eager"),
-        Row(f"{name}: share of the rate of products", best, "ms", limit, f"its products at the rate of one of {side} a side"),
+        Row(f"{name}: fraction of product rate", best, "ms", limit, f"its products at the rate of one {side}x{side} product"),
     ]
 
 
 def step(network: Callable, batch: int, device: str) -> Callable[[], None]:
-    """One update on fixed noised latents."""
+    """A function that makes one update on fixed noised latents."""
     generator = torch.Generator().manual_seed(0)
     x, target = (torch.randn(batch, *LATENT, generator=generator).to(device) for _ in range(2))
     t = torch.rand(batch, generator=generator).to(device)
@@ -76,14 +76,14 @@ def product(side: int, device: str) -> Callable[[], None]:
 
 
 def step_operations(config: SiT, batch: int, *, tokens: int) -> float:
-    """Floating-point operations of the blocks' products, forward and backward (three times the forward's)."""
+    """Floating-point operations of the blocks' matrix products, forward and backward (three times the forward pass)."""
     width = config.width
     of_tokens = 12 * width**2 + 2 * tokens * width  # qkv, proj, MLP; attention's two products
     return 3 * 2 * batch * config.depth * (tokens * of_tokens + 6 * width**2)
 
 
 def with_timms_blocks(network: SiTNetwork) -> None:
-    """Replace the blocks by those that a reader of the paper would write with timm."""
+    """Replace the network's blocks by plain ones made of timm's attention and MLP."""
     config = network.config
     for i, block in enumerate(network.blocks):
         replacement = PlainBlock(config.width, config.heads).to(network.pos_embed.device)
@@ -108,7 +108,7 @@ class PlainBlock(nn.Module):
 
 @torch.no_grad()
 def _compare(ours: SiTNetwork, plain: SiTNetwork, device: str) -> None:
-    """The same function, with weights of which none is 0."""
+    """Assert that both networks compute the same function, with weights of which none is 0."""
     for parameter in ours.parameters():
         parameter.add_(0.01 * torch.randn_like(parameter))
     plain.load_state_dict(ours.state_dict(), strict=True)

@@ -1,4 +1,4 @@
-"""Spectra of images and latents: pure functions of tensors, torch only."""
+"""Power spectra of images and latents, and measures built on them: pure functions of tensors that need torch only."""
 
 from smtool.spectrum.broken_power_law import BrokenPowerLaw as BrokenPowerLaw
 from smtool.spectrum.broken_power_law import fit_broken_power_law as fit_broken_power_law

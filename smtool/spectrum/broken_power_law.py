@@ -1,4 +1,4 @@
-"""The knee of a spectrum: where one power law goes over into another, S ~ f^-a below it and S ~ f^-b above."""
+"""A broken power law: S ~ f^-a below a break frequency and S ~ f^-b above it, fitted to a power spectrum with intervals."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from smtool.spectrum.psd import Spectrum, ring_means
 SMALLEST_SIDE = 16
 FEWEST_IMAGES = 64
 RINGS_EACH_SIDE = 3
-"""A slope needs three rings, so a knee is looked for between the third ring from below and the third from above."""
+"""A slope needs three rings, so the break is searched between the third-lowest and the third-highest ring."""
 CANDIDATES = 65
 STEPS = 8
 LEAST_CHANGE = 0.25
@@ -23,10 +23,12 @@ LEAST_CHANGE = 0.25
 
 @dataclass(frozen=True)
 class BrokenPowerLaw:
-    """Two power laws that meet at `frequency`, cycles per pixel.
+    """Two power laws that meet at the break `frequency`, in cycles per pixel.
 
-    exponent_below, exponent_above: of the field, leakage taken out. slope_change: above less below. Half-widths and interval: 95
-    %, jackknife over images; the interval is made on the logarithm of the frequency and cut to where a knee is looked for.
+    interval: 95 % interval of `frequency`, computed on its logarithm and clipped to the range in which the break is searched.
+    exponent_below, exponent_above: exponents of the field on both sides of the break, corrected for leakage of the DCT.
+    slope_change_half_width: half of the 95 % interval of `slope_change`. Both intervals are jackknife intervals over images.
+    num_rings, num_images: numbers of rings and images in the fit.
     """
 
     frequency: float
@@ -39,32 +41,35 @@ class BrokenPowerLaw:
 
     @property
     def slope_change(self) -> float:
+        """exponent_above - exponent_below."""
         return self.exponent_above - self.exponent_below
 
     @property
     def is_bent(self) -> bool:
-        """Whether the two slopes differ beyond their interval and by more than 0.25; otherwise say "one slope serves"."""
+        """Whether |slope_change| exceeds its half-width and 0.25; otherwise a single power law describes the spectrum."""
         return abs(self.slope_change) > max(self.slope_change_half_width, LEAST_CHANGE)
 
 
 def fit_broken_power_law(spectrum: Spectrum, *, highest: float) -> BrokenPowerLaw:
-    """Fit two slopes that meet in a knee, from 0.9 cycles per frame to `highest` cycles per pixel.
+    """Fit two power laws that meet at a break, from 0.9 cycles per frame to `highest` cycles per pixel.
 
-    spectrum: PHYSICAL, of something at least 16 cells high and wide, 64 images or more; otherwise a ValueError says what is
-    missing. Least squares of ln(set-averaged power), weights sqrt(cells): first two straight lines, the knee tried on an even
-    grid of ln f; from there Gauss-Newton on what the DCT would show of such a field, leakage and ring means included. Images are
-    left out in the linear neighbourhood of the result.
-    Source: definition sheet, section 2, says where a knee is honest; the method is ours. Oracle: fields of known knee
-    (tests/spectrum/test_broken_power_law.py).
+    spectrum: PHYSICAL, at least 16 x 16 cells and 64 images or latents.
+
+    The fit minimizes the squared error of ln(set-averaged ring power) with weights sqrt(cells). It starts from two straight
+    lines whose break is chosen from 65 frequencies, evenly spaced in ln f. Gauss-Newton steps then fit the ring means that the
+    DCT gives for a field with this law, leakage included. The jackknife linearizes the fit around its result.
+
+    Raises ValueError for a REFERENCE spectrum, too few cells, images or rings, and a ring without power.
+    Source: the method is this project's own; spectrum.md#power-law-fit gives the sizes for which a break can be fitted.
     """
     fit_range = range_of(spectrum, highest=highest)
     if min(spectrum.size) < SMALLEST_SIDE or len(spectrum) < FEWEST_IMAGES:
-        raise ValueError(f"a knee needs {SMALLEST_SIDE}x{SMALLEST_SIDE} cells and {FEWEST_IMAGES} images, but there are "
-                         f"{spectrum.size[0]}x{spectrum.size[1]} cells and {len(spectrum)} images")
+        raise ValueError(f"a broken power law needs {SMALLEST_SIDE}x{SMALLEST_SIDE} cells and {FEWEST_IMAGES} images, but there "
+                         f"are {spectrum.size[0]}x{spectrum.size[1]} cells and {len(spectrum)} images")
     frequency, count, chosen = fit_range.rings()
     log_power = _log(torch.cat([spectrum.mean()[None], leave_one_out(spectrum.power)])[:, chosen])
     law, pull = _fitted(log_power[0], _Broken(fit_range, frequency.log(), count.sqrt(), chosen))
-    moved = (log_power[1:] - log_power[0]) @ pull.T                                         # (N, 4): replicates less the estimate
+    moved = (log_power[1:] - log_power[0]) @ pull.T                                        # (N, 4): replicates minus the estimate
     t = student_t_quantile(0.975, len(spectrum) - 1)
     _, below, above, place = law.tolist()
     half_width = t * _jackknife_error(moved[:, 3])
@@ -82,7 +87,7 @@ def fit_broken_power_law(spectrum: Spectrum, *, highest: float) -> BrokenPowerLa
 
 @dataclass(frozen=True)
 class _Broken:
-    """The rings a broken law is fitted on. A law is (level, exponent below, exponent above, ln f of the knee)."""
+    """The rings that a broken power law is fitted to. A law is (level, exponent below, exponent above, ln f of the break)."""
 
     fit_range: FitRange
     x: Tensor
@@ -90,9 +95,9 @@ class _Broken:
     chosen: Tensor
 
     def shown(self, law: Tensor) -> Tensor:
-        """ln of the ring means that the DCT shows of a field of this law: (rings,)."""
+        """ln of the ring means that the DCT gives for a field with this law: (rings,)."""
         level, below, above, place = law.tolist()
-        place -= math.log(min(self.fit_range.source) / min(self.fit_range.size))            # per pixel of what was transformed
+        place -= math.log(min(self.fit_range.source) / min(self.fit_range.size))            # to cycles per pixel of the source
 
         def density(squared: Tensor) -> Tensor:
             x = 0.5 * squared.log() - place
@@ -102,7 +107,7 @@ class _Broken:
         return ring_means(power[None], PHYSICAL)[0, self.chosen].log()
 
     def slopes(self, law: Tensor) -> Tensor:
-        """(rings, 4): derivative of `shown`, by central differences."""
+        """Jacobian of `shown` by central differences: (rings, 4)."""
         steps = 1e-3 * torch.eye(4, dtype=torch.float64)
         return torch.stack([(self.shown(law + step) - self.shown(law - step)) / 2e-3 for step in steps], dim=1)
 
@@ -110,7 +115,7 @@ class _Broken:
         return (self.weight * (log_power - self.shown(law)).square()).sum().item()
 
     def straight_lines(self, log_power: Tensor) -> Tensor:
-        """The law of least misfit among the candidates for the knee, leakage not regarded."""
+        """The law with the smallest misfit among the candidate breaks, without leakage."""
         places = torch.linspace(self.x[RINGS_EACH_SIDE - 1].item(), self.x[-RINGS_EACH_SIDE].item(), CANDIDATES,
                                 dtype=torch.float64)
         beyond = self.x - places[:, None]
@@ -124,7 +129,10 @@ class _Broken:
 
 
 def _fitted(log_power: Tensor, broken: _Broken) -> tuple[Tensor, Tensor]:
-    """The law (4,), and the matrix (4, rings) by which it follows small changes of ln power. Steps too long are halved."""
+    """The fitted law (4,), and the matrix (4, rings) that maps small changes of ln power to changes of the law.
+
+    A step that does not reduce the misfit is halved, at most three times.
+    """
     law = broken.straight_lines(log_power)
     misfit = broken.misfit(log_power, law)
     low, high = broken.x[RINGS_EACH_SIDE - 1], broken.x[-RINGS_EACH_SIDE]
@@ -142,7 +150,7 @@ def _fitted(log_power: Tensor, broken: _Broken) -> tuple[Tensor, Tensor]:
 
 
 def _pull(broken: _Broken, law: Tensor) -> Tensor:
-    """(4, rings): weighted least squares for a small change of the law; a knee between equal slopes is not pulled infinitely."""
+    """(4, rings): weighted least squares for a small change of the law, with a small ridge term for equal slopes."""
     slopes = broken.slopes(law)
     weighted = slopes.T * broken.weight
     normal = weighted @ slopes
@@ -151,7 +159,7 @@ def _pull(broken: _Broken, law: Tensor) -> Tensor:
 
 def _log(power: Tensor) -> Tensor:
     if not bool((power > 0).all()):
-        raise ValueError("a ring of the spectrum has no power: nothing varies there")
+        raise ValueError("a ring of the spectrum has no power: nothing varies at its frequencies")
     return power.log()
 
 

@@ -1,8 +1,9 @@
-"""What slope the DCT shows for a field of known exponent: the table through which measured slopes are read.
+"""Calibration of fitted slopes: a table of the slope that the fit gives for a field of known exponent.
 
-The DCT of a finite window leaks: the fitted exponent of a small latent is off by up to .25 (definition sheet, section 1). The
-expectation is exact, so the table is computed, not simulated: for a field of power spectral density S the mean power of the DCT
-cells is E = A_H S A_W^T with A[u, k] = |DTFT of DCT basis function u at k / M|^2 / M.
+The DCT of a finite window leaks power between frequencies: without calibration, the fitted exponent of a small latent has an
+error of up to .25 (spectrum.md#power-spectrum). The expected power has a closed form, so the table is computed, not simulated:
+for a field of power spectral density S the expected power of the DCT cells is E = A_H S A_W^T, where
+A[u, k] = |DTFT of DCT basis function u at frequency k / M|^2 / M.
 """
 
 import math
@@ -22,9 +23,10 @@ LOWEST_EXPONENT, HIGHEST_EXPONENT, STEP = -1.5, 5.0, 0.1
 
 @dataclass(frozen=True)
 class FitRange:
-    """The rings that a slope is fitted on, and their weights.
+    """The rings that a slope is fitted to, and their weights.
 
-    size: grid of the rings; source: size of what was transformed; low, high: limits in cycles per pixel of the grid.
+    size: (h, w) of the grid of the rings. source: (H, W) of the image or latent that was transformed. low, high: lowest and
+    highest frequency, in cycles per pixel of the grid.
     """
 
     size: Size
@@ -33,37 +35,38 @@ class FitRange:
     high: float
 
     def slope(self, power: Tensor) -> Tensor:
-        """Minus the slope of ln power over ln frequency, weights sqrt(cells): (..., bins) -> (...). Uncalibrated."""
+        """Minus the slope of ln power over ln frequency, weights sqrt(cells), not calibrated: (..., bins) -> (...)."""
         x, weight, _ = _regressor(self)
         return -((self._log(power) * (weight * x)).sum(-1) / (weight * x.square()).sum())
 
     def exponent(self, power: Tensor) -> Tensor:
-        """The calibrated exponent a of power ~ f^-a: (..., bins) -> (...). Beyond the table its last step goes on straight."""
+        """The calibrated exponent a of power ~ f^-a: (..., bins) -> (...). Extrapolated linearly beyond the table."""
         return _read_backwards(calibration_table(self), self.slope(power))
 
     def residual_db(self, power: Tensor) -> float:
-        """The largest distance of a ring of (bins,) from the fitted line, in dB."""
+        """The largest absolute deviation of a ring of (bins,) from the fitted line, in dB."""
         return _decibel(self.centred(power) + self.slope(power) * _regressor(self)[0]).abs().max().item()
 
     def spread_db(self, power: Tensor) -> float:
-        """Root mean square, weights sqrt(cells), of the rings of (bins,) round their mean level, in dB."""
+        """Root mean square deviation, weights sqrt(cells), of the rings of (bins,) from their mean level, in dB."""
         weight = _regressor(self)[1]
         return ((weight * _decibel(self.centred(power)).square()).sum() / weight.sum()).sqrt().item()
 
     def centred(self, power: Tensor) -> Tensor:
-        """ln power in the rings of the range, less its weighted mean: (..., bins) -> (..., rings)."""
+        """ln power in the rings of the range, minus its weighted mean: (..., bins) -> (..., rings)."""
         weight = _regressor(self)[1]
         log_power = self._log(power)
         return log_power - (weight * log_power).sum(-1, keepdim=True) / weight.sum()
 
     def has_power(self, power: Tensor) -> Tensor:
-        """(..., bins) -> (...): whether every ring of the range has power."""
+        """Whether every ring of the range has positive, finite power: (..., bins) -> (...)."""
         inside = power[..., _regressor(self)[2]]
         return ((inside > 0) & inside.isfinite()).all(-1)
 
     def _log(self, power: Tensor) -> Tensor:
         if not bool(self.has_power(power).all()):
-            raise ValueError(f"a ring of the {self.size[0]}x{self.size[1]} spectrum has no power: nothing varies there")
+            raise ValueError(f"a ring of the {self.size[0]}x{self.size[1]} spectrum has no power: nothing varies at its "
+                             "frequencies")
         return power.double()[..., _regressor(self)[2]].log()
 
     @property
@@ -71,7 +74,7 @@ class FitRange:
         return int(_regressor(self)[2].sum())
 
     def rings(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(frequency, cells, which bins of the spectrum they are) of the rings in the range."""
+        """(frequency, number of cells, mask over the bins of the spectrum) of the rings in the range."""
         chosen = _regressor(self)[2]
         frequency, count = ring_frequency(*self.size, PHYSICAL)
         return frequency[chosen], count[chosen], chosen
@@ -80,15 +83,15 @@ class FitRange:
 def expected_power(exponent: float, size: Size, source: Size) -> Tensor:
     """Expected DCT power of a field of density f^-exponent: the low `size` cells of the DCT at `source`, (h, w) float64.
 
-    A constant factor is left out, and so is the field's mean.
+    Correct up to a constant factor. The power at frequency 0 (the field's mean) is left out.
     """
     return leaked_power(lambda squared: squared ** (-exponent / 2), size, source)
 
 
 def leaked_power(density: Callable[[Tensor], Tensor], size: Size, source: Size) -> Tensor:
-    """`expected_power` of any isotropic density: a function of the squared frequency, (cycles per pixel)^2, float64.
+    """`expected_power` of any isotropic density.
 
-    The field's mean, frequency 0, is left out.
+    density: function of the squared frequency in (cycles per pixel)^2, float64. The power at frequency 0 is left out.
     """
     rows, columns = (_leakage(n, kept) for n, kept in zip(source, size, strict=True))
     y, x = (torch.arange(a.shape[1], dtype=torch.float64) / (2 * (a.shape[1] - 1)) for a in (rows, columns))
@@ -101,10 +104,11 @@ def leaked_power(density: Callable[[Tensor], Tensor], size: Size, source: Size) 
 
 @lru_cache(maxsize=64)
 def calibration_table(fit_range: FitRange) -> tuple[Tensor, Tensor]:
-    """(true exponents -1.5, -1.4, ... 5, slopes that the fit shows for them), both rising. 0.01 s at 32 cells, 0.2 s at 256.
+    """(true exponents -1.5, -1.4, ... 5; slopes that the fit gives for them), both increasing.
 
-    The few low cells of a large image see more leakage than signal when its spectrum rises steeply (exponent below -1 at 8 of
-    256 cells): there slopes turn back, and the table starts where they rise.
+    Takes 0.01 s at 32 cells and 0.2 s at 256. In the low cells of a large image, leakage exceeds the signal when the spectrum
+    rises steeply with frequency (exponent below -1 for 8 of 256 cells). There the slopes do not increase with the exponent, so
+    the table starts at the smallest slope.
     """
     steps = round((HIGHEST_EXPONENT - LOWEST_EXPONENT) / STEP)
     with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
@@ -117,7 +121,7 @@ def calibration_table(fit_range: FitRange) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=64)
 def _regressor(fit_range: FitRange) -> tuple[Tensor, Tensor, Tensor]:
-    """(ln frequency less its weighted mean, weights, which bins are in the range)."""
+    """(ln frequency minus its weighted mean, weights, mask of the bins in the range)."""
     with torch.inference_mode(False):
         frequency, count = ring_frequency(*fit_range.size, PHYSICAL)
         chosen = (frequency >= fit_range.low) & (frequency <= fit_range.high)
@@ -131,7 +135,10 @@ def _regressor(fit_range: FitRange) -> tuple[Tensor, Tensor, Tensor]:
 
 @lru_cache(maxsize=16)
 def _leakage(size: int, kept: int) -> Tensor:
-    """(kept, M / 2 + 1): A over non-negative frequencies, the negative ones folded in; M = 8 size, above 64 cells 4 size."""
+    """The module's matrix A over non-negative frequencies, with the negative ones added to them: (kept, M / 2 + 1).
+
+    M = 8 size, or 4 size above 64 cells.
+    """
     length = (8 if size <= 64 else 4) * size
     response = torch.fft.rfft(dct_matrix(size, dtype=torch.float64)[:kept], n=length, dim=1).abs().square() / length
     response[:, 1:-1] *= 2

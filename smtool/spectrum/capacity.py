@@ -1,4 +1,4 @@
-"""How many bits latents can carry: reverse water-filling of their power, per band of frequencies and across channels."""
+"""How many bits latents can carry: reverse water-filling of their power, per frequency band and across channels."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,16 +10,17 @@ from smtool.spectrum.dct import dct2
 from smtool.spectrum.transfer import band_of_cell
 
 DISTORTIONS = (0.1, 0.01, 0.001)
-"""Shares of the variance that may be lost, as reports print them."""
+"""Fractions of the variance that may be lost; reports print the capacity at each of them."""
 POSITIONS_PER_CHANNEL = 10
 
 
 @dataclass(frozen=True)
 class BandMoments:
-    """Cross-channel covariance of DCT cells per band, of the latents seen so far; `a + b` is what all at once would give.
+    """Cross-channel covariance of DCT cells per frequency band. `a + b` equals the moments of both sets of latents together.
 
-    mean: (C, h, w), the DCT of the mean latent. scatter: (K, C, C), sums over images and the cells of a band of products of
-    deviations from `mean`. cells: (K,), cells per band; cell (0, 0) is in the first, the corners in the last. Float64, CPU.
+    num_images: number of latents. mean: (C, h, w), the DCT of the mean latent. scatter: (K, C, C), products of deviations from
+    `mean`, summed over images and the cells of a band. cells: (K,), number of cells per band; cell (0, 0) is in the first band,
+    the corners are in the last. Float64 on the CPU.
     """
 
     num_images: int
@@ -39,20 +40,23 @@ class BandMoments:
 
     @property
     def covariance(self) -> Tensor:
-        """(K, C, C): per band, mean over its cells; the mean latent is removed, one image of freedom with it."""
+        """(K, C, C): covariance of the channels in each band, mean over its cells, unbiased (divided by num_images - 1).
+
+        Raises ValueError for fewer than 2 images.
+        """
         if self.num_images < 2:
             raise ValueError("a capacity needs at least 2 images: the mean latent is removed")
         return self.scatter / (self.cells * (self.num_images - 1))[:, None, None]
 
     @cached_property
     def eigen(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues (K, C), none below 0, and eigenvectors (K, C, C) as columns, of `covariance`."""
+        """Eigenvalues (K, C) of `covariance`, clipped at 0, and its eigenvectors (K, C, C) as columns."""
         values, vectors = torch.linalg.eigh(self.covariance)
         return values.clamp(min=0), vectors
 
     @property
     def well_sampled(self) -> Tensor:
-        """(K,) bool: at least 10 C deviations in the band. Elsewhere eigenvalues scatter and its bits are somewhat too few."""
+        """(K,) bool: whether the band has at least 10 C deviations. With fewer, its number of bits is biased low."""
         return self.cells * (self.num_images - 1) >= POSITIONS_PER_CHANNEL * len(self.mean)
 
 
@@ -60,8 +64,9 @@ class BandMoments:
 class Capacity:
     """Bits of one image's latents.
 
-    theta: the noise variance allowed per coefficient, in the latents' unit squared (None: per channel, `channel_capacity`).
-    bits_per_band: (K,). bits_per_channel: (C,), the diagonal of the matrix of bits, so both sum to the same. Float64, CPU.
+    theta: noise variance allowed per coefficient, in squared units of the latents; None where each channel has its own noise
+    (`channel_capacity`). bits_per_band: (K,). bits_per_channel: (C,), the diagonal of the matrix of bits. Both sum to
+    `bits_per_image`. Float64 on the CPU.
     """
 
     theta: float | None
@@ -70,13 +75,15 @@ class Capacity:
 
     @property
     def bits_per_image(self) -> float:
+        """Sum over the bands."""
         return self.bits_per_band.sum().item()
 
 
 def band_moments(latents: Tensor, bands: int = 8) -> BandMoments:
-    """The moments of a batch of latents (B, C, h, w) in K = min(bands, h, w) bands, those of `band_transfer`.
+    """The moments of a batch of latents (B, C, h, w) in K = min(bands, h, w) frequency bands, the bands of `band_transfer`.
 
-    Memory does not grow with the batches that are added up: K C^2 + C h w numbers.
+    Add the moments of several batches with `+`; memory stays at K C^2 + C h w numbers. Raises ValueError for latents of another
+    shape and for bands < 1.
     """
     if latents.ndim != 4 or len(latents) == 0 or bands < 1:
         raise ValueError(f"band moments need latents (B, C, h, w) and bands >= 1, but got {tuple(latents.shape)} and {bands}")
@@ -89,12 +96,14 @@ def band_moments(latents: Tensor, bands: int = 8) -> BandMoments:
 
 
 def capacity_at(moments: BandMoments, distortion: float) -> Capacity:
-    """Bits for Gaussian latents of these covariances at a mean squared error of `distortion` times their variance.
+    """Bits for Gaussian latents with these covariances at a mean squared error of `distortion` times their variance.
 
-    Eigenvalues l of the C x C covariance of each band; theta with mean min(l, theta) = distortion x mean l over all h w C
-    coefficients; bits 1/2 log2(l / theta) where positive. 0 < distortion < 1: the sheet chooses 10 %, 1 % and .1 %. Channel by
-    channel would count copies twice. Source: definition sheet, section 6. Oracle: closed forms
-    (tests/spectrum/test_capacity.py).
+    distortion: fraction of the variance, in (0, 1). The l are the eigenvalues of the C x C covariance of each band. theta solves
+    mean min(l, theta) = distortion x mean l over all h w C coefficients; a coefficient has max(0, 1/2 log2(l / theta)) bits.
+    Eigenvalues are used because a sum over channels would count copies of a channel twice.
+
+    Raises ValueError for a distortion outside (0, 1), fewer than 2 images, and latents that do not vary.
+    Source: reverse water-filling of independent Gaussian sources; spectrum.md#health.
     """
     if not 0 < distortion < 1:
         raise ValueError(f"distortion is a fraction of the variance between 0 and 1, but is {distortion}")
@@ -104,10 +113,14 @@ def capacity_at(moments: BandMoments, distortion: float) -> Capacity:
 
 
 def channel_capacity(moments: BandMoments, noise_variance: Tensor) -> Capacity:
-    """Bits that pass an encoder's own noise: 1/2 log2(1 + l), l the eigenvalues where every channel's noise has variance 1.
+    """Bits that latents carry in the presence of the posterior's noise: 1/2 log2(1 + l) per coefficient.
 
+    The l are the eigenvalues of the covariance after every channel is divided by the std of its noise.
     moments: of posterior means at *raw* scale. noise_variance: (C,), posterior variance at the same scale, mean over images and
-    positions. With one variance for all channels this is 1/2 log2(1 + eigenvalue / variance), the sheet's physical choice.
+    positions. With the same variance in all channels this is 1/2 log2(1 + eigenvalue / variance).
+
+    Raises ValueError unless there is a positive noise variance for each channel, and for fewer than 2 images.
+    Source: capacity of parallel Gaussian channels; spectrum.md#health.
     """
     if noise_variance.shape != moments.mean.shape[:1] or not bool((noise_variance > 0).all()):
         raise ValueError(f"a noise variance above 0 is needed for each of {len(moments.mean)} channels, but got "
@@ -118,13 +131,13 @@ def channel_capacity(moments: BandMoments, noise_variance: Tensor) -> Capacity:
 
 
 def _counted(bits: Tensor, vectors: Tensor, cells: Tensor, theta: float | None) -> Capacity:
-    """bits: (K, C) per eigenvector and cell; vectors: (K, C, C), eigenvectors as columns."""
+    """Sum bits (K, C), per eigenvector and cell, over bands and channels. vectors: (K, C, C), eigenvectors as columns."""
     per_channel = (vectors.square() * bits[:, None]).sum(-1)                                # (K, C)
     return Capacity(theta, cells * bits.sum(1), (cells[:, None] * per_channel).sum(0))
 
 
 def _water_level(values: Tensor, weight: Tensor, distortion: float) -> float:
-    """theta with sum weight min(value, theta) = distortion x sum weight value, exactly: linear between two sorted values."""
+    """theta with sum weight min(value, theta) = distortion x sum weight value; exact, as the sum is piecewise linear."""
     order = values.flatten().argsort()
     value, count = values.flatten()[order], weight.flatten()[order]
     wanted = distortion * (value * count).sum()

@@ -1,8 +1,8 @@
 """The orthonormal discrete cosine transform as small matrix products.
 
 DCT-II: X[k] = s_k sum_n x[n] cos(pi k (n + 1/2) / N), s_0 = sqrt(1/N), s_k = sqrt(2/N). Its inverse is its transpose (DCT-III).
-Everything is computed in float32 at least: half precision is widened, autocast is switched off, float64 stays float64.
-(TF32 is a setting of the whole process, off by default for matrix products; who turns it on coarsens these too.)
+All results are float32 or float64: half precision is converted to float32, autocast is switched off, float64 stays float64.
+TF32 is a process-wide setting, off by default for matrix products; if it is on, these products lose precision too.
 """
 
 import math
@@ -16,15 +16,15 @@ from torch import Tensor
 
 
 class Constant(Protocol):
-    """A constant matrix for the dtype and on the device of the tensor it is applied to."""
+    """A function that returns a constant matrix in the given dtype and on the given device."""
 
     def __call__(self, *key: Hashable, dtype: torch.dtype, device: torch.device | str) -> Tensor: ...
 
 
 def constant(build: Callable[..., Tensor]) -> Constant:
-    """Cache what `build(*key)` makes in float64 on the CPU, per key, dtype and device.
+    """Decorator: cache the matrix that `build(*key)` returns in float64 on the CPU, per key, dtype and device.
 
-    A matrix may first be asked for in inference mode and later in training: it is therefore always made as an ordinary tensor.
+    Matrices are built outside inference mode, so that one that is first used in inference mode also works in training.
     """
 
     @lru_cache(maxsize=256)
@@ -39,12 +39,12 @@ def constant(build: Callable[..., Tensor]) -> Constant:
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """float64 as it is, everything else as float32."""
+    """x itself if it is float64, otherwise x as float32."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """The island in which float32 stays float32, on x's device."""
+    """Context manager that switches autocast off on x's device, so that float32 stays float32."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
@@ -58,17 +58,20 @@ def _dct_matrix(size: int) -> Tensor:
 
 
 def dct_matrix(size: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-    """The orthonormal DCT-II matrix (size, size), row k = frequency k. Cached: treat it as read-only."""
+    """The orthonormal DCT-II matrix (size, size); row k has frequency k, k / (2 size) cycles per pixel.
+
+    The matrix is cached: treat it as read-only.
+    """
     return _dct_matrix(size, dtype=dtype, device=device)
 
 
 def dct2(x: Tensor) -> Tensor:
-    """Orthonormal 2-D DCT-II over the last two axes, (..., H, W) -> (..., H, W). Oracle: scipy.fft.dctn."""
+    """Orthonormal 2-D DCT-II over the last two axes, (..., H, W) -> (..., H, W); float64 stays, other dtypes become float32."""
     return _both_axes(x, transpose=False)
 
 
 def idct2(x: Tensor) -> Tensor:
-    """The inverse of `dct2` (orthonormal DCT-III), (..., H, W) -> (..., H, W). Oracle: scipy.fft.idctn."""
+    """The inverse of `dct2` (orthonormal DCT-III), (..., H, W) -> (..., H, W); float64 stays, other dtypes become float32."""
     return _both_axes(x, transpose=True)
 
 

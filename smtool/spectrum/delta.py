@@ -1,4 +1,4 @@
-"""delta: how much flatter latents are than their images, S_z ~ f^delta S_x."""
+"""Delta: how much flatter the power spectrum of latents is than that of their images, S_z ~ f^delta S_x."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,9 +20,10 @@ LOWEST_DELTA, HIGHEST_DELTA, STEP = -1.0, 3.0, 0.05
 class Delta:
     """The PHYSICAL delta of a set of images and their latents.
 
-    half_width_jackknife: 95 %, image i left out on both sides at once (infinite for a single image); allowance: what the method
-    itself may be off by; the interval adds both. residual_db: largest distance of ln(S_z / S_x) from a line. fit_range: lowest
-    and highest frequency used, cycles per latent pixel. image_exponent - latent_exponent = delta.
+    delta: image_exponent - latent_exponent. half_width_jackknife: half of the 95 % jackknife interval, where image i and its
+    latent are left out together (infinite for a single image). allowance: bound on the error of the method itself.
+    residual_db: largest absolute deviation of a ring of S_z / S_x from a power law, in dB. fit_range: lowest and highest
+    frequency used, in cycles per latent pixel. num_rings, num_images: numbers of rings and images in the fit.
     """
 
     delta: float
@@ -37,21 +38,27 @@ class Delta:
 
     @property
     def half_width(self) -> float:
+        """half_width_jackknife + allowance."""
         return self.half_width_jackknife + self.allowance
 
     @property
     def interval(self) -> tuple[float, float]:
+        """delta - half_width and delta + half_width."""
         return self.delta - self.half_width, self.delta + self.half_width
 
     @property
     def is_power_law(self) -> bool:
-        """False where a ring lies more than 3 dB off the line: "not a power law; delta summarises poorly"."""
+        """Whether all rings lie within 3 dB of the line; otherwise S_z / S_x is not a power law and delta describes it poorly."""
         return self.residual_db <= LARGEST_RESIDUAL_DB
 
 
 @dataclass(frozen=True)
 class ReferenceDelta:
-    """The REFERENCE delta: where the mean KL is least, and that KL. value is None where there is no minimum inside [-1, 3]."""
+    """The REFERENCE delta and the mean KL at this delta.
+
+    value: the delta with the smallest mean KL; None where there is no minimum inside [-1, 3]. divergence: that KL, in nats.
+    gain: "raw" or "match", see `fit_reference_delta`.
+    """
 
     value: float | None
     divergence: float
@@ -59,26 +66,30 @@ class ReferenceDelta:
 
     @property
     def message(self) -> str:
+        """The value with two decimals, or a phrase that says that there is no minimum."""
         return f"no minimum inside [{LOWEST_DELTA:.0f}, {HIGHEST_DELTA:.0f}]" if self.value is None else f"{self.value:.2f}"
 
 
 def fit_delta(images: Tensor, latents: Tensor) -> Delta:
-    """delta of images (N, C, H, W) at their full size and their latents (N, c, h, w), in the same order.
+    """The PHYSICAL delta of images (N, C, H, W) at their full size and their latents (N, c, h, w), in the same order.
 
-    Never resize the images: their side is the low h x w DCT cells of the full size, which is ideal downsampling (a bicubic
-    resize moves delta by up to 1). Averages over channels are taken as the channels are: normalize the latents first, or say
-    "raw". Source: definition sheet, section 3. Oracle: fields of known exponent and delta (tests/spectrum/test_delta.py).
+    Do not resize the images: the low h x w DCT cells at full size are the ideally downsampled image, while a bicubic resize
+    changes delta by up to 1. Spectra are means over channels at the given scale: normalize the latents first, or report the
+    result as that of raw latents. Raises ValueError as `fit_delta_spectra` does. Source: spectrum.md#delta.
     """
     size = (latents.shape[-2], latents.shape[-1])
     return fit_delta_spectra(spectrum_of(images, PHYSICAL, size), spectrum_of(latents, PHYSICAL))
 
 
 def fit_delta_spectra(images: Spectrum, latents: Spectrum) -> Delta:
-    """`fit_delta` from PHYSICAL ring tables, which passes over many images build by `+`: images at the latents' size, rows
-    paired.
+    """`fit_delta` from PHYSICAL ring powers, which can be collected batch by batch with `+`.
 
+    images: measured at the latents' size. latents: row i belongs to the same image as row i of images.
     delta = exponent of the image rings - exponent of the latent rings, over the same rings: 0.9 / h to 0.5 cycles per latent
-    pixel, or to 0.35 cycles per image pixel where that is less.
+    pixel, or to 0.35 cycles per image pixel where that is lower.
+
+    Raises ValueError for REFERENCE spectra, different sizes or numbers of rows, fewer than 8 x 8 cells or 3 rings, and a ring
+    without power. Source: spectrum.md#delta.
     """
     of_images, of_latents = _paired_ranges(images, latents)
 
@@ -100,21 +111,26 @@ def fit_delta_spectra(images: Spectrum, latents: Spectrum) -> Delta:
 
 
 def physical_divergence_db(images: Spectrum, latents: Spectrum, *, delta: float) -> float:
-    """Weighted rms of 10 log10(S_z / (f^delta S_x)) after the best gain, in dB: blind to gain, symmetric, rings and weights of
-    `fit_delta`.
+    """Distance in dB between the latents' spectrum S_z and the target f^delta S_x.
 
-    images: PHYSICAL, at the latents' size. A slope that is off by .5 is about 1.2 dB at 16 cells.
+    It is the weighted root mean square of 10 log10(S_z / (f^delta S_x)) after its mean is subtracted: independent of gain, and
+    symmetric. Rings and weights are those of `fit_delta`. As a scale: a slope that differs by .5 gives about 1.2 dB at 16 x 16
+    cells. images: PHYSICAL, at the latents' size. Raises ValueError as `fit_delta_spectra` does. Source: spectrum.md#delta.
     """
     _, fit_range = _paired_ranges(images, latents)
     return fit_range.spread_db(latents.mean() / (images.mean() * images.frequency**delta))
 
 
 def fit_reference_delta(images: Spectrum, latents: Spectrum, *, gain: Literal["raw", "match"] = "raw") -> ReferenceDelta:
-    """argmin over delta in [-1, 3] of the mean KL(target || latent) of a REFERENCE recipe: grid of .05, then a parabola.
+    """The delta in [-1, 3] that minimizes the mean KL(target || latent) of a REFERENCE estimator: grid of .05, then a parabola.
 
-    images: at the latents' size, rows paired. "raw", the released recipe, measures loudness as much as slope; "match" first
-    gives the latents the target's total power and finds a latent coloured in the recipe's own bins to .001 (definition sheet,
-    section 3). For latents of one channel pass the mean curves (one row each): the KL of single rows runs away.
+    images: measured at the latents' size. latents: row i belongs to the same image as row i of images.
+    gain: "raw" is the released procedure, whose result depends on the gain of the latents as much as on their slope. "match"
+    first scales the latents to the target's total power; it recovers delta to .001 for latents that are made by multiplying
+    the image's bins by (bin number)^delta. For latents of one channel, pass mean curves (one row each): the KL of single rows
+    gives far too large a delta.
+
+    Raises ValueError unless both sides have the same REFERENCE estimator, size and number of rows. Source: spectrum.md#delta.
     """
     if images.estimator.name != "reference" or latents.estimator != images.estimator:
         raise ValueError(f"both sides need one REFERENCE recipe, but got {images.estimator.label} and {latents.estimator.label}")
@@ -135,7 +151,7 @@ def fit_reference_delta(images: Spectrum, latents: Spectrum, *, gain: Literal["r
 
 
 def _paired_ranges(images: Spectrum, latents: Spectrum) -> tuple[FitRange, FitRange]:
-    """The same rings on both sides, each with the calibration of what was transformed."""
+    """The same rings on both sides, each with the calibration for the size that was transformed."""
     _check_paired(images, latents)
     downsample = min(whole / kept for whole, kept in zip(images.source, images.size, strict=True))
     of_latents = range_of(latents, highest=min(HIGHEST_OF_LATENTS, HIGHEST_OF_IMAGES * downsample))
@@ -151,5 +167,5 @@ def _check_paired(images: Spectrum, latents: Spectrum) -> None:
 
 
 def _allowance(side: int) -> float:
-    """What delta may be off by besides the spread over images, by latent side (definition sheet, section 3)."""
+    """Bound on the method's own error of delta, by the latent's side (spectrum.md#delta)."""
     return 0.04 if side < 16 else 0.02 if side < 32 else 0.01

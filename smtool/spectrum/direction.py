@@ -1,7 +1,7 @@
-"""Spectra of directions: how much the unit token vectors of a feature map vary in space, and the filters that change it.
+"""Spectra of directions: how much the unit token vectors of a feature map vary in space, and filters that change this.
 
-Features are (B, C, h, w): C numbers (a token) at each of h x w places. Everything is computed in float32 at least, under
-autocast too.
+Features are (B, C, h, w): a token of C numbers at each of h x w positions. Everything is computed in float32 or float64, also
+under autocast.
 """
 
 import math
@@ -14,10 +14,11 @@ from smtool.spectrum.dct import dct2, full_precision, idct2, without_autocast
 
 
 def rmsc(features: Tensor) -> Tensor:
-    """Root mean square contrast of the token directions: sqrt(mean over places of |u - mean u|^2), u = token / |token|.
+    """Root mean square contrast of the token directions: sqrt(mean over positions of |u - mean u|^2), u = token / |token|.
 
-    features: (B, C, h, w). Returns (B,), between 0 (all tokens point one way) and 1 (their directions cancel).
-    Source: iREPA's measure, facts section 9. Equals the square root of `directional_energy` (Spectrum Matching, Proposition 3.2).
+    features: (B, C, h, w). Returns (B,), between 0 (all tokens have the same direction) and 1 (the mean direction is 0).
+    Source: iREPA's measure (released-code.md#irepa-and-repa-dog). It is the square root of `directional_energy` (Spectrum
+    Matching, arXiv 2603.14645, Proposition 3.2).
     """
     directions = _directions(features)
     centred = directions - directions.mean((-2, -1), keepdim=True)
@@ -28,8 +29,8 @@ def directional_energy(features: Tensor) -> Tensor:
     """Energy per token of the directions outside DC: (1 / T) sum over k >= 1 of |c_k|^2, c the orthonormal DCT of the unit
     tokens.
 
-    features: (B, C, h, w), T = h * w. Returns (B,). Proposition 3.2: this is rmsc^2. The 2-D DCT is used; any orthonormal
-    transform whose first function is constant gives the same sum.
+    features: (B, C, h, w), T = h * w. Returns (B,), between 0 and 1. It equals rmsc^2. The 2-D DCT is used here; any orthonormal
+    transform whose first function is constant gives the same sum. Source: arXiv 2603.14645, Proposition 3.2.
     """
     energy = dct2(_directions(features)).square().sum(1)                                    # (B, h, w)
     energy[..., 0, 0] = 0
@@ -37,12 +38,14 @@ def directional_energy(features: Tensor) -> Tensor:
 
 
 def difference_of_gaussians(features: Tensor, sigma1: float, sigma2: float, alpha: float) -> Tensor:
-    """REPA-DoG (Spectrum Matching, Eq. 6): y = (G1 * F - alpha G2 * F) / (std of F's tokens + 1e-6), per image and channel.
+    """The filter of REPA-DoG: y = (G1 * F - alpha G2 * F) / (std of F's tokens + 1e-6), per image and channel.
 
-    features: (B, C, h, w). The Gaussians act in the DCT domain, that is with half-sample symmetric borders: the gain along an
-    axis of N tokens is exp(-sigma^2 (pi k / N)^2 / 2). sigma in tokens: 0 is the identity, `math.inf` exactly the mean over the
-    tokens. sigma1 = 0 with sigma2 = inf is `spatial_normalize` with gamma = alpha. The std is that of the unfiltered tokens,
-    unbiased. The paper prints neither sigma nor kernel; this form is ours (facts section 9).
+    features: F, (B, C, h, w). sigma1, sigma2: widths of the Gaussians G1 and G2 in tokens, 0 or more; 0 is the identity and
+    `math.inf` is exactly the mean over the tokens. The Gaussians act in the DCT domain (half-sample symmetric borders): the gain
+    along an axis of N tokens is exp(-sigma^2 (pi k / N)^2 / 2). The std is unbiased and that of the unfiltered tokens.
+    sigma1 = 0 with sigma2 = inf equals `spatial_normalize` with gamma = alpha. Raises ValueError for a negative sigma.
+    Source: Spectrum Matching (arXiv 2603.14645), Eq. 6. The paper states neither sigma nor kernel, so this form is this
+    project's choice (released-code.md#irepa-and-repa-dog).
     """
     for name, sigma in (("sigma1", sigma1), ("sigma2", sigma2)):
         if not sigma >= 0:
@@ -58,7 +61,8 @@ def difference_of_gaussians(features: Tensor, sigma1: float, sigma2: float, alph
 def spatial_normalize(features: Tensor, gamma: float = 0.6) -> Tensor:
     """iREPA's spatial normalization: y = (F - gamma mean F) / (std F + 1e-6), per image and channel, unbiased std.
 
-    features: (B, C, h, w); the default gamma is that of iREPA's released code (facts section 9).
+    features: (B, C, h, w). gamma: fraction of the mean that is subtracted; the default is that of iREPA's released code
+    (released-code.md#irepa-and-repa-dog).
     """
     with without_autocast(features):
         x = full_precision(features)
@@ -71,7 +75,7 @@ def _directions(features: Tensor) -> Tensor:
 
 
 def _gain(size: int, sigma: float, like: Tensor) -> Tensor:
-    """Gain of a Gaussian along one axis of the DCT domain: (size,), 1 at DC for every sigma, infinite included."""
+    """Gain of a Gaussian along one axis of the DCT domain: (size,); 1 at DC for every sigma, also for infinity."""
     k = torch.arange(1, size, dtype=torch.float64, device=like.device)
     rest = torch.exp(-0.5 * (sigma * math.pi / size * k).square())
     return torch.cat([rest.new_ones(1), rest]).to(like.dtype)

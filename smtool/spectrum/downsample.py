@@ -1,4 +1,4 @@
-"""The DCT of an image brought to a latent's size: blur, resampling and DCT are linear, along each axis one small matrix."""
+"""The DCT of an image downsampled to a latent's size. Blur, resampling and DCT are linear: one small matrix for each axis."""
 
 from functools import lru_cache
 
@@ -9,14 +9,14 @@ from torch import Tensor
 from smtool.spectrum.dct import apply_both, constant, dct2, dct_matrix
 
 RELEASED_BLUR = (7, 1.2)
-"""Taps and sigma of the Gaussian that the released code puts before its resampling, unless the latent is 32 cells high."""
+"""Taps and sigma of the Gaussian blur that the released code applies before resampling, unless the latent is 32 cells high."""
 
 
 def shrunk_dct(x: Tensor, size: tuple[int, int], downsample: str) -> Tensor:
-    """(B, C, H, W) -> (B, C, h, w): orthonormal DCT of x at `size`; `downsample` as in `Estimator`. Autocast must be off.
+    """Orthonormal DCT of x downsampled to `size`: (B, C, H, W) -> (B, C, h, w). Autocast must be off.
 
-    "dct-crop" is ideal downsampling: the low cells, times sqrt(h w / (H W)).
-    Source: released code (facts 3.1, steps 1-3), spectrum-definitions section 3. Oracle: conv2d, interpolate, scipy's dctn.
+    downsample: as in `Estimator`; "dct-crop" is ideal downsampling, the low DCT cells times sqrt(h w / (H W)).
+    Source: released code (released-code.md#esm) and spectrum.md#delta.
     """
     method = downsample + ", blurred" * (downsample == "released" and size[0] != 32)
     axes = [(side, target, method) for side, target in zip(x.shape[-2:], size, strict=True)]
@@ -30,7 +30,7 @@ def shrunk_dct(x: Tensor, size: tuple[int, int], downsample: str) -> Tensor:
 
 @constant
 def _shrinking_dct(side: int, target: int, method: str) -> Tensor:
-    """(target, side)."""
+    """Resampling and DCT of one axis as one matrix: (target, side)."""
     if method == "dct-crop":
         if target > side:
             raise ValueError(f"an image side of {side} pixels has no {target} low DCT cells: the latent must not be larger")
@@ -40,15 +40,16 @@ def _shrinking_dct(side: int, target: int, method: str) -> Tensor:
 
 @constant
 def _taps(side: int, target: int, method: str) -> Tensor:
-    """The weights of the pixels `_pixels_used` names."""
+    """The weights of the pixels that `_pixels_used` selects."""
     return _shrinking(side, target, method)[0, _pixels_used(side, target, method)]
 
 
 @lru_cache(maxsize=64)
 def _pixels_used(side: int, target: int, method: str) -> slice | None:
-    """Where every shrunk cell is the same sum over the same few of its own side / target pixels: which. Otherwise None.
+    """The pixels that contribute to a downsampled cell, within the cell's own side / target pixels.
 
-    So it is for the released f8 (4 of 8 pixels) and f16 with its blur (10 of 16): most rows need not be read at all.
+    None unless every cell is the same weighted sum over its own pixels. At the released sizes it is: a cell uses 4 of 8 pixels
+    for f8 and 10 of 16 for f16 with its blur, so the other rows of the image need not be read.
     """
     if method == "dct-crop" or side % target:
         return None
@@ -62,7 +63,7 @@ def _pixels_used(side: int, target: int, method: str) -> slice | None:
 
 
 def _shrinking(side: int, target: int, method: str) -> Tensor:
-    """(target, side): blur and bicubic resampling of one axis."""
+    """Blur and bicubic resampling of one axis as one matrix: (target, side)."""
     image = _blur(side) if method.endswith("blurred") else torch.eye(side, dtype=torch.float64)
     shrunk = F.interpolate(
         image[None, None], size=(target, side), mode="bicubic", align_corners=False, antialias=method == "antialias"
@@ -71,7 +72,7 @@ def _shrinking(side: int, target: int, method: str) -> Tensor:
 
 
 def _blur(side: int) -> Tensor:
-    """(side, side): a Gaussian whose taps sum to 1, with zeros beyond the border."""
+    """Blur of one axis as a matrix, (side, side): a Gaussian whose taps sum to 1, with zeros beyond the border."""
     size, sigma = RELEASED_BLUR
     distance = torch.arange(side)[:, None] - torch.arange(side)
     taps = torch.exp(-((torch.arange(size, dtype=torch.float64) - size // 2) ** 2) / (2 * sigma**2))

@@ -1,4 +1,4 @@
-"""Encoding Spectrum Matching: the latent's spectrum compared with a flattened version of the image's."""
+"""Encoding Spectrum Matching (ESM): the KL divergence between a flattened version of the image's spectrum and the latent's."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,14 @@ from smtool.spectrum.psd import radial_power, ring_frequency
 
 
 def esm_loss(images: Tensor, latents: Tensor, delta: float = 1.0, estimator: Estimator = REFERENCE.loss) -> Tensor:
-    """Mean over the batch of KL(flattened image spectrum || latent spectrum), a scalar; gradient flows to the latents only.
+    """Mean over the batch of KL(flattened image spectrum || latent spectrum), a scalar in nats. Gradients reach only the latents.
 
-    images: (B, 3, H, W), latents: (B, C, h, w). delta: 0 copies the image's spectrum, larger flattens the target.
-    Source: released code, facts 3.1; `estimator.gain = "match"` makes it blind to how loud the latents are (`matched_gain`).
+    images: (B, 3, H, W). latents: (B, C, h, w). delta: the target is the image's power times (bin number)^delta; 0 keeps the
+    image's spectrum, larger values flatten it. estimator: a REFERENCE estimator; with gain = "match" the loss does not depend on
+    the gain of the latents (`matched_gain`).
+
+    Raises ValueError for different numbers of images and latents, and for PHYSICAL.
+    Source: released code of Spectrum Matching (arXiv 2603.14645; released-code.md#esm).
     """
     if len(images) != len(latents):
         raise ValueError(f"{len(images)} images cannot be compared with {len(latents)} latents")
@@ -28,14 +32,21 @@ def esm_loss(images: Tensor, latents: Tensor, delta: float = 1.0, estimator: Est
 def reference_divergence(
     image_power: Tensor, latent_power: Tensor, estimator: Estimator, *, delta: float, gain: float | Tensor = 1.0
 ) -> Tensor:
-    """KL(target || latent) per image from ring powers (B, bins) -> (B,); `gain` multiplies the latents' (see `matched_gain`)."""
+    """KL(target || latent) of each image in nats, (B,), from ring powers (B, bins).
+
+    The target is the image's power times (bin number)^delta. gain: factor of the latents' power (see `matched_gain`).
+    Both are normalized by `spectral_distribution`. Source: released-code.md#esm.
+    """
     target = spectral_distribution(image_power, estimator, delta=delta)
     found = spectral_distribution(latent_power, estimator, gain=gain)
     return (target * ((target + EPS).log() - (found + EPS).log())).sum(-1)
 
 
 def spectral_distribution(power: Tensor, estimator: Estimator, *, delta: float = 0.0, gain: float | Tensor = 1.0) -> Tensor:
-    """Ring powers (B, bins) as fractions of 1: times (bin number)^delta, times gain, log1p, normalized (facts 3.1, steps 5-7)."""
+    """Normalize ring powers (B, bins) to sum 1: multiply by (bin number)^delta and by gain, take log1p, divide by the sum.
+
+    With estimator.log = "none", log1p is skipped. Raises ValueError for PHYSICAL. Source: released-code.md#esm.
+    """
     if estimator.name != "reference":
         raise ValueError("fractions of total power are compared under REFERENCE only; for PHYSICAL see physical_divergence_db")
     weighted = power
@@ -49,9 +60,10 @@ def spectral_distribution(power: Tensor, estimator: Estimator, *, delta: float =
 
 
 def matched_gain(image_power: Tensor, latent_power: Tensor, count: Tensor, *, delta: float) -> Tensor:
-    """The scalar that gives the latents the target's power: sum(cells x target) / sum(cells x latent), both over the whole set.
+    """The factor that gives the latents the target's total power: sum(cells x target) / sum(cells x latent), over the whole set.
 
-    Without it log1p makes the comparison depend on how loud the latents are (facts 3.3; spectrum-definitions, section 3).
+    image_power, latent_power: (B, bins). count: (bins,), cells per bin. Returns a scalar. Without this factor, log1p makes the
+    comparison depend on the gain of the latents (released-code.md#gain-in-esm; spectrum.md#delta).
     """
     count = count.to(image_power)
     bins = torch.arange(1, len(count) + 1, device=image_power.device, dtype=image_power.dtype)

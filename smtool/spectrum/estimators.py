@@ -1,29 +1,31 @@
-"""The recipes by which a power spectrum is measured. They answer different questions and are never mixed in one plot.
+"""The two estimators of a power spectrum. They answer different questions and never appear in the same plot.
 
-REFERENCE is what the released code of Spectrum Matching (arXiv 2603.14645) computes, quirks included: images are shrunk by
-bicubic interpolation without antialiasing (after a 7x7 blur unless the latent is 32 cells high), power is gathered in 16 linear
-bins out to the corner, weighted by (bin number)^delta, compressed by log1p and normalized to sum 1.
-PHYSICAL is the plain power spectral density in cycles per pixel.
+REFERENCE is what the released code of Spectrum Matching (arXiv 2603.14645) computes, with all its details: images are
+downsampled by bicubic interpolation without antialiasing (after a 7x7 blur unless the latent is 32 cells high), power is averaged
+in 16 linear bins out to the corner, weighted by (bin number)^delta, compressed by log1p and normalized to sum 1
+(released-code.md#esm). PHYSICAL is the plain power spectral density in cycles per pixel (spectrum.md#power-spectrum).
 """
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 EPS = 1e-8
-"""The released code's one small constant: floor of the power, and added to every divisor and inside every logarithm."""
+"""The small constant of the released code: lower limit of the power, and added to every divisor and inside every logarithm."""
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """How powers are gathered. Make variants by `dataclasses.replace(REFERENCE.loss, ...)`; `label` names what was changed.
+    """How ring powers are measured. Make variants with `dataclasses.replace(REFERENCE.loss, ...)`; `label` names the changes.
 
     name: "reference" (linear bins to the corner) or "physical" (rings in cycles per pixel, corners left out).
     bins: number of bins; None for PHYSICAL, whose rings follow from the size.
-    downsample: how an image comes to the latent's size. "released": blur 7x7 with sigma 1.2 unless h = 32, then bicubic without
-        antialiasing; "antialias": bicubic with antialiasing, no blur; "dct-crop": the low DCT cells, which is ideal downsampling.
-    keep_dc: whether cell (0, 0) keeps its power. It is counted in its bin either way (PHYSICAL: it is in no ring).
+    downsample: how an image is reduced to the latent's size. "released": 7x7 blur with sigma 1.2 unless h = 32, then bicubic
+        without antialiasing; "antialias": bicubic with antialiasing, no blur; "dct-crop": the low DCT cells (ideal downsampling).
+    keep_dc: whether cell (0, 0) keeps its power. REFERENCE counts the cell in its bin in both cases; PHYSICAL has it in no ring.
     log: "log1p" compresses the bins before they are normalized to sum 1, "none" does not.
-    gain: "raw" compares latents as loud as they are; "match" first scales their bins to the target's total power over the batch.
+    gain: "raw" compares latents at their own gain; "match" first scales their bins to the target's total power over the batch.
+
+    Raises ValueError for REFERENCE with bins < 1, and for any variant of PHYSICAL.
     """
 
     name: Literal["reference", "physical"]
@@ -42,7 +44,7 @@ class Estimator:
 
     @property
     def label(self) -> str:
-        """ "PHYSICAL", "REFERENCE.loss" or "REFERENCE.curve", followed by every key that differs from the released recipe."""
+        """ "PHYSICAL", "REFERENCE.loss" or "REFERENCE.curve", followed by every field that differs from the released values."""
         if self.name == "physical":
             return "PHYSICAL"
         released = REFERENCE.curve if self.keep_dc else REFERENCE.loss
@@ -52,12 +54,12 @@ class Estimator:
 
 
 class Reference(NamedTuple):
-    """The released code's two uses of its recipe."""
+    """The two forms in which the released code uses its estimator."""
 
     loss: Estimator
-    """What ESM trains on: cell (0, 0) set to zero."""
+    """For the ESM loss: the power of cell (0, 0) is set to zero."""
     curve: Estimator
-    """What the paper's figures draw: cell (0, 0) kept."""
+    """For the curves in the paper's figures: cell (0, 0) keeps its power."""
 
 
 REFERENCE = Reference(loss=Estimator("reference"), curve=Estimator("reference", keep_dc=True))

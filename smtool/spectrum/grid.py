@@ -1,7 +1,7 @@
-"""Grid artefacts: patterns of a decoder's own period f, always read as reconstruction minus input on the same images.
+"""Grid artefacts: patterns with the decoder's own period f, measured as reconstruction minus input on the same images.
 
-JPEG leaves a grid of period 8, and a finite sample shows some contrast of phases by chance: only the excess over the inputs has
-a meaning. A phase is a pixel's place (i mod f, j mod f) in its cell.
+JPEG leaves a grid of period 8, and a finite sample shows some contrast between phases by chance, so only the excess over the
+inputs is meaningful. A phase is the position (i mod f, j mod f) of a pixel in its f x f cell.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from smtool.spectrum.dct import full_precision, without_autocast
 
 @dataclass(frozen=True)
 class GridStatistics:
-    """Sums over images of what the two measures need; `a + b` is what all images at once would give. Float64, CPU.
+    """Sums over images for the two measures of `grid_artefacts`. `a + b` equals the sums of both sets of images together.
 
-    period: f. template_energy, detail_energy: mean squares of the template and of the detail it is a part of, summed over
-    images. gradient_energy: (f, f), mean squared gradient at each phase, summed over images.
+    period: f. detail_energy: mean square of the detail (image minus its local mean). template_energy: mean square of the
+    template, the part of the detail that repeats in every cell. gradient_energy: (f, f), mean squared gradient at each phase.
+    The energies are summed over images. Float64 on the CPU.
     """
 
     num_images: int
@@ -43,14 +44,15 @@ class GridStatistics:
 
     @property
     def template(self) -> float:
-        """First order, in [0, 1]: the fraction of the detail that repeats in every cell of an image. nan where nothing varies."""
+        """First-order measure, in [0, 1]: fraction of the detail's energy that repeats in every cell; nan if nothing varies."""
         return self.template_energy / self.detail_energy if self.detail_energy > 0 else float("nan")
 
     @property
     def phase(self) -> float:
-        """Second order, in [0, 1]: 1 - min / max over phases of the mean squared gradient. nan where nothing varies.
+        """Second-order measure, in [0, 1]: 1 - min / max over phases of the mean squared gradient; nan if nothing varies.
 
-        0: every place of a cell is equally sharp; 1: somewhere in the cell the image is always flat (nearest upsampling).
+        0: all positions of a cell are equally sharp. 1: at some position of the cell the gradient is always 0 (nearest
+        upsampling).
         """
         largest = self.gradient_energy.max().item()
         return 1 - self.gradient_energy.min().item() / largest if largest > 0 else float("nan")
@@ -58,7 +60,7 @@ class GridStatistics:
 
 @dataclass(frozen=True)
 class GridReading:
-    """One measure on the reconstructions and on their inputs; `excess` is what the decoder adds."""
+    """One measure on the reconstructions and on their inputs; `excess` is the difference, which the decoder adds."""
 
     reconstruction: float
     input: float
@@ -70,7 +72,7 @@ class GridReading:
 
 @dataclass(frozen=True)
 class GridArtefacts:
-    """Grid artefacts of one decoder: the fraction of a repeated template, and the contrast of sharpness between phases."""
+    """Grid artefacts of one decoder. template: fraction of repeated detail. phase: contrast of sharpness between phases."""
 
     period: int
     template: GridReading
@@ -78,16 +80,18 @@ class GridArtefacts:
 
 
 def grid_statistics(images: Tensor, period: int) -> GridStatistics:
-    """Gather what `grid_artefacts` needs from inputs or from reconstructions, (B, C, H, W), of at least two cells each way.
+    """Collect the sums for `grid_artefacts` from a batch of inputs or reconstructions (B, C, H, W).
 
-    Template: detail d = image - its period x period sliding mean, where the window fits; d averaged over all whole cells of one
-    image and channel at each phase; mean squares. Gradient: (difference to the right)^2 + (difference downwards)^2 over all
-    whole cells that have both. Memory does not grow with the batches that are added up.
-    Source: definition sheet, section 6. Oracle: a loop over pixels, known upsamplers (tests/spectrum/test_grid.py).
+    period: f, 2 or more: the decoder's downsampling factor. The detail is the image minus its f x f sliding mean, where the
+    window fits. The template is the detail averaged over all whole cells of one image and channel, at each phase. The gradient
+    is (difference to the right)^2 + (difference downwards)^2, over all whole cells that have both differences. Add the sums of
+    several batches with `+`; memory does not grow.
+
+    Raises ValueError for images below two cells a side and for a period below 2. Source: spectrum.md#health.
     """
     if images.ndim != 4 or len(images) == 0 or period < 2 or min(images.shape[-2:]) < 2 * period:
-        raise ValueError(f"a grid of period {period} is looked for in images (B, C, H, W) of at least {2 * period} pixels a side "
-                         f"and with a period of 2 or more, but got {tuple(images.shape)}")
+        raise ValueError(f"grid statistics of period {period} need images (B, C, H, W) of at least {2 * period} pixels a side "
+                         f"and a period of 2 or more, but got {tuple(images.shape)}")
     with torch.no_grad(), without_autocast(images):
         x = full_precision(images)
         detail = _detail(x, period)
@@ -103,9 +107,10 @@ def grid_statistics(images: Tensor, period: int) -> GridStatistics:
 
 
 def grid_artefacts(reconstruction: GridStatistics, inputs: GridStatistics) -> GridArtefacts:
-    """Read both measures on reconstructions and on the inputs of the same images; a perfect autoencoder has no excess.
+    """Both measures on reconstructions and on the inputs of the same images; a perfect autoencoder has an excess of 0.
 
-    Raises ValueError unless both sides have the same period and number of images: the phase contrast depends on that number.
+    Raises ValueError unless both sides have the same period and number of images: the phase measure depends on that number.
+    Source: spectrum.md#health.
     """
     if (reconstruction.period, len(reconstruction)) != (inputs.period, len(inputs)):
         raise ValueError(f"grid artefacts compare the same images: got {len(reconstruction)} reconstructions of period "
@@ -118,7 +123,7 @@ def grid_artefacts(reconstruction: GridStatistics, inputs: GridStatistics) -> Gr
 
 
 def _detail(x: Tensor, period: int) -> Tensor:
-    """x less its sliding mean over period x period pixels, whole cells of what has a full window: (B, C, H', W')."""
+    """x minus its sliding mean over period x period pixels, for the whole cells that have a full window: (B, C, H', W')."""
     mean = F.avg_pool2d(x, period, stride=1)
     first, height, width = period // 2, mean.shape[-2], mean.shape[-1]
     detail = x[..., first : first + height, first : first + width] - mean

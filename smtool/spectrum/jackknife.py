@@ -1,6 +1,7 @@
-"""Jackknife intervals over images with Student's t, for numbers that are read from a table (images x rings).
+"""Jackknife intervals over images with Student's t, for estimates that are computed from a table (images x rings).
 
-Definition sheet section 2: bootstrap percentiles are too short for few images (coverage .90 at N = 8 where this one has .96).
+Intervals from bootstrap percentiles are too short for few images: their coverage is .90 at N = 8, that of the jackknife is .96
+(spectrum.md#power-law-fit).
 """
 
 import math
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 def jackknife_half_width(estimate: Callable[..., Tensor], *tables: Tensor, confidence: float = 0.95) -> float:
-    """`jackknife_half_widths` of an estimate that is one number: `estimate` returns (N,)."""
+    """`jackknife_half_widths` of a scalar estimate: `estimate` returns (N,)."""
     if len(tables[0]) < 2:
         return math.inf
     return jackknife_half_widths(lambda *means: estimate(*means).double(), *tables, confidence=confidence).item()
@@ -21,9 +22,9 @@ def jackknife_half_width(estimate: Callable[..., Tensor], *tables: Tensor, confi
 def jackknife_half_widths(estimate: Callable[..., Tensor], *tables: Tensor, confidence: float = 0.95) -> Tensor:
     """Half-widths t(N - 1) se of the intervals of estimates, se^2 = (N - 1) / N sum of (replicate - mean of replicates)^2.
 
-    tables: one or more (N, bins); replicate i leaves row i out of all of them at once, so rows must belong together.
-    estimate: takes the means over rows, (N, bins) each, and returns (N, ...); the half-widths have the shape of one row. A single
-    image says nothing about the spread: infinite.
+    estimate: takes one tensor (N, bins) for each table, row i the mean over all rows but i, and returns (N, ...). The half-widths
+    have the shape of one of its rows. tables: one or more (N, bins); row i is left out of all of them together, so row i must
+    belong to the same image in each. With a single image the half-widths are infinite.
     """
     num_images = len(tables[0])
     if num_images < 2:
@@ -34,16 +35,16 @@ def jackknife_half_widths(estimate: Callable[..., Tensor], *tables: Tensor, conf
 
 
 def leave_one_out(table: Tensor) -> Tensor:
-    """The means over all rows but one: (N, bins) -> (N, bins); row i leaves row i out. Needs N >= 2."""
+    """The means over all rows but one: (N, bins) -> (N, bins); row i of the result is without row i. Needs N >= 2."""
     return (table.sum(0) - table) / (len(table) - 1)
 
 
 @lru_cache(maxsize=256)
 def student_t_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t for integer degrees of freedom, by bisection of its closed form in the angle atan(t /
-    sqrt(degrees)).
+    """Quantile of Student's t for integer degrees of freedom, 1 or more. probability: in [0.5, 1); otherwise ValueError.
 
-    The sums are Abramowitz and Stegun 26.7.3 and 26.7.4. Oracle: scipy.stats.t.ppf (tests/spectrum/test_jackknife.py).
+    Bisection over the angle atan(t / sqrt(degrees)), in which the distribution function has a closed form: Abramowitz and
+    Stegun 26.7.3 and 26.7.4.
     """
     if not 0.5 <= probability < 1 or degrees < 1:
         raise ValueError(f"a quantile needs 0.5 <= probability < 1 and degrees >= 1, but got {probability} and {degrees}")

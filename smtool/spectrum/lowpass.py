@@ -1,4 +1,4 @@
-"""The block-wise low-pass of Decoding Spectrum Matching: an orthogonal projection in every block x block tile."""
+"""The block-wise low-pass of Decoding Spectrum Matching (DSM): an orthogonal projection of every block x block tile."""
 
 import math
 from typing import Any, Literal
@@ -11,16 +11,20 @@ from smtool.spectrum.dct import constant, dct2, dct_matrix, full_precision, idct
 
 Shape = Literal["triangle", "square"]
 LARGEST_PROJECTOR = 16
-"""Up to this block a tile is multiplied by one matrix of side block^2; a larger one is transformed, masked, transformed back."""
+"""Up to this block size a tile is multiplied by one matrix of side block^2; a larger one is transformed, masked and transformed
+back."""
 
 
 def block_low_pass(x: Tensor, rows_removed: int | Tensor, *, block: int = 8, shape: Shape = "triangle") -> Tensor:
-    """Zero the high DCT coefficients of every block x block tile of x.
+    """Zero the high-frequency DCT coefficients of every block x block tile of x.
 
-    x: (B, C, H, W), H and W divisible by `block`. Returns the same shape and dtype; computed in float32 at least.
-    rows_removed: n, the anti-diagonals taken off the far corner (0: x itself), or an integer tensor (B,) with one n per sample.
-    shape: see `low_pass_mask`. The map is linear, symmetric and idempotent: its gradient is itself.
-    Source: released code and paper section 3.3 (facts 4.1). Oracle: scipy's dctn tile by tile.
+    x: (B, C, H, W), H and W divisible by `block`. Returns the same shape and dtype; computed in float32 or float64.
+    rows_removed: n, the number of anti-diagonals removed at the high-frequency corner (0 returns x), or an integer tensor (B,)
+    with one n per sample. shape: see `low_pass_mask`. The map is linear, symmetric and idempotent, so the gradient is the same
+    map of the incoming gradient.
+
+    Raises ValueError if x is not 4-D or not divisible into blocks, or if rows_removed is out of range.
+    Source: paper section 3.3 (arXiv 2603.14645) and released code (released-code.md#dsm).
     """
     _check_tiling(x, block)
     if isinstance(rows_removed, Tensor):
@@ -35,12 +39,14 @@ def block_low_pass(x: Tensor, rows_removed: int | Tensor, *, block: int = 8, sha
 
 
 def low_pass_mask(block: int, rows_removed: int, *, shape: Shape = "triangle") -> Tensor:
-    """(block, block) bool on the CPU, True where the coefficient of vertical frequency u and horizontal frequency v is kept.
+    """(block, block) bool on the CPU: True where the coefficient of vertical frequency u and horizontal frequency v is kept.
 
-    "triangle": u + v < 2 block - 1 - n, for n = 0 (all) ... 2 block - 2 (DC only): the released masks.
-    "square": u < block - n and v < block - n, for n = 0 ... block - 1: the top-left rule under which n = block / 2 is 2x
-    downsampling (paper A.4): the kept block / 2 x block / 2 coefficients, halved, are the DCT of the ideally downsampled tile,
-    and the low-passed tile is that smaller tile interpolated back. Nothing else of the tile survives, nothing of it is lost.
+    "triangle": keeps u + v < 2 block - 1 - n, with n from 0 (all are kept) to 2 block - 2 (DC only). These are the released
+    masks (released-code.md#dsm).
+    "square": keeps u < block - n and v < block - n, with n from 0 to block - 1. n = block / 2 is 2x downsampling (paper A.4):
+    the kept block / 2 x block / 2 coefficients, halved, are the DCT of the ideally downsampled tile, and the low-passed tile is
+    the interpolation of that smaller tile.
+    Raises ValueError for n outside these ranges.
     """
     _check_rows(rows_removed, block, shape)
     index = torch.arange(block, device="cpu")
@@ -50,10 +56,11 @@ def low_pass_mask(block: int, rows_removed: int, *, shape: Shape = "triangle") -
 
 
 def fit_cutoff(side: int, rows_removed: int, *, shape: Shape = "triangle") -> tuple[int, int]:
-    """`block = "fit"`: the (block, rows_removed) that stand on a grid of this side for `rows_removed` in blocks of 8.
+    """(block, rows_removed) for a grid of this side that correspond to `rows_removed` in blocks of 8: `block = "fit"`.
 
-    Blocks are min(8, side) wide. Of the 15 anti-diagonals of an 8x8 block T = 15 - n are kept; of the 2b - 1 of a smaller block
-    the nearest whole number to T (2b - 1) / 15, and at least one. A square keeps (8 - n) b / 8 rows and columns, at least one.
+    Blocks are b = min(8, side) cells wide. A triangle keeps T = 15 - n of the 15 anti-diagonals of an 8x8 block; of the 2b - 1
+    of a smaller block it keeps the integer nearest to T (2b - 1) / 15, at least one. A square keeps (8 - n) b / 8 rows and
+    columns, rounded, at least one. Raises ValueError for n outside the range of blocks of 8.
     """
     _check_rows(rows_removed, 8, shape)
     block = min(8, side)
@@ -63,7 +70,7 @@ def fit_cutoff(side: int, rows_removed: int, *, shape: Shape = "triangle") -> tu
 
 
 def fitted_low_pass(x: Tensor, rows_removed: int | Tensor, *, shape: Shape = "triangle") -> Tensor:
-    """`block_low_pass` under the rule of `fit_cutoff`: a side of 8 or more as ever, a smaller one in blocks of its size."""
+    """`block_low_pass` with the blocks of `fit_cutoff`: 8 cells, or the shorter side of x where that is less."""
     side = min(x.shape[-2:])
     if not isinstance(rows_removed, Tensor):
         block, rows = fit_cutoff(side, rows_removed, shape=shape)
@@ -74,13 +81,13 @@ def fitted_low_pass(x: Tensor, rows_removed: int | Tensor, *, shape: Shape = "tr
 
 @constant
 def _projector(block: int, rows_removed: int, shape: Shape) -> Tensor:
-    """(block^2, block^2): DCT, mask, inverse DCT of a tile whose pixels are listed row by row."""
+    """DCT, mask and inverse DCT of a tile as one matrix, (block^2, block^2), for pixels listed row by row."""
     dct = torch.kron(*[dct_matrix(block, dtype=torch.float64)] * 2)
     return dct.T @ (low_pass_mask(block, rows_removed, shape=shape).flatten()[:, None] * dct)
 
 
 class _Projection(torch.autograd.Function):
-    """Every tile times a symmetric matrix. Its own gradient."""
+    """Multiply every tile by a symmetric matrix; the gradient is multiplied by the same matrix."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, projector: Tensor) -> Tensor:
@@ -96,8 +103,9 @@ class _Projection(torch.autograd.Function):
 def _project(x: Tensor, projector: Tensor) -> Tensor:
     """x: (B, C, H, W), contiguous; projector: (block^2, block^2).
 
-    A strip of tiles is, in memory, a channels-last picture of `block` rows, W / block columns and `block` channels. On a CPU one
-    convolution as high as the strip therefore reads x as it lies, at 2.5 times the speed of reordering and a matrix product.
+    In memory, a strip of tiles is a channels-last image of `block` rows, W / block columns and `block` channels. On a CPU, one
+    convolution with a kernel as high as the strip reads x without a copy. It is 2.5 times as fast as reordering x and a matrix
+    product.
     """
     block = math.isqrt(len(projector))
     strips = x.view(-1, block, x.shape[-1] // block, block)

@@ -1,4 +1,4 @@
-"""Radial power spectra: DCT power per cell, gathered in rings, one row per image."""
+"""Radial power spectra: DCT power per cell, averaged over rings, one row per image."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,18 +13,19 @@ from smtool.spectrum.estimators import EPS, Estimator
 
 Size = tuple[int, int]
 FEW_CELLS = 64 * 64
-"""Up to here the ring means are one matrix product; larger grids would need too large a matrix and are summed cell by cell."""
+"""Up to this number of cells the ring means are one matrix product; for larger grids, whose matrix would be too large, the cells
+are summed by index."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The ring powers of a set of images: a table, because every interval is made from the spread over images.
+    """The ring powers of a set of images, one row per image, because every interval is computed from the spread over images.
 
     frequency: (bins,), cycles per pixel (PHYSICAL) or bin number 1, 2, ... (REFERENCE).
-    power: (N, bins), ring means per image, channel mean, in units of x**2, before log and normalization.
+    power: (N, bins), ring means per image, mean over channels, in units of x**2, before log and normalization.
     count: (bins,), cells per ring. All three are float64 on the CPU.
-    size: (h, w) of the grid the rings belong to. source: the size of what was transformed, another one only where an image was
-    brought to a latent's size.
+    size: (h, w) of the grid of the rings. source: (H, W) of the image or latent that was transformed; it differs from size only
+    where an image was measured at a latent's size. `len` is N; `a + b` joins the rows of two spectra.
     """
 
     frequency: Tensor
@@ -38,10 +39,10 @@ class Spectrum:
         return len(self.power)
 
     def __add__(self, other: "Spectrum") -> "Spectrum":
-        """More images of the same rings."""
+        """Join the images of two spectra. Raises ValueError unless estimator, size and source are equal."""
         mine, theirs = ((s.estimator.label, s.size, s.source) for s in (self, other))
         if mine != theirs:
-            raise ValueError(f"spectra of unlike rings cannot be joined: {mine} and {theirs}")
+            raise ValueError(f"spectra with different rings cannot be joined: {mine} and {theirs}")
         return Spectrum(self.frequency, torch.cat([self.power, other.power]), self.count, self.estimator, self.size, self.source)
 
     def mean(self) -> Tensor:
@@ -50,7 +51,7 @@ class Spectrum:
 
 
 def spectrum_of(x: Tensor, estimator: Estimator, size: Size | None = None) -> Spectrum:
-    """The spectrum of images or latents (B, C, H, W); `size` as in `radial_power`. No gradient."""
+    """The spectrum of images or latents (B, C, H, W), without gradient. `size` and errors as in `radial_power`."""
     with torch.no_grad():
         power = radial_power(x, estimator, size).cpu().double()
     source = (x.shape[-2], x.shape[-1])
@@ -59,16 +60,19 @@ def spectrum_of(x: Tensor, estimator: Estimator, size: Size | None = None) -> Sp
 
 
 def radial_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> Tensor:
-    """Mean power per ring, (B, C, H, W) -> (B, bins), before log and normalization; float32 at least, differentiable.
+    """Mean DCT power per ring, (B, C, H, W) -> (B, bins), before log and normalization; float32 or float64, differentiable.
 
-    size: the latent (h, w) an image is compared at; the estimator says how it is brought there. None: x is measured as it is.
-    Source: released code (facts 3.1, steps 1-4), spectrum-definitions section 1. Oracle: a double loop over cells.
+    size: (h, w) of the latent that an image is compared with; estimator.downsample says how the image is reduced to it. None
+    measures x at its own size. PHYSICAL power is in units of x**2: white noise of variance 1 has power 1 in every ring.
+
+    Raises ValueError if x is not 4-D, if the grid is too small for PHYSICAL rings, or if x is smaller than `size` ("dct-crop").
+    Source: released code (released-code.md#esm) for REFERENCE, spectrum.md#power-spectrum for PHYSICAL.
     """
     return ring_means(dct_power(x, estimator, size), estimator)
 
 
 def ring_means(power: Tensor, estimator: Estimator) -> Tensor:
-    """Gather power per cell, (B, h, w), into means over rings, (B, bins). Oracle: a double loop over cells."""
+    """Means over rings, (B, bins), of the power per cell, (B, h, w)."""
     size = (power.shape[-2], power.shape[-1])
     if size[0] * size[1] <= FEW_CELLS:
         with without_autocast(power):
@@ -79,7 +83,10 @@ def ring_means(power: Tensor, estimator: Estimator) -> Tensor:
 
 
 def dct_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> Tensor:
-    """Channel-mean DCT power per cell, (B, C, H, W) -> (B, h, w); REFERENCE floors it at 1e-8. `size` as in `radial_power`."""
+    """DCT power per cell, mean over channels: (B, C, H, W) -> (B, h, w). `size` as in `radial_power`.
+
+    REFERENCE limits the power to at least 1e-8.
+    """
     if x.ndim != 4:
         raise ValueError(f"a spectrum is taken of (B, C, H, W), but got a tensor of shape {tuple(x.shape)}")
     with without_autocast(x):
@@ -89,10 +96,10 @@ def dct_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> Tens
 
 
 def ring_frequency(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tensor]:
-    """(frequency, count), both (bins,) float64.
+    """(frequency, number of cells) of each ring of a height x width grid, both (bins,) float64.
 
-    PHYSICAL: geometric mean over the ring's cells, in cycles per pixel. REFERENCE: the bin's number 1, 2, ... (the f of
-    f^delta); the count includes cell (0, 0).
+    PHYSICAL: geometric mean over the ring's cells, in cycles per pixel. REFERENCE: the bin number 1, 2, ..., which is the f of
+    f^delta; the number of cells includes cell (0, 0).
     """
     ring, count = _rings(height, width, estimator)
     if estimator.name == "reference":
@@ -104,7 +111,7 @@ def ring_frequency(height: int, width: int, estimator: Estimator) -> tuple[Tenso
 
 @constant
 def _ring_matrix(height: int, width: int, estimator: Estimator) -> Tensor:
-    """(cells, bins): the averages over rings as a matrix."""
+    """The matrix (cells, bins) that averages over rings."""
     ring, count = _rings(height, width, estimator)
     member = F.one_hot(ring, len(count) + 1)[:, :-1].double()
     return member / (count + _counting_eps(estimator))
@@ -116,9 +123,9 @@ def _counting_eps(estimator: Estimator) -> float:
 
 @lru_cache(maxsize=64)
 def _rings(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tensor]:
-    """(ring of each cell, row by row, int64; one past the last = its power goes nowhere) and (cells per ring, float64).
+    """(ring of each cell, row by row, int64; the index after the last ring means no ring) and (cells per ring, float64).
 
-    REFERENCE without DC counts cell (0, 0) all the same: the released code sets its power to zero.
+    REFERENCE without DC still counts cell (0, 0), because the released code only sets its power to zero.
     """
     with torch.inference_mode(False), torch.device("cpu"):
         if estimator.name == "reference":
@@ -135,7 +142,7 @@ def _rings(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tenso
 
 
 def _squared_radius(height: int, width: int) -> Tensor:
-    """(height, width): (2 height width r)^2 as whole numbers, r in cycles per pixel."""
+    """(height, width): (2 height width r)^2 as integers, r in cycles per pixel."""
     u, v = torch.arange(height, device="cpu") * width, torch.arange(width, device="cpu") * height
     return (u**2)[:, None] + v**2
 
@@ -143,7 +150,7 @@ def _squared_radius(height: int, width: int) -> Tensor:
 def _reference_rings(height: int, width: int, bins: int) -> Tensor:
     """min(floor(r / r_max * bins), bins - 1) with r^2 = i^2 + j^2, by the float32 operations of the released `radial_bin_map`.
 
-    Cells that lie on an edge go to either side of it as these operations round: at sides 57, 113 and 125 a few of them go to
+    For cells on the edge between two bins, the rounding of these operations decides: at sides 57, 113 and 125 a few cells are in
     another bin than in exact arithmetic.
     """
     radius = ((torch.arange(height) ** 2)[:, None] + torch.arange(width) ** 2).float().sqrt()
@@ -151,10 +158,10 @@ def _reference_rings(height: int, width: int, bins: int) -> Tensor:
 
 
 def _physical_rings(height: int, width: int) -> tuple[Tensor, int]:
-    """Ring of each cell; DC and the corners beyond 0.5 cycles per pixel get the number of rings, which means none.
+    """(ring of each cell, number of rings). DC and the corners beyond 0.5 cycles per pixel get the index after the last ring.
 
     In units of half a cycle per frame of the shorter side n (0.5 / n cycles per pixel): rings of width 1 centred on 1 ... 8, then
-    6 per octave and never narrower than 1, up to n. A last ring cut to less than half a unit joins its neighbour.
+    6 per octave, at least 1 wide, up to n. A last ring narrower than half a unit is merged with its neighbour.
     """
     side = min(height, width)
     edges = [k + 0.5 for k in range(1, 9) if k + 0.5 < side]

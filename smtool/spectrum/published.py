@@ -1,8 +1,8 @@
-"""Spectra printed in the released analysis of Spectrum Matching, as data: overlays for our plots and yardsticks for our tests.
+"""Spectra printed in the released analysis of Spectrum Matching (arXiv 2603.14645), as data for plots and tests.
 
-Recipe of every curve (facts section 10): `REFERENCE.curve` (DC kept, log1p on, 16 bins), averaged over many images; the values
-of a curve sum to 1. The release does not say whether its latent curves are those of f8d4 or f16d16. They are REFERENCE curves:
-never draw them in a plot of PHYSICAL spectra.
+Every curve is measured with `REFERENCE.curve` (DC kept, log1p on, 16 bins) and averaged over many images; its values sum to 1
+(released-code.md#published-curves). The release does not say whether its latent curves are those of f8d4 or f16d16. Do not draw
+these curves in a plot of PHYSICAL spectra.
 """
 
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class PublishedCurve:
-    """One printed curve: its name here, a label for a legend, and the fractions of power in bins 1 to 16."""
+    """One printed curve. name: its key in `published_curves`. label: for a legend. values: bins 1 to 16, which sum to 1."""
 
     name: str
     label: str
@@ -67,7 +67,10 @@ class PublishedCurve:
 
 
 def published_curves() -> Mapping[str, PublishedCurve]:
-    """Every printed curve by name: "celeba/rgb", "celeba/rgb-delta1", "celeba/esm", ..., "imagenet/dinov2", "imagenet/va-vae"."""
+    """All printed curves by name: "celeba/rgb", "celeba/rgb-delta1", "celeba/esm", ..., "imagenet/dinov2", "imagenet/va-vae".
+
+    Source: released-code.md#published-curves.
+    """
     return _CURVES
 
 

@@ -1,4 +1,4 @@
-"""How many directions the channels of latents span: moments over positions, dead channels, effective rank."""
+"""How many independent directions the channels of latents use: moments over positions, dead channels, effective rank."""
 
 import math
 from dataclasses import dataclass
@@ -9,15 +9,17 @@ from torch import Tensor
 from smtool.spectrum.dct import full_precision
 
 POSITIONS_PER_CHANNEL = 10
-"""Below this many positions per channel the rank is biased low: 256 channels at 8x8 read 56 from one image and 199 from eight."""
+"""With fewer positions per channel the rank is biased low: 256 channels at 8x8 give 56 from one image and 199 from eight
+(spectrum.md#health)."""
 DEAD = 0.01
 
 
 @dataclass(frozen=True)
 class ChannelMoments:
-    """What latents seen so far say of their channels; `a + b` is exactly what all of them at once would say.
+    """Mean and covariance of the channels over all positions. `a + b` equals the moments of both sets of latents together.
 
-    num_positions: images times cells. mean: (C,). scatter: (C, C), sum of products of deviations from the mean. Float64, CPU.
+    num_positions: images times cells. mean: (C,). scatter: (C, C), sum of products of deviations from the mean. Float64 on the
+    CPU.
     """
 
     num_positions: int
@@ -42,17 +44,18 @@ class ChannelMoments:
 
     @property
     def std(self) -> Tensor:
-        """(C,)."""
+        """(C,): standard deviation of each channel."""
         return self.covariance.diagonal().sqrt()
 
 
 @dataclass(frozen=True)
 class EffectiveRank:
-    """How many of C directions the channels really use, by two readings of the eigenvalue fractions p.
+    """Effective number of directions that the C channels use, from the fractions p of the eigenvalues in their sum.
 
-    entropy: exp(- sum p ln p). participation: 1 / sum p^2, which is the smaller. The plain two are of the covariance, where one
-    loud channel hides the others; `*_correlation` of the correlations, where every channel that varies counts alike (dead ones
-    too: list them by `dead_channels`).
+    entropy: exp(-sum p ln p). participation: 1 / sum p^2, which is at most `entropy`. Both lie between 1 and C. These two use
+    the covariance, where one channel of large variance hides the others. `*_correlation` use the correlations, where every
+    channel that varies counts equally, however small its variance (`dead_channels` lists those). num_channels: C.
+    num_positions: images times cells.
     """
 
     entropy: float
@@ -64,7 +67,10 @@ class EffectiveRank:
 
 
 def channel_moments(latents: Tensor) -> ChannelMoments:
-    """The moments of a batch of latents (B, C, h, w); memory does not grow with the batches that are added up."""
+    """The moments of a batch of latents (B, C, h, w). Add those of several batches with `+`; memory does not grow.
+
+    Raises ValueError for a tensor of another shape.
+    """
     if latents.ndim != 4 or latents.numel() == 0:
         raise ValueError(f"moments are taken of latents (B, C, h, w), but got a tensor of shape {tuple(latents.shape)}")
     with torch.no_grad():
@@ -75,21 +81,19 @@ def channel_moments(latents: Tensor) -> ChannelMoments:
 
 
 def dead_channels(moments: ChannelMoments) -> Tensor:
-    """(C,) bool: channels whose std is below 1 % of the loudest channel's, or which do not vary at all.
+    """(C,) bool: channels whose std is at most 1 % of the largest std among the channels. The limit is this project's choice.
 
-    Ask the moments of posterior *means*: in a posterior sample a collapsed channel is pure noise and looks alive. The limit is
-    ours.
+    moments: use those of posterior *means*: in a posterior sample, a collapsed channel contains noise and does not look dead.
     """
     std = moments.std
     return std <= DEAD * std.max()
 
 
 def effective_rank(moments: ChannelMoments) -> EffectiveRank:
-    """Entropy and participation ratio of the eigenvalues of the C x C covariance over positions, and of the correlations.
+    """Entropy rank and participation ratio of the C x C covariance over positions, and of the correlations.
 
-    Channels that do not vary at all have no correlation and are left out of it. Raises ValueError below 10 C positions, where
-    the rank is biased low, and where no channel varies.
-    Source: definition sheet, section 6. Oracle: its cases of known rank (tests/spectrum/test_rank.py).
+    Channels that do not vary at all are left out of the correlations. Raises ValueError below 10 C positions, where the rank is
+    biased low, and if no channel varies. Source: spectrum.md#health.
     """
     num_channels = len(moments.mean)
     if moments.num_positions < POSITIONS_PER_CHANNEL * num_channels:

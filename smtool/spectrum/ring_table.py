@@ -1,4 +1,4 @@
-"""Ring powers of many images or latents, gathered batch by batch."""
+"""Ring powers of many images or latents, collected batch by batch."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from smtool.spectrum.psd import Size, Spectrum, spectrum_of
 
 
 class RingTable:
-    """Ring powers (N, C, bins) under one estimator; size: the latent (h, w) that images are compared at."""
+    """Ring powers (N, C, bins) under one estimator. size: (h, w) of the latents that images are compared with, or None."""
 
     def __init__(self, estimator: Estimator, size: Size | None = None) -> None:
         self._estimator, self._size = estimator, size
@@ -18,17 +18,17 @@ class RingTable:
         self._rings: Spectrum | None = None
 
     def add(self, x: Tensor) -> None:
-        """More images or latents (B, C, H, W)."""
+        """Add a batch of images or latents (B, C, H, W)."""
         spectrum = spectrum_of(x.flatten(0, 1)[:, None], self._estimator, self._size)
         self._parts.append(spectrum.power.unflatten(0, x.shape[:2]))
         self._rings = spectrum
 
     def spectrum(self, std: Tensor | None = None) -> Spectrum:
-        """The mean over channels; with std (C,), of channels divided by it (then for estimators without DC only)."""
+        """The spectrum averaged over channels. std: (C,), divides the channels first (only for estimators without DC)."""
         return self._with(self._divided(std).mean(1))
 
     def channels(self, std: Tensor | None = None) -> list[Spectrum]:
-        """The spectrum of every channel, divided likewise."""
+        """The spectrum of every channel. std: (C,), divides the channels first (only for estimators without DC)."""
         return [self._with(power) for power in self._divided(std).unbind(1)]
 
     def _divided(self, std: Tensor | None) -> Tensor:

@@ -1,10 +1,10 @@
-"""Shift equivariance of an autoencoder, by three errors: each of them alone calls some useless autoencoder perfect.
+"""Shift equivariance of an autoencoder, measured by three errors. Each error alone is 0 for some useless autoencoder.
 
-Shifts go down and to the right by the same distance. What comes in at the border is the mirrored picture (half-sample
-symmetric, as the DCT has it), so that networks of a fixed input size can be asked too; two cells at every border are left out.
-Turning images mirrored to twice their sides, four times the work, reads the same within 15 % (tests/spectrum/test_shift.py)
-except for decoders that mix the whole frame. The sheet's digits are those of its photographs and of a k that it does not name: on
-photographs nearest upsampling has .09 to .14 here (sheet .14), and the order and the gaps between the controls are the sheet's.
+Shifts go down and to the right by the same distance. The border is filled with the mirrored image (half-sample symmetric, as in
+the DCT), so that networks of a fixed input size can be measured too; two cells at every border are left out. A circular shift of
+images that are mirrored to twice their sides is four times the work and gives the same errors within 15 %, except for decoders
+that mix the whole frame. The errors depend on the photographs and on the shift k: nearest upsampling has .09 to .14 here, and .14
+in the table of spectrum.md#health. The order of the control autoencoders is the same.
 """
 
 import math
@@ -23,7 +23,10 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LatentShift:
-    """The third error alone, for networks that cannot decode: `value` = error / variance; `a + b` joins two sets of images."""
+    """The third error alone, for networks without a decoder: `value` = error / variance. `a + b` joins two sets of images.
+
+    error: squared error of the latents. variance: mean variance of the latents' channels. Both are sums over images.
+    """
 
     error: float
     variance: float
@@ -33,16 +36,16 @@ class LatentShift:
 
     @property
     def value(self) -> float:
-        """nan where the latents do not vary."""
+        """error / variance; nan if the latents do not vary."""
         return self.error / self.variance if self.variance > 0 else math.nan
 
 
 @dataclass(frozen=True)
 class ShiftErrors:
-    """Three squared errors over the variance of what is compared; 0 is perfect, 2 is what unrelated images have.
+    """Three squared errors, each relative to the variance of the compared images or latents: 0 is perfect, 2 is unrelated images.
 
-    The fields are sums over images, `a + b` joins two sets of images, `reconstruction`, `whole_cell` and `latent` are the
-    errors.
+    The properties `reconstruction`, `whole_cell` and `latent` are the errors. The fields are sums over images; `a + b` joins two
+    sets of images.
     """
 
     reconstruction_error: float
@@ -60,27 +63,29 @@ class ShiftErrors:
 
     @property
     def reconstruction(self) -> float:
-        """R(x shifted by k pixels), shifted back, against R(x); k is no whole number of cells. Space-to-depth has 0."""
+        """R(x shifted by k pixels), shifted back, compared with R(x), where k is less than a cell. Space-to-depth has 0."""
         return self.reconstruction_error / self.image_variance
 
     @property
     def whole_cell(self) -> float:
-        """D(z shifted by one cell) against D(z) shifted by f pixels. Every convolutional decoder has about 0."""
+        """D(z shifted by one cell) compared with D(z) shifted by f pixels. Every convolutional decoder has about 0."""
         return self.whole_cell_error / self.image_variance
 
     @property
     def latent(self) -> float:
-        """E(x shifted by k pixels) against E(x) shifted by k / f cells, over the mean variance of the latents' channels."""
+        """E(x shifted by k pixels) compared with E(x) shifted by k / f cells, relative to the mean variance of the channels."""
         return self.latent_shift.value
 
 
 def shift_errors(encode: Network, decode: Network, images: Tensor, *, downsample: int, batch: int = 16) -> ShiftErrors:
-    """The three errors on images (N, 3, H, W); `downsample` = f >= 2; k = `shift_of(f)` pixels. 16 images suffice.
+    """The three errors on images (N, 3, H, W), with a shift of k = `shift_of(downsample)` pixels.
 
-    encode: images to latents (B, C, h, w) without noise (posterior means); decode: latents to images of the size that was
-    encoded. Called in float32 (float64 stays), on `batch` images at a time: 2 encodings and 3 decodings of every image. Raises
-    ValueError where fewer than 5 cells a side leave nothing inside the margin, and where the images do not vary. Source:
-    definition sheet, section 6. Oracle: hand-made autoencoders (tests/spectrum/test_shift.py).
+    encode: maps images to latents (B, C, h, w) without noise (posterior means). decode: maps latents to images of the encoded
+    size. Both are called in float32 (float64 stays), on `batch` images at a time: 2 encodings and 3 decodings of every image.
+    images: 16 are enough. downsample: f, 2 or more, image pixels per latent cell.
+
+    Raises ValueError for fewer than 5 cells a side (nothing is left inside the margin), for decoded images of another size, and
+    if the images do not vary. Source: spectrum.md#health.
     """
     total = ShiftErrors(0.0, 0.0, 0.0, LatentShift(0.0, 0.0))
     with torch.no_grad(), without_autocast(images):
@@ -92,7 +97,7 @@ def shift_errors(encode: Network, decode: Network, images: Tensor, *, downsample
 
 
 def latent_shift(encode: Network, images: Tensor, *, downsample: int, batch: int = 16) -> LatentShift:
-    """The third error of `shift_errors` alone, for networks that cannot decode."""
+    """The third error of `shift_errors` alone, for networks without a decoder. Arguments and errors as there."""
     total = LatentShift(0.0, 0.0)
     with torch.no_grad(), without_autocast(images):
         for x in full_precision(images).split(batch):
@@ -102,29 +107,34 @@ def latent_shift(encode: Network, images: Tensor, *, downsample: int, batch: int
 
 
 def shift_of(downsample: int) -> int:
-    """The k that is measured: a quarter of a cell, at least 1 pixel (f = 4: 1, 8: 2, 16: 4). The choice is ours."""
+    """The shift k in pixels: a quarter of a cell, at least 1 pixel (f = 4: 1, 8: 2, 16: 4).
+
+    The size is this project's choice. Raises ValueError for downsample < 2.
+    """
     if downsample < 2:
-        raise ValueError(f"a shift by part of a cell needs cells of 2 pixels or more, but downsample is {downsample}")
+        raise ValueError(f"a shift by a part of a cell needs cells of 2 pixels or more, but downsample is {downsample}")
     return max(1, downsample // 4)
 
 
 def shifted(x: Tensor, distance: int) -> Tensor:
-    """(..., H, W) moved down and right by whole cells; the mirrored picture comes in."""
+    """(..., H, W) shifted down and right by whole cells; the border is filled with the mirrored image."""
     for axis in (-2, -1):
         x = torch.cat([x.narrow(axis, 0, distance).flip(axis), x.narrow(axis, 0, x.shape[axis] - distance)], axis)
     return x
 
 
 def fractionally_shifted(x: Tensor, distance: float) -> Tensor:
-    """(..., H, W) moved down and right by any distance in cells, band-limited: cosine k of the DCT is read at n + 1/2 -
-    distance."""
+    """(..., H, W) shifted down and right by any distance in cells, band-limited.
+
+    The cosines of the DCT are evaluated at n + 1/2 - distance instead of n + 1/2.
+    """
     rows, columns = (_moving(side, distance, dtype=x.dtype, device=x.device) for side in x.shape[-2:])
     return apply_both(x, rows, columns)
 
 
 @constant
 def _moving(side: int, distance: float) -> Tensor:
-    """(side, side): DCT, then its cosines at shifted places."""
+    """The shift of one axis as a matrix, (side, side): DCT, then its cosines at shifted positions."""
     k = torch.arange(side, dtype=torch.float64)
     basis = torch.cos(math.pi / side * k * (k[:, None] + 0.5 - distance)) * math.sqrt(2 / side)
     basis[:, 0] = math.sqrt(1 / side)
@@ -137,7 +147,8 @@ def _errors_of(encode: Network, decode: Network, x: Tensor, downsample: int) -> 
     latent = _latent_shift(z, moved, downsample)
     once, again, by_cell = (full_precision(decode(latents)) for latents in (z, moved, shifted(z, 1)))
     if once.shape[-2:] != x.shape[-2:]:
-        raise ValueError(f"decode made {once.shape[-2]}x{once.shape[-1]} images from those of {x.shape[-2]}x{x.shape[-1]}")
+        raise ValueError(f"decode returned {once.shape[-2]}x{once.shape[-1]} images, but the encoded images are "
+                         f"{x.shape[-2]}x{x.shape[-1]}")
     margin = MARGIN * downsample
     back = again[..., margin + k : again.shape[-2] - margin + k, margin + k : again.shape[-1] - margin + k]
     return ShiftErrors(
@@ -151,7 +162,7 @@ def _errors_of(encode: Network, decode: Network, x: Tensor, downsample: int) -> 
 def _latent_shift(z: Tensor, moved: Tensor, downsample: int) -> LatentShift:
     if min(z.shape[-2:]) <= 2 * MARGIN:
         raise ValueError(f"{z.shape[-2]}x{z.shape[-1]} cells leave nothing inside a margin of {MARGIN}: "
-                         f"{2 * MARGIN + 1} a side are needed, take larger images")
+                         f"at least {2 * MARGIN + 1} a side are needed, use larger images")
     expected = fractionally_shifted(z, shift_of(downsample) / downsample)
     return LatentShift(
         error=_energy(_inside(moved - expected, MARGIN)),

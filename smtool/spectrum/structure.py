@@ -1,6 +1,7 @@
-"""How alike the tokens of a feature map are at which distance: iREPA's LDS and CDS (facts section 9).
+"""Similarity of the tokens of a feature map by their distance: iREPA's LDS and CDS (released-code.md#irepa-and-repa-dog).
 
-Features are (B, C, h, w); likeness is the cosine of two tokens, distance is Manhattan, in tokens. Computed in float32 at least.
+Features are (B, C, h, w). Similarity is the cosine of two tokens, distance is the Manhattan distance in tokens. Everything is
+computed in float32 or float64.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,9 +19,10 @@ SLOPE_DISTANCES = 8
 
 
 def local_distant_similarity(features: Tensor) -> Tensor:
-    """LDS: mean cosine of 4-neighbours less the mean cosine of pairs at least 6 tokens apart, (B,).
+    """LDS: mean cosine of tokens at distance 1 minus the mean cosine of pairs at least 6 tokens apart, (B,).
 
-    Above 0 where tokens resemble their neighbours more than the rest of the image. Raises ValueError for a grid too small.
+    Positive where tokens are more similar to their neighbours than to distant tokens. Raises ValueError for a grid without pairs
+    6 tokens apart. Source: iREPA (released-code.md#irepa-and-repa-dog).
     """
     cosine, count = cosine_by_distance(features)
     if len(count) <= FAR:
@@ -30,9 +32,9 @@ def local_distant_similarity(features: Tensor) -> Tensor:
 
 
 def cosine_distance_slope(features: Tensor) -> Tensor:
-    """CDS: minus the slope of the least-squares line of the mean cosine against distance, 1 ... 8 tokens, (B,).
+    """CDS: minus the slope of the least-squares line of the mean cosine over distance, from 1 to 8 tokens, (B,).
 
-    Raises ValueError for a grid whose corners are less than 8 apart.
+    Raises ValueError for a grid without pairs 8 tokens apart. Source: iREPA (released-code.md#irepa-and-repa-dog).
     """
     cosine, count = cosine_by_distance(features)
     if len(count) <= SLOPE_DISTANCES:
@@ -45,13 +47,14 @@ def cosine_distance_slope(features: Tensor) -> Tensor:
 SPATIAL_MEASURES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {"rmsc": rmsc, "lds": local_distant_similarity, "cds": cosine_distance_slope}
 )
-"""What iREPA measures of feature maps, (B, C, h, w) -> (B,), by the names that results have and that capitals make titles."""
+"""iREPA's measures of feature maps, (B, C, h, w) -> (B,), by their names in results; titles are these names in capitals."""
 
 
 def cosine_by_distance(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cosine of all pairs of tokens at distance 0, 1 ... h + w - 2: (B, h + w - 1), and the number of ordered pairs.
+    """Mean cosine of all pairs of tokens at distances 0, 1 ... h + w - 2, (B, h + w - 1), and the numbers of ordered pairs.
 
-    Sums over pairs of one displacement are the autocorrelation of the unit tokens: T log T work where all pairs would be T^2.
+    Sums over pairs with the same displacement are the autocorrelation of the unit tokens, computed by FFT: T log T operations
+    instead of T^2 for all pairs.
     """
     height, width = features.shape[-2:]
     with without_autocast(features):

@@ -1,5 +1,6 @@
-"""What a spectrum means to a diffusion model: closed forms for independent Gaussian coefficients (Spectrum Matching,
-Proposition 3.1).
+"""Consequences of a power spectrum for a diffusion model: closed forms for independent Gaussian coefficients.
+
+Source of the whole module: Spectrum Matching (arXiv 2603.14645), Proposition 3.1, and spectrum.md#noise-crossing.
 
 `power` is S_k, the variance of coefficient k of the *normalized* latent under an orthonormal transform; the noise has variance 1.
 Rectified flow, data at t = 0: x_t = (1 - t) x + t noise, velocity v = noise - x. DDPM: x_t = sqrt(abar) x + sqrt(1 - abar) noise.
@@ -15,39 +16,50 @@ from torch import Tensor
 
 
 def spectral_flatness(power: Tensor) -> Tensor:
-    """Geometric over arithmetic mean of powers, (..., K) -> (...): 1 for white, towards 0 for concentrated (Lemma A.2)."""
+    """Geometric mean over arithmetic mean of powers, (..., K) -> (...), in [0, 1].
+
+    1 for a white spectrum, near 0 for power that is concentrated in few coefficients. Source: paper Lemma A.2.
+    """
     power = power.double()
     return power.log().mean(-1).exp() / power.mean(-1)
 
 
 def learnable_power(power: Tensor, t: Tensor, target: Literal["x", "velocity", "noise"] = "velocity") -> Tensor:
-    """Power that looking at x_t explains in a network's target: S SNR / (1 + SNR), SNR = (1 - t)^2 S / t^2, in the target's own
-    weight.
+    """Power of a network's target that x_t explains: S SNR / (1 + SNR) times the weight of the target, SNR = (1 - t)^2 S / t^2.
 
-    It is the fall of the squared error of x against the prior mean (`target = "x"`). A network that predicts the velocity or
-    the noise weighs an error of x by 1 / t^2 or (1 - t)^2 / t^2. It differs from the variance of v that is explained from v =
-    0, `velocity_explained`.
+    t: flow time, in (0, 1]. S SNR / (1 + SNR) is the reduction of the squared error of x relative to a prediction of its mean
+    (target "x", weight 1). Networks that predict the velocity or the noise weight an error of x by 1 / t^2 or (1 - t)^2 / t^2.
+    It differs from `velocity_explained`, which is relative to a prediction of v = 0. Raises ValueError for an unknown target.
     """
     return _learnable(power, 1 - t, t, target)
 
 
 def learnable_power_ddpm(power: Tensor, abar: Tensor, target: Literal["x", "velocity", "noise"] = "noise") -> Tensor:
-    """`learnable_power` on DDPM's path: SNR = abar S / (1 - abar), and the weights are 1, 1 / (1 - abar), abar / (1 - abar)."""
+    """`learnable_power` for DDPM: SNR = abar S / (1 - abar), with weights 1, 1 / (1 - abar) and abar / (1 - abar).
+
+    abar: in [0, 1). The weights are those of the targets "x", "velocity" and "noise".
+    """
     return _learnable(power, abar.sqrt(), (1 - abar).sqrt(), target)
 
 
 def velocity_floor(power: Tensor, t: Tensor) -> Tensor:
-    """Squared error of v that remains for a perfect network of the flow: S / D, D = (1 - t)^2 S + t^2."""
+    """Squared error of v that remains for a perfect network on the flow: S / D, D = (1 - t)^2 S + t^2."""
     return power / _mixed(power, t)
 
 
 def velocity_explained(power: Tensor, t: Tensor) -> Tensor:
-    """Variance of v that a perfect network explains, from v = 0: (t - (1 - t) S)^2 / D. It vanishes at t / (1 - t) = S."""
+    """Reduction of the squared error of v by a perfect network, relative to a prediction of v = 0: (t - (1 - t) S)^2 / D.
+
+    D = (1 - t)^2 S + t^2. It is 0 at t / (1 - t) = S.
+    """
     return (t - (1 - t) * power).square() / _mixed(power, t)
 
 
 def mean_velocity_floor(power: Tensor) -> Tensor:
-    """`velocity_floor` averaged over uniform t: (pi / 2) sqrt(S). A band's fraction of the floor is that of sum sqrt(S)."""
+    """`velocity_floor` averaged over uniform t in [0, 1]: (pi / 2) sqrt(S).
+
+    A band's fraction of the total floor is therefore its fraction of sum sqrt(S).
+    """
     return power.sqrt() * (math.pi / 2)
 
 
@@ -63,10 +75,11 @@ def crossing_abar(power: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TimeShift:
-    """The s of t' = s t / (1 + (s - 1) t) that brings latents B nearest to a reference A; the map multiplies t / (1 - t) by s.
+    """The s of the time shift t' = s t / (1 + (s - 1) t) that gives latents B about the SNRs of a reference A.
 
-    by_cells: equal mean log SNR over the cells. by_energy: equal noise level at which half of the total power has an SNR below 1.
-    spread: ln[t* / (1 - t*)] of B's first cell less that of its last: the width that no shift changes.
+    The shift multiplies t / (1 - t) by s. by_cells: s by equal mean log SNR over the cells. by_energy: s by the noise level at
+    which half of the total power is still learnable (S SNR / (1 + SNR)). spread: ln[t* / (1 - t*)] of B's first cell minus that
+    of its last, with t* the `crossing_time`; no shift changes it.
     """
 
     by_cells: float
@@ -75,15 +88,18 @@ class TimeShift:
 
     @property
     def rules_disagree(self) -> bool:
-        """Whether the two rules point to opposite sides of 1: the spectra differ in shape, and a shift cannot change this."""
+        """Whether the two values lie on opposite sides of 1: then the spectra differ in shape, which no time shift changes."""
         return (self.by_cells - 1) * (self.by_energy - 1) < 0
 
 
 def time_shift(reference: Tensor, power: Tensor, *, count: Tensor) -> TimeShift:
-    """The shift that gives latents of spectrum `power` the signal-to-noise ratios of latents of spectrum `reference`.
+    """The time shift that gives latents of spectrum `power` the signal-to-noise ratios of latents of spectrum `reference`.
 
-    reference, power: (K,), matched cells or rings in cycles per image, lowest first; count: (K,) cells in each (ones for single
-    cells). A pure gain (std ratio g) gives s = g by both rules. Shapes cannot be equalized: see `TimeShift.rules_disagree`.
+    reference, power: (K,), positive, of the same cells or rings in cycles per image, lowest first. count: (K,), number of cells
+    in each (ones for single cells). Spectra that differ by a gain only (std ratio g) give s = g by both rules; spectra of
+    different shape cannot be made equal, see `TimeShift.rules_disagree`.
+
+    Raises ValueError for different shapes and for powers that are not positive. Source: spectrum.md#noise-crossing.
     """
     if not (reference.shape == power.shape == count.shape and power.ndim == 1):
         raise ValueError(f"one value per matched cell is needed: reference {tuple(reference.shape)}, power {tuple(power.shape)}, "
@@ -115,7 +131,7 @@ def _mixed(power: Tensor, t: Tensor) -> Tensor:
 
 
 def _half_energy_ratio(power: Tensor, cells: Tensor) -> float:
-    """t / (1 - t) at which half of the power is still learnable: sum cells S^2 / (S + r^2) = 1/2 sum cells S."""
+    """r = t / (1 - t) at which half of the power is still learnable: sum cells S^2 / (S + r^2) = 1/2 sum cells S."""
     half = 0.5 * (cells * power).sum()
     log_r = _bisect(lambda x: ((cells * power.square() / (power + math.exp(2 * x))).sum() > half).item(),
                     0.5 * power.min().log().item() - 1, 0.5 * power.max().log().item() + 1)

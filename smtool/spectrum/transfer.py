@@ -1,4 +1,4 @@
-"""Band transfer: which image frequencies answer when one band of latent frequencies is perturbed."""
+"""Band transfer: which image frequencies respond when one band of latent frequencies is perturbed."""
 
 import math
 from collections.abc import Callable
@@ -16,12 +16,12 @@ LARGEST_MOVE = 0.05
 
 @dataclass(frozen=True)
 class BandTransfer:
-    """The response energies of a decoder, in two readings of the same responses, and the numbers read from them.
+    """The response energies of a decoder, grouped into image bands in two ways, and the scores computed from them.
 
-    absolute_energy: (K, K + 1), latent band i to image band j at the same cycles per image; column K lies above the latent's
-    Nyquist. relative_energy: (K, K), image bands at the same fraction of Nyquist. own_energy: (K,), energy of the latents' band
-    itself, per image. area: image pixels per latent pixel, f^2. self_check: L1 distance by which one row of `absolute` moves at
-    a third of the perturbation.
+    absolute_energy: (K, K + 1), from latent band i to image band j at the same cycles per image; column K holds all frequencies
+    above the latent's Nyquist frequency. relative_energy: (K, K), image bands at the same fraction of the Nyquist frequency.
+    own_energy: (K,), energy of the latents in each band, per image. area: image pixels per latent pixel, f^2. self_check: L1
+    distance between one row of `absolute` and the same row measured with a third of the perturbation.
     """
 
     absolute_energy: Tensor
@@ -32,42 +32,50 @@ class BandTransfer:
 
     @property
     def absolute(self) -> Tensor:
-        """(K, K + 1), rows sum to 1; a row that is not answered is 0."""
+        """(K, K + 1); rows sum to 1, rows without response are 0."""
         return self._rows(self.absolute_energy)
 
     @property
     def relative(self) -> Tensor:
-        """(K, K), rows sum to 1; a row that is not answered is 0. To be shown only beside `absolute`: a convolution cannot
-        stretch frequencies, so real decoders sit at chance here (definition sheet, section 4)."""
+        """(K, K); rows sum to 1, rows without response are 0.
+
+        Show it only beside `absolute`: a convolution cannot stretch frequencies, so real decoders are at chance level here
+        (spectrum.md#band-transfer).
+        """
         return self._rows(self.relative_energy)
 
     @property
     def answered(self) -> Tensor:
-        """(K,): rows with at least 1e-9 of all energy. A band whose only cell is DC (the first, when K = h) is never answered."""
+        """(K,) bool: rows with more than 1e-9 of all energy. A band whose only cell is DC (the first, if K = h) has none."""
         row = self.absolute_energy.sum(1)
         return row > LEAST_FRACTION_OF_ENERGY * row.sum()
 
     @property
     def fraction(self) -> float:
-        """Mean fraction of a latent band's response that stays in its own image band (absolute reading)."""
+        """Mean fraction of a latent band's response that lies in the image band of the same cycles per image."""
         return self._fraction(self.absolute)
 
     @property
     def kappa(self) -> float:
-        """`fraction` beyond chance, (fraction - chance) / (1 - chance): the headline. 1 is perfect; nan with one answered row."""
+        """The main score: `fraction` corrected for chance, (fraction - chance) / (1 - chance). 1 is perfect, 0 is chance.
+
+        chance: mean over rows with response of `absolute` in the columns of those rows. nan with a single such row.
+        """
         return self._kappa(self.absolute)
 
     @property
     def relative_fraction(self) -> float:
+        """`fraction` of `relative` instead of `absolute`."""
         return self._fraction(self.relative)
 
     @property
     def relative_kappa(self) -> float:
+        """`kappa` of `relative` instead of `absolute`."""
         return self._kappa(self.relative)
 
     @property
     def above(self) -> float:
-        """Mean fraction of the response above the latent's Nyquist."""
+        """Mean fraction of the response above the latent's Nyquist frequency."""
         return self.absolute[self.answered][:, -1].mean().item()
 
     @property
@@ -77,12 +85,12 @@ class BandTransfer:
 
     @property
     def row_gain(self) -> Tensor:
-        """(K,): response energy over the band's own energy and over f^2; 1 for a decoder that keeps amplitudes."""
+        """(K,): response energy divided by own_energy and by f^2; 1 for a decoder that keeps amplitudes."""
         return self.absolute_energy.sum(1) / self.own_energy.clamp(min=torch.finfo(torch.float64).tiny) / self.area
 
     @property
     def is_linear(self) -> bool:
-        """False where a smaller perturbation gives another row: "decoder is not linear at this scale"."""
+        """Whether `self_check` is at most 0.05; otherwise the decoder is not linear at the size of the perturbation."""
         return self.self_check <= LARGEST_MOVE
 
     def _rows(self, energy: Tensor) -> Tensor:
@@ -107,14 +115,16 @@ def band_transfer(
     batch: int = 16,
     unperturbed: Tensor | None = None,
 ) -> BandTransfer:
-    """Perturb one latent band at a time and see in which image bands decode(z + e) - decode(z) lies.
+    """Perturb one latent band at a time and measure in which image bands decode(z + e) - decode(z) lies.
 
-    decode: latents (B, C, h, w) to images (B, channels, H, W), called in float32 (float64 stays), `bands` + 2 times per latent,
-    once less where `unperturbed`, the decoding of the latents as they are, is given.
-    latents: (N, C, h, w); 16 suffice. K = min(bands, h, w) bands; latent cell (u, v) has band floor(K |(u / h, v / w)|), the
-    corners are in the last. e: white noise in the band's DCT cells without (0, 0), per channel eps times its rms per cell there,
-    drawn on the generator's device.
-    Source: definition sheet, section 4. Oracle: hand-made decoders whose answer is known (tests/spectrum/test_transfer.py).
+    decode: maps latents (B, C, h, w) to images (B, channels, H, W) at least as large. It is called in float32 (float64 stays),
+    K + 2 times per latent. latents: (N, C, h, w); 16 are enough. bands: K = min(bands, h, w); latent cell (u, v) is in band
+    floor(K |(u / h, v / w)|), the corners are in the last. generator: draws e, on its own device. eps: size of e, which is white
+    noise in the band's DCT cells except (0, 0), per channel eps times the channel's rms per cell in the band. batch: latents per
+    call of decode. unperturbed: decode(latents) if known; saves one call per latent.
+
+    Raises ValueError for latents of another shape, bands < 1, decoded images smaller than the latents, and a decoder that does
+    not respond. Source: spectrum.md#band-transfer.
     """
     if latents.ndim != 4 or len(latents) == 0 or bands < 1:
         raise ValueError(f"band_transfer needs latents (N, C, h, w) and bands >= 1, but got {tuple(latents.shape)} and {bands}")
@@ -127,7 +137,7 @@ def band_transfer(
         absolute_map, relative_map = _image_bands(latent_map, images.shape[-2], images.shape[-1], num_bands)
 
         def response(band: int, size: float) -> Tensor:
-            """Energy per image cell, mean over images, of D(z + e) - D(z) over size^2: (H, W)."""
+            """Energy of D(z + e) - D(z) per image cell, mean over images, divided by size^2: (H, W)."""
             perturbed = latents + size * idct2(noise * (latent_map == band))
             total = torch.zeros(images.shape[-2:], dtype=torch.float64, device=images.device)
             for z, unperturbed in zip(perturbed.split(batch), images.split(batch), strict=True):
@@ -138,7 +148,7 @@ def band_transfer(
         absolute = _gather(energy, absolute_map, num_bands + 1)
         loudest = int(absolute.sum(1).argmax())
         if not absolute[loudest].sum() > 0:
-            raise ValueError("decode gives the same images whatever is added to the latents: there is no response to measure")
+            raise ValueError("decode returns the same images for all perturbed latents: there is no response to measure")
         again = _gather(response(loudest, eps / 3)[None], absolute_map, num_bands + 1)[0]
     own = noise.double().square().sum((0, 1)) / len(latents)
     return BandTransfer(
@@ -151,7 +161,7 @@ def band_transfer(
 
 
 def _noise_of_bands(latents: Tensor, latent_map: Tensor, num_bands: int, generator: torch.Generator) -> Tensor:
-    """DCT coefficients (N, C, h, w): white noise times the channel's rms per cell in the cell's band; nothing at DC."""
+    """DCT coefficients (N, C, h, w): white noise times the channel's rms per cell in the cell's band; 0 at DC."""
     white = torch.randn(latents.shape, generator=generator, dtype=latents.dtype, device=generator.device).to(latents.device)
     white[..., 0, 0] = 0
     power = dct2(latents).square().mean(0)                                                  # (C, h, w)
@@ -164,9 +174,10 @@ def _noise_of_bands(latents: Tensor, latent_map: Tensor, num_bands: int, generat
 
 @lru_cache(maxsize=64)
 def band_of_cell(height: int, width: int, num_bands: int) -> Tensor:
-    """(height, width) int64 on the CPU: floor(K |(u / height, v / width)|), the corners in the last band.
+    """The band of each cell, (height, width) int64 on the CPU: floor(K |(u / height, v / width)|), the corners in the last band.
 
-    Computed in whole numbers (a float64 root of whole numbers below 2^52 never slips over one). Cached: treat it as read-only.
+    Exact: computed with integers, and the float64 root of an integer below 2^52 never rounds up to the next integer. The result
+    is cached: treat it as read-only.
     """
     with torch.inference_mode(False), torch.device("cpu"):
         u, v = torch.arange(height)[:, None] * width, torch.arange(width) * height
@@ -175,10 +186,14 @@ def band_of_cell(height: int, width: int, num_bands: int) -> Tensor:
 
 
 def _image_bands(latent_map: Tensor, height: int, width: int, num_bands: int) -> tuple[Tensor, Tensor]:
-    """The band of every image cell, (H, W): absolute (that of the same latent cell, above its Nyquist num_bands) and relative."""
+    """The band of every image cell, (H, W): absolute and relative.
+
+    Absolute is the band of the same latent cell, or num_bands above the latent's Nyquist frequency. Relative is the band of the
+    latent cell at the same fraction of the Nyquist frequency.
+    """
     h, w = latent_map.shape
     if height < h or width < w:
-        raise ValueError(f"decode made {height}x{width} images from {h}x{w} latents; bands need images at least as large")
+        raise ValueError(f"decode returned {height}x{width} images for {h}x{w} latents; bands need images at least as large")
     absolute = latent_map.new_full((height, width), num_bands)
     absolute[:h, :w] = latent_map
     rows, columns = (torch.arange(big, device=latent_map.device) * small // big for big, small in ((height, h), (width, w)))

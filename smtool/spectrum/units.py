@@ -1,4 +1,4 @@
-"""What intervals resample, and the intervals that a mean over it has."""
+"""The units that intervals resample (images or photographs), and the interval of a mean over units."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from smtool.spectrum.psd import Spectrum
 
 @dataclass(frozen=True)
 class Units:
-    """What intervals (95 %, jackknife with Student's t) resample: images, or the photographs that crops are taken from.
+    """The units that intervals (95 %, jackknife with Student's t) resample: images, or the photographs that crops are taken from.
 
-    groups[i] is the unit of image i.
+    name: the kind of unit. groups: groups[i] is the unit of image i. `len` is the number of units.
     """
 
     name: Literal["image", "photograph"]
@@ -33,12 +33,12 @@ class Units:
         return replace(spectrum, power=self.collapse(spectrum.power))
 
     def numbers(self) -> Tensor:
-        """(N,): the number of every image's unit, in order of first appearance."""
+        """(N,): index of each image's unit; units are numbered in order of first appearance."""
         order = {group: row for row, group in enumerate(dict.fromkeys(self.groups))}
         return torch.tensor([order[group] for group in self.groups])
 
     def first(self, count: int) -> "Units":
-        """The units of the first images."""
+        """The units of the first `count` images."""
         return Units(self.name, self.groups[:count])
 
     def __len__(self) -> int:
@@ -46,7 +46,10 @@ class Units:
 
 
 def mean_and_half_width(table: Tensor) -> tuple[Tensor, Tensor]:
-    """(units, K) -> the means over units, and the half-widths t(n - 1) s / sqrt(n) that the jackknife gives for a mean."""
+    """Means over units, (K,), of a table (units, K), and half-widths t(n - 1) s / sqrt(n) of their 95 % intervals.
+
+    The half-widths equal those of the jackknife; they are infinite for a single unit.
+    """
     count = len(table)
     if count < 2:
         return table.mean(0), torch.full_like(table[0], math.inf)
@@ -54,11 +57,11 @@ def mean_and_half_width(table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_band(mean: Tensor, half_width: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds that are symmetric in the logarithm, in which they are drawn; nan for a single unit."""
+    """Bounds of an interval that is symmetric on a logarithmic axis: mean exp(-+ half_width / mean); nan for a single unit."""
     relative = torch.where(half_width.isfinite(), half_width / mean, math.nan)
     return mean * torch.exp(-relative), mean * torch.exp(relative)
 
 
 def averaged(spectrum: Spectrum) -> Spectrum:
-    """The mean over rows as the only row, for fits without an interval."""
+    """The spectrum with the mean over its rows as the only row, for fits without an interval."""
     return replace(spectrum, power=spectrum.mean()[None])

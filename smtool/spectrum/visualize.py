@@ -1,5 +1,4 @@
-"""Pictures as tensor maths: what a spectrum, a mask, latents or a token's likeness look like. Nothing is drawn or written
-here."""
+"""Spectra, masks, latents and token similarities as image tensors. This module computes pixels; it draws and writes nothing."""
 
 from dataclasses import dataclass
 
@@ -18,9 +17,9 @@ KEPT, LINE, REMOVED = 255, 128, 64
 
 @dataclass(frozen=True)
 class PrincipalAxes:
-    """The three directions in which latents vary most: mean (C,), axes (C, 3), orthonormal columns, strongest first.
+    """The three directions in which latents vary most: mean (C,), axes (C, 3), orthonormal columns, largest variance first.
 
-    Each axis points to where its largest entry is positive, so that equal latents give equal colours.
+    The sign of each axis makes its largest entry positive, so that equal latents give equal colours.
     """
 
     mean: Tensor
@@ -28,9 +27,10 @@ class PrincipalAxes:
 
 
 def fit_pca(latents: Tensor, *, generator: torch.Generator) -> PrincipalAxes:
-    """Principal axes of latent vectors (N, C, h, w), C >= 3: of the first 64 images, at most 4096 positions drawn from each.
+    """Principal axes of latent vectors (N, C, h, w), C >= 3, from the first 64 images and at most 4096 positions of each.
 
-    generator: draws the positions, on its own device. Source: facts, section 10 (the paper's Fig. 3). Oracle: numpy's SVD.
+    generator: draws the positions, on its own device. Raises ValueError for another shape and for C < 3.
+    Source: paper Fig. 3 (arXiv 2603.14645) and its released code (released-code.md#published-curves).
     """
     if latents.ndim != 4 or latents.shape[1] < 3 or len(latents) == 0:
         raise ValueError(f"a picture in 3 colours needs latents (N, C, h, w) of C >= 3, but got {tuple(latents.shape)}")
@@ -47,8 +47,11 @@ def fit_pca(latents: Tensor, *, generator: torch.Generator) -> PrincipalAxes:
 
 
 def pca_pictures(latents: Tensor, principal: PrincipalAxes) -> Tensor:
-    """Latents (B, C, h, w) as colours, uint8 (B, 3, h, w): each image stretched from its least to its greatest value over all
-    three components, so brightness of two images is not comparable. An image without variation is of one colour."""
+    """Latents (B, C, h, w) as colours, uint8 (B, 3, h, w): the three principal components.
+
+    Each image is scaled from its smallest to its largest value over all three components, so the brightness of two images is
+    not comparable. An image without variation has one colour.
+    """
     with torch.no_grad():
         mean, axes = principal.mean.to(latents.device), principal.axes.to(latents.device)
         parts = torch.einsum("bchw,ck->bkhw", full_precision(latents).double() - mean[:, None, None], axes)
@@ -57,8 +60,11 @@ def pca_pictures(latents: Tensor, principal: PrincipalAxes) -> Tensor:
 
 
 def cosine_map(features: Tensor, row: int, column: int) -> Tensor:
-    """Cosine of the token at (row, column) with every token of its feature map: (B, C, h, w) -> (B, h, w) in [-1, 1], 1 at the
-    place itself (the paper's Fig. 6). A token of length 0 is like nothing: 0."""
+    """Cosine of the token at (row, column) with every token of its feature map: (B, C, h, w) -> (B, h, w), in [-1, 1].
+
+    It is 1 at (row, column) itself, and 0 where either token has length 0. Raises ValueError for a position outside the map.
+    Source: paper Fig. 6 (arXiv 2603.14645).
+    """
     height, width = features.shape[-2:]
     if features.ndim != 4 or not (0 <= row < height and 0 <= column < width):
         raise ValueError(f"there is no token ({row}, {column}) in features of shape {tuple(features.shape)}")
@@ -68,11 +74,11 @@ def cosine_map(features: Tensor, row: int, column: int) -> Tensor:
 
 
 def magnitude_normalized(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) with a white spectrum: every DCT coefficient but (0, 0) keeps its sign and gets the same magnitude.
+    """Images (B, C, H, W) with a white spectrum: every DCT coefficient except (0, 0) keeps its sign and gets the same magnitude.
 
-    Mean and variance of every channel stay, so pictures can be shown side by side; values may leave the images' range. What is
-    still recognized lies in the signs, not in the power spectrum (the paper's Fig. 2; the transform there is not stated, the
-    DCT is ours).
+    Mean and variance of every channel are kept, so the images can be shown side by side; values may lie outside the original
+    range. Whatever is still recognizable comes from the signs of the coefficients, not from the power spectrum.
+    Source: paper Fig. 2 (arXiv 2603.14645). The paper does not name its transform; the DCT is this project's choice.
     """
     with torch.no_grad(), without_autocast(images):
         coefficients = dct2(images)
@@ -85,8 +91,11 @@ def magnitude_normalized(images: Tensor) -> Tensor:
 
 
 def mask_picture(block: int, rows_removed: int, *, shape: Shape = "triangle", cell: int = 16) -> Tensor:
-    """The mask of `low_pass_mask` as uint8 (3, block cell, block cell): light kept, dark removed, lines between, frequency (0,
-    0) at the top left (the paper's Figs. 9 and 10). cell: pixels per coefficient, at least 3."""
+    """The mask of `low_pass_mask` as an image, uint8 (3, block cell, block cell), with frequency (0, 0) at the top left.
+
+    Kept coefficients are light, removed ones dark, with lines between them. cell: pixels per coefficient, at least 3; otherwise
+    ValueError. Source: paper Figs. 9 and 10 (arXiv 2603.14645).
+    """
     if cell < 3:
         raise ValueError(f"a coefficient needs at least 3 pixels to show, but cell is {cell}")
     grey = torch.where(low_pass_mask(block, rows_removed, shape=shape), KEPT, REMOVED).to(torch.uint8)

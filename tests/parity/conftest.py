@@ -1,4 +1,4 @@
-"""The parity tier runs by `make parity` only: without SMTOOL_PARITY in the environment nothing here is collected."""
+"""The parity tests run only with `make parity`: without SMTOOL_PARITY in the environment nothing here is collected."""
 
 import os
 import sys
@@ -16,12 +16,12 @@ if ASKED:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "single_precision: what is compared is a rounding in float32")
+    config.addinivalue_line("markers", "single_precision: compares rounding in float32")
 
 
 @pytest.fixture(autouse=True)
 def float64(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything that a test computes in single precision is computed in double instead (see `given.float64`)."""
+    """Compute everything in double precision instead of single precision (see `given.float64`)."""
     from given.float64 import everywhere
 
     with nullcontext() if request.node.get_closest_marker("single_precision") else everywhere():

@@ -1,4 +1,4 @@
-"""Steps of Spectrum Matching's autoencoder trainer: losses, adaptive weight, gradient norms, updates, warm-up, both turns."""
+"""Steps of Spectrum Matching's autoencoder trainer: losses, adaptive weight, gradient norms, updates, warm-up."""
 
 import pytest
 from given import recording

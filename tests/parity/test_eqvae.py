@@ -1,4 +1,4 @@
-"""EQ-VAE's training step: shrunk and turned latents against shrunk and turned images, on LDM's autoencoder."""
+"""EQ-VAE's training step: downsampled and rotated latents and images, with LDM's autoencoder."""
 
 import pytest
 from given import recording

@@ -1,4 +1,4 @@
-"""Spectrum Matching's crops, transform and JPEG files, its PSNR, SSIM, LPIPS and Frechet distance, its spectra."""
+"""Spectrum Matching's crops, transform, JPEG files, PSNR, SSIM, LPIPS, Frechet distance and spectra; REPA's PNG files."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,7 @@ def recorded() -> dict[str, Any]:
 
 
 def files() -> tuple[Tensor, Tensor]:
-    """Images and reconstructions as they come back from the paper protocol's files."""
+    """Images and reconstructions after they are written to and read from the JPEG files of the paper's protocol."""
     assert PAPER.jpeg is not None
     images, reconstructions = (jpeg_round_trip(to_uint8(side), PAPER.jpeg) for side in cases.decodings())
     return images, reconstructions
@@ -62,7 +62,7 @@ def test_ssim_is_equal(recorded):
 
 
 def test_lpips_of_unclamped_numbers_is_equal(recorded):
-    """The function; --protocol paper feeds it the decoder's numbers as they are."""
+    """Unclamped numbers, because --protocol paper passes the decoder's output to LPIPS unchanged."""
     images, reconstructions = cases.decodings()
     assert recording.differences(recorded["lpips"], RandomPerceptual()(reconstructions, images).tolist()) == []
 

@@ -1,4 +1,4 @@
-"""The comparison itself, the stored files, and what the recorder says when something is missing."""
+"""The comparison, the stored files, and the recorder's messages when something is missing."""
 
 import math
 import subprocess

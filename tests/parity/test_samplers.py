@@ -1,4 +1,4 @@
-"""REPA's samplers: Euler, Heun and Euler-Maruyama, with guidance in an interval of time."""
+"""REPA's samplers: Euler, Heun and Euler-Maruyama, with guidance in a time interval."""
 
 import pytest
 from given import recording

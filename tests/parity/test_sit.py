@@ -1,4 +1,4 @@
-"""SiT: its weights opened from a file, its loss, and its SDE sampler."""
+"""SiT: reading of its weights, its loss, and its SDE sampler."""
 
 from given import recording
 from replay.sit import replayed

@@ -1,4 +1,4 @@
-"""Gaussian fields of known exponent, cut out of larger periodic canvases: the ground truth of every fit."""
+"""Gaussian fields of known exponent, cropped from larger periodic fields (canvases): the ground truth for all fits."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ CHUNK = 160
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Thousands of small tensors: more threads only wait for each other (four times as long on a busy machine)."""
+    """Run on one thread: for thousands of small tensors, thread synchronization costs more than the computation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -20,9 +20,9 @@ def one_thread() -> Iterator[None]:
 
 
 def canvas_noise(count: int, channels: int, side: int, *, seed: int) -> Tensor:
-    """White complex waves on the half plane of a canvas, (count, channels, side, side // 2 + 1), the same for the same seed.
+    """White complex coefficients on the half plane of a canvas, (count, channels, side, side // 2 + 1), from the seed.
 
-    Contrasts are as in photographs: log contrast variance scatters by .48 over images (definition sheet, section 2).
+    The contrast varies as in photographs: the log of its variance has a std of .48 over images (spectrum.md#power-law-fit).
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, channels, side, side // 2 + 1, generator=generator, dtype=torch.complex64)
@@ -32,8 +32,8 @@ def canvas_noise(count: int, channels: int, side: int, *, seed: int) -> Tensor:
 def cut_field(noise: Tensor, exponent: float, *, side: int) -> Tensor:
     """A side x side corner of the field of power spectral density f^-exponent, f in cycles per canvas pixel.
 
-    The waves are summed at the corner's pixels only. Those of the first and last column have their mirror images in the same
-    column, all others stand for two.
+    The waves are summed only at the pixels of the corner. The conjugates of the first and last column lie in the same column;
+    coefficients of all other columns count twice.
     """
     canvas = noise.shape[-2]
     squared = torch.fft.fftfreq(canvas).square()[:, None] + torch.fft.rfftfreq(canvas).square()
@@ -46,14 +46,14 @@ def cut_field(noise: Tensor, exponent: float, *, side: int) -> Tensor:
 
 
 def lower_canvas(noise: Tensor, side: int) -> Tensor:
-    """The same noise on a coarser canvas of the same extent: what ideal downsampling leaves of it."""
+    """The same noise on a coarser canvas of the same extent, which is ideal downsampling."""
     half = side // 2
     return torch.cat([noise[..., :half, :half + 1], noise[..., -half:, :half + 1]], dim=-2)
 
 
 @pytest.fixture(scope="session")
 def known_fields() -> Callable[..., dict[float, Tensor]]:
-    """Fields (count, channels, side, side) of several exponents, made of the same noise."""
+    """Fields (count, channels, side, side) of several exponents, from the same noise."""
 
     def make(count: int, channels: int, exponents: tuple[float, ...], *, side: int, canvas: int) -> dict[float, Tensor]:
         fields: dict[float, list[Tensor]] = {exponent: [] for exponent in exponents}
@@ -70,7 +70,7 @@ def known_fields() -> Callable[..., dict[float, Tensor]]:
 def known_pairs() -> Callable[..., dict[tuple[float, float], tuple[Tensor, Tensor]]]:
     """By (exponent, delta): images (count, 3, 2 side, 2 side) of that exponent and latents (count, 4, side, side).
 
-    The latents' field is the ideal downsample of the images' field, coloured by f^delta, its 4 channels mixed from the 3.
+    The latents' field is the ideally downsampled images' field times f^delta in power, with its 3 channels mixed to 4.
     """
 
     def make(

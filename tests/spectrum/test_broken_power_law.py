@@ -1,4 +1,4 @@
-"""Fields of two known slopes, cut out of larger canvases."""
+"""Fits to fields with a known break, cropped from larger periodic fields."""
 
 import math
 
@@ -18,7 +18,7 @@ def broken_density(below: float, above: float, at: float):
 
 
 def broken_fields(below: float, above: float, at: float, *, side: int, count: int, seed: int) -> torch.Tensor:
-    """(count, 4, side, side): corners of periodic fields four times as wide, their density in cycles per pixel."""
+    """(count, 4, side, side): corners of periodic fields four times as wide; `at` is the break in cycles per pixel."""
     canvas = 4 * side
     squared = torch.fft.fftfreq(canvas).square()[:, None] + torch.fft.rfftfreq(canvas).square()
     squared[0, 0] = 1
@@ -35,8 +35,8 @@ def fitted(below: float, above: float, at: float, *, side: int = 16, seed: int =
 
 @pytest.mark.parametrize(("side", "source"), [(16, 16), (32, 32), (64, 64), (16, 64)])
 @pytest.mark.parametrize(("below", "above"), [(1.0, 3.0), (3.0, 1.0), (0.0, 1.5)])
-def test_the_expected_spectrum_of_a_broken_law_gives_its_knee_back(below, above, side, source):
-    """Also that of images brought to a latent's size, in cycles per latent pixel."""
+def test_the_expected_spectrum_of_a_broken_law_gives_its_parameters(below, above, side, source):
+    """Also for images measured at a latent's size, where the break is in cycles per latent pixel."""
     density = broken_density(below, above, 0.17 * side / source)
     power = ring_means(leaked_power(density, (side, side), (source, source))[None], PHYSICAL)
     frequency, count = ring_frequency(side, side, PHYSICAL)
@@ -47,16 +47,16 @@ def test_the_expected_spectrum_of_a_broken_law_gives_its_knee_back(below, above,
     assert found.is_bent
 
 
-def test_intervals_of_sixteen_cells_hold_the_truth_about_as_often_as_they_say():
-    """48 draws of two cases: 95 % means 46 expected; 40 or more has probability .999 at a coverage of .93."""
-    knee = change = 0
+def test_intervals_at_sixteen_cells_have_about_their_nominal_coverage():
+    """48 intervals of 95 %: 46 are expected to contain the truth. At a coverage of .93, 40 or more have probability .999."""
+    place = change = 0
     for seed in range(24):
         for below, above, at in ((1.0, 3.0, 0.15), (2.0, 0.5, 0.2)):
             found = fitted(below, above, at, seed=seed)
-            knee += found.interval[0] <= at <= found.interval[1]
+            place += found.interval[0] <= at <= found.interval[1]
             change += abs(found.slope_change - (above - below)) <= found.slope_change_half_width
             assert found.is_bent
-    assert knee >= 40
+    assert place >= 40
     assert change >= 40
 
 
@@ -65,14 +65,14 @@ def test_a_single_slope_is_not_called_bent(exponent):
     assert sum(fitted(exponent, exponent, 0.2, seed=seed).is_bent for seed in range(10)) <= 1
 
 
-def test_the_knee_does_not_depend_on_gain():
+def test_the_break_does_not_depend_on_gain():
     fields = broken_fields(1.0, 3.0, 0.15, side=16, count=64, seed=3)
     once, again = (fit_broken_power_law(spectrum_of(gain * fields, PHYSICAL), highest=0.5) for gain in (1, 100))
     assert again.frequency == pytest.approx(once.frequency, rel=1e-4)
     assert again.interval == pytest.approx(once.interval, rel=1e-3)
 
 
-def test_what_is_too_small_for_a_knee_is_told():
+def test_spectra_too_small_for_a_broken_power_law_are_refused():
     fields = broken_fields(1.0, 3.0, 0.15, side=16, count=64, seed=0)
     with pytest.raises(ValueError, match="needs 16x16 cells and 64 images, but there are 16x16 cells and 63 images"):
         fit_broken_power_law(spectrum_of(fields[:63], PHYSICAL), highest=0.5)

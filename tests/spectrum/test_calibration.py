@@ -1,4 +1,4 @@
-"""The expected DCT power against the covariance of a periodic canvas, and the weighted fit against numpy's polyfit."""
+"""Compare the expected DCT power with the covariance of a periodic field, and the weighted fit with numpy's polyfit."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,10 @@ from smtool.spectrum.psd import ring_means
 
 
 def expected_by_covariance(exponent: float, source: tuple[int, int]) -> np.ndarray:
-    """DCT both sides of the pixels' covariance matrix, which is the inverse DFT of the density on a canvas 8 times larger."""
+    """Expected power from the covariance matrix of the pixels, transformed by the DCT along both of its axes.
+
+    The covariance is the inverse DFT of the density on a field 8 times larger.
+    """
     rows, columns = (8 * n for n in source)
     squared = np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.fftfreq(columns) ** 2
     density = np.where(squared > 0, np.where(squared > 0, squared, 1.0) ** (-exponent / 2), 0.0)
@@ -41,7 +44,7 @@ def test_the_slope_equals_numpys_weighted_polyfit(rng, size):
     power = rng.random(len(frequency)) + 0.1
     low = 0.9 / min(size)
     inside = (frequency >= low) & (frequency <= 0.5)
-    weight = count[inside] ** 0.25                                          # polyfit squares its weights
+    weight = count[inside] ** 0.25                                          # polyfit squares the weights
     line = np.polyfit(np.log(frequency[inside]), np.log(power[inside]), 1, w=weight)
     fit_range = FitRange(size, size, low, 0.5)
     assert fit_range.slope(torch.from_numpy(power)).item() == pytest.approx(-line[0], rel=1e-10)
@@ -54,11 +57,11 @@ def test_the_slope_equals_numpys_weighted_polyfit(rng, size):
 def test_reading_the_table_returns_the_true_exponent_between_its_steps(size, source, exponent):
     fit_range = FitRange(size, source, 0.9 / min(size), 0.5)
     rings = ring_means(expected_power(exponent, size, source)[None], PHYSICAL)[0]
-    assert fit_range.exponent(7.0 * rings).item() == pytest.approx(exponent, abs=2e-3)     # linear steps of .1
+    assert fit_range.exponent(7.0 * rings).item() == pytest.approx(exponent, abs=2e-3)     # linear interpolation, .1
 
 
 def test_seven_thirteen_and_nineteen_rings_are_fitted():
-    """The counts of the definition sheet, section 2."""
+    """The numbers of rings at 8, 16 and 32 cells (spectrum.md#power-law-fit)."""
     assert [FitRange((n, n), (n, n), 0.9 / n, 0.5).num_rings for n in (8, 16, 32)] == [7, 13, 19]
 
 

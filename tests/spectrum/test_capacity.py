@@ -1,4 +1,4 @@
-"""Reverse water-filling against closed forms, a bisection written out, and the definition sheet's 13 594 bits."""
+"""Compare reverse water-filling with closed forms, a root found by scipy, and the values of spectrum.md#health."""
 
 import math
 
@@ -17,7 +17,7 @@ def white(num_channels: int, *, num_images: int = 64, side: int = 16) -> torch.T
 
 
 def moments_of(covariance: torch.Tensor, cells: list[int]) -> BandMoments:
-    """Exact moments: (K, C, C) covariances."""
+    """Moments with exactly these covariances, (K, C, C)."""
     count = torch.tensor(cells, dtype=torch.float64)
     return BandMoments(2, torch.zeros(covariance.shape[1], 1, 1), covariance * count[:, None, None], count)
 
@@ -46,8 +46,8 @@ def test_adding_batches_equals_all_at_once(rng):
     assert_close(parts.mean, band_moments(x).mean, rtol=1e-12, atol=1e-12)
 
 
-def test_white_channels_carry_what_the_definition_sheet_says():
-    """16 x 16 x 16 white coefficients at 1 %: 13 607 bits in closed form, 13 594 measured."""
+def test_white_channels_carry_the_documented_number_of_bits():
+    """16 x 16 x 16 white coefficients at 1 %: 13 607 bits in closed form, 13 594 measured (spectrum.md#health)."""
     found = capacity_at(band_moments(white(16)), 0.01)
     assert found.bits_per_image == pytest.approx(13594, abs=15)
     assert found.bits_per_channel.sum().item() == pytest.approx(found.bits_per_image, rel=1e-12)
@@ -55,7 +55,7 @@ def test_white_channels_carry_what_the_definition_sheet_says():
 
 
 def test_copies_and_dead_channels_carry_nothing():
-    """6 800 bits for both; channel by channel the copies would seem to carry 13 561."""
+    """6 800 bits for both; a sum over the channels of the copies would give 13 561 (spectrum.md#health)."""
     copies = white(8).repeat(1, 2, 1, 1)
     half_dead = white(16)
     half_dead[:, 8:] *= 1e-6
@@ -114,17 +114,17 @@ def test_the_capacity_over_a_posterior_is_that_of_gaussian_channels(rng):
 
 
 def test_with_correlated_channels_it_is_the_mutual_information(rng):
-    """1/2 log2 det(I + N^-1 S), whatever the noise of the channels."""
+    """1/2 log2 det(I + N^-1 S), for any noise of the channels."""
     root = torch.from_numpy(rng.standard_normal((2, 3, 3)))
     covariance, noise = root @ root.mT, torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
     found = channel_capacity(moments_of(covariance, [1, 7]), noise)
     expected = 0.5 * torch.linalg.slogdet(torch.eye(3, dtype=torch.float64) + covariance / noise[:, None])[1] / math.log(2)
     assert_close(found.bits_per_band, expected * torch.tensor([1.0, 7.0]), rtol=1e-9, atol=0)
     copies = channel_capacity(moments_of(torch.ones(1, 2, 2, dtype=torch.float64), [1]), torch.ones(2))
-    assert copies.bits_per_image == pytest.approx(0.5 * math.log2(3), rel=1e-12)       # two looks at one signal, not two signals
+    assert copies.bits_per_image == pytest.approx(0.5 * math.log2(3), rel=1e-12)       # two observations of one signal
 
 
-def test_bands_are_those_of_the_band_transfer_and_poorly_sampled_ones_are_told():
+def test_bands_are_those_of_the_band_transfer_and_poorly_sampled_ones_are_marked():
     moments = band_moments(white(16, num_images=5))
     assert moments.cells.sum().item() == 256
     assert_close(moments.cells, torch.bincount(band_of_cell(16, 16, 8).flatten()).double())
@@ -133,7 +133,7 @@ def test_bands_are_those_of_the_band_transfer_and_poorly_sampled_ones_are_told()
 
 
 @pytest.mark.parametrize("distortion", [0.0, 1.0, math.nan])
-def test_a_distortion_that_is_no_share_is_refused(distortion):
+def test_a_distortion_that_is_no_fraction_is_refused(distortion):
     with pytest.raises(ValueError, match="a fraction of the variance between 0 and 1"):
         capacity_at(band_moments(white(2)), distortion)
 

@@ -50,7 +50,7 @@ def test_a_matrix_first_used_in_inference_mode_serves_training() -> None:
     assert_close(x.grad, 2 * x.detach(), rtol=0, atol=1e-5)
 
 
-def test_cached_matrices_know_their_dtype_and_device() -> None:
+def test_matrices_are_cached_by_dtype_and_device() -> None:
     single, double = dct_matrix(10, dtype=torch.float32), dct_matrix(10, dtype=torch.float64)
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
     assert dct_matrix(10, dtype=torch.float32, device="meta").device.type == "meta"

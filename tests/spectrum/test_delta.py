@@ -1,4 +1,4 @@
-"""delta of fields that are known, from 200 fixed draws of 16 pairs each; the divergence in dB; the REFERENCE delta."""
+"""delta of fields with a known delta, from 200 fixed sets of 16 pairs each; the divergence in dB; the REFERENCE delta."""
 
 import math
 from dataclasses import replace
@@ -28,13 +28,13 @@ CELLS = tuple((exponent, delta) for exponent in (1.0, 2.0, 3.0) for delta in (0.
 
 @pytest.fixture(scope="module")
 def photographs(known_pairs) -> torch.Tensor:
-    """Stand-ins: 24 fields of exponent 2, (24, 3, 64, 64)."""
+    """Substitutes for photographs: 24 fields of exponent 2, (24, 3, 64, 64)."""
     images, _ = known_pairs(160, ((2.0, 0.0),), side=32, canvas=64)[2.0, 0.0]
     return images[:24].double()
 
 
 def ideal_latents(images: torch.Tensor, side: int, *, delta: float = 0.0) -> torch.Tensor:
-    """The low DCT cells of images, coloured by f^delta cell by cell."""
+    """The low DCT cells of images, each cell's power multiplied by f^delta."""
     axis = torch.arange(side) / (2 * side)
     frequency = (axis.square()[:, None] + axis.square()).double().sqrt()
     frequency[0, 0] = 1
@@ -42,13 +42,13 @@ def ideal_latents(images: torch.Tensor, side: int, *, delta: float = 0.0) -> tor
 
 
 def table(power: torch.Tensor, side: int, *, source: int) -> Spectrum:
-    """A PHYSICAL table (N, bins) of side x side cells, out of an image of `source` pixels."""
+    """A PHYSICAL spectrum of ring powers (N, bins), of side x side cells from images with `source` pixels a side."""
     frequency, count = ring_frequency(side, side, PHYSICAL)
     return Spectrum(frequency, power, count, PHYSICAL, (side, side), (source, source))
 
 
 def recoloured(images: Spectrum, *, delta: float = 0.0, gain: float = 1.0) -> Spectrum:
-    """Latents in REFERENCE's own terms: the image's bins times (bin number)^delta and a gain of power."""
+    """Latents whose REFERENCE bins are the image's bins times (bin number)^delta and a power gain."""
     return replace(images, power=images.power * images.frequency**delta * gain, source=images.size)
 
 
@@ -79,7 +79,7 @@ def test_the_low_dct_cells_are_latents_of_delta_zero(photographs, side):
 @pytest.mark.parametrize(("side", "source"), [(8, 16), (8, 128), (16, 64)])
 @pytest.mark.parametrize(("exponent", "delta"), [(3.0, 1.0), (2.0, 0.0), (1.0, 1.5)])
 def test_each_side_is_read_through_its_own_calibration(side, source, exponent, delta):
-    """Expected rings of both sides: the low cells of a large DCT leak otherwise than a small DCT."""
+    """With the expected ring powers of both sides: leakage in the low cells of a large DCT differs from that of a small DCT."""
     images = ring_means(expected_power(exponent, (side, side), (source, source))[None], PHYSICAL)
     latents = ring_means(expected_power(exponent - delta, (side, side), (side, side))[None], PHYSICAL)
     fit = fit_delta_spectra(table(images, side, source=source), table(latents, side, source=side))
@@ -92,7 +92,7 @@ def test_coloured_latents_are_read_whatever_their_gain(photographs, delta):
     latents = ideal_latents(photographs, 16, delta=delta)
     quiet, loud = fit_delta(photographs, 0.01 * latents), fit_delta(photographs, 20 * latents)
     assert quiet.delta == pytest.approx(loud.delta, abs=1e-9)
-    assert loud.delta == pytest.approx(delta, abs=0.05)     # cells were coloured, not a field: leakage is coloured with them
+    assert loud.delta == pytest.approx(delta, abs=0.05)     # leakage was multiplied by f^delta too
 
 
 def test_tables_that_were_streamed_give_the_same_as_tensors(photographs):
@@ -106,8 +106,8 @@ def test_tables_that_were_streamed_give_the_same_as_tensors(photographs):
     assert streamed.residual_db == pytest.approx(at_once.residual_db, abs=1e-9)
 
 
-def test_the_interval_knows_which_latent_belongs_to_which_image(photographs):
-    """Shuffled pairs keep delta and lose what the two sides have in common."""
+def test_the_interval_depends_on_the_pairing_of_images_and_latents(photographs):
+    """Shuffled pairs have the same delta, but a longer interval, because images and latents no longer vary together."""
     noise = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     latents = ideal_latents(photographs, 16) + 0.02 * noise
     paired, shuffled = fit_delta(photographs, latents), fit_delta(photographs, latents.roll(1, 0))
@@ -140,8 +140,8 @@ def test_the_divergence_is_blind_to_gain_and_symmetric(photographs):
     assert physical_divergence_db(table(images.mean()[None], 16, source=64), matched, delta=1.0) == pytest.approx(0, abs=1e-9)
 
 
-def test_the_divergence_of_known_errors_is_that_of_the_definition_sheet():
-    """Section 3: a slope off by .5 is 1.2 dB, a top half octave that is 4 times too loud or too quiet 2.8 dB."""
+def test_the_divergence_of_known_errors_has_the_documented_values():
+    """A slope that differs by .5: 1.2 dB; 4 or 1/4 times the power in the top half octave: 2.8 dB (spectrum.md#delta)."""
     images = table(torch.ones(1, 13 + 1), 16, source=64)
     for slope in (-0.5, 0.5):
         tilted = table(images.frequency[None] ** slope, 16, source=16)

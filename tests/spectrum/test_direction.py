@@ -1,4 +1,4 @@
-"""RMSC and Proposition 3.2 against a loop over tokens; the filters against scipy's DCT, the mean and the identity."""
+"""Compare RMSC and Proposition 3.2 with a loop over tokens, and the filters with scipy's DCT, the mean and the identity."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_proposition_3_2_squared_rmsc_is_the_directional_energy_outside_dc(rng, 
 
 
 def test_directional_energy_equals_the_dct_along_the_token_index(rng):
-    """The form in which the paper writes it: a 1-D DCT over the T tokens."""
+    """The paper's form: a 1-D DCT over the T tokens."""
     features = features_of(rng, (1, 6, 5, 4))
     tokens = features[0].flatten(1).numpy().T
     unit = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
@@ -67,7 +67,7 @@ def test_with_an_infinite_outer_sigma_it_is_spatial_normalization(rng, shape, al
     features = features_of(rng, shape)
     assert_close(difference_of_gaussians(features, 0, math.inf, alpha), spatial_normalize(features, alpha), rtol=0, atol=1e-12)
     single = difference_of_gaussians(features.float(), 0, math.inf, alpha)
-    # there and back along two axes: four sums of n products, whose roundings grow as EPS sqrt(n)
+    # DCT and inverse along two axes: four sums of n products, whose rounding errors grow as eps sqrt(n)
     bound = 4 * torch.finfo(torch.float32).eps * math.sqrt(max(shape[2:])) * float(single.abs().max())
     assert_close(single.double(), spatial_normalize(features, alpha), rtol=0, atol=bound)
 

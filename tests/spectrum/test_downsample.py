@@ -46,7 +46,7 @@ def test_antialiased_resampling_equals_interpolation(source: tuple[int, int], si
 
 @pytest.mark.parametrize(("source", "size"), SIZES)
 def test_dct_crop_samples_the_band_limited_image(source: tuple[int, int], size: tuple[int, int]) -> None:
-    """The low cells, scaled, are the DCT of the image less its higher frequencies, sampled at the larger pixels' centres."""
+    """The scaled low cells are the DCT of the low-passed image, sampled at the centres of the larger pixels."""
     x = picture(*source)
     rows, columns = (
         np.cos(np.pi * np.arange(n) * (np.arange(n)[:, None] + 0.5) / n) * np.sqrt(np.where(np.arange(n) == 0, 1, 2) / side)

@@ -41,7 +41,7 @@ def power_law(exponent: float, *shape: int, seed: int = 0) -> Tensor:
 
 
 def released_loss(images: Tensor, latents: Tensor, delta: float) -> float:
-    """The released recipe (facts 3.1), step by step."""
+    """The released procedure (released-code.md#esm), step by step."""
     height, width = latents.shape[-2:]
     if height != 32:
         taps = torch.exp(-(torch.arange(-3, 4, dtype=images.dtype) ** 2) / (2 * 1.2**2))
@@ -82,8 +82,8 @@ def test_a_latent_that_is_the_downsampled_image_has_no_loss_at_delta_zero() -> N
     assert esm_loss(images, latents, delta=1.0).item() > 0.01
 
 
-def test_the_released_loss_depends_on_loudness_and_the_matched_one_does_not() -> None:
-    """Facts 3.3: steep latents get away with it by being louder."""
+def test_the_released_loss_depends_on_gain_and_the_matched_one_does_not() -> None:
+    """A larger gain reduces the loss of steep latents (released-code.md#gain-in-esm)."""
     images, latents = power_law(1.0, 8, 3, 128, 128), power_law(1.0, 8, 4, 16, 16, seed=1)
     raw = [esm_loss(images, gain * latents).item() for gain in (0.3, 1.0, 3.0, 10.0)]
     assert raw[0] > 1.5 * raw[1] > 3 * raw[2] > 4 * raw[3]
@@ -109,7 +109,7 @@ def test_divergence_is_taken_image_by_image() -> None:
     assert (divergence > 0).all()
 
 
-def test_shares_sum_to_one_and_variants_of_the_log_do_what_they_say() -> None:
+def test_fractions_sum_to_one_with_and_without_the_log() -> None:
     power = torch.rand(4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
     compressed = spectral_distribution(power, REFERENCE.curve, delta=0.8)
     assert_close(compressed.sum(1), torch.ones(4, dtype=torch.float64), rtol=0, atol=1e-7)
@@ -152,7 +152,7 @@ def test_autocast_does_not_coarsen_the_loss() -> None:
 
 
 def test_constants_do_not_follow_the_default_device() -> None:
-    """They are cached: made on another default device they would poison every later call (sizes used by no other test)."""
+    """Constants are cached: on another default device they would break all later calls. No other test uses these sizes."""
     images, latents, small = power_law(1.0, 2, 3, 72, 88), power_law(0.5, 2, 4, 9, 11), power_law(0.5, 2, 4, 5, 5)
     large, cutoffs = power_law(1.0, 1, 1, 96, 120), torch.tensor([0, 8])
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""The two measures against loops over pixels, and on images whose grid is known."""
+"""Compare the two measures with loops over pixels, and check them on images with a known grid."""
 
 import math
 
@@ -18,7 +18,7 @@ def smooth_images(num_images: int = 24, side: int = 64) -> torch.Tensor:
 
 
 def with_pattern(images: torch.Tensor, period: int, share: float) -> torch.Tensor:
-    """A pattern of this period with `share` of every image's variance."""
+    """Add a pattern of this period whose variance is the fraction `share` of each image's variance."""
     pattern = torch.randn(period, period, generator=torch.Generator().manual_seed(1))
     pattern = (pattern - pattern.mean()) / pattern.std(correction=0)
     repeats = images.shape[-1] // period
@@ -69,7 +69,7 @@ def test_a_pattern_alone_is_all_template():
 
 
 def test_upsampling_shows_in_the_phases():
-    """Nearest copies are flat inside every cell, bilinear ones less sharp between the centres of cells (sheet: 1.0, .49)."""
+    """Nearest upsampling is flat inside every cell: 1.0. Bilinear is less sharp between centres: .49 (spectrum.md#health)."""
     images = smooth_images(side=128)
     pooled = F.avg_pool2d(images, 8)
     phase = {mode: grid_statistics(F.interpolate(pooled, scale_factor=8, mode=mode), 8).phase for mode in ("nearest", "bilinear")}
@@ -96,7 +96,7 @@ def test_gain_and_brightness_do_not_matter():
     assert_close(torch.tensor([again.template, again.phase]), torch.tensor([once.template, once.phase]), rtol=1e-3, atol=0)
 
 
-def test_flat_images_have_no_grid_to_speak_of():
+def test_flat_images_give_nan():
     flat = grid_statistics(torch.ones(2, 3, 16, 16), 4)
     assert math.isnan(flat.template)
     assert math.isnan(flat.phase)

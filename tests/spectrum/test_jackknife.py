@@ -1,4 +1,4 @@
-"""Student's t against scipy; the jackknife against a plain loop and against the standard error of a mean, which it equals."""
+"""Compare Student's t with scipy, and the jackknife with a plain loop and with the standard error of a mean."""
 
 import math
 

@@ -86,8 +86,7 @@ def test_first_and_second_derivatives_are_right() -> None:
 def test_half_a_square_is_downsampling_by_two(x: Tensor, corner: tuple[int, int]) -> None:
     """Paper A.4. A low-passed tile is a sum of cosines; sampled at the centres of pixels twice as large it is a smaller tile.
 
-    The kept coefficients, halved, are that tile's DCT (downsampling loses nothing that the mask keeps), and they make the
-    low-passed tile again (the mask keeps nothing that downsampling loses).
+    The kept coefficients, halved, are the DCT of the smaller tile, and the low-passed tile can be computed from them.
     """
     tile = (0, 0, slice(corner[0], corner[0] + 8), slice(corner[1], corner[1] + 8))
     low = block_low_pass(x, 4, shape="square")[tile].numpy()
@@ -117,7 +116,7 @@ def test_memory_layout_does_not_matter(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("side", [1, 2, 4, 7, 8, 16, 32])
-def test_fitted_cutoffs_keep_the_nearest_share_of_anti_diagonals(side: int) -> None:
+def test_fitted_cutoffs_keep_the_nearest_fraction_of_anti_diagonals(side: int) -> None:
     for rows_removed in range(15):
         block, rows = fit_cutoff(side, rows_removed)
         exact = Fraction((15 - rows_removed) * (2 * block - 1), 15)
@@ -128,7 +127,7 @@ def test_fitted_cutoffs_keep_the_nearest_share_of_anti_diagonals(side: int) -> N
 
 def test_fitted_low_pass_takes_small_latents_and_leaves_large_ones_as_they_were(x: Tensor) -> None:
     small = x[..., :4, :4]
-    assert_close(fitted_low_pass(small, 8), block_low_pass(small, 4, block=4), rtol=0, atol=0)  # 7 of 15 are 3 of 7
+    assert_close(fitted_low_pass(small, 8), block_low_pass(small, 4, block=4), rtol=0, atol=0)  # 7 of 15 rows are 3 of 7
     assert_close(fitted_low_pass(small, torch.tensor([0, 8, 12, 8])), block_low_pass(small, torch.tensor([0, 4, 6, 4]), block=4))
     assert_close(fitted_low_pass(x, 8), block_low_pass(x, 8), rtol=0, atol=0)
 

@@ -1,6 +1,6 @@
-"""Exponents of fields that are known, from 200 fixed draws of 16 images each.
+"""Exponents of fields with a known exponent, from 200 fixed sets of 16 images each.
 
-A correct 95 % interval holds at least 180 of 200 times with probability .999, one of 85 % with .03.
+At least 180 of 200 intervals contain the true value with probability .999 if the coverage is 95 %, and .03 if it is 85 %.
 """
 
 import math
@@ -83,7 +83,7 @@ def test_a_flat_image_among_others_has_no_exponent_of_its_own():
 
 
 def test_four_by_four_cells_get_no_fit(rng):
-    with pytest.raises(ValueError, match=r"4x4 cells are too few for a fit .* only a table of powers is honest"):
+    with pytest.raises(ValueError, match=r"4x4 cells are too few for a fit .* only the ring powers are meaningful"):
         fit_power_law(spectrum_of(torch.from_numpy(rng.standard_normal((3, 4, 4, 4))), PHYSICAL), highest=0.5)
 
 

@@ -40,14 +40,14 @@ def reference_by_hand(x: Tensor, *, keep_dc: bool) -> np.ndarray:
 
 
 def physical_by_hand(x: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Spectrum-definitions, section 1, in cycles per pixel: (ring means, ring frequencies, cells)."""
+    """The rings of spectrum.md#power-spectrum in cycles per pixel: (ring means, ring frequencies, cells)."""
     power = cell_power(x)
     height, width = power.shape[1:]
     half_cycle = 0.5 / min(height, width)
     edges = [half_cycle * k for k in (0, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5)]
     while edges[-1] < 0.5:
         edges.append(max(edges[-1] * 2 ** (1 / 6), edges[-1] + half_cycle))
-    if 0.5 - edges[-2] < half_cycle / 2:  # ours: a last ring cut to a sliver joins its neighbour
+    if 0.5 - edges[-2] < half_cycle / 2:  # a very narrow last ring is merged with its neighbour
         del edges[-2]
     rings: dict[int, list[tuple[float, np.ndarray]]] = {}
     for u in range(height):
@@ -80,7 +80,7 @@ def test_reference_equals_a_double_loop(size: tuple[int, int], keep_dc: bool) ->
 
 @pytest.mark.parametrize("side", [32, 57, 113, 125])
 def test_reference_bins_round_like_the_released_code(side: int) -> None:
-    """Cells on an edge: float32 sqrt, quotient and product in the released order, which is not exact arithmetic."""
+    """For cells on the edge of a bin, the order of the released float32 square root, quotient and product decides."""
     index = torch.arange(side).float()
     radius = torch.sqrt(index[:, None] ** 2 + index**2)
     ring = torch.floor(radius / radius.max().clamp_min(1.0) * 16).long().clamp(0, 15)
@@ -115,12 +115,12 @@ def test_physical_equals_a_double_loop(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("side", "rings"), [(8, 7), (16, 13), (32, 19)])
-def test_physical_rings_from_one_cycle_per_frame_are_as_many_as_the_sheet_counts(side: int, rings: int) -> None:
+def test_physical_rings_from_one_cycle_per_frame_have_the_documented_number(side: int, rings: int) -> None:
     frequency, _ = ring_frequency(side, side, PHYSICAL)
     assert ((frequency >= 0.9 / side) & (frequency <= 0.5)).sum() == rings
 
 
-def test_no_physical_ring_is_empty_or_a_sliver() -> None:
+def test_no_physical_ring_is_empty_or_very_narrow() -> None:
     for side in range(3, 130):
         frequency, count = ring_frequency(side, side + 3, PHYSICAL)
         assert (count >= 1).all()
@@ -170,7 +170,7 @@ def test_spectrum_keeps_a_table_that_grows() -> None:
 def test_spectra_of_unlike_rings_are_not_joined() -> None:
     x = noise(2, 3, 32, 32)
     for other in (spectrum_of(x, REFERENCE.curve), spectrum_of(x, PHYSICAL, (16, 16)), spectrum_of(x[..., :16], PHYSICAL)):
-        with pytest.raises(ValueError, match="unlike rings"):
+        with pytest.raises(ValueError, match="different rings"):
             spectrum_of(x, PHYSICAL) + other
 
 

@@ -1,19 +1,20 @@
-"""The printed curves as data, and the one relation among them that pins the released recipe down."""
+"""The published curves, and the relation among them that confirms the released procedure."""
 
 import pytest
 import torch
 
 from smtool.spectrum import REFERENCE, published_curves, spectral_distribution
 
-# Sum of the log1p bins before normalization. It is not printed but fitted, one for all deltas (facts section 10).
+# Sum of the log1p bins before normalization; not published, but fitted, with the same value for all deltas
+# (released-code.md#published-curves).
 TOTALS = {"celeba": 7.4, "imagenet": 8.6}
 
 
 def deviation_of_target(data: str, delta: str) -> float:
-    """Total absolute deviation from the printed target of what the printed RGB curve p gives.
+    """Total absolute difference between the published target and the target computed from the published RGB curve p.
 
-    p times the total is log1p of the ring powers, so these are expm1(total p). Then steps 5 to 7 of the recipe: times
-    (bin number)^delta, log1p, normalize.
+    p times the total is log1p of the ring powers, so the ring powers are expm1(total p). They are multiplied by
+    (bin number)^delta, compressed by log1p and normalized.
     """
     curves = published_curves()
     power = torch.tensor(curves[f"{data}/rgb"].values, dtype=torch.float64).mul(TOTALS[data]).expm1()[None]
@@ -35,13 +36,13 @@ def test_without_the_logarithm_the_first_bin_of_the_target_would_be_a_quarter_to
     assert curves["celeba/rgb-delta1"].values[0] == 0.1961
 
 
-def test_every_curve_has_sixteen_shares_of_one():
+def test_every_curve_has_sixteen_fractions_that_sum_to_one():
     curves = published_curves()
     assert len(curves) == 15
     for name, curve in curves.items():
         assert curve.name == name
         assert len(curve.values) == 16
-        assert sum(curve.values) == pytest.approx(1, abs=3e-4)      # four printed decimals
+        assert sum(curve.values) == pytest.approx(1, abs=3e-4)      # four published decimals
         assert "published" in curve.label
 
 
@@ -49,8 +50,8 @@ def test_every_curve_has_sixteen_shares_of_one():
     ("celeba/rgb", -2.12), ("celeba/rgb-delta1", -1.00), ("celeba/sd-vae", -0.53), ("celeba/scale-equivariance", -1.09),
     ("celeba/dsm", -1.02), ("celeba/esm", -0.96), ("imagenet/rgb", -1.68), ("imagenet/dinov2", -0.86), ("imagenet/va-vae", -1.11),
 ])
-def test_no_digit_was_lost_the_log_log_slopes_are_those_once_derived(name, slope):
-    """Slopes over bins 2 to 16, facts section 10."""
+def test_the_curves_have_the_documented_log_log_slopes(name, slope):
+    """Slopes over bins 2 to 16 (released-code.md#published-curves)."""
     x = torch.arange(2, 17, dtype=torch.float64).log()
     y = torch.tensor(published_curves()[name].values[1:], dtype=torch.float64).log()
     x, y = x - x.mean(), y - y.mean()

@@ -1,4 +1,4 @@
-"""Moments against numpy, ranks against the cases of known rank in the definition sheet, section 6."""
+"""Compare moments with numpy, and ranks with the cases of known rank in spectrum.md#health."""
 
 import math
 
@@ -59,7 +59,7 @@ def test_nearly_dead_channels_lower_the_rank_of_the_covariance_only_and_are_list
 
 
 def test_a_loud_channel_hides_the_others_from_the_covariance_only():
-    """Sheet: 2.1 for one of 16 channels ten times louder. In closed form shares 100/115 and 15 times 1/115."""
+    """One of 16 channels has ten times the std: 2.1 (spectrum.md#health). Fractions in closed form: 100/115, 15 times 1/115."""
     x = white(16)
     x[:, 3] *= 10
     rank = effective_rank(channel_moments(x))

@@ -1,4 +1,4 @@
-"""The closed forms against numbers printed in the facts, against a simulation of every sampler, and against their limits."""
+"""Compare the closed forms with a simulation of every sampler, with released-code.md#euler-maruyama, and with their limits."""
 
 import math
 
@@ -13,7 +13,7 @@ SAMPLERS = ("ddim", "euler", "heun", "euler-maruyama")
 
 
 def level(t):
-    """(alpha, sigma) of DDPM's level 1000 t, the product written out."""
+    """(alpha, sigma) of DDPM's level 1000 t, by a loop."""
     abar = 1.0
     for i in range(round(1000 * t)):
         abar *= 1 - (0.00085**0.5 + i / 999 * (0.012**0.5 - 0.00085**0.5)) ** 2
@@ -21,7 +21,7 @@ def level(t):
 
 
 def step(sampler, x, t, s, generator, last):
-    """One step of the textbook sampler with the best network, on samples x (N, bands)."""
+    """One step of the sampler with the optimal network, on samples x (N, bands)."""
     if sampler == "ddim":
         (alpha, sigma), (alpha_s, sigma_s) = level(t), level(s)
         data = alpha * POWER / (alpha**2 * POWER + sigma**2) * x
@@ -60,8 +60,8 @@ def test_the_last_step_is_that_of_a_simulation(sampler):
     assert_close(last_step_amplitude(POWER, sampler, last_t=0.1), (x.square().mean(0) / POWER).sqrt(), rtol=0.012, atol=0)
 
 
-def test_the_published_euler_maruyama_damps_as_the_facts_say():
-    """Section 8.5: S' / S = .92, .98, .61 for S = 100, 1, .01 with 100 steps, and no better with many more."""
+def test_the_published_euler_maruyama_sampler_damps_weak_bands():
+    """S' / S = .92, .98, .61 for S = 100, 1, .01 with 100 steps (released-code.md#euler-maruyama); more steps do not help."""
     power = torch.tensor([100.0, 1.0, 0.01])
     share = sampler_amplitude(power, "euler-maruyama", steps=100).square()
     assert [round(value, 2) for value in share.tolist()] == [0.92, 0.98, 0.61]
@@ -72,7 +72,7 @@ def test_the_published_euler_maruyama_damps_as_the_facts_say():
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "heun"])
 def test_the_last_step_returns_the_mean_given_x_t(sampler):
-    """S' / S = SNR / (1 + SNR): half of the power where the signal is as strong as the noise."""
+    """S' / S = SNR / (1 + SNR): half of the power at an SNR of 1."""
     alpha, sigma = level(0.04) if sampler == "ddim" else (0.96, 0.04)
     covered = torch.tensor([(sigma / alpha) ** 2], dtype=torch.float64)
     assert last_step_amplitude(covered, sampler, last_t=0.04).item() == pytest.approx(math.sqrt(0.5), rel=1e-9)
@@ -84,7 +84,7 @@ def test_the_last_step_returns_the_mean_given_x_t(sampler):
 def test_deterministic_samplers_become_faithful_with_many_steps(sampler):
     coarse, fine = (sampler_amplitude(POWER, sampler, steps=steps) for steps in (50, 1000))
     assert bool(((fine - 1).abs() < (coarse - 1).abs()).all())
-    if sampler != "ddim":                                               # its 1000 levels are all there are
+    if sampler != "ddim":                                               # it has 1000 levels at most
         assert_close(fine, torch.ones_like(fine), rtol=0, atol=0.01)
 
 

@@ -1,4 +1,4 @@
-"""Hand-made autoencoders whose errors are known: the table of the definition sheet, section 6 (f8, 128 px)."""
+"""Hand-made autoencoders with known errors, the controls in spectrum.md#health (f8, 128 px)."""
 
 import math
 
@@ -68,14 +68,14 @@ def test_local_decoders_move_with_whole_cells(errors, name):
 
 
 def test_the_ideal_low_pass_is_nearly_perfect_by_all_three(errors):
-    """Sheet: .003, .000, .008; the rest comes from the border, where the mirrored picture is not band-limited."""
+    """spectrum.md#health: .003, .000, .008. They are not 0 because the mirrored image is not band-limited at the border."""
     assert errors["crop"].reconstruction < 0.01
     assert errors["crop"].whole_cell < 0.001
     assert errors["crop"].latent < 0.02
 
 
 def test_each_error_alone_calls_a_bad_autoencoder_perfect(errors):
-    """Sheet: strided .61 / 0 / .55, space-to-depth 0 / 0 / .55, stretch 0 / 1.17 / 1.14."""
+    """spectrum.md#health: strided .61 / 0 / .55, space-to-depth 0 / 0 / .55, stretch 0 / 1.17 / 1.14."""
     assert errors["strided"].reconstruction > 0.3
     assert errors["space to depth"].latent > 0.3
     assert errors["stretch"].whole_cell > 0.6
@@ -83,14 +83,14 @@ def test_each_error_alone_calls_a_bad_autoencoder_perfect(errors):
 
 
 def test_smoother_upsampling_is_more_equivariant(errors):
-    """Sheet, first error: .003, .016, .14, .61."""
+    """First error in spectrum.md#health: .003, .016, .14, .61."""
     order = [errors[name].reconstruction for name in ("crop", "bilinear", "nearest", "strided")]
     assert order == sorted(order)
     assert order[2] > 5 * order[1]
 
 
 def mirrored(x):
-    """Twice the sides, so that a turn of the whole brings in the mirrored picture everywhere."""
+    """Mirror images to twice their sides, so that a circular shift fills every border with the mirrored image."""
     x = torch.cat([x, x.flip(-1)], -1)
     return torch.cat([x, x.flip(-2)], -2)
 
@@ -171,9 +171,9 @@ def test_latents_that_do_not_vary_have_no_error():
 
 
 def test_what_cannot_be_measured_is_refused():
-    with pytest.raises(ValueError, match="4x4 cells leave nothing inside a margin of 2: 5 a side are needed"):
+    with pytest.raises(ValueError, match="4x4 cells leave nothing inside a margin of 2: at least 5 a side are needed"):
         latent_shift(pool, photographs(2, side=32), downsample=FACTOR)
-    with pytest.raises(ValueError, match="made 64x64 images from those of 128x128"):
+    with pytest.raises(ValueError, match="returned 64x64 images, but the encoded images are 128x128"):
         shift_errors(pool, lambda z: F.interpolate(z, scale_factor=4), photographs(2), downsample=FACTOR)
     with pytest.raises(ValueError, match="do not vary"):
         shift_errors(pool, upsample("nearest"), torch.ones(2, 3, 128, 128), downsample=FACTOR)

@@ -9,7 +9,7 @@ from smtool.spectrum.structure import cosine_by_distance
 
 
 def _by_loops(x: np.ndarray) -> dict[int, float]:
-    """Mean cosine at each distance of one feature map (C, h, w), pair by pair."""
+    """Mean cosine at each distance in one feature map (C, h, w), by loops over all pairs."""
     values: dict[int, list[float]] = {}
     _, height, width = x.shape
     for i in range(height):

@@ -1,4 +1,4 @@
-"""The closed forms against quadrature, against regression on Gaussian fields, and against the printed crossing times."""
+"""Compare the closed forms with quadrature, with regression on Gaussian fields, and with spectrum.md#noise-crossing."""
 
 import math
 
@@ -27,7 +27,8 @@ TIMES = torch.linspace(0.05, 1.0, 20, dtype=torch.float64)[:, None]
 def test_the_perfect_linear_network_has_the_floor_of_the_closed_form():
     """Per-cell regression fitted on 2000 and tested on 2000 fields of spectrum 1/f^2, 32 x 32: every band within 1 % at every t.
 
-    The floor is tested, not the reduction: that is a small difference of large numbers (definition sheet, section 5)."""
+    The test uses the remaining error, not its reduction, which is a small difference of large numbers.
+    """
     generator = torch.Generator().manual_seed(0)
     axis = torch.arange(32, dtype=torch.float64)
     radius = (axis.square()[:, None] + axis.square()).sqrt().flatten()[1:]
@@ -52,7 +53,7 @@ def test_the_floor_averaged_over_time_equals_quadrature(power):
 
 
 def test_learnable_power_is_what_the_posterior_variance_leaves():
-    """S - posterior variance, whose inverse is 1/S + (1-t)^2 / t^2; the velocity's floor is that variance over t^2."""
+    """Learnable power is S - V with the posterior variance 1 / V = 1/S + (1-t)^2 / t^2; the floor of the velocity is V / t^2."""
     posterior = 1 / (1 / POWER + (1 - TIMES).square() / TIMES.square())
     assert_close(learnable_power(POWER, TIMES, "x"), POWER - posterior, rtol=0, atol=1e-12)
     assert_close(velocity_floor(POWER, TIMES), posterior / TIMES.square(), rtol=1e-12, atol=0)
@@ -79,8 +80,11 @@ def test_a_target_without_a_meaning_is_refused():
         learnable_power(POWER, TIMES, "v")
 
 
-def test_the_snr_of_coefficients_falls_below_1_when_the_definition_sheet_says():
-    """Section 5: S = 10, 1, .1, .01 at flow times .76, .50, .24, .09 and steps 687, 354, 88, 11 of the scaled-linear schedule."""
+def test_the_snr_of_coefficients_falls_below_1_at_the_documented_times():
+    """S = 10, 1, .1, .01: flow times .76, .50, .24, .09, steps 687, 354, 88, 11 of the scaled-linear schedule.
+
+    These are the values of spectrum.md#noise-crossing.
+    """
     power = torch.tensor([10.0, 1.0, 0.1, 0.01], dtype=torch.float64)
     assert_close(crossing_time(power), torch.tensor([0.76, 0.50, 0.24, 0.09], dtype=torch.float64), rtol=0, atol=0.005)
     time = crossing_time(power)
@@ -111,7 +115,7 @@ def test_a_ring_weighs_as_many_cells_as_it_has():
 
 
 def test_twice_the_resolution_at_unit_variance_is_nearly_a_gain_of_two():
-    """SD3's rule says 2; the sheet measured 1.87 on photographs, less by what the new cells take of the unit variance."""
+    """SD3's rule gives 2. Photographs give 1.87, as the added cells have part of the variance (spectrum.md#noise-crossing)."""
     radius = [(torch.arange(side).square()[:, None] + torch.arange(side).square()).double().flatten()[1:] for side in (32, 64)]
     small, large = (1 / r * len(r) / (1 / r).sum() for r in radius)
     matched = large[torch.arange(64 * 64)[1:].view(-1) % 64 < 32][: 32 * 32 - 1]
@@ -121,14 +125,14 @@ def test_twice_the_resolution_at_unit_variance_is_nearly_a_gain_of_two():
 
 
 def test_a_shift_cannot_change_a_slope_and_the_two_rules_say_so():
-    """Slopes 1 against 2 at 32 cells and unit variance: half of the energy crosses 2.65 times later, most cells earlier."""
+    """Slopes 1 and 2 at 32 cells and unit variance: the shift by energy is 2.65, the shift by cells is below 1."""
     axis = torch.arange(32, dtype=torch.float64) / 64
     frequency = (axis.square()[:, None] + axis.square()).sqrt().flatten()[1:]
     frequency = frequency[frequency <= 0.5]
     shallow, steep = (frequency**-a / (frequency**-a).mean() for a in (1, 2))
     shift = time_shift(shallow, steep, count=torch.ones_like(frequency))
     assert shift.by_energy == pytest.approx(2.65, abs=0.03)
-    assert shift.by_cells == pytest.approx(0.602, abs=0.001)       # the sheet's .56 is what 64 cells a side give
+    assert shift.by_cells == pytest.approx(0.602, abs=0.001)       # 64 cells a side give .56
     expected = (steep.log() - shallow.log()).mean().item() / 2
     assert shift.by_cells == pytest.approx(math.exp(expected), rel=1e-12)
     assert shift.spread == pytest.approx(math.log(frequency[-1] / frequency[0]), rel=1e-12)

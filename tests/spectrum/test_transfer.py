@@ -1,4 +1,4 @@
-"""Hand-made decoders whose answer is known: the table of the definition sheet, section 4 (f8, 16 x 16 latents, 128 px)."""
+"""Hand-made decoders with a known response, the controls in spectrum.md#band-transfer (f8, 16 x 16 latents, 128 px)."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_stretch_is_exact_in_the_relative_reading():
     (lambda z: F.interpolate(z, scale_factor=8, mode="bicubic"), 3, 0.97, 0.96, 0.03, 0.125, 0.0),
     (lambda z: F.pixel_shuffle(z, FACTOR), 192, 0.014, 0.01, 0.984, 0.126, 0.0),
 ], ids=["crop scrambled", "stretch scrambled", "nearest", "bilinear", "bicubic", "space to depth"])
-def test_other_decoders_score_as_in_the_definition_sheet(decode, channels, share, kappa, above, relative_share, relative_kappa):
+def test_other_decoders_have_the_documented_scores(decode, channels, share, kappa, above, relative_share, relative_kappa):
     found = measure(decode, channels)
     assert (found.fraction, found.kappa, found.above) == pytest.approx((share, kappa, above), abs=0.012)
     assert (found.relative_fraction, found.relative_kappa) == pytest.approx((relative_share, relative_kappa), abs=0.012)
@@ -78,10 +78,10 @@ def test_a_random_dense_decoder_is_at_chance():
     weight = torch.randn(4 * SIDE**2, 3 * 64**2, generator=torch.Generator().manual_seed(2))
     found = measure(lambda z: (z.flatten(1) @ weight).view(-1, 3, 64, 64), 4)
     assert found.kappa == pytest.approx(0, abs=0.01)
-    assert found.above == pytest.approx(1 - 1 / 16, abs=0.01)      # the share of image cells above the latent's Nyquist
+    assert found.above == pytest.approx(1 - 1 / 16, abs=0.01)      # the fraction of image cells above the latent's Nyquist
 
 
-def test_bands_that_the_decoder_drops_are_left_out_and_told():
+def test_bands_that_the_decoder_drops_are_left_out_and_reported():
     cut = torch.zeros(SIDE, SIDE)
     radius = (torch.arange(SIDE).square()[:, None] + torch.arange(SIDE).square()).sqrt()
     cut[radius < SIDE / 2] = 1
@@ -93,7 +93,7 @@ def test_bands_that_the_decoder_drops_are_left_out_and_told():
 
 
 @pytest.mark.parametrize(("gain", "answered"), [(3e-3, True), (1e-6, False)])
-def test_a_faint_answer_counts_down_to_a_billionth_of_all_energy(gain, answered):
+def test_a_weak_response_counts_down_to_a_billionth_of_all_energy(gain, answered):
     faint = torch.ones(SIDE, SIDE)
     faint[(torch.arange(SIDE).square()[:, None] + torch.arange(SIDE).square()).sqrt() >= SIDE / 2] = gain
     found = band_transfer(lambda z: idct2(dct2(z) * faint), latents_of(3).double(), generator=torch.Generator().manual_seed(1))
@@ -156,9 +156,9 @@ def test_autocast_does_not_reach_the_decoder():
 
 
 def test_decoders_and_latents_that_cannot_be_measured_are_refused():
-    with pytest.raises(ValueError, match="the same images whatever"):
+    with pytest.raises(ValueError, match="the same images for all perturbed latents"):
         measure(lambda z: torch.zeros(len(z), 3, 64, 64))
-    with pytest.raises(ValueError, match="made 8x8 images from 16x16 latents"):
+    with pytest.raises(ValueError, match="returned 8x8 images for 16x16 latents"):
         measure(lambda z: F.avg_pool2d(z, 2))
     with pytest.raises(ValueError, match=r"needs latents \(N, C, h, w\)"):
         band_transfer(crop, torch.zeros(3, 8, 8), generator=torch.Generator())

@@ -1,4 +1,4 @@
-"""Crops of one photograph count as one."""
+"""Intervals over photographs: crops of one photograph count as one unit."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pictures as numbers: against numpy's SVD, loops over tokens, scipy's DCT and the masks themselves."""
+"""Compare the pixel values with numpy's SVD, loops over tokens, scipy's DCT and the masks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What both sides of a comparison are given: weights, batches and noise by rule, and how results are summed up and compared.
+"""The common inputs of both sides (weights, batches and noise, generated from names), and the comparison of results.
 
 Nothing here imports smtool or released code.
 """

@@ -1,22 +1,23 @@
-"""The autoencoder's recorded runs: sizes, weights of the terms, and draws."""
+"""The recorded runs of the autoencoder: sizes, weights of the terms, and random draws."""
 
 from dataclasses import dataclass
 
 IMAGES, STEPS, START, WARMUP = 2, 8, 3, 4
-"""Images a process; steps; the step at which the discriminator joins in; updates of the warm-up."""
+"""Images per process; number of steps; first step of the discriminator; number of warm-up updates."""
 LR, WEIGHT_DECAY = 1e-3, 0.005
 LPIPS_WEIGHT, GAN_WEIGHT = 0.5, 0.5
 LATENT_CHANNELS, GROUPS = 4, 4
 GAN_LAYERS, GAN_CHANNELS = 2, 8
 ROWS_REMOVED = ((8, 0, 10, 12, 12, 8, 0, 10), (12, 8, 10, 0, 12, 0, 8, 8))
-"""DSM's draw of each step, in the first process and in the second."""
+"""DSM's cut-off in each step, in the first process and in the second."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """channels: of each level; side: of the images, in pixels; kl, esm, delta: as in the released configuration.
+    """channels: of each level. side: of the images, in pixels. kl, esm, delta: as in the released configuration.
 
-    processes: that train together, each on its own IMAGES of the batch; several have no discriminator (SyncBatchNorm needs GPUs).
+    processes: number of processes, each with its own IMAGES of the batch. With several there is no discriminator, because
+    SyncBatchNorm needs GPUs.
     """
 
     name: str

@@ -1,23 +1,23 @@
-"""EQ-VAE's recorded steps: what its training step draws, and sizes."""
+"""The recorded steps of EQ-VAE: sizes, and the random draws of its training step."""
 
 from dataclasses import dataclass
 
 IMAGES, SIDE, LATENT_SIDE = 2, 64, 32
-"""Scales are s / 32 in the released code, so latents have 32 cells."""
+"""The released code uses scales s / 32, so latents have 32 cells."""
 CHANNELS, LATENT_CHANNELS, GROUPS = (32, 32), 4, 32
 LR, BETAS, KL_WEIGHT = 1e-3, (0.5, 0.9), 1e-6
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step does. moment: "decode" shrinks latents and targets, "encode" the images, "none" neither.
+    """What one step does. moment: "decode" downsamples latents and targets, "encode" the images, "none" neither.
 
-    cells: rows and columns of the smaller latent; turns: of 90 degrees.
+    cells: rows and columns of the smaller latent. quarter_turns: number of rotations by 90 degrees.
     """
 
     moment: str
     cells: tuple[int, int] = (LATENT_SIDE, LATENT_SIDE)
-    players_at: int = 0
+    quarter_turns: int = 0
 
 
 STEPS = {

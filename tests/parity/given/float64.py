@@ -1,7 +1,7 @@
-"""Single precision replaced by double: formulas are compared, not roundings.
+"""Replace single precision by double precision, so that formulas are compared and not rounding.
 
-Both trainers name float32 here and there (`x.float()`, `dtype=torch.float32`). Within `everywhere()` these names mean float64 and
-new tensors are float64, on the released side and on smtool's alike.
+Both trainers use float32 in some places (`x.float()`, `dtype=torch.float32`). Within `everywhere()` these names mean float64 and
+new tensors are float64, in the released code and in smtool.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Pictures, decodings and features that crops, codecs and scores are recorded on."""
+"""Pictures, decoded images and features on which crops, file formats and scores are recorded."""
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from given.summary import array
 
 SIZE = 64
 CROPS = ((64, 64), (97, 97), (200, 150), (130, 300), (257, 521))
-"""Widths and heights of pictures that are cropped to SIZE."""
+"""(width, height) of the pictures that are cropped to SIZE."""
 RINGS = ((4, 16), (8, 16), (16, 16), (32, 16), (64, 16), (57, 16), (113, 16), (125, 16))
-"""Sides of square spectra, and bins."""
+"""(side, bins) of square spectra."""
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -21,7 +21,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def decodings() -> tuple[Tensor, Tensor]:
-    """(images in [-1, 1], reconstructions), of which 7 % of the values lie beyond the range."""
+    """(images in [-1, 1], reconstructions); 7 % of the values of the reconstructions lie outside this range."""
     shape = (4, 3, SIZE, SIZE)
     images = numbers.signed_images(shape, "images")
     noisy = images + 0.1 * numbers.normal(shape, "noise")
@@ -36,10 +36,10 @@ def features() -> tuple[Tensor, Tensor]:
 
 
 def spectra(images: Tensor, latents: Tensor, divergence: Tensor) -> dict[str, object]:
-    """Summaries of normalized bins, (2, 16) each, and their divergence."""
+    """Summaries of the normalized bins of images and latents, (2, 16) each, and their divergence."""
     return {"images": array(images), "latents": array(latents), "divergence": float(divergence)}
 
 
 def spectrum_pair(side: int) -> tuple[Tensor, Tensor]:
-    """Images and latents of this side."""
+    """Two images with 4 side x 4 side pixels, and two latents with side x side cells."""
     return numbers.signed_images((2, 3, 4 * side, 4 * side), "images", side), numbers.normal((2, 4, side, side), "latents", side)

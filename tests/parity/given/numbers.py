@@ -1,4 +1,4 @@
-"""Weights, batches and noise, each made from its name alone, so that no tensor is stored and no order of calls matters."""
+"""Weights, batches and noise, each generated from its name alone: no tensor is stored and the order of calls does not matter."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ def integers(high: int, shape: Sequence[int], *key: str | int) -> Tensor:
 
 
 def signed_images(shape: Sequence[int], *key: str | int) -> Tensor:
-    """Images in [-1, 1], float64: a random plane wave in each channel with noise on it, so that spectra fall with frequency."""
+    """Images in [-1, 1], float64: a random plane wave in each channel plus noise, so that spectra fall with frequency."""
     count, channels, height, width = shape
     phase, down, right = (uniform((count, channels, 1, 1), *key, name) * 2 * math.pi for name in ("phase", "down", "right"))
     rows = torch.arange(height, dtype=torch.float64).view(1, 1, -1, 1) / height
@@ -55,7 +55,7 @@ def weight(name: str, shape: Sequence[int], *key: str | int) -> Tensor:
 
 @torch.no_grad()
 def fill(parameters: Mapping[str, Tensor], *key: str | int, gain: float = 1.0) -> None:
-    """Give parameters the values that belong to their names, which are smtool's. gain multiplies matrices and kernels."""
+    """Set parameters to the values generated from their names (smtool's names). gain multiplies matrices and kernels."""
     for name, parameter in parameters.items():
         values = weight(name, parameter.shape, *key)
         parameter.copy_(values * gain if parameter.ndim > 1 else values)

@@ -1,4 +1,4 @@
-"""LPIPS without a download: the lpips package's network and heads on a VGG16 trunk filled by rule."""
+"""LPIPS without a download: the lpips package's network and heads on a VGG16 trunk with generated weights."""
 
 import warnings
 from functools import cache
@@ -10,7 +10,7 @@ from given.numbers import fill
 
 @cache
 def random_lpips() -> lpips.LPIPS:
-    """The trunk's kernels have the gain of He's initialization, so that features stay of order 1."""
+    """The trunk's kernels have the gain of He initialization, so that features stay of order 1."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)

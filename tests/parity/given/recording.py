@@ -1,4 +1,4 @@
-"""Recordings as files, and the comparison of two results."""
+"""Files of recordings, and the comparison of two results."""
 
 import json
 import re
@@ -7,9 +7,10 @@ from typing import Any
 
 FOLDER = Path(__file__).parent.parent / "recordings"
 RTOL = 1e-9
-"""Float64 rounds at 1.1e-16. Sums in another order, through a network and AdamW, which divides small gradients by their own size,
-were measured to move samplings by 1e-15, updates and averages by 9e-11 at most; 1e-9 leaves a factor of 10. It is still 1e5 times
-less than the error of 1e-4 that the tier must see, so that also a term that makes up a thousandth of the loss is held to it."""
+"""Relative tolerance. Float64 rounds at 1.1e-16. A different order of sums in the network and in AdamW, which divides small
+gradients by their own size, changed samples by 1e-15 and updates and averages by at most 9e-11 in measurements; 1e-9 leaves a
+factor of 10. It is 1e5 times less than the error of 1e-4 that the tests must detect, so that the error is also detected in a term
+that is a thousandth of the loss."""
 
 
 def write(path: Path, recording: dict[str, Any]) -> None:
@@ -29,7 +30,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def differences(recorded: Any, found: Any, *, rtol: float = RTOL, place: str = "") -> list[str]:
-    """One sentence for each number, length or key that differs; numbers under "direction" are compared on the scale of 1."""
+    """One line for each number, length or key that differs; numbers under "direction" are compared relative to 1."""
     if isinstance(recorded, dict) and isinstance(found, dict):
         lines = [f"{place}/{key}: only on one side" for key in sorted(recorded.keys() ^ found.keys())]
         for key in recorded.keys() & found.keys():

@@ -1,4 +1,4 @@
-"""The recorded samplings: a small SiT from given noise to latents."""
+"""The recorded sampling runs: latents sampled by a small SiT from given noise."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,12 +9,12 @@ from given import numbers
 
 IMAGES, STEPS, SIDE = 2, 8, 8
 CLASSES = 1000
-"""The released samplers take class 1000 as none."""
+"""In the released samplers class 1000 means no class."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """scale: of the guidance, 1 for none; interval: the times that are guided."""
+    """scale: guidance scale, 1 for no guidance. interval: times at which guidance is applied."""
 
     name: str
     kind: Literal["euler", "heun", "euler-maruyama"]

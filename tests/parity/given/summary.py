@@ -1,4 +1,4 @@
-"""Tensors summed up in a few numbers: a norm, and projections on random directions that see every element."""
+"""Summaries of tensors: a norm, and projections on random directions, to which every element contributes."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ DIRECTIONS = 2
 def summary(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     """norm: of all tensors together. direction: their inner products with fixed standard normal tensors, divided by the norm.
 
-    Names are smtool's; they choose the normal tensors, so a swap of two weights shows.
+    The normal tensors are generated from smtool's names, so that swapped weights change the summary.
     """
     values = {name: tensor.detach().double() for name, tensor in tensors.items()}
     norm = math.sqrt(sum(float(value.square().sum()) for value in values.values()))

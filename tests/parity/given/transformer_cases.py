@@ -1,4 +1,4 @@
-"""The transformers' recorded runs and samplings: sizes, draws, weights of the terms."""
+"""The recorded runs of the transformers: sizes, random draws, weights of the terms."""
 
 import math
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from given import numbers
 IMAGES, STEPS = 3, 4
 DEPTH, WIDTH, HEADS, PATCH, TAP = 3, 32, 4, 2, 2
 CHANNELS, SIDE = 4, 32
-"""Of the latents: the released trainers fix 32 cells for images of 256 pixels."""
+"""Size of the latents: the released trainers use 32 cells for images of 256 pixels."""
 HIDDEN, FEATURES = 48, 24
 CLASSES, DROPOUT = 10, 0.5
 LR, EMA_DECAY = 1e-3, 0.9999
 ALIGNMENT_WEIGHT = 0.5
 SCALE = 0.18215
-"""By which REPA multiplies latents of 4 channels."""
+"""Factor by which REPA multiplies latents of 4 channels."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """alignment: projector and treatment of the features. weighting: density of training times, in the released word."""
+    """alignment: projector and normalization of the features. weighting: density of training times, by its released name."""
 
     name: str
     alignment: Literal["repa", "irepa"] = "repa"
@@ -40,7 +40,7 @@ CASES = (
 
 
 def mean_and_std(step: int) -> tuple[Tensor, Tensor]:
-    """Moments of the stored latents, of about the size of SD-VAE's; a few of smtool's clamped range are not reached."""
+    """Moments of the stored latents, about as large as those of SD-VAE; the limits to which smtool clamps are not reached."""
     shape = (IMAGES, CHANNELS, SIDE, SIDE)
     return 5 * numbers.normal(shape, "mean", step), 0.1 + numbers.uniform(shape, "std", step)
 
@@ -59,12 +59,12 @@ def channel_stats() -> tuple[Tensor, Tensor]:
 
 
 def normal_of(uniform: Tensor) -> Tensor:
-    """The normal number whose distribution function is `uniform`: how a density drawn from one kind is fed by the other."""
+    """The normal number whose distribution function has the value `uniform`: converts a uniform draw to a normal draw."""
     return math.sqrt(2) * torch.erfinv(2 * uniform - 1)
 
 
 class PatchTeacher(nn.Module):
-    """In place of DINOv2: one convolution of 14 x 14 patches, so that a normalized image of 224 pixels gives 16 x 16 features."""
+    """Replaces DINOv2: one convolution of 14 x 14 patches; a normalized image of 224 pixels gives 16 x 16 features."""
 
     embed_dim = FEATURES
 
@@ -74,7 +74,7 @@ class PatchTeacher(nn.Module):
         numbers.fill(dict(self.named_parameters()), "teacher")
 
     def forward_features(self, x: Tensor) -> dict[str, Tensor | None]:
-        """In DINOv2's words; tokens (B, T, FEATURES)."""
+        """Features under DINOv2's names; tokens are (B, T, FEATURES)."""
         return {"x_norm_clstoken": None, "x_norm_patchtokens": self.patches(x).flatten(2).mT}
 
 

@@ -1,4 +1,4 @@
-"""U-ViT's recorded runs. Moments and labels are those of `transformer_cases` at this size."""
+"""The recorded runs of U-ViT: sizes, moments and labels."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ SCALE = 0.18215
 
 @dataclass(frozen=True)
 class Case:
-    """classes: 0 for an unconditional network; the released one has a further row for none, as smtool's has."""
+    """classes: 0 for an unconditional network. The embeddings of the release and of smtool have one more row, for no class."""
 
     name: str
     classes: int
@@ -25,7 +25,7 @@ CASES = (Case("uvit", 0), Case("uvit-classes", 10))
 
 
 def mean_and_logvar(step: int) -> tuple[Tensor, Tensor]:
-    """A tenth of the log variances lies beyond the range that both trainers clamp to."""
+    """A tenth of the log variances lies outside the range to which both trainers clamp."""
     shape = (IMAGES, CHANNELS, SIDE, SIDE)
     far = numbers.uniform(shape, "far", step) < 0.1
     logvar = -2 + numbers.normal(shape, "logvar", step)
@@ -33,5 +33,5 @@ def mean_and_logvar(step: int) -> tuple[Tensor, Tensor]:
 
 
 def labels(case: Case, step: int) -> Tensor:
-    """The null class among them: dropping labels is the released data set's work, not the trainer's."""
+    """Labels, including the null class: in the release the data set drops labels, not the trainer."""
     return numbers.integers(case.classes + 1, (IMAGES,), "labels", step)

@@ -1,5 +1,5 @@
-"""Runs released trainers and samplers on what `given` makes, and writes what they compute.
+"""Runs released trainers and samplers on the inputs of `given`, and writes their results.
 
-Released code is imported from a checkout that the caller names; nothing of it is stored here. Each system runs in a process of
-its own, because their modules bear the same names (`models`, `utils`, `loss`).
+Released code is imported from a checkout that the caller names; none of it is stored here. Each recording runs in a separate
+process, because the released repositories use the same module names (`models`, `utils`, `loss`).
 """

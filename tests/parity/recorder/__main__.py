@@ -1,6 +1,6 @@
-"""Record anew and compare with the stored recordings: python -m recorder REFERENCE [--write] [NAME ...].
+"""Record again and compare with the stored recordings: python -m recorder REFERENCE [--write] [NAME ...].
 
-REFERENCE holds the checkouts that README.md names. --write replaces the stored recordings by the new ones.
+REFERENCE is a folder with the checkouts listed in README.md. --write replaces the stored recordings with the new ones.
 """
 
 import argparse
@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """One recording: the module that makes it, its case if it has several, the checkout it runs, and in how many processes."""
+    """One recording: the module that makes it, its case (if the module has several), its checkout, its number of processes."""
 
     name: str
     module: str
@@ -29,13 +29,13 @@ class Job:
     processes: int = 1
 
     def run(self, reference: Path, out: Path) -> None:
-        """In a process and a folder of its own: released modules share names, and some write where they stand."""
+        """Run in a separate process and folder: released modules have equal names, and some write to the current folder."""
         checkout = self.checkout.open(reference)
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent.parent))),
             "OMP_NUM_THREADS": "1",
-            "ACCELERATE_USE_CPU": "true",  # else several processes without GPUs do not find each other
+            "ACCELERATE_USE_CPU": "true",  # without it, processes without GPUs do not connect
         }
         command = [sys.executable, "-m", *self._launcher, f"recorder.{self.module}", *self.case, str(checkout), str(out)]
         with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     jobs = [job for job in JOBS if not asked.names or job.name in asked.names]
-    for job in jobs:      # before the first one takes its time
+    for job in jobs:      # check all before the first recording runs
         job.checkout.open(asked.reference)
     unlike = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Where released code comes from: repository, branch, commit, and the packages that it imports."""
+"""The sources of released code: repository, branch, commit, and the packages that it imports."""
 
 import importlib.util
 import subprocess
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DISTRIBUTIONS = {"absl": "absl-py", "yaml": "pyyaml"}
-"""What installs a package whose name is another one."""
+"""Distribution that installs a module of another name."""
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """folder: its name under REFERENCE; commit: the one the stored recordings were made from; packages: what it imports."""
+    """folder: its name under REFERENCE. commit: the one of the stored recordings. packages: the packages that it imports."""
 
     folder: str
     repository: str
@@ -20,7 +20,7 @@ class Checkout:
     packages: tuple[str, ...]
 
     def open(self, reference: Path) -> Path:
-        """Its path; SystemExit with one sentence if it or a package is missing or its commit is another one."""
+        """The path of the checkout; raises SystemExit if it or a package is missing, or if it is at another commit."""
         path = reference / self.folder
         if not path.is_dir():
             raise SystemExit(f"{path} is missing: check out {self.repository}, branch {self.branch}, {self.commit}, there.")

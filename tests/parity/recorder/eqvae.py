@@ -1,9 +1,9 @@
 """Records EQ-VAE's training step: python -m recorder.eqvae CASE CHECKOUT OUT.
 
-The released `AutoencoderKL.training_step` and optimizer run, on LDM's encoder and decoder as EQ-VAE releases them. Replaced:
-random numbers (torch.randn for the posterior, random.random and random.choice as `given.eqvae_cases` says), initial weights,
-Lightning's module by a plain one. The loss object, which needs the further repository taming-transformers, is L1 mean and KL
-here: what is recorded is what becomes of images and latents.
+Runs the released `AutoencoderKL.training_step` and optimizer, on LDM's encoder and decoder as EQ-VAE releases them. Replaced are
+random numbers (torch.randn for the posterior; random.random and random.choice by the values of `given.eqvae_cases`), initial
+weights, Lightning's module (by a plain one) and the loss object, which needs another repository, taming-transformers: here it is
+mean L1 and KL. The recording is about the transforms of images and latents.
 """
 
 import importlib
@@ -36,7 +36,7 @@ class Plain(nn.Module):
 
 
 class L1AndKL(nn.Module):
-    """The loss that the released module is given."""
+    """The loss object that is passed to the released module."""
 
     discriminator = nn.Linear(1, 1)
 
@@ -100,10 +100,10 @@ def _network(module: Any, *, anisotropic: bool) -> Any:
 
 
 def _script(step: cases.Step, anisotropic: bool) -> SimpleNamespace:
-    """The module's random numbers: below or above its two probabilities, then scales s / 32 and quarter turns."""
+    """The module's random numbers: values below or above its two probabilities, then scales s / 32 and numbers of rotations."""
     lots = iter({"decode": (0.0,), "encode": (1.0, 0.0), "none": (1.0, 1.0)}[step.moment])
     scales = [cells / cases.LATENT_SIDE for cells in step.cells]
-    chosen = iter([*(scales if anisotropic else scales[:1]), step.players_at])
+    chosen = iter([*(scales if anisotropic else scales[:1]), step.quarter_turns])
 
     def choice(options: list[Any]) -> Any:
         value = next(chosen)

@@ -1,8 +1,8 @@
-"""Records what Spectrum Matching's code does to pictures, and its scores: python -m recorder.images CHECKOUT OUT.
+"""Records the image processing and the scores of Spectrum Matching's code: python -m recorder.images CHECKOUT OUT.
 
-Crops, the data set's transform, JPEG files, PSNR, SSIM and LPIPS as in the trainer's evaluation, Inception's features (weights by
-rule), the Frechet distance, the spectra of figures and losses, and the cells of their rings (in single precision, where rounding
-decides).
+Crops, the data set's transform, JPEG files, PSNR, SSIM and LPIPS as in the trainer's evaluation, Inception's features (generated
+weights), the Frechet distance, the spectra of figures and losses, and the number of cells of their rings (in single precision,
+because rounding determines the ring of some cells).
 """
 
 import importlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import diffusers.optimization  # noqa: F401  before transformers is a stand-in, which diffusers looks for
+import diffusers.optimization  # noqa: F401  must precede the stand-in for transformers, which diffusers looks for
 import numpy as np
 import torch
 from given import float64, numbers, recording
@@ -62,7 +62,7 @@ def _transformed(dataset: Any) -> Tensor:
 
 
 def _evaluated(modules: Any) -> dict[str, Any]:
-    """The trainer's evaluation: JPEG files of both sides; PSNR of the files, SSIM and LPIPS of the numbers."""
+    """The trainer's evaluation: JPEG files of images and reconstructions; PSNR of the files, SSIM and LPIPS of the floats."""
     sides = dict(zip(("images", "reconstructions"), cases.decodings(), strict=True))
     with tempfile.TemporaryDirectory() as folder:
         for name, images in sides.items():
@@ -87,7 +87,7 @@ def _evaluated(modules: Any) -> dict[str, Any]:
 
 
 def _inception(modules: Any) -> nn.Module:
-    """The released network; its weights, which would be downloaded, are filled by rule."""
+    """The released network, with generated weights instead of the downloaded ones."""
     load, network = nn.Module.load_state_dict, modules.inception
     nn.Module.load_state_dict = lambda self, state, **keys: numbers.fill(dict(self.named_parameters()), "inception", gain=2**0.5)  # type: ignore
     network.load_state_dict_from_url = lambda *args, **kwargs: {}
@@ -103,7 +103,7 @@ def _frechet(fid_score: Any) -> float:
 
 
 def _spectra(module: Any, side: int) -> dict[str, Any]:
-    """Normalized bins of images and latents and their divergence: of the loss (no DC, delta 1), of figures (DC kept, delta 0)."""
+    """Normalized bins of images and latents and their divergence, for the loss (no DC, delta 1) and figures (DC, delta 0)."""
     keys = {"n_bins": 16, "log_power": True, "return_dist": True}
     loss = module.latent_spectral_reg_dct(*cases.spectrum_pair(side), center="mean", remove_dc=True, delta=1.0, **keys)
     curve = module.latent_spectral_reg_dct(*cases.spectrum_pair(side), center="none", remove_dc=False, delta=0.0, **keys)

@@ -1,4 +1,4 @@
-"""Records iREPA's measures of feature maps: python -m recorder.irepa_measures CHECKOUT OUT. They draw nothing."""
+"""Records iREPA's measures of feature maps: python -m recorder.irepa_measures CHECKOUT OUT. They use no random numbers."""
 
 import importlib
 import sys

@@ -1,9 +1,9 @@
-"""Records the trainers of REPA and iREPA, whose own main() runs: python -m recorder.repa CASE CHECKOUT OUT.
+"""Records the trainers of REPA and iREPA by running their main(): python -m recorder.repa CASE CHECKOUT OUT.
 
-Replaced: the data set and its loader (given moments, images and labels in order), random numbers (torch.randn_like, torch.rand
-and, for lognormal times, torch.randn, told apart by the order of the calls), initial weights, the teacher (a given convolution;
-its preprocessing is the released one), the autoencoder and the pictures sampled on the way. The transformer is the released class
-at a small size; iREPA's statistics of channels, which it loads from a file, are given.
+Replaced are the data set and its loader (given moments, images and labels in order), random numbers (torch.randn_like, torch.rand
+and, for lognormal times, torch.randn; the order of the calls identifies them), initial weights, the teacher (a given convolution
+after the released preprocessing), the autoencoder, the images sampled during training, and the channel statistics that iREPA
+loads from a file. The transformer is the released class at a small size.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import diffusers.models  # noqa: F401  before stand-ins for what it looks for
+import diffusers.models  # noqa: F401  must precede the stand-ins, whose modules it looks for
 import torch
 from given import float64, numbers, recording
 from given import transformer_cases as cases
@@ -38,7 +38,7 @@ def main(name: str, checkout: Path, out: Path) -> None:
 
 
 def our_names(network: nn.Module) -> dict[str, nn.Parameter]:
-    """smtool's names of what learns: the transformer's are the same, the projector is a module beside it."""
+    """Trained parameters by smtool's names: those of the transformer are the same; the projector is a separate module."""
     names = {}
     for name, parameter in network.named_parameters():
         place = name.replace("projection_layer.", "")
@@ -122,7 +122,7 @@ def _statistics() -> dict[str, Tensor]:
 
 
 def _give_draws() -> None:
-    """Per step: noise of the posterior, time, noise, labels dropped. Before the first step a batch is sampled for pictures."""
+    """Per step: noise of the posterior, time, noise, label dropout. The trainer samples one more posterior before step 0."""
     like, flat, draw = itertools.count(), itertools.count(), torch.randn
 
     def randn_like(tensor: Tensor, **kwargs: Any) -> Tensor:

@@ -1,7 +1,7 @@
 """Records how REPA writes sampled images: python -m recorder.repa_pictures CHECKOUT OUT.
 
-generate.py's own main() runs and writes its PNG files; replaced: the GPU and the process group (one CPU process), the transformer
-and its sampler, and the decoder, which gives known images with values beyond [-1, 1].
+Runs main() of generate.py, which writes PNG files. Replaced are the GPU and the process group (one CPU process), the transformer
+and its sampler, and the decoder, which returns known images with values outside [-1, 1].
 """
 
 import importlib
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import diffusers.models  # noqa: F401  before stand-ins for what it looks for
+import diffusers.models  # noqa: F401  must precede the stand-ins, whose modules it looks for
 import numpy as np
 import torch
 from given import float64, image_cases, recording
@@ -24,7 +24,7 @@ from recorder.checkouts import REPA
 
 
 class OneProcess:
-    """A number of GPUs by which a rank's remainder is the CPU."""
+    """Replaces the number of GPUs: `rank % OneProcess()` is the device "cpu"."""
 
     def __rmod__(self, rank: int) -> str:
         return "cpu"

@@ -1,6 +1,6 @@
 """Records REPA's samplers on its small SiT: python -m recorder.repa_samplers CHECKOUT OUT.
 
-Replaced: torch.randn_like, call by call, and the weights.
+Replaced are torch.randn_like, call by call, and the weights.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """Records SiT's transformer, its loss and its SDE sampler: python -m recorder.sit CHECKOUT OUT.
 
-The released network at a small size, `transport.training_losses` and `Sampler.sample_sde` in the default form. Replaced: weights,
-torch.rand, torch.randn_like and torch.randn (one call a step of the sampler).
+Runs the released network at a small size, `transport.training_losses` and `Sampler.sample_sde` in the default form. Replaced are
+weights, torch.rand, torch.randn_like and torch.randn (one call per step of the sampler).
 """
 
 import importlib
@@ -46,7 +46,7 @@ def _network() -> nn.Module:
 
 
 def _loss(transport: Any, network: nn.Module) -> list[float]:
-    """Of each image, at a given time and noise; data is at t = 1."""
+    """Loss of each image at a given time and noise; in SiT the data is at t = 1."""
     torch.rand = lambda shape: cases.times()  # type: ignore[assignment]
     torch.randn_like = lambda like: cases.noise()  # type: ignore[assignment]
     return transport.training_losses(network, cases.data(), {"y": cases.labels()})["loss"].tolist()
@@ -56,7 +56,7 @@ def _sampled(transport: Any, network: nn.Module) -> Tensor:
     count = itertools.count()
     torch.randn = lambda size: cases.step_noise(next(count))  # type: ignore[assignment]
     sampler = importlib.import_module("transport").Sampler(transport)
-    sample = sampler.sample_sde(diffusion_form="sigma", num_steps=cases.STEPS)  # the form sample_ddp.py takes
+    sample = sampler.sample_sde(diffusion_form="sigma", num_steps=cases.STEPS)  # the form used by sample_ddp.py
     return sample(cases.noise(), network, y=cases.labels())[-1]
 
 

@@ -1,8 +1,8 @@
-"""Records Spectrum Matching's autoencoder trainer, whose own main() runs: python -m recorder.spectrum_matching CASE CHECKOUT OUT.
+"""Records Spectrum Matching's autoencoder trainer by running its main(): python -m recorder.spectrum_matching CASE CHECKOUT OUT.
 
-Replaced: the data set and its loader (given images in order), the noise of the posterior (torch.randn_like, one call a step),
-DSM's random.choice, initial weights, and LPIPS' VGG trunk, which is filled by rule as its weights need a download. Configuration:
-the checkout's own files with the keys of `_overrides` changed.
+Replaced are the data set and its loader (given images in order), the noise of the posterior (torch.randn_like, one call per
+step), DSM's random.choice, initial weights, and the weights of LPIPS' VGG trunk, which would need a download. The configuration
+is that of the checkout's files, with the keys of `_overrides` changed.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import diffusers.optimization  # noqa: F401  before transformers is a stand-in, which diffusers looks for
+import diffusers.optimization  # noqa: F401  must precede the stand-in for transformers, which diffusers looks for
 import torch
 import yaml
 from accelerate.state import PartialState
@@ -57,7 +57,7 @@ def _imported(checkout: Path, module: str) -> Any:
 
 
 def _replaced(trainer: Any, case: cases.Case) -> dict[str, nn.Module]:
-    """Put what is given in the place of what the trainer would draw or load; returns the players it will build."""
+    """Replace what the trainer draws or loads by given values. Returns a dict that will hold the networks it builds."""
     players: dict[str, nn.Module] = {}
     make_autoencoder, make_discriminator = trainer.VAE, trainer.PatchGAN
 

@@ -1,4 +1,4 @@
-"""Stand-ins for what released trainers import or call, but no recorded step depends on: loggers, data sets, downloads."""
+"""Stand-ins for modules that released trainers import but no recorded step needs: loggers, data sets, downloads."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ class Anything(ModuleType):
 
 
 def stand_in(*names: str) -> None:
-    """Let `import name` give an empty module."""
+    """Make `import name` return a stand-in module."""
     for name in names:
         sys.modules[name] = Anything(name)
 
 
 class Batches:
-    """In place of a DataLoader: batch(step) for a number of steps, and again from the first in the next epoch."""
+    """Replaces a DataLoader: batch(step) for each step, from step 0 again in the next epoch."""
 
     def __init__(self, batch: Callable[[int], Any], steps: int) -> None:
         self.batch = batch

@@ -1,8 +1,8 @@
-"""Records U-ViT's latent trainer, whose own train() runs: python -m recorder.uvit CASE CHECKOUT OUT.
+"""Records U-ViT's latent trainer by running its train(): python -m recorder.uvit CASE CHECKOUT OUT.
 
-Replaced: the data set and its loader (given moments in order), random numbers (torch.randn_like in the order of the calls,
-np.random.choice for the noise level), initial weights; of the frozen autoencoder only its sampling of moments runs. The run ends
-where the trainer would save its last checkpoint. Configuration: configs/imagenet256_uvit_large.py at a small size.
+Replaced are the data set and its loader (given moments in order), random numbers (torch.randn_like in the order of the calls,
+np.random.choice for the noise level) and initial weights. Of the frozen autoencoder only the sampling from moments runs. The run
+is stopped before the trainer saves its last checkpoint. The configuration is configs/imagenet256_uvit_large.py at a small size.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from recorder.checkouts import UVIT
 
 
 class Finished(Exception):
-    """Raised in place of saving the last checkpoint."""
+    """Raised instead of saving the last checkpoint."""
 
 
 def main(name: str, checkout: Path, out: Path) -> None:
@@ -45,7 +45,7 @@ def main(name: str, checkout: Path, out: Path) -> None:
 
 
 def _replaced(trainer: Any, case: cases.Case) -> list[Any]:
-    """Returns the list that will hold the initial weights, the network and its average."""
+    """Replace what the trainer draws or loads. Returns a list that will hold the initial weights, the network and its average."""
     built: list[Any] = []
     make = trainer.utils.get_nnet
 

@@ -1,4 +1,4 @@
-"""Watches a trainer's optimizers and its accelerator: rates, gradient norms, updates and logged values of each step."""
+"""Records a trainer's learning rates, gradient norms, updates and logged values in each step."""
 
 import sys
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from given.summary import change, copied
 from torch import Tensor, nn
 
 steps: list[dict[str, Any]] = []
-"""One entry a step, filled in as the trainer goes."""
+"""One entry per step, filled while the trainer runs."""
 _names: dict[int, tuple[str, str]] = {}
 _before_clipping: list[float] = []
 
 
 def watch(player: str, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Tell apart the players' optimizers, and call parameters by smtool's names."""
+    """Register the parameters of a player (autoencoder, discriminator or transformer) under smtool's names."""
     for name, parameter in parameters.items():
         _names[id(parameter)] = (player, name)
 
 
 class WatchedAdamW(torch.optim.AdamW):
-    """Begins a step's entry: whose turn, learning rate, norm of the gradient (before it is clipped), update."""
+    """Adds the entry of a step: player, learning rate, norm of the gradient before clipping, update."""
 
     def step(self, closure: Any = None) -> Any:
         learning = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
@@ -42,7 +42,7 @@ class WatchedAdamW(torch.optim.AdamW):
 
 
 class WatchedAccelerator(Accelerator):
-    """Notes the norm of gradients that are clipped, and what the trainer gathers for its log or logs. Saves nothing."""
+    """Records gradient norms before clipping and the values that the trainer gathers or logs. Saves nothing."""
 
     def clip_grad_norm_(self, *args: Any, **kwargs: Any) -> Tensor:
         norm = super().clip_grad_norm_(*args, **kwargs)
@@ -59,7 +59,7 @@ class WatchedAccelerator(Accelerator):
         super().__init__(**{name: value for name, value in kwargs.items() if name != "log_with"})
 
     def prepare_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-        """On CPUs, too, leave a module alone that does not learn, as accelerate does on GPUs."""
+        """Return a module without trainable parameters unchanged, as accelerate does on GPUs but not on CPUs."""
         learns = any(parameter.requires_grad for parameter in model.parameters())
         return super().prepare_model(model, *args, **kwargs) if learns else model
 
@@ -67,7 +67,7 @@ class WatchedAccelerator(Accelerator):
         return None
 
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
-        """Of trainers that log at every step; pictures and the like are left out."""
+        """Record the floats that the trainer logs in a step; images and other values are ignored."""
         numbers = {name: value for name, value in values.items() if isinstance(value, float)}
         if numbers and "logged" not in steps[-1]:
             steps[-1]["logged"] = numbers

@@ -1,1 +1,1 @@
-"""The recorded steps on smtool's side: its loop, tasks and networks on what `given` makes."""
+"""The recorded steps in smtool: its training loop, tasks and networks on the inputs of `given`."""

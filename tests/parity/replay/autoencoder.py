@@ -1,4 +1,4 @@
-"""The autoencoder's recorded runs by smtool: `AutoencoderTask` in the loop."""
+"""The recorded runs of the autoencoder in smtool: `AutoencoderTask` in the training loop."""
 
 from typing import Any
 
@@ -21,9 +21,9 @@ from smtool.training.optimizer import AdamW
 
 
 def replayed(case: cases.Case, *, steps: int = cases.STEPS, error: dict[str, float] | None = None) -> dict[str, Any]:
-    """The first steps of the case as smtool computes them.
+    """The first `steps` steps of the case, computed by smtool.
 
-    error: by term, a relative error of its weight (to see that it shows).
+    error: by term, a relative error of its weight, which the comparison must detect.
     """
     factor = {name: 1 + value for name, value in (error or {}).items()}
     task = _task(case, factor)
@@ -39,7 +39,7 @@ def replayed(case: cases.Case, *, steps: int = cases.STEPS, error: dict[str, flo
 
 
 def comparable(case: cases.Case, recording: dict[str, Any]) -> dict[str, Any]:
-    """Of a recording, what smtool computes: the released log also has sums, and terms of weight 0."""
+    """The part of a recording that smtool computes: the released log also has sums and terms of weight 0."""
     unused = {"loss", "percept_loss", "sm_rgb", "rmsc_loss"}
     unused |= {"kl_loss"} if not case.kl else set()
     unused |= {"sm_delta"} if not case.esm else set()
@@ -52,7 +52,7 @@ def comparable(case: cases.Case, recording: dict[str, Any]) -> dict[str, Any]:
 
 
 class RandomPerceptual(PerceptualDistance):
-    """smtool's LPIPS around a network that is not read from a file."""
+    """smtool's LPIPS with a network that is not read from a file."""
 
     def __init__(self) -> None:
         Frozen.__init__(self, random_lpips())
@@ -107,7 +107,7 @@ def _shapes(case: cases.Case) -> Shapes:
 
 
 def _given_rows(case: cases.Case, step: int) -> int | Tensor:
-    """In place of DSM's draw: one number, or each image that of its process, as `per` = images of a process groups them."""
+    """Replaces DSM's draw: one cut-off, or with several processes one per image, equal for the images of a process."""
     rows = [cases.ROWS_REMOVED[process][step] for process in range(case.processes)]
     return rows[0] if case.processes == 1 else torch.tensor(rows).repeat_interleave(cases.IMAGES)
 
@@ -118,7 +118,7 @@ def _batch(case: cases.Case, step: int) -> ImageBatch:
 
 
 def _in_released_words(step: dict[str, Any]) -> dict[str, Any]:
-    """Our names of terms in the released trainer's, whose log shows 0 for a term that is not computed yet."""
+    """Rename smtool's terms to the released names; the released log has 0 for a term that is not computed yet."""
     words = {
         "l1": "recon_loss",
         "lpips": "lpips_loss",

@@ -1,4 +1,4 @@
-"""EQ-VAE's recorded steps by smtool: `AutoencoderTask` with its regularizer in the loop."""
+"""The recorded steps of EQ-VAE in smtool: `AutoencoderTask` with its regularizer in the training loop."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ SHAPES = Shapes(
 
 
 def replayed(name: str, *, error: float = 0.0) -> dict[str, Any]:
-    """The case's recording as smtool computes it. error: relative, of the L1 term's weight (to see that it shows)."""
+    """The steps of the case, computed by smtool. error: relative error of the L1 weight, which the comparison must detect."""
     steps = cases.STEPS[name]
     autoencoder = SDVAE(
         downsample=DOWNSAMPLE, channels=cases.CHANNELS, latent_channels=cases.LATENT_CHANNELS, norm_groups=cases.GROUPS
@@ -47,8 +47,8 @@ def replayed(name: str, *, error: float = 0.0) -> dict[str, Any]:
 
 
 def _given(step: cases.Step, streams: Streams, shapes: Shapes) -> Transform:
-    """In place of the step's draw."""
-    return Transform(step.moment, step.cells, step.players_at, shapes.downsample)
+    """Replaces the random draw of the step."""
+    return Transform(step.moment, step.cells, step.quarter_turns, shapes.downsample)
 
 
 def _batch(step: int) -> ImageBatch:

@@ -1,4 +1,4 @@
-"""smtool's training loop on given draws, and its reports in the form of a recording."""
+"""smtool's training loop with given random numbers, and its reports in the form of a recording."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from smtool.training.precision import MixedPrecision
 
 
 class GivenStreams(Streams):
-    """Every stream's numbers by rule from its name and the step, as the recorder gave them to the released code."""
+    """Generates the numbers of every stream from its name and the step, as the recorder does for the released code."""
 
     def batch(self, name: str, shape: Sequence[int]) -> Tensor:
         return numbers.normal(shape, name, self.step)
@@ -36,7 +36,7 @@ def run(
     batch: int,
     averages: Mapping[str, MovingAverage] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One entry a step: whose turn, rate, gradient norm before clipping, update of the watched module, and the step's values."""
+    """One entry per step: player, learning rate, gradient norm before clipping, update of the watched module, logged values."""
     built = {player: table.build(watched[player].named_parameters(), "cpu") for player, table in optimizers.items()}
     plan = Plan(seed=0, batch=batch, accumulate=1, last_step=steps)
     training = Training(task, built, averages or {}, MixedPrecision("fp32", "cpu"), ALONE, plan)

@@ -1,4 +1,4 @@
-"""The recorded steps of REPA and iREPA by smtool: `DiffusionTask` in the loop."""
+"""The recorded steps of REPA and iREPA in smtool: `DiffusionTask` in the training loop."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ LATENT_SHAPE = (cases.CHANNELS, cases.SIDE, cases.SIDE)
 
 
 def replayed(case: cases.Case, *, error: dict[str, float] | None = None) -> dict[str, Any]:
-    """The case's recording as smtool computes it. error: by term, a relative error of its weight (to see that it shows)."""
+    """The steps of the case, computed by smtool. error: by term, a relative error that the comparison must detect."""
     task = _task(case, 1 + (error or {}).get("alignment", 0.0))
     players = dict(task.players)
     learning = {name: value for name, value in players[PLAYER].named_parameters() if value.requires_grad}
@@ -49,7 +49,7 @@ def replayed(case: cases.Case, *, error: dict[str, float] | None = None) -> dict
 
 
 def comparable(case: cases.Case, recording: dict[str, Any]) -> dict[str, Any]:
-    """Of a recording, what smtool computes, in its words."""
+    """The part of a recording that smtool computes, with smtool's names."""
     steps = []
     for step in recording["steps"]:
         logged = step["logged"]
@@ -93,7 +93,7 @@ def _teacher() -> Teacher:
 
 
 def _stats(case: cases.Case) -> LatentStats:
-    """Scalar statistics have mean 0 here, as the released code subtracts none."""
+    """Scalar statistics have mean 0 here, because the released code subtracts no mean."""
     if case.alignment == "irepa":
         return LatentStats("channel", *cases.channel_stats(), count=0, data="")
     return LatentStats("scalar", torch.zeros(1), torch.tensor([1 / cases.SCALE]), count=0, data="")

@@ -1,4 +1,4 @@
-"""The recorded samplings by smtool."""
+"""The recorded sampling runs in smtool."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from smtool.networks.sit import SiT
 
 
 def replayed(case: cases.Case, *, error: float = 0.0) -> dict[str, Any]:
-    """The latents' summary. error: relative, of the guidance (to see that it shows)."""
+    """Summary of the sampled latents. error: relative error of the guidance scale, which the comparison must detect."""
     config = SiT(size="custom", depth=sizes.DEPTH, width=sizes.WIDTH, heads=sizes.HEADS, patch=sizes.PATCH)
     network = config.build((4, cases.SIDE, cases.SIDE), cases.CLASSES).eval()
     learning = {f"network.{name}": value for name, value in network.named_parameters() if value.requires_grad}

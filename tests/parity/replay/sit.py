@@ -1,4 +1,4 @@
-"""SiT's recorded loss and sampling by smtool, on weights that it opens from a file under SiT's own names."""
+"""The recorded loss and sampling of SiT in smtool, with weights read from a file that has SiT's own names."""
 
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from smtool.networks.sit import SiT
 
 
 def replayed(folder: Path) -> dict[str, Any]:
-    """Loss of each image and the sampled latents; `folder` takes the file."""
+    """Loss of each image and summary of the sampled latents. folder: where the file of weights is written."""
     save_file(_released_weights(), folder / "sit.safetensors")
     network = read_transformer(folder / "sit.safetensors", heads=sizes.HEADS).build().eval()
     return {"loss": _loss(network), "latents": array(_sampled(network))}
 
 
 def _released_weights() -> dict[str, Tensor]:
-    """SiT's names are ours; its last layer has a second half of channels, which it throws away."""
+    """SiT's names are the same as smtool's; its last layer has twice the channels and ignores the second half."""
     config = SiT(size="custom", depth=sizes.DEPTH, width=sizes.WIDTH, heads=sizes.HEADS, patch=sizes.PATCH)
     tensors = config.build((4, cases.SIDE, cases.SIDE), cases.CLASSES).state_dict()
     for name in ("final_layer.linear.weight", "final_layer.linear.bias"):
@@ -35,7 +35,7 @@ def _released_weights() -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _loss(network: nn.Module) -> list[float]:
-    """SiT's time runs from noise to data, ours the other way."""
+    """SiT's time runs from noise to data, smtool's from data to noise."""
     noised = Flow().build().noised(cases.data(), cases.noise(), 1 - cases.times())
     output = network(noised.x_t, noised.network_time, cases.labels()).output
     return (output - noised.target).square().flatten(1).mean(1).tolist()

@@ -1,4 +1,4 @@
-"""The recorded steps of U-ViT by smtool: `DiffusionTask` in the loop."""
+"""The recorded steps of U-ViT in smtool: `DiffusionTask` in the training loop."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from smtool.training.optimizer import AdamW
 
 
 def replayed(case: cases.Case, *, error: float = 0.0) -> dict[str, Any]:
-    """The case's recording as smtool computes it. error: relative, of the latents' scale (to see that it shows)."""
+    """The steps of the case, computed by smtool. error: relative error of the latents' scale, which must be detected."""
     config = UViT(size="custom", depth=cases.DEPTH, width=cases.WIDTH, heads=cases.HEADS, patch=cases.PATCH)
     network = config.build((cases.CHANNELS, cases.SIDE, cases.SIDE), case.classes)
     numbers.fill(dict(network.named_parameters()), "transformer")
