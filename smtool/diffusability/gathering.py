@@ -134,7 +134,7 @@ def _delta_is_known(latents: LatentRings, gathered: Gathered) -> bool:
 
 @torch.no_grad()
 def affordable(latents: Sequence[LatentRings], *, budget: float, limit: int) -> Counts:
-    """The largest counts whose sections fit into `budget` seconds, estimated from one timed decode per subject; at least 2 images.
+    """The largest counts whose sections fit into `budget` seconds, by one timed decode per subject; at least 2 images.
 
     The choice depends on the times only, not on measured values.
     """

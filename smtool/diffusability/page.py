@@ -32,7 +32,7 @@ _TOPICS_SHOWN = ("flattening", "frequency-aligned")
 
 
 def tables(report: Report) -> list[Table]:
-    """Tables for the console: each estimator, the low-pass curve, decoders and health, the verdict. Unmeasured parts are left out."""
+    """Tables for the console: each estimator, the low-pass curve, decoders and health, the verdict; without unmeasured parts."""
     made = [_physical_table(report), _reference_table(report) if report.autoencoders else None]
     if report.autoencoders:
         made += [low_pass.table({one.label: one.low_pass for one in report.autoencoders}), _decoders(report), _verdicts(report)]
@@ -67,7 +67,7 @@ def chapters(report: Report) -> list[Chapter]:
 
 
 def report_page(report: Report, pictures: Pictures, made: list[Chapter]) -> Page:
-    """The page. pictures: by autoencoder's label ("images" for pictures of the images) and kind; made: the report's `chapters`."""
+    """Build the page. pictures: by label of the autoencoder ("images": of the images) and kind; made: the report's `chapters`."""
     labels = [one.label for one in report.autoencoders]
     page = Page(f"Diffusability of {', '.join(labels)}" if labels else "Power spectra of images")
     _verdict(page, report)
@@ -118,9 +118,9 @@ def _decoders(report: Report) -> Table:
     columns = ("DECODER", "kappa", "above", "down", "rank", "grid", "shift", "cell", "latent")
     note = (
         "kappa: response of latent bands in the same image band (1: all of it, 0: chance); above: response above the latent's "
-        "Nyquist frequency; down: response in lower image bands; rank: effective rank, of all channels; grid: phase contrast of "
-        "reconstructions minus inputs; shift, cell, latent: errors of reconstructions when the image shifts by part of a cell, of "
-        "decodings when latents shift by one cell, of latents when the image shifts, as fractions of the variance"
+        "Nyquist frequency; down: response in lower image bands; rank: effective rank/channels; grid: phase contrast of "
+        "reconstructions minus inputs; errors as fractions of the variance: shift, of reconstructions when the image shifts by "
+        "part of a cell; cell, of decodings when latents shift by one cell; latent, of latents when the image shifts"
     )
     return Table("", columns, rows, note)
 
