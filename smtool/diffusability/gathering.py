@@ -64,7 +64,7 @@ class Gathered:
     units: Units
     shards: ImageShards
     counts: Counts
-    stopped: str = "all images that were asked for"
+    stopped: str = "all requested images"
     kept: list[Tensor] = field(default_factory=list)
 
     def size(self, latents: LatentRings) -> Size:

@@ -93,7 +93,7 @@ def test_the_similarity_maps_are_cosines_with_the_framed_token(images):
         assert (unlike.mean((1, 2)) - blue).abs().max() < 25
 
 
-def test_places_are_of_unlike_colour_and_depend_on_the_image_alone():
+def test_places_are_of_different_colour_and_depend_on_the_image_alone():
     image = torch.zeros(1, 3, 64, 64)
     image[..., 16:24, 40:48] = torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1)
     image[..., 48:56, 8:16] = torch.tensor([-1.0, -1.0, 1.0]).view(3, 1, 1)

@@ -55,7 +55,7 @@ def test_the_json_parses_strictly_and_states_its_passport(drawn):
     assert passport["data"]["units"] == 12
     assert (passport["data"]["split"], passport["data"]["image_size"]) == ("validation", 32)
     assert len(passport["data"]["digest"]) == 64
-    assert passport["delta"] == 0.6      # the one a recipe aims at
+    assert passport["delta"] == 0.6      # the ESM delta of the recipe
     assert passport["estimators"] == ["PHYSICAL", "REFERENCE.loss", "REFERENCE.curve"]
     plain = read["autoencoders"][0]
     assert len(plain["digest"]) == 64
@@ -126,7 +126,7 @@ def test_one_estimator_and_another_padding_can_be_asked_for(runs, data):
     assert "reference" not in drawn
 
 
-def test_plots_go_beside_the_checkpoint_and_nothing_is_written_unasked(runs, data):
+def test_plots_are_written_beside_the_checkpoint_and_only_on_request(runs, data):
     checkpoint = runs / "plain" / "ckpt.safetensors"
     spectrum([str(checkpoint)], data=data, num_images=4, console=quiet())
     assert not (runs / "plain" / "ckpt.spectrum").exists()
@@ -144,7 +144,7 @@ def test_json_on_standard_output_is_all_there_is(runs, data, capsys):
     assert json.loads(capsys.readouterr().out)["schema"] == SCHEMA
 
 
-def test_a_spent_budget_ends_the_pass_and_is_said(runs, data):
+def test_a_spent_budget_ends_the_pass_and_is_reported(runs, data):
     report = spectrum([str(runs / "plain")], data=data, budget=0.0, console=quiet())
     assert report.passport.data.images == 16
     assert report.passport.stopped == "the budget was spent"
@@ -153,7 +153,7 @@ def test_a_spent_budget_ends_the_pass_and_is_said(runs, data):
 def test_a_budget_ends_early_once_delta_is_known(runs, data, monkeypatch):
     monkeypatch.setattr("smtool.diffusability.gathering.GOOD_HALF_WIDTH", 100.0)
     report = spectrum([str(runs / "plain")], data=data, budget=3600.0, console=quiet())
-    assert report.passport.data.images == 16      # the first look, not the first batch after it
+    assert report.passport.data.images == 16      # at the first check of the intervals
     assert "every delta is known" in report.passport.stopped
 
 
