@@ -22,7 +22,7 @@ BATCH = 16
 REFERENCE_SIDE = 32
 """Size at which images alone get their REFERENCE curve: the latent side of f8 at 256 px."""
 NUM_KEPT, NUM_TRANSFER, NUM_SHIFTS = 32, 16, 16
-"""Number of images kept whole for the decoding sections; the most of them used for band transfer and for shift errors."""
+"""Number of images kept whole for the decoding sections, and the largest numbers used for band transfer and shift errors."""
 LOOKS = (16, 64, 256, 1024)
 """Numbers of images after which a run with a budget checks its intervals. Checking after every image is optional stopping and
 makes the intervals too short (spectrum.md#cost-and-intervals)."""

@@ -33,11 +33,16 @@ Seconds = Annotated[float, PlainSerializer(lambda seconds: round(seconds, 3), wh
 
 
 class Origin(Config):
+    """The source that the images were prepared from."""
+
     name: str
     kind: str
 
 
 class Data(Config):
+    """The measured images. unit: of the intervals, a photograph if images are crops of photographs; units: their number;
+    compression_before, upscaled: history of the images before they were stored."""
+
     source: str
     split: Literal["validation", "training"]
     digest: str
@@ -88,6 +93,8 @@ class Passport(Config):
 
 
 class Passes(Config):
+    """Number of images passed through a network, and the seconds this took."""
+
     images: int
     seconds: Seconds
 

@@ -80,7 +80,7 @@ def test_both_filters_raise_the_contrast_of_directions_and_spatial_normalization
     assert (after.gamma, after.dog_sigmas, after.dog_alpha) == (0.6, (0.5, 4.0), 1.0)
 
 
-def test_a_grid_too_small_for_lds_and_cds_says_so_and_still_has_its_rmsc(latents):
+def test_a_grid_too_small_for_lds_and_cds_gives_a_reason_and_still_has_its_rmsc(latents):
     found = direction.measure(latents[..., :3, :3], stats_of(4), images(6))
     assert "6 tokens apart" in found.lds.reason
     assert "8 tokens apart" in found.after.dog.cds.reason

@@ -79,7 +79,7 @@ def test_without_a_budget_the_counts_are_the_default_ones():
 
 
 @pytest.mark.parametrize(("budget", "images"), [(800.0, 32), (690.0, 16), (400.0, 8), (150.0, 4), (110.0, 2), (1.0, 2)])
-def test_a_budget_pays_for_the_most_images_whose_passes_fit(budget, images):
+def test_a_budget_allows_the_most_images_whose_passes_fit(budget, images):
     """32 images: 15 x 32 + 9 x 16 + 3 x 16 decodes and 3 x 16 encodes; all others 27 decodes and 3 encodes per image."""
     counts = affordable([Slow(encode_seconds=0.5, decode_seconds=1.0).latents], budget=budget, limit=1000)
     assert counts.low_pass == images

@@ -56,7 +56,7 @@ def test_latents_of_two_channels_have_no_picture_in_three_colours(images):
     assert list(drawn(codec, images)) == ["token-similarity"]
 
 
-def test_reconstructions_stand_below_their_inputs_with_twice_the_difference(images):
+def test_reconstructions_are_below_their_inputs_with_twice_the_difference(images):
     codec = open_tokenizer("control:bilinear")
     picture = drawn(codec, images)["reconstructions"].image
     side = 64 * 3
@@ -100,7 +100,7 @@ def test_places_are_of_different_colour_and_depend_on_the_image_alone():
     assert set(chosen_places(image)[1:]) == {(2.5 / 8, 5.5 / 8), (6.5 / 8, 1.5 / 8)}
 
 
-def test_masks_stand_above_what_they_leave_and_only_where_blocks_fill_the_image(images):
+def test_masks_are_above_their_low_passed_images_and_only_drawn_where_blocks_fill_the_image(images):
     made = visualize_images(images)
     assert list(made) == ["magnitude-normalised", "masks"]
     masks = made["masks"].image

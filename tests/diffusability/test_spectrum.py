@@ -139,7 +139,7 @@ def test_plots_are_written_beside_the_checkpoint_and_only_on_request(runs, data)
     assert _beside(subjects[1:]) == Path("crop.spectrum")
 
 
-def test_json_on_standard_output_is_all_there_is(runs, data, capsys):
+def test_standard_output_holds_only_the_json_on_request(runs, data, capsys):
     spectrum([str(runs / "plain")], data=data, num_images=4, json_path=Path("-"), console=Console())
     assert json.loads(capsys.readouterr().out)["schema"] == SCHEMA
 
@@ -157,7 +157,7 @@ def test_a_budget_ends_early_once_delta_is_known(runs, data, monkeypatch):
     assert "every delta is known" in report.passport.stopped
 
 
-def test_autoencoders_of_one_name_are_told_apart(runs, tmp_path):
+def test_autoencoders_of_one_name_get_different_labels(runs, tmp_path):
     paths = [tmp_path / name / "ckpt.safetensors" for name in ("a/dsm", "b/dsm")]
     for path in paths:
         path.parent.mkdir(parents=True)
@@ -168,7 +168,7 @@ def test_autoencoders_of_one_name_are_told_apart(runs, tmp_path):
     assert _labels(codecs[1:3]) == ["dsm", "crop"]
 
 
-def test_an_unknown_published_curve_is_named_with_those_there_are(data):
+def test_an_unknown_published_curve_is_an_error_that_lists_the_known_ones(data):
     with pytest.raises(RecipeError, match=r"celeba/dms: no such curve[\s\S]*celeba/dsm"):
         spectrum(["images"], data=data, published=["celeba/dms"], console=quiet())
 
@@ -180,7 +180,7 @@ def test_images_that_an_autoencoder_cannot_encode_are_refused(tmp_path, data):
         spectrum([str(tmp_path / "deep.safetensors")], data=data, console=quiet())
 
 
-def test_autoencoders_of_two_sizes_need_images_that_are_named(runs, tmp_path):
+def test_autoencoders_of_two_image_sizes_need_given_images(runs, tmp_path):
     autoencoder = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), blocks_per_level=1, norm_groups=4).build()
     write_autoencoder(tmp_path / "big" / "ckpt.safetensors", autoencoder, {"recipe": {"data": {"image_size": 64}}})
     with pytest.raises(CheckpointError, match=r"plain 32 px, big 64 px"):

@@ -62,7 +62,7 @@ def test_an_image_is_decoded_nine_times_and_the_matrix_is_as_if_the_base_had_bee
     torch.testing.assert_close(torch.tensor(found.absolute).double(), direct.absolute, rtol=1e-4, atol=1e-6)
 
 
-def test_a_decoder_that_is_not_linear_at_this_scale_is_named_so(photographs):
+def test_a_decoder_that_is_not_linear_at_this_scale_gets_a_remark(photographs):
     pooled = open_tokenizer("control:nearest")
 
     def steps(latents: Tensor) -> Tensor:

@@ -80,14 +80,14 @@ def test_a_missing_fit_is_reported_with_its_reason():
 
 
 @pytest.mark.parametrize(("mean", "said"), [(0.66, True), (0.91, True), (0.93, False)])
-def test_a_delta_that_depends_on_the_posterior_says_so(mean, said):
+def test_a_delta_that_depends_on_the_posterior_is_reported(mean, said):
     """For a plain trained autoencoder, white noise of 0.3 std moved delta from 0.66 to 0.82 (spectrum.md#delta)."""
     entries = [reading(1.02), reading(mean, posterior="mean")]
     topics = [found.topic for found in flattened(*entries)]
     assert ("averaging" in topics) == said
 
 
-def test_an_encoder_without_a_posterior_is_judged_by_its_points():
+def test_a_deterministic_encoder_is_judged_by_its_latents():
     entries = [reading(1.0, posterior="deterministic"), reading(0.6, posterior="deterministic", latents="raw")]
     assert only(flattened(*entries), "flattening").tone == "good"
     assert "0.60 on raw latents" in only(flattened(*entries), "averaging").sentence

@@ -78,6 +78,9 @@ class Channel(Config):
 
 
 class EffectiveRank(Config):
+    """Effective rank of the channels, as exp(entropy) and as participation ratio of the eigenvalues, of the covariance and of the
+    correlations."""
+
     entropy: float
     participation: float
     entropy_correlation: float
@@ -87,6 +90,8 @@ class EffectiveRank(Config):
 
 
 class Bits(Config):
+    """Capacity of one image's latents. well_sampled: by band; elsewhere there are too few images, and the bits are too low."""
+
     bits_per_image: float
     bits_per_channel: Row
     bits_per_band: Row
@@ -108,6 +113,8 @@ class GridReading(Config):
 
 
 class Grid(Config):
+    """Grid artefacts at a period in pixels, the downsampling factor (spectrum.md#health)."""
+
     period: int
     images: int
     template: GridReading
