@@ -34,7 +34,7 @@ class Pair:
         count = f"{self.wins} of {self.seeds} seeds"
         if self.is_told:
             return f"{self.better} beats {self.worse} in {count}"
-        return f"{self.better} or {self.worse}: undecided ({self.better} is lower in {count})"
+        return f"{self.better} or {self.worse}: cannot tell ({self.better} is lower in {count})"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def test_a_difference_within_seed_noise_is_undecided():
     b = {0: 12.0, 1: 10.0, 2: 11.5, 3: 12.5, 4: 9.5}
     (pair,) = paired({"a": A, "b": b}, quantile=_quantile)
     assert not pair.is_told
-    assert pair.sentence() == "a or b: undecided (a is lower in 3 of 5 seeds)"
+    assert pair.sentence() == "a or b: cannot tell (a is lower in 3 of 5 seeds)"
 
 
 def test_only_common_seeds_count_and_one_seed_gives_no_interval():

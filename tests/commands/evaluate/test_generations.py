@@ -234,7 +234,7 @@ def test_images_that_cannot_be_compared_are_refused(checkpoint, command, tmp_pat
     assert (code, "at least 10 are needed" in err) == (3, True)
     for number in range(3, 12):
         Image.new("RGB", (SIDE, 40 if number == 5 else SIDE)).save(few / f"{number:02d}.png")
-    with pytest.raises(DataError, match=r"05\.png has 32x40 px, the images before it 32x32"):
+    with pytest.raises(DataError, match=r"05\.png has 32x40 px, but the images before it have 32x32 px"):
         scored(few, reference=SOURCE)
     write_npz(tmp_path / "large.npz", np.zeros((12, 48, 48, 3), np.uint8), None)
     with pytest.raises(DataError, match="samples and reference differ in size") as caught:
