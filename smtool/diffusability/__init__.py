@@ -1,1 +1,1 @@
-"""The spectrum report: whether latents are diffusable, measured, judged in sentences and drawn."""
+"""The spectrum report: measures whether latents are diffusable, and states it in sentences, tables and figures."""

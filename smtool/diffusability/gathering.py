@@ -1,6 +1,6 @@
-"""The one pass in which every image is read and encoded once, and how many images the sections that decode may use.
+"""The pass that reads and encodes every image once, and the number of images that the decoding sections use.
 
-Memory does not grow with the number of images, apart from the ring tables.
+Apart from the ring tables, memory does not grow with the number of images.
 """
 
 import time
@@ -20,20 +20,21 @@ from smtool.spectrum.units import Units
 
 BATCH = 16
 REFERENCE_SIDE = 32
-"""To which images alone are shrunk for their REFERENCE curve: the latent side of f8 at 256 px."""
+"""Size at which images alone get their REFERENCE curve: the latent side of f8 at 256 px."""
 NUM_KEPT, NUM_TRANSFER, NUM_SHIFTS = 32, 16, 16
-"""Images kept whole for the sections that decode, and at most so many of them for transfer and shift errors."""
+"""Number of images kept whole for the decoding sections, and the largest numbers used for band transfer and shift errors."""
 LOOKS = (16, 64, 256, 1024)
-"""Where a run with a budget may look at its intervals: to look after every image would make them too short (sheet, section 7)."""
+"""Numbers of images after which a run with a budget checks its intervals. Checking after every image is optional stopping and
+makes the intervals too short (spectrum.md#cost-and-intervals)."""
 GOOD_HALF_WIDTH = 0.1
 DECODES_LOW_PASS, DECODES_TRANSFER, PASSES_SHIFT = 15, 9, 3
 SMALLER = (NUM_KEPT, 16, 8, 4, 2)
-"""What is tried in turn when a budget is short: images of the low-pass curve, and at most so many of the other sections."""
+"""Numbers of images tried in turn when a budget is short, for the low-pass curve and as a limit for the other sections."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Images of each section, and the seconds they are expected to take (0 where nothing had to be known)."""
+    """Images of each section, and the seconds they are expected to take (0 without a budget)."""
 
     low_pass: int
     transfer: int
@@ -42,25 +43,28 @@ class Counts:
 
     @property
     def decodes(self) -> int:
-        """Decoded images, over all sections."""
+        """Number of decoded images over all sections."""
         return DECODES_LOW_PASS * self.low_pass + DECODES_TRANSFER * self.transfer + PASSES_SHIFT * self.shifts
 
     @classmethod
     def of(cls, images: int) -> "Counts":
-        """Those of the definition sheet, or all images where there are fewer."""
+        """The default counts, or `images` where there are fewer (spectrum.md#cost-and-intervals)."""
         return cls(min(NUM_KEPT, images), min(NUM_TRANSFER, images), min(NUM_SHIFTS, images))
 
 
 @dataclass
 class Gathered:
-    """Rings of the images and of every subject's latents, the unit of each image, and the first images whole (NUM_KEPT)."""
+    """Ring tables of the images and of every subject's latents, the unit of each image, and the first NUM_KEPT images.
+
+    stopped: why the pass ended.
+    """
 
     images: ImageRings
     latents: Sequence[LatentRings]
     units: Units
     shards: ImageShards
     counts: Counts
-    stopped: str = "all images that were asked for"
+    stopped: str = "all requested images"
     kept: list[Tensor] = field(default_factory=list)
 
     def size(self, latents: LatentRings) -> Size:
@@ -82,9 +86,10 @@ def gather(
     device: str,
     console: Console,
 ) -> Gathered:
-    """Read, encode and gather up to `limit` images, batch by batch; with a budget, in seconds, perhaps fewer.
+    """Read, encode and accumulate up to `limit` images, batch by batch.
 
-    A budget is for the whole report: what the sections will need of it is set aside after the first batch.
+    budget: seconds for the whole report, None: no limit. After the first batch the time of the decoding sections is estimated and
+    reserved; the pass ends when the rest is spent or when every delta is precise enough.
     """
     groups = shards.groups
     units = Units("photograph", groups) if groups else Units("image", [str(i) for i in range(len(shards))])
@@ -113,7 +118,7 @@ def gather(
 
 
 def _enough(gathered: Gathered, seconds_left: float) -> str:
-    """Why a pass with a budget may end now, or ""."""
+    """The reason why a pass with a budget ends now, or "" to continue."""
     if seconds_left <= 0:
         return "the budget was spent"
     looks = len(gathered.units.groups) in LOOKS and gathered.latents and gathered.images.measures(PHYSICAL)
@@ -129,9 +134,9 @@ def _delta_is_known(latents: LatentRings, gathered: Gathered) -> bool:
 
 @torch.no_grad()
 def affordable(latents: Sequence[LatentRings], *, budget: float, limit: int) -> Counts:
-    """The most images whose sections fit into `budget` seconds, by one timed decode of each subject; 2 where none fit.
+    """The largest counts whose sections fit into `budget` seconds, by one timed decode per subject; at least 2 images.
 
-    The choice depends on seconds only, never on what was measured.
+    The choice depends on the times only, not on measured values.
     """
     costs = [_pass_seconds(one) for one in latents]
     counts = Counts.of(limit)
@@ -145,7 +150,7 @@ def affordable(latents: Sequence[LatentRings], *, budget: float, limit: int) -> 
 
 
 def _pass_seconds(latents: LatentRings) -> tuple[float, float]:
-    """Seconds of encoding and of decoding one image: the average so far, and one decode after another that warmed it up."""
+    """Seconds to encode one image (average so far) and to decode one (the second of two decodes; the first warms up)."""
     subject = latents.subject
     encode = subject.encoded.seconds / subject.encoded.images
     if not subject.codec.can_decode:

@@ -1,4 +1,4 @@
-"""A report as tables, as figures, and as one page that opens offline: verdict first, then a chapter for every section."""
+"""The tables, figures and HTML page of a report. The page opens offline: verdict first, then one chapter per section."""
 
 import shlex
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 Pictures = Mapping[str, Mapping[str, Picture]]
 RESULT = "spectrum"
-"""The id of the element that holds the whole report as JSON."""
+"""The id of the HTML element that holds the whole report as JSON."""
 _TOPICS_SHOWN = ("flattening", "frequency-aligned")
 
 
 def tables(report: Report) -> list[Table]:
-    """For the console, as far as they were measured: each estimator, the low-pass curve, decoders and health, the verdict."""
+    """Tables for the console: each estimator, the low-pass curve, decoders and health, the verdict; without unmeasured parts."""
     made = [_physical_table(report), _reference_table(report) if report.autoencoders else None]
     if report.autoencoders:
         made += [low_pass.table({one.label: one.low_pass for one in report.autoencoders}), _decoders(report), _verdicts(report)]
@@ -40,7 +40,7 @@ def tables(report: Report) -> list[Table]:
 
 
 def chapters(report: Report) -> list[Chapter]:
-    """Of every section, in the order of the page."""
+    """The chapters of all sections, in the order of the page."""
     note, autoencoders = report.passport.data.note, report.autoencoders
     transfers, low_passes = ({one.label: one.transfer for one in autoencoders}, {one.label: one.low_pass for one in autoencoders})
     made = []
@@ -51,8 +51,8 @@ def chapters(report: Report) -> list[Chapter]:
         readings, sizes = {one.label: one.reference for one in autoencoders}, {one.label: one.latent_size for one in autoencoders}
         made.append(reference.chapter(report.images.reference, readings, sizes, report.published, rows, note=note))
     decoding = (
-        "Two numbers answer this, and either alone can be fooled: where the image answers when a latent band is perturbed "
-        "a little, and whether the decoder follows when frequencies are removed.",
+        "This takes two measurements, because some decoders pass one and fail the other: which image bands change when a latent "
+        "band is perturbed a little, and whether the decoded image loses the same frequencies as the latent.",
         transfer.plot(transfers), transfer.table(transfers),
         low_pass.plot(low_passes, place=report.passport.data.place), low_pass.table(low_passes),
     )
@@ -67,9 +67,9 @@ def chapters(report: Report) -> list[Chapter]:
 
 
 def report_page(report: Report, pictures: Pictures, made: list[Chapter]) -> Page:
-    """pictures: by autoencoder's label ("images" for those of no autoencoder) and kind. made: the report's `chapters`."""
+    """Build the page. pictures: by label of the autoencoder ("images": of the images) and kind; made: the report's `chapters`."""
     labels = [one.label for one in report.autoencoders]
-    page = Page(f"Is it diffusable? {', '.join(labels)}" if labels else "Power spectra of images")
+    page = Page(f"Diffusability of {', '.join(labels)}" if labels else "Power spectra of images")
     _verdict(page, report)
     for chapter in made:
         _add(page, chapter, pictures)
@@ -83,7 +83,7 @@ def add_plot(page: Page, plot: Plot) -> None:
 
 
 def overview(report: Report) -> "Figure":
-    """PHYSICAL power spectra with the low-pass curves beside them."""
+    """One figure with the PHYSICAL power spectra and the low-pass curves."""
     assert report.images.physical is not None
     heads = {one.label: headline(one.physical) for one in report.autoencoders}
     curves, _ = low_pass.low_pass_curves({one.label: one.low_pass for one in report.autoencoders})
@@ -91,7 +91,7 @@ def overview(report: Report) -> "Figure":
 
 
 def plots(made: list[Chapter]) -> list[Plot]:
-    """As far as they were measured. No figure mixes estimators."""
+    """All plots of the chapters. No figure mixes estimators."""
     return [block for chapter in made for block in chapter.blocks if isinstance(block, Plot)]
 
 
@@ -117,18 +117,19 @@ def _decoders(report: Report) -> Table:
     rows = tuple((one.label, *transfer.cells(one.transfer), *health.cells(one.health)) for one in report.autoencoders)
     columns = ("DECODER", "kappa", "above", "down", "rank", "grid", "shift", "cell", "latent")
     note = (
-        "kappa: latent bands that answer in their own image band (1: all, 0: chance); above the latent's Nyquist, down: leaks; "
-        "rank: effective, of all channels; grid: phase contrast beyond the inputs'; shift, cell, latent: errors when the image "
-        "moves, as fractions of the variance"
+        "kappa: response of latent bands in the same image band (1: all of it, 0: chance); above: response above the latent's "
+        "Nyquist frequency; down: response in lower image bands; rank: effective rank/channels; grid: phase contrast of "
+        "reconstructions minus inputs; errors as fractions of the variance: shift, of reconstructions when the image shifts by "
+        "part of a cell; cell, of decodings when latents shift by one cell; latent, of latents when the image shifts"
     )
     return Table("", columns, rows, note)
 
 
 def _verdicts(report: Report) -> Table:
-    """Whether latents are flattened and the decoder aligned, and every warning; the page has the whole verdict."""
+    """The findings on flattening and frequency alignment and all warnings; the page shows the whole verdict."""
     rows = [(f"{one.label}: {found.sentence}",) for one in report.autoencoders for found in one.verdict
             if found.tone == "warn" or found.topic in _TOPICS_SHOWN]
-    return Table("", ("VERDICT",), tuple(rows), "It diagnoses and does not rank; to rank autoencoders: smtool race")
+    return Table("", ("VERDICT",), tuple(rows), "This report diagnoses and does not rank; rank autoencoders with smtool race")
 
 
 def _verdict(page: Page, report: Report) -> None:
@@ -137,7 +138,7 @@ def _verdict(page: Page, report: Report) -> None:
     if not report.autoencoders:
         if report.images.physical is not None and not isinstance(slope := report.images.physical.slope, Reason):
             shown = interval(slope.exponent, slope.half_width)
-            page.text(f"Their power falls with a slope of {shown}; photographs have about 2.")
+            page.text(f"The power spectrum of these images falls with a slope of {shown}; natural photographs have about 2.")
         return
     page.cards([
         Card(one.label, f"{one.architecture}\nlatents {'x'.join(map(str, (one.latent_channels, *one.latent_size)))}",
@@ -148,7 +149,7 @@ def _verdict(page: Page, report: Report) -> None:
 
 
 def _add(page: Page, chapter: Chapter, pictures: Pictures) -> None:
-    """Pictures of one kind stand side by side."""
+    """Add a chapter; pictures of one kind are placed side by side. A chapter without plot, table and picture is skipped."""
     kinds: dict[str, list[tuple[str, Picture]]] = {}
     for label, named in pictures.items():
         for kind in (kind for kind in named if kind in chapter.pictures):
@@ -168,7 +169,7 @@ def _add(page: Page, chapter: Chapter, pictures: Pictures) -> None:
 
 
 def _passport(page: Page, report: Report) -> None:
-    page.section("Passport, and how to repeat it")
+    page.section("Passport and command")
     stated: dict[str, Any] = _named(report.passport.data) | _named(report.passport)
     for one in report.autoencoders:
         stated |= {f"{one.label}: source": one.path, f"{one.label}: sha256": one.digest,
@@ -176,7 +177,7 @@ def _passport(page: Page, report: Report) -> None:
     stated |= {"seconds": report.cost.seconds, "smtool": f"{report.smtool}, {report.schema_}"}
     page.summary({name: _said(value) for name, value in stated.items()})
     page.commands(_command(report))
-    page.text(f'All numbers of this page, and more, are in it as JSON: the element with the id "{RESULT}" of its source.')
+    page.text(f'The HTML source of this page holds the whole report as JSON, in the element with the id "{RESULT}".')
 
 
 def _named(part: Any) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def _named(part: Any) -> dict[str, Any]:
 
 
 def _command(report: Report) -> str:
-    """It repeats the measurement where the same files lie at the same places."""
+    """The command line that repeats the measurement, if the same files are at the same paths."""
     passport, labels = report.passport, [one.label for one in report.autoencoders]
     parts = ["smtool", "spectrum", *([one.path for one in report.autoencoders] or ["images"])]
     parts += ["--data", passport.data.source, "--num-images", str(passport.data.images), "--delta", f"{passport.delta:g}"]

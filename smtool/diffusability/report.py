@@ -1,7 +1,7 @@
-"""spectrum.json, "smtool.spectrum/2": what a reader of the file may rely on.
+"""The typed content of spectrum.json, version "smtool.spectrum/2".
 
-docs/spectrum.schema.json is this, as JSON Schema. A key that is added keeps the version; one that goes, or means something else,
-raises it. A part that could not be measured is {"reason": "..."}.
+docs/spectrum.schema.json is its JSON Schema. Adding a key keeps the version; removing a key or changing its meaning raises it. A
+part that could not be measured is {"reason": "..."}.
 """
 
 from typing import Annotated, Any, Literal
@@ -22,10 +22,10 @@ from smtool.diffusability.sections.transfer import Transfer
 
 SCHEMA: Literal["smtool.spectrum/2"] = "smtool.spectrum/2"
 SCOPE = (
-    "This report diagnoses; it does not rank. No spectrum alone tells which of two unrelated autoencoders a diffusion model "
-    "will learn better: over 22 published autoencoders, the rank correlation with the FID of what one transformer generates is "
-    "-0.01 for a purely spectral score (energy above 0.05 cycles per pixel), and 0.84 for iFID, which decodes interpolated "
-    "latents. For ranking, train on them, with smtool race."
+    "This report diagnoses; it does not rank. A spectrum alone does not show which of two unrelated autoencoders a diffusion "
+    "model learns better: over 22 published autoencoders, the rank correlation with the FID of one transformer trained on each "
+    "is -0.01 for a purely spectral score (energy above 0.05 cycles per pixel) and 0.84 for iFID, which decodes interpolated "
+    "latents. To rank autoencoders, train the same small transformer on each with smtool race."
 )
 
 
@@ -33,11 +33,16 @@ Seconds = Annotated[float, PlainSerializer(lambda seconds: round(seconds, 3), wh
 
 
 class Origin(Config):
+    """The source that the images were prepared from."""
+
     name: str
     kind: str
 
 
 class Data(Config):
+    """The measured images. unit: of the intervals, a photograph if images are crops of photographs; units: their number;
+    compression_before, upscaled: history of the images before they were stored."""
+
     source: str
     split: Literal["validation", "training"]
     digest: str
@@ -54,12 +59,12 @@ class Data(Config):
 
     @property
     def place(self) -> str:
-        """The last name of the data, which part of it, and the size of its images."""
+        """Name of the data folder, split, and image size."""
         return f"({self.source.rstrip('/').split('/')[-1]}, {self.split} split), {self.image_size} px"
 
     @property
     def note(self) -> str:
-        """What was measured on, and what the intervals resample."""
+        """The images that were measured, and the units of the intervals."""
         images = f"{self.images} images"
         if self.unit == "photograph":
             images = f"{self.images} crops of {self.units} photographs"
@@ -67,8 +72,12 @@ class Data(Config):
 
 
 class Passport(Config):
-    """What must be known to read the numbers or to repeat them. images: how many every section used, the first of the data;
-    reference: label of the latent that time shifts match; downsample_pad: of all encoders, where it was asked for."""
+    """Everything needed to interpret or repeat the numbers.
+
+    delta: of the target; reference: label of the autoencoder whose SNRs the time shifts match; downsample_pad: padding of all
+    encoders, where it was requested; posterior: readings by label; stopped: why the pass ended; images: number of images by
+    section, the first ones of the data.
+    """
 
     data: Data
     delta: float
@@ -84,6 +93,8 @@ class Passport(Config):
 
 
 class Passes(Config):
+    """Number of images passed through a network, and the seconds this took."""
+
     images: int
     seconds: Seconds
 
@@ -94,7 +105,10 @@ class Codings(Config):
 
 
 class Cost(Config):
-    """Seconds by section; of the network passes alone; memory in MB. The only part that differs between equal commands."""
+    """Run time and memory: the only part that differs between two runs of the same command.
+
+    seconds: by section; passes: network passes by autoencoder; pass_seconds: their sum; peak_memory_mb: in MB.
+    """
 
     seconds: dict[str, Seconds]
     passes: dict[str, Codings]
@@ -104,7 +118,10 @@ class Cost(Config):
 
 
 class Normalization(Config):
-    """What divided raw latents: per channel, or one number for all."""
+    """Statistics that normalize raw latents: one mean and std per channel, or one for all.
+
+    source: where they come from; count: images they were measured on; data: digest of these images.
+    """
 
     source: str
     kind: Literal["channel", "scalar"]
@@ -115,7 +132,7 @@ class Normalization(Config):
 
 
 class Measured(Config):
-    """One autoencoder. physical, reference: no readings where the estimator was not asked for."""
+    """Everything measured of one autoencoder. physical, reference: empty where the estimator was not requested."""
 
     label: str
     path: str
@@ -137,20 +154,20 @@ class Measured(Config):
 
 
 class Autoencoder(Measured):
-    """One autoencoder: what was measured of it, and the verdict."""
+    """One autoencoder: the measurements and the verdict."""
 
     verdict: list[Finding]
 
 
 class Images(Config):
-    """The images themselves, as far as the estimators were asked for."""
+    """Spectra of the images themselves, for the estimators that were requested."""
 
     physical: Powers | None = None
     reference: list[ReferenceImages] | None = None
 
 
 class Report(Config):
-    """spectrum.json. Numbers are rounded when they are written only; a file reads back through `model_validate_json`."""
+    """The content of spectrum.json. Numbers are rounded only when written; `model_validate_json` reads a file back."""
 
     schema_: Literal["smtool.spectrum/2"] = Field(alias="schema")
     smtool: str
@@ -161,12 +178,12 @@ class Report(Config):
     published: list[Published]
 
     def to_json(self) -> dict[str, Any]:
-        """As spectrum.json has it: rows to six significant digits, without the keys of what was not measured."""
+        """The content of spectrum.json: rows rounded to six significant digits, without the keys of unmeasured parts."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def verdict(one: Measured) -> list[Finding]:
-    """Sentences about it, the most important first. They diagnose and do not rank; what was not measured is not mentioned."""
+    """The findings about one autoencoder, most important first. Unmeasured parts are not mentioned."""
     return [
         *flattening.findings(one.physical),
         *reference.findings(one.reference),

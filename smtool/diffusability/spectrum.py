@@ -1,5 +1,5 @@
-"""`smtool spectrum`: how far the power spectra of latents are from a flattened copy of their images', and what else decides
-whether a diffusion model will learn them."""
+"""`smtool spectrum`: measures how far the power spectra of latents are from a flattened copy of their images' spectrum, and other
+properties that decide whether a diffusion model learns them."""
 
 import json
 import time
@@ -73,13 +73,13 @@ def spectrum(
 ) -> Report:
     """Measure autoencoders (or "images" alone) on the same images, print tables, and write figures, page and spectrum.json.
 
-    data: default builtin:photos, at the size the autoencoders were trained at. num_images: default 240; the sections that decode
-    use the first 32 or 16 of them. budget: seconds for the whole report; the pass then ends once every delta is known to +-0.1,
-    or when what the sections leave is spent. delta: of the target that latents are compared with; default the one a recipe's ESM
-    aims at, else 1. reference: the autoencoder whose time schedule is to be matched; default the first. out: default beside the
-    first checkpoint.
+    data: default builtin:photos, at the size the autoencoders were trained at. num_images: default 240; the decoding sections use
+    the first 32 or 16 of them. budget: seconds for the whole report; the pass ends once every delta is known to +-0.1, or when
+    the time not reserved for the decoding sections is spent. delta: of the target that latents are compared with; default: the
+    delta of the recipes' ESM, else 1. reference: the autoencoder whose time schedule is to be matched; default the first. out:
+    folder of the written files; default: beside the first checkpoint.
     """
-    if json_path == Path("-"):      # standard output then belongs to the JSON
+    if json_path == Path("-"):      # standard output holds only the JSON
         console = Console(quiet=True)
     overlays = [_published(name) for name in published]
     estimators, data = _ESTIMATORS[estimator], data or BUILTIN
@@ -127,7 +127,7 @@ def spectrum(
 
 @dataclass
 class Clock:
-    """Seconds by section, in the order in which they were first entered."""
+    """Seconds by section, in the order in which the sections first ran."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -142,7 +142,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The sections of one autoencoder that look at its first images whole; pictures by kind."""
+    """The sections of one autoencoder that need whole images or latents; pictures by kind."""
 
     transfer: transfer.Transfer | Reason
     low_pass: low_pass.LowPass | Reason
@@ -152,7 +152,7 @@ class Decoded:
 
 
 def decode_sections(latents: LatentRings, gathered: Gathered, clock: Clock, console: Console) -> Decoded:
-    """On as many of the first images as `gathered.counts` allows."""
+    """Measure the sections that need whole images, on the numbers of images in `gathered.counts`, and report progress."""
     subject, total = latents.subject, gathered.counts.decodes
     if not subject.codec.can_decode:
         return _decoded(latents, gathered, clock)
@@ -162,7 +162,7 @@ def decode_sections(latents: LatentRings, gathered: Gathered, clock: Clock, cons
 
 @torch.no_grad()
 def _decoded(latents: LatentRings, gathered: Gathered, clock: Clock) -> Decoded:
-    """Unchanged latents are decoded once, for all sections."""
+    """Measure the sections. Unchanged latents are decoded once, for all sections."""
     subject, counts = latents.subject, gathered.counts
     images, stats = gathered.first_images[:counts.low_pass], latents.stats(gathered.shards.digest)
     first, units = latents.first_latents[:len(images)], gathered.units.first(len(images))
@@ -183,7 +183,7 @@ def _decoded(latents: LatentRings, gathered: Gathered, clock: Clock) -> Decoded:
 
 
 def _images(gathered: Gathered, delta: float) -> Images:
-    """Without the keys of estimators that were not asked for."""
+    """Spectra of the images, without the keys of estimators that were not requested."""
     rings, units = gathered.images, gathered.units
     found: dict[str, Any] = {}
     if rings.measures(PHYSICAL):
@@ -194,7 +194,7 @@ def _images(gathered: Gathered, delta: float) -> Images:
 
 
 def _autoencoders(gathered: Gathered, decoded: Mapping[str, Decoded], delta: float, *, shifted_to: str) -> list[Autoencoder]:
-    """shifted_to: label of the autoencoder that time shifts match."""
+    """Measurements and verdict of every autoencoder. shifted_to: label of the autoencoder that time shifts match."""
     rings, labelled = gathered.images, {latents.subject.label: latents for latents in gathered.latents}
     has_physical, has_reference = rings.measures(PHYSICAL), rings.measures(REFERENCE.curve)
     physicals, references = {}, {}
@@ -227,13 +227,13 @@ def _data(gathered: Gathered, source: str) -> Data:
         images=len(units.groups), image_size=shards.image_size, unit=units.name, units=len(units),
         origin=Origin(name=card.source.name, kind=card.source.kind), crop=card.crop, crop_rule=card.crop_rule,
         stored_as=card.image_format,
-        compression_before="not recorded: a card knows what it stores, not how its source was compressed",
+        compression_before="not recorded: dataset.json states how images are stored, not how the source was compressed",
         upscaled=card.upscaled,
     )
 
 
 def _images_of_sections(gathered: Gathered) -> dict[str, int]:
-    """Images by section; all are the first of the pass, in stored order."""
+    """Number of images by section; each section uses the first images of the pass, in stored order."""
     counts, kept = gathered.counts, sum(map(len, gathered.kept))
     used = {"low_pass": counts.low_pass, "transfer": counts.transfer, "shift": counts.shifts, "direction": counts.low_pass}
     return {"spectra": len(gathered.units.groups), **{name: min(number, kept) for name, number in used.items()}}
@@ -255,7 +255,7 @@ def _cost(subjects: Sequence[Subject], seconds: Mapping[str, float], device: str
 
 
 def _aim(subjects: Sequence[Subject]) -> float:
-    """The delta that the recipes' ESM tables agree on; 1, the paper's choice, where there is none."""
+    """The delta of the recipes' ESM tables, if they agree; else 1, the paper's choice."""
     tables = [subject.codec.recipe.get("regularizers", {}).get("esm") or {} for subject in subjects]
     aims = {float(esm["delta"]) for esm in tables if "delta" in esm}
     return aims.pop() if len(aims) == 1 else 1.0
@@ -269,8 +269,8 @@ def _published(name: str) -> reference.Published:
 
 
 def _beside(subjects: Sequence[Subject]) -> Path:
-    """<stem>.spectrum beside one checkpoint; for several, one folder with their names beside the first. What is not a file has
-    its folder here."""
+    """Default output folder: <stem>.spectrum beside a single checkpoint; for several, a folder named after all of them beside the
+    first. An autoencoder that is not a file gets its folder in the working directory."""
     if not subjects:
         return Path("images.spectrum")
     first = Path(subjects[0].codec.source)
@@ -280,7 +280,7 @@ def _beside(subjects: Sequence[Subject]) -> Path:
 
 
 def _draw(report: Report, pixels: Mapping[str, Mapping[str, pictures.Picture]], folder: Path) -> list[Path]:
-    """Write the page, and every figure and picture as a file of its own; the names of the latter."""
+    """Write the page, and each figure and picture as its own file; return the paths of the figures and pictures."""
     made = chapters(report)
     files = {f"{one.name}.{kind}": figure_bytes(one.figure, kind) for one in plots(made) for kind in ("png", "svg")}
     for label, named in pixels.items():
@@ -293,7 +293,7 @@ def _draw(report: Report, pixels: Mapping[str, Mapping[str, pictures.Picture]], 
 
 
 def _write_json(report: Report, paths: list[Path], json_path: Path | None) -> list[Path]:
-    """json_path: one more file, or "-" for standard output."""
+    """Write the report to all paths, and return them. json_path: one more file, or "-" for standard output."""
     value = report.to_json()
     if json_path == Path("-"):
         print(json.dumps(value, allow_nan=False))

@@ -1,4 +1,4 @@
-"""Two sets of images side by side, and such a comparison as one extractor sees it."""
+"""A comparison of two sets of images, and the same comparison in the features of one extractor."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +16,10 @@ from smtool.metrics.frechet import FeatureStats
 
 @dataclass(frozen=True)
 class Side:
-    """One of two sets of images. moments: those that a file brought, by an extractor's score name and view, which stand for
-    features where they are given; moments_count: of how many images, if the file says so.
+    """One of two sets of images.
+
+    digest: sha256 of the images; features: by an extractor's score name and view. moments: moments read from a file, by the same
+    keys, used instead of features; moments_count: number of images of these moments, None if the file does not state it.
     """
 
     digest: str
@@ -31,7 +33,7 @@ class Side:
 class Comparison:
     """Samples, what they are compared with, and how the samples were drawn.
 
-    infinity: whether Frechet distances are extrapolated to infinitely many samples too, which takes some 30 more of each.
+    infinity: whether Frechet distances are also extrapolated to infinitely many samples, which computes each about 30 more times.
     """
 
     samples: Side
@@ -45,7 +47,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Seen:
-    """A comparison as one extractor sees it. notes: what must be said of this extractor with every score."""
+    """A comparison in the features of one extractor. notes: added to every score of this extractor."""
 
     comparison: Comparison
     extractor: Extractor
@@ -53,14 +55,15 @@ class Seen:
 
     @property
     def has_features(self) -> bool:
-        """Whether the reference is there as features, and not as moments only."""
+        """Whether the reference has features, not only moments."""
         return (self.extractor.score, "pooled") in self.comparison.reference.features
 
     def samples(self, view: View = "pooled") -> Tensor:
+        """Features (N, dim) of the samples, on the device of the comparison."""
         return self.comparison.samples.features[self.extractor.score, view].to(self.comparison.device)
 
     def images(self, view: View = "pooled") -> Tensor:
-        """Of the reference."""
+        """Features (N, dim) of the reference, on the device of the comparison."""
         return self.comparison.reference.features[self.extractor.score, view].to(self.comparison.device)
 
     def score(
@@ -76,7 +79,7 @@ class Seen:
         given: bool = False,
         alone: bool = False,
     ) -> SampleScore:
-        """given: compared with a file's statistics, of an unknown number of images; alone: compared with nothing."""
+        """A score with its passport. given: compared with moments from a file; alone: not compared with a reference."""
         this = self.comparison
         passport = SamplePassport(
             metric=metric,

@@ -1,4 +1,4 @@
-"""Features of images from one pass, kept on disk under everything they depend on, so that no image is looked at twice."""
+"""Features of images from one pass, cached on disk under a key of everything they depend on."""
 
 import hashlib
 import json
@@ -47,11 +47,11 @@ def table_of_features(
     say: Callable[[str], object] = lambda line: None,
     ranks: Ranks = ALONE,
 ) -> Table:
-    """Features of the first `count` images of a source: those that are stored in `folder`, and one pass for all others.
+    """Features of the first `count` images of a source: read from `folder` where cached, the others computed in one pass.
 
-    A file is used only if every fact in it is equal: images, weights, view, resize, codec, count, version. folder None: keep
-    nothing. say: told what was reused, or could not be kept. Several ranks share the pass, and the first one has the table; they
-    need a folder.
+    A cached file is used only if its whole key is equal: images, weights, view, resize, codec, count, version. folder None: no
+    cache. say: called with a line on what was reused or could not be stored. Several ranks share the pass and need a folder; only
+    the first rank returns the whole table.
     """
     cache_key = {(item.extractor.score, item.view): _cache_key(source, item, protocol, count) for item in wanted}
     table: Table = {}
@@ -71,7 +71,7 @@ def table_of_features(
             for item in missing:
                 key = (item.extractor.score, item.view)
                 _store(folder, cache_key[key], table[key], say)
-        wait_for_all()  # all ranks find the same files in the next pass
+        wait_for_all()  # so that all ranks find the same files in the next pass
     return table
 
 
@@ -118,7 +118,7 @@ def _path(folder: Path, cache_key: dict[str, Any]) -> Path:
 
 
 def _stored(folder: Path, cache_key: dict[str, Any]) -> Tensor | None:
-    """The features in a file with just these facts; None for no file, a damaged one, or one that says otherwise."""
+    """The features in the file with exactly this key; None if the file is missing, damaged or has another key."""
     path = _path(folder, cache_key)
     if not path.is_file():
         return None
@@ -130,8 +130,8 @@ def _stored(folder: Path, cache_key: dict[str, Any]) -> Tensor | None:
 
 
 def _store(folder: Path, cache_key: dict[str, Any], features: Tensor, say: Callable[[str], object]) -> None:
-    """Scores do not depend on this file, so a full or read-only disk only costs the next pass."""
+    """Write the cache file. A full or read-only disk is reported and not an error, because scores do not need the file."""
     try:
         write_tensors(_path(folder, cache_key), {"features": features}, cache_key)
     except DiskError as error:
-        say(f"The features of {cache_key['extractor']} are not kept: {error.message}")
+        say(f"The features of {cache_key['extractor']} are not cached: {error.message}")

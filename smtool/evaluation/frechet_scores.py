@@ -1,4 +1,4 @@
-"""Frechet distances of generated images: value, interval, what their number adds, and their limit."""
+"""Frechet distances of generated images: value, interval, bias at finite N, and the limit for N to infinity."""
 
 import math
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from smtool.randomness import generator
 SMALL_REPLICATES = 50
 LARGE_REPLICATES = 20      # above LARGE_DIM, where each takes seconds
 LARGE_DIM = 512
-FULL_ENOUGH = 2      # images per dimension, in each half, for a bias like 1 / N
+FULL_ENOUGH = 2      # images per dimension needed in each half for a bias proportional to 1 / N
 HALVINGS = 2
 
 
 def frechet_scores(seen: Seen, view: View) -> list[SampleScore]:
-    """Frechet distance, with a bootstrap over the samples; the reference stays as it is. With its limit where asked."""
+    """Frechet distance with a bootstrap over the samples, for a fixed reference; also its limit, if `infinity` is set."""
     samples, given = seen.samples(view), seen.comparison.reference.moments.get((seen.extractor.score, view))
     fixed = Gaussian.of(seen.images(view)) if given is None else Gaussian.of_stats(given)
     count, dim = samples.shape
@@ -39,9 +39,9 @@ def frechet_scores(seen: Seen, view: View) -> list[SampleScore]:
         notes.append(unreliable)
     elif enough:
         bias = bias_of_size(distance, count, halvings=HALVINGS, draws=draws)
-        notes.append(f"about {bias:.2g} of it is due to there being {count:,} samples only (from halves, if like 1/N)")
+        notes.append(f"about {bias:.2g} of it is bias due to N = {count:,} samples (from halves, assuming a bias like 1/N)")
     if given is not None:
-        notes.append("compared with the statistics in the reference's file, not with its images")
+        notes.append("compared with the moments in the reference file, not with its images")
     if seen.comparison.infinity and not enough:
         needed = f"{2 * FULL_ENOUGH * dim:,} samples ({2 * FULL_ENOUGH} x {dim:,} features)"
         notes.append(f"not extrapolated to N = infinity, which needs {needed}")
@@ -54,32 +54,32 @@ def frechet_scores(seen: Seen, view: View) -> list[SampleScore]:
 
 
 def replicates_for(dim: int) -> int:
-    """Of a bootstrap of Frechet distances of so many features."""
+    """Number of bootstrap replicates for a Frechet distance of `dim` features."""
     return LARGE_REPLICATES if dim > LARGE_DIM else SMALL_REPLICATES
 
 
 def too_few(count: float, dim: int) -> str | None:
-    """What is said of a Frechet distance of fewer images than a covariance of full rank needs; None where there are enough."""
+    """The note for a Frechet distance of too few images for a covariance of full rank; None if there are enough."""
     if count > dim:
         return None
     return f"{UNRELIABLE}, {count:,} images for {dim:,} features: no covariance of full rank, and a large bias"
 
 
 UNRELIABLE = "unreliable"
-"""How that note begins."""
+"""First word of the note of `too_few`."""
 
 
 def _limit(seen: Seen, name: str, title: str, distance: Callable[[Tensor], float], count: int, given: bool) -> SampleScore:
-    """The Frechet distance that infinitely many samples would have, if its excess falls like 1 / N."""
+    """The Frechet distance for infinitely many samples, assuming a bias proportional to 1 / N."""
     draws = generator(seen.comparison.seed, "extrapolation", name)
     found = extrapolated(distance, count, halvings=HALVINGS, draws=draws)
-    notes = [f"linear in 1/N, from N = {found.fewest:,} and {found.most:,} samples; the reference's N stays as it is"]
+    notes = [f"linear in 1/N, from N = {found.fewest:,} and {found.most:,} samples; the reference's N is not extrapolated"]
     width, metric = half_width(found.error, GROUPS - 1), f"{FRECHET}, N to infinity"
     return seen.score(f"{name}_infinity", f"{title}, N → ∞", "lower", found.value, width, metric, notes=notes, given=given)
 
 
 def _names(extractor: Extractor, view: View) -> tuple[str, str]:
-    """Name and title of a Frechet distance. Only Inception as published gives an FID."""
+    """Name and title of a Frechet distance. Only the published Inception weights give an FID."""
     name = extractor.score
     if extractor.is_published_inception:
         return ("fid", "FID") if view == "pooled" else ("sfid", "sFID")

@@ -1,4 +1,4 @@
-"""From names of scores of generated images to the networks that give them."""
+"""Maps names of scores of generated images to the networks that compute them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Question:
 
     @property
     def wanted(self) -> list[Wanted]:
-        """The views of samples and reference that are needed; logits are of samples only."""
+        """The views that are needed of samples and reference; logits are needed of samples only."""
         views: list[Wanted] = []
         if self.kinds & {"frechet", "kernel", "manifold"}:
             views.append(Wanted(self.extractor))
@@ -43,14 +43,15 @@ def build_questions(
 ) -> list[Question]:
     """Names of GENERATION_SCORES and of extractors -> questions.
 
-    fid, sfid and is ask Inception; each extractor of `features` gives its Frechet distance; kid and pr hold for all extractors
-    that are asked, or for Inception if none is. With nothing asked: Frechet and kernel distance, precision and recall on
-    random features, which need no weights. Raises WeightsError before anything is computed.
+    fid, sfid and is use Inception; each extractor in `features` adds its Frechet distance; kid and pr use all requested
+    extractors, or Inception if there is none. By default: Frechet and kernel distance, precision and recall on random features,
+    which need no downloaded weights. Raises RecipeError for an unknown score, WeightsError for missing weights, before anything
+    is computed.
     """
     if unknown := sorted(set(scores) - set(GENERATION_SCORES)):
         raise RecipeError(
-            f"{unknown[0]!r} is no score of generated images, which have no originals.",
-            hint=f"There are {', '.join(GENERATION_SCORES)}, and Frechet distances by --features.",
+            f"{unknown[0]!r} is not a score of generated images.",
+            hint=f"Scores are {', '.join(GENERATION_SCORES)}; --features adds Frechet distances.",
         )
     if not scores and not features:
         scores, features = {"kid", "pr"}, ["random"]

@@ -1,4 +1,4 @@
-"""How far generated images are from real ones: from features to scores, each with interval and passport."""
+"""Scores of generated images from features, each with interval and passport."""
 
 import math
 
@@ -14,14 +14,14 @@ from smtool.metrics.kernel import SUBSET_SIZE, SUBSETS, kernel_distance, kernel_
 from smtool.metrics.manifold import density_coverage, precision_recall
 from smtool.randomness import generator
 
-KERNEL_IMAGES = 10_000      # up to so many of each, all pairs are taken
+KERNEL_IMAGES = 10_000      # up to this many images per set, all pairs are used
 
 
 def generation_scores(comparison: Comparison, question: Question, note: str | None = None) -> list[SampleScore]:
-    """The scores of one extractor. note: what must be said of it as a judge.
+    """The scores of one extractor. note: added to each of them.
 
-    A Frechet distance of too few images for a covariance of full rank is called unreliable and comes after the kernel
-    distance, which is then given even where nobody asks.
+    A Frechet distance of too few images for a covariance of full rank gets the note "unreliable" and is placed after the kernel
+    distance, which is then computed even if it was not requested.
     """
     seen = Seen(comparison, question.extractor, (note,) if note else ())
     found: list[SampleScore] = []
@@ -40,12 +40,12 @@ def generation_scores(comparison: Comparison, question: Question, note: str | No
 
 
 def kernel_name(extractor: Extractor) -> str:
-    """Name of the kernel distance on these features. Only Inception as published gives a KID."""
+    """Name of the kernel distance on these features. Only the published Inception weights give a KID."""
     return "kid" if extractor.is_published_inception else extractor.score.replace("fd_", "kid_", 1)
 
 
 def _kernel(seen: Seen) -> SampleScore:
-    """Kernel distance of all images; where there are many, over subsets, with the error that a part of them shows."""
+    """Kernel distance of all pairs; above KERNEL_IMAGES, over subsets, with the error estimated on the first KERNEL_IMAGES."""
     samples, images = seen.samples(), seen.images()
     part = kernel_distance(samples[:KERNEL_IMAGES], images[:KERNEL_IMAGES])
     count = min(len(samples), KERNEL_IMAGES)
@@ -61,12 +61,12 @@ def _kernel(seen: Seen) -> SampleScore:
 
 
 def _recognition(seen: Seen) -> list[SampleScore]:
-    """The inception score, of ten splits and of all samples at once."""
+    """The inception score over ten splits and over all samples at once."""
     found = inception_score(seen.samples("logits"))
     width = half_width(found.std / math.sqrt(found.splits - 1), found.splits - 1)
     name = "is" if seen.extractor.is_published_inception else seen.extractor.score.replace("fd_", "is_", 1)
     metric, splits, whole = "inception score", f"IS, {found.splits} splits", "IS, all at once"
-    notes = ["no interval: it is one number; see that of the splits"]
+    notes = ["no interval, because it is a single value; see the score over splits"]
     return [
         seen.score(name, splits, "higher", found.mean, width, metric, alone=True),
         seen.score(f"{name}_whole", whole, "higher", found.whole, None, metric, notes=notes, alone=True),
@@ -76,23 +76,23 @@ def _recognition(seen: Seen) -> list[SampleScore]:
 def _manifold(seen: Seen) -> list[SampleScore]:
     """Precision and recall, density and coverage.
 
-    Intervals are of means over samples for precision and density, over images for recall and coverage; balls stay.
+    Intervals are those of means over samples (precision, density) or over images (recall, coverage), with fixed balls.
     """
     samples, images = seen.samples(), seen.images()
     pr, dc = precision_recall(samples, images), density_coverage(samples, images)
     return [
         _share(seen, "precision", pr.realistic),
-        _share(seen, "recall", pr.reached, "interval over images, for these very samples"),
+        _share(seen, "recall", pr.reached, "interval over images, for fixed samples"),
         _share(seen, "density", dc.counts),
-        _share(seen, "coverage", dc.covered, "interval over images, for these very samples"),
+        _share(seen, "coverage", dc.covered, "interval over images, for fixed samples"),
     ]
 
 
 def _share(seen: Seen, metric: str, values: Tensor, *notes: str) -> SampleScore:
-    """A mean over samples or over images."""
+    """A score that is a mean over samples or over images."""
     values = values.double()
     error = values.std().item() / math.sqrt(len(values))
     width = half_width(error, len(values) - 1) if error else None
-    notes = notes if error else ("no interval, the same for every image",)
+    notes = notes if error else ("no interval, because all images have the same value",)
     name = "inception" if seen.extractor.is_published_inception else seen.extractor.score.removeprefix("fd_")
     return seen.score(f"{metric}_{name}", f"{metric} ({name})", "higher", values.mean().item(), width, metric, notes=notes)

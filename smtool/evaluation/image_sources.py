@@ -1,4 +1,4 @@
-"""Where images to score and to compare with come from, all alike to who reads them: uint8, in a fixed order, with a digest."""
+"""Sources of images to score and to compare with. All give uint8 images in a fixed order, with a digest."""
 
 import hashlib
 import tempfile
@@ -32,11 +32,12 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images of one size. read(positions, batch) yields those at these positions as uint8 (B, 3, H, W), in order. The first ones
-    are a random part of all, but for an npz and for samples, which keep their order.
+    """Images of one size. read(positions, batch) yields the images at these positions as uint8 (B, 3, H, W), in order.
 
-    name: for people; digest: sha256 of what decides their pixels; sampling: how they were drawn, empty where that is not known.
-    moments: of its images, which a file brings (an npz of ADM's or ours); count may then be 0.
+    The order is random, so that the first images are a random subset, except for npz files and samples, which keep their order.
+    name: for messages; digest: sha256 of everything that decides the pixels; count: number of images; side: (height, width);
+    sampling: how samples were drawn, empty if unknown. moments: moments of features stored in an npz file of ADM or smtool; count
+    may then be 0.
     """
 
     name: str
@@ -49,9 +50,10 @@ class ImageSource:
 
 
 def open_source(what: str, *, image_size: int | None = None) -> ImageSource:
-    """The training split of a prepared folder or of builtin:NAME; any other folder, archive or .npz as it is, without a crop.
+    """Open the training split of a prepared folder or of builtin:NAME, or all images of another folder, archive or .npz.
 
-    image_size: of a built-in source.
+    Images of other folders and archives are not cropped or resized. image_size: of a built-in source. Raises DataError for
+    unreadable images, images of different sizes, and unfinished samples.
     """
     path = Path(what)
     if (path / CARD_NAME).is_file():
@@ -59,20 +61,22 @@ def open_source(what: str, *, image_size: int | None = None) -> ImageSource:
         return shards_source(ImageShards(path, card, "train" if card.count("train") else "val"))
     if what.startswith("builtin:"):
         if image_size is None:
-            raise DataError(f"{what}: at which size is not known.", hint=f"Prepare it first: smtool prepare {what} --size SIZE")
+            raise DataError(f"{what}: the image size is unknown.", hint=f"Prepare it first: smtool prepare {what} --size SIZE")
         return shards_source(open_images(what, "train", image_size=image_size))
     drawn = read_sampling(path)
     npz = path / "samples.npz" if drawn.known and (path / "samples.npz").is_file() else path
     source = _npz_source(npz, drawn) if npz.suffix == ".npz" else _loose_source(what, drawn)
     if drawn.num_images is not None and source.count < drawn.num_images:
         raise DataError(
-            f"{what} holds {source.count} of {drawn.num_images} samples: their drawing was cut off.",
+            f"{what} holds {source.count} of {drawn.num_images} samples: sampling was interrupted.",
             hint="Run the same `smtool sample` command again to finish it.",
         )
     return source
 
 
 def shards_source(images: ImageShards) -> ImageSource:
+    """The images of one split of a prepared folder."""
+
     def read(positions: range, batch: int) -> Iterator[Tensor]:
         for part in validation_batches(images, batch=batch, first=positions.start, limit=positions.stop):
             yield to_uint8(part.images)
@@ -93,7 +97,7 @@ def drawn_source(
     rounding: Rounding,
     device: str,
 ) -> ImageSource:
-    """Samples of a checkpoint, drawn when they are read: none of them goes to disk."""
+    """Samples of a checkpoint, generated when they are read and not written to disk."""
     classes = class_labels(count, model.num_classes, labels, seed=seed)
     autoencoder = model.metadata["autoencoder"]["digest"]
     sampling = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, autoencoder=autoencoder)
@@ -120,11 +124,11 @@ def _npz_source(path: Path, drawn: Sampling) -> ImageSource:
 
 def _loose_source(what: str, drawn: Sampling) -> ImageSource:
     source = find_source(what)
-    scratch = tempfile.TemporaryDirectory(prefix="smtool-")      # for compressed tars; lives as long as `read`
+    scratch = tempfile.TemporaryDirectory(prefix="smtool-")      # for compressed tars; kept as long as `read` exists
     entries = list_entries(source, size=0, scratch=Path(scratch.name)).entries
     if drawn.known:
         entries = tuple(entry for entry in entries if entry.id != "grid.png")
-    else:      # sorted names put the classes one after another, and the first ones of many would be a few classes
+    else:      # sorted names put classes one after another, so the first images would cover only a few classes
         entries = tuple(sorted(entries, key=lambda entry: hashlib.sha256(entry.id.encode("utf-8", "surrogateescape")).digest()))
     first = _pixels(what, entries[:1], None, scratch)
     side = (first.shape[-2], first.shape[-1])
@@ -146,15 +150,15 @@ def _pixels(what: str, entries: Sequence[Entry], side: tuple[int, int] | None, s
         side = side or (image.height, image.width)
         if (image.height, image.width) != side:
             raise DataError(
-                f"{what}: {entry.id} has {image.width}x{image.height} px, the images before it {side[1]}x{side[0]}.",
-                hint=f"Bring them to one size first: smtool prepare {what} --size {min(side)}",
+                f"{what}: {entry.id} has {image.width}x{image.height} px, but the images before it have {side[1]}x{side[0]} px.",
+                hint=f"Resize them to one size first: smtool prepare {what} --size {min(side)}",
             )
         pictures.append(np.asarray(image))
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
 def _loose_digest(source: Source, entries: Sequence[Entry]) -> str:
-    """Of a folder: names and bytes of the images that count; of archives: their bytes; and of their order."""
+    """Digest of the names and bytes of a folder's images, or of an archive's bytes, and of the order of the images."""
     if source.kind != "folder":
         return _digest(source.digest(), [entry.id for entry in entries])
     return _digest([(entry.id, file_digest(source.files[0] / entry.id)) for entry in entries])

@@ -1,4 +1,4 @@
-"""From names of scores to the formulas and networks that give them."""
+"""Maps names of reconstruction scores to the formulas and networks that compute them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ DEFAULT_FEATURES = ("random",)
 class PairJudge:
     """A score of each image against its reconstruction.
 
-    measure: images and reconstructions (B, 3, H, W) -> (B,). pixels: what it sees: "coded", uint8 after the protocol's codec
-    (PSNR), "uint8", before it, or "float", as the decoder gives them (SSIM, LPIPS). metric: its name in the passport.
-    network: what it is computed with, None for a formula.
+    measure: images and reconstructions (B, 3, H, W) -> (B,). pixels: its input: "coded", uint8 after the protocol's codec
+    (PSNR), "uint8", before the codec, or "float", the decoder's output (SSIM, LPIPS). metric: its name in the passport.
+    network: the network that computes it, None for a formula.
     """
 
     name: str
@@ -41,7 +41,7 @@ class PairJudge:
 
 @dataclass(frozen=True)
 class Judges:
-    """All that one pass asks."""
+    """All scores that one pass computes."""
 
     pairs: tuple[PairJudge, ...]
     extractors: tuple[Extractor, ...]
@@ -53,7 +53,7 @@ class Judges:
 
     @property
     def networks(self) -> dict[str, str]:
-        """Score's name -> the network that it is computed with."""
+        """Name of a score -> name of the network that computes it."""
         trunks = {judge.name: judge.network.trunk for judge in self.pairs if judge.network}
         return trunks | {extractor.score: extractor.name for extractor in self.extractors}
 
@@ -61,13 +61,13 @@ class Judges:
 def build_judges(
     scores: Iterable[str], features: Sequence[str], protocol: Protocol, *, weights_dir: Path | None = None
 ) -> Judges:
-    """Judges for names of SCORES and of extractors; with neither, PSNR, SSIM and fd_random, which need no weights.
+    """Judges for names of SCORES and of extractors; by default PSNR, SSIM and fd_random, which need no downloaded weights.
 
-    Raises WeightsError before anything is computed if a network's weights are missing.
+    Raises RecipeError for an unknown score, WeightsError for missing weights, before anything is computed.
     """
     options = set(scores)
     if unknown := sorted(options - set(SCORES)):
-        raise RecipeError(f"there is no score of reconstructions called {unknown[0]!r}.", hint=f"There are {', '.join(SCORES)}.")
+        raise RecipeError(f"there is no score of reconstructions called {unknown[0]!r}.", hint=f"Scores are {', '.join(SCORES)}.")
     if not options and not features:
         options, features = set(DEFAULT_SCORES), DEFAULT_FEATURES
     names = dict.fromkeys([*(["inception"] if "fid" in options else []), *features])

@@ -1,4 +1,4 @@
-"""Moments of features in npz files: mu and sigma as pytorch-fid, clean-fid and ADM name them, mu_s and sigma_s for sFID."""
+"""Moments of features in npz files: mu and sigma as in pytorch-fid, clean-fid and ADM; mu_s and sigma_s for sFID."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ FACTS = "smtool"
 
 
 class Described(Config):
-    """Of which features moments are, and by which protocol; count: images; images: their digest."""
+    """The features and the protocol that moments were computed with. count: number of images; images: their digest."""
 
     extractor: str
     weights: str
@@ -38,8 +38,8 @@ class Described(Config):
 
 @dataclass(frozen=True)
 class Moments:
-    """stats: by view. described: as our own files say; None for those of other tools, which are taken for the published
-    Inception's, of an unknown number of images resized in an unknown way.
+    """Moments read from a file. stats: by view. described: the description in files of smtool; None for files of other tools,
+    which are assumed to use the published Inception, with an unknown number of images and an unknown resize.
     """
 
     stats: Mapping[View, FeatureStats]
@@ -47,17 +47,17 @@ class Moments:
 
     @property
     def count(self) -> int | None:
-        """Images they are of."""
+        """Number of images; None if the file does not state it."""
         return self.described.count if self.described else None
 
     @property
     def description(self) -> str:
         if self.described is None:
-            return "published Inception features, for --protocol adm or paper, whichever they were made by"
+            return "published Inception features, for --protocol adm or paper, whichever they were computed with"
         return f"{self.described.extractor} features by protocol {self.described.protocol}"
 
     def comparable(self, extractor: Extractor, protocol: Protocol) -> Mapping[View, FeatureStats]:
-        """Those that an extractor's features may be held against under a protocol."""
+        """The moments that an extractor's features may be compared with under a protocol, by view."""
         if self.described is None:
             return self.stats if extractor.is_published_inception and protocol.name != "clean" else {}
         same = all(getattr(self.described, key) == value for key, value in judge_summary(extractor, protocol).items())
@@ -65,7 +65,7 @@ class Moments:
 
 
 def judge_summary(extractor: Extractor, protocol: Protocol) -> dict[str, Any]:
-    """What decides an image's features."""
+    """Everything besides its pixels that decides an image's features."""
     return {
         "extractor": extractor.name,
         "weights": extractor.digest,
@@ -76,12 +76,12 @@ def judge_summary(extractor: Extractor, protocol: Protocol) -> dict[str, Any]:
 
 
 def read_moments(path: Path) -> Moments | None:
-    """Of an npz file; None if it has none. Raises DataError if a file of ours does not say of which features they are."""
+    """Read the moments of an npz file; None if it has none. Raises DataError if the description of a smtool file is invalid."""
     with np.load(path) as arrays:
         try:
             described = Described.model_validate_json(str(arrays[FACTS])) if FACTS in arrays else None
         except ValidationError as error:
-            problem = f"{path} does not say of which features its moments are: {str(error).splitlines()[0]}."
+            problem = f"{path} has no valid description of the features of its moments: {str(error).splitlines()[0]}."
             raise DataError(problem, hint="Write it again with --save-reference.") from error
         stats = {}
         for view, names in KEYS.items():
@@ -94,7 +94,7 @@ def read_moments(path: Path) -> Moments | None:
 def write_moments(
     path: Path, stats: Mapping[View, FeatureStats], extractor: Extractor, protocol: Protocol, *, count: int, images_sha256: str
 ) -> None:
-    """float64 moments that other tools read by their keys, and beside them what they are of, which `read_moments` checks."""
+    """Write float64 moments under the keys that other tools read, with a description that `read_moments` checks."""
     described = Described(
         **judge_summary(extractor, protocol), smtool=__version__, protocol=protocol.name, count=count, images=images_sha256
     )

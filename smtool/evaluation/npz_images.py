@@ -17,9 +17,9 @@ _IMAGES = "arr_0.npy"
 
 
 class NpzImages:
-    """An .npz file. Images are streamed, so that a file larger than the memory can be read.
+    """An .npz file. Images are streamed, so that the file may be larger than the memory.
 
-    count, side: of the images, 0 and None where there are moments only.
+    count, side: number and (height, width) of the images; 0 and None for a file with moments only.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,10 +31,10 @@ class NpzImages:
                 self.names = set(archive.namelist())
                 shape = self._header(archive) if _IMAGES in self.names else (0,)
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
-            raise DataError(f"{path} is not a readable npz file ({error}).", hint="It may be cut off; copy it again.") from error
+            raise DataError(f"{path} is not a readable npz file ({error}).", hint="Copy it again: it may be cut off.") from error
         if not shape[0] and not any({f"{key}.npy" for key in keys} <= self.names for keys in KEYS.values()):
             found = ", ".join(sorted(name.removesuffix(".npy") for name in self.names)) or "nothing"
-            raise DataError(f"{path} holds {found}, but arr_0 (images) or mu and sigma (their statistics) are needed.")
+            raise DataError(f"{path} holds {found}, but arr_0 (images) or mu and sigma (moments) are needed.")
         self.count = shape[0]
         self.side = (shape[1], shape[2]) if shape[0] else None
 

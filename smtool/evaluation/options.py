@@ -1,4 +1,4 @@
-"""What `smtool eval` is asked, whatever it scores."""
+"""Options of `smtool eval`, for reconstructions and for samples."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from smtool.features.protocol import PROTOCOLS, Protocol, ProtocolName
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """Every option of one evaluation.
+    """All options of one evaluation.
 
-    scores: of judges.SCORES for reconstructions, of generation_judges.GENERATION_SCORES for samples; features: extractors of
-    further Frechet distances; with neither, what needs no weights. infinity: extrapolate Frechet distances of samples too.
-    reference: images to compare with, instead of the inputs or the training images; save_reference: where to write its
-    moments. data: images to reconstruct, instead of the validation split of the checkpoint's recipe. labels, changes: how a
-    transformer is sampled: classes, and keys of its sampler to set. seed: of samples, posterior samples and the bootstrap.
-    num_images: None for the smaller of 50,000 and what there is. table_path: of Markdown or CSV, by its ending.
-    features_folder: where features of samples and reference are kept, None: nowhere.
+    scores: names of judges.SCORES for reconstructions, of generation_judges.GENERATION_SCORES for samples; features: extractors
+    of further Frechet distances. By default, compute only scores that need no downloaded weights. infinity: also extrapolate
+    Frechet distances of samples to N = infinity. reference: images to compare with, instead of the inputs or the training images;
+    save_reference: file to write its moments to. data: images to reconstruct, instead of the validation split of the checkpoint's
+    recipe. labels, changes: classes and sampler settings for sampling a transformer. seed: of samples, posterior samples and the
+    bootstrap. num_images: None for all available images, at most 50,000. table_path: of a Markdown or CSV file, by its suffix.
+    features_folder: cache of features of samples and reference, None for no cache.
     """
 
     scores: Collection[str] = ()
@@ -47,13 +47,13 @@ class EvalOptions:
 
     @property
     def draws(self) -> bool:
-        """Whether anything is asked of a sampler."""
+        """Whether any option concerns sampling."""
         return bool(self.changes) or self.labels != "balanced"
 
     def check_number(self, available: int, where: str) -> None:
-        """A score of fewer images than were asked for would go by a wrong name."""
+        """Raise DataError if fewer images are available than requested. where: their source, for the message."""
         if self.num_images is not None and self.num_images > available:
             raise DataError(
-                f"--num-images {self.num_images:,}: {where} holds {available:,} images only.",
-                hint="Leave --num-images out to take all of them.",
+                f"--num-images {self.num_images:,}: {where} holds only {available:,} images.",
+                hint="Leave --num-images out to use all of them.",
             )

@@ -1,4 +1,4 @@
-"""Judges that a loss learned from: what is scored was trained to please them."""
+"""Finds judges that the scored model was trained with: a network in a loss or a teacher, whose scores are biased."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -8,18 +8,19 @@ from smtool.checkpoints.learned_from import learned_from
 from smtool.tokenizers import identify
 
 Lessons = Mapping[str, Collection[str]]
-"""What a network was to the model -> names of the networks that were that."""
+"""Role of a network in the model's training -> names of the networks with that role."""
 
 
 def lessons_of_autoencoder(metadata: Mapping[str, Any]) -> Lessons:
-    """metadata: of a checkpoint of train-ae; {} for other tokenizers."""
+    """Networks in the loss of an autoencoder. metadata: of a checkpoint of train-ae; {} for other tokenizers."""
     return {"was in this autoencoder's loss": learned_from(metadata)}
 
 
 def lessons_of_transformer(metadata: Mapping[str, Any]) -> Lessons:
-    """metadata: of a checkpoint of train-dit; {} where there is none.
+    """Teachers of a transformer and networks in its autoencoder's loss. metadata: of a checkpoint of train-dit; {} without one.
 
-    An older one does not state what its autoencoder learned from: then that of the autoencoder's own file counts, if it exists.
+    Older checkpoints do not state the networks of the autoencoder's loss; these are then read from the autoencoder's file, if it
+    exists.
     """
     described = metadata.get("autoencoder", {}).get("learned_from")
     if described is None:
@@ -29,7 +30,7 @@ def lessons_of_transformer(metadata: Mapping[str, Any]) -> Lessons:
 
 
 def partial_judges(judges: Mapping[str, str], lessons: Lessons) -> dict[str, str]:
-    """Judge -> sentence, of those that the model learned from. judges: what a judge is called -> the name of its network."""
+    """Judge -> warning, for the judges that the model learned from. judges: name of a judge -> name of its network."""
     found: dict[str, str] = {}
     for judge, network in judges.items():
         for role, names in lessons.items():
@@ -40,5 +41,5 @@ def partial_judges(judges: Mapping[str, str], lessons: Lessons) -> dict[str, str
 
 
 def _family(name: str) -> str:
-    """DINOv2 is one family in all sizes: they were distilled from one network."""
+    """Family of a network. All DINOv2 sizes are one family, because they were distilled from one network."""
     return "dinov2" if "dinov2" in name else name.removeprefix("timm:").removeprefix("timm_")

@@ -1,4 +1,4 @@
-"""Distances of a few samples to a few images, for a look while training."""
+"""Distances of a few samples to a few images, for monitoring a training run."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +29,9 @@ def quick_distances(
 ) -> dict[str, float]:
     """Frechet and kernel distance of uint8 samples (N, 3, H, W) to the first `num_images` of the reference, by score name.
 
-    No interval, no codec, nothing kept on disk (in memory, the reference's features are). At small N the Frechet distance
-    (fd_random ...) is larger than it will be at 50,000; the kernel distance (kid_random ...) is not.
+    Without interval and codec; the reference's features are cached in memory only. At small N the Frechet distance
+    (fd_random ...) is larger than at 50,000 samples; the kernel distance (kid_random ...) is unbiased. Raises DataError for fewer
+    than 2 samples or images.
     """
     if len(samples) < 2 or len(reference) < 2:
         raise DataError(f"a distance needs at least 2 samples and 2 images, found {len(samples)} and {len(reference)}.")

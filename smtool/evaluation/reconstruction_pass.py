@@ -1,4 +1,4 @@
-"""One pass over images: encode, decode, bring to uint8, ask every judge. What stays are numbers and features, never images."""
+"""One pass over images: encode, decode, convert to uint8, apply every judge. Only numbers and features are kept, not images."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,10 @@ from smtool.training.distributed import Ranks
 
 @dataclass(frozen=True)
 class Measurements:
-    """pairs: score name -> (N,), one number per image; features: score name -> (N, D) of images and of reconstructions."""
+    """Results of a pass over `count` images.
+
+    pairs: score name -> (N,), one number per image; features: score name -> (N, D) of images and of reconstructions.
+    """
 
     count: int
     pairs: dict[str, Tensor]
@@ -31,7 +34,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class SharedReading:
-    """Passes that ranks share through files in `folder`; what they find is whole on the first rank, and empty elsewhere."""
+    """Passes that ranks share through files in `folder`. The first rank gets the whole result, the others an empty one."""
 
     batch: int
     ranks: Ranks
@@ -48,7 +51,7 @@ class SharedReading:
         seed: int,
         report: Callable[[int, int], object],
     ) -> Measurements:
-        """The first `count` images, each reconstructed once."""
+        """Measure the reconstructions of the first `count` images."""
 
         def measure(positions: range) -> dict[str, Tensor]:
             def told(done: int) -> None:
@@ -94,9 +97,9 @@ def measure_reconstructions(
     first: int = 0,
     report: Callable[[int], None] | None = None,
 ) -> Measurements:
-    """Reconstruct every image once. Sampled posteriors draw by (seed, number of the image), whatever the batch size.
+    """Reconstruct every image once and apply the judges.
 
-    first: the number of the first image.
+    Posterior noise depends on (seed, number of the image), not on the batch size. first: number of the first image.
     """
     pairs: dict[str, list[Tensor]] = {judge.name: [] for judge in judges.pairs}
     features: dict[str, list[tuple[Tensor, Tensor]]] = {extractor.score: [] for extractor in judges.extractors}
@@ -122,7 +125,7 @@ def measure_reconstructions(
 
 @torch.no_grad()
 def features_of(extractors: Sequence[Extractor], batches: Iterable[ImageBatch], protocol: Protocol) -> dict[str, Tensor]:
-    """Score name -> features (N, D) of images as they are, through the protocol's codec."""
+    """Score name -> features (N, D) of the images after the protocol's codec."""
     features: dict[str, list[Tensor]] = {extractor.score: [] for extractor in extractors}
     for batch in batches:
         coded = _through_codec(to_uint8(batch.images), protocol)
@@ -136,7 +139,7 @@ def _through_codec(images: Tensor, protocol: Protocol) -> Tensor:
 
 
 def _checked(batches: Iterable[ImageBatch], autoencoder: Tokenizer, judges: Judges) -> Iterator[ImageBatch]:
-    """The batches; the size of the first images is checked before one of them is encoded."""
+    """Yield the batches, after checking the size of the first images."""
     for number, batch in enumerate(batches):
         if number == 0:
             _check_sides(batch.images, autoencoder, judges)
@@ -144,7 +147,7 @@ def _checked(batches: Iterable[ImageBatch], autoencoder: Tokenizer, judges: Judg
 
 
 def _check_sides(images: Tensor, autoencoder: Tokenizer, judges: Judges) -> None:
-    """Say which score or network cannot take this size."""
+    """Raise DataError if the autoencoder or a score does not accept images of this size."""
     height, width = images.shape[-2:]
     try:
         autoencoder.latent_shape(height, width)
@@ -153,4 +156,4 @@ def _check_sides(images: Tensor, autoencoder: Tokenizer, judges: Judges) -> None
     too_small = [judge for judge in judges.pairs if min(height, width) < judge.smallest_side]
     if too_small:
         needs = ", ".join(f"{judge.name} at least {judge.smallest_side} px" for judge in too_small)
-        raise DataError(f"images of {height}x{width} are too small: {needs}.", hint="Ask for other scores, or larger images.")
+        raise DataError(f"images of {height}x{width} are too small: {needs}.", hint="Use other scores or larger images.")

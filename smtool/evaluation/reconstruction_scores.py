@@ -1,4 +1,4 @@
-"""From what a pass measured to scores: means over images and Frechet distances, each with interval and passport."""
+"""Scores of reconstructions from the results of a pass: means over images and Frechet distances, with interval and passport."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +24,10 @@ FEWEST_GROUPS = 3
 
 @dataclass(frozen=True)
 class Origin:
-    """Which images a pass saw. groups: per image, the photograph it is a crop of; None where all are independent.
+    """The images of a pass. groups: for each image, the photograph it is a crop of; None if all images are independent.
 
-    reference: features of other images, by the extractor's score name, to take Frechet distances to; empty: the images
-    themselves, the rule for reconstructions.
+    reference: features of other images, by the extractor's score name, for Frechet distances; empty: compare with the images
+    themselves, as usual for reconstructions.
     """
 
     images_sha256: str
@@ -36,7 +36,7 @@ class Origin:
     reference: Mapping[str, Tensor] = field(default_factory=dict)
 
     def numbered_groups(self, count: int) -> Tensor:
-        """(count,) int64."""
+        """The group number of each of the first `count` images: (count,) int64."""
         if self.groups is None:
             return torch.arange(count)
         numbers = {name: number for number, name in enumerate(dict.fromkeys(self.groups))}
@@ -55,7 +55,7 @@ def reconstruction_scores(
 
 @dataclass(frozen=True)
 class _Scorer:
-    """What all scores of a pass have in common."""
+    """Computes the scores of one pass. Holds what they have in common."""
 
     origin: Origin
     protocol: Protocol
@@ -64,7 +64,7 @@ class _Scorer:
     device: str
 
     def mean(self, judge: PairJudge, values: Tensor) -> ReconstructionScore:
-        """The mean over images; a PSNR that is infinite for some has no mean."""
+        """The mean over images; None if the PSNR of an image is infinite."""
         passport = self._passport(
             judge.metric,
             judge.network,
@@ -91,7 +91,7 @@ class _Scorer:
         )
 
     def frechet(self, extractor: Extractor, images: Tensor, decoded: Tensor) -> ReconstructionScore:
-        """The Frechet distance of the decoded images to the originals, or to other images."""
+        """The Frechet distance of the decoded images to the originals, or to `origin.reference`."""
         images, decoded = images.to(self.device), decoded.to(self.device)
         other = self.origin.reference.get(extractor.score)
         fixed = None if other is None else other.to(self.device)
@@ -125,11 +125,12 @@ class _Scorer:
     def _half_width(
         self, statistic: Callable[[Tensor], float], replicates: int, name: str
     ) -> tuple[float | None, tuple[str, ...]]:
-        """Half width of the 95 % interval, and what must be said of it."""
+        """Half-width of the 95 % interval, and notes on it."""
         groups = self.origin.numbered_groups(self.count)
         count = len(groups.unique())
         if count < FEWEST_GROUPS:
-            return None, (f"no interval, {count} independent {'image' if count == 1 else 'images'} only",)
+            return None, (f"no interval, because there {'is' if count == 1 else 'are'} only {count} independent "
+                          f"{'image' if count == 1 else 'images'}",)
         error = bootstrap_error(statistic, groups, replicates=replicates, draws=generator(self.seed, "bootstrap", name))
         notes = () if self.origin.groups is None else (f"interval over {count} photographs, of which the images are crops",)
         return half_width(error, min(count, replicates) - 1), notes

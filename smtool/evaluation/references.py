@@ -1,4 +1,4 @@
-"""What samples are compared with: which images, their features from a pass or moments from a file, and writing such a file."""
+"""The reference of samples: finds the images, gets their features from a pass or their moments from a file, writes such files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,14 @@ MOST_IMAGES = 50_000
 
 @dataclass(frozen=True)
 class Reading:
-    """How all passes of one evaluation read images."""
+    """Reads images for all passes of one evaluation."""
 
     console: Console
     options: EvalOptions
     ranks: Ranks
 
     def table(self, source: ImageSource, wanted: Sequence[Wanted], count: int) -> Table:
+        """Features of the first `count` images of a source."""
         with self.console.progress(source.name) as report:
             return table_of_features(
                 source,
@@ -52,26 +53,31 @@ def find_reference(
     reference: str | None,
     questions: Sequence[Question],
 ) -> ImageSource | None:
-    """The images to compare with; None where nothing asks for any."""
+    """The images to compare with; None if no score needs any.
+
+    what: the scored checkpoint or samples; stored: samples from files; metadata: of the checkpoint, which names the training
+    images; reference: other images to use instead.
+    """
     if reference is not None:
         side = stored.side if stored else None
         return open_source(reference, image_size=side[0] if side else metadata.get("image_size"))
     if all(question.kinds == {"recognition"} for question in questions):
         return None
     if not metadata:
-        raise RecipeError(f"{what} does not say which images it should be like.", hint="Name some: --reference FOLDER")
+        raise RecipeError(f"{what} does not name images to compare with.", hint="Name them: --reference FOLDER")
     if missing := [key for key in ("data", "data_digest", "image_size") if key not in metadata]:
-        raise CheckpointError(f"{what} does not say what it was trained on ({missing[0]}).", hint="Pass --reference FOLDER.")
+        raise CheckpointError(f"{what} does not state its training data ({missing[0]}).", hint="Pass --reference FOLDER.")
     images = open_images(metadata["data"], "train", image_size=metadata["image_size"])
     if images.digest != metadata["data_digest"]:
         raise DataError(
             f"{images.folder} no longer holds the images that {what} was trained on: its digest differs.",
-            hint=f"Prepare {metadata['data']} again, or say what to compare with: --reference FOLDER",
+            hint=f"Prepare {metadata['data']} again, or name images to compare with: --reference FOLDER",
         )
     return shards_source(images)
 
 
 def reference_side(real: ImageSource | None, questions: Sequence[Question], reading: Reading) -> Side:
+    """Features and moments of the reference, as far as the questions need them. Raises DataError if moments do not suffice."""
     if real is None:
         return Side("", 0, {})
     given = {
@@ -88,7 +94,7 @@ def reference_side(real: ImageSource | None, questions: Sequence[Question], read
         if unanswered or any(question.kinds & {"kernel", "manifold"} for question in questions):
             raise DataError(
                 f"{real.name} holds only moments, and no images: {real.moments.description}.",
-                hint="They serve for Frechet distances on the same features alone.",
+                hint="Moments are enough only for Frechet distances on the same features.",
             )
         return Side(real.digest, known or 0, {}, given, known)
     count = min(MOST_IMAGES, real.count)
@@ -96,21 +102,24 @@ def reference_side(real: ImageSource | None, questions: Sequence[Question], read
 
 
 def saved_judge(options: EvalOptions, real: ImageSource | None, questions: Sequence[Question]) -> Extractor | None:
-    """The extractor whose moments of the reference are written: an npz has room for one, so Inception goes before others."""
+    """The extractor whose moments of the reference are saved: one per npz file, Inception before others; None without a file.
+
+    Raises RecipeError if there are no images, or not exactly one extractor.
+    """
     if options.save_reference is None:
         return None
     if real is not None and real.count == 0:
-        raise RecipeError(f"{real.name} holds moments already, and no images to take any of.", hint="Leave --save-reference out.")
+        raise RecipeError(f"{real.name} already holds moments, and no images.", hint="Leave --save-reference out.")
     judges = [question.extractor for question in questions if question.kinds & {"frechet", "kernel", "manifold", "spatial"}]
     chosen = [judge for judge in judges if judge.name == "inception"] or judges
     if real is None or len(chosen) != 1:
         what = "nothing is compared" if real is None else "of " + ", ".join(judge.name for judge in chosen)
-        raise RecipeError(f"--save-reference writes moments of one extractor, but {what}.", hint="Ask for one, such as --fid.")
+        raise RecipeError(f"--save-reference writes moments of one extractor, but {what}.", hint="Choose one, such as --fid.")
     return chosen[0]
 
 
 def save_reference(path: Path, side: Side, judge: Extractor, protocol: Protocol) -> None:
-    """Write the moments of a judge's features of the reference, for this command and other tools to read."""
+    """Write the moments of the reference in a judge's features, readable by this command and other tools."""
     views: tuple[View, ...] = ("pooled", "spatial")
     stats = {v: FeatureStats.of(side.features[judge.score, v]) for v in views if (judge.score, v) in side.features}
     write_moments(path, stats, judge, protocol, count=side.count, images_sha256=side.digest)

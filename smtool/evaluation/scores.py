@@ -1,4 +1,4 @@
-"""A score with its interval and its passport, and the table that shows scores."""
+"""Scores with interval and passport, and the table that shows them."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ from smtool.report.tables import Table, interval
 from smtool.spectrum.jackknife import student_t_quantile
 
 FRECHET = "frechet distance"
-"""Metric of a Frechet distance, as passports say it."""
+"""Name of the Frechet distance in passports."""
 
 
 class AnyPassport(Config):
-    """Everything that decides a score beside the quality of what is scored; scores compare where their passports are equal.
+    """Everything that decides a score besides the quality of the images; scores are comparable if their passports are equal.
 
-    extractor, extractor_sha256: the judging network and its weights, None for a formula. images: those that are scored;
-    reference: those that they are compared with; None where nothing is compared. seed: of everything that is drawn at random.
+    extractor, extractor_sha256: the judging network and its weights, None for a formula. num_images, images_sha256: the scored
+    images; num_reference, reference_sha256: the images they are compared with, None without a comparison. seed: of all random
+    draws.
     """
 
     metric: str
@@ -36,10 +37,10 @@ class AnyPassport(Config):
 
 
 class Passport(AnyPassport):
-    """Of a score of reconstructions. reference: the images that were reconstructed, unless others were asked for.
+    """Passport of a score of reconstructions. The reference is the reconstructed images, unless another was requested.
 
-    pixels: "uint8", or "float" as they leave the decoder; rounding: how reconstructions became uint8, None for floats. Passports
-    without these two were written before there was a choice.
+    pixels: "uint8", or "float", the decoder's output; rounding: how reconstructions were converted to uint8, None for floats.
+    Older files lack these two keys; the defaults apply to them.
     """
 
     num_reference: int
@@ -50,10 +51,9 @@ class Passport(AnyPassport):
 
 
 class SamplePassport(AnyPassport):
-    """Of a score of generated images. sampling: how they were drawn, empty for images of unknown origin.
+    """Passport of a score of generated images. sampling: how they were drawn, empty for images of unknown origin.
 
-    num_reference: None also where a file of statistics does not say of how many images they are. seed: of subsets and of the
-    bootstrap.
+    num_reference: also None if a file of moments does not state its number of images. seed: of subsets and of the bootstrap.
     """
 
     extractor: str
@@ -62,7 +62,7 @@ class SamplePassport(AnyPassport):
 
 
 class Score(Config):
-    """value: None where it is infinite. half_width: of the 95 % interval, None where none can be given. notes say why."""
+    """A score. value: None if it is infinite; half_width: of the 95 % interval, None if there is none; notes give the reasons."""
 
     name: str
     title: str
@@ -74,24 +74,25 @@ class Score(Config):
 
 
 class ReconstructionScore(Score):
-    """Of reconstructions."""
+    """A score of reconstructions."""
 
     passport: Passport
 
 
 class SampleScore(Score):
-    """Of generated images."""
+    """A score of generated images."""
 
     passport: SamplePassport
 
 
 def half_width(error: float, degrees: int) -> float:
-    """Of the 95 % interval of a score with this standard error, known to so many degrees of freedom."""
+    """Half-width of the 95 % interval of a score with this standard error and degrees of freedom (Student's t)."""
     return student_t_quantile(0.975, degrees) * error
 
 
 def score_table(scores: Sequence[Score], title: str) -> Table:
-    """One row a score, with what may differ between their passports (not resize or codec where there is none); notes below."""
+    """One row per score, with the parts of the passports that may differ (without a resize or codec column of only "none"), and
+    the notes below."""
     columns = {
         "score": [f"{score.title} {'↑' if score.better == 'higher' else '↓'}" for score in scores],
         "value ± 95 %": [_value(score) for score in scores],
@@ -110,7 +111,7 @@ def score_table(scores: Sequence[Score], title: str) -> Table:
 
 
 def _value(score: Score) -> str:
-    """At least two decimals; otherwise three significant digits, or as many as the interval leaves a meaning."""
+    """The value with two to seven decimals: enough for three significant digits, or for two digits of the half-width."""
     if score.value is None:
         return "infinite"
     places = 2 - _magnitude(score.value) if abs(score.value) < 1 else 2

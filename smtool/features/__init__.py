@@ -1,1 +1,1 @@
-"""Frozen feature networks, and where their weights live."""
+"""Frozen feature networks, and where their weight files are found."""

@@ -13,7 +13,7 @@ from smtool.storage import file_digest
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut without weights: every second pixel, missing channels zero (option A)."""
+    """Two 3x3 convolutions with a parameter-free shortcut: subsampled by the stride, new channels zero (option A)."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Images (B, 3, 32, 32), normalized -> pooled features (B, 64); `linear` completes the classifier."""
+    """Normalized images (B, 3, 32, 32) -> pooled features (B, 64). `linear` is only for loading the published weights."""
 
     def __init__(self, blocks_per_stage: int = 9) -> None:
         super().__init__()

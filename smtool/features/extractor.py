@@ -1,4 +1,4 @@
-"""A frozen network that turns images into vectors, with the facts a score must carry."""
+"""A frozen network that maps images to feature vectors, with the properties that the passport of a score states."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -10,15 +10,15 @@ from smtool.features.frozen import Frozen
 from smtool.features.protocol import Resize, resized
 
 View = Literal["pooled", "spatial", "logits"]
-"""What a score is computed from: the features; for sFID, a map at lower depth; for the inception score, class logits."""
+"""Input of a score: pooled features; for sFID, an earlier spatial feature map; for the inception score, class logits."""
 
 
 class Extractor(Frozen):
     """uint8 images (B, 3, H, W) -> features (B, dim) float32.
 
-    name: what it is called in `--features` and in score names; digest: sha256 of its weights.
-    size: side the images are resized to, by the rule `resize`; None: native size, nothing resized.
-    mean, std: per channel, of intensities in [0, 255]. is_published_inception: whether a distance on it may be called FID.
+    name: used in `--features` and in score names; digest: sha256 of its weights.
+    size: side that images are resized to, by the rule `resize`; None: images are not resized.
+    mean, std: per channel, for intensities in [0, 255]. is_published_inception: whether its Frechet distance is an FID.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class Extractor(Frozen):
 
     @property
     def score(self) -> str:
-        """Name of a Frechet distance on these features. Only Inception as published gives an FID."""
+        """Name of a Frechet distance on these features. Only the published Inception weights give an FID."""
         if self.is_published_inception:
             return "fid"
         return f"fd_inception_{self.digest[:8]}" if self.name == "inception" else f"fd_{self.name}"
 
     @property
     def views(self) -> tuple[View, ...]:
-        """What `look` can give beside the features; Inception from a state dict has a map and logits too."""
+        """The views that `look` returns; Inception from a state dict also has "spatial" and "logits"."""
         return getattr(self.network, "views", ("pooled",))
 
     @torch.no_grad()
@@ -71,14 +71,14 @@ class Extractor(Frozen):
 
     @torch.no_grad()
     def look(self, images: Tensor) -> Mapping[View, Tensor]:
-        """All views of the images from one pass, each (B, its dim) float32, whatever autocast says."""
+        """All views of the images from one forward pass, each (B, its dim) float32, also under autocast."""
         if len(self.views) == 1:
             return {"pooled": self(images)}
         with torch.autocast(self.device.type, enabled=False):
             return self.network.look(self._prepared(images))  # type: ignore[operator]
 
     def _prepared(self, images: Tensor) -> Tensor:
-        """Resized and normalized."""
+        """The images resized and normalized. Raises ValueError for other than uint8 images (B, 3, H, W)."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"uint8 images (B, 3, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
         x = images.float() if self.size is None else resized(images, self.size, self.rule)

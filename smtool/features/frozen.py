@@ -1,4 +1,4 @@
-"""Networks that judge or teach and are never trained."""
+"""Frozen networks: judges of scores, teachers and perceptual losses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class Frozen(nn.Module):
-    """Holds a network outside of its parameters and its state dict.
+    """Holds a network that is not part of the module's parameters and state dict.
 
-    It moves between devices with the module, but keeps float32, stays in eval mode, and appears in no checkpoint and no
-    optimizer. A copy of a module that holds one, such as the average of its weights, holds the same object. Gradients reach its
-    inputs. name: what the network is called in recipes and scores; digest: sha256 of its weights.
+    The network moves between devices with the module, but keeps float32 and eval mode, and is in no checkpoint and no optimizer.
+    A deep copy of a containing module, such as its weight average, shares the same object. Gradients flow to the inputs.
+    name: of the network in recipes and scores; digest: sha256 of its weights.
     """
 
     network: nn.Module
@@ -40,12 +40,12 @@ class Frozen(nn.Module):
         return self
 
     def __call__(self, *args: Any) -> Tensor:
-        """Run in float32, whatever autocast says."""
+        """Run the forward pass in float32, also under autocast."""
         with torch.autocast(self.device.type, enabled=False):
             return super().__call__(*args)
 
 
 def frozen_digests(*modules: nn.Module | None) -> dict[str, str]:
-    """Name -> digest of every frozen network inside the modules."""
+    """Name -> digest of all frozen networks inside the modules."""
     inside = (part for module in modules if module is not None for part in module.modules())
     return {part.name: part.digest for part in inside if isinstance(part, Frozen)}

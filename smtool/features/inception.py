@@ -1,6 +1,6 @@
-"""The Inception v3 behind FID, from pytorch-fid's state dict or from StyleGAN's TorchScript file: 2048 pooled features.
+"""The Inception v3 of FID, from pytorch-fid's state dict or from StyleGAN's TorchScript file: 2048 pooled features.
 
-The state dict also gives what sFID and the inception score are computed from, in the same pass.
+With the state dict, the same forward pass also gives the inputs of sFID and of the inception score.
 """
 
 import warnings
@@ -24,10 +24,10 @@ _SPATIAL_CHANNELS = 7
 
 
 class Inception(nn.Module):
-    """Normalized images (B, 3, 299, 299) -> pooled features (B, 2048); `look` gives all views.
+    """Normalized images (B, 3, 299, 299) -> pooled features (B, 2048); `look` returns all views.
 
-    spatial: (B, 17 * 17 * 7), the first 7 channels of TensorFlow's mixed_6/conv, which is Mixed_6d's 1x1 branch (sFID as ADM's
-    evaluator computes it, facts section 11). logits: (B, 1008), without the bias, as there and in torch-fidelity.
+    spatial: (B, 17 * 17 * 7), the first 7 channels of TensorFlow's mixed_6/conv, which is Mixed_6d's 1x1 branch (sFID as in ADM's
+    evaluator; released-code.md#evaluation). logits: (B, 1008), without the bias, as in ADM's evaluator and torch-fidelity.
     """
 
     views: tuple[View, ...] = ("pooled", "spatial", "logits")
@@ -66,7 +66,7 @@ def load(weights_dir: Path | None, protocol: Protocol) -> Extractor:
 
 
 class _Layers(nn.Module):
-    """clean-fid's wrapper normalizes by itself; the extractor has done so already, so only the layers inside are called."""
+    """The layers inside clean-fid's wrapper. The wrapper itself would normalize images that are already normalized."""
 
     def __init__(self, layers: nn.Module) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def _from_state_dict(path: Path) -> nn.Module:
 
 
 def fid_inception() -> nn.Module:
-    """torchvision's Inception v3 with the blocks in which TensorFlow's of 2015 differs; weights are whatever init gives."""
+    """torchvision's Inception v3 with the blocks in which TensorFlow's network of 2015 differs, with random weights."""
     from cleanfid import inception_pytorch as ported
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):

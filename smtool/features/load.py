@@ -8,7 +8,7 @@ from smtool.errors import RecipeError
 from smtool.features.extractor import Extractor
 from smtool.features.protocol import PROTOCOLS, Protocol
 
-# Each extractor's file and loader, imported when asked for: timm alone takes a second.
+# File and loader of each extractor, imported only when needed, because importing timm takes a second.
 _HOMES = {
     "inception": ("inception", "load"),
     "squeezenet": ("squeezenet", "load"),
@@ -21,7 +21,7 @@ _HOMES = {
 def load_extractor(name: str, *, weights_dir: Path | None = None, protocol: Protocol = PROTOCOLS["clean"]) -> Extractor:
     """The extractor `name`: inception, squeezenet, resnet56, dinov2, random, timm:MODEL, or the path of a TorchScript file.
 
-    Raises WeightsError if its weights are not on this machine and cannot be fetched, RecipeError if there is no such extractor.
+    Raises WeightsError if its weights are neither on this machine nor downloadable, RecipeError for an unknown name.
     """
     if name in _HOMES:
         file, loader = _HOMES[name]
@@ -32,7 +32,7 @@ def load_extractor(name: str, *, weights_dir: Path | None = None, protocol: Prot
         return _imported("scripted").load(Path(name), protocol)
     raise RecipeError(
         f"there is no feature extractor called {name!r}.",
-        hint=f"There are {', '.join(_HOMES)}, timm:MODEL (any timm name), or the path of a TorchScript file (.pt).",
+        hint=f"Names are {', '.join(_HOMES)}, timm:MODEL (any timm name), or the path of a TorchScript file (.pt).",
     )
 
 

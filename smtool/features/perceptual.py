@@ -1,4 +1,4 @@
-"""LPIPS: the distance of two images in the features of a classifier (Zhang et al. 2018), as loss and as score."""
+"""LPIPS: the distance between two images in the features of a classifier (Zhang et al. 2018), as loss and as score."""
 
 import warnings
 from pathlib import Path
@@ -20,14 +20,14 @@ _SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # the last layer would be em
 
 
 class Perceptual(LossConfig):
-    """Compare reconstruction and image in the features of a frozen network: what a mean over pixels cannot see."""
+    """Perceptual loss: compares reconstruction and image in the features of a frozen network instead of per pixel."""
 
     net: LPIPSNet = Field("vgg", description="trunk: VGG16 528 MB, AlexNet 233 MB, SqueezeNet 5 MB")
-    weight: float = Field(0.5, gt=0, description="factor of the mean LPIPS; the paper's is 0.5, LDM's 1.0")
+    weight: float = Field(0.5, gt=0, description="factor of the mean LPIPS; 0.5 in the paper, 1.0 in LDM")
 
     @property
     def smallest_input(self) -> int:
-        """The smallest image side, in pixels, that leaves a feature in every layer."""
+        """The smallest image side, in pixels, at which no layer is empty."""
         return _SMALLEST[self.net]
 
     def learned_from(self) -> tuple[str, ...]:
@@ -38,9 +38,10 @@ class Perceptual(LossConfig):
 
 
 class PerceptualDistance(Frozen):
-    """LPIPS v0.1 with the `lpips` package's heads on torchvision's trunk.
+    """LPIPS v0.1 with the heads of the `lpips` package on torchvision's trunk.
 
-    Called with x and y (B, 3, H, W) in [-1, 1], returns (B,). Float32 under autocast too; gradients flow to both images.
+    Called with x and y (B, 3, H, W) in [-1, 1], returns (B,). Computes in float32, also under autocast; gradients flow to both
+    images.
     """
 
     def __init__(self, net: LPIPSNet, weights_dir: Path | None = None) -> None:
@@ -59,7 +60,7 @@ class PerceptualDistance(Frozen):
 
 
 def _lpips(net: str, trunk: Path) -> nn.Module:
-    """The package's network without its prints, its downloads and its draws from the global generator."""
+    """The package's network, built without printing, downloads or draws from the global generator."""
     import lpips
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -67,7 +68,7 @@ def _lpips(net: str, trunk: Path) -> nn.Module:
         network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     stored = load_state(trunk, WEIGHTS[LPIPS_TRUNKS[net]].title)
     try:
-        # lpips cuts torchvision's `features` into slices, but keeps the layers' numbers: slice2.4.weight is features.4.weight
+        # lpips splits torchvision's `features` into slices but keeps the layer numbers: slice2.4.weight is features.4.weight
         values = {name: stored["features." + name.split(".", 1)[1]].float() for name in network.net.state_dict()}
         network.net.load_state_dict(values)
     except (KeyError, RuntimeError) as error:

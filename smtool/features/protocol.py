@@ -1,4 +1,4 @@
-"""Evaluation protocols: what happens to pixels between the decoder and the score. Numbers of two protocols do not compare."""
+"""Evaluation protocols: how pixels are processed between decoder and score. Scores of different protocols are not comparable."""
 
 import io
 from dataclasses import dataclass
@@ -16,11 +16,14 @@ Resize = Literal["bicubic-antialias", "bilinear", "bilinear-tf1"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """resize: how images reach an extractor's input size. jpeg: quality both sides are saved at, None for no codec (PNG, memory).
-    posterior: which latent is decoded. offset: the grey level that Inception's input calls zero. rounding: how decoded images
-    become uint8. pairs: what SSIM and LPIPS compare: uint8 images, or the decoder's own output as it is, which leaves [-1, 1].
-    ssim: "valid" counts windows inside the image, on intensities from 0; "reflect" all windows of the reflect-padded image, on
-    values clamped to [-1, 1] (torchmetrics)."""
+    """An evaluation protocol.
+
+    resize: to an extractor's input size. jpeg: quality at which images of both sets are coded, None for no codec (PNG, memory).
+    posterior: the latent that is decoded. offset: the grey level that is 0 in Inception's normalized input. rounding: of decoded
+    images to uint8. pairs: input of SSIM and LPIPS: uint8 images, or the decoder's output, which may exceed [-1, 1]. ssim:
+    "valid": windows inside the image, on intensities that start at 0; "reflect": all windows of the reflect-padded image, on
+    values clamped to [-1, 1] (torchmetrics).
+    """
 
     name: ProtocolName
     resize: Resize
@@ -37,12 +40,12 @@ class Protocol:
 
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {
-    # clean-fid (Parmar et al. 2022): PIL's bicubic on floats, which filters before it shrinks
+    # clean-fid (Parmar et al. 2022): PIL's bicubic on floats, with antialiasing
     "clean": Protocol("clean", "bicubic-antialias", jpeg=None, posterior="mode", offset=128.0),
-    # what Spectrum Matching's released evaluation does (facts section 11): pytorch-fid on JPEG files, sampled latents, SSIM and
-    # LPIPS on the decoder's floats (vae_trainer.py, branch DSM)
+    # the evaluation in Spectrum Matching's released code (released-code.md#evaluation): pytorch-fid on JPEG files, sampled
+    # latents, SSIM and LPIPS on the decoder's floats (vae_trainer.py, branch DSM)
     "paper": Protocol("paper", "bilinear", jpeg=75, posterior="sample", offset=127.5, pairs="float", ssim="reflect"),
-    # guided-diffusion's evaluator: the resize inside TensorFlow 1's Inception graph; its and REPA's writers truncate
+    # guided-diffusion's evaluator: the resize inside TensorFlow 1's Inception graph; pixels are truncated, as in ADM and REPA
     "adm": Protocol("adm", "bilinear-tf1", jpeg=None, posterior="mode", offset=128.0, rounding="truncate"),
 }
 
@@ -66,7 +69,7 @@ def resized(images: Tensor, size: int, rule: Resize) -> Tensor:
 
 
 def jpeg_round_trip(images: Tensor, quality: int) -> Tensor:
-    """uint8 images (B, 3, H, W) as they come back from JPEG files with 4:2:0 chroma (PIL's default), on the same device."""
+    """uint8 images (B, 3, H, W) after JPEG coding and decoding with 4:2:0 chroma (PIL's default), on the same device."""
     decoded = [_through_jpeg(image, quality) for image in images.permute(0, 2, 3, 1).cpu().numpy()]
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().to(images.device)
 
@@ -78,9 +81,9 @@ def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _tf1_matrix(side: int, size: int) -> Tensor:
-    """(size, side): row i interpolates between the two inputs around i * side / size; the last input repeats beyond the end.
+    """(size, side): row i interpolates between the two inputs around i * side / size; the last input is repeated at the end.
 
-    Positions are float32, as in TensorFlow's kernel: its rounding decides between neighbours.
+    Positions are float32, as in TensorFlow's kernel, because their rounding can change which inputs are used.
     """
     position = torch.arange(size, dtype=torch.float32) * torch.tensor(side / size, dtype=torch.float32)
     low = position.floor().long()

@@ -1,7 +1,6 @@
-"""Features of a small convolutional network with fixed random weights: no download, equal on every machine.
+"""Features of a small convolutional network with fixed random weights: no download, identical on every machine.
 
-Distances on it (fd_random) order distortions of the same images; they do not measure what people see, and do not compare
-with FID.
+Distances in these features (fd_random) order distortions of the same images; they are not perceptual and not comparable with FID.
 """
 
 from pathlib import Path
@@ -18,7 +17,7 @@ WIDTHS = (16, 16, 16, 16)
 
 
 class RandomFeatures(nn.Module):
-    """Means over positions of the rectified responses of four stages, each at half the resolution of the one before: (B, 64)."""
+    """Spatial means of the ReLU outputs of four convolutions, each at half the resolution of the one before: (B, 64)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +51,7 @@ def load(weights_dir: Path | None, protocol: Protocol) -> Extractor:
 
 
 def _fixed(conv: nn.Conv2d, key: int) -> nn.Conv2d:
-    """Weights from whole numbers, so that they are the same bits wherever they are drawn; He's variance, no bias."""
+    """Fill the weights from random integers, so that they are bitwise identical on every machine; He's variance, no bias."""
     assert conv.bias is not None
     drawn = torch.randint(-127, 128, conv.weight.shape, generator=generator("fd_random", key))
     scale = (2.0 / conv.weight[0].numel()) ** 0.5 / drawn.double().square().mean().sqrt()

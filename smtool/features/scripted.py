@@ -1,4 +1,4 @@
-"""Any TorchScript file as extractor: it gets float32 images (B, 3, H, W) in [0, 255] at their own size and returns (B, D)."""
+"""A TorchScript file as extractor: its input is float32 images (B, 3, H, W) in [0, 255], not resized; it returns (B, D)."""
 
 import warnings
 from pathlib import Path
@@ -17,7 +17,7 @@ def load(path: Path, protocol: Protocol) -> Extractor:
     if not path.is_file():
         raise WeightsError(f"{path}: no such TorchScript file.", hint="torch.jit.script(module).save(path) writes one.")
     try:
-        with warnings.catch_warnings():      # torch deprecates TorchScript; the files of the field remain
+        with warnings.catch_warnings():      # torch deprecates TorchScript, but published files still use it
             warnings.simplefilter("ignore", FutureWarning)
             network = torch.jit.load(str(path), map_location="cpu").eval()
         with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Frozen networks whose feature maps a diffusion transformer's tokens are aligned with: DINOv2, any timm model, SqueezeNet.
+"""Teachers: frozen networks for the alignment of a diffusion transformer's tokens. DINOv2, any timm model, SqueezeNet.
 
-Images are brought to the size at which the teacher has one feature per token, after normalization and by bicubic
-interpolation without antialias, as REPA does (facts section 8.3).
+Normalized images are resized to the size at which the teacher has one feature per token, by bicubic interpolation without
+antialiasing, as in REPA (released-code.md#flow-matching-and-repa).
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ DINOV2 = {
 class Teacher(Frozen):
     """uint8 images (B, 3, H, W) -> features (B, dim, *grid), float32.
 
-    size: (height, width) that images are resized to; mean, std: per channel, of intensities in [0, 1]; features: what to ask
-    of the network; digest: sha256 of its weights.
+    size: (height, width) that images are resized to; mean, std: per channel, for intensities in [0, 1]; features: function that
+    gets the features from the network and its input; digest: sha256 of its weights.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Teacher(Frozen):
 
 
 def load_teacher(name: str, *, token_grid: Grid, weights_dir: Path | None = None) -> Teacher:
-    """The teacher `name` (dinov2-s, -b, -l, -g; timm:MODEL; squeezenet), sized for one feature per token where it can be.
+    """The teacher `name` (dinov2-s, -b, -l, -g; timm:MODEL; squeezenet), with one feature per token where its network allows.
 
-    Raises RecipeError for a name nobody knows, WeightsError where its weights are not on this machine.
+    Raises RecipeError for an unknown name, WeightsError if its weights are neither on this machine nor downloadable.
     """
     if name == "squeezenet":
         return _squeezenet(token_grid, weights_dir)
@@ -78,7 +78,7 @@ def load_teacher(name: str, *, token_grid: Grid, weights_dir: Path | None = None
         model = name.removeprefix("timm:")
         return _timm(name, model, [], token_grid, weights_dir)
     names = ", ".join(DINOV2)
-    raise RecipeError(f"alignment.teacher: no teacher is called {name!r}.", hint=f"There are {names}, squeezenet and timm:MODEL.")
+    raise RecipeError(f"alignment.teacher: no teacher is called {name!r}.", hint=f"Names are {names}, squeezenet, timm:MODEL.")
 
 
 def _timm(name: str, model: str, other_files: list[str], token_grid: Grid, weights_dir: Path | None) -> Teacher:
@@ -104,7 +104,7 @@ def _timm(name: str, model: str, other_files: list[str], token_grid: Grid, weigh
 
 
 def patch_side(model: str) -> int | None:
-    """Patch side of a plain vision transformer, whose input may have any size; None for other networks."""
+    """Patch side of a plain vision transformer, which accepts any input size; None for other networks."""
     import timm
 
     with torch.device("meta"):
@@ -116,7 +116,7 @@ def patch_side(model: str) -> int | None:
 
 
 def _timm_features(network: nn.Module, x: Tensor) -> Tensor:
-    """The last feature map, after the final norm; of a transformer the patch tokens."""
+    """The last feature map after the final norm, (B, dim, height, width); for a transformer, its patch tokens."""
     found: Tensor = network.forward_features(x)  # type: ignore[operator]
     if found.ndim == 4:
         return found if found.shape[1] == network.num_features else found.permute(0, 3, 1, 2)
@@ -144,7 +144,7 @@ def _squeezenet(token_grid: Grid, weights_dir: Path | None) -> Teacher:
 
 
 def _squeezenet_side(cells: int) -> int:
-    """The largest side that SqueezeNet 1.1 turns into this many cells: a 3x3 stride-2 convolution, three ceil-mode pools."""
+    """The largest image side that gives this many cells in SqueezeNet 1.1 (a 3x3 stride-2 convolution, three ceil-mode pools)."""
 
     def after(side: int) -> int:
         side = (side - 3) // 2 + 1

@@ -1,4 +1,4 @@
-"""Any network that timm knows, and DINOv2: pooled features before the classifier, with timm's own size, mean and std."""
+"""Any timm network, and DINOv2: pooled features before the classifier, with timm's input size, mean and std."""
 
 import difflib
 import sys
@@ -35,8 +35,8 @@ def load(model: str, weights_dir: Path | None, protocol: Protocol) -> Extractor:
 
 
 def load_dinov2(weights_dir: Path | None, protocol: Protocol) -> Extractor:
-    """The class token of ViT-L/14 at 224 px, the FD-DINOv2 of Stein et al. 2023; timm resamples its position grid, so the last
-    digits differ from theirs."""
+    """The class token of ViT-L/14 at 224 px, for the FD-DINOv2 of Stein et al. 2023. timm resamples the position embedding, so
+    values differ from theirs in the last digits."""
     path = find_weights("dinov2", weights_dir, purpose="fd_dinov2")
     return _extractor(create(_DINOV2, path, img_size=224), 224, "dinov2", file_digest(path), protocol)
 
@@ -50,22 +50,22 @@ def _extractor(network: nn.Module, size: int, name: str, digest: str, protocol: 
 
 
 def known_model(model: str) -> None:
-    """RecipeError, with a guess, for a name that timm does not have."""
+    """Raise RecipeError, with suggestions, if timm has no model of this name."""
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3)
         hint = f"Did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists them."
-        raise RecipeError(f"timm knows no model called {model!r}.", hint=hint)
+        raise RecipeError(f"timm has no model called {model!r}.", hint=hint)
 
 
 def stored(model: str, weights_dir: Path | None, other_names: Sequence[str] = ()) -> Path | None:
-    """A model's file in a folder of weights, under timm's name for it or another; None where there is none."""
+    """The file of a model in a weights folder, under timm's name or one of `other_names`; None if there is none."""
     names = [*(f"{model}{ending}" for ending in (".safetensors", ".pth", ".bin")), *other_names]
     return next((folder / name for folder in folders(weights_dir) for name in names if (folder / name).is_file()), None)
 
 
 def create(model: str, file: Path | None, **options: Any) -> nn.Module:
     """A pretrained model without its classifier, from a file, or from timm's cache or download (file None)."""
-    if file is not None:      # an overlay, not checkpoint_path: only this way are upstream's files converted
+    if file is not None:      # an overlay, because with checkpoint_path timm does not convert upstream files
         options["pretrained_cfg_overlay"] = {"file": str(file)}
     with torch.random.fork_rng(devices=[]):
         if file is None:
@@ -73,7 +73,7 @@ def create(model: str, file: Path | None, **options: Any) -> nn.Module:
         try:
             with nullcontext() if file is not None or _hub_answers() else _offline():
                 return timm.create_model(model, pretrained=True, num_classes=0, **options)
-        except Exception as error:      # timm, the hub and the network each raise their own
+        except Exception as error:      # timm, the hub and the network raise different exceptions
             where = f"from {file}" if file is not None else "from timm's cache or the network"
             raise WeightsError(
                 f"the weights of timm's {model} could not be loaded {where}: {str(error).strip().splitlines()[0]}",
@@ -88,11 +88,11 @@ def _announce(model: str) -> None:
 
 
 def _hub_answers() -> bool:
-    """Whether there is a network; asked once, because the hub's client tries for a minute before it gives up."""
+    """Whether the hub can be reached. Checked first, because without a network the hub's client retries for a minute."""
     try:
         with urllib.request.urlopen(urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=10):
             return True
-    except urllib.error.HTTPError:      # an answer, if not a kind one
+    except urllib.error.HTTPError:      # an error response also shows that there is a network
         return True
     except OSError:
         return False
@@ -100,7 +100,7 @@ def _hub_answers() -> bool:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Have the hub's client look into its cache only."""
+    """Within this block, the hub's client uses only its cache."""
     before = huggingface_hub.constants.HF_HUB_OFFLINE
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:

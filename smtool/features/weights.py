@@ -1,7 +1,7 @@
-"""Where weights of feature networks live, and what to say when they are not there.
+"""Finds or downloads the weight files of feature networks.
 
-Looked for in this order: `--weights-dir`, the folder in SMTOOL_WEIGHTS, torch's hub cache; then downloaded into that cache,
-with size and progress. Nothing is ever replaced by something else.
+Searched in this order: `--weights-dir`, the folder in SMTOOL_WEIGHTS, torch's hub cache; then downloaded into that cache, with
+size and progress. Missing weights are an error; no other network is used instead.
 """
 
 import os
@@ -17,17 +17,18 @@ from torch import Tensor, nn
 from smtool.errors import WeightsError
 from smtool.storage import file_digest
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)      # of [0, 255]
+IMAGENET_MEAN = (123.675, 116.28, 103.53)      # for intensities in [0, 255]
 IMAGENET_STD = (58.395, 57.12, 57.375)
 LPIPS_TRUNKS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet"}
-"""LPIPS's names of networks -> ours."""
+"""LPIPS's names of networks -> keys of WEIGHTS."""
 
 
 @dataclass(frozen=True)
 class Weights:
     """A published weight file.
 
-    files: names it is known under, the first as `url` delivers it; published: their sha256; instead: what does without it.
+    files: accepted file names, the first one as downloaded from `url`; published: sha256 digests of the published files; instead:
+    hint on an alternative that needs no download.
     """
 
     title: str
@@ -51,8 +52,8 @@ WEIGHTS = {
         5,
         f"{_TORCHVISION}/squeezenet1_1-b8a52dc0.pth",
     ),
-    # The network behind every FID: TensorFlow's inception-2015-12-05, as pytorch-fid's state dict (torch-fidelity ships the same
-    # bytes under another name) and as the TorchScript file that StyleGAN2-ADA and clean-fid use.
+    # The network of every FID: TensorFlow's inception-2015-12-05, as pytorch-fid's state dict (in torch-fidelity the same file
+    # has another name) and as the TorchScript file of StyleGAN2-ADA and clean-fid.
     "inception": Weights(
         "Inception v3 of 2015-12-05 (FID)",
         (
@@ -66,7 +67,7 @@ WEIGHTS = {
             "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
             "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
         ),
-        instead="--features random needs no weights; its distance is called fd_random, not FID.",
+        instead="--features random needs no downloaded weights; its distance is called fd_random, not FID.",
     ),
     "dinov2": Weights(
         "DINOv2 ViT-L/14 (Meta)",
@@ -84,9 +85,10 @@ WEIGHTS = {
 
 
 def find_weights(name: str, weights_dir: Path | None = None, *, purpose: str) -> Path:
-    """Path of the weight file `name` (a key of WEIGHTS); `purpose` tells the user why it is needed.
+    """Path of the weight file `name` (a key of WEIGHTS), downloaded if necessary. purpose: why it is needed, for messages.
 
-    A file whose name carries a piece of its sha256 (torch's convention) is checked against it.
+    If the file name contains the first digits of its sha256 (torch's convention), the file is checked against them. Raises
+    WeightsError for a damaged file, or if it is neither found nor downloadable.
     """
     weights = WEIGHTS[name]
     for folder in folders(weights_dir):
@@ -97,16 +99,16 @@ def find_weights(name: str, weights_dir: Path | None = None, *, purpose: str) ->
 
 
 def load_state(path: Path, title: str) -> dict[str, Tensor]:
-    """A state dict from a weight file; nothing but tensors is unpickled."""
+    """Read a state dict from a weight file, with weights_only=True. Raises WeightsError for an unreadable file."""
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:      # torch raises many kinds for a damaged file
-        raise WeightsError(f"{path} is not a readable file of weights ({title}): {error}") from error
+    except Exception as error:      # torch raises various exceptions for a damaged file
+        raise WeightsError(f"{path} is not a readable weight file ({title}): {error}") from error
     return stored.get("state_dict", stored)
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path, title: str) -> nn.Module:
-    """Put weights of any float type into a float32 network; all must fit."""
+    """Load weights of any float type into a float32 network. Raises WeightsError if names or shapes differ."""
     try:
         network.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
     except RuntimeError as error:
@@ -115,13 +117,13 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: Path, title: str) -
 
 
 def folders(weights_dir: Path | None) -> list[Path]:
-    """Where weight files are looked for, in this order; a folder that was named but does not exist is an error."""
+    """The folders searched for weight files, in order. Raises WeightsError if a given folder does not exist."""
     named = os.environ.get("SMTOOL_WEIGHTS")
     chosen = [weights_dir] if weights_dir is not None else []
     chosen += [Path(named)] if named else []
     for folder in chosen:
         if not folder.is_dir():
-            raise WeightsError(f"{folder}: no such folder of weights.", hint="Give an existing --weights-dir or SMTOOL_WEIGHTS.")
+            raise WeightsError(f"{folder}: no such folder.", hint="Set --weights-dir or SMTOOL_WEIGHTS to an existing folder.")
     return [*chosen, _cache()]
 
 
@@ -133,8 +135,8 @@ def _intact(path: Path, weights: Weights) -> Path:
     promised = re.search(r"-([0-9a-f]{8,})\.", path.name)
     if promised and not (found := file_digest(path)).startswith(promised[1]):
         raise WeightsError(
-            f"{path} is damaged or another file: its sha256 begins with {found[:8]}, its name promises {promised[1]}.",
-            hint=f"Remove it and fetch it again from {weights.url}",
+            f"{path} is damaged or another file: its sha256 begins with {found[:8]}, but its name states {promised[1]}.",
+            hint=f"Remove it and download it again from {weights.url}",
         )
     return path
 
@@ -150,8 +152,8 @@ def _download(weights: Weights, purpose: str) -> Path:
     except OSError as error:
         raise WeightsError(
             f"{weights.title} is needed for {purpose}, is not on this machine, and could not be downloaded ({error}).",
-            hint=f"Fetch {weights.url} ({weights.megabytes} MB) where there is a network and put it into {path.parent},"
-            f" or into a folder given by --weights-dir or SMTOOL_WEIGHTS, as {' or '.join(weights.files)}."
+            hint=f"Download {weights.url} ({weights.megabytes} MB) on a machine with a network and put it into {path.parent},"
+            f" or into the folder given by --weights-dir or SMTOOL_WEIGHTS, as {' or '.join(weights.files)}."
             + (f"\n  {weights.instead}" if weights.instead else ""),
         ) from error
     return _intact(path, weights)

@@ -1,1 +1,1 @@
-"""Batches through frozen networks, on one rank or many: the whole diffusion model, generation, work that ranks share."""
+"""Inference with frozen networks, on one rank or many: encoding, reconstruction, generation, and passes shared among ranks."""

@@ -1,4 +1,4 @@
-"""Checkpoints of diffusion transformers: the transformer, the tokenizer that made its latents, and how to sample."""
+"""Checkpoints of diffusion transformers: transformer, process, latent statistics, and the tokenizer of its latents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ from smtool.tokenizers.stored import rebuilt
 
 @dataclass(frozen=True)
 class DiffusionModel:
-    """Everything `sample` needs: noise goes through network and process, is denormalized by stats, and decoded.
+    """Everything that sampling needs: the sampled latents of network and process are denormalized by stats and decoded.
 
-    tables: the recipe it was trained by. latent_shape: (C, h, w). num_classes: 0 for an unconditional network. metadata: as
-    stored: step, digests, data.
+    tables: the recipe of its training. latent_shape: (C, h, w). num_classes: 0 for an unconditional network. metadata: of the
+    file: step, digests, data.
     """
 
     tables: TrainDiT
@@ -46,10 +46,10 @@ class DiffusionModel:
 
 
 def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, Any]) -> None:
-    """Write a checkpoint. A tokenizer that smtool can rebuild goes in with its weights, if latents.embed says so; others are
-    named, with their digest.
+    """Write a checkpoint. The weights of a tokenizer that smtool can rebuild are included if latents.embed is true; of other
+    tokenizers, only name and digest are stored.
 
-    model.metadata: what the run knows: step, data, data_digest, image_size, weights, autoencoder_path.
+    model.metadata: of the run: step, data, data_digest, image_size, weights, autoencoder_path.
     """
     tokenizer = model.autoencoder
     config, weights = tokenizer.config, tokenizer.state_dict()
@@ -71,7 +71,7 @@ def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, A
 
 
 def find_diffusion(what: str) -> Path:
-    """The checkpoint of a path, of a run folder, or of a run's name under runs/."""
+    """The checkpoint file for a path, a run folder, or the name of a run under runs/. Raises CheckpointError without one."""
     if (path := Path(what)).is_file():
         return path
     try:
@@ -84,29 +84,33 @@ def find_diffusion(what: str) -> Path:
 
 
 def resumed_latents(path: Path, place: str, tokenizer: Tokenizer) -> LatentStats | None:
-    """The statistics in the checkpoint of a run that goes on, after a check that the tokenizer of `place` is still its own.
+    """The latent statistics in the checkpoint of a resumed run, after checking that its tokenizer is unchanged.
 
-    None where there is no such file; CheckpointError for another tokenizer, whose latents the transformer does not know.
+    place: name of the tokenizer, for messages. Returns None if there is no such file. Raises CheckpointError if the tokenizer
+    differs, because the transformer was trained on other latents.
     """
     if not is_diffusion(path):
         return None
     metadata = read_diffusion_metadata(path)
     if metadata["autoencoder"]["digest"] != tokenizer.digest:
         raise CheckpointError(
-            f"{place} is not the autoencoder that {path.parent} was begun on: its digest differs.",
-            hint="Put that autoencoder back; or start over with --fresh, or elsewhere with --out.",
+            f"{place} is not the autoencoder that {path.parent} was started with: its digest differs.",
+            hint="Restore that autoencoder, start over with --fresh, or use another folder with --out.",
         )
     return LatentStats.from_metadata(metadata["stats"])
 
 
 def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
-    """The model of a checkpoint, ready to sample on a device. Raises CheckpointError for one of another kind."""
+    """Load the model of a checkpoint, ready to sample on a device.
+
+    Raises CheckpointError for another kind of file, for a recipe of another version, and if the tokenizer has changed.
+    """
     metadata = read_diffusion_metadata(path)
     try:
         tables = TypeAdapter(TrainDiT).validate_python(metadata["recipe"])
     except ValidationError as error:
         raise CheckpointError(
-            f"{path} was written by smtool {metadata.get('smtool')}, whose recipe this version ({__version__}) does not know: "
+            f"{path} was written by smtool {metadata.get('smtool')}, whose recipe this version ({__version__}) cannot read: "
             f"{error.errors()[0]['msg']}.",
             hint="Open it with the version that wrote it.",
         ) from error
@@ -128,7 +132,7 @@ def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
 
 
 def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Tensor], device: str) -> Tokenizer:
-    """The one in the file, or the one that was pointed to, whose digest must still be the same."""
+    """The tokenizer in the file, or else the named one, whose digest must be the same as in training."""
     described, place = metadata["autoencoder"], metadata["autoencoder_path"]
     if described["embedded"]:
         tokenizer = rebuilt(path, described["model"])
@@ -139,7 +143,7 @@ def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Te
     if tokenizer.digest != described["digest"]:
         raise CheckpointError(
             f"{place} is not the autoencoder that {path} was trained on: its digest differs.",
-            hint="Put that autoencoder back" + (", or train with latents.embed = true." if tokenizer.config else "."),
+            hint="Restore that autoencoder" + (", or train with latents.embed = true." if tokenizer.config else "."),
         )
     return tokenizer
 

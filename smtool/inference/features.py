@@ -1,4 +1,4 @@
-"""Images through a frozen extractor, batch by batch."""
+"""Features of images from a frozen extractor, batch by batch."""
 
 from collections.abc import Iterable
 
@@ -10,5 +10,5 @@ from smtool.features.extractor import Extractor
 
 @torch.no_grad()
 def pooled_features(extractor: Extractor, parts: Iterable[Tensor]) -> Tensor:
-    """Batches of uint8 images (B, 3, H, W) -> float32 features (N, dim) on the CPU; computed where the extractor lies."""
+    """Batches of uint8 images (B, 3, H, W) -> float32 features (N, dim) on the CPU, computed on the extractor's device."""
     return torch.cat([extractor(part.to(extractor.device)).cpu() for part in parts])

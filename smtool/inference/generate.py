@@ -1,4 +1,4 @@
-"""Images from a diffusion checkpoint: image i depends on (seed, i) and nothing else, whatever the batch or the ranks."""
+"""Generates images from a diffusion checkpoint. The noise of image i depends on (seed, i) only, not on batch size or ranks."""
 
 from collections.abc import Iterator, Sequence
 
@@ -24,9 +24,9 @@ def generate(
     device: str = "cpu",
     rounding: Rounding = "nearest",
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Yield (indices, images uint8 (B, 3, H, W) on the CPU), in order. labels: the class of each of `indices`, or None.
+    """Yield (indices, uint8 images (B, 3, H, W) on the CPU) in order.
 
-    rounding: of pixels to uint8 (`to_uint8`).
+    labels: the class of each of `indices`, None for an unconditional model; rounding: of pixels to uint8 (`to_uint8`).
     """
     for start in range(0, len(indices), batch):
         part = indices[start : start + batch]
@@ -36,9 +36,10 @@ def generate(
 
 
 def class_labels(count: int, num_classes: int, which: str, *, seed: int) -> list[int] | None:
-    """A class for each of `count` images: "balanced" (in turn), "random" (uniform, by seed and index), or a list such as 3,7.
+    """The class of each of `count` images.
 
-    None for an unconditional model. Raises RecipeError for classes that the model does not have.
+    which: "balanced" (all classes in turn), "random" (uniform, by seed and index), or a list such as 3,7, which is repeated.
+    Returns None for an unconditional model. Raises RecipeError for classes that the model does not have.
     """
     if num_classes == 0:
         if which not in ("balanced", "random"):
@@ -61,7 +62,7 @@ def class_labels(count: int, num_classes: int, which: str, *, seed: int) -> list
 def _latents(
     model: DiffusionModel, indices: Sequence[int], seed: int, sampler: Sampler, labels: Tensor | None, device: str
 ) -> Tensor:
-    """Normalized latents; each image has a generator of its own, for its first noise and then for that of each step."""
+    """Sample normalized latents. Each image has its own generator, for the initial noise and the noise of each step."""
     streams = [generator("sample", seed, index) for index in indices]
     noise = noise_of(streams, model.latent_shape).to(device)
     guided = sampler.model(model.process, model.network, labels=labels, null=model.num_classes)

@@ -1,4 +1,4 @@
-"""A published transformer with an autoencoder, as the diffusion model that `sample` and `export` work with."""
+"""Imports a published transformer with an autoencoder as a diffusion model for `sample` and `export`."""
 
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from smtool.tokenizers import identify, open_tokenizer
 def import_transformer(
     path: Path, autoencoder: str, *, scale: float | None = None, heads: int | None = None, device: str = "cpu"
 ) -> DiffusionModel:
-    """SiT, REPA or U-ViT from a file, on the latents of a tokenizer of any name that decodes.
+    """Load SiT, REPA or U-ViT from a file, for the latents of a tokenizer with a decoder.
 
-    scale: what latents were multiplied by for the transformer; None: by what the autoencoder says of itself (0.18215 for
-    Stable Diffusion's). heads: see read_transformer. `write_diffusion` makes an ordinary checkpoint of what is returned.
+    scale: factor of the latents in the transformer's training; None: from the autoencoder's statistics (0.18215 for Stable
+    Diffusion). heads: see read_transformer. `write_diffusion` writes the result as an ordinary checkpoint. Raises CheckpointError
+    if the numbers of latent channels differ, or without a scale.
     """
     published = read_transformer(path, heads=heads)
     place = identify(autoencoder).place
@@ -28,7 +29,7 @@ def import_transformer(
     channels, side, _ = published.latent_shape
     if channels != decoder.latent_channels:
         raise CheckpointError(
-            f"{path} is {published.description}, but {place} makes latents of {decoder.latent_channels} channels.",
+            f"{path} is {published.description}, but the latents of {place} have {decoder.latent_channels} channels.",
             hint="Pass the autoencoder that it was trained on.",
         )
     stats = _stats(place, decoder, scale)
@@ -53,14 +54,14 @@ def _stats(place: str, autoencoder: Tokenizer, scale: float | None) -> LatentSta
         return LatentStats("scalar", torch.zeros(1), torch.tensor([1 / scale]), count=0, data="given")
     if autoencoder.stats is None:
         raise CheckpointError(
-            f"{place} does not say by what its latents are scaled.",
-            hint="Say what they were multiplied by for this transformer: --scale NUMBER",
+            f"{place} does not state the scale of its latents.",
+            hint="Pass the factor that latents were multiplied by for this transformer: --scale NUMBER",
         )
     return autoencoder.stats
 
 
 def _tables(published: PublishedTransformer, autoencoder: str, *, channelwise: bool) -> TrainDiT:
-    """The recipe that such a transformer would come from, as far as files and papers say it."""
+    """A recipe for such a transformer, as far as it is known from files and papers."""
     return TrainDiT.model_validate(
         {
             "steps": 1,

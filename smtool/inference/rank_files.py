@@ -1,4 +1,4 @@
-"""A pass over images shared among ranks: each writes what it found of its share to a file, and the first one joins the files."""
+"""A pass over images shared among ranks: each rank writes the results of its part to a file, and the first joins the files."""
 
 import os
 import re
@@ -13,14 +13,14 @@ from smtool.storage import read_tensors, write_tensors
 from smtool.training.distributed import Ranks, wait_for_all
 
 Pass = Callable[[range], dict[str, Tensor]]
-"""Positions of images -> named tensors whose first axis counts these images; every rank's pass gives the same names."""
+"""Positions of images -> named tensors with one row per image; the names are the same on every rank."""
 
 
 def shared_pass(measure: Pass, count: int, *, batch: int, ranks: Ranks, folder: Path | None) -> dict[str, Tensor]:
-    """What `measure` finds of images 0 ... count - 1, in order; on other ranks than the first, nothing.
+    """Results of `measure` for images 0 ... count - 1, in order, on the first rank; an empty dict on other ranks.
 
-    Shares end at multiples of `batch`, so that the same images meet in a batch as on one rank. Several ranks need a `folder` that
-    all of them see; they do not talk, but wait until all files are there. Every rank must call it.
+    Parts end at multiples of `batch`, so that batches hold the same images as on one rank. Several ranks need a `folder` that all
+    can access: they exchange files, and wait until all are written. Every rank must call this function.
     """
     if ranks.world == 1:
         return measure(range(count))
@@ -49,6 +49,6 @@ def _joined(place: Path, world: int) -> dict[str, Tensor]:
 
 
 def _launch() -> str:
-    """A name that the ranks of one torchrun share, and those of another do not."""
+    """A name that is the same on all ranks of one torchrun, and differs between launches."""
     said = [os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")]
     return re.sub(r"[^\w.-]", "", "-".join(said))

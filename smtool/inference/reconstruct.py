@@ -1,4 +1,4 @@
-"""Latents through a frozen decoder, and images through encoder and decoder, batch by batch."""
+"""Decodes latents and reconstructs images with a frozen tokenizer, batch by batch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from smtool.inference.encode import Draw, encoded_latents, mode
 from smtool.networks.tokenizer import Tokenizer
 
 PIXELS_AT_ONCE = 2**18
-"""Image pixels of a batch: 4 images at 256 px, for which a Stable Diffusion decoder holds about a gigabyte."""
+"""Image pixels per batch: 4 images at 256 px, for which a Stable Diffusion decoder needs about a gigabyte."""
 LARGEST_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A batch of images, their raw latents (B, C, h, w) and decodings (B, 3, H, W), not clamped; all where the tokenizer lies."""
+    """Images (B, 3, H, W), raw latents (B, C, h, w) and unclamped decodings (B, 3, H, W), all on the tokenizer's device."""
 
     images: Tensor
     latents: Tensor
@@ -29,9 +29,9 @@ class Reconstruction:
 def reconstructed(
     tokenizer: Tokenizer, batches: Iterable[ImageBatch], draw: Draw = mode, *, first: int = 0
 ) -> Iterator[Reconstruction]:
-    """Every batch encoded and decoded, in order. first: the number of the first image, for draws that depend on it.
+    """Encode and decode every batch, and yield the results. first: number of the first image, for draws that depend on it.
 
-    Raises DataError that names an image whose encoding is not finite, CheckpointError for a decoding that is not.
+    Raises DataError for an encoding and CheckpointError for a decoding that is not finite, naming the image.
     """
     for batch in batches:
         here = batch.to(tokenizer.device)
@@ -45,15 +45,15 @@ def reconstructed(
 
 
 def uint8_reconstructions(tokenizer: Tokenizer, batches: Iterable[ImageBatch]) -> Tensor:
-    """Decodings of the posteriors' modes: uint8 (N, 3, H, W) on the CPU."""
+    """Reconstructions from the posteriors' modes: uint8 (N, 3, H, W) on the CPU."""
     return torch.cat([to_uint8(part.decoded).cpu() for part in reconstructed(tokenizer, batches)])
 
 
 def decoded_in_parts(decode: Callable[[Tensor], Tensor], latents: Tensor, batch: int) -> Tensor:
-    """Raw latents (N, C, h, w) -> images (N, 3, H, W), `batch` at a time, on the latents' device."""
+    """Decode raw latents (N, C, h, w) to images (N, 3, H, W), `batch` at a time, on the latents' device."""
     return torch.cat([decode(part) for part in latents.split(batch)])
 
 
 def images_at_once(height: int, width: int) -> int:
-    """How many images of this size make one batch, by the memory that a decoder needs for them."""
+    """Batch size for images of this size, from the memory that a decoder needs."""
     return max(1, min(LARGEST_BATCH, PIXELS_AT_ONCE // (height * width)))

@@ -1,4 +1,4 @@
-"""How samples were drawn, as samples.json beside them and the passports of their scores say it."""
+"""How samples were drawn, for samples.json in their folder and for the passports of their scores."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,10 @@ SAMPLING_FILE = "samples.json"
 
 
 class Sampling(Config):
-    """What is known of how samples were drawn; nothing is set for images of unknown origin.
+    """How samples were drawn, as far as it is known; no field is set for images of unknown origin.
 
-    checkpoint, autoencoder: digests; step: of training, None for published weights; weights: "average" or "last" of a training
-    of ours, "published" where the file does not say; labels: classes as they were asked for, None for a network without;
+    checkpoint, autoencoder: digests; step: of training, None for published weights; weights: "average" or "last" of a run of
+    smtool, "published" if the file does not state it; labels: the requested classes, None for a network without classes;
     rounding: of pixels to uint8. smtool, num_images, format: of samples in files.
     """
 
@@ -37,15 +37,16 @@ class Sampling(Config):
 
     @property
     def known(self) -> bool:
+        """Whether anything is known of how the samples were drawn."""
         return bool(self.model_fields_set)
 
     def to_json(self) -> dict[str, Any]:
-        """Without the keys that are not known."""
+        """The known keys and their values."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 def sampling_of(model: DiffusionModel, sampler: Sampler, *, labels: str, seed: int, rounding: Rounding, **more: Any) -> Sampling:
-    """Of samples that a model is about to draw. more: further fields of `Sampling`."""
+    """The `Sampling` of samples that a model is about to draw. more: further fields of `Sampling`."""
     return Sampling(
         checkpoint=model.metadata["digest"],
         step=model.metadata["step"],
@@ -59,9 +60,9 @@ def sampling_of(model: DiffusionModel, sampler: Sampler, *, labels: str, seed: i
 
 
 def read_sampling(folder: Path) -> Sampling:
-    """What samples.json says of the samples in a folder; nothing for other folders.
+    """Read samples.json of a folder; an empty `Sampling` if there is none.
 
-    A file without `rounding` is from before there was a choice: to the nearest level. Raises DataError for a damaged one.
+    An older file without `rounding` means "nearest". Raises DataError for a damaged file.
     """
     note = folder / SAMPLING_FILE
     if not note.is_file():
@@ -70,4 +71,4 @@ def read_sampling(folder: Path) -> Sampling:
         return Sampling.model_validate({"rounding": "nearest", **json.loads(note.read_text(encoding="utf-8"))})
     except (json.JSONDecodeError, TypeError, ValidationError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"{note} does not say how samples were drawn: {first}.", hint="Draw them again, or delete it.") from error
+        raise DataError(f"{note} does not state how samples were drawn: {first}.", hint="Sample again, or delete it.") from error

@@ -1,4 +1,4 @@
-"""How far a score may be off because the images are a sample: its scatter, by the bootstrap, and its bias, by halving."""
+"""Errors of a score due to a finite number of images: standard error by the bootstrap, bias by halving."""
 
 import math
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from torch import Generator, Tensor
 def bootstrap_error(statistic: Callable[[Tensor], float], groups: Tensor, *, replicates: int, draws: Generator) -> float:
     """Standard error of a score, by resampling whole groups of images with replacement (Efron 1979).
 
-    statistic: indices (M,) int64, with repetitions -> score of these images. groups: (N,) int64, the group of each image:
-    images that are not independent, such as crops of one photograph, share one. Widened by sqrt(G / (G - 1)), so that for a
-    mean of G independent images it is the textbook's standard error. It says how another sample would scatter, and nothing
-    of a bias, such as the growth of a Frechet distance at small N. Infinite for a single group.
+    statistic: indices (M,) int64, with repetitions -> score of these images. groups: (N,) int64, the group of each image; images
+    that are not independent, such as crops of one photograph, share a group. The result is multiplied by sqrt(G / (G - 1)), so
+    that for a mean of G independent images it equals the usual standard error. It does not include bias, such as that of a
+    Frechet distance at small N. Infinite for a single group.
     """
     _, sizes = torch.unique(groups, return_counts=True)
     count = len(sizes)
@@ -30,10 +30,11 @@ def bootstrap_error(statistic: Callable[[Tensor], float], groups: Tensor, *, rep
 
 
 def bias_of_size(statistic: Callable[[Tensor], float], count: int, *, halvings: int, draws: Generator) -> float:
-    """How much larger a score is for `count` images than it would be for infinitely many, if its excess falls like 1 / N.
+    """Bias of a score of `count` images relative to infinitely many, if the bias is proportional to 1 / N.
 
-    statistic: indices (M,) int64 -> score of these images. A half has twice the excess, so the mean over random halves minus the
-    score of all is the excess of all. Frechet distances behave so (Chong, Forsyth 2020) where N is well above their dimension.
+    statistic: indices (M,) int64 -> score of these images. A half has twice the bias, so the mean over random halves minus the
+    score of all images is the bias of all. This holds for Frechet distances if N is well above the feature dimension
+    (Chong, Forsyth 2020).
     """
     half = count // 2
     values = []

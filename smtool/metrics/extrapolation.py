@@ -1,4 +1,4 @@
-"""A score for infinitely many samples, from what it is for all samples and for halves of them."""
+"""Extrapolates a score to infinitely many samples, from its values for all samples and for halves of them."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,8 @@ GROUPS = 10
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """value at 1 / N = 0 of the line through the scores of `most` samples and, on average, of `fewest`; error: standard."""
+    """value: at 1 / N = 0, of the line through the score of `most` samples and the mean score of `fewest`; error: its standard
+    error."""
 
     value: float
     error: float
@@ -21,11 +22,12 @@ class Extrapolation:
 
 
 def extrapolated(statistic: Callable[[Tensor], float], count: int, *, halvings: int, draws: Generator) -> Extrapolation:
-    """A score whose excess falls like 1 / N, such as a Frechet distance of N well above its dimension (Chong, Forsyth 2020).
+    """Limit for N to infinity of a score whose bias is proportional to 1 / N.
 
-    statistic: indices (M,) int64 of samples -> score. Twice the score of all, less the mean over halves, at `halvings` random
-    ways to halve. The error is the jackknife's, leaving out a tenth of the samples at a time from all and from every half; it
-    says nothing of what is not like 1 / N. What the other side's finite number adds stays in the value.
+    This holds for Frechet distances if N is well above the feature dimension (Chong, Forsyth 2020). statistic: indices (M,) int64
+    of samples -> score. The limit is twice the score of all samples minus the mean over the halves of `halvings` random splits.
+    The error is a jackknife over tenths of the samples, left out of all and of every half; it does not include bias of another
+    form than 1 / N. Bias due to the finite number of reference images stays in the value.
     """
     if count < 2 * GROUPS:
         raise ValueError(f"{count} samples are too few to extrapolate from: at least {2 * GROUPS} are needed")

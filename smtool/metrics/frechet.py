@@ -20,7 +20,7 @@ class FeatureStats:
 
     @classmethod
     def of(cls, features: Tensor) -> "FeatureStats":
-        """Moments of features (N, D), N >= 1; a value that is not finite is an error."""
+        """Moments of features (N, D), N >= 1. Raises ValueError for values that are not finite."""
         values = finite_features(features)
         mean = values.mean(0)
         deviation = values - mean
@@ -28,7 +28,8 @@ class FeatureStats:
 
     @classmethod
     def given(cls, mean: Tensor, covariance: Tensor, *, count: int | None = None) -> "FeatureStats":
-        """From a file; of vectors whose number it does not say: taken for enough, one more than dimensions."""
+        """From the mean and covariance of a file. count None, unknown: taken as one more than the dimension, enough for full
+        rank."""
         count = count or len(mean) + 1
         return cls(count, mean.double(), covariance.double() * (count - 1))
 
@@ -59,7 +60,7 @@ class FeatureStats:
 
 
 def finite_features(features: Tensor) -> Tensor:
-    """Features (N, D) as float64; a shape or a value that cannot be used is an error."""
+    """Features (N, D) as float64. Raises ValueError for another shape, or values that are not finite."""
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"features have the shape {tuple(features.shape)}, but (N, D) with N >= 1 is needed")
     values = features.detach().double()
@@ -71,9 +72,9 @@ def finite_features(features: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """What a Frechet distance knows of a set of features: mean (D,) and a root (D, r) of the covariance, R R^T, of any r.
+    """The Gaussian of a set of features: mean (D,), and a root R (D, r) with covariance R R^T, for any r.
 
-    Where one side stays and the other changes, such as in a bootstrap, its root is taken once.
+    If one side is fixed and the other changes, as in a bootstrap, the root of the fixed side is computed only once.
     """
 
     mean: Tensor
@@ -81,7 +82,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Tensor) -> "Gaussian":
-        """Of features (N, D), N >= 2; far faster than through moments where N is below D."""
+        """The Gaussian of features (N, D), N >= 2; for N <= D much faster than through moments."""
         if len(features) > features.shape[-1]:
             return cls.of_stats(FeatureStats.of(features))
         values = finite_features(features)
@@ -95,7 +96,7 @@ class Gaussian:
         return cls(stats.mean, _root(stats))
 
     def distance(self, other: "Gaussian") -> float:
-        """The Frechet distance; see `frechet_distance`."""
+        """The Frechet distance to another Gaussian; see `frechet_distance`."""
         if len(self.mean) != len(other.mean):
             raise ValueError(f"features of {len(self.mean)} and of {len(other.mean)} dimensions cannot be compared")
         mean, root = other.mean.to(self.mean.device), other.root.to(self.mean.device)
@@ -124,7 +125,7 @@ def frechet_distance_of_features(x: Tensor, y: Tensor) -> float:
 
 
 def _root(stats: FeatureStats) -> Tensor:
-    """R (D, r) with R R^T = covariance: Cholesky's, or by eigenvalues where directions lack variance (these are left out)."""
+    """R (D, r) with R R^T = covariance: by Cholesky, or by eigenvalues (without zero ones) for a covariance without full rank."""
     covariance = stats.covariance
     if stats.full_rank:
         factor, failed = torch.linalg.cholesky_ex(covariance)

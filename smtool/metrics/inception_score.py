@@ -1,4 +1,4 @@
-"""The inception score: are images recognizable one by one, and various together (Salimans et al. 2016)?"""
+"""The inception score: high if each image is classified with confidence and all classes occur (Salimans et al. 2016)."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +11,7 @@ SPLITS = 10
 
 @dataclass(frozen=True)
 class InceptionScore:
-    """mean, std: over the splits (std as published, divided by their number); whole: of all images as one split."""
+    """mean, std: over the splits (population std, as published); whole: of all images as one split."""
 
     mean: float
     std: float
@@ -23,7 +23,7 @@ def inception_score(logits: Tensor, *, splits: int = SPLITS) -> InceptionScore:
     """exp(mean KL(p(y|x) || p(y))) of a classifier's logits (N, classes), in float64; between 1 and the number of classes.
 
     Splits are consecutive: image i * N // splits is the first of split i, as in torch-fidelity and, where N divides, in ADM's
-    evaluator. The score of a split falls with its length, so it compares at equal N and splits only.
+    evaluator. The score depends on the length of a split, so compare it at equal N and splits only.
     """
     if logits.ndim != 2 or len(logits) < splits:
         raise ValueError(f"{splits} splits need logits (N, classes) with N >= {splits}, found {tuple(logits.shape)}")

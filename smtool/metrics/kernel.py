@@ -1,4 +1,4 @@
-"""The kernel distance between two sets of features (KID: Binkowski et al. 2018), without bias at any number of images."""
+"""The kernel distance between two sets of features (KID: Binkowski et al. 2018), unbiased for any number of images."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _ROWS = 2048
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """value: the squared maximum mean discrepancy, may be slightly negative; error: its standard error over the first set."""
+    """value: squared maximum mean discrepancy, which may be slightly negative; error: its standard error over the first set."""
 
     value: float
     error: float
@@ -24,8 +24,8 @@ class KernelDistance:
 def kernel_distance(x: Tensor, y: Tensor) -> KernelDistance:
     """Unbiased squared MMD of features (N, D) and (M, D) under the kernel (x.y / D + 1)^3, in float64; N, M >= 2.
 
-    The error is the jackknife's (each vector of x left out once, y as it is): how another draw of x would scatter. Infinite
-    for N = 2. Oracle: torch-fidelity's mmd2 on the same features.
+    The error is a jackknife over x with fixed y: the standard deviation over other draws of x. Infinite for N = 2.
+    Oracle: torch-fidelity's mmd2 on the same features.
     """
     x, y = _pair(x, y)
     within, across = _row_sums(x, x) - _kernel_diagonal(x), _row_sums(x, y)
@@ -40,11 +40,12 @@ def kernel_distance(x: Tensor, y: Tensor) -> KernelDistance:
 
 
 def paired_kernel_distance(x: Tensor, y: Tensor, units: Tensor) -> KernelDistance:
-    """The same distance where y[i] was made from x[i], as a reconstruction from its image: (N, D) each, without bias.
+    """The unbiased distance for y[i] made from x[i], such as reconstructions and their images; x, y: (N, D).
 
-    units: (N,) int64; vectors of one unit, such as crops of one photograph, are not independent, nor is a vector of its own
-    partner. All pairs within a unit are therefore left out, across the sets too, and units count alike. Equal sets give exactly
-    0, where `kernel_distance` falls below it. The error is the jackknife's over units; two at least, infinite for two.
+    units: (N,) int64; vectors of one unit, such as crops of one photograph, are not independent, and neither are x[i] and y[i].
+    All pairs within a unit are therefore left out, also across the sets, and all units have equal weight. Equal sets give exactly
+    0, where `kernel_distance` is negative. The error is a jackknife over units; at least 2 units are needed, and for 2 the error
+    is infinite.
     Source: the U-statistic of Gretton et al. 2012, Lemma 6. Oracle: a double loop (tests/metrics/test_kernel.py).
     """
     x, y = _pair(x, y)
@@ -68,10 +69,10 @@ def paired_kernel_distance(x: Tensor, y: Tensor, units: Tensor) -> KernelDistanc
 def kernel_distance_of_subsets(
     x: Tensor, y: Tensor, *, draws: Generator, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE
 ) -> float:
-    """Mean of the same distance over random subsets of both sets, the published way of computing KID.
+    """Mean of `kernel_distance` over random subsets of both sets, as KID is published.
 
-    Subsets are drawn without replacement, of `subset_size` or as many as the smaller set has. Where both sets are taken
-    whole, that is `kernel_distance` itself.
+    Subsets are drawn without replacement; their size is `subset_size`, or that of the smaller set. If both sets are used whole,
+    the result is `kernel_distance` itself.
     """
     x, y = _pair(x, y)
     size = min(subset_size, len(x), len(y))
@@ -110,5 +111,5 @@ def _kernel_diagonal(x: Tensor) -> Tensor:
 
 
 def _row_sums(x: Tensor, y: Tensor) -> Tensor:
-    """(N,): the kernel of each x with all y together, a few rows at a time."""
+    """(N,): sum of the kernel of each x with all y, computed a few rows at a time."""
     return torch.cat([_kernel(rows, y).sum(1) for rows in x.split(_ROWS)])

@@ -1,6 +1,7 @@
-"""Two sides of how samples fit images, from balls around feature vectors: are samples like images, and are all images covered?
+"""Precision and recall, density and coverage: are samples like images, and are all images covered by samples?
 
-A ball around a vector reaches to its k-th nearest neighbour in its own set. Distances are Euclidean, in float64.
+Each is computed from balls around feature vectors: the radius is the distance to the k-th nearest neighbour in the same set.
+Distances are Euclidean, in float64.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ _ROWS = 1024
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """realistic: (samples,) bool, inside some image's ball; reached: (images,) bool, inside some sample's ball."""
+    """realistic: (samples,) bool, in the ball of at least one image; reached: (images,) bool, in the ball of at least one
+    sample."""
 
     realistic: Tensor
     reached: Tensor
@@ -36,7 +38,8 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class DensityCoverage:
-    """counts: (samples,) float64, how many images' balls hold the sample, over k; covered: (images,) bool, its ball holds one."""
+    """counts: (samples,) float64, number of image balls that contain the sample, over k; covered: (images,) bool, whether the
+    image's ball contains a sample."""
 
     counts: Tensor
     covered: Tensor
@@ -52,7 +55,7 @@ class DensityCoverage:
 
 
 def precision_recall(samples: Tensor, images: Tensor, *, neighbours: int = NEIGHBOURS) -> PrecisionRecall:
-    """Improved precision and recall (Kynkaanniemi et al. 2019) of features (N, D) and (M, D); the samples come first.
+    """Improved precision and recall (Kynkaanniemi et al. 2019) of samples (N, D) and images (M, D), as features.
 
     Precision falls when samples are unlike any image, recall when images are unlike any sample. Balls are closed, as published.
     """
@@ -66,9 +69,10 @@ def precision_recall(samples: Tensor, images: Tensor, *, neighbours: int = NEIGH
 
 
 def density_coverage(samples: Tensor, images: Tensor, *, neighbours: int = DENSE_NEIGHBOURS) -> DensityCoverage:
-    """Density and coverage (Naeem et al. 2020) of features (N, D) and (M, D); the samples come first.
+    """Density and coverage (Naeem et al. 2020) of samples (N, D) and images (M, D), as features.
 
-    Only balls around images count, so one odd sample does not cover half of them. Balls are open, as in the authors' prdc.
+    Only balls around images are used, so a single outlier among the samples does not cover many images. Balls are open, as in the
+    authors' package prdc.
     """
     samples, images = _pair(samples, images, neighbours)
     radii = _radii(images, neighbours)
@@ -86,12 +90,12 @@ def _pair(samples: Tensor, images: Tensor, neighbours: int) -> tuple[Tensor, Ten
         raise ValueError(f"features of {samples.shape[1]} and of {images.shape[1]} dimensions cannot be compared")
     if min(len(samples), len(images)) <= neighbours:
         found = f"{len(samples)} samples and {len(images)} images"
-        raise ValueError(f"balls to the {neighbours}th neighbour need at least {neighbours + 1} of each, found {found}")
+        raise ValueError(f"balls of {neighbours} nearest neighbours need at least {neighbours + 1} of each, found {found}")
     return samples, images.to(samples.device)
 
 
 def _radii(x: Tensor, neighbours: int) -> Tensor:
-    """(N,): distance to the k-th nearest other vector; the vector itself is the nearest, at 0."""
+    """(N,): distance to the k-th nearest other vector. The nearest, at distance 0, is the vector itself."""
     radii = []
     for rows, distance in _distances(x, x):
         distance[torch.arange(len(distance)), torch.arange(len(x))[rows]] = 0.0      # cdist leaves rounding there
@@ -100,7 +104,7 @@ def _radii(x: Tensor, neighbours: int) -> Tensor:
 
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of the distance matrix, a few at a time: (which x, (rows, M))."""
+    """Yield a few rows of the distance matrix at a time: (slice of x, distances (rows, M))."""
     for start in range(0, len(x), _ROWS):
         rows = slice(start, min(start + _ROWS, len(x)))
         yield rows, torch.cdist(x[rows], y)

@@ -1,6 +1,6 @@
-"""Guesses at generation quality that need no generative model: interpolated neighbours, ambiguous velocities, equivariance.
+"""Predictors of generation quality that need no generative model: iFID's interpolated neighbours, VIV, equivariance errors.
 
-Latents are normalized (as the transformer sees them) unless said otherwise, (N, C, h, w), and compared as flat vectors.
+Latents are normalized (as the transformer sees them) unless stated otherwise, (N, C, h, w), and compared as flat vectors.
 """
 
 import math
@@ -20,14 +20,14 @@ _PARALLEL = 1e-4      # radians: below this, as beyond pi minus this, sin is too
 def nearest_by_cosine(queries: Tensor, others: Tensor, count: int) -> Tensor:
     """Indices (N, count) of the others (M, ...) with the largest cosine to each query (N, ...), the nearest first."""
     if len(others) < count:
-        raise ValueError(f"{count} neighbours are asked for among {len(others)} latents")
+        raise ValueError(f"{count} neighbours are needed, but there are only {len(others)} latents")
     directions = F.normalize(others.flatten(1), dim=1)
     parts = (F.normalize(part.flatten(1), dim=1) @ directions.T for part in queries.split(_ROWS))
     return torch.cat([similarity.topk(count, dim=1).indices for similarity in parts])
 
 
 def drawn_neighbours(queries: Tensor, others: Tensor, *, draws: Generator, count: int = NEIGHBOURS) -> Tensor:
-    """One of the `count` nearest others for each query, (N,) indices, with probability softmax(-mean squared difference)."""
+    """Draw one of the `count` nearest others for each query, with probability softmax(-mean squared difference): (N,) indices."""
     nearest = nearest_by_cosine(queries, others, count)
     chosen = []
     for part, indices in zip(queries.split(_ROWS), nearest.split(_ROWS), strict=True):
@@ -38,9 +38,9 @@ def drawn_neighbours(queries: Tensor, others: Tensor, *, draws: Generator, count
 
 
 def halfway(latents: Tensor, others: Tensor) -> Tensor:
-    """Spherical interpolation at 1/2, pair by pair: sin(a / 2) / sin(a) (z + z'), a the angle between the flat vectors.
+    """Spherical interpolation of each pair at 1/2: sin(a / 2) / sin(a) (z + z'), with a the angle between the flat vectors.
 
-    The straight mean where they are parallel or opposite. Keeps the norm of vectors of equal norm, which a mean shrinks.
+    Parallel or opposite vectors get their mean. For vectors of equal norm the result has the same norm; a mean would be shorter.
     """
     x, y = latents.flatten(1).double(), others.flatten(1).double()
     cosine = (F.normalize(x, dim=1) * F.normalize(y, dim=1)).sum(1).clamp(-1, 1)
@@ -51,17 +51,17 @@ def halfway(latents: Tensor, others: Tensor) -> Tensor:
 
 
 def interpolated(queries: Tensor, others: Tensor, *, draws: Generator, count: int = NEIGHBOURS) -> Tensor:
-    """iFID's latents (arXiv 2603.05630; facts section 15): each query halfway to one of its nearest others.
+    """iFID's latents (arXiv 2603.05630; released-code.md#predictors): each query interpolated halfway to one of its neighbours.
 
-    The Frechet distance of their decodings to the queries' own images is iFID; where latents between two images mean nothing,
-    it is large. No query may be among the others. The draw makes it noisy at small N.
+    iFID is the Frechet distance of their decodings to the queries' own images; it is large if latents between two images decode
+    to unrealistic images. No query may be among the others. The random draw makes iFID noisy at small N.
     """
     return halfway(queries, others[drawn_neighbours(queries, others, draws=draws, count=count)])
 
 
 @dataclass(frozen=True)
 class Ambiguity:
-    """value: share of the velocity's variance that x_t leaves open; error: standard error over the draws of (t, x_t)."""
+    """value: fraction of the velocity's variance that x_t does not determine; error: standard error over draws of (t, x_t)."""
 
     value: float
     error: float
@@ -69,11 +69,11 @@ class Ambiguity:
 
 
 def velocity_ambiguity(latents: Tensor, *, draws: Generator, queries: int = 1024) -> Ambiguity:
-    """VIV, the irreducible variance of the velocity (arXiv 2606.03578), in our reading: E Var[v | x_t] / Var[v].
+    """VIV, the irreducible variance of the velocity (arXiv 2606.03578), read as E Var[v | x_t] / Var[v].
 
-    Linear path x_t = (1 - t) z + t n, v = n - z, t uniform, z one of the N latents. Given x_t the latents' posterior is closed:
-    weights softmax(-|x_t - (1 - t) z_i|^2 / (2 t^2)), and v = (x_t - z) / t, so Var[v | x_t] = Var[z | x_t] / t^2. On finite
-    data it falls as N falls, because fewer latents are told apart sooner: compare at equal N only.
+    Linear path x_t = (1 - t) z + t n, v = n - z, t uniform, z one of the N latents. The posterior of the latent given x_t has a
+    closed form: weights softmax(-|x_t - (1 - t) z_i|^2 / (2 t^2)); and v = (x_t - z) / t, so Var[v | x_t] = Var[z | x_t] / t^2.
+    The value is smaller for fewer latents, because these are easier to distinguish: compare at equal N only.
     """
     z = latents.flatten(1).double()
     total = z.var(0, correction=0).sum() + z.shape[1]
@@ -94,15 +94,16 @@ def velocity_ambiguity(latents: Tensor, *, draws: Generator, queries: int = 1024
 
 
 def scale_error(decode: Callable[[Tensor], Tensor], latents: Tensor, decoded: Tensor, *, scales: tuple[float, ...]) -> float:
-    """Root mean square of D(T z) - T D(z) over bilinear resizes T by `scales` (facts section 5.1), in intensities of [-1, 1].
+    """Root mean square of D(T z) - T D(z) over bilinear resizes T by `scales` (released-code.md#scale-equivariance).
 
-    latents: raw, (N, C, h, w); decoded: D(z). Scales that leave no whole number of cells are a ValueError.
+    latents: raw, (N, C, h, w); decoded: D(z), in [-1, 1], the unit of the result. Raises ValueError for scales that do not give a
+    whole number of cells.
     """
     return _rms([decode(_resized(latents, s)) - _resized(decoded, s) for s in scales])
 
 
 def equivariance_error(decode: Callable[[Tensor], Tensor], latents: Tensor, decoded: Tensor) -> float:
-    """The same over EQ-VAE's transforms: each of SCALES together with each quarter turn (facts section 5.2)."""
+    """The same error over EQ-VAE's transforms: each of SCALES combined with each quarter turn (released-code.md#eq-vae)."""
     errors = []
     for scale in SCALES:
         small, target = _resized(latents, scale), _resized(decoded, scale)
@@ -111,14 +112,14 @@ def equivariance_error(decode: Callable[[Tensor], Tensor], latents: Tensor, deco
 
 
 def _rms(errors: list[Tensor]) -> float:
-    """Each transform counts alike, whatever size it leaves."""
+    """Root mean square in which each transform has equal weight, whatever the size of its result."""
     return math.sqrt(sum(error.double().square().mean().item() for error in errors) / len(errors))
 
 
 def _resized(x: Tensor, scale: float) -> Tensor:
     sides = [side * scale for side in x.shape[-2:]]
     if any(side % 1 or side < 1 for side in sides):
-        raise ValueError(f"{scale:g} of {x.shape[-2]}x{x.shape[-1]} cells is no whole number of cells")
+        raise ValueError(f"{scale:g} of {x.shape[-2]}x{x.shape[-1]} cells is not a whole number of cells")
     return F.interpolate(x, size=[int(side) for side in sides], mode="bilinear", align_corners=False)
 
 

@@ -1,8 +1,8 @@
-"""Published numbers of 22 public autoencoders on ImageNet 256: yardsticks for predictors of generation quality.
+"""Published numbers of 22 public autoencoders on ImageNet 256, a benchmark for predictors of generation quality.
 
-Source: the data behind the iFID paper (arXiv 2603.05630, assets/ifid_data.py at commit 94f4314). A dash: not published.
-sit_xl_fid: FID of a SiT-XL trained on the latents, without guidance. linear_probe: accuracy in per cent. ifid_slerp: at 0.3.
-date: yymm of publication, the control: a predictor that does not beat it may only know what is new.
+Source: the data of the iFID paper (arXiv 2603.05630, assets/ifid_data.py at commit 94f4314). A dash: not published.
+sit_xl_fid: FID of a SiT-XL trained on the latents, without guidance. linear_probe: accuracy in percent. ifid_slerp: at 0.3.
+date: yymm of publication, as a control: a predictor that correlates less than the date may only detect recent models.
 """
 
 import math

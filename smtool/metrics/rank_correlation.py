@@ -1,4 +1,4 @@
-"""Spearman's rank correlation with what a few points can say of it: an interval, and how often chance does as well."""
+"""Spearman's rank correlation of few points, with a bootstrap interval and a permutation test."""
 
 import math
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from torch import Generator, Tensor
 
 REPLICATES = 2000
 FEWEST = 8
-MOST_PERMUTED = 7      # up to 7! = 5,040 orders are all gone through
+MOST_PERMUTED = 7      # up to 7! = 5,040 orders are all enumerated
 
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """value; low, high: 95 % percentile interval of the bootstrap over points, NaN below FEWEST points, where it would often be
-    a single value; chance: share of random orders that correlate at least as strongly, either way; points: their number."""
+    """value: Spearman's correlation; low, high: 95 % percentile interval of the bootstrap over points, NaN below FEWEST points,
+    where it would often be a single value; chance: p-value, the fraction of random orders with at least the same absolute
+    correlation; points: their number."""
 
     value: float
     low: float
@@ -25,30 +26,30 @@ class RankCorrelation:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 along the last dimension, float64; equal values share their mean rank. Compares all pairs: for few values."""
+    """Ranks from 1 along the last dimension, float64; equal values get their mean rank. Compares all pairs, so for few values."""
     below = (values[..., None, :] < values[..., :, None]).sum(-1)
     equal = (values[..., None, :] == values[..., :, None]).sum(-1)
     return below + (equal.double() + 1) / 2
 
 
 def spearman(x: Tensor, y: Tensor) -> float:
-    """Pearson's correlation of the ranks (Spearman 1904), in [-1, 1]; NaN where one side is all equal."""
+    """Pearson's correlation of the ranks (Spearman 1904), in [-1, 1]; NaN if all values of x or of y are equal."""
     if x.shape != y.shape or x.ndim != 1 or len(x) < 2:
         raise ValueError(f"two lists of one length of at least 2 are needed, found {tuple(x.shape)} and {tuple(y.shape)}")
     return float(_pearson(ranks(x), ranks(y)))
 
 
 def rank_correlation(x: Tensor, y: Tensor, *, draws: Generator) -> RankCorrelation:
-    """Spearman's correlation with its uncertainty. Points must be independent: average seeds of one racer first."""
+    """Spearman's correlation with its uncertainty. Points must be independent: average over seeds first."""
     value = spearman(x, y)
     low, high = _bootstrap(x, y, draws) if len(x) >= FEWEST else (math.nan, math.nan)
     return RankCorrelation(value, low, high, _chance(ranks(x), ranks(y), abs(value), draws), len(x))
 
 
 def repeatability(scores: Tensor) -> float:
-    """How well one repetition orders things as the others do: scores (things, repetitions), of at least two repetitions.
+    """Mean over repetitions of Spearman's correlation with the mean of all other repetitions, in [-1, 1].
 
-    Mean over repetitions of Spearman's correlation with the mean of all other repetitions, in [-1, 1].
+    scores: (things, repetitions), at least two repetitions.
     """
     if scores.ndim != 2 or scores.shape[1] < 2:
         raise ValueError(f"scores (things, at least 2 repetitions) are needed, found {tuple(scores.shape)}")
@@ -58,7 +59,7 @@ def repeatability(scores: Tensor) -> float:
 
 
 def _pearson(x: Tensor, y: Tensor) -> Tensor:
-    """Along the last dimension; NaN where one side is all equal."""
+    """Pearson's correlation along the last dimension; NaN if all values of x or of y are equal."""
     x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
     return (x * y).sum(-1) / (x.square().sum(-1) * y.square().sum(-1)).sqrt()
 
@@ -66,13 +67,13 @@ def _pearson(x: Tensor, y: Tensor) -> Tensor:
 def _bootstrap(x: Tensor, y: Tensor, draws: Generator) -> tuple[float, float]:
     chosen = torch.randint(len(x), (REPLICATES, len(x)), generator=draws)
     found = _pearson(ranks(x[chosen]), ranks(y[chosen]))
-    found = found[~found.isnan()]      # draws of one point only
+    found = found[~found.isnan()]      # draws that repeat a single point
     low, high = torch.quantile(found, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
 
 
 def _chance(x: Tensor, y: Tensor, strength: float, draws: Generator) -> float:
-    """Two-sided permutation test: exact for few points, by random orders (with the one found among them) for more."""
+    """Two-sided permutation test: exact for few points, by random orders (including the observed one) for more."""
     if math.isnan(strength):
         return 1.0
     if len(x) <= MOST_PERMUTED:

@@ -1,4 +1,4 @@
-"""Which of several things can be told apart, when each was measured with the same few seeds; lower is better."""
+"""Pairwise comparison and ranking of things measured with the same few seeds. Lower scores are better."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,10 +12,10 @@ Scores = Mapping[str, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two that were compared seed by seed. better has the lower mean score.
+    """Two things compared seed by seed; `better` has the lower mean score.
 
-    difference: mean of worse - better over the seeds that both have; half_width: of its 95 % interval by Student's t, infinite
-    for fewer than two seeds; wins: seeds in which better had the lower score.
+    difference: mean of worse - better over common seeds; half_width: of its 95 % interval by Student's t, infinite for a single
+    seed; wins: number of seeds in which `better` has the lower score; seeds: number of common seeds.
     """
 
     better: str
@@ -27,7 +27,7 @@ class Pair:
 
     @property
     def is_told(self) -> bool:
-        """Whether the difference is larger than seed noise: its interval leaves 0 out."""
+        """Whether the difference is significant: its interval excludes 0."""
         return self.difference > self.half_width
 
     def sentence(self) -> str:
@@ -39,7 +39,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Place:
-    """The best and the worst place that the told differences leave, from 1."""
+    """The best and the worst place that the significant differences allow, from 1."""
 
     best: int
     worst: int
@@ -49,16 +49,16 @@ class Place:
 
 
 def paired(scores: Scores, *, quantile: Callable[[int], float]) -> list[Pair]:
-    """Every pair, by the seeds that both have. quantile: degrees of freedom -> that of Student's t for the interval.
+    """Compare every pair over its common seeds. quantile: degrees of freedom -> quantile of Student's t for the interval.
 
-    The seed's noise that both share (order of data, noise, initial weights) drops out of the differences. Each interval is for
-    its own pair: of twenty pairs without any difference, one is told apart by chance.
+    Noise that both share for a seed (data order, noise, initial weights) cancels in the differences. Intervals are not corrected
+    for multiple comparisons: of twenty pairs without any difference, about one is significant by chance.
     """
     return [_pair(a, b, scores, quantile) for a, b in combinations(scores, 2) if scores[a].keys() & scores[b].keys()]
 
 
 def places(names: list[str], pairs: list[Pair]) -> dict[str, Place]:
-    """Name -> the places it can have: behind all that beat it, before all that it beats. Alike where nothing is told."""
+    """Name -> the places it can have: after all that are significantly better, before all that are significantly worse."""
     told = [pair for pair in pairs if pair.is_told]
     beaten_by = {name: sum(pair.worse == name for pair in told) for name in names}
     beats = {name: sum(pair.better == name for pair in told) for name in names}
@@ -66,7 +66,7 @@ def places(names: list[str], pairs: list[Pair]) -> dict[str, Place]:
 
 
 def seed_interval(scores: Mapping[int, float], *, quantile: Callable[[int], float]) -> tuple[float, float]:
-    """Mean over seeds and half width of its 95 % interval; infinite for a single seed."""
+    """Mean over seeds and the half-width of its 95 % interval, infinite for a single seed."""
     values = list(scores.values())
     return fmean(values), _half_width(values, quantile)
 

@@ -1,4 +1,4 @@
-"""How well images are reproduced, one number per image: PSNR and SSIM."""
+"""Reconstruction quality of each image: PSNR and SSIM."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ SSIM_SIGMA = 1.5
 def psnr(x: Tensor, y: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image in dB, (B,); infinite for equal images.
 
-    x, y: (B, C, H, W), uint8 in [0, 255] or float in [-1, 1]; the peak is the width of the range. A data set's PSNR is the
+    x, y: (B, C, H, W), uint8 in [0, 255] or float in [-1, 1]; the peak is the width of that range. The PSNR of a data set is the
     mean of these values, not the PSNR of the mean error.
     """
     first, second = _same_range(x, y)
@@ -23,8 +23,8 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of each image (Wang et al. 2004), (B,), 1 for equal images.
 
     x, y: (B, C, H, W), uint8 in [0, 255] or float in [-1, 1]; sides of at least 11. An 11x11 Gaussian window of sigma 1.5,
-    no padding (windows that leave the image do not count), constants 0.01 and 0.03, mean over channels and positions; taken on
-    intensities from 0 up, as published (its luminance term changes when [-1, 1] values are used unshifted).
+    no padding (only windows inside the image), constants 0.01 and 0.03, mean over channels and positions. Intensities are shifted
+    to start at 0, as published; the luminance term would differ on unshifted values in [-1, 1].
     Oracle: scikit-image with gaussian_weights=True, use_sample_covariance=False.
     """
     first, second = _same_range(x, y)
@@ -39,11 +39,11 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ssim_reflected(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity of each image as torchmetrics takes it with data_range=(-1, 1), (B,), 1 for equal images.
+    """Structural similarity of each image as in torchmetrics with data_range=(-1, 1), (B,), 1 for equal images.
 
-    x, y: (B, C, H, W), float in [-1, 1], sides of at least 6; values outside are clamped. The window of `ssim` at every pixel of
-    the image, which is padded by reflection; intensities are not shifted to 0, so the luminance term is another one than
-    published (constants .02^2 and .06^2); variances that rounding brings below 0 count as 0.
+    x, y: (B, C, H, W), float in [-1, 1], sides of at least 6; values outside are clamped. The window of `ssim` is applied at
+    every pixel of the reflect-padded image. Intensities are not shifted to 0, so the luminance term differs from the published
+    one (constants .02^2 and .06^2); variances below 0 from rounding are set to 0.
     Oracle: torchmetrics.functional.structural_similarity_index_measure.
     """
     if not (x.is_floating_point() and y.is_floating_point()) or x.shape != y.shape or x.ndim != 4:
@@ -79,7 +79,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _windowed(x: Tensor) -> Tensor:
-    """Gaussian-weighted means over all windows that lie inside the image: (..., H, W) -> (..., H - 10, W - 10)."""
+    """Gaussian-weighted means over all windows inside the image: (..., H, W) -> (..., H - 10, W - 10)."""
     rows = _window_matrix(x.shape[-2], like=x)
     columns = _window_matrix(x.shape[-1], like=x)
     with torch.autocast(x.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""What the tests of the report share: prepared photographs, two tiny autoencoders, and one whole report of them."""
+"""Fixtures of the report's tests: prepared photographs, two tiny autoencoders, and one complete report of them."""
 
 import io
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from smtool.report.console import Console
 
 @dataclass(frozen=True)
 class Drawn:
-    """A report, the folder of its files, and what the console showed."""
+    """A report, the folder of its files, and the console output."""
 
     report: Report
     folder: Path
@@ -34,7 +34,7 @@ def data(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory) -> Path:
-    """Two untrained autoencoders, as a run leaves them; the second has latents of 4x4 cells."""
+    """Run folders of two untrained autoencoders; the second has latents of 4x4 cells."""
     folder = tmp_path_factory.mktemp("runs")
     for name, widths in {"plain": (8, 8, 8), "coarse": (8, 8, 8, 8)}.items():
         with initializing(0, name):
@@ -48,7 +48,7 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn(runs, data, tmp_path_factory) -> Drawn:
-    """Two autoencoders with everything on."""
+    """The report of both autoencoders with all options."""
     out, shown = tmp_path_factory.mktemp("out"), io.StringIO()
     what = [str(runs / "plain"), str(runs / "coarse" / "ckpt.safetensors")]
     report = spectrum(what, plot=True, data=data, out=out, published=["celeba/dsm"], console=Console(file=shown))

@@ -83,7 +83,7 @@ def test_merged_moments_are_those_of_numpy():
     np.testing.assert_allclose(stats.std, expected.std(1), rtol=1e-6)
 
 
-def test_a_channel_that_never_varies_stays_silent_when_normalized():
+def test_a_constant_channel_normalizes_to_zero():
     latents = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     latents[:, 1] = 7.0
     stats = measured_stats(channel_moments(latents), images=3, data="d")
@@ -95,5 +95,5 @@ def test_latents_that_are_not_finite_are_named(codec, images):
     rings = LatentRings(Subject("runs/broken", codec), [PHYSICAL], keep=0)
     with torch.no_grad():
         codec.network.quant_conv.bias[0] = torch.nan
-    with torch.no_grad(), pytest.raises(CheckpointError, match=r"runs/broken: the latents of image 0 .* NaN"):
+    with torch.no_grad(), pytest.raises(CheckpointError, match=r"runs/broken: latents of the batch .* at image 0 hold NaN"):
         rings.add(images, 0)

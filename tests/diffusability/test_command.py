@@ -12,7 +12,7 @@ from smtool.networks.sd_vae import SDVAE
 
 
 class Trap:
-    """What a hostile pickle does when it is opened."""
+    """A malicious pickle: opening it creates a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.sprung = str(folder / "sprung")
@@ -72,7 +72,7 @@ def _of_large_cells(folder: Path, runs: Path) -> Path:
         (_of_large_cells, "32x32 is smaller than one latent cell"),
     ],
 )
-def test_what_cannot_be_measured_is_said_in_a_sentence(made, said, command, runs, data, tmp_path):
+def test_a_file_that_cannot_be_measured_gives_a_one_line_error(made, said, command, runs, data, tmp_path):
     path = made(tmp_path, runs)
     code, out, err = command("spectrum", str(path), "--data", data, "--num-images", "4", "--device", "cpu")
     assert code == 3, err
@@ -93,7 +93,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(made, said, command, runs
         (["images", "--published", "celeba/none"], "celeba/dsm"),
     ],
 )
-def test_what_was_mistyped_is_a_usage_error_that_names_what_would_work(arguments, said, command, data):
+def test_a_wrong_argument_is_a_usage_error_that_lists_valid_ones(arguments, said, command, data):
     code, _, err = command("spectrum", *arguments, "--data", data, "--num-images", "4", "--device", "cpu")
     assert code == 2
     assert said in err

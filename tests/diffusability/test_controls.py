@@ -1,4 +1,4 @@
-"""Hand-made autoencoders through the whole report: the numbers of the definition sheet (section 4), and verdicts that differ."""
+"""Hand-made control autoencoders through the whole report: expected numbers (spectrum.md#band-transfer) and distinct verdicts."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from smtool.diffusability.report import Autoencoder
 from smtool.diffusability.spectrum import spectrum
 from smtool.report.console import Console
 
-SHEET = {      # share, kappa, above, relative share, relative kappa
+EXPECTED = {      # share, kappa, above, relative share, relative kappa
     "crop": (1.000, 1.00, 0.000, 0.125, 0.00),
     "stretch": (0.000, -0.02, 0.875, 1.000, 1.00),
     "scrambled": (0.092, -0.04, 0.000, 0.125, 0.00),
@@ -20,16 +20,16 @@ SHEET = {      # share, kappa, above, relative share, relative kappa
 def controls(tmp_path_factory) -> dict[str, Autoencoder]:
     folder = tmp_path_factory.mktemp("controls") / "photos"
     prepare("builtin:photos?train=4&val=4", out=folder, size=128, val_fraction=0.5, workers=1)
-    what = [f"control:{name}" for name in SHEET]
+    what = [f"control:{name}" for name in EXPECTED]
     report = spectrum(what, data=str(folder), estimator="physical", console=Console(quiet=True))
     return {autoencoder.label: autoencoder for autoencoder in report.autoencoders}
 
 
-@pytest.mark.parametrize("name", SHEET)
-def test_band_transfer_is_that_of_the_definition_sheet(name, controls):
+@pytest.mark.parametrize("name", EXPECTED)
+def test_band_transfer_of_the_controls_has_the_documented_values(name, controls):
     transfer = controls[name].transfer
     found = transfer.share, transfer.kappa, transfer.above, transfer.relative_share, transfer.relative_kappa
-    assert found == pytest.approx(SHEET[name], abs=0.006)
+    assert found == pytest.approx(EXPECTED[name], abs=0.006)
     assert transfer.is_linear
 
 
@@ -49,7 +49,7 @@ def test_verdicts_differ_as_the_controls_do(controls):
     for name in ("stretch", "scrambled", "space-to-depth"):
         assert "frequency-aligned" in warned[name]
     assert "grid" in warned["bilinear"]
-    assert len({frozenset(topics) for topics in warned.values()}) == len(SHEET)
+    assert len({frozenset(topics) for topics in warned.values()}) == len(EXPECTED)
 
 
 def test_a_copy_of_the_images_spectrum_has_delta_0(controls):

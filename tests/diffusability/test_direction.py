@@ -28,7 +28,7 @@ def latents():
 
 
 def contrast(tokens: np.ndarray) -> float:
-    """RMSC of one image's tokens (C, h, w), by its definition."""
+    """RMSC of one image's tokens (C, h, w), from its definition."""
     units = [tokens[:, i, j] / np.linalg.norm(tokens[:, i, j]) for i in range(tokens.shape[1]) for j in range(tokens.shape[2])]
     return math.sqrt(np.mean([np.sum((unit - np.mean(units, 0)) ** 2) for unit in units]))
 
@@ -56,7 +56,7 @@ def test_the_energy_of_the_bands_sums_to_the_squared_rmsc(latents):
 
 
 def test_directions_that_alternate_at_one_frequency_have_their_energy_in_its_band():
-    """Tokens turn by +-45 degrees with cos(pi 3 (x + 1/2) / 8): a DCT function's sign decides, so odd harmonics may answer."""
+    """Tokens rotate by +-45 degrees with the sign of a DCT function, so that odd harmonics have energy too."""
     wave = torch.cos(math.pi * 6 * (torch.arange(8) + 0.5) / 8).sign()
     tokens = torch.stack([torch.ones(8, 8), wave.expand(8, 8)])[None]
     energy = direction.measure(tokens, stats_of(2), images(1)).energy
@@ -80,7 +80,7 @@ def test_both_filters_raise_the_contrast_of_directions_and_spatial_normalization
     assert (after.gamma, after.dog_sigmas, after.dog_alpha) == (0.6, (0.5, 4.0), 1.0)
 
 
-def test_a_grid_too_small_for_lds_and_cds_says_so_and_still_has_its_rmsc(latents):
+def test_a_grid_too_small_for_lds_and_cds_gives_a_reason_and_still_has_its_rmsc(latents):
     found = direction.measure(latents[..., :3, :3], stats_of(4), images(6))
     assert "6 tokens apart" in found.lds.reason
     assert "8 tokens apart" in found.after.dog.cds.reason

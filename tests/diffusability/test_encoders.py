@@ -1,4 +1,4 @@
-"""Encoders without a decoder, such as DINOv2 (paper Fig. 7): spectra and delta, and a reason for everything that decodes."""
+"""Encoders without a decoder, such as DINOv2 (paper Fig. 7): spectra and delta, and a reason for each decoding section."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def result(data, tmp_path_factory):
     return found, out
 
 
-def test_what_decodes_says_that_there_is_no_decoder(result):
+def test_decoding_sections_state_that_there_is_no_decoder(result):
     encoder = result[0].autoencoders[0]
     assert (encoder.can_decode, encoder.deterministic) == (False, True)
     assert encoder.transfer == NO_DECODER
@@ -59,7 +59,7 @@ def test_the_report_is_valid_and_drawn(result):
     assert not (out / "transfer.png").exists()
 
 
-def test_tables_show_what_there_is(result):
+def test_tables_show_the_measured_parts(result):
     by_name = {table.columns[0]: table for table in tables(result[0])}
     assert "LOW-PASS" not in by_name
     row = dict(zip(by_name["DECODER"].columns, by_name["DECODER"].rows[0], strict=True))

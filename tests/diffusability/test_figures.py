@@ -20,7 +20,7 @@ ALL = {
 
 @pytest.fixture(scope="module")
 def report(drawn) -> Report:
-    """As it is read from a file."""
+    """The report as read back from its file."""
     return Report.model_validate_json((drawn.folder / "spectrum.json").read_text())
 
 
@@ -38,7 +38,7 @@ def words(figure) -> str:
 
 
 @pytest.mark.slow
-def test_a_report_has_every_figure_with_named_axes_and_nothing_outside_its_paper(made):
+def test_a_report_has_every_figure_with_named_axes_and_nothing_outside_the_canvas(made):
     assert made.keys() == ALL
     for name, figure in made.items():
         paper = figure.get_window_extent()
@@ -50,7 +50,7 @@ def test_a_report_has_every_figure_with_named_axes_and_nothing_outside_its_paper
         assert any(axes.get_xlabel() for axes in figure.axes), name
 
 
-def test_no_line_of_a_legend_is_one_of_matplotlibs_own(made):
+def test_no_legend_shows_a_default_label_of_matplotlib(made):
     for figure in made.values():
         assert "_child" not in words(figure)
 
@@ -60,7 +60,7 @@ def line(axes, label):
 
 
 def test_the_fitted_target_is_the_one_the_result_states(report, made):
-    """An oracle of its own making: `fitted_target` was computed from the ring tables."""
+    """The oracle is independent of the figure: `fitted_target` was computed from the ring tables."""
     power = made["physical"].axes[0]
     drawn_fits = [one for one in power.get_lines() if one.get_linestyle() == "-."]
     heads = [headline(autoencoder.physical) for autoencoder in report.autoencoders]
@@ -73,7 +73,7 @@ def test_the_fitted_target_is_the_one_the_result_states(report, made):
 
 
 def test_latents_lie_where_their_residual_says(report, made):
-    """10 log10 of latent line over target line is the residual below."""
+    """10 log10 of the latent line over the target line is the residual in the lower panel."""
     power, residual = made["physical"].axes[:2]
     head = headline(report.autoencoders[0].physical)
     latents = next(one for one in power.get_lines() if one.get_marker() == "o")

@@ -22,7 +22,7 @@ def passed(shards, names, data, *, limit, budget=None) -> Gathered:
     return gather(shards, subjects, [PHYSICAL], limit=limit, budget=budget, device="cpu", console=console)
 
 
-def test_every_image_is_encoded_once_by_everyone(shards, data, runs):
+def test_every_autoencoder_encodes_every_image_once(shards, data, runs):
     gathered = passed(shards, [str(runs / "plain"), "control:crop"], data, limit=40)
     assert [latents.subject.encoded.images for latents in gathered.latents] == [40, 40]
     assert [latents.subject.decoded.images for latents in gathered.latents] == [0, 0]
@@ -39,7 +39,7 @@ def test_only_the_first_images_and_latents_are_kept_whole(shards, data):
     assert gathered.counts == Counts.of(48)
 
 
-def test_a_budget_sets_aside_what_the_sections_need(shards, data, monkeypatch):
+def test_a_budget_reserves_the_time_of_the_sections(shards, data, monkeypatch):
     monkeypatch.setattr("smtool.diffusability.gathering.affordable", lambda *_, **__: Counts(4, 4, 4, seconds=1e9))
     gathered = passed(shards, ["control:crop"], data, limit=48, budget=1e6)
     assert gathered.stopped == "the budget was spent"
@@ -54,7 +54,7 @@ def test_images_alone_are_passed_too(shards, data):
 
 @dataclass
 class Slow:
-    """A subject whose network takes so many seconds an image, by its own clock."""
+    """A subject whose meter counts the given seconds per image."""
 
     encode_seconds: float
     decode_seconds: float
@@ -73,14 +73,14 @@ class Slow:
         return SimpleNamespace(subject=self, first_latents=torch.zeros(16, 1, 2, 2))
 
 
-def test_without_a_budget_the_numbers_are_those_of_the_definition_sheet():
+def test_without_a_budget_the_counts_are_the_default_ones():
     assert Counts.of(240) == Counts(low_pass=32, transfer=16, shifts=16)
     assert Counts.of(6) == Counts(6, 6, 6)
 
 
 @pytest.mark.parametrize(("budget", "images"), [(800.0, 32), (690.0, 16), (400.0, 8), (150.0, 4), (110.0, 2), (1.0, 2)])
-def test_a_budget_pays_for_the_most_images_whose_passes_fit(budget, images):
-    """32 images: 15 x 32 + 9 x 16 + 3 x 16 decodes and 3 x 16 encodes; all others 27 decodes and 3 encodes an image."""
+def test_a_budget_allows_the_most_images_whose_passes_fit(budget, images):
+    """32 images: 15 x 32 + 9 x 16 + 3 x 16 decodes and 3 x 16 encodes; all others 27 decodes and 3 encodes per image."""
     counts = affordable([Slow(encode_seconds=0.5, decode_seconds=1.0).latents], budget=budget, limit=1000)
     assert counts.low_pass == images
     assert counts.transfer == counts.shifts == min(16, images)
@@ -94,6 +94,6 @@ def test_two_autoencoders_share_a_budget():
     assert (one.low_pass, both.low_pass) == (32, 8)
 
 
-def test_an_encoder_alone_pays_for_its_shifts_only():
+def test_an_encoder_without_decoder_needs_time_for_shift_errors_only():
     counts = affordable([Slow(1.0, 100.0, can_decode=False).latents], budget=48.0, limit=1000)
     assert (counts.low_pass, counts.seconds) == (32, 48.0)

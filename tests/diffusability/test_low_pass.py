@@ -18,7 +18,7 @@ from smtool.tokenizers.functions import FunctionTokenizer
 
 
 def codec_of(decode, *, downsample: int = 2) -> Tokenizer:
-    """A codec whose latents are every second pixel, with the given decoder, which counts its images in `decoded`."""
+    """A codec whose latents are every second pixel, with the given decoder; `decoded` holds its batch sizes."""
     seen = []
 
     def counted(latents: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def enlarge(z: Tensor) -> Tensor:
 
 
 def removed(x: np.ndarray, rows: int) -> np.ndarray:
-    """LP_n by a plain loop over 8x8 tiles."""
+    """LP_n as a plain loop over 8x8 tiles."""
     out = np.empty_like(x)
     for top in range(0, x.shape[-2], 8):
         for left in range(0, x.shape[-1], 8):
@@ -69,7 +69,7 @@ def levels(x: np.ndarray) -> torch.Tensor:
 
 
 def paired_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Over pairs of different images, by a double loop."""
+    """The distance over pairs of different images, as a double loop."""
 
     def kernel(a, b):
         return (a @ b / len(a) + 1) ** 3
@@ -117,12 +117,12 @@ def test_a_decoder_that_follows_every_removal_has_no_gap(photos):
     found = measured(codec_of(lambda z: z + 0.1, downsample=1), photos).section
     np.testing.assert_allclose(found.psnr, 10 * math.log10(4 / 0.01), atol=1e-3)
     np.testing.assert_allclose(found.gap.value, 0, atol=1e-3)
-    assert found.control[14] < found.control[0]      # one that ignores it pays
+    assert found.control[14] < found.control[0]      # ignoring the removal lowers the PSNR
 
 
-def test_a_lossless_copy_counts_to_60_db_without_a_gap_and_without_a_kernel_distance(photos):
+def test_a_lossless_copy_has_the_limit_of_60_db_no_gap_and_no_kernel_distance(photos):
     found = measured(codec_of(lambda z: z, downsample=1), photos).section
-    assert found.psnr == [60.0] * 15      # infinite, or what rounding leaves
+    assert found.psnr == [60.0] * 15      # the limit: the true PSNR is infinite, or that of rounding
     assert found.gap.value == [0.0] * 15
     np.testing.assert_allclose(found.kernel_distance.value, 0, atol=1e-6)
 
@@ -157,11 +157,11 @@ def test_crops_of_one_photograph_are_one_unit_of_every_interval(photos):
 def test_a_latent_of_4_cells_is_one_block_of_its_own(photos):
     codec = codec_of(lambda z: torch.nn.functional.interpolate(z, scale_factor=4), downsample=4)
     found = measured(codec, photos).section
-    assert found.convention == "relative: blocks of 8 pixels and of 4 latent cells; PSNR counts to 60 dB"
+    assert found.convention == "relative: blocks of 8 pixels and of 4 latent cells; PSNR is limited to 60 dB"
     assert all(math.isfinite(value) for value in found.psnr)
 
 
-def test_sides_that_blocks_do_not_fill_and_encoders_alone_are_told_apart():
+def test_sides_that_blocks_do_not_fill_and_missing_decoders_give_different_reasons():
     images = torch.zeros(2, 3, 24, 24)
     found = measured(codec_of(enlarge), images)
     assert "multiples of 8" in found.section.reason and found.shown is None

@@ -42,7 +42,7 @@ def test_a_rings_share_of_the_floor_is_that_of_an_integral_over_time():
     np.testing.assert_allclose(found.floor_share, np.array(floors) / sum(floors), rtol=1e-5)
 
 
-def test_the_snr_of_bands_falls_below_1_at_the_times_of_the_definition_sheet():
+def test_the_snr_of_bands_falls_below_1_at_the_closed_form_times():
     found = measure(reading(lambda f: 10.0 / 10 ** (2 * f - 1)), None)
     np.testing.assert_allclose(found.crossing[:4], [0.76, 0.50, 0.24, 0.09], atol=0.005)
 
@@ -61,8 +61,8 @@ def test_latents_of_two_sizes_are_matched_in_cycles_per_image():
         assert measure(head, ("other", other)).shift.by_cells == pytest.approx(expected, rel=1e-6)
 
 
-def test_other_shapes_are_what_a_shift_cannot_change():
-    """Slopes 1 and 2 at equal total power: cells and energy ask for shifts in opposite directions."""
+def test_a_shift_cannot_match_spectra_of_another_shape():
+    """Slopes 1 and 2 at equal total power: the rules by cells and by energy give shifts in opposite directions."""
     cells = np.array(CELLS)
     flat, steep = (np.array(CYCLES) ** -a for a in (1.0, 2.0))
     equal = (cells * flat).sum() / (cells * steep).sum()
@@ -76,12 +76,12 @@ def test_the_reference_itself_has_no_shift():
 
 
 def test_euler_maruyama_damps_weak_bands_as_published():
-    """Facts, section 8.5: S' / S = .61 for S = .01, .98 for 1, .92 for 100 after 100 steps."""
+    """S' / S = .61 for S = .01, .98 for 1, .92 for 100 after 100 steps (released-code.md#euler-maruyama)."""
     found = measure(reading(lambda f: {0.5: 100.0, 1.0: 1.0}.get(f, 0.01)), None)
     run = next(entry for entry in found.damping if (entry.sampler, entry.steps) == ("euler-maruyama", 100))
     np.testing.assert_allclose(run.whole[:3], [0.92, 0.98, 0.61], atol=0.006)
     assert run.factor[2] < 0.99 < run.factor[0]
 
 
-def test_a_latent_without_power_somewhere_says_so():
+def test_a_latent_with_a_ring_without_power_gives_a_reason():
     assert "no power" in measure(reading(lambda f: 0.0), None).reason

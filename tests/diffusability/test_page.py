@@ -15,13 +15,14 @@ pytestmark = pytest.mark.slow
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 MISSING = {"reason": "it was not measured"}
 SECTIONS = {
-    "Is it flattened like it should be?", "The same in the paper's recipe (REFERENCE)", "What diffusion noise leaves of it",
-    "Does each latent frequency decode to its own image frequency?", "Direction: how tokens vary in space", "Health",
+    "Is the spectrum flattened as the target asks?", "Flattening in the paper's recipe (REFERENCE)",
+    "Noise crossing: when diffusion noise hides each frequency",
+    "Does each latent frequency decode to its own image frequency?", "Direction: how token vectors vary over space", "Health",
 }
 
 
 class Read(HTMLParser):
-    """Words, attributes and the data of a page whose tags are nested."""
+    """Words, attributes and data of a page; checks that its tags are nested."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ def page_of(report: Report, *, is_drawn: bool = False) -> str:
 
 
 def _undrawn(block):
-    """Plots take long to write: a table with their caption stands for them."""
+    """Replaces plots, which are slow to write, by a table with their caption."""
     return Table("", ("figure",), ((block.caption,),)) if isinstance(block, Plot) else block
 
 
@@ -80,8 +81,8 @@ def text(drawn) -> str:
 def test_the_report_is_nested_html_with_every_section(text):
     read = Read(text)
     assert len(read.sections()) == len(set(read.sections()))
-    assert headings(text) == {"Verdict", *SECTIONS, "Pictures", "Passport, and how to repeat it"}
-    assert list(headings(text)) and text.index("Verdict") < text.index("Is it flattened")
+    assert headings(text) == {"Verdict", *SECTIONS, "Pictures", "Passport and command"}
+    assert list(headings(text)) and text.index("Verdict") < text.index("Is the spectrum flattened")
 
 
 def test_the_report_names_no_outside_address(text):
@@ -106,7 +107,7 @@ def test_every_autoencoder_has_its_verdict_before_all_figures_and_no_rank(drawn,
     assert text.index(SCOPE.split(";")[0]) < text.index("<svg")
 
 
-def test_every_figure_is_drawn_once_with_words_for_those_who_cannot_see_it(drawn, text):
+def test_every_figure_is_drawn_once_with_an_alternative_text(drawn, text):
     labels = [attrs["aria-label"] for tag, attrs in Read(text).seen if tag == "svg"]
     made = plots(chapters(drawn.report))
     assert len(made) == 10
@@ -126,11 +127,11 @@ def test_a_section_that_was_not_measured_is_absent(drawn):
     for autoencoder in changed["autoencoders"]:
         autoencoder["lens"] = MISSING
     text = page_of(Report.model_validate(changed))
-    gone = "What diffusion noise leaves of it"
-    assert headings(text) == {"Verdict", *SECTIONS, "Passport, and how to repeat it"} - {gone}
+    gone = "Noise crossing: when diffusion noise hides each frequency"
+    assert headings(text) == {"Verdict", *SECTIONS, "Passport and command"} - {gone}
 
 
-@pytest.mark.parametrize(("estimator", "gone"), [("physical", "Is it flattened"), ("reference", "The same in the paper's")])
+@pytest.mark.parametrize(("estimator", "gone"), [("physical", "Is the spectrum"), ("reference", "Flattening in the paper's")])
 def test_an_estimator_that_was_not_asked_for_is_absent(drawn, estimator, gone):
     changed = drawn.report.to_json()
     del changed["images"][estimator]
@@ -152,9 +153,9 @@ def encode_only(drawn) -> Report:
     return report.model_copy(update={"autoencoders": [judged]})
 
 
-def test_an_encoder_alone_has_its_flattening_in_both_recipes(drawn):
+def test_an_encoder_without_decoder_has_its_flattening_in_both_recipes(drawn):
     text = page_of(encode_only(drawn), is_drawn=True)
-    assert headings(text) == {"Verdict", *SECTIONS, "Passport, and how to repeat it"} - {
+    assert headings(text) == {"Verdict", *SECTIONS, "Passport and command"} - {
         "Does each latent frequency decode to its own image frequency?"
     }
     assert "Encode only" in Read(text).words
@@ -164,10 +165,10 @@ def test_an_encoder_alone_has_its_flattening_in_both_recipes(drawn):
 def test_images_alone_have_their_spectrum_and_nothing_else(drawn):
     text = page_of(drawn.report.model_copy(update={"autoencoders": []}), is_drawn=True)
     assert headings(text) == {
-        "Verdict", "Power spectrum", "The same in the paper's recipe (REFERENCE)", "Passport, and how to repeat it"
+        "Verdict", "Power spectrum", "Flattening in the paper's recipe (REFERENCE)", "Passport and command"
     }
     assert "slope" in Read(text).words
-    assert "autoencoder a diffusion" not in Read(text).words
+    assert SCOPE not in Read(text).words
 
 
 def command(text) -> list[str]:
@@ -182,7 +183,7 @@ def test_the_command_of_the_page_measures_the_same_again(drawn, text):
     assert words[4:] == ["--data", source, "--num-images", "48", "--delta", "0.6", "--published", "celeba/dsm", "--plot"]
 
 
-def test_the_command_of_the_page_repeats_choices_that_are_no_defaults(drawn):
+def test_the_command_of_the_page_repeats_options_that_are_not_defaults(drawn):
     changed = drawn.report.to_json()
     del changed["images"]["reference"]
     changed["passport"] |= {"reference": "coarse", "downsample_pad": "symmetric"}

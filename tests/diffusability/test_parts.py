@@ -15,7 +15,7 @@ def test_what_cannot_be_fitted_or_is_not_finite_becomes_a_reason_and_a_wrong_mod
 
     assert fit(2.0) == Decibel(value=2.0)
     assert fit(-1.0) == Reason(reason="too few rings")
-    assert fit(float("nan")) == Reason(reason="what was found is not finite")
+    assert fit(float("nan")) == Reason(reason="the result is not finite")
     with pytest.raises(ValidationError):
         or_reason(lambda: Decibel(decibel=2.0))()
 

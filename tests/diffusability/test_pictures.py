@@ -56,7 +56,7 @@ def test_latents_of_two_channels_have_no_picture_in_three_colours(images):
     assert list(drawn(codec, images)) == ["token-similarity"]
 
 
-def test_reconstructions_stand_below_their_inputs_with_twice_the_difference(images):
+def test_reconstructions_are_below_their_inputs_with_twice_the_difference(images):
     codec = open_tokenizer("control:bilinear")
     picture = drawn(codec, images)["reconstructions"].image
     side = 64 * 3
@@ -93,14 +93,14 @@ def test_the_similarity_maps_are_cosines_with_the_framed_token(images):
         assert (unlike.mean((1, 2)) - blue).abs().max() < 25
 
 
-def test_places_are_of_unlike_colour_and_depend_on_the_image_alone():
+def test_places_are_of_different_colour_and_depend_on_the_image_alone():
     image = torch.zeros(1, 3, 64, 64)
     image[..., 16:24, 40:48] = torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1)
     image[..., 48:56, 8:16] = torch.tensor([-1.0, -1.0, 1.0]).view(3, 1, 1)
     assert set(chosen_places(image)[1:]) == {(2.5 / 8, 5.5 / 8), (6.5 / 8, 1.5 / 8)}
 
 
-def test_masks_stand_above_what_they_leave_and_only_where_blocks_fill_the_image(images):
+def test_masks_are_above_their_low_passed_images_and_only_drawn_where_blocks_fill_the_image(images):
     made = visualize_images(images)
     assert list(made) == ["magnitude-normalised", "masks"]
     masks = made["masks"].image

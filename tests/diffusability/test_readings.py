@@ -84,7 +84,7 @@ def test_the_delta_of_coloured_ideal_downsamples_is_found(images, delta):
     json.dumps([entry.model_dump(mode="json") for entry in entries], allow_nan=False)
 
 
-def test_the_fitted_target_leaves_what_is_not_a_matter_of_slope(images):
+def test_the_residual_to_the_fitted_target_is_not_due_to_the_slope(images):
     rings, latents = measured(images, 0.5)
     head = physical.measure(rings, latents, latents.stats("").std, (16, 16), every_image(images), delta=1.0)[0]
     assert head.fitted_target.delta == head.delta.value
@@ -101,7 +101,7 @@ def test_normalized_channels_average_to_the_headline(images):
     assert channels.sum(1).max() < 2 * channels.sum(1).min()      # unlike the raw ones, which differ by (5 / 0.2)^2
 
 
-def test_an_encoder_of_points_has_one_reading_at_each_scale(images):
+def test_a_deterministic_encoder_has_one_reading_at_each_scale(images):
     rings, latents = measured(images, 1.0, deterministic=True)
     common = (rings, latents, latents.stats("").std, (16, 16), every_image(images))
     labels = [("deterministic", "normalized"), ("deterministic", "raw")]
@@ -124,7 +124,7 @@ def test_channels_and_knees_need_64_images(images):
     np.testing.assert_allclose(many.channel_deltas.values, np.zeros(3), atol=0.1)      # a channel against the mean of three
 
 
-def test_the_band_round_the_residual_is_the_jackknife_of_pairs_and_the_lowest_ring_moves_no_gain(images):
+def test_the_band_of_the_residual_is_a_paired_jackknife_and_the_lowest_ring_does_not_change_the_gain(images):
     noise = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     at_size, latents = spectrum_of(images, PHYSICAL, (16, 16)), spectrum_of(coloured(images, 16, 1.0) + 0.1 * noise, PHYSICAL)
     frequency, counted = at_size.frequency.numpy() * 16, at_size.frequency.numpy() >= 0.9 / 16

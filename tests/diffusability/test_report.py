@@ -27,7 +27,7 @@ _KNOWN = {
 
 
 def problems(value: Any, schema: dict[str, Any], root: dict[str, Any], where: str = "") -> list[str]:
-    """A small validator of the keywords that the schema uses; any other keyword is a problem itself."""
+    """A small validator for the keywords that the schema uses; any other keyword is reported as a problem."""
     if strange := set(schema) - _KNOWN:
         return [f"{where}: the schema uses {strange}"]
     if "$ref" in schema:
@@ -109,7 +109,8 @@ def test_a_damaged_report_is_not_valid(damage, drawn, published):
 
 
 BEFORE = Path(__file__).with_name("before-typed-results.json")
-"""Written, as its tables in the text file of the same name, by the version before reports had types (commit 893c25e)."""
+"""Written by the version before reports had types (commit 893c25e). The text file of the same name holds its tables, with the
+numbers of that version and the notes of today."""
 
 
 def test_a_report_of_an_earlier_version_reads_back_as_it_was():
@@ -117,7 +118,7 @@ def test_a_report_of_an_earlier_version_reads_back_as_it_was():
     assert report.to_json() == json.loads(BEFORE.read_text())
 
 
-def test_a_report_of_an_earlier_version_has_the_tables_and_figures_it_had():
+def test_a_report_of_an_earlier_version_has_the_same_tables_and_figures():
     report, shown = Report.model_validate_json(BEFORE.read_text()), io.StringIO()
     for table in tables(report):
         rich.console.Console(file=shown, width=140, highlight=False).print(table)

@@ -55,7 +55,7 @@ def test_the_json_parses_strictly_and_states_its_passport(drawn):
     assert passport["data"]["units"] == 12
     assert (passport["data"]["split"], passport["data"]["image_size"]) == ("validation", 32)
     assert len(passport["data"]["digest"]) == 64
-    assert passport["delta"] == 0.6      # the one a recipe aims at
+    assert passport["delta"] == 0.6      # the ESM delta of the recipe
     assert passport["estimators"] == ["PHYSICAL", "REFERENCE.loss", "REFERENCE.curve"]
     plain = read["autoencoders"][0]
     assert len(plain["digest"]) == 64
@@ -126,7 +126,7 @@ def test_one_estimator_and_another_padding_can_be_asked_for(runs, data):
     assert "reference" not in drawn
 
 
-def test_plots_go_beside_the_checkpoint_and_nothing_is_written_unasked(runs, data):
+def test_plots_are_written_beside_the_checkpoint_and_only_on_request(runs, data):
     checkpoint = runs / "plain" / "ckpt.safetensors"
     spectrum([str(checkpoint)], data=data, num_images=4, console=quiet())
     assert not (runs / "plain" / "ckpt.spectrum").exists()
@@ -139,12 +139,12 @@ def test_plots_go_beside_the_checkpoint_and_nothing_is_written_unasked(runs, dat
     assert _beside(subjects[1:]) == Path("crop.spectrum")
 
 
-def test_json_on_standard_output_is_all_there_is(runs, data, capsys):
+def test_standard_output_holds_only_the_json_on_request(runs, data, capsys):
     spectrum([str(runs / "plain")], data=data, num_images=4, json_path=Path("-"), console=Console())
     assert json.loads(capsys.readouterr().out)["schema"] == SCHEMA
 
 
-def test_a_spent_budget_ends_the_pass_and_is_said(runs, data):
+def test_a_spent_budget_ends_the_pass_and_is_reported(runs, data):
     report = spectrum([str(runs / "plain")], data=data, budget=0.0, console=quiet())
     assert report.passport.data.images == 16
     assert report.passport.stopped == "the budget was spent"
@@ -153,11 +153,11 @@ def test_a_spent_budget_ends_the_pass_and_is_said(runs, data):
 def test_a_budget_ends_early_once_delta_is_known(runs, data, monkeypatch):
     monkeypatch.setattr("smtool.diffusability.gathering.GOOD_HALF_WIDTH", 100.0)
     report = spectrum([str(runs / "plain")], data=data, budget=3600.0, console=quiet())
-    assert report.passport.data.images == 16      # the first look, not the first batch after it
+    assert report.passport.data.images == 16      # at the first check of the intervals
     assert "every delta is known" in report.passport.stopped
 
 
-def test_autoencoders_of_one_name_are_told_apart(runs, tmp_path):
+def test_autoencoders_of_one_name_get_different_labels(runs, tmp_path):
     paths = [tmp_path / name / "ckpt.safetensors" for name in ("a/dsm", "b/dsm")]
     for path in paths:
         path.parent.mkdir(parents=True)
@@ -168,7 +168,7 @@ def test_autoencoders_of_one_name_are_told_apart(runs, tmp_path):
     assert _labels(codecs[1:3]) == ["dsm", "crop"]
 
 
-def test_an_unknown_published_curve_is_named_with_those_there_are(data):
+def test_an_unknown_published_curve_is_an_error_that_lists_the_known_ones(data):
     with pytest.raises(RecipeError, match=r"celeba/dms: no such curve[\s\S]*celeba/dsm"):
         spectrum(["images"], data=data, published=["celeba/dms"], console=quiet())
 
@@ -180,7 +180,7 @@ def test_images_that_an_autoencoder_cannot_encode_are_refused(tmp_path, data):
         spectrum([str(tmp_path / "deep.safetensors")], data=data, console=quiet())
 
 
-def test_autoencoders_of_two_sizes_need_images_that_are_named(runs, tmp_path):
+def test_autoencoders_of_two_image_sizes_need_given_images(runs, tmp_path):
     autoencoder = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 8), blocks_per_level=1, norm_groups=4).build()
     write_autoencoder(tmp_path / "big" / "ckpt.safetensors", autoencoder, {"recipe": {"data": {"image_size": 64}}})
     with pytest.raises(CheckpointError, match=r"plain 32 px, big 64 px"):

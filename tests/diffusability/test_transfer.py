@@ -1,4 +1,4 @@
-"""The controls of the definition sheet, section 4, through the whole section: f8, 16x16 latents of 128 px images."""
+"""Control autoencoders through the whole section (spectrum.md#band-transfer): f8, 16x16 latents of 128 px images."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def section_of(codec: Tokenizer, images: Tensor) -> transfer.Transfer | Reason:
     ("space-to-depth", 0.014, 0.01, 0.984, 0.126, 0.0),
     ("bilinear", 0.94, 0.93, 0.06, 0.13, 0.0),
 ])
-def test_the_controls_have_the_sheets_numbers(photographs, control, share, kappa, above, relative_share, relative_kappa):
+def test_the_controls_have_the_documented_numbers(photographs, control, share, kappa, above, relative_share, relative_kappa):
     found = section_of(open_tokenizer(f"control:{control}"), photographs)
     assert (found.share, found.kappa, found.above) == pytest.approx((share, kappa, above), abs=0.015)
     assert (found.relative_share, found.relative_kappa) == pytest.approx((relative_share, relative_kappa), abs=0.015)
@@ -62,11 +62,11 @@ def test_an_image_is_decoded_nine_times_and_the_matrix_is_as_if_the_base_had_bee
     torch.testing.assert_close(torch.tensor(found.absolute).double(), direct.absolute, rtol=1e-4, atol=1e-6)
 
 
-def test_a_decoder_that_is_not_linear_at_this_scale_is_named_so(photographs):
+def test_a_decoder_that_is_not_linear_at_this_scale_gets_a_remark(photographs):
     pooled = open_tokenizer("control:nearest")
 
     def steps(latents: Tensor) -> Tensor:
-        """A staircase whose steps are as high as the perturbation: what answers depends on its size."""
+        """A staircase with steps as high as the perturbation, so that the response depends on the perturbation's size."""
         return pooled.decode((latents / 0.05).round() * 0.05)
 
     codec = FunctionTokenizer(
@@ -75,10 +75,10 @@ def test_a_decoder_that_is_not_linear_at_this_scale_is_named_so(photographs):
     )
     found = section_of(codec, photographs)
     assert not found.is_linear
-    assert f"moves by {found.self_check:.2f}" in found.remark
+    assert f"changes by {found.self_check:.2f}" in found.remark
 
 
-def test_encoders_alone_and_decoders_without_an_answer_say_why(photographs):
+def test_missing_decoders_and_decoders_without_a_response_give_a_reason(photographs):
     codec = open_tokenizer("control:crop")
     latents = codec.encode(photographs).mode()
     assert transfer.measure(Subject("it", codec), latents, None) == Reason(reason="it has no decoder")

@@ -47,14 +47,14 @@ def reading(value, half_width=0.05, *, posterior="sample", latents="normalized",
 
 
 @pytest.mark.parametrize(("value", "half_width", "tone", "says"), [
-    (1.0, 0.4, "good", "Flattened as asked"),                     # the interval ends where the tolerance does
-    (1.0, 0.41, "note", "Cannot tell"),
+    (1.0, 0.4, "good", "Flattened as the target asks"),           # the interval ends where the tolerance does
+    (1.0, 0.41, "note", "Flattening undecided"),
     (0.5, 0.09, "warn", "Not flattened enough"),
-    (0.5, 0.11, "note", "Cannot tell"),
-    (0.1, 0.2, "warn", "Not flattened: a copy"),
+    (0.5, 0.11, "note", "Flattening undecided"),
+    (0.1, 0.2, "warn", "Not flattened, a copy"),
     (-0.5, 0.2, "warn", "Steeper than the images"),
     (1.6, 0.1, "warn", "Flattened too much"),
-    (1.0, None, "note", "Cannot tell"),
+    (1.0, None, "note", "Flattening undecided"),
 ])
 def test_flattening_is_judged_by_the_whole_interval(value, half_width, tone, says):
     assert DELTA_TOLERANCE == 0.4
@@ -71,23 +71,23 @@ def test_a_residual_above_3_db_is_no_power_law_whatever_delta_says(residual, ton
     found = only(flattened(reading(1.0, residual_db=residual)), "flattening")
     assert found.tone == tone
     assert ("Not a power law" in found.sentence) == (tone == "warn")
-    assert ("summarises poorly" in found.sentence) == (tone == "warn")
+    assert ("describes these latents poorly" in found.sentence) == (tone == "warn")
 
 
-def test_a_fit_that_was_refused_says_why():
+def test_a_missing_fit_is_reported_with_its_reason():
     found = only(flattened(reading(0, reason="4x4 cells hold too few rings")), "flattening")
     assert (found.tone, "4x4 cells hold too few rings" in found.sentence) == ("note", True)
 
 
 @pytest.mark.parametrize(("mean", "said"), [(0.66, True), (0.91, True), (0.93, False)])
-def test_a_delta_that_depends_on_the_posterior_says_so(mean, said):
-    """The sheet's plain autoencoder: white noise of 0.3 std moved delta from 0.66 to 0.82."""
+def test_a_delta_that_depends_on_the_posterior_is_reported(mean, said):
+    """For a plain trained autoencoder, white noise of 0.3 std moved delta from 0.66 to 0.82 (spectrum.md#delta)."""
     entries = [reading(1.02), reading(mean, posterior="mean")]
     topics = [found.topic for found in flattened(*entries)]
     assert ("averaging" in topics) == said
 
 
-def test_an_encoder_without_a_posterior_is_judged_by_its_points():
+def test_a_deterministic_encoder_is_judged_by_its_latents():
     entries = [reading(1.0, posterior="deterministic"), reading(0.6, posterior="deterministic", latents="raw")]
     assert only(flattened(*entries), "flattening").tone == "good"
     assert "0.60 on raw latents" in only(flattened(*entries), "averaging").sentence
@@ -98,9 +98,9 @@ def kl(raw, matched):
     return reference.findings([ReferenceReading.model_construct(headline=True, divergence=Gains(raw=raw, match=matched))])
 
 
-def test_a_released_kl_that_is_mostly_loudness_is_called_so():
-    assert "loudness" in only(kl(0.21, 0.1), "reference").sentence
-    assert "loudness" not in only(kl(0.20, 0.1), "reference").sentence
+def test_a_released_kl_that_is_mostly_due_to_the_scale_is_reported():
+    assert "from the scale of the latents" in only(kl(0.21, 0.1), "reference").sentence
+    assert "from the scale of the latents" not in only(kl(0.20, 0.1), "reference").sentence
 
 
 def responses(kappa, *, above=0.0, is_linear=True, answered=8):
@@ -133,10 +133,10 @@ SMALL, LARGE = GAP_FOLLOWS - 0.5, GAP_FOLLOWS + 0.5
     (0.01, SMALL, "warn", "Not frequency-aligned:"),              # nor is the other: space-to-depth
     (-0.04, LARGE, "warn", "Not frequency-aligned:"),             # scrambled
     (KAPPA_CHANCE + 0.02, SMALL, "note", "Partly frequency-aligned:"),
-    (0.57, SMALL, "note", "Partly frequency-aligned:"),           # the sheet's DSM
-    (0.65, 5.8, "warn", "Not frequency-aligned:"),                # the sheet's plain one
-    (KAPPA_ALIGNED, SMALL, "note", "Cannot tell"),                # at its limit
-    (1.00, GAP_FOLLOWS, "note", "Cannot tell"),
+    (0.57, SMALL, "note", "Partly frequency-aligned:"),           # an autoencoder trained with DSM
+    (0.65, 5.8, "warn", "Not frequency-aligned:"),                # a plain trained autoencoder
+    (KAPPA_ALIGNED, SMALL, "note", "Frequency alignment undecided"),      # at the limit of kappa
+    (1.00, GAP_FOLLOWS, "note", "Frequency alignment undecided"),
 ])
 def test_frequency_aligned_needs_both_numbers(kappa, gap, tone, says):
     found = only(decoder(kappa, gap), "frequency-aligned")
@@ -146,18 +146,18 @@ def test_frequency_aligned_needs_both_numbers(kappa, gap, tone, says):
     assert f"{gap:.1f} ± 0.1 dB" in found.sentence
 
 
-def test_a_gap_without_an_interval_cannot_tell():
+def test_alignment_is_undecided_for_a_gap_without_an_interval():
     assert only(decoder(1.0, 0.0, None), "frequency-aligned").tone == "note"
 
 
 def test_a_lossless_decoder_that_beats_its_control_follows_whatever_its_gap():
     """The control `stretch`: 60 dB without a removal, 31.6 with one, 25.3 for the whole latent against the low-passed image."""
     lossless = decoder(1.0, 28.4, psnr=31.6, control=25.3)
-    assert "and it follows a removal" in only(lossless, "frequency-aligned").sentence
+    assert "the decoder follows when frequencies are removed" in only(lossless, "frequency-aligned").sentence
     assert "does not follow" in only(decoder(1.0, 28.4, psnr=25.3, control=25.3), "frequency-aligned").sentence
 
 
-def test_one_number_alone_says_what_is_missing():
+def test_one_number_alone_names_the_missing_one():
     half = transfer.findings(responses(1.0), Reason(reason="blocks do not fill a side"), can_decode=True)
     found = only(half, "frequency-aligned")
     assert (found.tone, "blocks do not fill a side" in found.sentence) == ("note", True)
@@ -165,12 +165,12 @@ def test_one_number_alone_says_what_is_missing():
     assert "nothing answers" in only(half, "frequency-aligned").sentence
 
 
-def test_an_encoder_alone_is_not_blamed_for_its_decoder():
+def test_an_encoder_without_decoder_gets_no_warning_about_alignment():
     found = transfer.findings(MISSING, MISSING, can_decode=False)
     assert [(one.topic, one.tone) for one in found] == [("frequency-aligned", "note")]
 
 
-def test_what_else_a_response_shows_is_warned_of():
+def test_other_problems_of_the_response_are_warnings():
     assert {one.topic for one in decoder(1.0, 0.0)} == {"frequency-aligned"}
     bad = decoder(0.01, 0.0, above=0.98, is_linear=False, answered=4)
     assert {one.topic for one in bad if one.tone == "warn"} == {
@@ -186,22 +186,22 @@ def crossing(factor=1.0, shift=MISSING):
     ))
 
 
-def test_the_noise_crossing_says_when_the_snr_of_bands_falls_below_1_and_where_the_floor_lies():
+def test_the_noise_crossing_states_when_the_snr_of_bands_falls_below_1_and_where_the_floor_lies():
     found = only(crossing(), "noise")
-    assert "the SNR falls below 1 at t = 0.20 for the highest frequencies, at t = 0.80 for the lowest" in found.sentence
+    assert "the SNR falls below 1 at t = 0.20 for the highest frequencies and at t = 0.80 for the lowest" in found.sentence
     assert "60 % of the loss floor" in found.sentence
 
 
-def test_a_shift_cannot_change_what_its_rules_disagree_on():
+def test_no_time_shift_matches_where_the_rules_disagree():
     rules = {"reference": "sd", "by_cells": 0.56, "by_energy": 2.65, "spread": 3.0}
-    assert "A shift cannot change this" in only(crossing(shift=TimeShift(**rules, cannot_change=True)), "shift").sentence
+    assert "No time shift" in only(crossing(shift=TimeShift(**rules, cannot_change=True)), "shift").sentence
     found = only(crossing(shift=TimeShift(**rules | {"by_energy": 0.8}, cannot_change=False)), "shift")
-    assert "cannot" not in found.sentence and "0.56" in found.sentence and "sd" in found.sentence
+    assert "No time shift" not in found.sentence and "0.56" in found.sentence and "sd" in found.sentence
     assert "shift" not in {one.topic for one in crossing(shift=Reason(reason="it is the reference"))}
 
 
-def test_a_sampler_that_dims_a_band_is_warned_of():
-    """REPA's last step returns 0.61 of a band of variance 0.01 (facts 8.5)."""
+def test_a_sampler_that_weakens_a_band_is_a_warning():
+    """REPA's last step returns 0.61 of a band of variance 0.01 (released-code.md#euler-maruyama)."""
     found = only(crossing(0.61), "sampler")
     assert (found.tone, "61 %" in found.sentence, "8 cycles" in found.sentence) == ("warn", True, True)
     assert "sampler" not in {one.topic for one in crossing(SMALLEST_GAIN)}
@@ -210,12 +210,12 @@ def test_a_sampler_that_dims_a_band_is_warned_of():
 @pytest.mark.parametrize(("entropy", "correlation", "tone", "says"), [
     (16.0, 16.0, "good", ""),                                     # white channels
     (12.0, 12.0, "note", ""),
-    (8.0, 8.0, "warn", "repeat one another"),                     # duplicated
+    (8.0, 8.0, "warn", "channels are redundant"),                 # duplicated
     (8.1, 8.1, "note", ""),
-    (8.0, 16.0, "warn", "louder than the rest, or dead"),         # half dead
-    (2.1, 16.0, "warn", "louder than the rest, or dead"),         # one channel ten times as loud
+    (8.0, 16.0, "warn", "larger variance than the rest, or some are dead"),      # half dead
+    (2.1, 16.0, "warn", "larger variance than the rest, or some are dead"),      # one channel with ten times the std
 ])
-def test_the_sheets_cases_of_known_rank_are_told_apart(entropy, correlation, tone, says):
+def test_cases_of_known_rank_are_distinguished(entropy, correlation, tone, says):
     found = health.rank_finding(
         EffectiveRank.model_construct(num_channels=16, entropy=entropy, entropy_correlation=correlation)
     )
@@ -244,11 +244,11 @@ def test_a_grid_counts_only_beyond_the_inputs_own(template, phase, tone):
     ((0.016, 0.000, 0.060), "good", ""),                          # bilinear
     ((0.140, 0.000, 0.060), "warn", "part of a cell (0.14"),      # nearest
     ((0.000, 0.000, 0.550), "warn", "latents alias"),             # space-to-depth, which the first error calls perfect
-    ((0.000, 1.170, 1.140), "warn", "by one cell (1.17"),         # stretch
+    ((0.000, 1.170, 1.140), "warn", "shift by one cell (1.17"),         # stretch
     ((SHIFT_RECONSTRUCTION, SHIFT_CELLS, SHIFT_LATENT), "good", ""),
     ((None, None, 0.5), "warn", "latents alias"),                 # encode only
 ])
-def test_the_sheets_controls_are_told_apart_by_their_shift_errors(errors, tone, says):
+def test_controls_are_distinguished_by_their_shift_errors(errors, tone, says):
     reconstruction, whole_cell, latent = errors
     found = health.shift_finding(Shift(images=16, reconstruction=reconstruction, whole_cell=whole_cell, latent=latent))
     assert found.tone == tone
@@ -276,7 +276,7 @@ def test_what_was_not_measured_is_not_mentioned():
     assert [one.topic for one in found] == ["channels"]
 
 
-def test_every_sentence_of_a_real_report_rests_on_numbers(drawn):
+def test_every_sentence_of_a_real_report_has_numbers(drawn):
     for autoencoder in drawn.report.autoencoders:
         assert autoencoder.verdict == verdict(autoencoder)
         topics = {found.topic for found in autoencoder.verdict}
@@ -284,17 +284,17 @@ def test_every_sentence_of_a_real_report_rests_on_numbers(drawn):
         for found in autoencoder.verdict:
             assert found.tone in ("good", "warn", "note")
             assert found.sentence.endswith(".")
-            if "cannot be told" not in found.sentence:
+            if "could not be measured" not in found.sentence:
                 assert found.numbers
 
 
 def test_no_report_claims_to_rank():
     assert "does not rank" in SCOPE and "smtool race" in SCOPE
-    assert "-0.01" in SCOPE and "0.84" in SCOPE      # Spearman over 22 autoencoders, facts section 15
+    assert "-0.01" in SCOPE and "0.84" in SCOPE      # Spearman over 22 autoencoders: released-code.md#predictors
 
 
 @pytest.mark.parametrize(("value", "half_width", "expected"), [
     (1.0, 0.5, "below"), (1.0, 0.6, "unknown"), (2.2, 0.6, "above"), (2.0, 0.5, "unknown"), (0.0, None, "unknown"),
 ])
-def test_an_interval_lies_on_a_side_only_as_a_whole(value, half_width, expected):
+def test_an_interval_is_on_a_side_only_as_a_whole(value, half_width, expected):
     assert side(value, half_width, 1.5) == expected

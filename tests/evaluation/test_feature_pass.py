@@ -16,7 +16,7 @@ COUNT = 12
 
 
 class Pictures:
-    """Random images that count how often they are read."""
+    """Random images; `reads` counts how often they are read."""
 
     def __init__(self):
         self.reads = 0
@@ -39,7 +39,7 @@ def features(source, folder, *, extractor=None, protocol=PROTOCOLS["clean"], cou
     return table[extractor.score, "pooled"]
 
 
-def test_features_are_those_of_the_extractor_and_are_kept(tmp_path):
+def test_features_are_those_of_the_extractor_and_are_cached(tmp_path):
     pictures = Pictures()
     first = features(pictures.source(), tmp_path)
     torch.testing.assert_close(first, load_extractor("random")(pixels()))
@@ -75,7 +75,7 @@ def other_resize():
     ],
     ids=["codec", "offset", "count", "weights", "resize", "images"],
 )
-def test_whatever_features_depend_on_makes_another_file(tmp_path, changed):
+def test_a_change_of_anything_that_features_depend_on_gives_another_file(tmp_path, changed):
     pictures, options = Pictures(), changed()
     features(pictures.source(), tmp_path)
     source = pictures.source(options.pop("source", "a" * 64))
@@ -85,7 +85,7 @@ def test_whatever_features_depend_on_makes_another_file(tmp_path, changed):
 
 
 @pytest.mark.parametrize("damage", ["facts", "length", "cut", "empty"])
-def test_a_file_that_is_not_what_its_name_promises_is_not_used(tmp_path, damage):
+def test_a_damaged_or_foreign_cache_file_is_not_used(tmp_path, damage):
     pictures = Pictures()
     first = features(pictures.source(), tmp_path)
     (path,) = tmp_path.iterdir()
@@ -100,14 +100,14 @@ def test_a_file_that_is_not_what_its_name_promises_is_not_used(tmp_path, damage)
     assert torch.equal(features(pictures.source(), tmp_path), first)
     assert pictures.reads == 2
     features(pictures.source(), tmp_path)
-    assert pictures.reads == 2      # and it was replaced
+    assert pictures.reads == 2      # the file was replaced
 
 
-def test_a_full_disk_costs_the_file_and_not_the_scores(tmp_path, monkeypatch):
+def test_a_full_disk_prevents_the_cache_file_but_not_the_scores(tmp_path, monkeypatch):
     def full(*args):
         raise DiskError("no room left")
 
     monkeypatch.setattr(feature_pass, "write_tensors", full)
     said = []
     assert len(features(Pictures().source(), tmp_path, say=said.append)) == COUNT
-    assert said == ["The features of random are not kept: no room left"]
+    assert said == ["The features of random are not cached: no room left"]

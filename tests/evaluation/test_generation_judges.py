@@ -10,7 +10,7 @@ from smtool.features.protocol import PROTOCOLS
 
 @pytest.fixture(autouse=True)
 def extractors(monkeypatch):
-    """Names only; "inception" as from a state dict, with all views."""
+    """Extractors with names and views only; "inception" has all views, as from a state dict."""
     views = {"inception": ("pooled", "spatial", "logits")}
 
     def load(name, **options):
@@ -24,7 +24,7 @@ def options(scores, features=()):
     return {q.extractor.name: set(q.kinds) for q in build_questions(scores, features, PROTOCOLS["clean"])}
 
 
-def test_kernel_and_manifold_are_asked_of_every_extractor_or_of_inception():
+def test_kernel_and_manifold_use_every_requested_extractor_or_inception():
     assert options([]) == {"random": {"frechet", "kernel", "manifold"}}
     assert options(["kid"]) == {"inception": {"kernel"}}
     assert options(["kid", "pr"], ["random", "squeezenet"]) == {
@@ -36,17 +36,17 @@ def test_kernel_and_manifold_are_asked_of_every_extractor_or_of_inception():
     assert options(["is"], ["inception"]) == {"inception": {"frechet", "recognition"}}
 
 
-def test_only_the_views_that_are_needed_are_kept():
+def test_only_the_needed_views_are_requested():
     (question,) = build_questions(["sfid", "is"], [], PROTOCOLS["clean"])
     assert [item.view for item in question.wanted] == ["spatial", "logits"]
     (question,) = build_questions(["fid"], [], PROTOCOLS["clean"])
     assert [item.view for item in question.wanted] == ["pooled"]
 
 
-def test_what_an_extractor_cannot_give_is_said_before_the_pass(extractors):
+def test_a_view_that_an_extractor_lacks_is_an_error_before_the_pass(extractors):
     extractors["inception"] = ("pooled",)      # from the TorchScript file
     for score in ("sfid", "is"):
         with pytest.raises(WeightsError, match="need a state dict of Inception"):
             build_questions([score], [], PROTOCOLS["clean"])
-    with pytest.raises(RecipeError, match="'ssim' is no score of generated images"):
+    with pytest.raises(RecipeError, match="'ssim' is not a score of generated images"):
         build_questions(["fid", "ssim"], [], PROTOCOLS["clean"])

@@ -35,7 +35,7 @@ def test_quick_distances_are_those_of_scipy_and_torch_fidelity(reference, freche
     found = quick_distances(noise(80), reference, features="random", num_images=80)
     extractor = load_extractor("random")
     real = to_uint8(reference.read(range(80)).images)
-    # in the batches of 64 that quick_distances takes: in others, float32 sums have another order
+    # in batches of 64 as in quick_distances, because the order of float32 sums depends on the batch
     x, y = (torch.cat([extractor(part) for part in images.split(64)]).double() for images in (noise(80), real))
     assert list(found) == ["fd_random", "kid_random"]
     assert found["fd_random"] == pytest.approx(frechet(x.numpy(), y.numpy()), rel=1e-4)
@@ -56,7 +56,7 @@ def test_quick_distances_take_as_many_images_as_asked(reference):
 
 
 def judge(published=False):
-    """Stands for an extractor whose features are given."""
+    """A stand-in for an extractor whose features are given."""
     name = "inception" if published else "toy"
     return SimpleNamespace(
         name=name, score="fid" if published else "fd_toy", digest="0" * 64, resize="none", is_published_inception=published
@@ -80,20 +80,20 @@ def compared(samples, images, kinds, *, published=False, seed=0, logits=None):
     return {score.name: score for score in generation_scores(comparison, Question(extractor, frozenset(kinds)))}
 
 
-def test_intervals_say_how_other_draws_of_samples_scatter(frechet):
+def test_intervals_equal_the_scatter_over_draws_of_samples(frechet):
     images = vectors(400, "images")
     found = [
         compared(vectors(150, f"draw{i}", shift=0.4), images, {"frechet", "kernel", "manifold"}, seed=i) for i in range(40)
     ]
     for name in ("fd_toy", "kid_toy", "precision_toy", "density_toy"):
-        scatter = 1.96 * np.std([scores[name].value for scores in found], ddof=1)      # of 40 draws: known to 11 %
+        scatter = 1.96 * np.std([scores[name].value for scores in found], ddof=1)      # over 40 draws: precise to 11 %
         assert np.mean([scores[name].half_width for scores in found]) == pytest.approx(scatter, rel=0.4), name
 
 
-def test_kernel_distances_come_first_where_the_frechet_distance_cannot_be_trusted(frechet):
+def test_kernel_distances_come_first_where_the_frechet_distance_is_unreliable(frechet):
     enough = compared(vectors(40, "x"), vectors(40, "y"), {"frechet"})
     assert list(enough) == ["fd_toy"]
-    assert "due to there being 40 samples only" in enough["fd_toy"].notes[0]
+    assert "bias due to N = 40 samples" in enough["fd_toy"].notes[0]
     few = compared(vectors(40, "x", dim=50), vectors(90, "y", dim=50), {"frechet"})
     assert list(few) == ["kid_toy", "fd_toy"]
     assert few["fd_toy"].notes[0].startswith("unreliable, 40 images for 50 features")
@@ -111,14 +111,14 @@ def test_kernel_distances_of_many_images_are_taken_over_subsets(monkeypatch):
     assert many.half_width == pytest.approx(whole.half_width, rel=0.3)
 
 
-def test_a_share_of_none_or_all_has_no_interval():
+def test_a_fraction_of_0_or_1_has_no_interval():
     found = compared(vectors(40, "x", shift=50.0), vectors(40, "y"), {"manifold"})
     assert found["precision_toy"].value == 0.0
     assert found["precision_toy"].half_width is None
-    assert found["precision_toy"].notes == ("no interval, the same for every image",)
+    assert found["precision_toy"].notes == ("no interval, because all images have the same value",)
 
 
-def test_the_bias_of_few_samples_is_told(frechet):
+def test_the_bias_of_few_samples_is_stated(frechet):
     found = compared(vectors(60, "x"), vectors(20_000, "y"), {"frechet"})["fd_toy"]
     told = float(found.notes[0].split()[1])
     assert told == pytest.approx(found.value, rel=0.6)      # of equal distributions, all of the distance is bias

@@ -1,4 +1,4 @@
-"""Images in loose files: what a part of them is a part of, and what their digest answers to."""
+"""Images in loose files: their order, subsets and digest."""
 
 import shutil
 
@@ -30,7 +30,7 @@ def classes(images):
     return images[:, 0, 0, 0].tolist()
 
 
-def test_the_first_images_of_a_sorted_folder_are_of_all_classes(folder):
+def test_the_first_images_of_a_sorted_folder_cover_all_classes(folder):
     source = open_source(str(folder))
     assert (source.count, source.side) == (len(CLASSES) * EACH, (4, 4))
     found = classes(pixels(source, range(30)))
@@ -38,7 +38,7 @@ def test_the_first_images_of_a_sorted_folder_are_of_all_classes(folder):
     assert max(found.count(number) for number in range(6)) < EACH
 
 
-def test_every_image_comes_once_in_an_order_that_stays(folder):
+def test_every_image_is_read_once_in_a_fixed_order(folder):
     source, again = open_source(str(folder)), open_source(str(folder))
     images = pixels(source, range(120))
     assert len({tuple(image[:, 0, 0].tolist()) for image in images}) == 120
@@ -59,7 +59,7 @@ def test_the_digest_changes_with_any_picture(folder):
     assert open_source(str(folder)).digest != before
 
 
-def test_a_folder_of_other_samples_keeps_its_grid_and_ours_leaves_it_out(folder):
+def test_grid_png_counts_as_an_image_except_in_a_sample_folder_of_smtool(folder):
     Image.new("RGB", (4, 4)).save(folder / "grid.png")
     assert open_source(str(folder)).count == 121
     (folder / "samples.json").write_text('{"num_images": 120}')
@@ -69,12 +69,12 @@ def test_a_folder_of_other_samples_keeps_its_grid_and_ours_leaves_it_out(folder)
 
 
 @pytest.mark.parametrize("note", ['{"num_images": "many"}', "[1]", '{"num_images": 1'])
-def test_a_note_that_does_not_say_how_samples_were_drawn_is_named(folder, note):
+def test_a_damaged_samples_json_is_named(folder, note):
     (folder / "samples.json").write_text(note)
-    with pytest.raises(DataError, match=r"samples\.json does not say how samples were drawn: "):
+    with pytest.raises(DataError, match=r"samples\.json does not state how samples were drawn: "):
         open_source(str(folder))
 
 
 def test_built_in_images_need_a_size(folder):
-    with pytest.raises(DataError, match="at which size is not known"):
+    with pytest.raises(DataError, match="the image size is unknown"):
         open_source("builtin:photos")

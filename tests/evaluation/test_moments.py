@@ -1,4 +1,4 @@
-"""Moments of a reference in an npz: other tools' keys, the same scores when read back, and which features they are good for."""
+"""Moments of a reference in an npz file: keys of other tools, equal scores when read back, and the features they apply to."""
 
 import json
 
@@ -49,8 +49,8 @@ def test_a_saved_reference_gives_the_scores_of_its_images(files, command):
     assert again["fd_random"]["passport"]["num_reference"] == 300
 
 
-def test_the_keys_are_those_that_other_readers_take(files, command):
-    """pytorch-fid and clean-fid take mu and sigma, and compute as below."""
+def test_the_keys_are_those_that_other_tools_read(files, command):
+    """pytorch-fid and clean-fid read mu and sigma, and compute the distance as below."""
     direct, _ = _scores(command, "--reference", "real.npz", "--features", "random", "--save-reference", "moments.npz")
     features = load_extractor("random")(_pixels(IMAGES, 0)).double().numpy()
     with np.load(files / "moments.npz") as stored:
@@ -61,7 +61,7 @@ def test_the_keys_are_those_that_other_readers_take(files, command):
     assert direct["fd_random"]["value"] == pytest.approx(distance, rel=1e-5)
 
 
-def test_they_are_good_for_these_features_and_this_protocol_only(files, command):
+def test_they_are_used_for_the_same_features_and_protocol_only(files, command):
     _scores(command, "--reference", "real.npz", "--features", "random", "--save-reference", "moments.npz")
     for arguments in (["--features", "random", "--protocol", "paper"], ["--features", "random", "--kid"], ["--pr"]):
         arguments = arguments if "--pr" not in arguments else ["--features", "random", "--pr"]
@@ -69,7 +69,7 @@ def test_they_are_good_for_these_features_and_this_protocol_only(files, command)
         assert (code, "holds only moments, and no images: random features by protocol clean" in err) == (3, True), err
 
 
-def test_sfid_moments_lie_beside_under_adms_keys(tmp_path):
+def test_sfid_moments_are_stored_under_adms_keys(tmp_path):
     extractor = load_extractor("random")
     stats = {"pooled": FeatureStats.of(torch.randn(9, 3)), "spatial": FeatureStats.of(torch.randn(9, 4))}
     write_moments(tmp_path / "m.npz", stats, extractor, PROTOCOLS["adm"], count=9, images_sha256="-")
@@ -82,9 +82,9 @@ def test_sfid_moments_lie_beside_under_adms_keys(tmp_path):
     torch.testing.assert_close(found.stats["spatial"].scatter, stats["spatial"].scatter)
 
 
-def test_a_file_that_does_not_say_of_which_features_it_is_is_refused(tmp_path):
+def test_a_file_with_an_invalid_description_of_its_features_is_refused(tmp_path):
     np.savez(tmp_path / "m.npz", mu=np.zeros(4), sigma=np.eye(4), smtool=np.array('{"extractor": "random"}'))
-    with pytest.raises(DataError, match=r"m\.npz does not say of which features its moments are"):
+    with pytest.raises(DataError, match=r"m\.npz has no valid description of the features of its moments"):
         read_moments(tmp_path / "m.npz")
 
 
@@ -92,10 +92,10 @@ def test_a_file_that_does_not_say_of_which_features_it_is_is_refused(tmp_path):
     ("arguments", "words"),
     [
         (["--features", "random", "--features", "squeezenet"], "writes moments of one extractor, but of random, squeezenet"),
-        (["--features", "random", "--reference", "moments.npz"], "holds moments already"),
+        (["--features", "random", "--reference", "moments.npz"], "already holds moments"),
     ],
 )
-def test_what_cannot_be_saved_is_said_before_any_pass(files, command, tmp_path, arguments, words):
+def test_moments_that_cannot_be_saved_are_an_error_before_any_pass(files, command, tmp_path, arguments, words):
     from torchvision.models import squeezenet1_1
 
     torch.save(squeezenet1_1(weights=None).half().state_dict(), tmp_path / "squeezenet1_1_torchvision_fp16.pth")
@@ -106,7 +106,7 @@ def test_what_cannot_be_saved_is_said_before_any_pass(files, command, tmp_path, 
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_a_limit_is_given_beside_the_distance_and_where_it_cannot_be_that_is_said(files, command):
+def test_a_limit_is_given_with_the_distance_or_a_note_states_why_not(files, command):
     scores, _ = _scores(command, "--reference", "real.npz", "--features", "random", "--infinity")
     limit, distance = scores["fd_random_infinity"], scores["fd_random"]
     assert 0 < limit["value"] < distance["value"]

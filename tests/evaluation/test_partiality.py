@@ -1,4 +1,4 @@
-"""Which judges a checkpoint learned from, by what it states and, of an older one, by its recipe."""
+"""Judges that a checkpoint learned from: as stated in the checkpoint, or for older ones as in the recipe."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_a_teacher_is_no_impartial_judge(teacher, judge, partial, stated):
     assert found == ({judge: f"{teacher} was this transformer's teacher: rank by another network"} if partial else {})
 
 
-def test_a_network_of_the_autoencoders_loss_is_none_either():
+def test_a_network_of_the_autoencoders_loss_is_no_impartial_judge():
     judges = {"squeezenet": "squeezenet", "random": "random", "dinov2": "dinov2"}
     found = partial_judges(judges, lessons_of_transformer({"autoencoder": {"learned_from": ["squeezenet", "dinov2-l"]}}))
     assert set(found) == {"squeezenet", "dinov2"}
@@ -33,7 +33,7 @@ def test_a_network_of_the_autoencoders_loss_is_none_either():
 
 
 @pytest.mark.parametrize(("net", "trunk"), [("squeeze", "squeezenet"), ("vgg", "vgg16"), ("alex", "alexnet")])
-def test_an_older_autoencoder_is_taken_at_its_recipes_word(net, trunk):
+def test_an_older_autoencoder_is_judged_by_its_recipe(net, trunk):
     judges = {f"lpips_{net}": trunk, f"fd_{trunk}": trunk, f"fd_timm_{trunk}": f"timm_{trunk}", "fd_random": "random"}
     old = partial_judges(judges, lessons_of_autoencoder({"recipe": {"perceptual": {"net": net}}}))
     assert old == partial_judges(judges, lessons_of_autoencoder({"learned_from": [trunk]}))
@@ -41,6 +41,6 @@ def test_an_older_autoencoder_is_taken_at_its_recipes_word(net, trunk):
     assert partial_judges(judges, lessons_of_autoencoder({"recipe": {"perceptual": None}})) == {}
 
 
-def test_what_a_checkpoint_states_stands_above_its_recipe():
+def test_the_statement_in_a_checkpoint_takes_precedence_over_its_recipe():
     metadata = {"learned_from": [], "recipe": {"perceptual": {"net": "vgg"}}}
     assert partial_judges({"lpips_vgg": "vgg16"}, lessons_of_autoencoder(metadata)) == {}

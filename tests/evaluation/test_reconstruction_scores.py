@@ -27,7 +27,7 @@ def test_fewer_than_three_independent_images_give_no_interval():
     (score,) = scores_of([20.0, 30.0, 25.0, 26.0], groups=["a", "b", "a", "b"]).values()
     assert score.value == pytest.approx(25.25)
     assert score.half_width is None
-    assert score.notes == ("no interval, 2 independent images only",)
+    assert score.notes == ("no interval, because there are only 2 independent images",)
 
 
 def test_the_table_shows_value_interval_number_and_weights():
@@ -36,13 +36,13 @@ def test_the_table_shows_value_interval_number_and_weights():
     measured = Measurements(100, {"psnr": torch.full((100,), 20.0), "ssim": torch.rand(100)}, {"fd_random": (features, features)})
     table = score_table(list(reconstruction_scores(measured, judges, Origin("digest"), PROTOCOLS["clean"]).values()), "title")
     assert table.rows[0][:4] == ("PSNR, dB ↑", "20.00 ± 0.00", "100", "-")
-    assert table.columns == ("score", "value ± 95 %", "N", "weights")      # nothing is resized, no codec is passed
+    assert table.columns == ("score", "value ± 95 %", "N", "weights")      # no resize and no codec
     assert table.rows[2][0] == "FD random ↓"
     assert table.rows[2][3] == judges.extractors[0].digest[:8]
     assert table.note == ""
 
 
-def test_values_have_the_digits_that_their_intervals_leave():
+def test_values_have_as_many_digits_as_their_intervals_justify():
     judges, measured = build_judges(["psnr"], [], PROTOCOLS["clean"]), Measurements(4, {"psnr": torch.rand(4)}, {})
     (score,) = reconstruction_scores(measured, judges, Origin("digest"), PROTOCOLS["clean"]).values()
 
@@ -59,7 +59,7 @@ def test_values_have_the_digits_that_their_intervals_leave():
     assert shown(None, None) == "infinite"
 
 
-def test_equal_notes_are_said_once():
+def test_equal_notes_are_shown_once():
     judges = build_judges([], [], PROTOCOLS["clean"])
     features = torch.rand(6, 64, dtype=torch.float64)
     measured = Measurements(6, {"psnr": torch.rand(6), "ssim": torch.rand(6)}, {"fd_random": (features, features)})

@@ -1,4 +1,4 @@
-"""Weight files of the right shapes and names, filled with random numbers: the loading paths are real, the values are not."""
+"""Weight files with the right names and shapes but random values, to test the loading code."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ import torch
 
 
 def save_under_its_hash(state, folder, stem, ending=".pth"):
-    """torch's convention: the name carries the first eight digits of the file's sha256."""
+    """torch's convention: the name contains the first eight digits of the file's sha256."""
     torch.save(state, folder / "aside")
     digest = hashlib.sha256((folder / "aside").read_bytes()).hexdigest()
     return (folder / "aside").rename(folder / f"{stem}-{digest[:8]}{ending}")
@@ -15,7 +15,7 @@ def save_under_its_hash(state, folder, stem, ending=".pth"):
 
 @pytest.fixture(autouse=True)
 def no_network_and_no_cache(monkeypatch, tmp_path):
-    """Tests must not fetch weights, nor find those of the person who runs them."""
+    """Tests must neither download weights nor find those of the user's machine."""
 
     def refuse(request, *args, **kwargs):
         raise OSError("no network in tests")

@@ -18,7 +18,7 @@ def test_a_copy_holds_the_same_network():
     assert twin[1] is module[1] and twin[0] is not module[0]
 
 
-def test_it_learns_nothing_and_stays_in_eval_mode_and_out_of_the_state():
+def test_it_has_no_parameters_or_state_and_stays_in_eval_mode():
     frozen = Frozen(nn.Sequential(nn.Linear(3, 3), nn.Dropout()))
     module = nn.Sequential(frozen).train().to(torch.float64)
     assert not list(module.parameters()) and module.state_dict() == {}

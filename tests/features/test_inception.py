@@ -1,4 +1,4 @@
-"""Random weights in files of the published layouts: the paths, resizes and networks are real, the features mean nothing."""
+"""Inception with random weights in files of the published layouts, to test loading, resizing and the network."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from smtool.storage import file_digest
 
 @pytest.fixture(scope="module")
 def state_file(tmp_path_factory):
-    """A state dict in pytorch-fid's layout, with batch norms that do something."""
+    """A state dict in pytorch-fid's layout, with batch norms that are not the identity."""
     network = fid_inception()
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -75,13 +75,13 @@ def test_only_the_published_weights_give_an_fid(known_file, monkeypatch):
     assert load_extractor("inception", weights_dir=known_file.parent).score == "fid"
 
 
-def test_published_digests_are_those_that_the_file_names_carry():
+def test_published_digests_match_the_file_names():
     assert WEIGHTS["inception"].files[0].endswith(f"-{WEIGHTS['inception'].published[0][:8]}.pth")
     assert all(len(digest) == 64 for digest in WEIGHTS["inception"].published)
 
 
 class Layers(nn.Module):
-    """As large as the TorchScript file's inner network seems from outside: 299 px in, (B, 2048, 1, 1) out."""
+    """A stand-in for the TorchScript file's inner network: input of 299 px, output (B, 2048, 1, 1)."""
 
     def __init__(self):
         super().__init__()
@@ -101,7 +101,7 @@ class Whole(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
-def test_the_torchscript_file_of_clean_fid_is_opened_and_fed_as_clean_fid_does(tmp_path):
+def test_the_torchscript_file_gives_the_features_of_clean_fid(tmp_path):
     from cleanfid.inception_torchscript import InceptionV3W
 
     torch.jit.script(Whole()).save(tmp_path / "inception-2015-12-05.pt")

@@ -42,7 +42,7 @@ def test_squeeze_distance_equals_the_formula_on_torchvisions_network(distance, s
 
     network = squeezenet1_1(weights=None).eval()
     stored = torch.load(squeezenet_file, weights_only=True)
-    assert stored["features.0.weight"].dtype == torch.float16      # a file of half the size is taken, in float32
+    assert stored["features.0.weight"].dtype == torch.float16      # a float16 file is accepted and converted to float32
     network.load_state_dict({name: value.float() for name, value in stored.items()})
     heads = torch.load(Path(lpips.__file__).parent / "weights/v0.1/squeeze.pth", map_location="cpu", weights_only=True)
     y = photographs + 0.1 * torch.randn(photographs.shape, generator=generator("noise"))
@@ -97,7 +97,7 @@ def test_smallest_input_is_the_smallest_that_lpips_accepts(net):
             network(torch.zeros(1, 3, side - 1, side - 1), torch.ones(1, 3, side - 1, side - 1))
 
 
-def test_smaller_or_unlike_images_are_refused_by_name(distance):
+def test_images_that_are_too_small_or_not_rgb_are_refused(distance):
     with pytest.raises(ValueError, match="lpips_squeeze needs images of at least 17 px"):
         distance(torch.zeros(1, 3, 16, 32), torch.zeros(1, 3, 16, 32))
     with pytest.raises(ValueError, match=r"\(1, 1, 32, 32\)"):
@@ -120,5 +120,5 @@ def test_weights_that_are_absent_or_of_another_network_are_an_error(tmp_path):
     with pytest.raises(WeightsError, match="does not hold"):
         Perceptual(net="squeeze").build(tmp_path)
     (tmp_path / "squeezenet1_1_torchvision_fp16.pth").write_bytes(b"no weights at all")
-    with pytest.raises(WeightsError, match="not a readable file of weights"):
+    with pytest.raises(WeightsError, match="not a readable weight file"):
         Perceptual(net="squeeze").build(tmp_path)

@@ -12,7 +12,7 @@ VIT = "vit_tiny_patch16_224"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Random weights under the names that real ones have."""
+    """Random weights under the names of the published files."""
     folder = tmp_path_factory.mktemp("weights")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -52,7 +52,7 @@ def test_a_convolutional_model_gives_its_last_map(weights):
 
 
 @pytest.mark.parametrize("cells", [4, 7, 8, 13, 16])
-def test_squeezenet_is_shown_images_of_the_size_that_gives_one_feature_per_token(weights, cells):
+def test_squeezenet_gets_images_of_the_size_that_gives_one_feature_per_token(weights, cells):
     teacher = load_teacher("squeezenet", token_grid=(cells, cells), weights_dir=weights)
     assert (teacher.dim, teacher.grid) == (512, (cells, cells))
 
@@ -64,10 +64,10 @@ def test_a_teacher_is_frozen_and_in_no_state_dict(weights):
     assert not teacher(_images()).requires_grad
 
 
-def test_unknown_teachers_and_missing_weights_are_sentences(weights, tmp_path, monkeypatch):
+def test_unknown_teachers_and_missing_weights_are_one_line_errors(weights, tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="no teacher is called 'dinov3'"):
         load_teacher("dinov3", token_grid=(4, 4), weights_dir=weights)
-    with pytest.raises(RecipeError, match="timm knows no model"):
+    with pytest.raises(RecipeError, match="timm has no model"):
         load_teacher("timm:vit_tinny_patch16_224", token_grid=(4, 4), weights_dir=weights)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)        # the variable is read once, on import
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

@@ -41,7 +41,7 @@ def test_a_timm_name_takes_its_file_from_the_weights_folder(network, folder):
 
 
 def test_dinov2_files_of_meta_are_converted_and_give_the_class_token(tmp_path, monkeypatch):
-    """On ViT-S for speed; the real extractor differs in width and depth only."""
+    """With ViT-S for speed; the real extractor differs only in width and depth."""
     small = "vit_small_patch14_dinov2.lvd142m"
     monkeypatch.setattr(timm_features, "_DINOV2", small)
     with torch.random.fork_rng():
@@ -65,7 +65,7 @@ def test_an_unknown_model_suggests_the_nearest():
     assert "resnet18" in str(caught.value)
 
 
-def test_weights_that_are_nowhere_are_an_error(monkeypatch, capsys):
+def test_missing_weights_are_an_error(monkeypatch, capsys):
     def offline(*args, **kwargs):
         if kwargs.get("pretrained"):
             raise OSError("no network in tests")
@@ -79,8 +79,8 @@ def test_weights_that_are_nowhere_are_an_error(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("answers", [False, True])
-def test_the_hub_is_not_asked_again_and_again_where_there_is_no_network(monkeypatch, answers):
-    """Its client would retry for a minute; a server that refuses is a network all the same."""
+def test_without_a_network_only_the_cache_of_the_hub_is_used(monkeypatch, answers):
+    """The hub's client would retry for a minute. An error response of the server shows that there is a network."""
 
     def urlopen(request, timeout):
         raise urllib.error.HTTPError("", 403, "Forbidden", {}, None) if answers else OSError("no network")

@@ -18,7 +18,7 @@ def put(folder, name="squeezenet1_1_torchvision_fp16.pth", content=b"weights"):
     return folder / name
 
 
-def test_the_named_folder_comes_before_the_environment_and_that_before_the_cache(tmp_path, monkeypatch):
+def test_weights_are_searched_in_the_given_folder_then_the_environment_then_the_cache(tmp_path, monkeypatch):
     cached = put(tmp_path / "torch-home/hub/checkpoints")
     assert find_weights("squeezenet", purpose="a test") == cached
     from_environment = put(tmp_path / "environment")
@@ -28,7 +28,7 @@ def test_the_named_folder_comes_before_the_environment_and_that_before_the_cache
     assert find_weights("squeezenet", tmp_path / "named", purpose="a test") == named
 
 
-def test_absent_weights_say_what_why_how_large_and_where_to_put_them(tmp_path):
+def test_the_error_for_missing_weights_states_name_purpose_size_and_place(tmp_path):
     with pytest.raises(WeightsError) as caught:
         find_weights("vgg16", tmp_path, purpose="LPIPS with the vgg network")
     text = str(caught.value)
@@ -37,7 +37,7 @@ def test_absent_weights_say_what_why_how_large_and_where_to_put_them(tmp_path):
     assert str(tmp_path / "torch-home/hub/checkpoints") in text and "--weights-dir" in text
 
 
-def test_a_damaged_file_is_named_and_not_used(tmp_path):
+def test_a_damaged_file_is_an_error_with_its_name(tmp_path):
     path = put(tmp_path, "vgg16-397923af.pth")
     with pytest.raises(WeightsError, match=f"{path.name} is damaged") as caught:
         find_weights("vgg16", tmp_path, purpose="a test")

@@ -1,4 +1,4 @@
-"""Checkpoints of diffusion transformers: what is in them, and which files are refused."""
+"""Checkpoints of diffusion transformers: their content, and the files that are refused."""
 
 import shutil
 from dataclasses import replace
@@ -22,7 +22,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_a_checkpoint_is_the_average_and_the_autoencoder_and_needs_nothing_else(studio, finished, tmp_path, monkeypatch):
+def test_a_checkpoint_holds_the_weight_average_and_the_autoencoder(studio, finished, tmp_path, monkeypatch):
     shutil.copy(finished / "ckpt.safetensors", tmp_path)
     autoencoder = load_autoencoder("runs/tiny")
     monkeypatch.chdir(tmp_path)
@@ -38,7 +38,7 @@ def test_a_checkpoint_is_the_average_and_the_autoencoder_and_needs_nothing_else(
     assert not model.network.training
 
 
-def test_what_is_written_comes_back(studio, finished, tmp_path):
+def test_a_written_checkpoint_reads_back_equal(studio, finished, tmp_path):
     model = read_diffusion(finished / "ckpt.safetensors")
     write_diffusion(tmp_path / "again.safetensors", model, recipe=model.metadata["recipe"])
     again = read_diffusion(tmp_path / "again.safetensors")
@@ -65,7 +65,7 @@ def test_the_statistics_make_training_latents_standard(studio, finished):
 
 
 @pytest.mark.parametrize("kind", ["uvit", "sit"])
-def test_unembedded_autoencoders_are_pointed_to_and_another_one_is_refused(studio, finished, tmp_path, kind):
+def test_autoencoders_that_are_not_embedded_are_named_and_another_one_is_refused(studio, finished, tmp_path, kind):
     changes = ["latents.embed=false", f"model.kind={kind}", "labels="]
     tables = load(studio.recipe, TrainDiT, changes).tables
     studio.write_autoencoder(tmp_path / "ae.safetensors", 0)
@@ -114,7 +114,7 @@ def test_missing_and_misshapen_weights_are_refused(studio, finished, tmp_path, p
         assert part.split(".", 1)[1] in str(caught.value)
 
 
-def test_a_recipe_of_another_version_is_said(studio, finished, tmp_path):
+def test_a_recipe_of_another_version_is_an_error(studio, finished, tmp_path):
     path = finished / "ckpt.safetensors"
     metadata = read_metadata(path)
     metadata["recipe"]["model"]["experts"] = 8
@@ -143,7 +143,7 @@ class Pool:
 
 @pytest.fixture
 def named(studio, tmp_path) -> dict[str, str]:
-    """Short name -> name of a tokenizer: arithmetic, TAESD's two files, a folder that diffusers runs, a Python object."""
+    """Short name -> name of a tokenizer: arithmetic, TAESD's two files, a diffusers folder, a Python object."""
     tiny = TAESD(latent_channels=2, width=8).build()
     for half in ("encoder", "decoder"):
         torch.save(getattr(tiny, half).state_dict(), tmp_path / f"tae_{half}.pth")
@@ -163,8 +163,8 @@ def named(studio, tmp_path) -> dict[str, str]:
     ("which", "patch", "kind"),
     [("pixels", 8, "pixels"), ("control", 1, "control"), ("taesd", 1, "taesd"), ("diffusers", 2, None), ("object", 2, None)],
 )
-def test_a_run_on_any_tokenizer_carries_it_or_names_it(studio, named, tmp_path, which, patch, kind):
-    """What smtool can rebuild is in the file, with its weights; what another library runs is named, with its digest."""
+def test_a_run_on_any_tokenizer_embeds_or_names_it(studio, named, tmp_path, which, patch, kind):
+    """A tokenizer that smtool can rebuild is embedded with its weights; one of another library is named, with its digest."""
     name = named[which]
     changes = (f"latents.autoencoder={name!r}", "data.train='data/classes'", "data.image_size=32", f"model.patch={patch}")
     run = studio.train(tmp_path / "run", *changes, "steps=2", "validation.num_images=2")
@@ -174,14 +174,14 @@ def test_a_run_on_any_tokenizer_carries_it_or_names_it(studio, named, tmp_path, 
     stored = [tensor for tensor in read_shapes(run / "ckpt.safetensors") if tensor.startswith("autoencoder.")]
     assert bool(stored) == (which == "taesd")
     for half in tmp_path.glob("tae_*.pth"):
-        half.unlink()      # what is carried is needed no more
+        half.unlink()      # the files of an embedded tokenizer are no longer needed
     model = read_diffusion(run / "ckpt.safetensors")
     assert model.autoencoder.digest == described["digest"]
     latents = torch.zeros(1, *model.latent_shape)
     assert model.autoencoder.decode(model.stats.denormalize(latents)).shape == (1, 3, 32, 32)
 
 
-def test_a_tokenizer_of_a_later_version_is_said(studio, finished, tmp_path):
+def test_a_tokenizer_of_a_later_version_is_an_error(studio, finished, tmp_path):
     metadata = read_metadata(finished / "ckpt.safetensors")
     metadata["autoencoder"]["model"] = {"kind": "dct"}
     write_tensors(tmp_path / "newer.safetensors", read_tensors(finished / "ckpt.safetensors"), metadata)

@@ -1,4 +1,4 @@
-"""Latents do not depend on how images are cut into batches, and draws are those that are named."""
+"""Latents do not depend on the batch size, and posterior noise comes from the named streams."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ IDS = tuple("abcdefg")
 
 
 def spread(images: torch.Tensor) -> Posterior:
-    """Every fourth pixel, with the std 1/2 everywhere."""
+    """A posterior of every fourth pixel, with std 1/2."""
     mean = images[..., ::4, ::4]
     return Posterior(mean, torch.full_like(mean, 2 * torch.log(torch.tensor(0.5)).item()))
 
@@ -36,7 +36,7 @@ def joined(tokenizer, images, size, draw, **options) -> torch.Tensor:
     return torch.cat(list(encoded_latents(tokenizer, images.split(size), draw, **options)))
 
 
-def test_the_mode_is_what_the_encoder_says(tokenizer, images):
+def test_the_mode_is_the_encoders_mean(tokenizer, images):
     assert torch.equal(joined(tokenizer, images, 3, mode), images.images[..., ::4, ::4])
 
 

@@ -1,4 +1,4 @@
-"""Images from a model in memory: they follow from seed and number, whatever the batch."""
+"""Images from a model in memory depend on seed and image number only, not on the batch."""
 
 import math
 from dataclasses import replace
@@ -19,7 +19,7 @@ STOCHASTIC = Sampler(kind="euler-maruyama", steps=3)
 
 @pytest.fixture(scope="module")
 def model(finished):
-    """The trained weights, disturbed so that time, class and latent all matter."""
+    """The trained weights with added noise, so that the output depends on time, class and latent."""
     model = read_diffusion(finished / "ckpt.safetensors")
     generator = torch.Generator().manual_seed(0)
     for parameter in model.network.parameters():
@@ -35,7 +35,7 @@ def drawn(model, indices, *, batch, sampler=EULER, seed=3, labels=None):
 
 
 def noise_seen(model, monkeypatch, batch):
-    """The first and the step noise of 64 images, as the sampler gets them."""
+    """The initial noise and the noise of two steps of 64 images, as passed to the sampler."""
     seen = []
 
     def record(process, guided, noise, sampler, *, step_noise):
@@ -54,13 +54,13 @@ def test_noise_is_the_same_bit_for_bit_in_batches_of_64_16_and_7(model, monkeypa
         assert torch.equal(noise_seen(model, monkeypatch, batch), whole)
     assert abs(float(whole.mean())) < 5 / math.sqrt(whole.numel())
     assert abs(float(whole.std()) - 1) < 5 / math.sqrt(whole.numel())
-    flat = whole.transpose(0, 1).flatten(0, 1).flatten(1)      # no two streams or steps alike
+    flat = whole.transpose(0, 1).flatten(0, 1).flatten(1)      # all streams and steps differ
     assert len({tuple(row[:4].tolist()) for row in flat}) == 3 * 64
 
 
 @pytest.mark.parametrize("sampler", [EULER, STOCHASTIC], ids=lambda sampler: sampler.kind)
 def test_images_hardly_depend_on_the_batch(model, sampler):
-    """Rounding in matrix products may move a value across the border between two levels, no more."""
+    """Rounding in matrix products may change a pixel by one level, not more."""
     whole = drawn(model, range(64), batch=64, sampler=sampler).int()
     for batch in (16, 5):
         difference = (drawn(model, range(64), batch=batch, sampler=sampler).int() - whole).abs()
@@ -68,7 +68,7 @@ def test_images_hardly_depend_on_the_batch(model, sampler):
         assert (difference > 0).double().mean() < 1e-3
 
 
-def test_an_image_follows_from_seed_and_number_alone(model):
+def test_an_image_depends_on_seed_and_number_only(model):
     whole = drawn(model, range(8), batch=8)
     some = drawn(model, [6, 1], batch=8, labels=[0, 1])
     assert (some.int() - whole[[6, 1]].int()).abs().max() <= 1
@@ -87,7 +87,7 @@ def test_classes_and_guidance_change_the_image(model):
 
 
 def test_pixels_equal_a_plain_restatement_of_eulers_method(model):
-    """x <- x - v / 3 from t = 1, then the statistics undone and the decoder, for a flow with velocities."""
+    """x <- x - v / 3 from t = 1, then denormalized and decoded, for a flow with velocities."""
     x = torch.stack([torch.randn((2, 8, 8), generator=generator("sample", 3, index)) for index in range(4)])
     labels = torch.tensor([0, 1, 2, 0])
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_pixels_equal_a_plain_restatement_of_eulers_method(model):
     difference = (drawn(model, range(4), batch=4, sampler=EULER).int() - expected.int()).abs()
     assert difference.max() <= 1
     assert (difference > 0).double().mean() < 1e-3
-    assert expected.double().std() > 10      # pictures, not a grey that hides everything
+    assert expected.double().std() > 10      # not a uniform grey, which would hide differences
 
 
 def test_balanced_classes_come_in_turn_and_lists_are_repeated():
@@ -109,7 +109,7 @@ def test_balanced_classes_come_in_turn_and_lists_are_repeated():
     assert class_labels(2, 10, "9", seed=0) == [9, 9]
 
 
-def test_random_classes_are_even_follow_the_seed_and_do_not_depend_on_how_many_are_drawn():
+def test_random_classes_are_uniform_depend_on_the_seed_and_not_on_their_number():
     many = class_labels(3000, 5, "random", seed=1)
     counts = [many.count(k) for k in range(5)]
     assert sum((count - 600) ** 2 / 600 for count in counts) < 18.5      # chi square, 4 degrees of freedom, 0.1 %
@@ -134,7 +134,7 @@ def test_unconditional_models_take_no_classes():
         ("1.5", "expected balanced, random, or numbers"),
     ],
 )
-def test_classes_that_do_not_exist_are_sentences(which, words):
+def test_invalid_classes_are_one_line_errors(which, words):
     with pytest.raises(RecipeError, match=words):
         class_labels(5, 3, which, seed=0)
 
@@ -149,7 +149,7 @@ def test_unconditional_models_sample_too(studio, model):
 
 
 def test_pixels_are_rounded_or_truncated_as_asked(model):
-    """REPA's generate.py: 255 (x + 1) / 2, clamped, cut to uint8; a level differs where the fraction is above one half."""
+    """REPA's generate.py: 255 (x + 1) / 2, clamped, truncated to uint8; levels differ where the fraction is above one half."""
     def images(**options):
         return next(generate(model, range(8), seed=3, sampler=EULER, labels=[0] * 8, batch=8, **options))[1].int()
 

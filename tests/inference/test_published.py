@@ -1,4 +1,4 @@
-"""Published transformers sampled and turned into checkpoints: files made from a finished run give that run's pictures."""
+"""Published transformers, sampled and converted to checkpoints: a file made from a finished run gives that run's images."""
 
 import json
 
@@ -30,7 +30,7 @@ def repa_file(finished, tmp_path):
 
 @pytest.fixture
 def autoencoder(studio, finished, tmp_path):
-    """Of the finished run, with the statistics that its latents had."""
+    """The autoencoder of the finished run, with the statistics of its latents."""
     autoencoder = load_autoencoder("runs/tiny")
     autoencoder.stats = LatentStats.from_metadata(read_metadata(finished / "ckpt.safetensors")["stats"])
     write_autoencoder(tmp_path / "ae.safetensors", autoencoder, {})
@@ -41,7 +41,7 @@ def _pixels(folder):
     return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("0*.png"))]).astype(int)
 
 
-def test_a_published_file_gives_the_pictures_of_the_run_it_came_from(finished, repa_file, autoencoder, command, tmp_path):
+def test_a_published_file_gives_the_images_of_the_run_it_was_made_from(finished, repa_file, autoencoder, command, tmp_path):
     asked = ("--num-images", "4", "--sampler", "euler", "--steps", "4", "--seed", "2")
     code, _, err = command("sample", str(finished), "--out", str(tmp_path / "run"), *asked)
     assert code == 0, err
@@ -53,7 +53,7 @@ def test_a_published_file_gives_the_pictures_of_the_run_it_came_from(finished, r
     assert (passport["weights"], passport["step"]) == ("average", None)
 
 
-def test_as_a_checkpoint_of_ours_it_needs_nothing_else(studio, repa_file, autoencoder, tmp_path):
+def test_as_a_checkpoint_of_smtool_it_needs_no_other_file(studio, repa_file, autoencoder, tmp_path):
     model = import_transformer(repa_file, str(autoencoder), heads=2)
     recipe = model.tables.model_dump(mode="json", exclude_none=True)
     write_diffusion(tmp_path / "ckpt.safetensors", model, recipe=recipe)
@@ -67,7 +67,7 @@ def test_as_a_checkpoint_of_ours_it_needs_nothing_else(studio, repa_file, autoen
     assert torch.equal(first, second)
 
 
-def test_a_scale_that_is_given_goes_before_the_autoencoders(studio, repa_file, autoencoder):
+def test_a_given_scale_takes_precedence_over_the_autoencoders(studio, repa_file, autoencoder):
     assert import_transformer(repa_file, str(autoencoder), heads=2).stats.kind == "channel"
     stats = import_transformer(repa_file, str(autoencoder), scale=0.5, heads=2).stats
     assert (stats.kind, stats.mean.tolist(), stats.std.tolist()) == ("scalar", [0.0], [2.0])
@@ -77,19 +77,19 @@ def test_a_scale_that_is_given_goes_before_the_autoencoders(studio, repa_file, a
     ("options", "code", "words"),
     [
         ([], 3, "name the autoencoder of its latents: --autoencoder PATH"),
-        (["--autoencoder", "runs/tiny", "--heads", "2"], 3, "does not say by what its latents are scaled"),
+        (["--autoencoder", "runs/tiny", "--heads", "2"], 3, "does not state the scale of its latents"),
         (["--autoencoder", "runs/tiny"], 3, "Say it: --heads 1"),
         (["--autoencoder", "nowhere"], 3, "nowhere: no such file, folder or run"),
     ],
 )
-def test_what_is_missing_is_asked_for(studio, repa_file, command, options, code, words):
+def test_errors_name_the_missing_option(studio, repa_file, command, options, code, words):
     if "nowhere" in options:
         options = [*options, "--heads", "2"]
     found, _, err = command("sample", str(repa_file), *options)
     assert (found, words in err, "Traceback" in err) == (code, True, False), err
 
 
-def test_a_checkpoint_of_ours_brings_its_own_autoencoder(finished, command):
+def test_a_checkpoint_of_smtool_has_its_own_autoencoder(finished, command):
     code, _, err = command("sample", str(finished), "--autoencoder", "runs/tiny")
     assert (code, "carries the autoencoder of its latents" in err) == (2, True), err
 
@@ -100,4 +100,4 @@ def test_latents_of_other_channels_are_refused(studio, repa_file, command, tmp_p
     tensors["final_layer.linear.weight"], tensors["final_layer.linear.bias"] = torch.zeros(16, 32), torch.zeros(16)
     torch.save(tensors, tmp_path / "four.pt")
     code, _, err = command("sample", str(tmp_path / "four.pt"), "--autoencoder", "runs/tiny", "--heads", "2", "--scale", "1")
-    assert (code, "makes latents of 2 channels" in err) == (3, True), err
+    assert (code, "have 2 channels" in err) == (3, True), err

@@ -1,4 +1,4 @@
-"""Passes that ranks share: shares, joined files, and `smtool eval` on two ranks against one."""
+"""Passes shared among ranks: parts, joined files, and `smtool eval` on two ranks against one."""
 
 import json
 import os
@@ -22,8 +22,8 @@ def _squares(positions):
 
 
 @pytest.mark.parametrize(("count", "world"), [(100, 3), (30, 2), (7, 4), (5, 1)])
-def test_what_all_ranks_found_is_joined_in_order_on_the_first(tmp_path, monkeypatch, count, world):
-    """The ranks one after another, the first last; shares end where batches do."""
+def test_the_results_of_all_ranks_are_joined_in_order_on_the_first(tmp_path, monkeypatch, count, world):
+    """The ranks run one after another, the first rank last; parts end at multiples of the batch."""
     monkeypatch.setattr(rank_shares, "wait_for_all", lambda: None)
     seen = []
 
@@ -54,12 +54,12 @@ IMAGES = ["--data", "data/classes", "--psnr", "--features", "random", "--protoco
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "options"), [("dit", SAMPLES), ("tiny", IMAGES)])
 def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, what, options):
-    """Of samples drawn on the way, and of reconstructions from sampled posteriors: the same batches, hence the same bits."""
+    """Scores of generated samples, and of reconstructions from sampled posteriors: equal batches give bitwise equal scores."""
     one, two = tmp_path / "one.json", tmp_path / "two.json"
     arguments = ["eval", str(studio.folder / "runs" / what), *options, "--batch", "4", "--device", "cpu", "--json"]
     features = studio.folder / "data" / "features"
     shutil.rmtree(features, ignore_errors=True)
-    with one_thread():      # as the ranks have: a sum split among threads has another order
+    with one_thread():      # as on the ranks, because the order of sums depends on the number of threads
         code, _, err = command(*arguments, str(one))
     assert code == 0, err
     kept = sorted(features.glob("*"))
@@ -70,5 +70,5 @@ def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, w
     assert two.exists(), ended.stderr[-2000:]
     expected, found = (json.loads(path.read_text())["scores"] for path in (one, two))
     assert found == expected
-    assert ended.stdout.count("Protocol ") == 1      # the first rank alone speaks
+    assert ended.stdout.count("Protocol ") == 1      # only the first rank prints
     assert sorted(features.glob("*")) == kept

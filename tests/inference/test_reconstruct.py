@@ -1,4 +1,4 @@
-"""Reconstructions are what encoder and decoder give in one go; batches follow the size of the images."""
+"""Reconstructions equal encoding and decoding in one batch; the batch size depends on the image size."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_a_decoding_that_is_not_finite_names_its_image(crop, images, monkeypatch
         list(reconstructed(crop, [images]))
 
 
-def test_no_decoding_is_differentiated():
+def test_decodings_have_no_gradient():
     weight = torch.ones(1, requires_grad=True)
     pixels = open_tokenizer("pixels")
     pixels.decode = lambda latents: latents * weight
@@ -57,7 +57,7 @@ def test_no_decoding_is_differentiated():
     assert not part.decoded.requires_grad
 
 
-def test_latents_are_decoded_so_many_at_a_time():
+def test_latents_are_decoded_in_batches_of_the_given_size():
     seen = []
 
     def decode(latents: torch.Tensor) -> torch.Tensor:

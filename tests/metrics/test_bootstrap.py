@@ -13,7 +13,7 @@ def error_of_mean(values, groups, replicates=2000):
     return bootstrap_error(lambda chosen: float(values[chosen].mean()), groups, replicates=replicates, draws=generator("test"))
 
 
-# 2000 replicates know a standard deviation to 1.6 %: four times that
+# with 2000 replicates a standard deviation is precise to 1.6 %: four times that
 CLOSE = 0.065
 
 
@@ -24,12 +24,12 @@ def test_the_error_of_a_mean_is_the_textbook_one():
 
 def test_crops_of_one_photograph_count_once():
     photographs = torch.randn(6, generator=generator("photographs"))
-    groups = 10 * torch.arange(6).repeat(20)      # neither in order nor without gaps
+    groups = 10 * torch.arange(6).repeat(20)      # group numbers with gaps, not in order
     found = error_of_mean(photographs.repeat(20), groups)
     assert found == pytest.approx(scipy.stats.sem(photographs.numpy()), rel=CLOSE)
 
 
-def test_groups_of_unlike_sizes_are_taken_whole():
+def test_groups_of_different_sizes_are_resampled_whole():
     groups = torch.tensor([2, 0, 1, 1, 2, 1, 7])
     sizes = {0: 1, 1: 3, 2: 2, 7: 1}
 
@@ -56,14 +56,14 @@ def test_the_same_seed_gives_the_same_error():
     assert error_of_mean(values, groups) == error_of_mean(values, groups)
 
 
-def test_a_single_group_says_nothing():
+def test_a_single_group_has_an_infinite_error():
     assert error_of_mean(torch.rand(30), torch.zeros(30, dtype=torch.int64)) == math.inf
 
 
 def test_halving_finds_the_bias_of_a_variance_that_is_divided_by_n():
     values = torch.randn(4000, generator=generator("values"), dtype=torch.float64) * 3
     blocks = values.view(100, 40)
-    # 9 / 40 too small on average; 100 blocks of 40 know it to about 3 %
+    # 9 / 40 too small on average; 100 blocks of 40 estimate this to about 3 %
     found = [
         bias_of_size(lambda i, x=x: x[i].var(correction=0).item(), 40, halvings=20, draws=generator("halves", k))
         for k, x in enumerate(blocks)
@@ -71,8 +71,8 @@ def test_halving_finds_the_bias_of_a_variance_that_is_divided_by_n():
     assert sum(found) / 100 == pytest.approx(-9 / 40, rel=0.12)
 
 
-def test_halving_finds_most_of_what_few_images_add_to_a_frechet_distance():
-    """Of 8 unit normals against their own exact moments the distance is 0, and what is found is all excess."""
+def test_halving_finds_most_of_the_bias_of_a_frechet_distance_of_few_images():
+    """The distance of 8 unit normals to their own exact moments is 0, so the estimated distance is all bias."""
     exact = FeatureStats.given(torch.zeros(8), torch.eye(8))
 
     def distance(x):

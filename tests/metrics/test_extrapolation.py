@@ -1,4 +1,4 @@
-"""Limits of scores whose excess is known, and how often their intervals hold it."""
+"""Limits of scores whose bias is known, and the coverage of their intervals."""
 
 import pytest
 import torch
@@ -9,22 +9,22 @@ from smtool.randomness import generator
 from smtool.spectrum.jackknife import student_t_quantile
 
 
-def test_a_score_that_is_linear_in_one_over_n_is_met_exactly():
+def test_the_limit_of_a_score_that_is_linear_in_one_over_n_is_exact():
     found = extrapolated(lambda chosen: 3.0 + 50.0 / len(chosen), 1000, halvings=2, draws=generator("halves"))
     assert found.value == pytest.approx(3.0, abs=1e-9)
     assert (found.fewest, found.most) == (500, 1000)
 
 
 def test_the_error_for_a_mean_is_that_of_the_mean():
-    """A mean has no excess: twice the mean of all less that of the halves is the mean of all."""
+    """A mean has no bias: twice the mean of all minus the mean over halves is the mean of all."""
     values = torch.randn(4000, generator=generator("values"), dtype=torch.float64) * 2
     found = extrapolated(lambda chosen: values[chosen].mean().item(), 4000, halvings=2, draws=generator("halves"))
     assert found.value == pytest.approx(values.mean().item(), abs=1e-9)
-    assert found.error == pytest.approx(2 / 4000**0.5, rel=0.6)      # of ten groups: known to about a quarter
+    assert found.error == pytest.approx(2 / 4000**0.5, rel=0.6)      # from ten groups: precise to about a quarter
 
 
-def test_the_interval_of_a_frechet_distance_holds_its_limit():
-    """Of 400 normals of 4 dimensions, scaled by 1.2, against the exact moments of unit ones: 4 x 0.2^2 in the limit."""
+def test_the_interval_of_a_frechet_distance_contains_its_limit():
+    """400 normals of 4 dimensions, scaled by 1.2, against the exact moments of unit normals: the limit is 4 x 0.2^2."""
     exact = Gaussian.of_stats(FeatureStats.given(torch.zeros(4), torch.eye(4)))
     quantile, held, values, plain = student_t_quantile(0.975, GROUPS - 1), 0, [], []
     for trial in range(60):

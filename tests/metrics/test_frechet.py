@@ -63,7 +63,7 @@ def test_features_that_are_always_zero_do_not_disturb_the_distance(rng):
     assert frechet_distance_of_features(*dead) == pytest.approx(by_square_root(x, y), rel=1e-9)
 
 
-def test_frechet_distance_is_symmetric_and_unmoved_by_rotation(rng):
+def test_frechet_distance_is_symmetric_and_invariant_to_rotation(rng):
     x, y = features(rng, 100, 16), features(rng, 90, 16)
     turn = np.linalg.qr(rng.standard_normal((16, 16)))[0]
     pair = [FeatureStats.of(torch.from_numpy(values)) for values in (x, y)]

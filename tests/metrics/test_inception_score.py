@@ -29,7 +29,7 @@ def test_it_lies_between_one_and_the_number_of_classes():
     assert inception_score(sure[:1].repeat(40, 1)).whole == pytest.approx(1.0)
 
 
-def test_what_has_no_score_is_refused():
+def test_too_few_or_non_finite_logits_are_refused():
     with pytest.raises(ValueError, match="10 splits need logits"):
         inception_score(logits(9))
     with pytest.raises(ValueError, match="NaN"):

@@ -23,7 +23,7 @@ def double_loop(x, y):
     return xx + yy - 2 * sum(kernel(a, b) for a in x for b in y) / (n * m)
 
 
-def test_it_equals_a_double_loop_for_sets_of_unlike_size():
+def test_it_equals_a_double_loop_for_sets_of_different_size():
     x, y = features(9), features(14, shift=0.5, key="y")
     assert kernel_distance(x, y).value == pytest.approx(double_loop(x.tolist(), y.tolist()), rel=1e-9)
 
@@ -59,7 +59,7 @@ def test_subsets_are_drawn_without_repetition_and_agree_with_the_whole_on_averag
     assert found == kernel_distance_of_subsets(x, y, draws=generator(0), subsets=400, subset_size=20)
 
 
-def test_it_is_without_bias_at_small_sizes():
+def test_it_is_unbiased_at_small_sizes():
     values = [kernel_distance(features(6, key=f"x{i}"), features(6, key=f"y{i}")).value for i in range(400)]
     assert abs(np.mean(values)) < 4 * np.std(values) / 20
 
@@ -72,11 +72,11 @@ def test_the_error_is_that_of_leaving_each_sample_out():
     assert kernel_distance(x[:2], y).error == math.inf
 
 
-def test_the_error_says_how_other_samples_scatter():
+def test_the_error_equals_the_scatter_over_other_samples():
     y = features(300, key="reference")
     found = [kernel_distance(features(80, shift=0.3, key=f"draw{i}"), y) for i in range(60)]
     scatter = np.std([distance.value for distance in found], ddof=1)
-    assert np.mean([distance.error for distance in found]) == pytest.approx(scatter, rel=0.4)      # 60 draws: 9 %, at four
+    assert np.mean([distance.error for distance in found]) == pytest.approx(scatter, rel=0.4)      # 60 draws: 4 x 9 %
 
 
 def test_sets_that_cannot_be_compared_are_refused():
@@ -113,13 +113,13 @@ def test_the_distance_of_pairs_leaves_out_every_pair_within_a_unit():
     assert found.error == pytest.approx(expected, rel=1e-8)
 
 
-def test_a_perfect_copy_is_at_no_distance_where_the_distance_of_independent_sets_would_be_below_zero():
+def test_a_perfect_copy_has_distance_zero_where_the_distance_of_independent_sets_is_negative():
     x = features(20)
     assert paired_kernel_distance(x, x.clone(), torch.arange(20)).value == pytest.approx(0, abs=1e-12)
     assert kernel_distance(x, x.clone()).value < -1
 
 
-def test_the_distance_of_pairs_is_without_bias_for_crops_of_few_photographs():
+def test_the_distance_of_pairs_is_unbiased_for_crops_of_few_photographs():
     """Four photographs of three crops; y[i] belongs to x[i], and both sets have the same distribution."""
     values = []
     for i in range(400):
@@ -129,7 +129,7 @@ def test_the_distance_of_pairs_is_without_bias_for_crops_of_few_photographs():
     assert abs(np.mean(values)) < 4 * np.std(values) / 20
 
 
-def test_pairs_need_two_units_and_an_error_three():
+def test_pairs_need_two_units_and_their_error_three():
     x = features(4)
     assert paired_kernel_distance(x, x, torch.tensor([0, 0, 1, 1])).error == math.inf
     with pytest.raises(ValueError, match="at least 2 units"):

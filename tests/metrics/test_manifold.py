@@ -44,8 +44,8 @@ def test_density_and_coverage_equal_a_double_loop():
     assert 0 < found.coverage < 1
 
 
-def test_samples_of_one_mode_are_precise_and_recall_little():
-    """Precision and recall were once exchanged in another library (torch-fidelity#58)."""
+def test_samples_of_one_mode_have_high_precision_and_low_recall():
+    """Guards against swapped precision and recall, as happened in torch-fidelity (issue 58)."""
     near, far = features(60, key="near"), features(60, shift=50.0, key="far")
     samples = features(60, key="samples")
     found = precision_recall(samples, torch.cat([near, far]))
@@ -57,22 +57,22 @@ def test_samples_of_one_mode_are_precise_and_recall_little():
     assert dense.density > 0.7 and 0.4 < dense.coverage < 0.55
 
 
-def test_one_odd_sample_buys_recall_but_no_coverage():
+def test_one_outlier_raises_recall_but_not_coverage():
     images = features(100, key="y")
     samples = torch.cat([features(10, key="cluster") * 0.1 - 20.0, torch.full((1, 6), 20.0, dtype=torch.float64)])
     found = precision_recall(samples, images)
-    assert (found.precision, found.recall) == (0.0, 1.0)      # the odd one's ball reaches over all images to the cluster
+    assert (found.precision, found.recall) == (0.0, 1.0)      # the outlier's ball reaches the cluster and contains all images
     assert density_coverage(samples, images).coverage == 0.0
 
 
-def test_copies_of_images_lie_on_the_edge_of_balls():
+def test_copies_of_images_are_on_the_surface_of_balls():
     images = features(20, key="y").repeat_interleave(4, 0)      # three copies each: closed balls of radius 0
     assert precision_recall(images, images).precision == 1.0
-    assert density_coverage(images, images, neighbours=3).coverage == 0.0      # open balls of radius 0 hold nothing
+    assert density_coverage(images, images, neighbours=3).coverage == 0.0      # open balls of radius 0 are empty
 
 
 def test_too_few_vectors_are_refused():
-    with pytest.raises(ValueError, match="3th neighbour need at least 4 of each, found 3 samples and 9 images"):
+    with pytest.raises(ValueError, match="3 nearest neighbours need at least 4 of each, found 3 samples and 9 images"):
         precision_recall(features(3), features(9))
     with pytest.raises(ValueError, match="at least 6 of each"):
         density_coverage(features(9), features(5))

@@ -31,12 +31,12 @@ def test_neighbours_by_cosine_equal_a_double_loop():
 
 
 def test_more_neighbours_than_latents_are_refused():
-    with pytest.raises(ValueError, match="10 neighbours are asked for among 9"):
+    with pytest.raises(ValueError, match="10 neighbours are needed, but there are only 9"):
         nearest_by_cosine(_latents(2, 1, 2, 2), _latents(9, 1, 2, 2), 10)
 
 
 def test_neighbours_are_drawn_with_the_published_probabilities():
-    """softmax(-mean squared difference) over two candidates, counted over many equal queries."""
+    """softmax(-mean squared difference) over two candidates, estimated from many equal queries."""
     others = torch.tensor([[1.0, 0.2], [1.0, -1.5]]).view(2, 1, 1, 2)
     queries = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2).expand(4000, 1, 1, 2)
     drawn = drawn_neighbours(queries, others, draws=generator("test"), count=2)
@@ -69,7 +69,7 @@ def test_interpolated_latents_lie_halfway_to_a_neighbour():
         assert any(torch.allclose(found[i], candidate) for candidate in candidates)
 
 
-def test_two_latents_are_as_ambiguous_as_quadrature_says():
+def test_the_ambiguity_of_two_latents_equals_quadrature():
     """z = +-a in one dimension: Var[v|x_t] = 4 a^2 p (1 - p) / t^2, integrated over x_t and t on a grid with numpy."""
     a = 0.7
     latents = torch.tensor([-a, a]).view(2, 1, 1, 1)
@@ -84,12 +84,12 @@ def test_two_latents_are_as_ambiguous_as_quadrature_says():
     assert found.num_latents == 2
 
 
-def test_one_latent_leaves_nothing_open_and_many_gaussian_ones_nearly_the_closed_form():
+def test_one_latent_has_no_ambiguity_and_many_gaussian_ones_nearly_the_closed_form():
     assert velocity_ambiguity(_latents(1, 1, 2, 2), draws=generator("test")).value == pytest.approx(0, abs=1e-9)
     latents = _latents(20_000, 1, 1, 1)
     found = velocity_ambiguity(latents, draws=generator("test"), queries=2000)
     t = (np.arange(2000) + 0.5) / 2000
-    floor = 1 / ((1 - t) ** 2 + t**2)      # of unit-variance Gaussian data: S / ((1-t)^2 S + t^2)
+    floor = 1 / ((1 - t) ** 2 + t**2)      # for unit-variance Gaussian data: S / ((1-t)^2 S + t^2)
     assert found.value == pytest.approx(floor.mean() / 2, rel=0.03)
 
 
@@ -103,7 +103,7 @@ def _upsampled(z):
     return F.interpolate(z[:, :3], scale_factor=4, mode="nearest")
 
 
-def test_a_decoder_that_commutes_has_no_error_and_one_that_does_not_has_the_double_loops():
+def test_a_commuting_decoder_has_no_error_and_another_one_has_that_of_a_plain_loop():
     latents = _latents(3, 3, 8, 8).float()
 
     def constant(z):
@@ -120,7 +120,7 @@ def test_a_decoder_that_commutes_has_no_error_and_one_that_does_not_has_the_doub
     assert scale_error(_upsampled, latents, decoded, scales=(0.5, 0.25)) == pytest.approx(math.sqrt(np.mean(expected)), rel=1e-6)
 
 
-def test_a_decoder_that_knows_where_up_is_has_an_equivariance_error():
+def test_a_decoder_that_depends_on_the_orientation_has_an_equivariance_error():
     latents = _latents(2, 3, 8, 8).float()
 
     def ramp(z):
@@ -128,11 +128,11 @@ def test_a_decoder_that_knows_where_up_is_has_an_equivariance_error():
         return rows.expand(len(z), 3, -1, 4 * z.shape[3])
 
     expected = []
-    for side in (8, 16, 24):      # of 32 pixels; turned by one, two and three quarters
+    for side in (8, 16, 24):      # of 32 pixels; rotated by one, two and three quarter turns
         small = F.interpolate(ramp(latents), size=(side, side), mode="bilinear", align_corners=False).numpy()
         upright = np.broadcast_to(np.linspace(-1, 1, side)[:, None], (side, side))
         expected += [((upright - np.rot90(small, turns, axes=(-2, -1))) ** 2).mean() for turns in (1, 2, 3)]
     assert equivariance_error(ramp, latents, ramp(latents)) == pytest.approx(math.sqrt(np.mean(expected)), rel=1e-5)
     assert expected[1] > 1.5 * expected[0]
-    with pytest.raises(ValueError, match="no whole number of cells"):
+    with pytest.raises(ValueError, match="not a whole number of cells"):
         scale_error(_upsampled, latents[..., :6, :6], _upsampled(latents)[..., :24, :24], scales=(0.25,))

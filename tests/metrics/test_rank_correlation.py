@@ -43,8 +43,8 @@ def test_many_points_agree_with_the_t_approximation():
     assert found.low < found.value < found.high
 
 
-def test_a_perfect_order_of_four_is_no_surprise():
-    """4! = 24 orders, two of which are perfect one way or the other."""
+def test_a_perfect_order_of_four_has_a_large_p_value():
+    """Two of the 4! = 24 orders are perfect: one rising and one falling."""
     x = torch.arange(4.0)
     found = rank_correlation(x, x.square(), draws=generator("test"))
     assert (found.value, found.chance) == (pytest.approx(1), pytest.approx(2 / 24))
@@ -66,15 +66,15 @@ def test_a_few_points_have_no_interval_and_equal_values_no_correlation():
         ("cds", 0.01, 22), ("eq_loss", 0.00, 22),
     ],
 )  # fmt: skip
-def test_the_published_table_gives_the_correlations_that_are_quoted_of_it(column, quoted, points):
-    """Facts section 15: Spearman with SiT-XL's FID without guidance."""
+def test_the_published_table_gives_the_documented_correlations(column, quoted, points):
+    """Spearman's correlation with SiT-XL's FID without guidance (released-code.md#predictors)."""
     rows = [row for row in published_autoencoders().values() if not math.isnan(row[column])]
     x, y = (torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in (column, GENERATION))
     assert len(rows) == points
     assert spearman(x, y) == pytest.approx(quoted, abs=0.006)
 
 
-def test_the_published_table_is_whole():
+def test_the_published_table_is_complete():
     table = published_autoencoders()
     assert len(table) == 22
     assert all(tuple(row) == COLUMNS for row in table.values())
@@ -89,7 +89,7 @@ def test_repeatability_is_the_mean_correlation_of_a_column_with_the_others_mean(
     assert repeatability(torch.tensor(table)) == pytest.approx(np.mean(expected), abs=1e-12)
 
 
-def test_repetitions_in_the_same_order_agree_wholly_and_one_alone_says_nothing():
+def test_repetitions_in_the_same_order_have_correlation_1_and_a_single_one_is_refused():
     column = torch.tensor([3.0, 1.0, 2.0, 5.0])
     assert repeatability(torch.stack([column, column.exp()], dim=1)) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="at least 2 repetitions"):

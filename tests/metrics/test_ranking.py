@@ -25,7 +25,7 @@ def test_a_difference_has_the_interval_of_scipys_paired_t_test():
     assert pair.is_told == (reference.pvalue < 0.05)
 
 
-def test_pairing_tells_apart_what_the_means_do_not():
+def test_pairing_finds_differences_that_the_means_do_not():
     b = {seed: value + 0.5 + 0.01 * seed for seed, value in A.items()}
     (pair,) = paired({"a": A, "b": b}, quantile=_quantile)
     (_, spread), (mean, _) = seed_interval(A, quantile=_quantile), seed_interval(b, quantile=_quantile)
@@ -34,14 +34,14 @@ def test_pairing_tells_apart_what_the_means_do_not():
     assert pair.sentence() == "a beats b in 5 of 5 seeds"
 
 
-def test_noise_of_seeds_is_no_order():
+def test_a_difference_within_seed_noise_is_undecided():
     b = {0: 12.0, 1: 10.0, 2: 11.5, 3: 12.5, 4: 9.5}
     (pair,) = paired({"a": A, "b": b}, quantile=_quantile)
     assert not pair.is_told
     assert pair.sentence() == "a or b: cannot tell (a is lower in 3 of 5 seeds)"
 
 
-def test_only_common_seeds_count_and_one_seed_tells_nothing():
+def test_only_common_seeds_count_and_one_seed_gives_no_interval():
     (pair,) = paired({"a": A, "b": {2: 50.0, 9: 0.0}}, quantile=_quantile)
     assert (pair.seeds, pair.wins, pair.difference) == (1, 1, 39.0)
     assert pair.half_width == math.inf
@@ -49,7 +49,7 @@ def test_only_common_seeds_count_and_one_seed_tells_nothing():
     assert paired({"a": A, "b": {9: 1.0}}, quantile=_quantile) == []
 
 
-def test_places_are_as_wide_as_what_is_not_told():
+def test_undecided_pairs_share_a_range_of_places():
     scores = {
         "first": {0: 1.0, 1: 1.1, 2: 0.9},
         "middle": {0: 5.0, 1: 6.0, 2: 5.5},
@@ -61,8 +61,8 @@ def test_places_are_as_wide_as_what_is_not_told():
     assert [str(place) for place in found.values()] == ["1", "2-3", "2-3", "4"]
 
 
-def test_false_claims_are_as_rare_as_promised():
-    """Racers without any difference, three seeds: about one pair in twenty is told apart."""
+def test_five_percent_of_equal_pairs_are_significant():
+    """Pairs without any difference, three seeds: about one in twenty is significant."""
     rng = np.random.default_rng(0)
     told = 0
     for _ in range(1000):

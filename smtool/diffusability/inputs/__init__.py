@@ -1,1 +1,1 @@
-"""What the report measures: autoencoders, the images they are measured on, and what one pass over both keeps."""
+"""Inputs of the report: autoencoders, the images they are measured on, and the statistics that one pass accumulates."""

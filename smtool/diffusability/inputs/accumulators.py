@@ -1,4 +1,4 @@
-"""What one pass over images keeps of them: ring powers per image and channel and moments, never all images or latents."""
+"""Statistics accumulated in one pass over images: ring powers per image and channel, and moments; not all images or latents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Scale = Literal["normalized", "raw"]
 
 
 class ImageRings:
-    """Ring tables of the images: at their own size (PHYSICAL), and under every estimator at the latents' sizes."""
+    """Ring tables of the images: at their own size (PHYSICAL), and with every estimator at the latents' sizes."""
 
     def __init__(self, estimators: Sequence[Estimator], latent_sizes: Sequence[Size]) -> None:
         self._own = {estimator: RingTable(estimator) for estimator in estimators if estimator.name == "physical"}
@@ -43,10 +43,10 @@ class ImageRings:
 
 @dataclass(frozen=True)
 class LatentMoments:
-    """Moments of posteriors at raw scale; `a + b` joins two sets of images.
+    """Moments of posteriors of raw latents; `a + b` merges two sets of images.
 
-    channels, bands: of the posterior means. variance: (C,) float64, posterior variance summed over positions. largest: of all
-    means, in magnitude.
+    channels, bands: moments of the posterior means. variance: (C,) float64, posterior variance summed over images and positions.
+    largest: the largest absolute value of all means.
     """
 
     channels: ChannelMoments
@@ -72,7 +72,7 @@ class LatentMoments:
 class LatentRings:
     """Ring tables and moments of one subject's latents, and the first `keep` latents whole. Every image is encoded once.
 
-    A deterministic encoder has one reading, "deterministic"; others are read as samples and as means.
+    A deterministic encoder has one kind of latents, "deterministic"; other encoders have posterior samples and posterior means.
     """
 
     def __init__(self, subject: Subject, estimators: Sequence[Estimator], *, keep: int) -> None:
@@ -85,25 +85,28 @@ class LatentRings:
         self._kept: list[Tensor] = []
 
     def add(self, images: Tensor, first: int) -> None:
-        """Encode images (B, 3, H, W), the first of which is number `first` of the pass."""
+        """Encode images (B, 3, H, W). first: number of the first of them in the pass."""
         for part in images.split(images_at_once(images.shape[-2], images.shape[-1])):
             self._add(part, first)
             first += len(part)
 
     @property
     def headline(self) -> PosteriorKind:
-        """The reading a transformer is trained on."""
+        """The kind of latents that a transformer is trained on."""
         return self.kinds[0]
 
     def readings(self) -> list[tuple[PosteriorKind, Scale]]:
-        """Every posterior and scale that is reported."""
+        """All reported combinations of posterior kind and scale."""
         return [(kind, scale) for kind in self.kinds for scale in ("normalized", "raw")]
 
     def table(self, kind: PosteriorKind, estimator: Estimator) -> RingTable:
         return self._tables[kind, estimator]
 
     def stats(self, data: str) -> LatentStats:
-        """What normalizes these latents: the autoencoder's own statistics, else those of the samples seen here."""
+        """The statistics that normalize these latents: the autoencoder's own, else those of the samples of this pass.
+
+        data: digest of the images.
+        """
         if self.subject.codec.stats is not None:
             return self.subject.codec.stats
         assert self._samples is not None
@@ -126,7 +129,8 @@ class LatentRings:
         sample = draw(posterior, range(first, first + len(images)))
         latents = {self.headline: sample, "mean": posterior.mode()}
         if not all(bool(z.isfinite().all()) for z in latents.values()):
-            raise CheckpointError(f"{self.subject.label}: the latents of image {first} or one of the next hold NaN or infinity.")
+            where = f"latents of the batch that starts at image {first}"
+            raise CheckpointError(f"{self.subject.label}: {where} hold NaN or infinity.")
         for (kind, _), table in self._tables.items():
             table.add(latents[kind])
         of_samples, of_posteriors = channel_moments(sample), LatentMoments.of(posterior)
@@ -137,6 +141,6 @@ class LatentRings:
 
 
 def measured_stats(samples: ChannelMoments, *, images: int, data: str) -> LatentStats:
-    """Mean and population std of every channel; a channel that never varies has std 1, so that it normalizes to 0."""
+    """Mean and population std of every channel; a constant channel gets std 1, so that it normalizes to 0."""
     std = (samples.scatter.diagonal() / samples.num_positions).sqrt()
     return LatentStats("channel", samples.mean.float(), std.where(std > 0, 1.0).float(), images, data)

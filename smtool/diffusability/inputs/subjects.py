@@ -1,4 +1,4 @@
-"""Opening what is measured: autoencoders by any name, and the images. This file alone knows which class an autoencoder has."""
+"""Opens what is measured: autoencoders by name, and the images."""
 
 import time
 from collections import Counter
@@ -25,19 +25,19 @@ Size = tuple[int, int]
 DEFAULT_SIZE = 256
 FEWEST_HELD_OUT = 16
 SMALLEST_GRID = 3
-"""Latent cells a side: on fewer, a ring holds no cell."""
+"""Latent cells per side; a smaller grid leaves rings without a cell."""
 
 
 @dataclass
 class Meter:
-    """Images that went through a network, and the seconds that it took."""
+    """Number of images passed through a network, and the seconds this took."""
 
     images: int = 0
     seconds: float = 0.0
 
 
 class Subject:
-    """An autoencoder to measure, under a label that no other has. Every encoding and decoding is counted and timed."""
+    """An autoencoder to measure, with a unique label. Counts and times every encoding and decoding."""
 
     def __init__(self, label: str, codec: Tokenizer, device: str = "cpu") -> None:
         self.label, self.codec = label, codec
@@ -61,29 +61,32 @@ class Subject:
 
     @torch.no_grad()
     def reconstruct(self, latents: Tensor) -> Tensor | None:
-        """The images of unchanged latents, decoded once for every section that compares with them; None without a decoder."""
+        """The images decoded from unchanged latents; None without a decoder."""
         return self.decode_all(latents) if self.codec.can_decode else None
 
     def batch_of_latents(self, latents: Tensor) -> int:
-        """How many latents (N, C, h, w) make one batch, by the size of their images."""
+        """Batch size for latents (N, C, h, w), from the size of their images."""
         return images_at_once(*(side * self.codec.downsample for side in latents.shape[-2:]))
 
     def latent_size(self, image_size: int) -> Size:
-        """Cells of the latent of a square image. CheckpointError where the codec takes no such image or the grid is too small."""
+        """(height, width) of the latent of a square image, in cells.
+
+        Raises CheckpointError if the codec does not accept this size or the grid is too small.
+        """
         try:
             _, height, width = self.codec.latent_shape(image_size, image_size)
         except ValueError as error:
             raise CheckpointError(f"{self.codec.source}: {error}.", hint="Pass images of another size with --data.") from error
         if min(height, width) < SMALLEST_GRID:
             raise CheckpointError(
-                f"{self.codec.source}: images of {image_size} px give {height}x{width} cells, too few for a spectrum.",
+                f"{self.codec.source}: images of {image_size} px give {height}x{width} latent cells, too few for a spectrum.",
                 hint=f"Pass images of at least {SMALLEST_GRID * self.codec.downsample} px with --data.",
             )
         return height, width
 
     @contextmanager
     def reporting(self, report: Callable[[int], None]) -> Iterator[None]:
-        """Within this block, call `report` after every pass with the number of images decoded in the block."""
+        """Within this block, call `report` after every batch with the number of images decoded in the block."""
         before, former = self.decoded.images, self._report
         self._report = lambda done: report(done - before)
         try:
@@ -105,9 +108,9 @@ class Subject:
 def open_subjects(
     names: Sequence[str], *, data: str, downsample_pad: DownsamplePad | None, weights_dir: Path | None, device: str
 ) -> tuple[list[Subject], int]:
-    """Open every autoencoder, and choose the side of the images: that of prepared data, else the one they were made for.
+    """Open all autoencoders and choose the image size: that of prepared data, else the one the autoencoders were trained at.
 
-    Equal labels are made different. An encoder whose grid depends on the images' side is opened for that side.
+    Labels are made unique. An encoder with a fixed input size is opened again for the chosen size.
     """
     opened = partial(open_tokenizer, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
     prepared = _prepared_size(data)
@@ -121,7 +124,7 @@ def open_subjects(
 
 
 def open_measured(data: str, size: int, console: Console) -> ImageShards:
-    """Validation images; training images where there are fewer than FEWEST_HELD_OUT for validation."""
+    """Open the validation images, or the training images if there are fewer than FEWEST_HELD_OUT validation images."""
     if _prepared_size(data) is not None:
         card = read_card(Path(data))
         held_out, trained = card.count("val"), card.count("train")
@@ -132,18 +135,21 @@ def open_measured(data: str, size: int, console: Console) -> ImageShards:
 
 
 def label_of_reference(name: str | None, names: Sequence[str], subjects: Sequence[Subject]) -> str | None:
-    """Label of the subject that time shifts match: the one of this name or label, else the first; None without any."""
+    """Label of the subject that time shifts match: the one with this name or label; for None the first, or None without any.
+
+    Raises RecipeError for a name that is not among the subjects.
+    """
     if name is None:
         return subjects[0].label if subjects else None
     for asked, subject in zip(names, subjects, strict=True):
         if name in (asked, subject.label):
             return subject.label
-    known = ", ".join(subject.label for subject in subjects) or "none: only images"
-    raise RecipeError(f"--reference {name}: it is not among the autoencoders to measure.", hint=f"They are {known}.")
+    known = ", ".join(subject.label for subject in subjects) or "none (only images)"
+    raise RecipeError(f"--reference {name}: not among the measured autoencoders.", hint=f"They are {known}.")
 
 
 def _labels(codecs: Sequence[Tokenizer]) -> list[str]:
-    """The codecs' own names; equal ones get their folder's name in front, or a number behind."""
+    """The codecs' labels; equal ones get their folder's name as prefix, or a number as suffix."""
     counts = Counter(codec.label for codec in codecs)
     longer = [codec.label if counts[codec.label] == 1 else _with_folder(codec) for codec in codecs]
     return [name if longer.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(longer)]
@@ -158,17 +164,20 @@ def _with_folder(codec: Tokenizer) -> str:
 
 
 def _prepared_size(data: str) -> int | None:
-    """The image size of a prepared folder; None for what is still to be prepared."""
+    """The image size of a prepared folder; None for data that is not prepared."""
     return read_card(Path(data)).image_size if (Path(data) / CARD_NAME).is_file() else None
 
 
 def _natural_size(codecs: Mapping[str, Tokenizer]) -> int:
-    """The image size that the recipes agree on; without recipes, the smallest that an encoder was made for."""
+    """The image size of the recipes; without recipes, the smallest fixed input size, else DEFAULT_SIZE.
+
+    Raises CheckpointError if the recipes state different sizes.
+    """
     sizes = {label: codec.recipe["data"]["image_size"] for label, codec in codecs.items() if "data" in codec.recipe}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{label} {size} px" for label, size in sizes.items())
         raise CheckpointError(
-            f"These autoencoders were trained at different sizes ({listed}): there is no natural size to compare them at.",
+            f"These autoencoders were trained at different image sizes ({listed}), so the size to measure at must be given.",
             hint="Prepare images at one size and pass them: smtool prepare builtin:photos --size 64, then --data data/photos-64.",
         )
     fixed = [codec.image_size for codec in codecs.values() if codec.image_size is not None]

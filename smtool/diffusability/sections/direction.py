@@ -1,4 +1,4 @@
-"""Direction: how the unit token vectors of latents vary in space, before and after the alignments' filters."""
+"""Direction: how the unit token vectors of latents vary over space, before and after the filters of iREPA and REPA-DoG."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BANDS = 8
 GAMMA = 0.6
 DOG_SIGMAS = (0.5, 4.0)
-"""Widths in tokens of the recipe `repa-dog`; the paper prints none (facts section 9)."""
+"""Gaussian widths in tokens, as in the recipe `repa-dog`; the paper states none (released-code.md#irepa-and-repa-dog)."""
 DOG_ALPHA = 1.0
 
 
@@ -37,7 +37,7 @@ class Measures(Config):
 
 
 class Filtered(Config):
-    """The same three after the filters of iREPA and REPA-DoG."""
+    """The same three measures after the filters of iREPA (spatial_normalize) and REPA-DoG (dog)."""
 
     spatial_normalize: Measures
     dog: Measures
@@ -47,7 +47,11 @@ class Filtered(Config):
 
 
 class Direction(Measures):
-    """energy: of unit tokens by latent band, DC left out; it sums to the mean of RMSC squared (Proposition 3.2)."""
+    """RMSC, LDS and CDS of the tokens, and their directional energy.
+
+    energy: spectral energy of the unit tokens by latent band, without DC; the bands sum to the mean of RMSC squared
+    (arXiv 2603.14645, Proposition 3.2).
+    """
 
     images: int
     tokens: tuple[int, int]
@@ -58,7 +62,7 @@ class Direction(Measures):
 
 @torch.no_grad()
 def measure(latents: Tensor, stats: LatentStats, units: Units) -> Direction:
-    """RMSC, LDS and CDS of raw latents (N, C, h, w) once normalized, with the jackknife's intervals over units."""
+    """RMSC, LDS and CDS of raw latents (N, C, h, w), normalized by `stats` first, with jackknife intervals over units."""
     features = stats.normalize(latents.float())
     height, width = features.shape[-2:]
     energy = _energy(features, units)
@@ -74,7 +78,7 @@ def measure(latents: Tensor, stats: LatentStats, units: Units) -> Direction:
 
 
 def filtered_by_dog(features: Tensor) -> Tensor:
-    """REPA-DoG's filter as this section applies it."""
+    """Features after REPA-DoG's difference of Gaussians, with the widths of this section."""
     return difference_of_gaussians(features, *DOG_SIGMAS, DOG_ALPHA)
 
 
@@ -84,14 +88,15 @@ def _measures(features: Tensor, units: Units) -> Measures:
 
 @or_reason
 def _interval(measure: Callable[[Tensor], Tensor], features: Tensor, units: Units) -> Estimate:
-    """One image at a time: on the way a feature map takes eight times its memory (twice a side, in float64)."""
+    """Mean over units with its interval. One image at a time: a measure needs eight times a feature map's memory (twice the side,
+    in float64)."""
     values = torch.cat([measure(image) for image in features.split(1)]).cpu().double()
     mean, half_width = mean_and_half_width(units.collapse(values[:, None]))
     return Estimate(value=mean.item(), half_width=half_width.item())
 
 
 def _energy(features: Tensor, units: Units) -> list[float | None]:
-    """Energy per token of the unit tokens' DCT in each band of `band_of_cell`, DC left out."""
+    """Energy per token of the unit tokens' DCT in each band of `band_of_cell`, without DC."""
     height, width = features.shape[-2:]
     num_bands = min(BANDS, height, width)
     energy = dct2(torch.nn.functional.normalize(features, dim=1)).square().sum(1).double().cpu() / (height * width)
@@ -103,28 +108,28 @@ def _energy(features: Tensor, units: Units) -> list[float | None]:
 
 def chapter(parts: Mapping[str, Direction]) -> Chapter:
     blocks = (Plot("direction", lambda: draw(parts), *_WORDS), table(parts)) if parts else ()
-    return Chapter("Direction: how tokens vary in space", blocks, pictures=("token-similarity",))
+    return Chapter("Direction: how token vectors vary over space", blocks, pictures=("token-similarity",))
 
 
 _WORDS = (
     "RMSC, LDS and CDS of the latents' tokens before and after two filters; right, directional energy by band.",
-    "How much the directions of tokens vary in space (RMSC), how much more neighbours agree than distant tokens (LDS), and how "
-    "fast likeness falls with distance (CDS); open symbols after the filters of iREPA and REPA-DoG. Larger means more spatial "
-    "structure; no threshold is known. Right: energy outside the mean direction, by band.",
+    "RMSC: how much the directions of token vectors vary over space. LDS: how much more similar neighbouring tokens are than "
+    "distant ones. CDS: how fast similarity falls with distance. Open symbols: after the filters of iREPA and REPA-DoG. Larger "
+    "means more spatial structure; no threshold is known. Right: energy outside the mean direction, by band.",
 )
 
 
 def table(parts: Mapping[str, Direction]) -> Table:
     rows = [
-        (label if way == "as they are" else "", way, *map(shown_estimate, measures.all))
+        (label if way == "unfiltered" else "", way, *map(shown_estimate, measures.all))
         for label, part in parts.items()
-        for way, measures in (("as they are", part), ("iREPA", part.after.spatial_normalize), ("REPA-DoG", part.after.dog))
+        for way, measures in (("unfiltered", part), ("iREPA", part.after.spatial_normalize), ("REPA-DoG", part.after.dog))
     ]
     return Table("", ("autoencoder", "tokens", "RMSC", "LDS", "CDS"), tuple(rows))
 
 
 def draw(parts: Mapping[str, Direction]) -> "Figure":
-    """RMSC, LDS and CDS before and after the alignments' filters, and the directional energy by band."""
+    """Figure with RMSC, LDS and CDS before and after the two filters, and the directional energy by band."""
     ways = {label: (part.all, part.after.spatial_normalize.all, part.after.dog.all) for label, part in parts.items()}
     panels = {
         name: {label: Before([_bar(measures[index]) for measures in filtered]) for label, filtered in ways.items()}

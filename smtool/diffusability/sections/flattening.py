@@ -1,4 +1,4 @@
-"""Is it flattened like it should be? Sentences, table and plots of the PHYSICAL spectra."""
+"""Flattening: sentences, table and plots about the PHYSICAL spectra of latents and their distance from the target."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -39,17 +39,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DELTA_TOLERANCE = 0.4
-"""The paper tried targets 0.6, 1 and 1.4 (its ablation on CelebA): 0.6 cost 0.06 of gFID, so closer than that needs no remark."""
+"""Largest accepted distance of delta from the target. In the paper's ablation of delta on CelebA (0.6, 1 and 1.4), 0.6 is worse
+than 1 by only 0.06 gFID."""
 DELTA_PRECISION = 0.1
-"""The precision asked of a delta (definition sheet, section 7): readings that differ by less are not told apart."""
+"""Readings whose deltas differ by less are treated as equal; a pass with a budget measures delta to this half-width
+(spectrum.md#cost-and-intervals)."""
 MOST_LINES = 24
 POSTERIORS = {"sample": "sampled posterior", "mean": "mean of the posterior", "deterministic": "no posterior"}
 Latents = Mapping[str, Sequence[PhysicalReading]]
-"""By label; no readings where PHYSICAL was not asked for."""
+"""Readings by label of the autoencoder; empty where PHYSICAL was not requested."""
 
 
 def findings(readings: Sequence[PhysicalReading]) -> list[Finding]:
-    """delta against the one asked for, and what the average hides."""
+    """Findings on delta against the target, on a knee of the power law, and on how delta depends on the reading."""
     if not readings:
         return []
     head = headline(readings)
@@ -58,35 +60,38 @@ def findings(readings: Sequence[PhysicalReading]) -> list[Finding]:
 
 def _flattening(delta: Delta | Reason, target: Target) -> Finding:
     if isinstance(delta, Reason):
-        return finding("flattening", "note", f"How far the latents are flattened cannot be told: {delta.reason}.")
+        return finding("flattening", "note", f"The flattening could not be measured: {delta.reason}.")
     value, half_width, asked = delta.value, delta.half_width, target.delta
     numbers = {"delta": value, "half_width": half_width, "asked": asked, "residual_db": delta.residual_db}
     text = f"delta {interval(value, half_width)}"
     if not delta.is_power_law:
-        said = (f"Not a power law: the worst ring lies {delta.residual_db:.1f} dB off the fitted line. {text} (asked {asked:g}) "
-                "summarises poorly; read the curve.")
+        said = (f"Not a power law: one ring lies {delta.residual_db:.1f} dB from the fitted line, so {text} (target {asked:g}) "
+                "describes these latents poorly; read the curve instead.")
         return finding("flattening", "warn", said, **numbers)
     if half_width is None:
-        said = f"Cannot tell whether it is flattened as asked: {text} without an interval."
+        said = f"Flattening undecided: {text} has no interval (target {asked:g}); measure more images."
         return finding("flattening", "note", said, **numbers)
     away = None if isinstance(target.divergence_db, Reason) else target.divergence_db.value
     rest = "" if away is None else f", {away:.1f} dB rms from the target"
-    tone, said = _judged(value, half_width, asked)
-    sentence = f"{said}: {text}, asked {asked:g} ± {DELTA_TOLERANCE:g}{rest}."
+    tone, said, meaning = _judged(value, half_width, asked)
+    sentence = f"{said}: {text}, target {asked:g} ± {DELTA_TOLERANCE:g}{rest}; {meaning}."
     return finding("flattening", tone, sentence, **numbers, divergence_db=away)
 
 
-def _judged(value: float, half_width: float, asked: float) -> tuple[Tone, str]:
+def _judged(value: float, half_width: float, asked: float) -> tuple[Tone, str, str]:
+    """Tone, judgement, and what it means for a diffusion model."""
     low, high = value - half_width, value + half_width
     if asked - DELTA_TOLERANCE <= low and high <= asked + DELTA_TOLERANCE:
-        return "good", "Flattened as asked"
+        return "good", "Flattened as the target asks", "a diffusion model sees the power spectrum that ESM aims for"
     if high < asked - DELTA_TOLERANCE:
+        weak = "high frequencies have too little power, and diffusion noise hides them early"
         if high < 0:
-            return "warn", "Steeper than the images themselves"
-        return "warn", "Not flattened: a copy of the images' spectrum" if low <= 0 else "Not flattened enough"
+            return "warn", "Steeper than the images' spectrum", weak
+        return "warn", "Not flattened, a copy of the images' spectrum" if low <= 0 else "Not flattened enough", weak
     if low > asked + DELTA_TOLERANCE:
-        return "warn", "Flattened too much: its high frequencies are too loud for the target"
-    return "note", "Cannot tell whether it is flattened as asked, the interval reaches across the limit"
+        strong = "high frequencies have too much power, and more of the diffusion loss lies in fine detail"
+        return "warn", "Flattened too much", strong
+    return "note", "Flattening undecided", "the interval crosses the limit, so measure more images"
 
 
 def _bend(law: BrokenPowerLaw | Reason | None) -> list[Finding]:
@@ -94,12 +99,12 @@ def _bend(law: BrokenPowerLaw | Reason | None) -> list[Finding]:
         return []
     at, below, above = law.cycles_per_side, law.exponent_below, law.exponent_above
     said = (f"The slope changes at {at:.1f} cycles per side, from {below:.2f} below to {above:.2f} above "
-            f"(by {interval(law.slope_change, law.half_width)}): one slope is an average of two.")
+            f"(by {interval(law.slope_change, law.half_width)}): a single slope is an average of the two.")
     return [finding("knee", "note", said, cycles_per_side=at, exponent_below=below, exponent_above=above)]
 
 
 def _averaging(readings: Sequence[PhysicalReading]) -> list[Finding]:
-    """Which choice of posterior, scale or channel moves delta by more than its precision."""
+    """Choices of posterior, scale or channel that change delta by more than its precision."""
     head = headline(readings)
     if isinstance(head.delta, Reason):
         return []
@@ -115,22 +120,23 @@ def _averaging(readings: Sequence[PhysicalReading]) -> list[Finding]:
         numbers |= {"lowest_channel": min(values), "highest_channel": max(values)}
     if not parts:
         return []
-    said = (f"delta depends on what is averaged: {head.delta.value:.2f} as a transformer sees it (normalized), "
-            f"{', '.join(parts)}.")
+    said = (f"delta depends on how the latents are read: {head.delta.value:.2f} normalized, as a transformer sees them, "
+            f"{', '.join(parts)}; compare deltas of the same reading only.")
     return [finding("averaging", "note", said, **numbers)]
 
 
 def table(images: Powers, latents: Latents, *, normalized_by: Mapping[str, str], delta: float, note: str) -> Table:
-    """A row for each reading. normalized_by: the source of each autoencoder's statistics; note: about the data."""
+    """One row per reading. normalized_by: the source of each autoencoder's statistics; note: about the data."""
     rows = [("images", "", _exponent(images.slope), "", "", "")]
-    notes = [note, f"power ~ f^-slope; fits: {_fitted_range(images.slope)} of images"]
+    notes = [note, f"power ~ f^-slope; fitted range of images: {_fitted_range(images.slope)}"]
     if latents:
         flattened = f"images flattened by f^{delta:g}"
-        notes.insert(1, f"off target: rms distance from the {flattened}, at the best gain; off line: the worst ring of the fit")
+        notes.insert(1, f"to target: rms distance from the {flattened}, at the best gain; to line: largest distance of a ring "
+                        "from the fitted line")
     for label, readings in latents.items():
         rows += [_cells(label, one) for one in readings]
         notes += _remarks(label, headline(readings), normalized_by[label])
-    return Table("", ("PHYSICAL", "latents", "slope", "delta", "off target", "off line"), tuple(rows), "\n".join(notes))
+    return Table("", ("PHYSICAL", "latents", "slope", "delta", "to target", "to line"), tuple(rows), "\n".join(notes))
 
 
 def _cells(label: str, one: PhysicalReading) -> tuple[str, str, str, str, str, str]:
@@ -142,17 +148,17 @@ def _cells(label: str, one: PhysicalReading) -> tuple[str, str, str, str, str, s
 
 
 def _remarks(label: str, head: PhysicalReading, normalized_by: str) -> list[str]:
-    """What a reader of this autoencoder's rows must know."""
+    """Notes on one autoencoder's rows."""
     remarks = [f"{label}: normalized by {normalized_by}"]
     if head.posterior == "deterministic":
-        remarks.append(f"{label}: its encoder gives points, no posterior to sample")
+        remarks.append(f"{label}: deterministic encoder (point), no posterior to sample")
     if isinstance(head.delta, Reason):
         return [*remarks, f"{label}: no fit: {head.delta.reason}"]
-    remarks[0] += f"; fits: {_fitted_range(head.delta)} of latents"
+    remarks[0] += f"; fitted range of latents: {_fitted_range(head.delta)}"
     if values := _channel_deltas(head):
         remarks.append(f"{label}: delta of single channels {min(values):.2f} to {max(values):.2f}")
     if not head.delta.is_power_law:
-        remarks.append(f"{label}: not a power law; delta summarises poorly")
+        remarks.append(f"{label}: not a power law, so delta describes it poorly")
     return remarks
 
 
@@ -171,11 +177,11 @@ def _fitted_range(fit: Slope | Delta | Reason) -> str:
 
 
 def chapter(images: Powers, latents: Latents, rows: Table, *, note: str) -> Chapter:
-    """rows: what `table` returns; note: about the data."""
+    """The chapter on flattening. rows: the table from `table`; note: about the data."""
     if not latents:
         alone = partial(draw_physical, images, {}, title="PHYSICAL power spectrum of images", note=note)
         return Chapter("Power spectrum", (Plot("physical", alone, *_IMAGES_WORDS),))
-    return Chapter("Is it flattened like it should be?", (
+    return Chapter("Is the spectrum flattened as the target asks?", (
         Plot("physical", partial(physical_figure, images, latents, note=note), *_PHYSICAL_WORDS), rows,
         Plot("readings", partial(readings_figures, latents), *_READINGS_WORDS),
         Plot("channels", partial(channels_figure, latents), *_CHANNELS_WORDS),
@@ -184,30 +190,32 @@ def chapter(images: Powers, latents: Latents, rows: Table, *, note: str) -> Chap
 
 _PHYSICAL_WORDS = (
     "Power spectra of images, their flattened target and latents; below, latents over target in dB; right, a scale of delta.",
-    "Latents (colours) should lie on the dashed target: the images' own spectrum (black), tilted. Below: how far they are from "
-    "it; flat at 0 dB is perfect, a slope means too much or too little flattening, a bump is a band of its own. Right: delta, "
-    "how many powers of frequency flatter than the images; good is inside the shaded zone, with a bar that does not leave it. "
-    "Dash-dotted: the images flattened by the delta that fits; where latents leave that line, no delta describes them.",
+    "Latents (colours) should lie on the dashed target: the images' spectrum (black), flattened by f^delta. Below: their "
+    "distance from the target; 0 dB everywhere is ideal, a slope means too much or too little flattening, a bump means that one "
+    "band has too much power. Right: delta, the exponent by which latents are flatter than the images; good is an interval "
+    "inside the shaded zone. Dash-dotted: the images flattened by the fitted delta; where latents leave this line, no delta "
+    "describes them.",
 )
 _IMAGES_WORDS = (
     "Power spectrum of the images with its fitted power law.",
-    "Power of natural photographs falls with a slope of about 2. A fall at the right end comes from resampling or JPEG.",
+    "The power of natural photographs falls with a slope of about 2. A steeper fall at the right end comes from resampling or "
+    "JPEG.",
 )
 _READINGS_WORDS = (
     "Power spectra of each autoencoder's latents: sample and mean of the posterior, normalized and raw.",
-    "The same latents read in other ways; the headline is the sampled, normalized one. Dashed: means of the posterior. Where "
-    "sampling lifts the right end, the SNR of high frequencies under posterior noise falls below 1; where raw and normalized "
-    "differ in slope, a few channels are louder than the rest. Good: all on one slope.",
+    "The same latents in all readings; the verdict uses the sampled, normalized one. Dashed: means of the posterior. Where "
+    "sampling raises the right end, posterior noise exceeds the high frequencies there (SNR below 1). Where raw and normalized "
+    "latents differ in slope, a few channels have much more power than the rest. Good: all lines have the same slope.",
 )
 _CHANNELS_WORDS = (
     "Power spectra of single channels, dashed, and of their mean.",
-    "Single normalized channels (dashed) around their mean. Good: a narrow bundle. A channel far from it carries a band of its "
-    "own, and the mean's delta speaks for it poorly.",
+    "Single normalized channels (dashed) and their mean. Good: all channels are close to the mean. The mean's delta does not "
+    "describe a channel far from it, whose content lies at other frequencies.",
 )
 
 
 def physical_figure(images: Powers, latents: Latents, *, note: str) -> "Figure":
-    """The main figure of the report."""
+    """The main figure of the report: latents against the flattened target, their distance, and delta."""
     heads = {label: headline(readings) for label, readings in latents.items()}
     posteriors = " and ".join(dict.fromkeys(POSTERIORS[head.posterior] for head in heads.values()))
     note = f"{note}\nlatents: {posteriors}, normalized, gain matched to target; fits from 0.9 cycles per side"
@@ -215,7 +223,7 @@ def physical_figure(images: Powers, latents: Latents, *, note: str) -> "Figure":
 
 
 def draw_physical(images: Powers, heads: Mapping[str, LatentPowers], *, title: str, note: str) -> "Figure":
-    """Images alone, or with the latents of each label."""
+    """Spectra of images alone, or with the latents of each label."""
     if not heads:
         return power_figure([*power_curves(images, {}), *_law(images)], title=title, note=note)
     residuals = [banded(head.cycles_per_side, head.target.residual_db, head.target.half_width, colour=colour)
@@ -226,7 +234,7 @@ def draw_physical(images: Powers, heads: Mapping[str, LatentPowers], *, title: s
 
 
 def power_curves(images: Powers, heads: Mapping[str, LatentPowers]) -> list[Curve]:
-    """The images, the widest target, and the latents at the gain that brings them nearest to it."""
+    """Curves of the images, of the target with the widest range, and of the latents at the gain nearest to the target."""
     curves = [_power_curve(f"images\n{_slope(images.slope)}", images, role="image")]
     if heads:
         widest = max(heads.values(), key=lambda head: head.cycles_per_side[-1] or 0.0)
@@ -240,7 +248,7 @@ def power_curves(images: Powers, heads: Mapping[str, LatentPowers]) -> list[Curv
 
 
 def readings_figures(latents: Latents) -> "Figure":
-    """Sample and mean of the posterior, raw and normalized, a panel for each autoencoder."""
+    """Samples and means of the posterior, raw and normalized, one panel per autoencoder."""
     return readings_figure({label: [
         _power_curve(f"{'point' if one.posterior == 'deterministic' else one.posterior}, {one.latents}{_delta(one)}", one,
                      colour=int(one.latents == "raw"), role="control" if one.posterior == "mean" else "latent")
@@ -249,7 +257,7 @@ def readings_figures(latents: Latents) -> "Figure":
 
 
 def channels_figure(latents: Latents) -> "Figure":
-    """Every channel by itself, thin, and their mean, all normalized."""
+    """Spectra of all normalized channels and of their mean, one panel per autoencoder."""
     panels = {}
     for colour, (label, readings) in enumerate(latents.items()):
         head = headline(readings)
@@ -260,7 +268,7 @@ def channels_figure(latents: Latents) -> "Figure":
 
 
 def _single_channels(head: PhysicalReading, powers: np.ndarray, colour: int) -> list[Curve]:
-    """A line for each; of many, the middle nine tenths as a band."""
+    """One line per channel; for more than MOST_LINES channels, their median and a band from 5 to 95 %."""
     x, values = _cycles(head), _channel_deltas(head)
     label = f"single channels: delta {min(values):.2f} to {max(values):.2f}" if values else "single channels"
     if len(powers) <= MOST_LINES:
@@ -271,19 +279,19 @@ def _single_channels(head: PhysicalReading, powers: np.ndarray, colour: int) -> 
 
 
 def _fitted(head: LatentPowers, colour: int) -> list[Curve]:
-    """The images flattened by the delta that fits, at the gain of the latents drawn; one legend entry for all."""
+    """The images flattened by the fitted delta, at the gain of the drawn latents; one legend entry for all colours."""
     if isinstance(head.delta, Reason):
         return []
     cycles = array(head.cycles_per_side)
     weight = np.sqrt(array(head.cells)) * (cycles >= 0.9)
     tilt = (head.delta.value - head.target.delta) * np.log(cycles)
     power = array(head.target.power) * np.exp(tilt - (weight * tilt).sum() / weight.sum())
-    label = "" if colour else "images flattened by the delta\nthat fits (each colour's own)"
+    label = "" if colour else "images flattened by the\nfitted delta of each colour"
     return [Curve(label, cycles.tolist(), power, role="fitted", colour=colour)]
 
 
 def _law(images: Powers) -> list[Curve]:
-    """The power law that fits the images, drawn over its range."""
+    """The power law fitted to the images, drawn over the fitted range."""
     if isinstance(images.slope, Reason):
         return []
     frequency, cycles, power = array(images.frequency), array(images.cycles_per_side), array(images.power)
@@ -309,13 +317,13 @@ def _gauge(heads: Mapping[str, LatentPowers]) -> Gauge:
 
 
 def _said(head: LatentPowers) -> tuple[str, str]:
-    """delta, and what else belongs to the latents' line."""
+    """delta as text, and a remark with slope and distance from the target."""
     remark = _slope(head.slope)
     if not isinstance(head.target.divergence_db, Reason):
-        remark += f", {head.target.divergence_db.value:.1f} dB off target"
+        remark += f", {head.target.divergence_db.value:.1f} dB to target"
     if isinstance(head.delta, Reason):
         return "no fit", remark
-    remark = remark if head.delta.is_power_law else f"{remark}, no power law"
+    remark = remark if head.delta.is_power_law else f"{remark}, not a power law"
     return interval(head.delta.value, head.delta.half_width), remark
 
 
@@ -339,5 +347,5 @@ def _cycles(one: Powers) -> list[float]:
 
 
 def wrapped(name: str) -> str:
-    """Long names over several lines, so that legends leave the panels their width."""
+    """The name wrapped over several lines, so that legends do not take width from the panels."""
     return "\n".join(textwrap.wrap(name, 34)) or name

@@ -1,6 +1,6 @@
-"""Health: channels, rank, capacity, grid artefacts, shift errors and the range of values under fp16.
+"""Health: channels, rank, capacity, grid artefacts, shift errors and the range of values in fp16.
 
-Limits of the sentences lie between controls of the definition sheet.
+The limits of the verdict lie between values measured on hand-made control autoencoders (spectrum.md#health).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,23 +53,23 @@ WATCHED_IMAGES = 4
 LARGEST_FP16 = 65504.0
 DRAWN_DISTORTION = 0.01
 LOW_RANK = 0.5
-"""Half of the channels duplicated or dead leave an effective rank of half their number."""
+"""Fraction of the channels. With half of the channels duplicated or dead, the effective rank is half their number."""
 FULL_RANK = 0.75
-"""White channels have all of it; below this fraction of the channels the tone is "note" instead of "good"."""
+"""White channels have full effective rank; below this fraction of the channels the tone is "note" instead of "good"."""
 GRID_TEMPLATE = 0.03
-"""Photographs have 0.009; a pattern of 1 % of their variance 0.072 to 0.075: halfway on a ratio scale."""
+"""Photographs have 0.009; with a periodic pattern of 1 % of their variance 0.072 to 0.075. This is halfway on a ratio scale."""
 GRID_PHASE = 0.1
-"""Chance gives 0.03 to 0.06, a plain trained autoencoder 0.14, bilinear upsampling 0.49, nearest 1."""
+"""Chance gives 0.03 to 0.06, a plain trained autoencoder 0.14, bilinear upsampling 0.49, nearest upsampling 1."""
 SHIFT_RECONSTRUCTION = 0.05
-"""An ideal crop has 0.003, a trained autoencoder 0.013, bilinear 0.016; nearest 0.14 and strided subsampling 0.61 are broken."""
+"""An ideal crop has 0.003, a trained autoencoder 0.013, bilinear 0.016; nearest (0.14) and strided subsampling (0.61) fail."""
 SHIFT_CELLS = 0.05
-"""Convolutions have 0; stretching frequencies 1.17."""
+"""Convolutions have 0; the control that stretches frequencies has 1.17."""
 SHIFT_LATENT = 0.2
-"""An ideal crop has 0.008 and bilinear 0.06; a trained autoencoder 0.52 and space-to-depth 0.55 alias."""
+"""An ideal crop has 0.008 and bilinear 0.06; a trained autoencoder (0.52) and space-to-depth (0.55) alias."""
 
 
 class Channel(Config):
-    """Of raw posterior means; posterior_std: root mean square of the noise around them, null where there is none."""
+    """One channel of the raw posterior means. posterior_std: root mean square of the posterior noise, null without noise."""
 
     mean: Rounded
     std: Rounded
@@ -78,6 +78,9 @@ class Channel(Config):
 
 
 class EffectiveRank(Config):
+    """Effective rank of the channels, as exp(entropy) and as participation ratio of the eigenvalues, of the covariance and of the
+    correlations."""
+
     entropy: float
     participation: float
     entropy_correlation: float
@@ -87,6 +90,8 @@ class EffectiveRank(Config):
 
 
 class Bits(Config):
+    """Capacity of one image's latents. well_sampled: by band; elsewhere there are too few images, and the bits are too low."""
+
     bits_per_image: float
     bits_per_channel: Row
     bits_per_band: Row
@@ -94,13 +99,13 @@ class Bits(Config):
 
 
 class Capacity(Bits):
-    """distortion: fraction of the variance that may be lost."""
+    """Bits at one distortion: the fraction of the variance that may be lost."""
 
     distortion: float
 
 
 class GridReading(Config):
-    """Between 0 and 1; excess = reconstruction - input."""
+    """A grid statistic, between 0 and 1, of reconstructions and of inputs; excess = reconstruction - input."""
 
     reconstruction: Number
     input: Number
@@ -108,6 +113,8 @@ class GridReading(Config):
 
 
 class Grid(Config):
+    """Grid artefacts at a period in pixels, the downsampling factor (spectrum.md#health)."""
+
     period: int
     images: int
     template: GridReading
@@ -115,7 +122,7 @@ class Grid(Config):
 
 
 class Shift(Config):
-    """Shift-equivariance errors; null: it has no decoder."""
+    """Shift-equivariance errors, as fractions of the variance; null where they need a decoder that is missing."""
 
     images: int
     reconstruction: Number
@@ -124,7 +131,7 @@ class Shift(Config):
 
 
 class Fp16(Config):
-    """Largest magnitudes seen in float32; reason: why no layer was watched."""
+    """Largest magnitudes observed in float32; layer: where; reason: why no layer was watched."""
 
     largest_latent: Number
     largest_activation: Number = None
@@ -145,10 +152,11 @@ class Health(Config):
 
 @torch.no_grad()
 def measure(subject: Subject, images: Tensor, moments: LatentMoments, reconstructions: Tensor | None) -> Health:
-    """All checks of one autoencoder. moments: of all images of the pass; images (N, 3, H, W) and their decodings: the first ones.
+    """All checks of one autoencoder.
 
-    The shift errors encode the first 16 images twice and decode them three times; hooks during four of them find the largest
-    activation.
+    moments: of all images of the pass. images (N, 3, H, W) and reconstructions: the first images of the pass; reconstructions is
+    None without a decoder. The shift errors encode the first 16 images twice and decode them three times; hooks record the
+    largest activation during the first four of them.
     """
     noise = None if subject.codec.deterministic else moments.noise
     activations = LargestActivation()
@@ -202,7 +210,7 @@ def _grid(images: Tensor, reconstructions: Tensor | None, period: int) -> Grid:
 
 @or_reason
 def _shifts(subject: Subject, images: Tensor, activations: LargestActivation) -> Shift:
-    """The activations are watched during the first of the images."""
+    """Shift errors. The activations are recorded for the first images."""
     codec, batch = subject.codec, images_at_once(images.shape[-2], images.shape[-1])
     encode: Callable[[Tensor], Tensor] = lambda x: subject.encode(x).mode()      # noqa: E731
     if not codec.can_decode:
@@ -219,7 +227,7 @@ def _shifts(subject: Subject, images: Tensor, activations: LargestActivation) ->
 
 
 def fp16_of(largest_latent: float, activations: LargestActivation) -> Fp16:
-    """Whether what was seen in float32 would fit half precision."""
+    """Whether the values observed in float32 fit half precision."""
     if not activations.by_layer:
         return Fp16(largest_latent=largest_latent, reason="no layer could be watched")
     value, layer = activations.largest()
@@ -228,7 +236,7 @@ def fp16_of(largest_latent: float, activations: LargestActivation) -> Fp16:
 
 
 def findings(health: Health) -> list[Finding]:
-    """One sentence for each check that was made, good or bad."""
+    """One finding per check that could be made."""
     found = [channels_finding(health.channels)]
     if isinstance(health.effective_rank, EffectiveRank):
         found.append(rank_finding(health.effective_rank))
@@ -244,48 +252,52 @@ def findings(health: Health) -> list[Finding]:
 def channels_finding(channels: Sequence[Channel]) -> Finding:
     dead = [index + 1 for index, channel in enumerate(channels) if channel.dead]
     listed = ", ".join(map(str, dead[:12])) + (" ..." if len(dead) > 12 else "")
-    said = f"{len(dead)} of {len(channels)} channels are dead (they hardly vary): {listed}."
+    said = f"{len(dead)} of {len(channels)} channels are dead (almost constant, nothing to learn): {listed}."
     if not dead:
-        said = f"None of {len(channels)} channels is dead."
+        said = f"None of the {len(channels)} channels is dead (almost constant)."
     return finding("channels", "warn" if dead else "good", said, dead=float(len(dead)), channels=float(len(channels)))
 
 
 def rank_finding(rank: EffectiveRank) -> Finding:
-    """By the correlations too: one loud channel hides the others in the covariance, dead ones hide in the correlations."""
+    """Finding on the effective rank, by covariance and by correlation: a channel of large variance hides the others in the
+    covariance, and dead channels do not show in the correlations."""
     channels, entropy, correlation = rank.num_channels, rank.entropy, rank.entropy_correlation
     is_low = entropy <= LOW_RANK * channels
-    said = f"{channels} channels span {entropy:.1f} directions, {correlation:.1f} by correlations"
+    said = f"The effective rank of {channels} channels is {entropy:.1f}, or {correlation:.1f} at equal channel variance"
     if is_low:
         loud = correlation > LOW_RANK * channels
-        said += ": a few are much louder than the rest, or dead" if loud else ": they repeat one another"
+        said += (": a few channels have much larger variance than the rest, or some are dead" if loud else
+                 ": channels are redundant, so a diffusion model learns the same content several times")
     tone: Tone = "warn" if is_low else "good" if entropy > FULL_RANK * channels else "note"
     return finding("rank", tone, f"{said}.", entropy=entropy, entropy_correlation=correlation, channels=float(channels))
 
 
 def grid_finding(grid: Grid) -> Finding:
-    """Always the excess over the inputs: photographs, too, have a grid (JPEG's)."""
+    """Finding on grid artefacts, as the excess over the inputs, because JPEG gives photographs a grid too."""
     template, phase = grid.template.excess or 0.0, grid.phase.excess or 0.0
     is_seen = template > GRID_TEMPLATE or phase > GRID_PHASE
-    said = "A grid in reconstructions" if is_seen else "No grid in reconstructions"
+    said = "Grid artefacts in reconstructions" if is_seen else "No grid artefacts in reconstructions"
     beyond = f"template fraction {template:+z.3f}, phase contrast {phase:+z.2f}"
-    sentence = f"{said}: period {grid.period} px, beyond the inputs' own by {beyond}."
+    meaning = "; generated images will show them too" if is_seen else ""
+    sentence = f"{said} at a period of {grid.period} px: {beyond} relative to the inputs{meaning}."
     return finding("grid", "warn" if is_seen else "good", sentence, template_excess=template, phase_excess=phase)
 
 
 def shift_finding(shift: Shift) -> Finding:
-    """All three are needed: the first alone calls space-to-depth perfect."""
+    """Finding on the three shift errors. All three are needed: space-to-depth is perfect by the first alone."""
     checks = (
         ("reconstruction", shift.reconstruction, SHIFT_RECONSTRUCTION,
-         "reconstructions change when the image moves by part of a cell"),
-        ("whole_cell", shift.whole_cell, SHIFT_CELLS, "the image does not follow when latents move by one cell"),
-        ("latent", shift.latent, SHIFT_LATENT, "latents alias when the image moves by part of a cell"),
+         "reconstructions change when the image shifts by part of a cell"),
+        ("whole_cell", shift.whole_cell, SHIFT_CELLS, "decoded images do not follow when latents shift by one cell"),
+        ("latent", shift.latent, SHIFT_LATENT, "latents alias when the image shifts by part of a cell"),
     )
     errors = {name: error for name, error, *_ in checks if error is not None}
     broken = [f"{words} ({error:.2f} of the variance)" for _, error, limit, words in checks if (error or 0.0) > limit]
     if broken:
-        return finding("shifts", "warn", f"Not shift-equivariant: {'; '.join(broken)}.", **errors)
+        said = f"Not shift-equivariant: {'; '.join(broken)}. The same content is coded differently at other positions."
+        return finding("shifts", "warn", said, **errors)
     listed = ", ".join(f"{name.replace('_', ' ')} {error:.3f}" for name, error in errors.items())
-    return finding("shifts", "good", f"Moves with the image: errors as fractions of the variance are {listed}.", **errors)
+    return finding("shifts", "good", f"Shift-equivariant: errors as fractions of the variance are {listed}.", **errors)
 
 
 def fp16_finding(fp16: Fp16) -> Finding:
@@ -294,12 +306,12 @@ def fp16_finding(fp16: Fp16) -> Finding:
         reached = "is not finite even in fp32" if largest is None else f"reaches {largest:.3g}, more than 65504,"
         said = f"Overflows fp16: an activation {reached} at {fp16.layer}; run it in bf16 or fp32."
     else:
-        said = f"Fits fp16: the largest activation is {largest:.3g} of at most 65504 (at {fp16.layer})."
+        said = f"Fits fp16: the largest activation is {largest:.3g}, at {fp16.layer}; the limit is 65504."
     return finding("fp16", "warn" if fp16.overflows else "good", said, largest_activation=largest)
 
 
 def cells(health: Health) -> tuple[str, ...]:
-    """Rank, grid and shift errors, for the table of decoders."""
+    """Cells with rank, grid and shift errors, for the table of decoders."""
     rank = shown(None if isinstance(health.effective_rank, Reason) else health.effective_rank.entropy, 1)
     grid = shown(None if isinstance(health.grid, Reason) else health.grid.phase.excess)
     return f"{rank}/{len(health.channels)}", grid, *_errors(health, 2)
@@ -310,7 +322,7 @@ def chapter(parts: Mapping[str, Health]) -> Chapter:
 
 
 def table(parts: Mapping[str, Health]) -> Table | None:
-    """One row for each check, so that autoencoders stand side by side."""
+    """One row per check and one column per autoencoder."""
     names = (
         "dead channels", "std of channels", "effective rank", *(f"bits at {100 * d:g} % loss" for d in DISTORTIONS),
         "bits above posterior noise", "grid excess", "shift error, reconstruction", "shift error, whole cells",
@@ -318,8 +330,8 @@ def table(parts: Mapping[str, Health]) -> Table | None:
     )
     rows = tuple(zip(names, *map(_checks, parts.values()), strict=True))
     note = (
-        "effective rank: of the covariance, and of the correlations in brackets; grid: reconstruction minus input, template "
-        "fraction and phase contrast; shift errors: fractions of the image's (latent's) variance, 0 is perfect"
+        "effective rank: of the covariance, and of the correlations in brackets; grid excess: template fraction and phase "
+        "contrast of reconstructions minus those of inputs; shift errors: fractions of the variance of image or latent (ideal: 0)"
     )
     return Table("", ("check", *parts), rows, note) if parts else None
 
@@ -361,7 +373,7 @@ def _range(fp16: Fp16) -> str:
 
 
 def plot(parts: Mapping[str, Health]) -> Plot | None:
-    """Bits by band and by channel at one distortion."""
+    """Plot of the bits by band and by channel at DRAWN_DISTORTION; None without capacities."""
     bands, channels = [], []
     for colour, (label, health) in enumerate(parts.items()):
         for one in _capacities(health):
@@ -372,8 +384,8 @@ def plot(parts: Mapping[str, Health]) -> Plot | None:
     return None if not bands else Plot(
         "capacity", lambda: capacity_figure(bands, channels, distortion=DRAWN_DISTORTION),
         "Bits of one image by latent band and by channel.",
-        "Where the bits are, if latents were Gaussian and 1 % of their variance may be lost. Many bits in the highest bands are "
-        "detail that a diffusion model must learn last; a channel without bits is dead or a copy.",
+        "Distribution of the bits, if latents were Gaussian and 1 % of their variance may be lost. Bits in the highest bands are "
+        "detail that a diffusion model generates last; a channel without bits is dead or a copy of others.",
     )
 
 

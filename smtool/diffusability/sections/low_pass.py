@@ -1,6 +1,7 @@
-"""The low-pass curve: whether an autoencoder decodes a low-passed latent into the equally low-passed image, as DSM asks.
+"""The low-pass curve: does an autoencoder decode a low-passed latent LP z into the equally low-passed image LP x, as DSM asks?
 
-Relative convention: the same anti-diagonals leave 8x8 blocks of latent cells and of pixels (definition sheet, section 4).
+Relative convention: the same DCT anti-diagonals are removed from 8x8 blocks of latent cells and of pixels
+(spectrum.md#band-transfer).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,19 +43,23 @@ ROWS_IN_TABLE = (8, 10, 12, 14)
 SHOWN_ROWS = (0, 4, 8, 10, 12, 14)
 SHOWN_IMAGES = 2
 LARGEST_PSNR = 60.0
-"""dB. Above, two images differ by less than 8 bits can show; lossless controls would otherwise have a gap of float rounding."""
-_ESTIMATOR = "cubic kernel, unbiased for pairs: those within a unit are left out"
+"""dB. Above it, two images differ by less than 8 bits resolve. Without the limit, the gap of a lossless control would be float
+rounding."""
+_ESTIMATOR = "cubic kernel, unbiased: pairs within a unit are left out"
 
 
 class Gap(Config):
-    """One value for each number of anti-diagonals removed."""
+    """The gap in dB and its half-width: one value for each number of removed anti-diagonals."""
 
     value: Row
     half_width: Row
 
 
 class KernelDistances(Config):
-    """Of D(LP z) from LP x, on the named features; crops of one photograph are one unit."""
+    """Kernel distances of D(LP z) from LP x on the named features, one for each number of removed anti-diagonals.
+
+    Crops of one photograph are one unit. reason: why there are no values.
+    """
 
     features: str
     clamped: bool
@@ -65,7 +70,10 @@ class KernelDistances(Config):
 
 
 class LowPass(Config):
-    """PSNR in dB of D(LP z) against LP x, of the control D(z) against LP x, and the gap PSNR(D(z), x) - PSNR(D(LP z), LP x)."""
+    """PSNR in dB of D(LP z) against LP x, of the control D(z) against LP x, and the gap PSNR(D(z), x) - PSNR(D(LP z), LP x).
+
+    rows_removed: numbers of removed anti-diagonals, of 15; one value of each row for each.
+    """
 
     posterior: str
     convention: str
@@ -79,16 +87,16 @@ class LowPass(Config):
     kernel_distance: KernelDistances
 
     def gap_at(self, rows: int) -> Estimate:
-        """The gap in dB with `rows` anti-diagonals removed."""
+        """The gap in dB with `rows` anti-diagonals removed, and its half-width."""
         index = self.rows_removed.index(rows)
         return Estimate(value=self.gap.value[index], half_width=self.gap.half_width[index])
 
 
 @dataclass(frozen=True)
 class LowPassed:
-    """The section, and for the first images what each removal leaves and what it is decoded to.
+    """The section, and pictures of LP x and D(LP z) for the first images.
 
-    shown: (images, 2, len(SHOWN_ROWS), 3, H, W) uint8, or None where there is no curve.
+    shown: (images, 2, len(SHOWN_ROWS), 3, H, W) uint8, or None without a curve.
     """
 
     section: LowPass | Reason
@@ -105,11 +113,12 @@ def measure(
     *,
     extractor: Extractor | None = None,
 ) -> LowPassed:
-    """The curve of images (N, 3, H, W) in [-1, 1] and their raw latents (N, C, h, w), sampled from the posterior.
+    """Measure the curve of images (N, 3, H, W) in [-1, 1] and their raw latents (N, C, h, w), sampled from the posterior.
 
-    14 decodings an image: without removal that is `reconstructions`. PSNR is that of unclamped images; the kernel distance, on
-    the extractor's features (default: "random", which needs no weights), is that of 8-bit images. A latent smaller than 8 cells
-    is one block, its cut-off scaled (`block = "fit"`). A Reason where blocks do not fill a side, or without a decoder.
+    reconstructions: D(z), the decodings without removal; 14 further decodings per image. PSNR compares unclamped images; the
+    kernel distance compares 8-bit images on the extractor's features (default: "random", which needs no downloaded weights). A
+    latent smaller than 8 cells is one block with a scaled cut-off (`block = "fit"`). The section is a Reason without a decoder or
+    where blocks do not fill a side.
     """
     if reconstructions is None:
         return LowPassed(Reason(reason="it has no decoder"))
@@ -129,7 +138,7 @@ def measure(
     gap, half_width = mean_and_half_width(units.collapse(decibels[:, :1] - decibels))
     section = LowPass(
         posterior="deterministic" if subject.codec.deterministic else "sample",
-        convention=f"relative: blocks of 8 pixels and of {block} latent cells; PSNR counts to {LARGEST_PSNR:g} dB",
+        convention=f"relative: blocks of 8 pixels and of {block} latent cells; PSNR is limited to {LARGEST_PSNR:g} dB",
         clamped=False, images=len(images), units=len(units), rows_removed=list(ROWS_REMOVED),
         psnr=numbers(units.collapse(decibels).mean(0)), control=numbers(units.collapse(controls).mean(0)),
         gap=Gap(value=numbers(gap), half_width=numbers(half_width)),
@@ -141,7 +150,7 @@ def measure(
 def _removals(
     subject: Subject, images: Tensor, latents: Tensor, reconstructions: Tensor
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """For every n: n, LP_n x, D(LP_n z); one n in memory at a time."""
+    """Yield (n, LP_n x, D(LP_n z)) for every n; only one n is in memory at a time."""
     for rows in ROWS_REMOVED:
         target = fitted_low_pass(images, rows)
         yield rows, target, subject.decode_all(fitted_low_pass(latents, rows)) if rows else reconstructions
@@ -152,7 +161,7 @@ def _features(extractor: Extractor, images: Tensor) -> Tensor:
 
 
 def _kernel_distances(features: list[tuple[Tensor, Tensor]], units: Units, name: str) -> KernelDistances:
-    """Of D(LP z) from LP x for each n; half-widths t(n - 1) times the jackknife's error over units."""
+    """Kernel distances of D(LP z) from LP x for each n; half-widths are t(units - 1) times the jackknife error over units."""
     count, made = len(units), partial(KernelDistances, features=name, clamped=True, estimator=_ESTIMATOR)
     if count < 2:
         return made(value=None, half_width=None, reason=f"a kernel distance needs at least 2 {units.name}s, found {count}")
@@ -169,7 +178,7 @@ def table(parts: Mapping[str, LowPass | Reason]) -> Table | None:
         gaps = (shown_estimate(one.gap_at(n), digits=1) for n in ROWS_IN_TABLE)
         rows.append((label, f"{shown(one.psnr[0], 1)} dB", *gaps))
         conventions.setdefault(f"{one.images} images; {one.convention}", []).append(label)
-    notes = ["gap = PSNR(D(z), x) - PSNR(D(LP z), LP x) in dB when n of 15 anti-diagonals are removed; sampled posterior"]
+    notes = ["gap = PSNR(D(z), x) - PSNR(D(LP z), LP x) in dB with n of 15 anti-diagonals removed; z sampled from the posterior"]
     notes += [f"{label}: {one.reason}" for label, one in parts.items() if isinstance(one, Reason)]
     notes += [f"{', '.join(labels)}: {convention}" for convention, labels in conventions.items()]
     columns = ("LOW-PASS", "PSNR", *(f"gap n={n}" for n in ROWS_IN_TABLE))
@@ -177,32 +186,32 @@ def table(parts: Mapping[str, LowPass | Reason]) -> Table | None:
 
 
 def plot(parts: Mapping[str, LowPass | Reason], *, place: str) -> Plot | None:
-    """The curve with its control, the gap and the kernel distance. place: name and size of the images."""
+    """Plot of the curve with its control, the gap and the kernel distance. place: name and size of the images."""
     if not (found := measured(parts)):
         return None
     curves, gaps = low_pass_curves(parts)
     note = (
-        f"{max(one.images for *_, one in found)} images {place}; sampled posterior\n"
-        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks of pixels and of latent cells (of smaller blocks as "
-        "large a fraction)"
+        f"{max(one.images for *_, one in found)} images {place}; latents sampled from the posterior\n"
+        "LP removes n of the 15 anti-diagonals of 8x8 DCT blocks of pixels and of latent cells (the same fraction of "
+        "smaller blocks)"
     )
     distances = [(colour, one) for colour, _, one in found if one.kernel_distance.value]
     lines = [banded(one.rows_removed, one.kernel_distance.value or (), one.kernel_distance.half_width, colour=colour)
              for colour, one in distances]
     features = distances[0][1].kernel_distance.features if distances else ""
-    title = "Low-pass reconstruction: does the decoder follow a removal?"
+    title = "Low-pass reconstruction: does the decoder follow?"
     return Plot(
         "low-pass", lambda: low_pass_figure(curves, gaps, lines, features=features, title=title, note=note),
-        "PSNR of low-passed latents' decodings against equally low-passed images, the gap to n = 0, and their kernel distance.",
-        "Frequencies are removed from latent and image alike. Good: the solid line stays level, its gap near 0. Dashed is the "
-        "control, the decoding of the whole latent against the same low-passed image: a solid line above it follows the "
-        "removal for sure, one that falls far below is disturbed by it. Kernel distance, where drawn: low is good; it sees "
-        "what PSNR forgives.",
+        "PSNR of decoded low-passed latents against equally low-passed images, the gap to n = 0, and their kernel distance.",
+        "The same frequencies are removed from latent and image. Good: the solid line is level and its gap is near 0. Dashed: "
+        "the control, the decoding of the whole latent against the low-passed image. A solid line above the control shows that "
+        "the decoder follows the removal; one far below shows that the removal disturbs the decoder. Kernel distance, where "
+        "drawn: low is good; it detects differences that hardly change the PSNR.",
     )
 
 
 def low_pass_curves(parts: Mapping[str, LowPass | Reason]) -> tuple[Sequence[Curve], Sequence[Curve]]:
-    """PSNR with its control, and the gap."""
+    """Curves of the PSNR with its control, and of the gap."""
     curves, gaps = [], []
     for colour, label, one in measured(parts):
         rows = one.rows_removed

@@ -1,7 +1,8 @@
-"""Noise crossing: what a diffusion model meets in a normalized latent, ring by ring, and the time at which noise exceeds it.
+"""Noise crossing: for each ring of a normalized latent, the diffusion time at which noise exceeds the signal (SNR below 1), the
+learnable power and the loss floor.
 
-Everything is a closed form of one spectrum S, the headline's (Spectrum Matching, Proposition 3.1); a ring weighs as many cells as
-it has.
+All are closed forms of one spectrum S, that of the headline reading (arXiv 2603.14645, Proposition 3.1;
+spectrum.md#noise-crossing); a ring is weighted by its number of cells.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,15 +43,18 @@ NUM_TIMES = 50
 SAMPLERS: tuple[tuple[GainSampler, int, float], ...] = (
     ("euler-maruyama", 100, 0.04), ("euler-maruyama", 250, 0.04), ("euler", 50, 0.02), ("heun", 50, 0.02),
 )
-"""Sampler, steps, and the time of the last step to 0: SiT's and REPA's stochastic one, and even steps without noise."""
+"""Sampler, number of steps, and the time from which the last step goes to 0: the stochastic sampler of SiT and REPA, and
+deterministic samplers with equal steps."""
 SMALLEST_GAIN = 0.9
-"""A last step that returns less than this fraction of a band's variance takes half a decibel from it."""
+"""Fraction of a band's variance. A last step that returns less removes about half a decibel or more."""
 
 
 class TimeShift(Config):
-    """s of t' = s t / (1 + (s - 1) t) that matches the reference's signal-to-noise ratios, by two rules.
+    """The s of the time shift t' = s t / (1 + (s - 1) t) that matches the reference's signal-to-noise ratios, by two rules.
 
-    spread: ln[t* / (1 - t*)] from the first ring to the last; cannot_change: the rules point in opposite directions.
+    by_cells: equal mean log SNR over cells; by_energy: equal noise level at which half of the power has an SNR below 1. spread:
+    difference of ln[t* / (1 - t*)] between the first and the last ring; cannot_change: one rule asks for s > 1 and the other for
+    s < 1, so that no shift matches.
     """
 
     reference: str
@@ -61,7 +65,7 @@ class TimeShift(Config):
 
 
 class SamplerGain(Config):
-    """Variance a sampler returns over the variance there is, by ring: factor for its last step alone, whole for all its steps."""
+    """Variance of sampled latents over variance of true latents, by ring. factor: of the last step alone; whole: of all steps."""
 
     sampler: str
     steps: int
@@ -71,10 +75,10 @@ class SamplerGain(Config):
 
 
 class NoiseCrossing(Config):
-    """What noise does to the normalized latent: tables over times and rings, data at t = 0.
+    """SNR, learnable power and loss floor of a normalized latent: tables over times (rows) and rings; data at t = 0.
 
-    floor: error of v that remains for a perfect network; learnable: fall of the error of x; crossing: t from which a ring's SNR
-    is below 1; floor_share: the ring's fraction of the floor, over all times.
+    floor: error of v that remains for a perfect network; learnable: reduction of the error of x; crossing: time t above which a
+    ring's SNR is below 1; floor_share: the ring's fraction of the floor, over all times; damping: gain of several samplers.
     """
 
     posterior: str
@@ -100,8 +104,8 @@ Parts = Mapping[str, NoiseCrossing | Reason]
 
 
 def measure_all(heads: Mapping[str, PhysicalReading | None], reference: str) -> dict[str, NoiseCrossing | Reason]:
-    """Of every headline reading (None: PHYSICAL was not asked for), with the time shift against the one labelled `reference`."""
-    missing = Reason(reason="it is read from PHYSICAL spectra, which were not asked for")
+    """The section of every headline reading (None: PHYSICAL was not requested), with the time shift to the label `reference`."""
+    missing = Reason(reason="it needs PHYSICAL spectra, which were not requested")
     other = heads.get(reference)
     return {
         label: missing if head is None or other is None else
@@ -112,10 +116,10 @@ def measure_all(heads: Mapping[str, PhysicalReading | None], reference: str) -> 
 
 @or_reason
 def measure(head: PhysicalReading, reference: tuple[str, PhysicalReading] | None) -> NoiseCrossing:
-    """Of one headline reading. reference: label and headline of the latent whose schedule is to be matched; None for itself."""
+    """The section of one headline reading. reference: label and headline reading to match; None for the reference itself."""
     power, count = _powers(head), torch.tensor(head.cells, dtype=torch.float64)
     if not bool((power > 0).all()):
-        raise ValueError("some ring of this latent holds no power")
+        raise ValueError("a ring of this latent has no power")
     times = torch.arange(1, NUM_TIMES, dtype=torch.float64) / NUM_TIMES
     floor = count * power.sqrt()
     return NoiseCrossing(
@@ -133,7 +137,7 @@ def measure(head: PhysicalReading, reference: tuple[str, PhysicalReading] | None
 
 @or_reason
 def _shift(head: PhysicalReading, name: str, other: PhysicalReading) -> TimeShift:
-    """The time shift that brings this latent nearest to the reference's signal-to-noise ratios, over the cycles both have."""
+    """The time shift from this latent's SNRs to the reference's, over the frequencies that both have."""
     coarse = min(head, other, key=lambda reading: reading.cycles_per_side[-1] or 0.0)
     at, count = _tensor(coarse.cycles_per_side), torch.tensor(coarse.cells, dtype=torch.float64)
     shift = time_shift(_at(other, at), _at(head, at), count=count)
@@ -144,7 +148,7 @@ def _shift(head: PhysicalReading, name: str, other: PhysicalReading) -> TimeShif
 
 
 def _at(reading: PhysicalReading, cycles_per_side: Tensor) -> Tensor:
-    """Power at these frequencies, straight between rings in the logarithms; all sizes share their rings but the last."""
+    """Power at these frequencies, interpolated linearly in log power over log frequency between rings."""
     x, y = _tensor(reading.cycles_per_side).log(), _powers(reading).log()
     at = cycles_per_side.log().clamp(x[0], x[-1])
     right = torch.searchsorted(x, at).clamp(1, len(x) - 1)
@@ -153,7 +157,7 @@ def _at(reading: PhysicalReading, cycles_per_side: Tensor) -> Tensor:
 
 
 def _sampler_gain(power: Tensor, sampler: GainSampler, steps: int, last_t: float) -> SamplerGain:
-    """S' / S: of the last step alone from an exact x_t, and of all steps."""
+    """Gain S' / S of the last step alone, from an exact x_t, and of all steps."""
     return SamplerGain(
         sampler=sampler, steps=steps, last_t=last_t,
         factor=numbers(last_step_amplitude(power, sampler, last_t=last_t).square()),
@@ -170,7 +174,7 @@ def _tensor(values: Values) -> Tensor:
 
 
 def findings(part: NoiseCrossing | Reason) -> list[Finding]:
-    """When the SNR of bands falls below 1, where the loss floor lies, what a time shift can do, and what samplers take."""
+    """Findings on crossing times, the loss floor, time shifts and the damping by samplers."""
     return [] if isinstance(part, Reason) else [_crossing(part), *_shifted(part.shift), *_weakened(part)]
 
 
@@ -179,9 +183,9 @@ def _crossing(part: NoiseCrossing) -> Finding:
     upper = float(sum(array(part.floor_share)[cycles > cycles[-1] / 2]))
     return finding(
         "noise", "note",
-        f"On the way to noise the SNR falls below 1 at t = {last:.2f} for the highest frequencies, at t = {first:.2f} for the "
-        f"lowest; the upper half of the frequencies holds {100 * upper:.0f} % of the loss floor that even a perfect network "
-        "keeps.",
+        f"As noise grows, the SNR falls below 1 at t = {last:.2f} for the highest frequencies and at t = {first:.2f} for the "
+        f"lowest; {100 * upper:.0f} % of the loss floor, the loss of a perfect network, lies in the upper half of the "
+        "frequencies.",
         first=first, last=last, upper_half_share=upper,
     )
 
@@ -191,16 +195,16 @@ def _shifted(shift: TimeShift | Reason) -> list[Finding]:
         return []
     numbers = {"by_cells": shift.by_cells, "by_energy": shift.by_energy, "spread": shift.spread}
     if shift.cannot_change:
-        said = (f"A shift cannot change this: to match {shift.reference}, half of the cells ask for a time shift of "
-                f"{shift.by_cells:.2f}, half of the energy for {shift.by_energy:.2f}; the shapes differ.")
+        said = (f"No time shift gives these latents the SNRs of {shift.reference}: matching by cells asks for s = "
+                f"{shift.by_cells:.2f} and by energy for s = {shift.by_energy:.2f}, because the spectra differ in shape.")
     else:
-        said = (f"A time shift of {shift.by_cells:.2f} (by cells) to {shift.by_energy:.2f} (by energy) would give it the "
-                f"signal-to-noise of {shift.reference}.")
+        said = (f"A time shift of s = {shift.by_cells:.2f} (matched by cells) to {shift.by_energy:.2f} (by energy) gives these "
+                f"latents the SNRs of {shift.reference}.")
     return [finding("shift", "note", said, **numbers)]
 
 
 def _weakened(part: NoiseCrossing) -> list[Finding]:
-    """The sampler whose last step takes most from any band, if that is much."""
+    """Finding on the sampler whose last step weakens a band most, if its gain is below SMALLEST_GAIN."""
     found = []
     for one in part.damping:
         factors = np.nan_to_num(array(one.factor), nan=1.0)
@@ -210,13 +214,16 @@ def _weakened(part: NoiseCrossing) -> list[Finding]:
     if factor >= SMALLEST_GAIN:
         return []
     said = (f"The last step of {one.sampler} (from t = {one.last_t:g}) returns only {100 * factor:.0f} % of the variance "
-            f"at {cycles:.3g} cycles per side.")
+            f"at {cycles:.3g} cycles per side: samples have too little detail there, whatever the network learns.")
     return [finding("sampler", "warn", said, factor=factor, cycles_per_side=cycles)]
 
 
 def table(parts: Parts) -> Table | None:
     columns = ("first SNR < 1", "last SNR < 1", "reference", "shift by cells", "shift by energy", "a shift helps")
-    note = "time shift s of t' = s t / (1 + (s - 1) t), towards the reference's signal-to-noise"
+    note = (
+        "SNR < 1: time t of the highest (first) and lowest (last) frequency; shift: s of the time shift "
+        "t' = s t / (1 + (s - 1) t) that matches the reference's SNRs"
+    )
     return table_of(columns, parts, _cells, note)
 
 
@@ -229,11 +236,13 @@ def _cells(part: NoiseCrossing) -> tuple[str, ...]:
 
 
 def chapter(parts: Parts) -> Chapter:
+    title = "Noise crossing: when diffusion noise hides each frequency"
     if not (found := measured(parts)):
-        return Chapter("What diffusion noise leaves of it")
+        return Chapter(title)
     bands = {label: _bands(part) for _, label, part in found}
-    return Chapter("What diffusion noise leaves of it", (
-        "Closed forms for this spectrum, if latents were Gaussian and their frequencies independent (Proposition 3.1).",
+    return Chapter(title, (
+        "Computed from the power spectrum, assuming Gaussian latents with independent frequencies (Spectrum Matching, "
+        "Proposition 3.1).",
         Plot("noise-crossing", lambda: noise_crossing_figure(bands), *_BANDS_WORDS),
         Plot("crossing", lambda: draw_crossing(found), *_CROSSING_WORDS),
         table(parts),
@@ -241,24 +250,24 @@ def chapter(parts: Parts) -> Chapter:
 
 
 _BANDS_WORDS = (
-    "For each latent: the fraction of every band's power that a noisy latent still tells, and the loss floor, over diffusion "
-    "time.",
-    "Above: how much of each band can still be read at time t; its SNR falls below 1 where its line crosses one half. Good: "
-    "lines spread over the whole width, low frequencies (dark, thick) last, so that a model decides from coarse to fine. "
-    "Bundled lines: everything is decided at one time. Below: the squared error that remains for a perfect network predicting "
-    "the velocity.",
+    "For each latent: the fraction of every band's power that can be estimated from the noisy latent, and the loss floor, over "
+    "diffusion time.",
+    "Above: the fraction of each band's power that can be estimated at time t; the SNR falls below 1 where the line crosses one "
+    "half. Good: lines spread over all times, with the low frequencies (dark, thick) at the largest t, so that a model generates "
+    "from coarse to fine. Lines close together: all frequencies are generated at about the same time. Below: the squared error "
+    "that remains for a perfect network predicting the velocity.",
 )
 _CROSSING_WORDS = (
-    "Left: crossing time against frequency. Middle: cumulated fraction of the loss floor. Right: variance a sampler's last "
-    "step returns.",
-    "Left: when the SNR of each frequency falls below 1; a flat line is white latents. Middle: how much of the unavoidable "
-    "loss lies below a frequency; near the dashed line, most of the loss is spent on the finest detail. Right: below 1, the "
-    "sampler's last step dims that band, whatever the network learns.",
+    "Left: crossing time over frequency. Middle: cumulative fraction of the loss floor. Right: fraction of the variance that a "
+    "sampler's last step returns.",
+    "Left: time at which the SNR of each frequency falls below 1; white latents give a flat line. Middle: fraction of the loss "
+    "floor below a frequency; near the dashed line (white latents), most of the loss lies in the finest detail. Right: below 1, "
+    "the sampler's last step weakens that band, whatever the network learns.",
 )
 
 
 def draw_crossing(found: Sequence[tuple[int, str, NoiseCrossing]]) -> "Figure":
-    """Crossing times, fractions of the loss floor and sampler gains, all latents in each panel."""
+    """Figure of crossing times, cumulative loss floor and sampler gains, with all latents in each panel."""
     crossings, floors, gains = [], [], []
     for colour, label, part in found:
         cycles = array(part.cycles_per_side).tolist()
@@ -273,7 +282,7 @@ def draw_crossing(found: Sequence[tuple[int, str, NoiseCrossing]]) -> "Figure":
 
 
 def _bands(part: NoiseCrossing) -> BandsOverTime:
-    """The rings nearest to every octave, and the last: few enough to tell apart."""
+    """The rings nearest to each octave, and the last one: few enough lines to distinguish."""
     cycles, power = array(part.cycles_per_side), array(part.power)
     octaves = 2.0 ** np.arange(0, np.log2(cycles[-1]))
     chosen = sorted({int(np.abs(np.log(cycles / octave)).argmin()) for octave in octaves} | {len(cycles) - 1})

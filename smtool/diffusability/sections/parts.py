@@ -1,4 +1,4 @@
-"""What every section is made of: numbers that may be missing, sentences of the verdict, and a chapter of the page."""
+"""Building blocks of all sections: numbers that may be missing, findings of the verdict, plots, tables, chapters of the page."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -33,28 +33,28 @@ def _six_digits(value: float | None) -> float | None:
 
 
 Number = Annotated[float | None, BeforeValidator(_or_none)]
-"""None where it is not finite: JSON has neither NaN nor infinity."""
+"""A float, or None if it is not finite, because JSON has neither NaN nor infinity."""
 Rounded = Annotated[Number, PlainSerializer(_six_digits, when_used="json")]
-"""Unrounded in memory, six significant digits in JSON."""
+"""A number, unrounded in memory, with six significant digits in JSON."""
 Row = Annotated[list[float | None], PlainSerializer(lambda row: [*map(_six_digits, row)], when_used="json")]
 Matrix = list[Row]
 
 
 class Reason(Config):
-    """Why a part is missing."""
+    """Stands for a part that could not be measured, with the reason."""
 
     reason: str
 
 
 class Estimate(Config):
-    """A number with the half-width of its 95 % interval; null: too few units to say."""
+    """A number with the half-width of its 95 % interval, null where there are too few units for an interval."""
 
     value: Number
     half_width: Number
 
 
 class Finding(Config):
-    """A sentence of the verdict, and the numbers it rests on."""
+    """A statement of the verdict, and the numbers it uses."""
 
     topic: str
     tone: Tone
@@ -68,7 +68,7 @@ def numbers(values: Tensor) -> list[float | None]:
 
 
 def or_reason(fit: Callable[Arguments, Model]) -> Callable[Arguments, Model | Reason]:
-    """The function, returning the Reason instead of raising ValueError where something cannot be measured."""
+    """Wrap a function so that it returns a Reason instead of raising ValueError when something cannot be measured."""
 
     @wraps(fit)
     def fitted(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Model | Reason:
@@ -77,7 +77,7 @@ def or_reason(fit: Callable[Arguments, Model]) -> Callable[Arguments, Model | Re
         except ValidationError as error:
             if any(one["type"] != "finite_number" for one in error.errors()):
                 raise
-            return Reason(reason="what was found is not finite")
+            return Reason(reason="the result is not finite")
         except ValueError as error:
             return Reason(reason=str(error))
 
@@ -89,7 +89,7 @@ def finding(topic: str, tone: Tone, sentence: str, **numbers: float | None) -> F
 
 
 def side(value: float, half_width: float | None, limit: float) -> Side:
-    """On which side of the limit the whole interval lies; "unknown" where the limit is inside, or without an interval."""
+    """The side of the limit on which the whole interval lies; "unknown" if the limit is inside, or without an interval."""
     if half_width is None:
         return "unknown"
     if value + half_width <= limit:
@@ -98,7 +98,7 @@ def side(value: float, half_width: float | None, limit: float) -> Side:
 
 
 class Reading(Config):
-    """Latents under one posterior and scale; of those of one estimator, the headline is the one that is drawn."""
+    """Latents of one posterior kind and scale. headline: whether this is the one reading of an estimator that is drawn."""
 
     posterior: Literal["sample", "mean", "deterministic"]
     latents: Literal["normalized", "raw"]
@@ -109,24 +109,24 @@ OneReading = TypeVar("OneReading", bound=Reading)
 
 
 def headline(readings: Sequence[OneReading]) -> OneReading:
-    """The reading that is drawn: sampled and normalized under PHYSICAL, sampled and raw under REFERENCE."""
+    """The reading that is drawn: sampled and normalized for PHYSICAL, sampled and raw for REFERENCE."""
     return next(reading for reading in readings if reading.headline)
 
 
 def named(label: str, one: Reading) -> tuple[str, str]:
-    """Label, at the headline only, and kind of a reading, for tables."""
+    """Two table cells: the label (for the headline only, else empty) and the kind of the reading."""
     posterior = "point" if one.posterior == "deterministic" else one.posterior
     return label if one.headline else "", f"{posterior}, {'norm.' if one.latents == 'normalized' else 'raw'}"
 
 
 def measured(parts: Mapping[str, Model | Reason]) -> list[tuple[int, str, Model]]:
-    """Colour, label and part of each autoencoder that has the part; colours count the others too."""
+    """Colour, label and part of each autoencoder that has the part. The colour is the position among all autoencoders."""
     return [(colour, label, part) for colour, (label, part) in enumerate(parts.items()) if not isinstance(part, Reason)]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with its file name, its caption, and what it shows for those who cannot see it."""
+    """A figure. name: of its file; alt: text for screen readers; caption: printed below it."""
 
     name: str
     draw: Callable[[], "Figure"]
@@ -135,15 +135,15 @@ class Plot:
 
     @cached_property
     def figure(self) -> "Figure":
-        """Drawn when it is first asked for."""
+        """The figure, drawn at first access."""
         return self.draw()
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A section of the page: paragraphs, plots and tables in order, then the pictures of these kinds.
+    """A section of the page: paragraphs, plots and tables in order, then the pictures of the given kinds.
 
-    One without plot, table and picture is left out.
+    A chapter without plot, table and picture is left out.
     """
 
     title: str
@@ -154,7 +154,7 @@ class Chapter:
 def table_of(
     columns: tuple[str, ...], parts: Mapping[str, Model | Reason], cells: Callable[[Model], tuple[str, ...]], note: str
 ) -> Table | None:
-    """A row for each autoencoder that has the part; the others are named below with their reasons. None without rows."""
+    """A table with one row per autoencoder that has the part; the note lists the others with reasons. None without rows."""
     rows = tuple((label, *cells(part)) for _, label, part in measured(parts))
     reasons = [f"{label}: {part.reason}" for label, part in parts.items() if isinstance(part, Reason)]
     return Table("", ("autoencoder", *columns), rows, "\n".join([note, *reasons])) if rows else None
@@ -171,12 +171,12 @@ def shown_estimate(found: Estimate | Reason, digits: int = 3) -> str:
 
 
 def array(values: Values) -> np.ndarray:
-    """None becomes nan, which is a gap in a line."""
+    """The values as an array; None becomes NaN, which leaves a gap in a line."""
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
 def banded(x: Values, values: Values, half_widths: Values | None, *, colour: int, label: str = "") -> Curve:
-    """A curve with its half-widths as a band, where it has any."""
+    """A curve, with a band of its half-widths if there are any."""
     at, value = array(x).tolist(), array(values)
     if half_widths is None:
         return Curve(label, at, value, colour=colour)

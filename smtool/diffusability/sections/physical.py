@@ -27,7 +27,11 @@ FEWEST_IMAGES_FOR_CHANNELS = 64
 
 
 class Slope(Config):
-    """Exponent a of power ~ f^-a, calibrated; fit_range in cycles per pixel of the grid."""
+    """Calibrated exponent a of power ~ f^-a (spectrum.md#power-law-fit).
+
+    fit_range: in cycles per pixel of the grid; rings: in that range; residual_db: largest distance of a ring from the line;
+    quantiles_5_50_95: of the exponents of single images.
+    """
 
     exponent: float
     half_width: Number
@@ -39,7 +43,7 @@ class Slope(Config):
 
 
 class Powers(Config):
-    """Set-averaged power by ring with its 95 % band; frequency in cycles per pixel of the grid `size`."""
+    """Set-averaged power by ring with its 95 % band, from low to high; frequency in cycles per pixel of the grid `size`."""
 
     size: Size
     frequency: Row
@@ -52,7 +56,11 @@ class Powers(Config):
 
 
 class Delta(Config):
-    """How much flatter latents are than their images. half_width = half_width_jackknife + allowance."""
+    """delta: the exponent by which latents are flatter than their images (spectrum.md#delta).
+
+    half_width = half_width_jackknife + allowance, the latter for the bias of the method at small grids; residual_db: largest
+    distance of a ring from the fitted line.
+    """
 
     value: float
     half_width: Number
@@ -69,10 +77,11 @@ class Decibel(Config):
 
 
 class Target(Config):
-    """Images flattened by f^delta (f in cycles per image side), and how far latents lie from it.
+    """The target, images flattened by f^delta (f in cycles per image side), and the distance of the latents from it.
 
-    power: in units of the images' own spectrum. gain_db: what brings the latents nearest to it (weights sqrt(cells), from 0.9
-    cycles per frame up). residual_db: what remains, with its half-width. divergence_db: its weighted rms over the rings of a fit.
+    power: of the target, in units of the images' own spectrum. gain_db: the gain that brings the latents nearest to the target
+    (weights sqrt(cells), from 0.9 cycles per side up). residual_db: the remaining distance by ring, with its half-width.
+    divergence_db: its weighted rms over the fitted rings.
     """
 
     delta: float
@@ -84,7 +93,8 @@ class Target(Config):
 
 
 class BrokenPowerLaw(Config):
-    """Where one power law hands over to another, in cycles per image side; is_bent: the change of slope excludes 0."""
+    """Fit of two power laws that meet at a knee. cycles_per_side: the knee, with its interval; half_width: of slope_change;
+    is_bent: whether the interval of slope_change excludes 0."""
 
     cycles_per_side: float
     interval: list[Number]
@@ -96,13 +106,13 @@ class BrokenPowerLaw(Config):
 
 
 class ChannelPowers(Config):
-    """Power of every normalized channel, one row of rings for each."""
+    """Power of every normalized channel: one row of rings per channel."""
 
     power: Matrix
 
 
 class ChannelDeltas(Config):
-    """delta of every channel by itself, without intervals."""
+    """delta of every single channel, without intervals."""
 
     values: list[float]
 
@@ -113,9 +123,9 @@ class LatentPowers(Powers):
 
 
 class PhysicalReading(Reading, LatentPowers):
-    """Latents under one posterior and scale. Only the headline, what a transformer sees, has the last four parts.
+    """Latents of one posterior kind and scale. Only the headline, the latents that a transformer sees, has the last four parts.
 
-    fitted_target: images flattened by the delta that was found, so what is left there is not a matter of slope.
+    fitted_target: images flattened by the fitted delta, so that its residual is not due to the slope.
     """
 
     fitted_target: Target | Reason | None = None
@@ -125,14 +135,17 @@ class PhysicalReading(Reading, LatentPowers):
 
 
 def measure_images(images: ImageRings, units: Units) -> Powers:
-    """The images' own power spectrum and exponent."""
+    """Power spectrum and exponent of the images at their own size."""
     return image_powers(units.collapsed(images.own(PHYSICAL)))
 
 
 def measure(
     images: ImageRings, latents: LatentRings, std: Tensor, size: Size, units: Units, *, delta: float
 ) -> list[PhysicalReading]:
-    """One reading for each posterior and scale; the headline is sampled and normalized."""
+    """One reading per posterior kind and scale; the headline is sampled and normalized.
+
+    std: of the latents' normalization; size: of the latents; delta: of the target.
+    """
     at_size = units.collapsed(images.at(PHYSICAL, size))
     readings = []
     for posterior, scale in latents.readings():
@@ -153,18 +166,18 @@ def measure(
 
 
 def headline_delta(images: ImageRings, latents: LatentRings, std: Tensor, size: Size, units: Units) -> Delta | Reason:
-    """The headline's delta alone."""
+    """The delta of the headline reading, without the rest of the section."""
     spectrum = latents.table(latents.headline, PHYSICAL).spectrum(std)
     return physical_delta(units.collapsed(images.at(PHYSICAL, size)), units.collapsed(spectrum))
 
 
 def image_powers(images: Spectrum) -> Powers:
-    """Power and exponent of images at their own size, one row for each unit."""
+    """Power and exponent of images at their own size; the spectrum has one row per unit."""
     return _powers(images, highest=HIGHEST_OF_IMAGES)
 
 
 def latent_powers(images: Spectrum, latents: Spectrum, *, delta: float) -> LatentPowers:
-    """Power, exponent and delta of latents, and their distance from the target; images at the latents' size, rows paired."""
+    """Power, exponent and delta of latents, and their distance from the target. images: at the latents' size, rows paired."""
     powers = _powers(latents, highest=HIGHEST_OF_LATENTS)
     found = physical_delta(images, latents)
     return LatentPowers(**dict(powers), delta=found, target=target(images, latents, delta=delta))
@@ -192,7 +205,7 @@ def _slope(spectrum: Spectrum, highest: float) -> Slope:
 
 @or_reason
 def physical_delta(images: Spectrum, latents: Spectrum) -> Delta:
-    """delta of latents against images at the latents' size, paired rows."""
+    """delta of latents against images at the latents' size, rows paired."""
     found = fit_delta_spectra(images, latents)
     return Delta(
         value=found.delta, half_width=found.half_width, half_width_jackknife=found.half_width_jackknife,
@@ -202,7 +215,7 @@ def physical_delta(images: Spectrum, latents: Spectrum) -> Delta:
 
 
 def target(images: Spectrum, latents: Spectrum, *, delta: float) -> Target:
-    """The images' spectrum flattened by f^delta, and the latents' distance from it with a jackknife over paired rows."""
+    """The images' spectrum flattened by f^delta, and the latents' distance from it, with a jackknife over paired rows."""
     area = math.prod(images.source) / math.prod(images.size)      # ideal downsampling divides power by it
     shape = (images.frequency * min(latents.size)) ** delta * area
     weight = latents.count.sqrt() * (latents.frequency >= 0.9 / min(latents.size))
@@ -238,8 +251,8 @@ def _broken_power_law(latents: Spectrum) -> BrokenPowerLaw:
 @or_reason
 def _channel_deltas(images: Spectrum, table: RingTable, units: Units) -> ChannelDeltas:
     if (count := len(units.groups)) < FEWEST_IMAGES_FOR_CHANNELS:
-        raise ValueError(f"a fit of single channels needs {FEWEST_IMAGES_FOR_CHANNELS} images, found {count}")
+        raise ValueError(f"a fit of single channels needs at least {FEWEST_IMAGES_FOR_CHANNELS} images, found {count}")
     at_size, channels = averaged(images), [averaged(units.collapsed(channel)) for channel in table.channels()]
     if not all(bool((channel.power > 0).all()) for channel in channels):
-        raise ValueError("a channel holds no power in some ring")
+        raise ValueError("a channel has no power in one of the rings")
     return ChannelDeltas(values=[fit_delta_spectra(at_size, channel).delta for channel in channels])

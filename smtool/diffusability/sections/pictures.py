@@ -1,7 +1,7 @@
-"""The report's pictures as pixels: reconstructions, low-passed decodings, latents by colour, likeness of tokens, masks.
+"""The report's pictures: reconstructions, low-passed decodings, latents in colour, token similarity, DCT masks.
 
-Latents are enlarged without smoothing, so that every cell is a square; white lines part the tiles. What rows and columns hold is
-in each picture's caption.
+Latents are enlarged without smoothing, so that every cell is a square; white lines separate the tiles. The caption of each
+picture describes its rows and columns.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from smtool.spectrum import fitted_low_pass, spatial_normalize
 from smtool.spectrum.visualize import cosine_map, fit_pca, magnitude_normalized, mask_picture, pca_pictures
 
 TILE = 160
-"""Least side of a tile in pixels; smaller images are enlarged by a whole number."""
+"""Smallest side of a tile in pixels; smaller images are enlarged by an integer factor."""
 LINE = 4
 NUM_PLACES = 3
 SEARCHED = 8
@@ -28,14 +28,14 @@ SEARCHED = 8
 
 @dataclass(frozen=True)
 class Picture:
-    """image: uint8 (3, H, W) on the CPU. caption: what its rows and columns are."""
+    """A picture. image: uint8 (3, H, W) on the CPU; caption: describes its rows and columns."""
 
     image: Tensor
     caption: str
 
 
 CHAPTER = Chapter("Pictures", pictures=("magnitude-normalised", "masks", "reconstructions", "latents-pca"))
-"""The low-pass strips and the maps of token similarity stand in the chapters of their numbers."""
+"""The last pictures of the page. Low-pass strips and token similarity maps are in the chapters of their sections."""
 
 
 @torch.no_grad()
@@ -47,8 +47,11 @@ def visualize(
     *,
     low_passed: Tensor | None = None,
 ) -> dict[str, Picture]:
-    """By name, as far as there are any. images (N, 3, H, W), their raw latents (N, C, h, w) and decodings; low_passed: `shown` of
-    the low-pass section."""
+    """Pictures of one autoencoder by name, without those that it does not have.
+
+    images (N, 3, H, W) with their raw latents (N, C, h, w) and reconstructions, None without a decoder; low_passed: `shown` of
+    the low-pass section.
+    """
     made = {}
     normalized = stats.normalize(latents.float())
     if reconstructions is not None:
@@ -63,7 +66,7 @@ def visualize(
 
 @torch.no_grad()
 def visualize_images(images: Tensor) -> dict[str, Picture]:
-    """Those that no autoencoder changes."""
+    """Pictures of the images alone, by name."""
     made = {"magnitude-normalised": _magnitude_normalised(images)}
     if not (images.shape[-2] % 8 or images.shape[-1] % 8):
         made["masks"] = _masks(images[:1])
@@ -73,7 +76,7 @@ def visualize_images(images: Tensor) -> dict[str, Picture]:
 def _reconstructions(images: Tensor, reconstructions: Tensor) -> Picture:
     count = _columns(images)
     inputs, outputs = (enlarged(x[:count].cpu(), TILE) for x in (images, reconstructions))
-    caption = "Rows: input; reconstruction; difference, twice as strong, around mid-grey (unclamped reconstruction less input)."
+    caption = "Rows: input; reconstruction; unclamped reconstruction minus input, doubled, around mid-grey."
     return Picture(reconstruction_grid(inputs, outputs, separator=LINE), caption)
 
 
@@ -82,8 +85,8 @@ def _low_passed(shown: Tensor) -> Picture:
     tiles = enlarged(shown.flatten(0, 2), TILE)
     columns = ", ".join(map(str, SHOWN_ROWS))
     caption = (
-        f"Columns: n = {columns} of 15 anti-diagonals removed. Rows, in pairs: the low-passed image LP x, and D(LP z), what the "
-        "decoder makes of the equally low-passed latent. A frequency-aligned decoder shows equal pairs."
+        f"Columns: n = {columns} of 15 anti-diagonals removed. Rows, in pairs: the low-passed image LP x, and D(LP z), the "
+        "decoded low-passed latent. A frequency-aligned decoder gives equal pairs."
     )
     return Picture(image_grid(tiles, columns=shown.shape[2], separator=LINE), caption)
 
@@ -93,14 +96,15 @@ def _principal(images: Tensor, normalized: Tensor) -> Picture:
     axes = fit_pca(normalized, generator=generator("spectrum", "pca"))
     below = pca_pictures(normalized[:count], axes).cpu()
     caption = (
-        "Top: input. Below: normalized latents, their three strongest directions over all images as red, green and blue (fitted "
-        "to this autoencoder alone; every image stretched by itself, so colours of two autoencoders or images do not compare)."
+        "Top: input. Below: normalized latents, with their first three principal components as red, green and blue. The "
+        "components are fitted to each autoencoder and the contrast to each image, so colours of two autoencoders or images do "
+        "not compare."
     )
     return Picture(_two_rows(images[:count], below), caption)
 
 
 def _similarity(image: Tensor, features: Tensor) -> Picture:
-    """image (1, 3, H, W) and its normalized latent (1, C, h, w): a row for each chosen token."""
+    """Token similarity of an image (1, 3, H, W) and its normalized latent (1, C, h, w): one row per chosen token."""
     maps = (features, spatial_normalize(features, GAMMA), filtered_by_dog(features))
     height, width = features.shape[-2:]
     side = max(TILE, *image.shape[-2:])
@@ -112,7 +116,7 @@ def _similarity(image: Tensor, features: Tensor) -> Picture:
     caption = (
         "Cosine similarity of all latent tokens with the framed one; dark blue -1, green 0, yellow 1. Columns: input; normalized "
         f"latents; after spatial normalization (gamma {GAMMA:g}); after a difference of Gaussians (sigma {DOG_SIGMAS[0]:g} and "
-        f"{DOG_SIGMAS[1]:g} tokens). Yellow everywhere: all tokens point one way."
+        f"{DOG_SIGMAS[1]:g} tokens). Yellow everywhere: all tokens have the same direction."
     )
     return Picture(image_grid(torch.stack(tiles), columns=4, separator=LINE), caption)
 
@@ -120,8 +124,8 @@ def _similarity(image: Tensor, features: Tensor) -> Picture:
 def _magnitude_normalised(images: Tensor) -> Picture:
     count = _columns(images)
     caption = (
-        "Top: input. Below: the same image with a white spectrum: every DCT coefficient keeps its sign and gets one magnitude "
-        "(mean and variance as before). What is still recognized does not lie in the power spectrum."
+        "Top: input. Below: the same image with a white spectrum: every DCT coefficient keeps its sign, and all get the same "
+        "magnitude (mean and variance as before). Content that is still visible is not coded in the power spectrum."
     )
     return Picture(_two_rows(images[:count], to_uint8(magnitude_normalized(images[:count])).cpu()), caption)
 
@@ -131,16 +135,17 @@ def _masks(image: Tensor) -> Picture:
     masks = [fitted(mask_picture(8, rows, cell=side // 8), side) for rows in SHOWN_ROWS]
     lowered = [fitted(to_uint8(fitted_low_pass(image, rows))[0].cpu(), side) for rows in SHOWN_ROWS]
     caption = (
-        f"Columns: n = {', '.join(map(str, SHOWN_ROWS))} of 15 anti-diagonals removed. Top: which DCT coefficients of an 8x8 "
-        "block stay (light), the mean at the top left. Below: an image whose blocks keep only these."
+        f"Columns: n = {', '.join(map(str, SHOWN_ROWS))} of 15 anti-diagonals removed. Top: the DCT coefficients of an 8x8 block "
+        "that are kept (light), with the mean at the top left. Below: the image with only these coefficients in every block."
     )
     return Picture(image_grid(torch.stack(masks + lowered), columns=len(SHOWN_ROWS), separator=LINE), caption)
 
 
 def chosen_places(image: Tensor) -> list[tuple[float, float]]:
-    """Three places of unlike colour in an image (1, 3, H, W), as fractions of height and width; they depend on the image alone.
+    """Three places of different colour in an image (1, 3, H, W), as fractions of height and width; they depend on the image only.
 
-    Of the inner cells of an 8x8 grid, first the one nearest to the mean colour, then twice the one farthest from those chosen.
+    Among the inner cells of an 8x8 grid: first the cell nearest to the mean colour, then twice the cell whose colour is farthest
+    from the chosen ones.
     """
     colours = torch.nn.functional.adaptive_avg_pool2d(image.float().cpu(), SEARCHED)[0, :, 1:-1, 1:-1].flatten(1).T
     chosen = [int((colours - colours.mean(0)).square().sum(1).argmin())]
@@ -152,12 +157,12 @@ def chosen_places(image: Tensor) -> list[tuple[float, float]]:
 
 
 def _columns(images: Tensor) -> int:
-    """How many images a picture shows: 4 large ones or 6 small ones."""
+    """Number of images in a picture: 4 large ones or 6 small ones."""
     return min(len(images), 4 if images.shape[-1] > TILE else 6)
 
 
 def _two_rows(images: Tensor, below: Tensor) -> Tensor:
-    """Images (N, 3, H, W) in [-1, 1] above as many uint8 pictures, brought to one size."""
+    """Images (N, 3, H, W) in [-1, 1] above as many uint8 pictures, all resized to one size."""
     side = max(TILE, *images.shape[-2:])
     tiles = [fitted(picture, side) for picture in (*to_uint8(images).cpu(), *below)]
     return image_grid(torch.stack(tiles), columns=len(images), separator=LINE)

@@ -1,4 +1,4 @@
-"""REFERENCE spectra, in the recipe of the released code: fractions of the power in 16 bins, KL divergences and deltas."""
+"""REFERENCE spectra, computed as in the paper's released code: fractions of log1p power in 16 bins, KL divergences and deltas."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOUDNESS_RATIO = 2.0
-"""A released KL more than twice the power-matched one owes most of itself to the latents' loudness, not to their slope."""
+"""A KL as released of more than twice the power-matched KL is mostly due to the latents' scale, not to their slope."""
 BINS = range(1, 17)
 Gain = Literal["raw", "match"]
 
 
 class Curves(Config):
-    """A distribution over the 16 bins, which sums to 1, with its 95 % band."""
+    """A distribution over the 16 bins, which sums to 1, with its 95 % band from low to high."""
 
     share: Row
     low: Row
@@ -55,7 +55,7 @@ class Curves(Config):
 
 
 class Divergence(Config):
-    """Mean KL in nats, without DC, of the images flattened by delta from the latents."""
+    """Mean KL divergence in nats, without DC, of the images flattened by delta from the latents."""
 
     value: float
     half_width: Number
@@ -63,24 +63,28 @@ class Divergence(Config):
 
 
 class ReferenceDelta(Config):
+    """The delta of least KL; null with the reason where there is no minimum in [-1, 3]."""
+
     value: Number
     reason: str | None = None
 
 
 class Gains(Config):
-    """raw: as released; match: with the latents' power matched to the target's."""
+    """KL divergences. raw: as released; match: with the latents' power matched to the target's."""
 
     raw: Divergence
     match: Divergence
 
 
 class ReferenceDeltas(Config):
+    """Fitted deltas. raw: with the KL as released; match: with the latents' power matched to the target's."""
+
     raw: ReferenceDelta
     match: ReferenceDelta
 
 
 class ReferenceReading(Reading):
-    """Latents under one posterior and scale. curve: raw readings only; the headline is sampled and raw, as released."""
+    """Latents of one posterior kind and scale. curve: for raw readings only; the headline is sampled and raw, as released."""
 
     divergence: Gains
     delta: ReferenceDeltas
@@ -88,7 +92,7 @@ class ReferenceReading(Reading):
 
 
 class ReferenceImages(Config):
-    """Images at a latent's size, and flattened by delta."""
+    """Curves of images at a latent's size (curve), and of the images flattened by delta (target)."""
 
     size: Size
     curve: Curves
@@ -97,7 +101,7 @@ class ReferenceImages(Config):
 
 
 class Published(Config):
-    """A curve of the paper's figures."""
+    """A published curve of the paper's figures."""
 
     name: str
     label: str
@@ -115,7 +119,7 @@ def measure_images(images: ImageRings, size: Size, units: Units, *, delta: float
 def measure(
     images: ImageRings, latents: LatentRings, std: Tensor, size: Size, units: Units, *, delta: float
 ) -> list[ReferenceReading]:
-    """One reading for each posterior and scale, the headline first."""
+    """One reading per posterior kind and scale, the headline first. Arguments as in `physical.measure`."""
     at_size, channels = images.at(REFERENCE.loss, size), latents.subject.codec.latent_channels
     readings = []
     for posterior, scale in sorted(latents.readings(), key=lambda reading: reading != (latents.headline, "raw")):
@@ -143,14 +147,14 @@ def _curve(power: Tensor, units: Units, *, delta: float = 0.0) -> Curves:
 
 
 def _divergence(images: Spectrum, latents: Spectrum, units: Units, *, delta: float, gain: float | Tensor) -> Divergence:
-    """gain: 1 is the released loss."""
+    """Mean KL divergence over units. gain: factor of the latents' power; 1 gives the released loss."""
     rows = reference_divergence(images.power, latents.power, REFERENCE.loss, delta=delta, gain=gain)
     mean, half_width = mean_and_half_width(units.collapse(rows[:, None]))
     return Divergence(value=mean.item(), half_width=half_width.item(), delta=delta)
 
 
 def _delta(images: Spectrum, latents: Spectrum, channels: int, *, gain: Gain) -> ReferenceDelta:
-    if channels == 1:      # the KL of single rows runs away: definition sheet, section 3
+    if channels == 1:      # with the KL of single images of one channel, the fit diverges: spectrum.md#delta
         images, latents = averaged(images), averaged(latents)
     found = fit_reference_delta(images, latents, gain=gain)
     return ReferenceDelta(value=found.value) if found.value is not None else ReferenceDelta(value=None, reason=found.message)
@@ -160,12 +164,12 @@ def findings(readings: Sequence[ReferenceReading]) -> list[Finding]:
     if not readings:
         return []
     raw, match = headline(readings).divergence.raw, headline(readings).divergence.match
-    said = (f"In the paper's terms (REFERENCE, raw latents) the KL to the target is {_kl(raw)} nats, {_kl(match)} with power "
-            "matched")
+    said = (f"The KL to the target in the paper's recipe (REFERENCE, raw latents) is {_kl(raw)} nats, or {_kl(match)} with "
+            "matched power")
     if raw.value > LOUDNESS_RATIO * match.value:
-        said += "; most of it is loudness, not slope"
+        said += "; most of it comes from the scale of the latents, not from their slope"
     numbers = {"raw": raw.value, "raw_half_width": raw.half_width, "matched": match.value, "matched_half_width": match.half_width}
-    return [finding("reference", "note", f"{said}. White latents alone cost 0.02 to 0.04.", **numbers)]
+    return [finding("reference", "note", f"{said}. For comparison, white latents have 0.02 to 0.04.", **numbers)]
 
 
 def table(latents: Latents, *, delta: float) -> Table:
@@ -174,8 +178,8 @@ def table(latents: Latents, *, delta: float) -> Table:
         for label, readings in latents.items() for one in readings
     ]
     note = (
-        f"KL (nats, without DC) of the images flattened by delta {delta:g} against latents, as released and with their power "
-        "matched; delta: where either is least (none: not inside [-1, 3])"
+        f"KL: of the images flattened by delta {delta:g} from the latents, in nats, without DC; as released, and with the power "
+        "of the latents matched; delta, matched: the delta of least KL, for each of the two (none: no minimum in [-1, 3])"
     )
     return Table("", ("REFERENCE", "latents", "KL", "KL matched", "delta", "matched"), tuple(rows), note)
 
@@ -193,28 +197,29 @@ def chapter(
     images: Sequence[ReferenceImages], latents: Latents, sizes: Mapping[str, Size], published: Sequence[Published], rows: Table,
     *, note: str,
 ) -> Chapter:
-    """sizes: of each autoencoder's latents; rows: what `table` returns; note: about the data."""
+    """The chapter on REFERENCE spectra. sizes: of each autoencoder's latents; rows: table from `table`; note: about the data."""
     drawn = partial(draw, images, latents, sizes, published, note=note)
     plot = Plot("reference", drawn, *(_WORDS if latents else _IMAGES_WORDS))
-    return Chapter("The same in the paper's recipe (REFERENCE)", (plot, rows if latents else None))
+    return Chapter("Flattening in the paper's recipe (REFERENCE)", (plot, rows if latents else None))
 
 
 _WORDS = (
     "Fractions of log1p power in 16 bins of images, flattened target, latents and published curves; below, latents over target.",
-    "The recipe of the paper's figures, with its published curves dotted where asked for (measured on other data: compare their "
-    "shape with the target, not with a line of yours). Good: below, level at 1. These bins are neither octaves nor physical "
-    "frequencies, and loud latents look flatter here: compare KL as released with KL at matched power.",
+    "Computed as in the paper's figures; dotted: published curves, if requested (measured on other data: compare their shape "
+    "with the target, not with your latents). Good: in the lower panel, a level line at 1. The bins are neither octaves nor "
+    "physical frequencies, and latents of large variance look flatter here: compare the KL as released with the KL at matched "
+    "power.",
 )
 _IMAGES_WORDS = (
     "Fractions of log1p power of the images in 16 bins.",
-    "The recipe of the paper's figures, with its published curves dotted where asked for (measured on other data).",
+    "Computed as in the paper's figures; dotted: published curves, if requested (measured on other data).",
 )
 
 
 def draw(
     images: Sequence[ReferenceImages], latents: Latents, sizes: Mapping[str, Size], published: Sequence[Published], *, note: str
 ) -> "Figure":
-    """The curves that the paper's figures draw, with those it published."""
+    """Figure of the curves that the paper's figures show, with the published ones."""
     curves, ratios, targets = [], [], {}
     for part in images:
         height, width = part.size
@@ -234,7 +239,7 @@ def draw(
         curves.append(Curve(one.label, BINS, one.share, role="published", colour=colour))
     of_latents = "raw latents, KL without DC; " if latents else ""
     note = f"{note}\nrecipe of the released code: {of_latents}curves with DC and log1p"
-    return reference_figure(curves, ratios, title="REFERENCE spectra, as the paper's figures draw them", note=note)
+    return reference_figure(curves, ratios, title="REFERENCE spectra, as in the paper's figures", note=note)
 
 
 def _line(label: str, curve: Curves, *, role: Role = "latent", colour: int = 0) -> Curve:

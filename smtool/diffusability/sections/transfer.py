@@ -1,7 +1,8 @@
-"""Band transfer, which image bands respond when one band of latent frequencies is perturbed; and the verdict on alignment.
+"""Band transfer: the image bands that respond when one band of latent frequencies is perturbed; and the verdict on alignment.
 
-The tangent of the decoder (absolute kappa) and its answer to a removal (low-pass gap) ranked the definition sheet's two trained
-autoencoders in opposite order, and each is fooled by a control that the other unmasks: the verdict needs both (section 4).
+The verdict needs two measurements, absolute kappa (response to small perturbations) and the low-pass gap (response to removed
+frequencies): each accepts a control autoencoder that the other rejects, and they ranked two trained autoencoders in opposite
+order (spectrum.md#band-transfer).
 """
 
 from collections.abc import Mapping
@@ -42,24 +43,29 @@ from smtool.spectrum.transfer import LARGEST_MOVE, BandTransfer
 BANDS = 8
 EPS = 0.1
 KAPPA_ALIGNED = 0.75
-"""Average pooling with nearest upsampling, the crudest control that keeps frequencies in place, has 0.75; bilinear 0.93."""
+"""Average pooling with nearest upsampling, the simplest control that keeps frequencies in place, has 0.75; bilinear 0.93."""
 KAPPA_CHANCE = 0.1
-"""Controls that keep nothing in place (scrambled, stretched, space-to-depth) have -0.04 to 0.01; trained ones 0.57, 0.65."""
+"""Controls that move frequencies (scrambled, stretched, space-to-depth) have -0.04 to 0.01; trained autoencoders 0.57, 0.65."""
 KAPPA_SPREAD = 0.01
-"""Its spread over disjoint sets of 4 to 32 images is 0.003 to 0.011."""
+"""Half-width of kappa. Its spread over disjoint sets of 4 to 32 images is 0.003 to 0.011."""
 ROWS_JUDGED = 12
 GAP_FOLLOWS = 4.5
-"""At 12 of 15 rows removed a plain autoencoder had a gap of 5.8 dB, one trained by DSM 3.1 dB: halfway between. Whatever the gap,
-a decoder follows that comes nearer to LP x from LP z than from z, the control: a lossless one has a gap even then."""
+"""Largest gap in dB of a decoder that follows, with 12 of 15 rows removed: halfway between a plain autoencoder (5.8 dB) and one
+trained with DSM (3.1 dB). A decoder whose D(LP z) is nearer to LP x than the control D(z) also follows, whatever its gap, because
+a lossless autoencoder has a gap even then."""
 ABOVE_MOSTLY = 0.5
-"""More than half of the decoder's response then lies where the latent has no frequencies."""
+"""Above this fraction, most of the decoder's response lies at frequencies that the latent does not have."""
 Tangent = Literal["aligned", "partly", "chance", "unknown"]
 
 
 class Transfer(Config):
-    """Kappa, share, above and down of the absolute reading; rows are latent bands.
+    """Response of image bands (columns) to perturbed latent bands (rows), each row summing to 1 (spectrum.md#band-transfer).
 
-    absolute: K x (K + 1), the last column above the latent's Nyquist; relative: K x K; unanswered rows are 0.
+    absolute: K x (K + 1), bands at the same cycles per image, the last column above the latent's Nyquist frequency; relative:
+    K x K, bands at the same fraction of Nyquist; rows without response are 0, and answered is false for them. share, kappa,
+    above, down: of the absolute matrix: fraction on the diagonal, the same beyond chance, above Nyquist, below the diagonal.
+    row_gain: response relative to the perturbation; self_check: change of a row at a third of eps; remark: why the matrix is of
+    limited use.
     """
 
     images: int
@@ -83,8 +89,10 @@ class Transfer(Config):
 @or_reason
 @torch.no_grad()
 def measure(subject: Subject, latents: Tensor, reconstructions: Tensor | None) -> Transfer:
-    """From raw latents (N, C, h, w) and their decodings; 16 images suffice. K + 1 further decodings an image: one for each band
-    and one for the self-check."""
+    """Measure band transfer from raw latents (N, C, h, w) and their decodings, None without a decoder; 16 images suffice.
+
+    K + 1 further decodings per image: one per band and one for the self-check.
+    """
     if reconstructions is None:
         raise ValueError("it has no decoder")
     found = band_transfer(
@@ -105,15 +113,15 @@ def _remark(found: BandTransfer) -> str | None:
     if found.is_linear:
         return None
     return (
-        f"the decoder is not linear at this scale: at a third of the perturbation the loudest row moves by "
+        f"the decoder is not linear at this scale: at a third of the perturbation the strongest row changes by "
         f"{found.self_check:.2f}, more than {LARGEST_MOVE}; the matrix holds for perturbations of {EPS:g} of each band's rms only"
     )
 
 
 def findings(transfer: Transfer | Reason, low_pass: LowPass | Reason, *, can_decode: bool) -> list[Finding]:
-    """Whether the decoder is frequency-aligned, and what else its responses show."""
+    """Findings on frequency alignment, and on other properties of the decoder's response."""
     if not can_decode:
-        return [finding("frequency-aligned", "note", "Encode only: there is no decoder whose frequencies could be followed.")]
+        return [finding("frequency-aligned", "note", "Encode only: frequency alignment is a property of the decoder.")]
     if isinstance(transfer, Reason):
         return [] if isinstance(low_pass, Reason) else [_alignment(transfer, low_pass)]
     return [_alignment(transfer, low_pass), *_responses(transfer)]
@@ -125,22 +133,23 @@ def _alignment(transfer: Transfer | Reason, low_pass: LowPass | Reason) -> Findi
     if kappa is None or removal is None:
         missing = transfer if kappa is None else low_pass
         reason = missing.reason if isinstance(missing, Reason) else "not measured"
-        which = "its band transfer" if kappa is None else "its low-pass curve"
+        which = "the band transfer" if kappa is None else "the low-pass curve"
         had = removal.said if removal is not None else f"absolute kappa {shown(kappa)} of 1"
-        said = f"Cannot tell whether it is frequency-aligned: that needs two numbers, and {which} is missing ({reason}); {had}."
+        said = f"Frequency alignment undecided: it needs two measurements, and {which} is missing ({reason}); {had}."
         return finding("frequency-aligned", "note", said, kappa=kappa, **(removal.numbers if removal else {}))
     tangent = _tangent(kappa)
-    tone, said = _both(tangent, removal.side)
-    changes = {"aligned": "stay at their frequency", "partly": "partly stay at their frequency",
-               "chance": "appear at any frequency", "unknown": "stay at their frequency, just about"}[tangent]
-    follows = {"below": "follows a removal", "above": "does not follow a removal", "unknown": "may follow a removal or not"}
-    said += f": small changes {changes} (absolute kappa {kappa:.2f} of 1), and it {follows[removal.side]} ({removal.said})."
+    tone, said, meaning = _both(tangent, removal.side)
+    changes = {"aligned": "stays in the same image band", "partly": "stays partly in the same image band",
+               "chance": "appears in any image band", "unknown": "is at the limit of staying in the same image band"}[tangent]
+    follows = {"below": "follows", "above": "does not follow", "unknown": "may or may not follow"}[removal.side]
+    said += (f": a small change in a latent band {changes} (absolute kappa {kappa:.2f} of 1), and the decoder {follows} when "
+             f"frequencies are removed ({removal.said}){meaning}.")
     return finding("frequency-aligned", tone, said, kappa=kappa, **removal.numbers)
 
 
 @dataclass(frozen=True)
 class _Removal:
-    """The low-pass curve at the row that is judged; side "below": the decoder follows."""
+    """The low-pass curve at ROWS_JUDGED, as text and numbers; side "below": the decoder follows."""
 
     side: Side
     said: str
@@ -148,12 +157,12 @@ class _Removal:
 
 
 def _removal(low_pass: LowPass) -> _Removal | None:
-    """None where a decoding was not finite."""
+    """The low-pass curve at ROWS_JUDGED; None if a decoding was not finite."""
     row = low_pass.rows_removed.index(ROWS_JUDGED)
     gap, psnr, control = low_pass.gap_at(ROWS_JUDGED), low_pass.psnr[row], low_pass.control[row]
     if gap.value is None or psnr is None or control is None:
         return None
-    said = (f"low-pass gap {interval(gap.value, gap.half_width, digits=1)} dB at {ROWS_JUDGED} of 15 rows; "
+    said = (f"low-pass gap {interval(gap.value, gap.half_width, digits=1)} dB with {ROWS_JUDGED} of 15 rows removed; "
             f"PSNR {psnr:.1f} dB, control {control:.1f} dB")
     numbers = {"gap_db": gap.value, "gap_half_width": gap.half_width, "psnr": psnr, "control": control}
     return _Removal("below" if psnr > control else side(gap.value, gap.half_width, GAP_FOLLOWS), said, numbers)
@@ -166,38 +175,42 @@ def _tangent(kappa: float) -> Tangent:
     return found[side(kappa, KAPPA_SPREAD, KAPPA_ALIGNED)]
 
 
-def _both(tangent: Tangent, removal: Side) -> tuple[Tone, str]:
-    """Aligned needs both; one that fails is enough for not."""
-    if tangent == "chance" or removal == "above":
-        return "warn", "Not frequency-aligned"
+def _both(tangent: Tangent, removal: Side) -> tuple[Tone, str, str]:
+    """Tone, judgement, and what it means for a diffusion model. "Aligned" needs both measurements; one failure means "not"."""
+    if tangent == "chance":
+        return "warn", "Not frequency-aligned", "; an error of the diffusion model in one band spreads to other image bands"
+    if removal == "above":
+        return "warn", "Not frequency-aligned", "; frequencies that the diffusion model misses also disturb the rest of the image"
     if tangent == "aligned" and removal == "below":
-        return "good", "Frequency-aligned"
-    return "note", "Partly frequency-aligned" if tangent == "partly" else "Cannot tell whether it is frequency-aligned"
+        return "good", "Frequency-aligned", "; an error of the diffusion model in one band stays in that image band"
+    return "note", "Partly frequency-aligned" if tangent == "partly" else "Frequency alignment undecided", ""
 
 
 def _responses(transfer: Transfer) -> list[Finding]:
     found = []
     if not transfer.is_linear:
-        moved = f"at a third of the size, a row moved by {shown(transfer.self_check)}"
-        said = f"The decoder is not linear at this scale ({moved}): its transfer matrix summarises poorly."
+        moved = f"at a third of the perturbation, a row of the matrix changes by {shown(transfer.self_check)}"
+        said = f"The decoder is not linear at this scale ({moved}): its transfer matrix describes it poorly."
         found.append(finding("linearity", "warn", said, self_check=transfer.self_check))
     if transfer.above is not None and transfer.above > ABOVE_MOSTLY:
-        fraction = f"{100 * transfer.above:.0f} % of what the decoder answers"
-        said = f"{fraction} lies above the latent's Nyquist: channels carry what frequencies should."
+        fraction = f"{100 * transfer.above:.0f} % of the decoder's response"
+        said = (f"{fraction} lies above the latent's Nyquist frequency: fine detail is coded in the channels, and the latent's "
+                "power spectrum says little about it.")
         found.append(finding("above Nyquist", "warn", said, above=transfer.above))
     silent = [band + 1 for band, answered in enumerate(transfer.answered) if not answered]
     if silent:
         count = f"{len(silent)} of {len(transfer.answered)} latent bands"
-        said = f"{count} have no effect on the image: {', '.join(map(str, silent))}."
+        listed = ", ".join(map(str, silent))
+        said = f"{count} have no effect on the image: {listed}. A diffusion model learns them without benefit."
         found.append(finding("unanswered", "warn", said, bands=float(len(silent))))
     return found
 
 
 def table(parts: Mapping[str, Transfer | Reason]) -> Table | None:
-    columns = ("kappa", "own fraction", "above Nyquist", "downwards", "relative kappa", "self-check")
+    columns = ("kappa", "same band", "above Nyquist", "lower bands", "relative kappa", "self-check")
     note = (
-        "kappa: own fraction beyond chance, 1 is perfect; self-check: how far a row moves at a third of the size, above 0.05 the "
-        "decoder is not linear at this scale"
+        "same band, above Nyquist, lower bands: fractions of the response; kappa: same-band fraction beyond chance (ideal: 1); "
+        "self-check: change of a row at a third of the perturbation; above 0.05 the decoder is not linear at this scale"
     )
     return table_of(columns, parts, lambda one: tuple(map(shown, (
         one.kappa, one.share, one.above, one.down, one.relative_kappa, one.self_check
@@ -205,23 +218,23 @@ def table(parts: Mapping[str, Transfer | Reason]) -> Table | None:
 
 
 def cells(transfer: Transfer | Reason) -> tuple[str, str, str]:
-    """kappa, above and down, for the table of decoders."""
+    """Cells with kappa, above and down, for the table of decoders."""
     if isinstance(transfer, Reason):
         return "-", "-", "-"
     return shown(transfer.kappa), shown(transfer.above), shown(transfer.down)
 
 
 def plot(parts: Mapping[str, Transfer | Reason]) -> Plot | None:
-    """The transfer matrices of every decoder that was measured."""
+    """Plot of the transfer matrices of all measured decoders; None without any."""
     matrices = [_matrices(label, one) for _, label, one in measured(parts)]
     return None if not matrices else Plot(
         "transfer", lambda: transfer_figure(matrices),
-        "Heat maps: which image bands answer when one band of latent frequencies is perturbed.",
-        "Every row: one band of latent frequencies is perturbed by a tenth of its strength; numbers say where the image answers, "
-        "in % of the row. Good: 100 on the rising diagonal (absolute kappa 1). Right of it, the decoder adds higher frequencies; "
-        "'above' are those the latent cannot hold; left of it, it leaks downwards. The small matrix is the same response read at "
-        "the same fraction of Nyquist: convolutions cannot stretch frequencies, so it sits at chance (kappa 0) for real "
-        "decoders.",
+        "Heat maps: response of image bands when one band of latent frequencies is perturbed.",
+        "Each row: one band of latent frequencies is perturbed by a tenth of its rms; the numbers are the response of image "
+        "bands in % of the row. Good: 100 on the rising diagonal (absolute kappa 1). Right of the diagonal, the decoder adds "
+        "higher frequencies, in the column 'above' those above the latent's Nyquist frequency; left of it, it adds lower ones. "
+        "The small matrix shows the same response by fraction of Nyquist: convolutions cannot stretch frequencies, so real "
+        "decoders are at chance there (kappa 0).",
     )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WAYS = (
-    ("as they are", "o", "full"),
+    ("unfiltered", "o", "full"),
     ("spatially normalized (iREPA)", "s", "none"),
     ("difference of Gaussians (REPA-DoG)", "^", "none"),
 )

@@ -199,7 +199,7 @@ def test_samples_in_files_score_as_those_drawn_on_the_way(checkpoint, kind):
     assert result.samples.count == COUNT
     if kind == "png":
         (samples / "000003.png").unlink()
-        with pytest.raises(DataError, match="holds 29 of 30 samples: their drawing was cut off"):
+        with pytest.raises(DataError, match="holds 29 of 30 samples: sampling was interrupted"):
             scored(samples)
 
 
@@ -234,7 +234,7 @@ def test_images_that_cannot_be_compared_are_refused(checkpoint, command, tmp_pat
     assert (code, "at least 10 are needed" in err) == (3, True)
     for number in range(3, 12):
         Image.new("RGB", (SIDE, 40 if number == 5 else SIDE)).save(few / f"{number:02d}.png")
-    with pytest.raises(DataError, match=r"05\.png has 32x40 px, the images before it 32x32"):
+    with pytest.raises(DataError, match=r"05\.png has 32x40 px, but the images before it have 32x32 px"):
         scored(few, reference=SOURCE)
     write_npz(tmp_path / "large.npz", np.zeros((12, 48, 48, 3), np.uint8), None)
     with pytest.raises(DataError, match="samples and reference differ in size") as caught:
@@ -243,7 +243,7 @@ def test_images_that_cannot_be_compared_are_refused(checkpoint, command, tmp_pat
 
 
 def test_training_images_that_changed_are_no_reference(checkpoint):
-    with pytest.raises(RecipeError, match="does not say which images it should be like"):
+    with pytest.raises(RecipeError, match="does not name images to compare with"):
         scored(open_images(SOURCE, "train", image_size=SIDE).folder)
     path = write(checkpoint)
     model = read_diffusion(path)
@@ -274,14 +274,14 @@ def test_classes_and_options_that_do_not_fit_are_refused(checkpoint, tmp_path):
     assert result.samples.sha256 != scored(labelled, num_images=10).samples.sha256
     with pytest.raises(RecipeError, match="3 is not one of this model's classes"):
         scored(labelled, labels="3")
-    with pytest.raises(RecipeError, match="'psnr' is no score of generated images"):
+    with pytest.raises(RecipeError, match="'psnr' is not a score of generated images"):
         scored(checkpoint, scores={"psnr"})
     with pytest.raises(RecipeError, match="--data names images to reconstruct"):
         scored(checkpoint, data=SOURCE)
     write_npz(tmp_path / "drawn.npz", drawn(checkpoint, 12).permute(0, 2, 3, 1).numpy(), None)
     with pytest.raises(RecipeError, match="drawn already"):
         scored(tmp_path / "drawn.npz", changes={"steps": 3}, reference=SOURCE)
-    with pytest.raises(DataError, match=r"--num-images 13: .*drawn\.npz holds 12 images only"):
+    with pytest.raises(DataError, match=r"--num-images 13: .*drawn\.npz holds only 12 images"):
         scored(tmp_path / "drawn.npz", num_images=13, reference=SOURCE)
 
 

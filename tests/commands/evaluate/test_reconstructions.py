@@ -311,7 +311,7 @@ def test_what_cannot_be_scored_is_said_in_a_sentence(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="holds kind 'teacher', which `eval` cannot score"):
         scored(other)
     write_tensors(other, {"x": torch.zeros(1)}, {"kind": "diffusion"})
-    with pytest.raises(CheckpointError, match="does not say what it was trained on"):
+    with pytest.raises(CheckpointError, match="does not state its training data"):
         scored(other)
     with pytest.raises(RecipeError, match="there is no sampler to choose"):
         scored(checkpoint, changes={"steps": 3})
@@ -345,7 +345,7 @@ def test_it_is_said_which_images_these_are_and_whether_they_were_trained_on(chec
 def test_what_would_change_nothing_is_refused(checkpoint):
     with pytest.raises(RecipeError, match="--reference is for Frechet distances, and none is asked"):
         scored(checkpoint, scores={"psnr"}, reference=SOURCE)
-    with pytest.raises(DataError, match=f"--num-images 25: .* holds {COUNT} images only"):
+    with pytest.raises(DataError, match=f"--num-images 25: .* holds only {COUNT} images"):
         scored(checkpoint, scores={"psnr"}, num_images=25)
 
 

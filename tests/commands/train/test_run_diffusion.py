@@ -116,7 +116,7 @@ def test_a_run_does_not_go_on_with_another_autoencoder(studio, tmp_path):
     changes = [f"latents.autoencoder={place}", "save_every=2"]
     folder = studio.train(tmp_path / "run", *changes, "steps=2")
     studio.write_autoencoder(place, 1)
-    with pytest.raises(CheckpointError, match=r"ae\.safetensors is not the autoencoder that .*run was begun on"):
+    with pytest.raises(CheckpointError, match=r"ae\.safetensors is not the autoencoder that .*run was started with"):
         studio.train(folder, *changes, "steps=4")
     assert read_metadata(folder / "ckpt.safetensors")["step"] == 2
 
