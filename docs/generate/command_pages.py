@@ -91,7 +91,8 @@ def _section(name: str, function: Callable[..., None]) -> str:
     if "```console" not in text and name in EXAMPLES:
         text += _console(EXAMPLES[name])
     rows = [_row(one) for one in parameters]
-    return text + ("| argument or option | type | default | meaning |\n|---|---|---|---|\n" + "".join(rows) + "\n" if rows else "")
+    header = "| argument or option | type | default | meaning |\n|---|---|---|---|\n"
+    return text + (header + "".join(rows) + "\n" if rows else "")
 
 
 def _help(text: str) -> str:

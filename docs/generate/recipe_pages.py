@@ -136,7 +136,8 @@ def _table_row(command: str, key: str, field: FieldInfo, inner: list[Table]) -> 
     default = "required" if field.is_required() else "absent" if field.default is None else "its defaults"
     if inner[0].name.endswith(".NAME"):
         links = f"{links} for each NAME"
-    return _cells(f"`{key}`", links, default, field.description or (_summary(inner[0].model) if len(inner) == 1 else "one of these tables"))
+    meaning = _summary(inner[0].model) if len(inner) == 1 else "one of these tables"
+    return _cells(f"`{key}`", links, default, field.description or meaning)
 
 
 def _cells(*cells: str) -> str:
