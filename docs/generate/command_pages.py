@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from cells import row
 from typer.models import ArgumentInfo, OptionInfo
 
 from smtool.cli import app
@@ -108,8 +109,7 @@ def _console(lines: Iterable[str]) -> str:
 def _row(parameter: inspect.Parameter) -> str:
     info = _info(parameter)
     shown = _metavar(parameter) if isinstance(info, ArgumentInfo) else ", ".join(_flags(parameter, info))
-    cells = (f"`{shown}`", _type(parameter, info), _default(parameter), " ".join((info.help or "").split()))
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    return row(f"`{shown}`", _type(parameter, info), _default(parameter), " ".join((info.help or "").split()))
 
 
 def _info(parameter: inspect.Parameter) -> Any:

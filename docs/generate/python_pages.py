@@ -10,16 +10,20 @@ import smtool
 
 PACKAGE = Path(smtool.__file__).parent
 PACKAGES = {
-    "spectrum": "Pure functions of tensors: PyTorch only, no files, no logging. All names can be imported from `smtool.spectrum`.",
-    "metrics": "Pure functions of tensors. Names are imported from the files: `from smtool.metrics.frechet import frechet_distance`.",
-    "regularizers": "The methods, for `smtool train-ae` and for trainers of your own. Each is a table of keys (the class that is named "
-    "here) whose `build` makes the module with the hooks. All names can be imported from `smtool.regularizers`.",
-    "tokenizers": "One interface for every autoencoder. All names can be imported from `smtool.tokenizers`; `open_tokenizer` and "
+    "spectrum": "Pure functions of tensors: PyTorch only, no files, no logging. All names can be imported from `smtool.spectrum`.\n"
+    "What the measures mean: [spectral measures](../spectrum.md).",
+    "metrics": "Pure functions of tensors. Names are imported from the files below, such as `smtool.metrics.frechet`.",
+    "regularizers": "The methods, for `smtool train-ae` and for trainers of your own. A method is a class of keys, listed under\n"
+    "[recipe keys](../recipes.md#train-ae-regularizers), whose `build` makes a `Regularizer`, the module with the hooks. All names\n"
+    "can be imported from `smtool.regularizers`.",
+    "tokenizers": "One interface for every autoencoder. All names can be imported from `smtool.tokenizers`; `open_tokenizer` and\n"
     "`load_autoencoder` also from `smtool`.",
-    "checkpoints": "Files of smtool and of other tools. `smtool.tokenizers.open_tokenizer` opens any of them by name.",
-    "diffusion": "Processes, samplers, guidance and alignment. All names can be imported from `smtool.diffusion`.",
+    "checkpoints": "Files of smtool and of other tools. `smtool.tokenizers.open_tokenizer` opens any autoencoder by name.",
+    "diffusion": "Processes, samplers, guidance and alignment. The keys of their tables are listed under\n"
+    "[recipe keys](../recipes.md#train-dit). All names can be imported from `smtool.diffusion`.",
     "data": "Prepared images and caches of latents. All names can be imported from `smtool.data`.",
 }
+"""Package -> the introduction of its page."""
 
 
 def python_page(package: str) -> str:
@@ -27,8 +31,7 @@ def python_page(package: str) -> str:
     text = f"<!-- Written by `make docs` from smtool/{package}; edits here are lost. -->\n\n# smtool.{package}\n\n"
     text += f"{PACKAGES[package]}\n\n"
     for module, names in exports(package).items():
-        title = "package" if module == f"smtool.{package}" else module.removeprefix(f"smtool.{package}.")
-        text += f"## {title}\n\n::: {module}\n    options:\n      members:\n"
+        text += f"::: {module}\n    options:\n      members:\n"
         text += "".join(f"        - {name}\n" for name in names) + "\n"
     return text.rstrip() + "\n"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from inspect import getdoc
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from cells import row
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from recipe_examples import example
@@ -127,7 +128,7 @@ def _example(command: str, table: Table) -> str:
 
 
 def _row(key: str, field: FieldInfo) -> str:
-    return _cells(f"`{key}`", _type(field), _default(field), field.description or ("chooses this table" if key == "kind" else ""))
+    return row(f"`{key}`", _type(field), _default(field), field.description or ("chooses this table" if key == "kind" else ""))
 
 
 def _table_row(command: str, key: str, field: FieldInfo, inner: list[Table]) -> str:
@@ -137,11 +138,7 @@ def _table_row(command: str, key: str, field: FieldInfo, inner: list[Table]) -> 
     if inner[0].name.endswith(".NAME"):
         links = f"{links} for each NAME"
     meaning = _summary(inner[0].model) if len(inner) == 1 else "one of these tables"
-    return _cells(f"`{key}`", links, default, field.description or meaning)
-
-
-def _cells(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
+    return row(f"`{key}`", links, default, field.description or meaning)
 
 
 def _sentence(text: str) -> str:
