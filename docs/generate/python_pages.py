@@ -10,14 +10,14 @@ import smtool
 
 PACKAGE = Path(smtool.__file__).parent
 PACKAGES = {
-    "spectrum": "Pure functions of tensors: PyTorch only, no files, no logging. All names can be imported from `smtool.spectrum`.\n"
-    "What the measures mean: [spectral measures](../spectrum.md).",
+    "spectrum": "Pure functions of tensors: PyTorch only, no files, no logging. All names can be imported from\n"
+    "`smtool.spectrum`. What the measures mean: [spectral measures](../spectrum.md).",
     "metrics": "Pure functions of tensors. Names are imported from the files below, such as `smtool.metrics.frechet`.",
     "regularizers": "The methods, for `smtool train-ae` and for trainers of your own. A method is a class of keys, listed under\n"
-    "[recipe keys](../recipes.md#train-ae-regularizers), whose `build` makes a `Regularizer`, the module with the hooks. All names\n"
-    "can be imported from `smtool.regularizers`.",
-    "tokenizers": "One interface for every autoencoder. All names can be imported from `smtool.tokenizers`; `open_tokenizer` and\n"
-    "`load_autoencoder` also from `smtool`.",
+    "[recipe keys](../recipes.md#train-ae-regularizers), whose `build` makes a `Regularizer`, the module with the hooks. All\n"
+    "names can be imported from `smtool.regularizers`.",
+    "tokenizers": "One interface for every autoencoder. All names can be imported from `smtool.tokenizers`; `open_tokenizer`\n"
+    "and `load_autoencoder` also from `smtool`.",
     "checkpoints": "Files of smtool and of other tools. `smtool.tokenizers.open_tokenizer` opens any autoencoder by name.",
     "diffusion": "Processes, samplers, guidance and alignment. The keys of their tables are listed under\n"
     "[recipe keys](../recipes.md#train-dit). All names can be imported from `smtool.diffusion`.",
