@@ -18,10 +18,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The documentation site, in site/; generated reference pages are written first, and a warning is an error.
+# The documentation site, in site/; a warning is an error.
 docs: $(STAMP)
 	$(BIN)/python docs/generate
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Steps of the released trainers against ours. With REFERENCE=path, a folder of their checkouts, they are recorded anew first,
 # by RECORDER, a Python that has the packages they import too (tests/parity/README.md).
