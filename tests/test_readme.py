@@ -1,4 +1,7 @@
-"""Every command and the Python of the README, run as written; only the length of a training is cut."""
+"""Every command and the Python of the README, run as written; only the length of a training is cut.
+
+That commands of all pages can be typed, and that links lead somewhere, is in tests/docs/test_site.py.
+"""
 
 import os
 import re
@@ -8,9 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
-
-from smtool.cli import app
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -55,27 +55,6 @@ def test_commands_run_in_the_order_in_which_they_are_written(tmp_path):
         assert done.returncode == 0, f"{command}: {done.stderr}"
     script = subprocess.run([sys.executable, "-c", library], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert script.returncode == 0, script.stderr
-
-
-PAGES = [README, *sorted(README.parent.glob("docs/**/*.md"))]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_options_that_are_named_exist(page):
-    """In code blocks, with lines that go on after a backslash, and between backticks."""
-    commands = typer.main.get_command(app).commands
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = re.findall(r"(?:^|`|; |&& |\$ |-m )smtool ([a-z-]+)([^`\n;&#]*)", text, re.M)
-    assert lines or page != README
-    for name, rest in lines:
-        if name in commands and name != "recipes":
-            options = {option for parameter in commands[name].params for option in parameter.opts}
-            assert set(re.findall(r"(?<=\s)--[a-z0-9-]+", rest)) <= options, f"smtool {name}{rest}"
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)", TEXT))
-def test_links_lead_somewhere(link):
-    assert (README.parent / link).exists()
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:smtool|recipes|benchmarks)/[\w./*-]*)`", TEXT))))
