@@ -13,7 +13,8 @@ REFERENCE = ROOT / "docs/reference"
 PAGES = {name: REFERENCE / f"{name}.md" for name in ("released-code", "spectrum")}
 FOLDERS = ("smtool", "tests", "benchmarks", "recipes", "docs", ".ci")
 TEXT = {".py", ".toml", ".md", ".txt", ".yml", ".yaml", ".css", ".html", ".json", ".sh"}
-CITATION = re.compile(r"([\w./-]*?)(?<![\w-])(released-code|spectrum)\.md#([\w-]+)")
+CITATION = re.compile(r"(?:\]\(([\w./-]*?))?(?<![\w-])(released-code|spectrum)\.md#([\w-]+)")
+PLACEHOLDER = "anchor"      # "cite `spectrum.md` with an anchor" in the rules for contributors
 NOT_IN_THE_REPOSITORY = {      # written so that this file does not match itself
     "sections of facts": r"(?<![a-z_])fact[s][,;]?\s+(?:sections?\b|\d)",
     "sheet of definitions": r"definition[_\s-]+she[e]t",
@@ -54,13 +55,14 @@ def _anchors(page: Path) -> frozenset[str]:
     return frozenset(map(_github_slug, _headings(page)))
 
 
-def _cited_page(path: Path, prefix: str, name: str) -> Path:
-    """The file a citation means: in Markdown a relative link where one leads somewhere, otherwise the reference page."""
-    linked = (path.parent / f"{prefix}{name}.md").resolve()
-    return linked if path.suffix == ".md" and linked.is_file() else PAGES[name]
+def _cited_page(path: Path, citation: re.Match[str]) -> Path:
+    """The page that a citation means: the target of a Markdown link, otherwise the reference page."""
+    folder, name, _ = citation.groups()
+    return PAGES[name] if folder is None else (path.parent / f"{folder}{name}.md").resolve()
 
 
-def _places(path: Path, text: str, pattern: str) -> list[str]:
+def _places(path: Path, pattern: str) -> list[str]:
+    text = path.read_text(encoding="utf-8")
     matches = re.finditer(pattern, text, re.I)
     return [f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, match.start()) + 1}: {match[0]!r}" for match in matches]
 
@@ -76,16 +78,17 @@ def test_headings_have_one_anchor_each_on_the_site_and_on_github(page):
 def test_every_citation_of_a_reference_page_leads_to_a_heading():
     broken = []
     for path in _files():
-        for prefix, name, anchor in CITATION.findall(path.read_text(encoding="utf-8")):
-            page = _cited_page(path, prefix, name)
-            if anchor not in _anchors(page):
-                broken.append(f"{path.relative_to(ROOT)}: {name}.md#{anchor} is no heading of {page.relative_to(ROOT)}")
+        for citation in CITATION.finditer(path.read_text(encoding="utf-8")):
+            page, (_, name, anchor) = _cited_page(path, citation), citation.groups()
+            if anchor != PLACEHOLDER and not (page.is_file() and anchor in _anchors(page)):
+                broken.append(f"{path.relative_to(ROOT)}: {name}.md#{anchor} is no heading of {page}")
     assert not broken, "\n".join(broken)
 
 
 def test_citations_are_found_in_code_and_in_links():
     cited = "Source: paper; released-code.md#dsm. See [delta](../reference/spectrum.md#delta)."
-    assert CITATION.findall(cited) == [("", "released-code", "dsm"), ("../reference/", "spectrum", "delta")]
+    found = [match.groups() for match in CITATION.finditer(cited)]
+    assert found == [(None, "released-code", "dsm"), ("../reference/", "spectrum", "delta")]
     assert not CITATION.findall("a-spectrum.md#delta")
 
 
@@ -99,12 +102,12 @@ def test_links_of_a_reference_page_lead_somewhere(page):
 
 @pytest.mark.parametrize("what", NOT_IN_THE_REPOSITORY)
 def test_no_document_outside_the_repository_is_cited(what):
-    places = [place for path in _files() for place in _places(path, path.read_text(encoding="utf-8"), NOT_IN_THE_REPOSITORY[what])]
+    places = [place for path in _files() for place in _places(path, NOT_IN_THE_REPOSITORY[what])]
     assert not places, "\n".join(places)
 
 
 @pytest.mark.parametrize("text", [
-    "(fac|ts section 1.6)", "Fac|ts, section 8.5: S", "fac|ts 3.1, steps", "(fac|ts\n    sections 1 to 3)", "definition she|et, 4",
+    "(fac|ts section 1.6)", "Fac|ts, section 8.5: S", "fac|ts 3.1, steps", "(fac|ts\n    sections 1 to 3)", "definition she|et",
     "test_as_in_the_definition_she|et", "(she|et, section 2)", "the she|et measured", "test_the_she|ets_cases", "She|et: 2.1 for",
     "see spectrum-definit|ions", "design.m|d",
 ])
@@ -113,6 +116,6 @@ def test_such_a_citation_is_found(text):
     assert any(re.search(pattern, text.replace("|", ""), re.I) for pattern in NOT_IN_THE_REPOSITORY.values())
 
 
-@pytest.mark.parametrize("text", ['json["facts"]', "the facts that a score carries", "facts = {}", "style_sheet", "the style sheet"])
+@pytest.mark.parametrize("text", ['json["facts"]', "the facts that a score carries", "facts = {}", "style_sheet", "style sheet"])
 def test_ordinary_words_are_allowed(text):
     assert not any(re.search(pattern, text, re.I) for pattern in NOT_IN_THE_REPOSITORY.values())
