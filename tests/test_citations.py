@@ -86,9 +86,9 @@ def test_every_citation_of_a_reference_page_leads_to_a_heading():
 
 
 def test_citations_are_found_in_code_and_in_links():
-    cited = "Source: paper; released-code.md#dsm. See [delta](../reference/spectrum.md#delta)."
+    cited = "Source: paper; released-code.md#dsm. See [delta](../docs/reference/spectrum.md#delta)."
     found = [match.groups() for match in CITATION.finditer(cited)]
-    assert found == [(None, "released-code", "dsm"), ("../reference/", "spectrum", "delta")]
+    assert found == [(None, "released-code", "dsm"), ("../docs/reference/", "spectrum", "delta")]
     assert not CITATION.findall("a-spectrum.md#delta")
 
 
