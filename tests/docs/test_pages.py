@@ -3,6 +3,7 @@
 Commands that need several processes, large images or published weights are parsed, and their recipes loaded, but not run.
 """
 
+import io
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from smtool.checkpoints import write_autoencoder
 from smtool.cli import app
 from smtool.commands.export import export
+from smtool.commands.prepare.images import prepare
 from smtool.data import open_images
 from smtool.data.batches import to_uint8
 from smtool.networks.posterior import LatentStats
@@ -39,7 +41,9 @@ NOT_RUN = (
 """Parts of commands that are only parsed; a line ends with a line break."""
 REPLACED = {"data/photos-256": "data/photos-64"}
 SMALL_TRAINING = ("steps=2", "save_every=2", "evaluate_every=2", "data.batch=4", "data.workers=1", "tracking.tensorboard=false")
-SMALL_AUTOENCODER = (*SMALL_TRAINING, "model.channels=[8,8,8]", "model.norm_groups=4", "validation.num_images=4", "validation.grid=2")
+SMALL_AUTOENCODER = (
+    *SMALL_TRAINING, "model.channels=[8,8,8]", "model.norm_groups=4", "validation.num_images=4", "validation.grid=2",
+)
 SMALL_TRANSFORMER = (
     *SMALL_TRAINING, "model.size=custom", "model.depth=2", "model.width=32", "model.heads=2", "data.image_size=64",
     "sampler.steps=2", "validation.num_images=4", "validation.grid=2",
@@ -155,13 +159,11 @@ def workshop(tmp_path_factory) -> Path:
         write_autoencoder(folder / "runs" / name / "ckpt.safetensors", autoencoder, {"recipe": recipe})
     write_autoencoder(folder / "ae.safetensors", autoencoder, {"recipe": recipe})
     for name in ("sd-vae-ft-mse", "my-vae"):
-        export(str(folder / "ae.safetensors"), to="diffusers", out=folder / name, console=Console(file=open(os.devnull, "w")))
-    for arguments in (
-        ["prepare", "photos", "--size", "64", "--split", "0.4", "--workers", "1"],
-        ["train-dit", "recipes/sit.toml", *_set(SMALL_TRANSFORMER), "--data", "data/photos-64"],
-    ):
-        done = subprocess.run(_smtool(arguments), cwd=folder, env=_environment(folder), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        export(str(folder / "ae.safetensors"), to="diffusers", out=folder / name, console=Console(file=io.StringIO()))
+    prepare(str(folder / "photos"), out=folder / "data" / "photos-64", size=64, val_fraction=0.4, workers=1)
+    call = [sys.executable, "-m", "smtool", "train-dit", "recipes/sit.toml", *_set(SMALL_TRANSFORMER), "--data", "data/photos-64"]
+    done = subprocess.run(call, cwd=folder, env=_environment(folder), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     tensors = load_file(folder / "runs" / "sit" / "ckpt.safetensors")
     network = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
     network["y_embedder.embedding_table.weight"] = torch.zeros(1001, network["x_embedder.proj.weight"].shape[0])
@@ -205,10 +207,7 @@ def test_a_page_works_from_its_first_line_to_its_last(page, workshop, tmp_path, 
             )
             assert done.returncode == block.code, f"{block.line}: {done.stderr}"
         elif block.is_run:
-            import time
-            t0 = time.process_time()
             code, _, err = command(*_small(block.arguments))
-            open("/tmp/pages-try/times.txt", "a").write(f"{page.stem}: {block.line} {time.process_time() - t0:.1f}\n")
             assert code == block.code, f"{block.line}: {err}"
 
 
@@ -234,17 +233,13 @@ def _small(arguments: list[str]) -> list[str]:
         drawn, loose = "runs/sit" in given, "samples" in arguments
         return [*arguments, "--num-images", "12" if drawn or loose else "4", *(("--steps", "2") if drawn else ())]
     if name == "spectrum":
-        plain = [word for word in arguments if word != "--plot" or "runs/photos" in arguments]
-        return [*plain, "--num-images", "16", *(() if "--data" in arguments else ("--data", BUILTIN))]
+        tables = [word for word in arguments if word != "--plot"]      # a page of plots takes 5 seconds, and has tests of its own
+        return [*tables, "--num-images", "16", *(() if "--data" in arguments else ("--data", BUILTIN))]
     return arguments
 
 
 def _set(changes: tuple[str, ...]) -> list[str]:
     return [word for change in changes for word in ("--set", change)]
-
-
-def _smtool(arguments: list[str]) -> list[str]:
-    return [sys.executable, "-m", "smtool", *arguments]
 
 
 def _environment(folder: Path) -> dict[str, str]:
