@@ -45,7 +45,7 @@ def test_permutation_holds_every_index_once_and_follows_its_key():
 
 
 def test_a_wrong_batch_size_is_refused():
-    with pytest.raises(ValueError, match="asked for 5 samples"):
+    with pytest.raises(ValueError, match="asks for 5 samples"):
         streams(0, 0, "a", batch=4).batch("x", (5, 2))
 
 

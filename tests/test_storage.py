@@ -70,7 +70,7 @@ def test_a_full_disk_is_a_sentence_and_nothing_is_lost(tmp_path):
     )
     shell = f'ulimit -f 64; exec "{sys.executable}" -c "$1"'
     done = subprocess.run(["bash", "-c", shell, "-", code], capture_output=True, text=True)
-    assert "no room left on the disk" in done.stdout, done.stderr
+    assert "no space left on the disk" in done.stdout, done.stderr
     assert torch.equal(storage.read_tensors(tmp_path / "f.safetensors")["x"], torch.ones(4))
     assert os.listdir(tmp_path) == ["f.safetensors"]
 

@@ -258,7 +258,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_shard(tmp_path, photo_folder):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(DiskError, match="no room left"):
+        with pytest.raises(DiskError, match="no space left"):
             prepared(source, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -273,7 +273,7 @@ def test_no_space_while_a_shard_is_written_is_a_disk_error(tmp_path, photo_folde
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tarfile.TarFile, "addfile", full)
-    with pytest.raises(DiskError, match="no room left"):
+    with pytest.raises(DiskError, match="no space left"):
         prepared(photo_folder(4), tmp_path / "out")
 
 
