@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Run the block's GPU convolutions in full float32: TF32, the default, has errors above the differences of near-equal images."""
+    """Run the block's GPU convolutions in full float32: errors of TF32, the default, exceed differences of near-equal images."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
@@ -38,7 +38,7 @@ def exact_convolutions() -> Iterator[None]:
 
 
 def peak_memory_mb(device: str) -> dict[str, int]:
-    """Peak memory of this process in MB (`process`), and of its tensors on a GPU (`gpu`). {} where the system does not report it."""
+    """Peak memory in MB: of this process (`process`) and of its tensors on a GPU (`gpu`). {} if the system does not report it."""
     found = {}
     try:
         import resource

@@ -1,4 +1,4 @@
-"""Every command and the Python of the README, run as written; only the length of a training is cut."""
+"""Every command and the Python code of the README run as written; only trainings are shortened."""
 
 import os
 import re
@@ -41,11 +41,11 @@ def test_the_readme_has_the_lines_that_must_work():
 @pytest.mark.slow
 def test_commands_run_in_the_order_in_which_they_are_written(tmp_path):
     for command in COMMANDS:
-        if command in ("pip install .", "smtool quickstart"):      # the set-up; the quickstart has a test of its own
+        if command in ("pip install .", "smtool quickstart"):      # set-up; the quickstart is tested elsewhere
             continue
         done = _run(command, tmp_path)
         assert "Traceback" not in done.stderr
-        if command == "smtool eval --fid" and done.returncode == 4:      # no weights here, and no network to fetch them
+        if command == "smtool eval --fid" and done.returncode == 4:      # no weights and no network
             assert "nception" in done.stderr
             continue
         assert done.returncode == 0, f"{command}: {done.stderr}"
@@ -58,8 +58,8 @@ PAGES = [README, *sorted(README.parent.glob("docs/**/*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_options_that_are_named_exist(page):
-    """In code blocks, with lines that go on after a backslash, and between backticks."""
+def test_named_options_exist(page):
+    """Options in code blocks, also on lines continued by a backslash, and between backticks."""
     commands = typer.main.get_command(app).commands
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = re.findall(r"(?:^|`|; |&& |\$ |-m )smtool ([a-z-]+)([^`\n;&#]*)", text, re.M)
@@ -71,10 +71,10 @@ def test_options_that_are_named_exist(page):
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)", TEXT))
-def test_links_lead_somewhere(link):
+def test_link_targets_exist(link):
     assert (README.parent / link).exists()
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:smtool|recipes|benchmarks)/[\w./*-]*)`", TEXT))))
-def test_files_that_are_named_exist(path):
+def test_named_files_exist(path):
     assert list(README.parent.glob(path.rstrip("/"))), path
