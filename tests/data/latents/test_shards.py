@@ -175,7 +175,7 @@ def test_a_constant_channel_is_an_error_for_statistics_per_channel(tmp_path, ima
     dead = small_autoencoder()
     with torch.no_grad():
         dead.quant_conv.weight[[1, 4]] = 0.0
-        dead.quant_conv.bias[[1, 4]] = torch.tensor([200.0, -200.0])    # a mean too large for the clamped std, exp(-15), to change
+        dead.quant_conv.bias[[1, 4]] = torch.tensor([200.0, -200.0])    # too large for the clamped std, exp(-15), to change
     folder = written(tmp_path / "dead", dead, images, dtype="bf16")
     with pytest.raises(DataError, match="Latent channel 1 has the same value everywhere"):
         opened(folder)
