@@ -1,4 +1,4 @@
-"""Our own autoencoder checkpoints: one safetensors file described by its metadata; an SD-VAE has diffusers' key names."""
+"""Autoencoder checkpoints of smtool: a safetensors file with a description in its metadata; diffusers' key names for SD-VAEs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +17,12 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata, read_tensors, write_tensors
 
 StoredConfig = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
-"""Networks of smtool's own that a file may hold."""
+"""Configs of the networks that such a file can contain."""
 _SECTION: TypeAdapter[SDVAE | TAESD] = TypeAdapter(StoredConfig)
 
 
 def write_autoencoder(path: Path, autoencoder: Autoencoder | TinyAutoencoder, metadata: Mapping[str, Any]) -> None:
-    """Write weights, architecture, statistics and digest; `metadata` adds what the run knows ("recipe", "step", "data")."""
+    """Write weights, architecture, statistics and digest. metadata: further entries of the run ("recipe", "step", "data")."""
     described = {
         "smtool": __version__,
         "kind": "autoencoder",
@@ -34,7 +34,7 @@ def write_autoencoder(path: Path, autoencoder: Autoencoder | TinyAutoencoder, me
 
 
 def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Tokenizer:
-    """The autoencoder of a file that `write_autoencoder` wrote; downsample_pad overrides what the file states."""
+    """Read a file of `write_autoencoder`. downsample_pad: overrides the padding stated in the file. Raises CheckpointError."""
     metadata = read_metadata(path)
     config = _section(path, metadata)
     if downsample_pad is not None and isinstance(config, SDVAE):
@@ -48,7 +48,7 @@ def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: Downsam
 def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD:
     kind = metadata.get("kind")
     if kind != "autoencoder" or "model" not in metadata:
-        found = f"holds kind {kind!r}" if kind else "is a safetensors file without our description"
+        found = f"holds kind {kind!r}" if kind else "is a safetensors file without smtool's description"
         raise CheckpointError(
             f"{path} {found}, but an autoencoder is needed.",
             hint="Pass a ckpt.safetensors written by `smtool train-ae`, or the folder of a diffusers AutoencoderKL.",
@@ -57,6 +57,6 @@ def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD:
         return _SECTION.validate_python(metadata["model"])
     except ValidationError as error:
         raise CheckpointError(
-            f"{path} describes an architecture that this version ({__version__}) does not know: {error.errors()[0]['msg']}",
+            f"{path} describes an architecture that is unknown to this version ({__version__}): {error.errors()[0]['msg']}",
             hint=f"It was written by smtool {metadata.get('smtool', 'of unknown version')}; open it with that version.",
         ) from error

@@ -78,7 +78,7 @@ def test_a_scale_that_is_given_goes_before_the_autoencoders(studio, repa_file, a
     [
         ([], 3, "name the autoencoder of its latents: --autoencoder PATH"),
         (["--autoencoder", "runs/tiny", "--heads", "2"], 3, "does not say by what its latents are scaled"),
-        (["--autoencoder", "runs/tiny"], 3, "Say it: --heads 1"),
+        (["--autoencoder", "runs/tiny"], 3, "Pass --heads 1"),
         (["--autoencoder", "nowhere"], 3, "nowhere: no such file, folder or run"),
     ],
 )
