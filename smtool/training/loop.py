@@ -57,7 +57,7 @@ class Plan:
 class Training:
     """A run in memory: the task and, by player, its optimizer and (for some) the average of its weights.
 
-    copies: by sharded player, where its result (the average, if there is one) is gathered to be looked at.
+    copies: by sharded player, the unsharded copy into which its result (the average, if there is one) is gathered.
     frozen: name -> digest of the frozen networks in the losses, which must be the same when the run is resumed.
     """
 

@@ -20,7 +20,7 @@ _MARKS: dict[Half, tuple[tuple[str, str], ...]] = {
 
 
 def half_of(names: Iterable[str]) -> Half | None:
-    """"encoder" or "decoder" if these are names of such a file of TAESD, else None."""
+    """The half of TAESD, "encoder" or "decoder", that has these names; None for other files."""
     known = set(names)
     return next((half for half, marks in _MARKS.items() if any(known.issuperset(mark) for mark in marks)), None)
 

@@ -56,7 +56,8 @@ def sized(kind: type[Kind], depth: int, width: int, patch: int, heads: int | Non
             return kind(size=size, patch=patch)
     if heads is None:
         raise CheckpointError(
-            f"{depth} blocks of width {width} are not a published size of {kind.__name__}; shapes do not show the heads.",
+            f"{depth} blocks of width {width} are not a published size of {kind.__name__}, "
+            "and shapes do not show the number of heads.",
             hint=f"Pass --heads {max(1, width // 64)} if each head has width 64.",
         )
     return kind(size="custom", depth=depth, width=width, heads=heads, patch=patch)

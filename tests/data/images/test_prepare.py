@@ -180,7 +180,7 @@ def test_more_bad_images_than_allowed_is_an_error_after_which_the_run_can_be_res
 def test_no_usable_image_is_an_error_whatever_the_allowed_fraction(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="none of .* images is usable for training"):
+    with pytest.raises(DataError, match=r"none of .* images is usable for training"):
         prepared(tmp_path / "photos", tmp_path / "out", max_bad=1.0)
 
 

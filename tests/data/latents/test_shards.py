@@ -92,7 +92,7 @@ def test_the_moments_are_those_of_the_image_and_of_the_mirrored_image(exact, aut
     assert (exact.read([0], [True]).mean - exact.read([0], [False]).mean.flip(-1)).abs().max() > 1e-2
 
 
-def test_a_cache_knows_its_shape_its_origin_and_its_count(exact, images):
+def test_a_cache_records_its_shape_its_origin_and_its_count(exact, images):
     assert exact.latent_shape == (3, 4, 4)
     assert len(exact) == exact.card.count == len(images) == 18
     assert [shard.images for shard in exact.card.shards] == [8, 8, 2]
