@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
-    """A table of a recipe: frozen, and a key it does not know is an error."""
+    """A table of a recipe: immutable; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=False)
 
@@ -15,8 +15,8 @@ class Config(BaseModel):
 
 
 class LossConfig(Config):
-    """The table of a term of a loss."""
+    """The recipe table of one loss term."""
 
     def learned_from(self) -> tuple[str, ...]:
-        """Names of the frozen networks whose features the term compares; none of them is an impartial judge of the result."""
+        """Names of the frozen networks whose features the term compares; a score from such a network is biased for the result."""
         return ()

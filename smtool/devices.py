@@ -1,4 +1,4 @@
-"""Moving tensors between devices without waiting, threads and precision of what computes, and the memory it took."""
+"""Device transfers, thread count and convolution precision of a block of code, and peak memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
-    """A tensor on a device. From the host to a GPU it goes by pinned memory: else the host waits for the steps queued there."""
+    """Return the tensor on `device`. A copy from host to GPU uses pinned memory, so that it does not wait for queued GPU work."""
     if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -16,7 +16,7 @@ def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For small tensors, whose threads wait for one another longer than they compute: on a busy machine, tens of times longer."""
+    """Run the block on one thread: for small tensors, thread synchronization costs more than the computation."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Convolutions in float32 on a GPU too: the error of TF32, the default, exceeds differences of nearly equal images."""
+    """Run the block's GPU convolutions in full float32: errors of TF32, the default, exceed differences of near-equal images."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
@@ -38,7 +38,7 @@ def exact_convolutions() -> Iterator[None]:
 
 
 def peak_memory_mb(device: str) -> dict[str, int]:
-    """The most memory this process has held, in MB; on a GPU also what its tensors held there. {} where it cannot be asked."""
+    """Peak memory in MB: of this process (`process`) and of its tensors on a GPU (`gpu`). {} if the system does not report it."""
     found = {}
     try:
         import resource

@@ -1,8 +1,8 @@
-"""Errors a user can cause. Each says where, what was found and, as the hint, what would work."""
+"""Errors a user can cause. The message says where and what was found; the hint says what would work."""
 
 
 class SmtoolError(Exception):
-    """Base of all errors that are shown as one sentence, without a traceback. exit_code: what the command then ends with."""
+    """Base of all errors that are shown without a traceback. exit_code: the exit status of the command."""
 
     exit_code = 1
 
@@ -46,12 +46,12 @@ class TrainingError(SmtoolError):
 
 
 class DiskError(SmtoolError):
-    """No room left, or no right, to write a file."""
+    """A file that cannot be written: the disk is full or permission is denied."""
 
     exit_code = 7
 
 
 class Interrupted(SmtoolError):
-    """Stopped by Ctrl-C or SIGTERM after saving what there was."""
+    """Stopped by Ctrl-C or SIGTERM, after saving the state so far."""
 
     exit_code = 130

@@ -1,8 +1,8 @@
-"""Every random number of a run, as a function of (seed, step, turn, name, position).
+"""Random numbers of a run, as functions of (seed, step, turn, name, position).
 
-Nothing is remembered between steps, so a run that is killed and resumed draws what an unbroken one draws. What belongs to
-a sample is drawn for the whole global batch and sliced by position, so it does not depend on ranks or micro-batches.
-Draws are made on the CPU: the same numbers on every device.
+No generator state is kept between steps, so a resumed run draws the same numbers as an uninterrupted one. Numbers that belong
+to a sample are drawn for the whole global batch and sliced by position, so they do not depend on ranks or micro-batches.
+All draws are made on the CPU, so they are the same for every device.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from smtool.devices import to_device
 
 
 def generator(*key: int | str) -> Generator:
-    """A CPU generator seeded by a digest of the key; keys that differ anywhere give unrelated streams."""
+    """A CPU generator seeded by a digest of the key; different keys give unrelated streams."""
     digest = hashlib.sha256("\x1f".join(f"{type(part).__name__}:{part}" for part in key).encode()).digest()
     return Generator().manual_seed(int.from_bytes(digest[:8], "little"))
 
@@ -28,13 +28,13 @@ def permutation(length: int, *key: int | str) -> Tensor:
 
 
 def noise_of(generators: Iterable[Generator], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise (N, *shape), float32 on the CPU: one draw of each of the N generators."""
+    """Standard normal noise (N, *shape), float32 on the CPU: one draw from each of the N generators."""
     return torch.stack([torch.randn(tuple(shape), generator=drawn) for drawn in generators])
 
 
 @contextmanager
 def initializing(*key: int | str) -> Iterator[None]:
-    """Within this block torch's own generator, which layers initialize from, is seeded by the key; afterwards it is as before."""
+    """Seed torch's global generator, which initializes layers, by the key within the block, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(*key).initial_seed())
         yield
@@ -85,7 +85,7 @@ class Streams:
 
     def _sample(self, name: str, shape: Sequence[int]) -> Generator:
         if shape[0] != self.stop - self.start:
-            raise ValueError(f"stream {name!r} is asked for {shape[0]} samples, but holds positions {self.start}:{self.stop}")
+            raise ValueError(f"stream {name!r}: shape asks for {shape[0]} samples, but the slice is {self.start}:{self.stop}")
         return generator(self.seed, self.step, self.turn, "batch", name)
 
     def _sliced(self, drawn: Tensor) -> Tensor:
@@ -93,5 +93,5 @@ class Streams:
 
 
 def streams(seed: int, step: int, turn: str, *, batch: int, device: str = "cpu") -> Streams:
-    """The streams of a step's turn ("autoencoder", "discriminator", "validation" ...) over a global batch of `batch` samples."""
+    """The streams of one turn of a step ("autoencoder", "discriminator", "validation") over a global batch of `batch` samples."""
     return Streams(seed, step, turn, start=0, stop=batch, total=batch, device=device)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: safetensors with metadata, JSON and text, written aside, flushed and renamed."""
+"""Atomic writes (to a temporary file, flushed and renamed) of safetensors, JSON and text, and reading of safetensors."""
 
 import errno
 import hashlib
@@ -22,7 +22,10 @@ _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on success it is flushed to disk and renamed over `path`, else removed."""
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, else removed.
+
+    Raises DiskError if the disk is full or permission is denied.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON with a final newline; NaN and infinity are refused, because JSON has none."""
+    """Write indented JSON with a final newline. Raises ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
@@ -58,7 +61,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     for name, tensor in tensors.items():
         value = tensor.detach().cpu().contiguous()
         place = value.untyped_storage().data_ptr()
-        plain[name] = value.clone() if place in memory else value      # the format knows no shared tensors
+        plain[name] = value.clone() if place in memory else value      # the format does not allow shared memory
         memory.add(place)
     text = {name: json.dumps(value, allow_nan=False) for name, value in metadata.items()}
     with replacing(path) as aside:
@@ -69,13 +72,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises CheckpointError if it is missing, truncated or something else."""
+    """All tensors of a safetensors file. Raises CheckpointError if it is missing, truncated or of another format."""
     with _opened(path, device) as file:
         return {name: file.get_tensor(name) for name in _names(file)}
 
 
 def each_tensor(path: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors whose names begin with `prefix`, one by one on the CPU, under the rest of their names."""
+    """Yield (name without the prefix, tensor on the CPU) for each tensor whose name begins with `prefix`."""
     with _opened(path, "cpu") as file:
         for name in _names(file):
             if name.startswith(prefix):
@@ -83,7 +86,7 @@ def each_tensor(path: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a safetensors file; values that are not JSON (files of other tools) come back as they are."""
+    """The metadata of a safetensors file; values that are not JSON (files of other tools) are returned as text."""
     with _opened(path, "cpu") as file:
         return {name: _json_or_text(value) for name, value in (file.metadata() or {}).items()}
 
@@ -101,7 +104,7 @@ def file_digest(path: Path) -> str:
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, dtypes, shapes and values, independent of order and of the file they lie in."""
+    """sha256 over names, dtypes, shapes and values, independent of the order of tensors and of the file."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -120,7 +123,7 @@ def _opened(path: Path, device: str) -> Iterator[Any]:
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is not a readable safetensors file ({error}).",
-            hint="It may be cut off, or of another format; copy it again, or pass the checkpoint that `smtool train-ae` wrote.",
+            hint="It may be truncated or of another format; copy it again, or pass a checkpoint that `smtool train-ae` wrote.",
         ) from error
 
 
@@ -147,9 +150,9 @@ def _disk_error(path: Path, error: OSError | SafetensorError) -> Exception:
     code = getattr(error, "errno", None)
     if code in _NO_ROOM or "No space left" in str(error) or "File too large" in str(error):
         return DiskError(
-            f"{path}: no room left on the disk; the file was not written.",
+            f"{path}: no space left on the disk; the file was not written.",
             hint="Free some space and run the same command again.",
         )
     if code in _NO_RIGHT:
-        return DiskError(f"{path}: no right to write here.", hint="Choose another --out folder.")
+        return DiskError(f"{path}: no permission to write here.", hint="Choose another --out folder.")
     return DiskError(f"{path}: could not be written ({error}).") if isinstance(error, SafetensorError) else error

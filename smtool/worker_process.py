@@ -1,9 +1,9 @@
 """A Python process that calls functions for its parent, one at a time.
 
-The process is a fresh interpreter that the parent speaks to through pipes: it shares nothing with a parent that has torch and
-threads, and does not run the caller's script again as multiprocessing would. It runs outside the terminal's process group, so
-that Ctrl-C reaches the parent only. When its parent is gone, it ends with what it is doing, as on SIGTERM: a training run is
-saved first, anything else is left half done.
+The process is a new interpreter connected to the parent through pipes: it shares no state with the parent's torch and threads,
+and does not run the caller's script again as multiprocessing would. It runs in its own session, so that Ctrl-C reaches the
+parent only. If the parent ends during a call, the process sends itself SIGTERM: a training run saves its state and ends,
+any other call is aborted.
 """
 
 import os
@@ -33,7 +33,7 @@ class WorkerDied(Exception):
 class WorkerProcess:
     """One process, started at the first call, and again if it died. environment: variables added to those of the parent.
 
-    `call` is for one thread at a time; the other methods may come from another one.
+    `call` may be used by one thread at a time; the other methods may be called from any thread.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -41,7 +41,7 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return what the function returns, or raise what it raises; it is sent by name, arguments and result are pickled.
+        """Call the function in the process and return its result or raise its exception; everything is sent pickled.
 
         Raises WorkerDied if the process ends before it answers.
         """
@@ -58,17 +58,17 @@ class WorkerProcess:
         return cast(R, result)
 
     def stop(self) -> None:
-        """Send SIGTERM, which a training run takes as a request to save and end; sending it again is harmless."""
+        """Send SIGTERM, on which a training run saves its state and ends; repeated calls have no further effect."""
         if process := self._alive():
             process.send_signal(signal.SIGTERM)
 
     def end(self) -> None:
-        """Wait for the end of a process that has nothing to do any more."""
+        """Close the pipe to an idle process and wait until it ends."""
         if self._process is not None:
             self._process.communicate()
 
     def kill(self) -> None:
-        """End at once."""
+        """Kill the process at once (SIGKILL) and wait until it ends."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -87,9 +87,9 @@ class WorkerProcess:
 
 
 def _serve() -> None:
-    """In the process: answer until the parent closes the pipe."""
+    """Main loop of the worker process: answer calls until the parent closes the pipe."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)      # what anything prints must not get between the answers
+    os.dup2(2, 1)      # redirect printed text to stderr: stdout carries the answers
     calls: queue.Queue[bytes | None] = queue.Queue()
     busy = threading.Event()
     threading.Thread(target=_read, args=(sys.stdin.buffer, calls, busy), daemon=True).start()
@@ -100,7 +100,7 @@ def _serve() -> None:
         try:
             answers.write(answer)
             answers.flush()
-        except BrokenPipeError:      # the parent is gone; what was trained is saved
+        except BrokenPipeError:      # the parent has ended; a training run has saved its state
             os._exit(0)
 
 
@@ -115,7 +115,7 @@ def _read(questions: IO[bytes], calls: "queue.Queue[bytes | None]", busy: thread
 
 
 def _answer(call: bytes) -> bytes:
-    """A pickled (result, error)."""
+    """Call the pickled function; return a pickled (result, error)."""
     try:
         function, args, kwargs = pickle.loads(call)
         return pickle.dumps((function(*args, **kwargs), None))

@@ -1,4 +1,4 @@
-"""Shared by all tests: few threads, so that parallel workers do not fight, the command line, a folder with a tiny trained SiT."""
+"""Set-up and fixtures for all tests: few threads per test worker, the command line, a folder with a tiny trained SiT."""
 
 import io
 import os
@@ -68,7 +68,7 @@ tensorboard = false
 
 @dataclass(frozen=True)
 class Studio:
-    """A working folder: data/classes (42 photographs of 32 px, 3 classes), runs/tiny (an autoencoder), dit.toml."""
+    """A working folder with data/classes (42 photographs of 32 px, 3 classes), runs/tiny (an autoencoder) and dit.toml."""
 
     folder: Path
 
@@ -83,7 +83,7 @@ class Studio:
         return training.train(loaded, diffusion_run, console=console, out=out, weights_dir=weights_dir)
 
     def write_autoencoder(self, path: Path, seed: int) -> None:
-        """Random weights; the last layer is loud, so that pictures use the whole range of intensities."""
+        """Write random weights; those of the last layer are large, so that images use the whole range of intensities."""
         with initializing("test", seed):
             autoencoder = AUTOENCODER.build()
         with torch.no_grad():
@@ -108,14 +108,14 @@ def _studio(tmp_path_factory) -> Studio:
 
 @pytest.fixture
 def studio(_studio, monkeypatch) -> Studio:
-    """The shared folder, as the working directory; what is written into it stays for the tests that follow."""
+    """The shared folder as the working directory; files written into it remain for later tests."""
     monkeypatch.chdir(_studio.folder)
     return _studio
 
 
 @pytest.fixture(scope="session")
 def finished(_studio) -> Path:
-    """A whole run of dit.toml, to be looked at and not touched."""
+    """A finished run of dit.toml; tests must not change it."""
     before = os.getcwd()
     os.chdir(_studio.folder)
     try:
@@ -148,7 +148,7 @@ def command(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
 
 @pytest.fixture
 def frechet():
-    """Frechet distance of features (N, D) and (M, D), numpy, by scipy's root of a matrix."""
+    """Frechet distance of features (N, D) and (M, D), numpy, by scipy's matrix square root."""
 
     def distance(x, y):
         a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
@@ -160,14 +160,14 @@ def frechet():
 
 @pytest.fixture
 def screen():
-    """A console, and the text that it has shown."""
+    """A console, and a function that returns its text."""
     file = io.StringIO()
     return Console(file=file), file.getvalue
 
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
-    """No weights on this machine, and none to be had."""
+    """No weights on this machine, and no network to download them."""
 
     def refuse(*args, **kwargs):
         raise OSError("no network in tests")
@@ -179,7 +179,7 @@ def no_network(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
-    """Random weights of teachers under the names and in the shapes that real ones have."""
+    """A folder with random weights of teachers, with the file names and shapes of the published ones."""
     folder = tmp_path_factory.mktemp("weights")
     with torch.random.fork_rng():
         torch.manual_seed(0)

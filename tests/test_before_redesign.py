@@ -1,7 +1,7 @@
-"""Run folders, shards, caches and checkpoints that older code wrote still resume, load, sample and score as they did.
+"""Run folders, shards, caches and checkpoints written by older code resume, load, sample and score with the same results.
 
-tests/data/before-redesign/README.md says how they were made. Another processor rounds otherwise, so weights are compared within
-what eight steps of a rate of 1e-3 make of float32's rounding, and pictures within one grey level.
+tests/data/before-redesign/README.md says how they were made. Processors differ in rounding, so weights are compared within the
+differences that float32 rounding makes in eight steps at a learning rate of 1e-3, and images within one gray level.
 """
 
 import json
@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def smtool(monkeypatch):
-    """smtool's command line in this process; it must end well."""
+    """smtool's command line in this process; a non-zero exit code fails the test."""
 
     def run(*arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", ["smtool", *arguments])
@@ -47,7 +47,7 @@ def smtool(monkeypatch):
 def without_keys(name, *values):
     """(values without the biases of attention's keys), (those biases).
 
-    Softmax does not see them: their gradient is 0 but for rounding, whose sign AdamW follows by up to the rate in each step.
+    Softmax is invariant to them: their gradient is rounding error, and AdamW moves them by up to the learning rate per step.
     """
     if name.endswith("to_k.bias"):
         return [value[:0] for value in values], values
@@ -70,7 +70,7 @@ def changes(*pairs: str) -> list[str]:
         ("uvit", ["train-dit", "dit.toml", *changes(*UVIT)]),
     ],
 )
-def test_a_run_goes_on_as_it_did(folder, smtool, name, command):
+def test_a_resumed_run_gives_the_same_weights(folder, smtool, name, command):
     smtool(*command, "--out", f"runs/{name}", *changes("steps=8"))
     found, expected = load_file(f"runs/{name}/ckpt.safetensors"), load_file(f"expected/{name}-8.safetensors")
     assert found.keys() == expected.keys()
@@ -84,12 +84,12 @@ def test_a_run_goes_on_as_it_did(folder, smtool, name, command):
     assert set(range(1, 9)) <= set(steps)
 
 
-def test_samples_are_the_same_pictures(folder, smtool):
+def test_samples_are_the_same_images(folder, smtool):
     smtool("sample", "runs/sit", "--num-images", "4", "--out", "again", "--grid", "0")
     pictures = [np.stack([np.asarray(Image.open(f"{place}/{i:06d}.png")) for i in range(4)]) for place in ("samples", "again")]
     assert np.abs(np.subtract(*(x.astype(int) for x in pictures))).max() <= 1
     kept = (folder / "samples/samples.json").read_bytes()
-    smtool("sample", "runs/sit", "--num-images", "4", "--out", "samples", "--grid", "0")      # the old folder is whole
+    smtool("sample", "runs/sit", "--num-images", "4", "--out", "samples", "--grid", "0")      # the old folder is complete
     assert (folder / "samples/samples.json").read_bytes() == kept
 
 
@@ -113,7 +113,7 @@ def test_spectra_are_the_same_numbers(folder, smtool):
 
 
 def differences(found, expected, where):
-    """What differs, but for costs and versions: numbers by more than 1 %, or 1e-3 of what is near 0 (a few may be rounded)."""
+    """Paths of values that differ, except costs and versions. Numbers may differ by 1 %, or by 1e-3 near 0."""
     if where in (".cost", ".smtool", ".passport.torch"):
         return
     if isinstance(expected, dict):
@@ -129,11 +129,11 @@ def differences(found, expected, where):
     elif isinstance(expected, float) and isinstance(found, int | float):
         if found != pytest.approx(expected, rel=1e-2, abs=2e-3):
             yield where, found, expected
-    elif found != expected and not isinstance(expected, str):      # sentences hold rounded numbers; they have tests of their own
+    elif found != expected and not isinstance(expected, str):      # sentences contain rounded numbers and are tested elsewhere
         yield where, found, expected
 
 
-def test_caches_open_with_what_they_hold(folder, monkeypatch):
+def test_caches_open_with_their_contents(folder, monkeypatch):
     from smtool.data import open_images
     from smtool.data.features.card import read_feature_card
     from smtool.data.features.shards import FeatureShards

@@ -4,7 +4,7 @@ import torch
 from smtool.randomness import generator, initializing, noise_of, permutation, streams
 
 
-def test_what_belongs_to_a_sample_does_not_depend_on_how_the_batch_is_cut():
+def test_numbers_of_a_sample_do_not_depend_on_how_the_batch_is_divided():
     whole = streams(7, 3, "autoencoder", batch=12)
     parts = [whole.at(start, start + 4) for start in (0, 4, 8)]
     noise = whole.batch("posterior", (12, 2, 5))
@@ -13,7 +13,7 @@ def test_what_belongs_to_a_sample_does_not_depend_on_how_the_batch_is_cut():
     assert torch.equal(whole.integers("n", 9, (12,)), torch.cat([part.integers("n", 9, (4,)) for part in parts]))
 
 
-def test_what_is_shared_is_the_same_in_every_part():
+def test_shared_numbers_are_the_same_in_every_part():
     whole = streams(7, 3, "autoencoder", batch=12)
     assert torch.equal(torch.rand(4, generator=whole.shared("dsm")), torch.rand(4, generator=whole.at(4, 8).shared("dsm")))
 
@@ -27,7 +27,7 @@ def test_every_part_of_the_key_changes_the_numbers(other):
     assert not torch.equal(mine, streams(7, 3, "autoencoder", batch=64).batch("t", (64, 100)))
 
 
-def test_global_generator_is_left_alone():
+def test_the_global_generator_is_not_changed():
     torch.manual_seed(1)
     before = torch.get_rng_state()
     streams(0, 0, "a", batch=2).batch("x", (2, 3))
@@ -45,7 +45,7 @@ def test_permutation_holds_every_index_once_and_follows_its_key():
 
 
 def test_a_wrong_batch_size_is_refused():
-    with pytest.raises(ValueError, match="asked for 5 samples"):
+    with pytest.raises(ValueError, match="asks for 5 samples"):
         streams(0, 0, "a", batch=4).batch("x", (5, 2))
 
 

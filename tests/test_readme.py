@@ -1,6 +1,6 @@
-"""Every command and the Python of the README, run as written; only the length of a training is cut.
+"""Every command and the Python code of the README run as written; only trainings are shortened.
 
-That commands of all pages can be typed, and that links lead somewhere, is in tests/docs/test_site.py.
+tests/docs/test_site.py checks that the commands of all pages can be typed and that links lead somewhere.
 """
 
 import os
@@ -45,11 +45,11 @@ def test_commands_run_in_the_order_in_which_they_are_written(tmp_path):
     own, library = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     (tmp_path / "my_losses.py").write_text(own)
     for command in COMMANDS:
-        if command in ("pip install .", "smtool quickstart"):      # the set-up; the quickstart has a test of its own
+        if command in ("pip install .", "smtool quickstart"):      # set-up; the quickstart is tested elsewhere
             continue
         done = _run(command, tmp_path)
         assert "Traceback" not in done.stderr
-        if command == "smtool eval --fid" and done.returncode == 4:      # no weights here, and no network to fetch them
+        if command == "smtool eval --fid" and done.returncode == 4:      # no weights and no network
             assert "nception" in done.stderr
             continue
         assert done.returncode == 0, f"{command}: {done.stderr}"
@@ -58,5 +58,5 @@ def test_commands_run_in_the_order_in_which_they_are_written(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:smtool|recipes|benchmarks)/[\w./*-]*)`", TEXT))))
-def test_files_that_are_named_exist(path):
+def test_named_files_exist(path):
     assert list(README.parent.glob(path.rstrip("/"))), path

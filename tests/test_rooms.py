@@ -1,4 +1,4 @@
-"""Imports run one way, through function bodies too; and `--help` loads nothing heavy."""
+"""Imports between rooms go in one direction, also inside functions, and `--help` imports no slow package."""
 
 import ast
 import subprocess
@@ -73,7 +73,7 @@ def test_a_file_imports_only_its_own_or_earlier_rooms(path):
 
 
 def test_neither_files_nor_folders_import_each_other_in_a_circle():
-    """Of a folder, its `__init__` is left out where it only hands on names; what is imported through it counts for the folder."""
+    """Imports inside a folder's `__init__`, which re-exports names, are not counted; an import of it counts for the folder."""
     modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in _files()}
     files: dict[str, set[str]] = {}
     folders: dict[str, set[str]] = {}
@@ -101,7 +101,7 @@ def _imported_modules(path: Path, modules: dict[str, Path]) -> set[str]:
 
 
 def _circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
-    """Every set of nodes that reach each other."""
+    """Yield every set of nodes that reach each other."""
     reached = {node: _reached(node, graph) for node in graph}
     told: set[str] = set()
     for node in sorted(graph):

@@ -1,6 +1,6 @@
-"""No command imports a slow package before it needs it: one process starts every command and loads every recipe.
+"""No command imports a slow package before it uses it. One process starts every command and loads every recipe.
 
-Packages that `import torch` itself loads do not count. The first command after which a package is found is the one that fails.
+Packages that `import torch` imports do not count. The test of the first command after which a package is imported fails.
 """
 
 import json
@@ -18,7 +18,7 @@ SLOW = (
     "torchvision", "timm", "lpips", "scipy", "matplotlib", "diffusers", "transformers", "webdataset", "skimage", "cleanfid",
     "huggingface_hub", "sympy", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.onnx", "tensorboard",
 )
-WHOLE = {      # from beginning to end
+WHOLE = {      # commands that run to their end
     "recipes": ["recipes", "list"],
     "inspect an autoencoder": ["inspect", "runs/ae"],
     "inspect a transformer": ["inspect", "runs/sit"],
@@ -30,7 +30,7 @@ WHOLE = {      # from beginning to end
     "prepare --latents": ["prepare", "data/photos", "--latents", "runs/ae", "--out", "data/more-latents"],
     "export": ["export", "runs/ae", "--out", "exported"],
 }
-UP_TO = {      # to the call of a function, which takes over with all that it needs imported
+UP_TO = {      # commands that run up to the call of a function, which may then use slow packages
     "train-ae": (["train-ae", "ae.toml"], "smtool.commands.train.training.train"),
     "train-ae --dry-run": (["train-ae", "ae.toml", "--dry-run"], "smtool.commands.train.training.dry_run"),
     "train-dit": (["train-dit", "dit.toml"], "smtool.commands.train.training.train"),
@@ -77,7 +77,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory) -> dict[str, list[str]]:
-    """By case, the slow packages that it was the first to import."""
+    """Case -> slow packages that it was the first to import."""
     folder = tmp_path_factory.mktemp("startup") / "old"
     shutil.copytree(Path(__file__).parent / "data/before-redesign", folder)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SMTOOL_WEIGHTS": "", "TORCH_HOME": str(folder)}
@@ -97,5 +97,5 @@ def test_a_recipe_imports_nothing_slow(imported, name):
     assert imported[name] == []
 
 
-def test_what_is_imported_is_seen(imported):
+def test_an_import_is_detected(imported):
     assert "matplotlib" in imported["a figure"]

@@ -22,13 +22,13 @@ def test_tensors_and_metadata_come_back_and_other_tools_can_read_them(tmp_path):
     assert storage.read_shapes(path) == {"a": (3, 2), "b": ()}
 
 
-def test_shared_and_strided_tensors_are_stored_each_on_its_own(tmp_path):
+def test_shared_and_strided_tensors_are_stored_separately(tmp_path):
     base = torch.arange(12.0).reshape(3, 4)
     storage.write_tensors(tmp_path / "f.safetensors", {"x": base, "y": base[:, ::2], "z": base}, {})
     assert torch.equal(storage.read_tensors(tmp_path / "f.safetensors")["y"], base[:, ::2])
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path):
     path = tmp_path / "card.json"
     storage.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
@@ -41,7 +41,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"just some text, nothing else", b"\x40" + b"\0" * 7 + b"{" * 20])
-def test_a_file_that_is_not_safetensors_is_named_in_one_sentence(tmp_path, content):
+def test_the_error_names_a_file_that_is_not_safetensors(tmp_path, content):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"bad\.safetensors is not a readable safetensors file"):
@@ -58,8 +58,8 @@ def test_a_truncated_file_and_a_missing_one_are_refused(tmp_path):
         storage.read_metadata(tmp_path / "none.safetensors")
 
 
-def test_a_full_disk_is_a_sentence_and_nothing_is_lost(tmp_path):
-    """`ulimit -f` lets files grow to 64 kB only: a real failing write, of the kind a full disk gives."""
+def test_a_full_disk_is_a_disk_error_and_the_old_file_remains(tmp_path):
+    """`ulimit -f` limits files to 64 kB, so that a write really fails, as on a full disk."""
     storage.write_tensors(tmp_path / "f.safetensors", {"x": torch.ones(4)}, {})
     code = (
         "import signal, torch; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -70,7 +70,7 @@ def test_a_full_disk_is_a_sentence_and_nothing_is_lost(tmp_path):
     )
     shell = f'ulimit -f 64; exec "{sys.executable}" -c "$1"'
     done = subprocess.run(["bash", "-c", shell, "-", code], capture_output=True, text=True)
-    assert "no room left on the disk" in done.stdout, done.stderr
+    assert "no space left on the disk" in done.stdout, done.stderr
     assert torch.equal(storage.read_tensors(tmp_path / "f.safetensors")["x"], torch.ones(4))
     assert os.listdir(tmp_path) == ["f.safetensors"]
 
@@ -81,7 +81,7 @@ def test_a_folder_in_the_way_of_a_file_is_an_error_with_its_path(tmp_path):
         storage.write_text(tmp_path / "file" / "below.txt", "y")
 
 
-def test_digests_follow_values_names_and_shapes_but_not_order():
+def test_digests_depend_on_values_names_and_shapes_but_not_on_order():
     a, b = torch.ones(2, 3), torch.zeros(4, dtype=torch.bfloat16)
     digest = storage.tensor_digest({"a": a, "b": b})
     assert digest == storage.tensor_digest({"b": b.clone(), "a": a})

@@ -1,4 +1,4 @@
-"""A process that calls functions for its parent: what comes back, and how it ends."""
+"""A process that calls functions for its parent: results, errors, and its end."""
 
 import operator
 import os
@@ -38,25 +38,25 @@ def test_results_come_back_from_one_other_process(worker):
     assert worker.call(os.getenv, "SMTOOL_TEST") == "told"
 
 
-def test_what_the_function_raises_is_raised_here(worker):
+def test_an_exception_of_the_function_is_raised_in_the_caller(worker):
     with pytest.raises(ZeroDivisionError):
         worker.call(operator.truediv, 1, 0)
     assert worker.call(abs, -3) == 3
 
 
-def test_what_is_printed_does_not_get_between_the_answers(worker, capfd):
+def test_printed_text_does_not_disturb_the_answers(worker, capfd):
     worker.call(print, "a line")
     assert worker.call(abs, -3) == 3
     assert capfd.readouterr() == ("", "a line\n")
 
 
-def test_a_result_that_cannot_travel_is_an_error_of_that_call_only(worker):
+def test_a_result_that_cannot_be_pickled_is_an_error_of_that_call_only(worker):
     with pytest.raises(TypeError, match="pickle"):
         worker.call(threading.Lock)
     assert worker.call(abs, -3) == 3
 
 
-def test_a_death_is_told_and_the_next_call_has_a_new_process(worker):
+def test_a_dead_process_is_an_error_and_the_next_call_starts_a_new_one(worker):
     first = worker.call(os.getpid)
     with pytest.raises(WorkerDied, match=r"exit code 3\)") as caught:
         worker.call(os._exit, 3)
@@ -64,7 +64,7 @@ def test_a_death_is_told_and_the_next_call_has_a_new_process(worker):
     assert worker.call(os.getpid) != first
 
 
-def test_stop_from_another_thread_ends_what_does_not_listen(worker):
+def test_stop_from_another_thread_ends_a_function_without_a_signal_handler(worker):
     worker.call(abs, 0)
     threading.Timer(0.2, worker.stop).start()
     with pytest.raises(WorkerDied) as caught:
@@ -80,7 +80,7 @@ def test_end_waits_for_the_process(worker):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", ["w.call(abs, 0); time.sleep(60)", "w.call(time.sleep, 60)"])
-def test_without_its_parent_it_ends(work):
+def test_it_ends_when_its_parent_has_ended(work):
     code = (
         "import os, time; from smtool.worker_process import WorkerProcess\n"
         f"w = WorkerProcess(); print(w.call(os.getpid), flush=True); {work}"

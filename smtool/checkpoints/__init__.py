@@ -1,4 +1,4 @@
-"""Files: our own checkpoints and those of other tools."""
+"""Checkpoint files: those of smtool and those of other tools."""
 
 from smtool.checkpoints.autoencoder import read_autoencoder, write_autoencoder
 

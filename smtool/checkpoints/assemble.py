@@ -1,4 +1,4 @@
-"""From a section and tensors to an autoencoder, without initializing weights that are replaced at once."""
+"""Build an autoencoder from its config and the tensors of a file, without initializing weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +14,15 @@ Network = TypeVar("Network", bound=Tokenizer, covariant=True)
 
 
 class Buildable(Protocol[Network]):
-    """A recipe section of a network."""
+    """The config of a network."""
 
     def build(self) -> Network: ...
 
 
 def assemble(path: Path, config: Buildable[Network], tensors: Mapping[str, Tensor]) -> Network:
-    """The network of a section that adopts these tensors as its weights, without initializing any; `path` is named in errors.
+    """The network of `config` with these tensors as its weights. Raises CheckpointError, naming `path`, if they do not fit.
 
-    Projections of attention may be 1x1 convolutions, as they once were.
+    Projections of attention may be stored as 1x1 convolutions, as in old files.
     """
     tensors = {name: value.flatten(1) if value.ndim == 4 and ".attentions." in name else value for name, value in tensors.items()}
     with shapes_only():
@@ -32,7 +32,7 @@ def assemble(path: Path, config: Buildable[Network], tensors: Mapping[str, Tenso
     if problems := _differences(expected, found):
         raise CheckpointError(
             f"{path}: the weights do not fit the architecture it states.\n  " + "\n  ".join(problems),
-            hint="The file was changed after it was written, or describes another network; take the original file.",
+            hint="The file was changed after it was written, or describes another network; use the original file.",
         )
     network.load_state_dict(tensors, assign=True)
     return network

@@ -1,4 +1,4 @@
-"""Our own autoencoder checkpoints: one safetensors file described by its metadata; an SD-VAE has diffusers' key names."""
+"""Autoencoder checkpoints of smtool: a safetensors file with a description in its metadata; diffusers' key names for SD-VAEs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,16 +18,16 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata, read_tensors, write_tensors
 
 StoredConfig = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
-"""Networks of smtool's own that a file may hold."""
+"""Configs of the networks that such a file can contain."""
 _SECTION: TypeAdapter[SDVAE | TAESD] = TypeAdapter(StoredConfig)
 
 
 def write_autoencoder(
     path: Path, autoencoder: Autoencoder | TinyAutoencoder, metadata: Mapping[str, Any], *, dtype: torch.dtype | None = None
 ) -> None:
-    """Write weights, architecture, statistics and digest; `metadata` adds what the run knows ("recipe", "step", "data").
+    """Write weights, architecture, statistics and digest. metadata: further entries of the run ("recipe", "step", "data").
 
-    dtype: of the stored weights, whose values it must hold exactly, since the digest is that of the weights in memory.
+    dtype: of the stored weights. It must hold their values exactly, since the digest is that of the weights in memory.
     """
     described = {
         "smtool": __version__,
@@ -41,7 +41,10 @@ def write_autoencoder(
 
 
 def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Tokenizer:
-    """The autoencoder of a file that `write_autoencoder` wrote, in float32; downsample_pad overrides what the file states."""
+    """Read a file of `write_autoencoder`, in float32. downsample_pad: overrides the padding that the file states.
+
+    Raises CheckpointError.
+    """
     metadata = read_metadata(path)
     config = _section(path, metadata)
     if downsample_pad is not None and isinstance(config, SDVAE):
@@ -55,7 +58,7 @@ def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: Downsam
 def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD:
     kind = metadata.get("kind")
     if kind != "autoencoder" or "model" not in metadata:
-        found = f"holds kind {kind!r}" if kind else "is a safetensors file without our description"
+        found = f"holds kind {kind!r}" if kind else "is a safetensors file without smtool's description"
         raise CheckpointError(
             f"{path} {found}, but an autoencoder is needed.",
             hint="Pass a ckpt.safetensors written by `smtool train-ae`, or the folder of a diffusers AutoencoderKL.",
@@ -64,6 +67,6 @@ def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD:
         return _SECTION.validate_python(metadata["model"])
     except ValidationError as error:
         raise CheckpointError(
-            f"{path} describes an architecture that this version ({__version__}) does not know: {error.errors()[0]['msg']}",
+            f"{path} describes an architecture that is unknown to this version ({__version__}): {error.errors()[0]['msg']}",
             hint=f"It was written by smtool {metadata.get('smtool', 'of unknown version')}; open it with that version.",
         ) from error

@@ -1,4 +1,4 @@
-"""Checkpoints of diffusion transformers as files: tensors of the transformer and of its tokenizer, and what describes them."""
+"""Checkpoint files of diffusion transformers: tensors of the transformer and of its tokenizer, with describing metadata."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,24 +15,24 @@ _NETWORK, _TOKENIZER = "network.", "autoencoder."
 
 
 def is_diffusion(path: Path) -> bool:
-    """Whether a file holds a checkpoint of `train-dit`."""
+    """Whether a file is a checkpoint of `train-dit`."""
     return path.is_file() and path.suffix == ".safetensors" and read_metadata(path).get("kind") == KIND
 
 
 def write_diffusion_file(
     path: Path, network: Mapping[str, Tensor], tokenizer: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """tokenizer: {} where its weights lie elsewhere, or where it has none."""
+    """Write a checkpoint. tokenizer: its weights, {} if it has none or they are stored elsewhere."""
     named = {f"{_NETWORK}{name}": tensor for name, tensor in network.items()}
     described = {**metadata, "smtool": __version__, "kind": KIND, "digest": tensor_digest(named)}
     write_tensors(path, {**named, **{f"{_TOKENIZER}{name}": tensor for name, tensor in tokenizer.items()}}, described)
 
 
 def read_diffusion_metadata(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError for a file of another kind."""
+    """The metadata of a checkpoint of `train-dit`. Raises CheckpointError for another kind of file."""
     metadata = read_metadata(path)
     if metadata.get("kind") != KIND:
-        found = f"holds kind {metadata['kind']!r}" if "kind" in metadata else "is a safetensors file without our description"
+        found = f"holds kind {metadata['kind']!r}" if "kind" in metadata else "is a safetensors file without smtool's description"
         raise CheckpointError(
             f"{path} {found}, but a diffusion transformer is needed.",
             hint="Pass a ckpt.safetensors that `smtool train-dit` wrote.",
@@ -41,7 +41,7 @@ def read_diffusion_metadata(path: Path) -> dict[str, Any]:
 
 
 def read_diffusion_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tensors of the transformer, and of its tokenizer."""
+    """(tensors of the transformer, tensors of its tokenizer)."""
     tensors = read_tensors(path, device)
     return _behind(_NETWORK, tensors), _behind(_TOKENIZER, tensors)
 

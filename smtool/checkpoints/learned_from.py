@@ -1,4 +1,4 @@
-"""Which frozen networks a checkpoint's losses learned from, so that none of them is taken for an impartial judge."""
+"""Names of the frozen networks in a checkpoint's training losses; scores from these networks are biased for the checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from smtool.features.weights import LPIPS_TRUNKS
 
 
 def learned_from(metadata: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names as the checkpoint states them; of one of an older version, what its recipe says of LPIPS and of a teacher."""
+    """The names stated in the metadata; for checkpoints of old versions, LPIPS's trunk and the teacher from the recipe."""
     if "learned_from" in metadata:
         return tuple(metadata["learned_from"])
     recipe = metadata.get("recipe")

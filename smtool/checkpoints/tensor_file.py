@@ -1,4 +1,4 @@
-"""The tensors of a file of any tool: safetensors, or a .pt/.pth/.ckpt/.bin opened as plain tensors, never as code."""
+"""The tensors of a file of any tool: safetensors, or a pickle (.pt, .pth, .ckpt, .bin) that is read without running its code."""
 
 import os
 import pickle
@@ -19,14 +19,17 @@ from smtool.storage import each_tensor, read_shapes
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".th", ".tar")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _BESIDE = ("argparse", "pytorch_lightning", "lightning", "numpy", "_codecs", "pathlib")
-"""Packages whose objects trainers store beside their weights: options, callbacks, scores, paths. None of it is run."""
+"""Packages whose objects trainers store beside weights: options, callbacks, scores, paths. They are replaced by `_Inert`."""
 _WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|module)\.")
-"""What torch.compile and DistributedDataParallel put between names."""
+"""Parts that torch.compile and DistributedDataParallel insert into names."""
 
 
 class TensorFile:
-    """Names and shapes of a file's tensors; `read` fetches some of them. Dictionaries inside dictionaries ("ema", "state_dict",
-    "model") become prefixes."""
+    """Names and shapes of a file's tensors; `read` loads some of them.
+
+    Keys of nested dictionaries ("ema", "state_dict", "model") become prefixes of names. Raises CheckpointError for an
+    unreadable file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,16 +40,16 @@ class TensorFile:
 
     @property
     def is_pickled(self) -> bool:
-        """Whether it is no safetensors file, and so has no metadata."""
+        """Whether the file is a pickle, which has no metadata."""
         return self._pickled is not None
 
     def read(self, wanted: Mapping[str, str], device: str = "cpu") -> dict[str, Tensor]:
-        """Float32 copies of the tensors that `wanted` names (name in the file -> name given), under the names given."""
+        """Copies of tensors, floating-point ones as float32, under new names. wanted: name in the file -> new name."""
         given = {self._stored[name]: new for name, new in wanted.items()}
         return {given[name]: _float32(tensor).to(device) for name, tensor in self._all(list(given)) if name in given}
 
     def _all(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
-        """At least the tensors of these names, one by one."""
+        """Yield (name, tensor) for at least these names, one by one."""
         if self._pickled is not None:
             yield from self._pickled.items()
         else:
@@ -55,7 +58,7 @@ class TensorFile:
 
 
 class _Inert:
-    """Stands for whatever a trainer names in its file beside the tensors, and does nothing."""
+    """Replacement for any other object in a trainer's file; it ignores its arguments and state."""
 
     def __new__(cls, *arguments: Any) -> "_Inert":
         return super().__new__(cls)
@@ -83,19 +86,19 @@ def _unpickled(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if foreign := _GLOBAL.search(str(error)):
             raise CheckpointError(
-                f"{path} is a pickle that would run code ({foreign[1]}); only plain tensors are opened.",
-                hint="Where you trust it, load it with torch and save its state dict as safetensors.",
+                f"{path} is a pickle that would run code ({foreign[1]}); only plain tensors are read.",
+                hint="If you trust it, load it with torch and save its state dict as safetensors.",
             ) from error
         raise _unreadable(path) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:  # as the damage has it
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:  # depends on the damage
         raise _unreadable(path) from error
 
 
 def _loaded(path: Path, inert: tuple[str, ...] = ()) -> Any:
-    """torch's plain tensors; what is named of _BESIDE is replaced by a thing that does nothing, one name after another."""
+    """Load plain tensors with torch; objects of packages in _BESIDE are replaced by _Inert, one more name in each call."""
     known: list[Any] = [(_Inert, name) for name in inert]
     try:
-        with safe_globals(known), warnings.catch_warnings(action="ignore", category=UserWarning):  # of old or new pickles
+        with safe_globals(known), warnings.catch_warnings(action="ignore", category=UserWarning):  # about old or new pickles
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         named = _GLOBAL.search(str(error))
@@ -106,7 +109,7 @@ def _loaded(path: Path, inert: tuple[str, ...] = ()) -> Any:
 
 def _unreadable(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} is not a readable file of plain tensors: it may be cut off, or of another format.",
+        f"{path} is not a readable file of plain tensors: it may be truncated or of another format.",
         hint="Copy or download it again, or save it as safetensors.",
     )
 

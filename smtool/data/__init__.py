@@ -1,6 +1,6 @@
-"""Images in, shards out, batches back: sources, shards and readers.
+"""Image and latent data: sources, shards, caches, and readers that yield batches.
 
-Names are imported on first use, so that the worker processes of `prepare` do not wait for torch.
+Names are imported on first use, so that the worker processes of `prepare` do not import torch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What readers yield."""
+"""Batches of images and of latents, and conversion between uint8 and [-1, 1]."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,10 +38,10 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class LatentBatch:
-    """Raw moments of images: mean, logvar (B, C, h, w) float32; labels (B,) int64 or None; ids as in ImageBatch.
+    """Posterior moments before normalization: mean, logvar (B, C, h, w) float32; labels (B,) int64 or None; ids as in ImageBatch.
 
-    images: (B, 3, H, W) uint8 or None, mirrored where the latent is a mirrored image's. features: a teacher's of those images,
-    (B, D, h, w) float32, or None.
+    images: (B, 3, H, W) uint8 or None, mirrored where the latent is that of a mirrored image. features: the teacher's features
+    of those images, (B, D, h, w) float32, or None.
     """
 
     mean: Tensor
@@ -80,7 +80,7 @@ def to_signed(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor, rounding: Rounding = "nearest") -> Tensor:
     """Float images in [-1, 1] -> uint8 in [0, 255]; values outside are clamped.
 
-    "truncate" takes the level below, as the sample writers of guided-diffusion and REPA do; it darkens by half a level.
+    "truncate" rounds down, as the sample writers of guided-diffusion and REPA do; it darkens images by half a level on average.
     """
     levels = images.float().add(1.0).mul(127.5)
     return (levels.round() if rounding == "nearest" else levels).clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Which images a batch holds: a pure function of (seed, batch number), so that nothing has to be remembered to resume."""
+"""Which images a batch holds: a pure function of (seed, batch number), so that resuming needs no saved state."""
 
 import functools
 
@@ -9,10 +9,10 @@ from smtool.randomness import generator, permutation
 
 
 def batch_indices(length: int, *, seed: int, batch: int, index: int) -> list[int]:
-    """The index-th batch of the endless order: random permutations of range(length), one per epoch, laid end to end.
+    """Indices of the index-th batch in an endless order: one random permutation of range(length) per epoch, concatenated.
 
-    A batch may cross from one epoch into the next, and may be longer than the data. Costs one
-    permutation per epoch, whatever the index.
+    A batch may span two or more epochs and may be longer than the data. The cost is one permutation per epoch in the batch,
+    independent of the index.
     """
     if length < 1 or batch < 1 or index < 0:
         raise ValueError(f"length and batch must be positive and index not negative, but are {length}, {batch}, {index}")
@@ -21,7 +21,7 @@ def batch_indices(length: int, *, seed: int, batch: int, index: int) -> list[int
 
 
 def batch_flips(*, seed: int, batch: int, index: int) -> list[bool]:
-    """Which samples of the index-th batch are mirrored, each with probability 1/2; decided by position in the global batch."""
+    """Per position in the global batch, whether the sample of the index-th batch is mirrored (probability 1/2)."""
     return (torch.rand(batch, generator=generator("flip", seed, index)) < 0.5).tolist()
 
 

@@ -1,4 +1,4 @@
-"""Diffusion on latents: what is learnt (flow, ddpm), how it is sampled, and what its tokens are aligned with."""
+"""Diffusion on latents: processes (flow, ddpm), samplers, guidance, and alignment of tokens with a teacher's features."""
 
 from smtool.diffusion.alignment import Alignment, AnyAlignment, IRepa, Repa, RepaDog, WeightedAlignment
 from smtool.diffusion.ddpm import DDPM, DDPMProcess

@@ -1,6 +1,7 @@
-"""Aligning a transformer's tokens with a teacher's features: REPA, iREPA and REPA-DoG (facts sections 8.3 and 9).
+"""Alignment of a transformer's tokens with a teacher's features: REPA, iREPA and REPA-DoG.
 
-Each method says what becomes of the features (`target`) and how tokens are brought to them (`projector`).
+Each method defines how features are processed (`target`) and how tokens are projected to them (`projector`).
+Sources: released-code.md#flow-matching-and-repa, released-code.md#irepa-and-repa-dog.
 """
 
 from collections.abc import Callable
@@ -21,33 +22,40 @@ Grid = tuple[int, int]
 
 
 class AlignmentConfig(LossConfig):
-    """What all methods have: whose features, how strongly, after which block, and what to do about unlike grids."""
+    """Keys of all methods: teacher, weight, block whose tokens are aligned, and treatment of different grids."""
 
-    teacher: str = Field(description="the network whose features are the target")
+    teacher: str = Field(description="name of the frozen network whose features are the target")
     features: str = Field(
         "auto",
-        description='"online": computed while training; a folder: from that cache; "auto": from the cache that '
-        "`smtool prepare --features` made of this teacher, these images and this grid, where there is one, else online",
+        description='"online": compute features in every step; a folder: read that cache; "auto": read the cache that '
+        "`smtool prepare --features` made for this teacher, images and grid, or compute online if there is none",
     )
-    weight: float = Field(0.5, gt=0, description="factor of the loss: 0.5 in the paper for all methods (iREPA's own config: 1.0)")
-    depth: int = Field(4, ge=1, description="tokens are taken after this block; 4 for SiT-B in the paper, 8 for SiT-XL in REPA")
+    weight: float = Field(
+        0.5, gt=0, description="factor of the loss; 0.5 in the paper for all methods, 1.0 in iREPA's own config"
+    )
+    depth: int = Field(
+        4, ge=1, description="number of the block after which tokens are taken; 4 for SiT-B in the paper, 8 for SiT-XL in REPA"
+    )
     resize: Literal["none", "bilinear"] = Field(
-        "none", description='"none": the teacher must have one feature per token; "bilinear": resample its features (antialiased)'
+        "none", description='"none": the teacher must have one feature per token; "bilinear": resample features with antialiasing'
     )
 
     def learned_from(self) -> tuple[str, ...]:
         return (self.teacher,)
 
     def target(self, features: Tensor) -> Tensor:
-        """Features (B, teacher_dim, h, w), float32, as they are to be matched."""
+        """Features (B, teacher_dim, h, w), float32 -> target features of the same shape."""
         raise NotImplementedError
 
     def projector(self, width: int, teacher_dim: int, token_grid: Grid) -> nn.Module:
-        """(B, T, width) -> (B, T, teacher_dim)."""
+        """A module (B, T, width) -> (B, T, teacher_dim)."""
         raise NotImplementedError
 
     def build(self, width: int, token_grid: Grid, *, teacher_dim: int, teacher_grid: Grid) -> "Alignment":
-        """For tokens of this width and grid and features (B, teacher_dim, *teacher_grid); RecipeError if the grids differ."""
+        """Build for tokens of this width and grid and features (B, teacher_dim, *teacher_grid).
+
+        Raises RecipeError if the grids differ and resize = "none".
+        """
         if self.resize == "none" and token_grid != teacher_grid:
             raise RecipeError(
                 f"alignment: the transformer has {_by(token_grid)} tokens, but {self.teacher} has {_by(teacher_grid)} features.",
@@ -57,7 +65,7 @@ class AlignmentConfig(LossConfig):
 
 
 class Repa(AlignmentConfig):
-    """REPA (arXiv 2410.06940): an MLP brings each token to the feature at its place."""
+    """REPA (arXiv 2410.06940): an MLP projects each token to the teacher's feature at the same position."""
 
     kind: Literal["repa"] = "repa"
     hidden: int = Field(2048, ge=1, description="width of the projector's two hidden layers")
@@ -70,9 +78,11 @@ class Repa(AlignmentConfig):
 
 
 class ConvConfig(AlignmentConfig):
-    """What methods have whose projector is a convolution."""
+    """Keys of the methods whose projector is a convolution."""
 
-    kernel: int = Field(3, ge=1, description="side of the convolution; 3 in the papers, 1 if iREPA's command line is not told")
+    kernel: int = Field(
+        3, ge=1, description="side of the convolution kernel in tokens, odd; 3 in the papers, 1 by default in iREPA's code"
+    )
 
     @field_validator("kernel")
     @classmethod
@@ -86,33 +96,33 @@ class ConvConfig(AlignmentConfig):
 
 
 class IRepa(ConvConfig):
-    """iREPA: a convolution as projector, and features freed of most of their mean over the grid."""
+    """iREPA: the projector is a convolution, and most of the mean over the grid is subtracted from the features."""
 
     kind: Literal["irepa"] = "irepa"
-    gamma: float = Field(0.6, ge=0, description="share of the mean feature that is subtracted")
+    gamma: float = Field(0.6, ge=0, description="fraction of the mean feature that is subtracted")
 
     def target(self, features: Tensor) -> Tensor:
         return spatial_normalize(features, self.gamma)
 
 
 def _infinity_as_text(value: Any) -> Any:
-    """TOML's inf as "inf", which JSON can write too."""
+    """TOML's inf -> "inf", which JSON can store too."""
     return "inf" if value == float("inf") else value
 
 
 class RepaDog(ConvConfig):
-    """REPA-DoG (Spectrum Matching, Eq. 6): features band-passed by a difference of Gaussians, projected by a convolution.
+    """REPA-DoG (Spectrum Matching, Eq. 6): features are band-passed by a difference of Gaussians; convolution as projector.
 
-    The paper prints no widths, so the recipe must. They are in tokens of the transformer's grid. sigma1 = 0, sigma2 = "inf" and
-    alpha = gamma is iREPA.
+    Widths are in tokens of the transformer's grid. The paper does not state them, so they are required. sigma1 = 0,
+    sigma2 = "inf" and alpha = gamma is iREPA.
     """
 
     kind: Literal["repa-dog"] = "repa-dog"
-    sigma1: float = Field(ge=0, description="inner Gaussian, in tokens; 0: the features themselves")
+    sigma1: float = Field(ge=0, description="width of the inner Gaussian, in tokens; 0: unfiltered features")
     sigma2: Annotated[Literal["inf"] | Annotated[float, Field(ge=0)], BeforeValidator(_infinity_as_text)] = Field(
-        description='outer Gaussian, which is subtracted, in tokens; "inf": the mean over the grid'
+        description='width of the outer, subtracted Gaussian, in tokens; "inf": the mean over the grid'
     )
-    alpha: float = Field(1.0, ge=0, description="share of the outer Gaussian that is subtracted; 1: no mean is left")
+    alpha: float = Field(1.0, ge=0, description="factor of the outer Gaussian before it is subtracted; 1: features have mean 0")
 
     def target(self, features: Tensor) -> Tensor:
         return difference_of_gaussians(features, self.sigma1, float(self.sigma2), self.alpha)
@@ -123,7 +133,7 @@ AnyAlignment = Annotated[Repa | IRepa | RepaDog, Field(discriminator="kind")]
 
 
 class Alignment(nn.Module):
-    """The projector, which trains with the transformer, and the loss."""
+    """The projector, which is trained with the transformer, and the loss."""
 
     def __init__(self, projector: nn.Module, target: Callable[[Tensor], Tensor], token_grid: Grid) -> None:
         super().__init__()
@@ -132,10 +142,9 @@ class Alignment(nn.Module):
         self.token_grid = token_grid
 
     def loss(self, tokens: Tensor, features: Tensor) -> Tensor:
-        """-mean cosine between projected tokens (B, T, width) and target features (B, teacher_dim, h, w), in float32.
+        """Negative mean cosine between projected tokens (B, T, width) and target features (B, teacher_dim, h, w), in float32.
 
-        Features of another grid are resampled first (the recipe allowed it, or `build` had refused). Gradient flows to the
-        tokens and the projector only.
+        Features with another grid are resampled first. Gradients flow to the tokens and the projector only.
         """
         target = self.target(self._on_token_grid(features.detach().float())).flatten(2).mT
         projected = self.projector(tokens).float()
@@ -149,7 +158,7 @@ class Alignment(nn.Module):
 
 @dataclass(frozen=True)
 class WeightedAlignment:
-    """An alignment as a term of a loss: its factor, and the block (from 1) whose tokens it takes."""
+    """An alignment as a loss term: its factor, and the block (counted from 1) whose tokens it uses."""
 
     module: Alignment
     weight: float

@@ -1,4 +1,4 @@
-"""Discrete denoising diffusion with Stable Diffusion's schedule, as U-ViT trains it (facts section 7)."""
+"""Discrete denoising diffusion with Stable Diffusion's schedule, as in the training of U-ViT (released-code.md#u-vit)."""
 
 from typing import Literal
 
@@ -24,8 +24,8 @@ class DDPM(Config):
 class DDPMProcess:
     """x_t = sqrt(abar_n) x + sqrt(1 - abar_n) noise at t = n / 1000, n = 1 ... 1000; n = 0 is the data (abar = 1).
 
-    Times are rounded to the nearest of these. The network is told n, as a float. abar_1000 is 0.0047, not 0, so sampling from
-    pure noise returns a band of variance S with S / (.0047 S + .9953) even by an exact solver: 68 % of S = 100.
+    Times are rounded to the nearest of these. The network's time input is n, as a float. abar_1000 is 0.0047, not 0: from pure
+    noise, even an exact solver returns a band of variance S with variance S / (.0047 S + .9953), 68 % for S = 100.
     """
 
     start = 1.0
@@ -47,16 +47,16 @@ class DDPMProcess:
         return (t * NUM_STEPS).round()
 
     def retimed(self, grid: Tensor) -> Tensor:
-        """The nearest steps: for 100 of them n = 1000, 990, ... 10, 0 ("trailing" in diffusers)."""
+        """The grid rounded to multiples of 1 / 1000: for 100 steps n = 1000, 990, ... 10, 0 ("trailing" in diffusers)."""
         return self.network_time(grid) / NUM_STEPS
 
     def clock(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t / alpha against sigma / alpha, where the path's slope is the noise (EDM, arXiv 2206.00364; DDIM, Eq. 14)."""
+        """(1 / alpha, sigma / alpha): the slope of x_t / alpha by sigma / alpha is the noise (arXiv 2206.00364; DDIM, Eq. 14)."""
         alpha, sigma = self.alpha_sigma(t)
         return 1 / alpha, sigma / alpha
 
     def denoised(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Not clipped: latents have no range."""
+        """The clean latents; not clipped, because latents have no fixed range."""
         alpha, sigma = self._at(t, x_t)
         return (x_t - sigma * prediction) / alpha
 
@@ -64,7 +64,7 @@ class DDPMProcess:
         return prediction
 
     def velocity(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """d(x_t / alpha) / d(sigma / alpha): the noise."""
+        """d(x_t / alpha) / d(sigma / alpha), which is the noise."""
         return prediction
 
     def _at(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,6 +73,6 @@ class DDPMProcess:
 
 
 def scaled_linear_abar() -> Tensor:
-    """(1001,) float64: abar_0 = 1 (data) ... abar_1000, cumulative products of 1 - beta."""
+    """(1001,) float64: abar_0 = 1 (data) ... abar_1000, the cumulative products of 1 - beta."""
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, NUM_STEPS, dtype=torch.float64).square()
     return torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)])

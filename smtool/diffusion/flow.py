@@ -1,7 +1,7 @@
 """Flow matching between data and noise.
 
-**Time.** Everywhere in smtool data is at t = 0 and noise at t = 1, as in REPA's code; a sampler runs from 1 to 0.
-Many papers on flow matching run the other way, and so does SiT's own code (its weights are turned when they are opened).
+**Time.** In smtool, data is at t = 0 and noise at t = 1, as in REPA's code; a sampler runs from 1 to 0. Many papers on flow
+matching, and SiT's own code, use the opposite direction (SiT's weights are converted when they are read).
 """
 
 import math
@@ -16,7 +16,7 @@ from smtool.diffusion.process import Noised, Target, at_least_float32, over_samp
 from smtool.diffusion.time import logit_normal, shifted
 
 EPS_START = 0.999
-"""Where sampling starts if the network predicts the noise: at t = 1 that says nothing of the data, and x = (x_t - noise) / 0."""
+"""Start time of sampling if the network predicts the noise: at t = 1, x = (x_t - sigma noise) / alpha divides by 0."""
 
 
 class Flow(Config):
@@ -26,18 +26,21 @@ class Flow(Config):
     path: Literal["linear", "cosine"] = Field(
         "linear", description='"linear": alpha = 1 - t, sigma = t; "cosine": alpha = cos(pi t / 2), sigma = sin(pi t / 2)'
     )
-    prediction: Target = Field("v", description='what the network predicts: "v" = dx_t / dt, "x" the data, "eps" the noise')
-    time: Literal["uniform", "logit-normal"] = Field("uniform", description="density of training times")
-    logit_mean: float = Field(0.0, description="of the logit-normal density; above 0: more time at high noise")
-    logit_std: float = Field(1.0, gt=0, description="of the logit-normal density")
-    shift: float = Field(1.0, gt=0, description="multiplies t / (1 - t) of training times and of sampling grids; 1: no shift")
+    prediction: Target = Field("v", description='output of the network: "v" = dx_t / dt, "x" = the data, "eps" = the noise')
+    time: Literal["uniform", "logit-normal"] = Field("uniform", description="distribution of the training times t")
+    logit_mean: float = Field(0.0, description="mean of logit(t) for logit-normal times; above 0: more training at high noise")
+    logit_std: float = Field(1.0, gt=0, description="standard deviation of logit(t) for logit-normal times")
+    shift: float = Field(1.0, gt=0, description="factor of t / (1 - t) for training times and sampling grids; 1: no shift")
 
     def build(self) -> "FlowProcess":
         return FlowProcess(self)
 
 
 class FlowProcess:
-    """The maths of `Flow`. Along a path d(x_t) / dt = alpha' x + sigma' noise; that is the velocity (SiT, facts 8.3)."""
+    """The process of a `Flow` table. The velocity is dx_t / dt = alpha' x + sigma' noise.
+
+    Source: released-code.md#flow-matching-and-repa.
+    """
 
     def __init__(self, config: Flow) -> None:
         self.config = config
@@ -60,7 +63,7 @@ class FlowProcess:
         return torch.sin((1 - t) * (math.pi / 2)), torch.sin(t * (math.pi / 2))      # not cos(t pi / 2): exactly 0 at t = 1
 
     def network_time(self, t: Tensor) -> Tensor:
-        """t itself, in [0, 1], unscaled (facts 8.2)."""
+        """t, in [0, 1], unscaled (released-code.md#sit)."""
         return t
 
     def retimed(self, grid: Tensor) -> Tensor:
@@ -70,7 +73,7 @@ class FlowProcess:
         return torch.ones_like(t), t
 
     def denoised(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """From v: x = (sigma' x_t - sigma v) / (alpha sigma' - alpha' sigma). From eps this is singular at t = 1."""
+        """The clean latents. From v: x = (sigma' x_t - sigma v) / (alpha sigma' - alpha' sigma). Singular at t = 1 from eps."""
         if self.prediction == "x":
             return prediction
         alpha, sigma = self._at(t, x_t)
@@ -80,7 +83,7 @@ class FlowProcess:
         return (sigma_slope * x_t - sigma * prediction) / (alpha * sigma_slope - alpha_slope * sigma)
 
     def noise_of(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """From v: noise = (alpha v - alpha' x_t) / (alpha sigma' - alpha' sigma). From x this is singular at t = 0."""
+        """The noise. From v: noise = (alpha v - alpha' x_t) / (alpha sigma' - alpha' sigma). Singular at t = 0 from x."""
         if self.prediction == "eps":
             return prediction
         alpha, sigma = self._at(t, x_t)
@@ -109,7 +112,7 @@ class FlowProcess:
         return self.alpha_sigma(over_samples(t, x))
 
     def _slopes(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha', sigma'), derivatives by t."""
+        """(alpha', sigma'), the derivatives with respect to t."""
         if self.config.path == "linear":
             return -torch.ones_like(alpha), torch.ones_like(sigma)
         return -math.pi / 2 * sigma, math.pi / 2 * alpha

@@ -1,4 +1,4 @@
-"""Classifier-free guidance, in an interval of time."""
+"""Classifier-free guidance within an interval of time."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,25 +10,26 @@ from smtool.networks.transformer import Prediction
 
 
 class Model(Protocol):
-    """What a sampler calls: x (B, C, h, w) and network_time (B,) -> prediction (B, C, h, w).
+    """The function that a sampler calls: x (B, C, h, w) and network_time (B,) -> prediction (B, C, h, w).
 
-    step_time: the network time (B,) at which the sampler's step began, where that is not `network_time` itself.
+    step_time: network time (B,) at the start of the sampler's step; None: `network_time`.
     """
 
     def __call__(self, x: Tensor, network_time: Tensor, /, *, step_time: Tensor | None = None) -> Tensor: ...
 
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Prediction]
-"""(x, network_time, labels (B,) or None) -> its prediction."""
+"""(x, network_time, labels (B,) or None) -> the network's prediction."""
 
 
 def guided(network: Network, labels: Tensor | None, *, null: int, scale: float, interval: tuple[float, float]) -> Model:
-    """The network as samplers call it, with guidance u + scale (c - u) between its predictions c for `labels` and u for `null`.
+    """A Model with guidance u + scale (c - u), where c and u are the network's predictions for `labels` and for `null`.
 
-    Guidance acts only where interval[0] <= time <= interval[1] and scale > 1; elsewhere c alone is computed. For all calls of a
-    step that is decided by the time at which the step begins, as in REPA's samplers. The interval is in the network's own time
-    (`Sampler.model` brings it there). Every sampler's drift is the same affine map of c and of u, so
-    guiding the prediction is guiding the drift (facts 8.5). The network sees float32; the combination has the state's dtype.
+    Guidance is used only if interval[0] <= time <= interval[1] and scale > 1; otherwise only c is computed. For all calls of a
+    step, the time at the start of the step decides, as in REPA's samplers. The interval is in network time (`Sampler.model`
+    converts it). Each sampler's drift is an affine function of the prediction, so guiding the prediction equals guiding the
+    drift (released-code.md#euler-maruyama). The network computes with float32 inputs; the result has x's dtype.
+    Raises ValueError if scale > 1 without labels.
     """
     if labels is None and scale > 1:
         raise ValueError(f"guidance of scale {scale} needs labels, but this network is unconditional; scale 1 works")
@@ -48,5 +49,5 @@ def guided(network: Network, labels: Tensor | None, *, null: int, scale: float, 
 
 
 def _within(interval: tuple[float, float], time: Tensor) -> bool:
-    """One time for all samples, as samplers give it."""
+    """Whether the time, equal for all samples, is in the interval."""
     return interval[0] <= float(time[0]) <= interval[1]

@@ -1,4 +1,4 @@
-"""What training and sampling need to know of a diffusion process. The convention of time is stated in flow.py."""
+"""The interface of a diffusion process for training and sampling. flow.py states the convention of time."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -11,7 +11,7 @@ Target = Literal["v", "x", "eps"]
 
 @dataclass(frozen=True)
 class Noised:
-    """A training example: x_t and target (B, C, h, w), t (B,) in [0, 1], network_time (B,) what the network is told of t."""
+    """Training examples: x_t and target (B, C, h, w), t (B,) in [0, 1], network_time (B,), the network's time input."""
 
     x_t: Tensor
     target: Tensor
@@ -20,29 +20,31 @@ class Noised:
 
 
 class Process(Protocol):
-    """x_t = alpha(t) x + sigma(t) noise, and what a network predicts of it.
+    """x_t = alpha(t) x + sigma(t) noise, and the meaning of a network's prediction.
 
-    t is (B,), or a scalar tensor for all samples; x_t and predictions are (B, C, h, w).
-    start: the time that sampling starts from.
+    t is (B,), or a scalar tensor for all samples; x_t and predictions are (B, C, h, w). start: the start time of sampling.
     """
 
     @property
     def start(self) -> float: ...
 
     def noised(self, latents: Tensor, noise: Tensor, uniform: Tensor) -> Noised:
-        """Training examples of normalized latents: `uniform` (B,) in [0, 1) becomes their times. Float32 at least."""
+        """Training examples from normalized latents and noise; times are computed from `uniform` (B,) in [0, 1).
+
+        The result is float32, or float64 for float64 latents.
+        """
         ...
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Share of data and of noise, shaped as t."""
+        """The factors (alpha, sigma) of data and noise, with the shape of t."""
         ...
 
     def network_time(self, t: Tensor) -> Tensor:
-        """t in the unit that the network embeds."""
+        """t in the unit of the network's time input."""
         ...
 
     def retimed(self, grid: Tensor) -> Tensor:
-        """The process's own times for an even grid over [0, 1]."""
+        """The process's times for an evenly spaced grid over [0, 1]."""
         ...
 
     def denoised(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -54,16 +56,16 @@ class Process(Protocol):
         ...
 
     def velocity(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Slope d(scale x_t) / d(clock) of the deterministic path, in the coordinates of `clock`."""
+        """The slope d(scale x_t) / d(clock) of the deterministic path, in the coordinates of `clock`."""
         ...
 
     def clock(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(scale, clock): coordinates in which the deterministic path is smooth up to t = 0, for Euler's and Heun's steps."""
+        """(scale, clock): coordinates for Euler's and Heun's steps, in which the deterministic path is smooth up to t = 0."""
         ...
 
 
 def over_samples(t: Tensor, x: Tensor) -> Tensor:
-    """t, (B,) or scalar, in x's dtype and shaped to multiply x (B, C, h, w)."""
+    """t, (B,) or scalar, in x's dtype and with the shape to multiply x (B, C, h, w)."""
     return t.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 

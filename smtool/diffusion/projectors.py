@@ -1,10 +1,10 @@
-"""Projectors: from a transformer's tokens (B, T, width) to the teacher's dimension (B, T, teacher_dim)."""
+"""Projectors from a transformer's tokens (B, T, width) to the teacher's dimension (B, T, teacher_dim)."""
 
 from torch import Tensor, nn
 
 
 def mlp_projector(width: int, teacher_dim: int, *, hidden: int) -> nn.Sequential:
-    """REPA's: Linear, SiLU, Linear, SiLU, Linear; weights Xavier-uniform and biases 0, as SiT starts its layers (facts 8.2)."""
+    """REPA's projector: Linear, SiLU, Linear, SiLU, Linear; Xavier-uniform weights, zero biases (released-code.md#sit)."""
     sizes = (width, hidden, hidden, teacher_dim)
     first, second, third = (nn.Linear(sizes[i], sizes[i + 1]) for i in range(3))
     for layer in (first, second, third):
@@ -14,7 +14,10 @@ def mlp_projector(width: int, teacher_dim: int, *, hidden: int) -> nn.Sequential
 
 
 class ConvProjector(nn.Conv2d):
-    """iREPA's: one convolution over the token grid, which lies row by row in T; zeros beyond the border (facts section 9)."""
+    """iREPA's projector: one convolution over the token grid (T is row-major), zero padding.
+
+    Source: released-code.md#irepa-and-repa-dog.
+    """
 
     def __init__(self, width: int, teacher_dim: int, *, kernel: int, token_grid: tuple[int, int]) -> None:
         super().__init__(width, teacher_dim, kernel, padding=kernel // 2)

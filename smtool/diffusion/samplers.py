@@ -1,8 +1,8 @@
-"""Samplers as plain functions of one head: (process, model, x, times, step_noise) -> latents at the last time.
+"""Samplers, functions with one signature: (process, model, x, times, step_noise) -> latents at the last time.
 
-x: (B, C, h, w), the state at times[0], in the dtype to compute in. times: (N + 1,) float64 on the CPU, falling to 0.
-model: (x, network_time (B,), step_time=...) -> prediction; a guided one comes from guidance.py.
-step_noise: step i -> standard normal noise (B, C, h, w) of that step; only Euler-Maruyama asks for it.
+x: (B, C, h, w), the state at times[0], in the dtype for the computation. times: (N + 1,) float64 on the CPU, falling to 0.
+model: (x, network_time (B,), step_time=...) -> prediction; guidance.py adds guidance to it.
+step_noise: step i -> standard normal noise (B, C, h, w) of that step; only Euler-Maruyama uses it.
 """
 
 import math
@@ -31,10 +31,10 @@ def ddim(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: S
 
 
 def dpm_solver_pp(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
-    """DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2): second order from one model call per step.
+    """DPM-Solver++ 2M (arXiv 2211.01095, Algorithm 2): second order with one model call per step.
 
-    The first step has no predecessor, and at t = 0 log(alpha / sigma) is infinite: both of these steps are of first order. On a
-    flow's even grid from t = 1, where that logarithm is infinite too, the error falls like log N / N^2.
+    The first and the last step are of first order: the first has no predecessor, and log(alpha / sigma) is infinite at t = 0.
+    On a flow's even grid from t = 1, where this logarithm is infinite too, the error falls like log N / N^2.
     """
     previous: Tensor | None = None
     h_previous = math.inf
@@ -51,14 +51,17 @@ def dpm_solver_pp(process: Process, model: Model, x: Tensor, times: Tensor, step
 
 
 def euler(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
-    """Euler's method on the deterministic path. For the linear flow and for DDPM it is DDIM in other words."""
+    """Euler's method on the deterministic path. For the linear flow and for DDPM it equals DDIM."""
     for t, s in pairwise(times):
         x = _moved(process, x, _slope(process, model, x, t), t, s)
     return x
 
 
 def heun(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
-    """Heun's method, second order: two model calls per step, but one on the last, which ends at t = 0 (facts 8.5)."""
+    """Heun's method, of second order: two model calls per step, one in the last step, which ends at t = 0.
+
+    Source: released-code.md#euler-maruyama.
+    """
     for t, s in pairwise(times):
         slope = _slope(process, model, x, t)
         guess = _moved(process, x, slope, t, s)
@@ -67,13 +70,14 @@ def heun(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: S
 
 
 def euler_maruyama(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
-    """Euler-Maruyama on the reverse SDE with w(t) = 2t, as in SiT and REPA (facts 8.5).
+    """Euler-Maruyama on the reverse SDE with w(t) = 2t, as in SiT and REPA (released-code.md#euler-maruyama).
 
     score = -noise / sigma, drift d = v - w score / 2, x <- x + d dt + sqrt(w |dt|) step_noise; the last step adds no noise.
-    With the published grid, 1 ... 0.04 and then 0, weak bands are damped however many steps there are.
+    With the published grid, 1 ... 0.04 and then 0, bands of low variance lose variance for any number of steps.
+    Raises ValueError for a process that is not a flow.
     """
     if not isinstance(process, FlowProcess):
-        raise ValueError("euler-maruyama follows a flow's own SDE and cannot sample a ddpm process; ddim can")
+        raise ValueError("euler-maruyama solves the SDE of a flow and cannot sample a ddpm process; ddim can")
     last = len(times) - 2
     for i, (t, s) in enumerate(pairwise(times.tolist())):
         now = times[i]
@@ -87,22 +91,25 @@ def euler_maruyama(process: Process, model: Model, x: Tensor, times: Tensor, ste
 
 
 def even_times(process: Process, steps: int) -> Tensor:
-    """(steps + 1,) falling evenly from the process's start to 0, then in the process's own time (shift, discrete steps)."""
+    """(steps + 1,): evenly spaced from the process's start to 0, then `retimed` (shift, discrete noise levels)."""
     return _strictly_falling(process.retimed(torch.linspace(process.start, 0, steps + 1, dtype=torch.float64)))
 
 
 def stochastic_times(process: Process, steps: int, end_time: float) -> Tensor:
-    """(steps + 1,): linspace(start, end_time, steps) and then 0, the grid of SiT's and REPA's Euler-Maruyama (facts 8.5)."""
+    """(steps + 1,): linspace(start, end_time, steps), then 0: the grid of Euler-Maruyama in SiT and REPA.
+
+    Source: released-code.md#euler-maruyama.
+    """
     grid = torch.linspace(process.start, end_time, steps, dtype=torch.float64)
     return _strictly_falling(process.retimed(torch.cat([grid, grid.new_zeros(1)])))
 
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler and what the rest of smtool must know of it.
+    """A sampler and its properties.
 
-    times: (process, steps, end_time) -> its grid, (steps + 1,) float64 from noise to data. model_calls: steps -> calls for one
-    sample. needs_flow: it cannot sample a ddpm process.
+    times: (process, steps, end_time) -> time grid, (steps + 1,) float64 from noise to data. model_calls: steps -> calls per
+    sample. needs_flow: whether it cannot sample a ddpm process.
     """
 
     run: SamplerFunction
@@ -118,7 +125,7 @@ SAMPLERS: dict[str, Method] = {
     "heun": Method(heun, model_calls=lambda steps: 2 * steps - 1),
     "euler-maruyama": Method(euler_maruyama, times=stochastic_times, needs_flow=True),
 }
-"""A new sampler is a function and an entry; recipes know it by its key."""
+"""All samplers, by the name that recipes use. To add one, write a function and add an entry."""
 
 
 def _strictly_falling(times: Tensor) -> Tensor:
@@ -128,7 +135,7 @@ def _strictly_falling(times: Tensor) -> Tensor:
 
 
 def _predict(process: Process, model: Model, x: Tensor, t: Tensor, step: Tensor | None = None) -> Tensor:
-    """The model's prediction at time t, within a step that began at time `step` (None: at t)."""
+    """The model's prediction at time t, in a step that began at time `step` (None: at t)."""
     time = process.network_time(t).to(x).expand(len(x))
     if step is None:
         return model(x, time)
@@ -140,7 +147,7 @@ def _slope(process: Process, model: Model, x: Tensor, t: Tensor, step: Tensor | 
 
 
 def _moved(process: Process, x: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """One straight step from t to s in the process's coordinates."""
+    """One linear step from t to s in the coordinates of `Process.clock`."""
     (scale_t, clock_t), (scale_s, clock_s) = _numbers(*process.clock(t)), _numbers(*process.clock(s))
     return (scale_t * x + (clock_s - clock_t) * slope) / scale_s
 

@@ -1,4 +1,4 @@
-"""From noise to normalized latents: the `[sampler]` table and the function that runs it."""
+"""Sampling of normalized latents from noise: the `[sampler]` table and the function that runs the sampler."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
@@ -16,22 +16,27 @@ from smtool.diffusion.samplers import SAMPLERS, Method, StepNoise
 
 if TYPE_CHECKING:
     SamplerName = str
-else:      # the names of the table, spelled out so that a wrong one is answered with all of them
+else:      # a Literal, so that the error for an unknown name lists all names
     SamplerName = Literal[tuple(SAMPLERS)]
 
 
 class Sampler(Config):
-    """How samples are drawn. Model calls: one per step; Heun two, but one on the last."""
+    """How samples are drawn. Each step needs one model call; steps of heun except the last need two."""
 
     kind: SamplerName = Field(
-        "ddim", description="euler-maruyama draws noise at each step and needs a flow; the others are deterministic"
+        "ddim", description="sampler; euler-maruyama adds noise in each step and needs a flow, the others are deterministic"
     )
-    steps: int = Field(100, ge=1, description="steps of the time grid")
+    steps: int = Field(100, ge=1, description="number of steps")
     end_time: float = Field(
-        0.04, gt=0, le=0.9, description="euler-maruyama only: the last step, from here to 0, adds no noise; it damps weak bands"
+        0.04,
+        gt=0,
+        le=0.9,
+        description="euler-maruyama only: start time of the last step, which adds no noise and damps bands of low variance",
     )
-    cfg_scale: float = Field(1.0, ge=1, description="classifier-free guidance; 1: none")
-    cfg_interval: tuple[float, float] = Field((0.0, 1.0), description="times t, from 0 (data) to 1 (noise), that are guided")
+    cfg_scale: float = Field(1.0, ge=1, description="scale of classifier-free guidance; 1: no guidance")
+    cfg_interval: tuple[float, float] = Field(
+        (0.0, 1.0), description="interval of times t with guidance, from 0 (data) to 1 (noise)"
+    )
 
     @property
     def method(self) -> Method:
@@ -39,11 +44,11 @@ class Sampler(Config):
 
     @property
     def model_calls(self) -> int:
-        """Model calls for one sample; a guided one counts once."""
+        """Model calls for one sample; a call with guidance counts once."""
         return self.method.model_calls(self.steps)
 
     def problems(self, process: Flow | DDPM, num_classes: int) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for each value that cannot work with this process and network."""
+        """(key, sentence) for each value that is impossible with this process and network."""
         low, high = self.cfg_interval
         if not 0 <= low <= high <= 1:
             yield "cfg_interval", f"must be two times 0 <= low <= high <= 1, but is [{low}, {high}]"
@@ -56,20 +61,20 @@ class Sampler(Config):
                 yield "steps", f"must be at most {NUM_STEPS}, the noise levels of ddpm, but is {self.steps}"
 
     def times(self, process: Process) -> Tensor:
-        """(steps + 1,) float64, from noise to data."""
+        """The time grid, (steps + 1,) float64, from noise to data."""
         return self.method.times(process, self.steps, self.end_time)
 
     def model(self, process: Process, network: nn.Module, *, labels: Tensor | None, null: int) -> Model:
-        """The network with this sampler's guidance; labels (B,) int64, null the class that stands for none."""
+        """The network with this sampler's guidance. labels: (B,) int64; null: index of the null class."""
         low, high = (float(process.network_time(torch.tensor(t, dtype=torch.float64))) for t in self.cfg_interval)
         return guided(network, labels, null=null, scale=self.cfg_scale, interval=(low, high))
 
 
 @torch.no_grad()
 def sample(process: Process, model: Model, noise: Tensor, sampler: Sampler, *, step_noise: StepNoise) -> Tensor:
-    """Normalized latents (B, C, h, w) from standard normal noise of that shape and dtype; the state is float64 on the way.
+    """Normalized latents (B, C, h, w) from standard normal noise of that shape and dtype, computed in float64.
 
-    step_noise(i): standard normal noise (B, C, h, w) of step i, asked for by stochastic samplers only. The caller seeds it and
+    step_noise(i): standard normal noise (B, C, h, w) of step i, used by stochastic samplers only. The caller seeds it and
     `noise` per sample, so that a sample does not depend on its batch.
     """
     return sampler.method.run(process, model, noise.double(), sampler.times(process), step_noise).to(noise.dtype)

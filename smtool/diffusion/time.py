@@ -1,4 +1,4 @@
-"""Times of training examples and of sampling grids: densities over [0, 1] and the shift that moves them."""
+"""Times of training examples and of sampling grids: densities over [0, 1], and the time shift."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ from torch import Tensor
 def logit_normal(uniform: Tensor, *, mean: float, std: float) -> Tensor:
     """Uniform numbers in [0, 1) -> t = sigmoid(mean + std z), z standard normal. Same shape and dtype.
 
-    With mean 0 and std 1 this is also t = s / (1 + s), s = exp(z), the "lognormal" option of SiT and REPA (facts 8.3); Stable
-    Diffusion 3 (arXiv 2403.03206, section 3.1) has mean and std as its m and s.
+    With mean 0 and std 1 this equals t = s / (1 + s), s = exp(z), the "lognormal" option of SiT and REPA
+    (released-code.md#flow-matching-and-repa). Stable Diffusion 3 (arXiv 2403.03206, section 3.1) calls mean and std m and s.
     """
     z = torch.special.ndtri(uniform.double())
     return torch.sigmoid(mean + std * z).to(uniform.dtype)
 
 
 def shifted(t: Tensor, shift: float) -> Tensor:
-    """t' = s t / (1 + (s - 1) t): multiplies t / (1 - t) by s, so that more time (s > 1) is spent at high noise.
+    """t' = s t / (1 + (s - 1) t): multiplies t / (1 - t) by s = shift, which for s > 1 moves times to higher noise.
 
-    `spectrum.time_shift` says which s brings one latent space's signal-to-noise ratios to another's.
+    `spectrum.time_shift` computes the s that gives one latent space the signal-to-noise ratios of another.
     """
     return shift * t / (1 + (shift - 1) * t)

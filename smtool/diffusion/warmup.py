@@ -1,4 +1,4 @@
-"""FreqWarm: a transformer's first steps see the latents of low-passed images (facts section 5.6)."""
+"""FreqWarm (released-code.md#freqwarm): train a transformer's first steps on the latents of low-passed images."""
 
 from typing import Literal
 
@@ -13,18 +13,17 @@ Filter = Literal["ideal", "butterworth", "gaussian"]
 
 
 class Warmup(Config):
-    """Train on E(low-pass(x)) at first, on E(x) afterwards.
+    """Train on latents of low-passed images, E(low-pass(x)), in the first steps, and on E(x) afterwards.
 
-    The images are filtered, not the latents, so a cache of latents does not serve: the warm-up encodes as it trains. Latents
-    keep the normalization of whole images. An [alignment]'s teacher sees the unfiltered images all the while: the features are
-    what tokens are to be led to, and a teacher was never shown such blur. The released snippet does not say how many steps the
-    warm-up lasts.
+    The images are filtered, not the latents, so the warm-up does not use a cache of latents but encodes images in every step.
+    Latents keep the normalization of unfiltered images. The teacher of an [alignment] always gets the unfiltered images. The
+    released snippet does not state the length of the warm-up, so `steps` is required.
     """
 
     kind: Filter = Field("ideal", description="shape of the low-pass in the Fourier domain")
-    cutoff: float = Field(0.20, gt=0, description="cycles per pixel; Nyquist is 0.5 along an axis, 0.71 along the diagonal")
-    order: int = Field(2, ge=1, description="butterworth only: steepness")
-    steps: int = Field(ge=1, description="optimizer steps that the warm-up lasts")
+    cutoff: float = Field(0.20, gt=0, description="cutoff in cycles per pixel; the Nyquist frequency is 0.5 along an axis")
+    order: int = Field(2, ge=1, description="butterworth only: order of the filter; higher is steeper")
+    steps: int = Field(ge=1, description="length of the warm-up in optimizer steps")
 
     def active(self, step: int) -> bool:
         """Whether step 0, 1, ... is one of the first `steps`."""
@@ -35,10 +34,10 @@ class Warmup(Config):
 
 
 def fourier_low_pass(images: Tensor, cutoff: float, *, kind: Filter, order: int) -> Tensor:
-    """Multiply each channel's discrete Fourier transform by `fourier_gain`; borders are periodic.
+    """Multiply each channel's discrete Fourier transform by `fourier_gain`, with periodic borders.
 
-    images: (..., H, W). Returns the same shape and dtype, not clipped: an ideal filter rings beyond the images' range.
-    Computed in float32 at least.
+    images: (..., H, W). Returns the same shape and dtype, not clipped: ringing of an ideal filter can exceed the images' range.
+    Computed in float32 or higher precision.
     """
     with torch.autocast(images.device.type, enabled=False):
         x = at_least_float32(images)
@@ -48,10 +47,10 @@ def fourier_low_pass(images: Tensor, cutoff: float, *, kind: Filter, order: int)
 
 
 def fourier_gain(height: int, width: int, cutoff: float, *, kind: Filter, order: int) -> Tensor:
-    """(H, W // 2 + 1) float64: gain at radius r = sqrt(fy^2 + fx^2) in cycles per pixel, laid out as torch.fft.rfft2 is.
+    """(H, W // 2 + 1) float64: gain at radius r = sqrt(fy^2 + fx^2) in cycles per pixel, in the layout of torch.fft.rfft2.
 
     ideal: 1 where r <= cutoff, else 0. butterworth: 1 / (1 + (r / cutoff)^(2 order)), 1/2 at the cutoff. gaussian:
-    exp(-r^2 / (2 cutoff^2)), 0.61 at the cutoff. What the released options call their cutoff is not known; these are ours.
+    exp(-r^2 / (2 cutoff^2)), 0.61 at the cutoff. The released code's definition of its cutoff is not known; this one is ours.
     """
     rows = torch.fft.fftfreq(height, dtype=torch.float64)
     columns = torch.fft.rfftfreq(width, dtype=torch.float64)

@@ -1,7 +1,7 @@
-"""Networks and their recipe sections; no loss and no file.
+"""Networks and their recipe tables, without losses and files.
 
-The unions say what a recipe's [model] may be. A new member is one file and one name here, and the tests of all members
-(tests/networks/test_autoencoders.py, test_backbones.py) run on it too.
+The unions list the possible [model] tables of a recipe. To add a network, write one file and add one name here; the tests of all
+members (tests/networks/test_autoencoders.py, test_backbones.py) then run on it too.
 """
 
 from typing import Annotated, Any
@@ -14,13 +14,13 @@ from smtool.networks.uvit import UViT
 
 
 def _sd_vae_unless_told(table: Any) -> Any:
-    """`kind` may be left out of the [model] of train-ae, as in recipes from before there was a choice."""
+    """Set kind = "sd-vae" where it is missing: the [model] table of train-ae may omit it, as in old recipes."""
     return {"kind": "sd-vae", **table} if isinstance(table, dict) else table
 
 
 AnyAutoencoder = Annotated[SDVAE, Field(discriminator="kind"), BeforeValidator(_sd_vae_unless_told)]
-"""What `train-ae` trains. A member builds a Tokenizer with an encoder_last_layer and a decoder_last_layer."""
+"""[model] of `train-ae`. A member builds a Tokenizer with an encoder_last_layer and a decoder_last_layer."""
 AnyBackbone = Annotated[SiT | UViT, Field(discriminator="kind")]
-"""What `train-dit` trains. A member builds a LatentTransformer."""
+"""[model] of `train-dit`. A member builds a LatentTransformer."""
 
 __all__ = ["AnyAutoencoder", "AnyBackbone"]

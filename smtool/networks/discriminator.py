@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator (facts section 2.2)."""
+"""The PatchGAN discriminator (released-code.md#discriminator)."""
 
 from itertools import pairwise
 
@@ -12,17 +12,19 @@ from smtool.config import Config
 
 
 class PatchGAN(Config):
-    """A convolutional critic with one logit per image patch."""
+    """A convolutional discriminator with one logit per image patch."""
 
     num_layers: int = Field(
-        3, ge=1, description="stride-2 convolutions; images must have at least 3 * 2 ** num_layers pixels a side"
+        3, ge=1, description="number of stride-2 convolutions; image sides must be at least 3 * 2 ** num_layers pixels"
     )
-    channels: int = Field(64, ge=1, description="width after the first convolution; doubled per layer, up to eightfold")
-    init_std: float = Field(0.02, gt=0, description="std of the initial convolution weights; the paper's released code has 0.2")
+    channels: int = Field(64, ge=1, description="channels after the first convolution; doubled in each layer, up to 8 times")
+    init_std: float = Field(
+        0.02, gt=0, description="standard deviation of the initial convolution weights; 0.2 in the paper's released code"
+    )
 
     @property
     def smallest_input(self) -> int:
-        """Smallest image side that gives a logit: each stride-2 layer halves (rounding down), the last two take 1 each."""
+        """Smallest valid image side: each stride-2 layer halves it (rounding down), each of the last two layers subtracts 1."""
         return 3 * 2**self.num_layers
 
     def build(self) -> "PatchDiscriminator":
@@ -53,12 +55,12 @@ class PatchDiscriminator(nn.Module):
             raise ValueError(
                 f"images of {images.shape[-2]}x{images.shape[-1]} are too small for a PatchGAN of "
                 f"{self.config.num_layers} layers, which needs {self.config.smallest_input} pixels a side; "
-                "take fewer `num_layers`"
+                "use fewer `num_layers`"
             )
         return self.layers(images)
 
     def _initialize(self, init_std: float) -> None:
-        """N(0, init_std) for convolution weights, N(1, 0.02) for BatchNorm's, as in pix2pix."""
+        """Draw convolution weights from N(0, init_std) and BatchNorm weights from N(1, 0.02), as in pix2pix."""
         for module in self.layers:
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0.0, init_std)
@@ -67,10 +69,10 @@ class PatchDiscriminator(nn.Module):
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose training statistics are those of the global batch when several processes train together.
+    """BatchNorm2d whose training statistics are those of the global batch over all ranks.
 
-    On one process it is plain BatchNorm2d. nn.SyncBatchNorm does the same, but refuses CPU tensors.
-    Every rank must pass forward and backward equally often, as with any collective.
+    With one process it equals BatchNorm2d. nn.SyncBatchNorm does the same, but does not support CPU tensors. As with any
+    collective operation, all ranks must run the same number of forward and backward passes.
     """
 
     def forward(self, input: Tensor) -> Tensor:

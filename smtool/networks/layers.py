@@ -1,4 +1,7 @@
-"""Blocks of the SD-VAE, with the key names of diffusers' `AutoencoderKL` (facts sections 1.2 and 1.6)."""
+"""Blocks of the SD-VAE, with the key names of diffusers' `AutoencoderKL`.
+
+Sources: released-code.md#sd-vae, released-code.md#keys-of-diffusers.
+"""
 
 from itertools import pairwise, zip_longest
 from typing import Literal
@@ -14,7 +17,7 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
 
 
 class ResnetBlock(nn.Module):
-    """GN -> SiLU -> conv3 -> GN -> SiLU -> conv3, added to the input; a 1x1 shortcut where the width changes."""
+    """GN -> SiLU -> conv3 -> GN -> SiLU -> conv3, added to the input; a 1x1 shortcut if the width changes."""
 
     def __init__(self, in_channels: int, out_channels: int, *, groups: int) -> None:
         super().__init__()
@@ -59,8 +62,9 @@ class MidBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Stride-2 convolution. "asymmetric" pads one row below and one column to the right (LDM, diffusers), "symmetric"
-    one on every side (the paper's released code): the same weights, another function (facts section 1.6)."""
+    """Stride-2 convolution. "asymmetric" pads one row below and one column to the right (LDM, diffusers), "symmetric" pads one on
+    every side (the paper's released code). With equal weights these are different functions (released-code.md#keys-of-diffusers).
+    """
 
     def __init__(self, channels: int, *, pad: DownsamplePad) -> None:
         super().__init__()
@@ -72,7 +76,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour x2, then a convolution."""
+    """Nearest-neighbor upsampling by 2, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -83,7 +87,7 @@ class Upsample(nn.Module):
 
 
 class Blocks(nn.Module):
-    """Resnet blocks of one level, each followed by self-attention where the level has it."""
+    """Resnet blocks of one level, each followed by self-attention if the level has attention."""
 
     def __init__(self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, attention: bool) -> None:
         super().__init__()
@@ -100,7 +104,7 @@ class Blocks(nn.Module):
 
 
 class DownBlock(Blocks):
-    """One level of the encoder: resnet blocks, then (all levels but the last) a downsampler."""
+    """One level of the encoder: resnet blocks, then (except in the last level) a downsampler."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, pad: DownsamplePad | None, attention: bool
@@ -116,7 +120,7 @@ class DownBlock(Blocks):
 
 
 class UpBlock(Blocks):
-    """One level of the decoder: resnet blocks, then (all levels but the last) an upsampler."""
+    """One level of the decoder: resnet blocks, then (except in the last level) an upsampler."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, num_blocks: int, groups: int, upsample: bool, attention: bool

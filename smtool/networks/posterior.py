@@ -1,4 +1,4 @@
-"""What an encoder returns, and the statistics that normalize it."""
+"""The posterior that an encoder returns, and statistics that normalize latents."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ LOGVAR_RANGE = (-30.0, 20.0)
 
 @dataclass(frozen=True)
 class Posterior:
-    """A diagonal Gaussian over raw latents: mean and logvar (B, C, h, w), logvar already within [-30, 20]."""
+    """A diagonal Gaussian over raw latents: mean and logvar (B, C, h, w), with logvar clamped to [-30, 20]."""
 
     mean: Tensor
     logvar: Tensor
 
     @classmethod
     def from_moments(cls, moments: Tensor) -> "Posterior":
-        """Split moments (B, 2C, h, w) into mean and clamped logvar, float32 at least (facts section 1.4)."""
+        """Split moments (B, 2C, h, w) into mean and clamped logvar, float32 or float64 (released-code.md#posterior)."""
         mean, logvar = moments.to(torch.promote_types(moments.dtype, torch.float32)).chunk(2, dim=1)
         return cls(mean, logvar.clamp(*LOGVAR_RANGE))
 
     @classmethod
     def joined(cls, parts: Iterable["Posterior"]) -> "Posterior":
-        """One batch of several, in order."""
+        """Concatenate several batches, in order."""
         means, logvars = zip(*((part.mean, part.logvar) for part in parts), strict=True)
         return cls(torch.cat(means), torch.cat(logvars))
 
@@ -36,24 +36,24 @@ class Posterior:
         return torch.exp(0.5 * self.logvar)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """mean + std * noise; noise is standard normal, of the mean's shape."""
+        """mean + std * noise; noise: standard normal, with the shape of the mean."""
         return self.mean + self.std * noise
 
     def mode(self) -> Tensor:
         return self.mean
 
     def kl(self) -> Tensor:
-        """KL divergence to the standard normal, summed over C, h, w: (B,), in nats."""
+        """KL divergence from the standard normal, summed over C, h, w: (B,), in nats."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar).flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
 class LatentStats:
-    """What raw latents are normalized by: one mean and std per channel, or one of each for all ("scalar").
+    """Statistics that normalize raw latents: a mean and std per channel, or one of each for all channels ("scalar").
 
-    mean, std: (C,) float32 for "channel", (1,) for "scalar". count: samples measured; data: digest of the data they came from.
-    residual: the mean that normalized latents of these data are left with, shaped as `mean`: 0 where `mean` is the measured one,
-    measured mean / std where only the std is divided by (the released trainers' scalar), None where nobody measured it.
+    mean, std: (C,) float32 for "channel", (1,) for "scalar". count: number of measured samples; data: digest of their data.
+    residual: mean of normalized latents of these data, with the shape of `mean`: 0 if `mean` is the measured mean, measured
+    mean / std if latents are only divided by std (scalar statistics of the released trainers), None if unknown.
     """
 
     kind: Literal["channel", "scalar"]
@@ -64,11 +64,11 @@ class LatentStats:
     residual: Tensor | None = None
 
     def normalize(self, latents: Tensor) -> Tensor:
-        """Raw latents (B, C, h, w) -> normalized ones."""
+        """Raw latents (B, C, h, w) -> normalized latents."""
         return (latents - self._broadcast(self.mean, latents)) / self._broadcast(self.std, latents)
 
     def denormalize(self, latents: Tensor) -> Tensor:
-        """Normalized latents (B, C, h, w) -> raw ones."""
+        """Normalized latents (B, C, h, w) -> raw latents."""
         return latents * self._broadcast(self.std, latents) + self._broadcast(self.mean, latents)
 
     def to_metadata(self) -> dict[str, object]:
@@ -78,7 +78,7 @@ class LatentStats:
 
     @classmethod
     def from_metadata(cls, value: dict[str, object]) -> "LatentStats":
-        """What `to_metadata` gave; measured statistics written before there was a residual subtract their mean: it is 0."""
+        """Read the result of `to_metadata`. In old files without `residual`, it is 0 for measured statistics."""
         mean, std = (torch.tensor(value[key], dtype=torch.float32) for key in ("mean", "std"))
         count = int(value["count"])  # type: ignore[call-overload]
         residual = torch.tensor(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None

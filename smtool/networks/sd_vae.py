@@ -1,4 +1,4 @@
-"""The SD-VAE: recipe section, encoder, decoder (facts section 1)."""
+"""The SD-VAE: recipe table, encoder, decoder (released-code.md#sd-vae)."""
 
 import hashlib
 import math
@@ -23,21 +23,24 @@ PUBLISHED_CHANNELS: dict[int, tuple[int, ...]] = {
 
 
 class SDVAE(Config):
-    """The convolutional autoencoder of Stable Diffusion, with the published widths or your own."""
+    """The convolutional autoencoder of Stable Diffusion, with published or custom widths."""
 
     kind: Literal["sd-vae"] = "sd-vae"
     downsample: int = Field(8, ge=1, description="image side / latent side: 2 ** (number of widths - 1)")
-    latent_channels: int = Field(4, ge=1, description="channels of the latent")
-    norm_groups: int = Field(32, ge=1, description="groups of every GroupNorm; must divide every width")
+    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    norm_groups: int = Field(32, ge=1, description="number of groups in every GroupNorm; must divide every width")
     channels: tuple[int, ...] = Field(
-        (), validate_default=True, description="width of each level; absent: the published ones of downsample 8, 16, 32, 64"
+        (), validate_default=True,
+        description="width of each level; absent: the published widths, which exist for downsample 8, 16, 32, 64",
     )
-    blocks_per_level: int = Field(2, ge=1, description="resnet blocks per encoder level; the decoder has one more")
+    blocks_per_level: int = Field(2, ge=1, description="resnet blocks per encoder level; decoder levels have one more")
     downsample_pad: DownsamplePad = Field(
         "asymmetric",
         description='padding of the stride-2 convolutions: "asymmetric" (LDM, diffusers) or "symmetric" (released code)',
     )
-    quant_convs: bool = Field(True, description="1x1 convolutions around the latent")
+    quant_convs: bool = Field(
+        True, description="use 1x1 convolutions after the encoder and before the decoder; FLUX and SD3 have none"
+    )
     attention: tuple[int, ...] = Field(
         (), description="levels (0: full size) with self-attention after every block; LDM's f16 models have it at level 4"
     )
@@ -46,7 +49,7 @@ class SDVAE(Config):
     @classmethod
     def _published_or_consistent(cls, channels: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         if not {"downsample", "norm_groups"} <= info.data.keys():
-            return channels  # these keys are reported on their own
+            return channels  # errors of these keys are reported separately
         downsample, groups = info.data["downsample"], info.data["norm_groups"]
         channels = channels or _published(downsample)
         if 2 ** (len(channels) - 1) != downsample:
@@ -74,7 +77,7 @@ class SDVAE(Config):
         return Autoencoder(self)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, h, w) of the latent of an image; ValueError if a side is not divisible by the downsampling factor."""
+        """(C, h, w) of the latent of an image. Raises ValueError if a side is not a multiple of the downsampling factor."""
         if height % self.downsample or width % self.downsample or min(height, width) < 1:
             raise ValueError(
                 f"an image of {height}x{width} cannot be encoded: both sides must be multiples of downsample = {self.downsample}"
@@ -141,9 +144,9 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(Tokenizer):
-    """Encoder and decoder with the two 1x1 convolutions between them. No scale factor: latents are raw.
+    """Encoder and decoder with the two 1x1 convolutions between them. Latents are raw: no scale factor is applied.
 
-    stats normalizes the latents for a diffusion model; it travels in the checkpoint's metadata, not in the state dict.
+    stats: normalizes the latents for a diffusion model; stored in the checkpoint's metadata, not in the state dict.
     """
 
     config: SDVAE
@@ -170,18 +173,18 @@ class Autoencoder(Tokenizer):
 
     @property
     def digest(self) -> str:
-        """sha256 over the weights and over what changes the function without changing a weight's name or shape."""
+        """sha256 over the weights and over those settings that change the function but no name or shape of a weight."""
         weights = tensor_digest(self.state_dict())
         return hashlib.sha256(f"{weights}|{self.config.downsample_pad}|{self.config.norm_groups}".encode()).hexdigest()
 
     @property
     def encoder_last_layer(self) -> Tensor:
-        """Weight of the encoder's last convolution, by whose gradients encoder-side losses are balanced."""
+        """Weight of the encoder's last convolution, whose gradients define adaptive weights of losses on latents."""
         return self.encoder.conv_out.weight
 
     @property
     def decoder_last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution, by whose gradients the adversarial loss is balanced."""
+        """Weight of the decoder's last convolution, whose gradients define the adaptive weight of the adversarial loss."""
         return self.decoder.conv_out.weight
 
     def encode(self, images: Tensor) -> Posterior:

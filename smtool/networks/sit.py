@@ -1,4 +1,7 @@
-"""SiT: a transformer that is told time and class by adaptive layer norms (facts section 8; arXiv 2401.08740, 2410.06940)."""
+"""SiT: a transformer conditioned on time and class by adaptive layer norms.
+
+Sources: arXiv 2401.08740, arXiv 2410.06940, released-code.md#sit.
+"""
 
 from typing import ClassVar, Literal
 
@@ -25,7 +28,7 @@ TIME_FEATURES = 256
 
 
 class SiT(TransformerConfig):
-    """The scalable interpolant transformer, with the published sizes or your own. Its time runs from 0 to 1."""
+    """The scalable interpolant transformer (SiT), with published or custom sizes. Its time input is in [0, 1]."""
 
     SIZES: ClassVar[dict[str, Shape]] = {
         "nano": Shape(6, 128, 4),
@@ -38,7 +41,7 @@ class SiT(TransformerConfig):
 
     kind: Literal["sit"] = "sit"
     size: Literal["nano", "S", "B", "L", "XL", "custom"] = Field(
-        "B", description='S to XL are published, "nano" is for CPUs, "custom" takes your own depth, width and heads'
+        "B", description='S to XL: published sizes; "nano": small, for CPUs; "custom": depth, width and heads as given'
     )
 
     def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "SiTNetwork":
@@ -46,7 +49,7 @@ class SiT(TransformerConfig):
 
 
 class SiTNetwork(LatentTransformer):
-    """Starts as the function 0: every block is the identity and the last layer 0 (adaLN-zero). Key names are REPA's."""
+    """The network of SiT. Initially every block is the identity and the output is 0 (adaLN-zero). Key names are REPA's."""
 
     def __init__(self, config: SiT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__(config, latent_shape, num_classes)
@@ -57,7 +60,7 @@ class SiTNetwork(LatentTransformer):
         self.t_embedder = TimeEmbedder(width)
         self.y_embedder = LabelEmbedder(num_classes, width) if num_classes else None
         tokens = self.token_grid[0] * self.token_grid[1]
-        self.pos_embed = nn.Parameter(torch.empty(1, tokens, width), requires_grad=False)  # never learns, as published
+        self.pos_embed = nn.Parameter(torch.empty(1, tokens, width), requires_grad=False)  # not trained, as published
         self.blocks = nn.ModuleList(SiTBlock(width, heads=config.heads) for _ in range(config.depth))
         self.final_layer = FinalLayer(width, config.patch**2 * channels)
         self._initialize()
@@ -74,14 +77,14 @@ class SiTNetwork(LatentTransformer):
         return Prediction(output, tapped)
 
     def _condition(self, t: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, width). Never in half precision: bfloat16 cannot tell times near 1 apart that differ by less than 0.004."""
+        """(B, width), always in float32: bfloat16 cannot represent differences below 0.004 of times near 1."""
         with without_autocast(t):
             condition = self.t_embedder(time_features(t, TIME_FEATURES).to(self.pos_embed.dtype))
             return condition if self.y_embedder is None else condition + self.y_embedder(labels)
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """Facts section 8.2."""
+        """Initialize as the released code does (released-code.md#sit)."""
         for name, parameter in self.named_parameters():
             if name == "pos_embed":
                 parameter.copy_(position_table(self.token_grid, self.config.width))
@@ -90,7 +93,7 @@ class SiTNetwork(LatentTransformer):
             elif name.startswith(("t_embedder", "y_embedder")):
                 nn.init.normal_(parameter, std=0.02)
             else:
-                nn.init.xavier_uniform_(parameter.view(len(parameter), -1))  # the patch convolution as the matrix that it is
+                nn.init.xavier_uniform_(parameter.view(len(parameter), -1))  # the patch convolution as a matrix
 
 
 class TimeEmbedder(nn.Module):
@@ -103,7 +106,7 @@ class TimeEmbedder(nn.Module):
 
 
 class LabelEmbedder(nn.Module):
-    """One row for each class and a last one for "none"."""
+    """An embedding for each class, and a last one for the null class."""
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
@@ -114,7 +117,7 @@ class LabelEmbedder(nn.Module):
 
 
 class SiTBlock(nn.Module):
-    """Attention, then MLP, each between a shift and scale of its normalized input and a gate on its output, all from c."""
+    """Attention, then MLP. The condition c gives a shift and scale of each normalized input, and a gate of each output."""
 
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
@@ -140,7 +143,7 @@ class FinalLayer(nn.Module):
 
 
 def _modulation(layers: nn.Module, x: Tensor, c: Tensor) -> Tensor:
-    """(B, 1, several widths), in the dtype of x: in bfloat16, 1 + scale would lose scales below 0.004."""
+    """(B, 1, n * width), in the dtype of x: in bfloat16, 1 + scale would round scales below 0.004 away."""
     return layers(c)[:, None].to(x.dtype)
 
 

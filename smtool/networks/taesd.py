@@ -1,8 +1,8 @@
-"""TAESD's family of tiny autoencoders (github.com/madebyollin/taesd, taesd.py): plain with 4 channels (SD, SDXL) or 16 (SD3,
-FLUX.1), pooled with 32 (FLUX.2), f32 with 32 (Sana).
+"""The TAESD family of tiny autoencoders (github.com/madebyollin/taesd, taesd.py).
 
-Layers lie in a row, under the numbers that their author's files have: in the decoder a clamp and a ReLU, which have no weights,
-go before the first blocks.
+Layouts: plain with 4 channels (SD, SDXL) or 16 (SD3, FLUX.1), pooled with 32 (FLUX.2), f32 with 32 (Sana). Encoder and decoder
+are sequences of layers, with the layer numbers of the author's files: in the decoder a clamp and a ReLU, which have no weights,
+precede the first blocks.
 """
 
 import hashlib
@@ -18,26 +18,26 @@ from smtool.networks.tokenizer import Tokenizer, point_posterior
 from smtool.storage import tensor_digest
 
 BLOCKS = 3
-"""Of every stage but the outermost, which has one."""
+"""Number of blocks in every stage except the outermost, which has one."""
 REACH = 3.0
-"""Latents are brought into (-3, 3) before they are decoded."""
+"""Latents are mapped smoothly into (-REACH, REACH) before they are decoded."""
 _POOL_GROUPS, _POOL_FACTOR = 4, 4
 
 
 class TAESD(Config):
-    """A tiny autoencoder: "plain" and "pooled" are f8, "f32" is f32; the pooled one has a pooled branch next to the latent."""
+    """A tiny autoencoder: "plain" (f8), "pooled" (f8, with a pooled branch in the blocks next to the latent) or "f32" (f32)."""
 
     kind: Literal["taesd"] = "taesd"
     layout: Literal["plain", "pooled", "f32"] = "plain"
-    latent_channels: int = Field(4, ge=1, description="channels of the latent")
-    width: int = Field(64, ge=2, multiple_of=2, description="channels of every layer; the published networks have 64")
+    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    width: int = Field(64, ge=2, multiple_of=2, description="channels of every layer; 64 in the published networks")
 
     def build(self) -> "TinyAutoencoder":
         return TinyAutoencoder(self)
 
 
 class TinyAutoencoder(Tokenizer):
-    """Deterministic. Images in [-1, 1] are turned to the author's [0, 1] and back inside."""
+    """The network of TAESD, deterministic. Converts images between [-1, 1] and the author's [0, 1] internally."""
 
     deterministic = True
     config: TAESD
@@ -72,7 +72,7 @@ class TinyAutoencoder(Tokenizer):
 
 
 class Block(nn.Module):
-    """ReLU(conv-ReLU-conv-ReLU-conv(x) + x), where pooled on x + pool(x)."""
+    """ReLU(conv-ReLU-conv-ReLU-conv(x) + x); if pooled, of x + pool(x)."""
 
     def __init__(self, width: int, *, pooled: bool) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Block(nn.Module):
 
 
 class Clamp(nn.Module):
-    """Latents into (-REACH, REACH), smoothly."""
+    """Maps latents smoothly into (-REACH, REACH)."""
 
     def forward(self, z: Tensor) -> Tensor:
         return REACH * torch.tanh(z / REACH)

@@ -1,4 +1,4 @@
-"""What every command that reads latents works with: anything that turns images into latents, and mostly back."""
+"""The interface of all tokenizers: models or functions that encode images to latents and usually decode them."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -12,13 +12,13 @@ from smtool.networks.posterior import LatentStats, Posterior
 
 
 class Tokenizer(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] -> posterior over raw latents (B, C, h, w), and back where it can decode.
+    """Images (B, 3, H, W) in [-1, 1] -> posterior over raw latents (B, C, h, w), and back if it has a decoder.
 
-    label: a short name; source: the name it was opened by; downsample: image side / latent side; stats: published or stored,
-    None where nobody measured them; deterministic: the encoder gives a point, so sample and mean are the same; image_size: the
-    only (square) size it takes, None for any multiple of downsample; recipe: {} unless smtool trained it; learned_from: names of
-    the frozen networks in the losses that it was trained by; config: what smtool rebuilds it from, with its weights if it has
-    any, None where another library runs it; network: what runs, for hooks on its layers, None for plain arithmetic.
+    label: short name; source: the name with which it was opened; downsample: image side / latent side; stats: published or
+    stored statistics, None if unknown; deterministic: the posterior has zero variance; image_size: the only side of (square)
+    images that it accepts, None for any multiple of downsample; recipe: {} unless smtool trained it; learned_from: names of the
+    frozen networks in its training losses; config: table from which smtool rebuilds it (with the weights, if any), None if
+    another library runs it; network: the module that computes, for hooks on its layers, None for plain arithmetic.
     """
 
     label: str = ""
@@ -47,12 +47,12 @@ class Tokenizer(nn.Module):
 
     @property
     def digest(self) -> str:
-        """sha256 of the weights and of what else makes the function."""
+        """sha256 over the weights and all other settings that determine the function."""
         raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
-        """Where images are encoded."""
+        """The device on which images are encoded."""
         tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
@@ -65,7 +65,7 @@ class Tokenizer(nn.Module):
         raise ValueError(f"{self.label} only encodes: it has no decoder")
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, h, w) of the latent of an image; ValueError with the sides that would fit."""
+        """(C, h, w) of the latent of an image. Raises ValueError, with sides that would fit, if it cannot be encoded."""
         if self.image_size is not None and (height, width) != (self.image_size, self.image_size):
             raise ValueError(
                 f"{self.label} was opened for images of {self.image_size}x{self.image_size}, not {height}x{width}: "
@@ -83,5 +83,5 @@ class Tokenizer(nn.Module):
 
 
 def point_posterior(latents: Tensor) -> Posterior:
-    """Posterior of a deterministic encoder (zero variance): every sample is the mean, exactly."""
+    """Posterior of a deterministic encoder (zero variance): every sample equals the mean."""
     return Posterior(latents, torch.full_like(latents, -torch.inf))

@@ -1,4 +1,4 @@
-"""What SiT and U-ViT share: their sizes, their contract with a diffusion process, patches, time, positions, attention."""
+"""Parts that SiT and U-ViT share: recipe table, base class, patches, embeddings of time and position, attention."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,12 +14,12 @@ from smtool.config import Config
 from smtool.spectrum.dct import full_precision
 
 MAX_PERIOD = 10_000.0
-"""Longest wavelength, in units of 2 pi, of the sinusoids of times and positions."""
+"""Longest wavelength of the sinusoids of times and positions, in units of 2 pi."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A published size: blocks, width of the tokens, attention heads."""
+    """A published size: number of blocks, token width, attention heads."""
 
     depth: int
     width: int
@@ -28,43 +28,47 @@ class Shape:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network returns: output (B, C, h, w), which the process reads; tokens (B, T, width) after the tapped block."""
+    """Result of a network. output: (B, C, h, w), the process's target; tokens: (B, T, width) after the tapped block, or None."""
 
     output: Tensor
     tokens: Tensor | None = None
 
 
-torch.export.register_dataclass(Prediction)  # so that FSDP's hooks find the tensors in it
+torch.export.register_dataclass(Prediction)  # FSDP's hooks need to find the tensors in it
 
 
 class TransformerConfig(Config):
-    """What the tables of both transformers have in common."""
+    """Keys of both transformers."""
 
     SIZES: ClassVar[dict[str, Shape]]
     WIDTH_MULTIPLE: ClassVar[tuple[int, str]]
-    """What the width must be a multiple of, and what for."""
+    """(number of which the width must be a multiple, its purpose)."""
 
-    size: str = Field("B", description='published size, or "custom": your own depth, width and heads')
-    patch: int = Field(2, ge=1, description="latent cells a side in one token; published: 1, 2, 4, 8")
-    depth: int = Field(0, ge=0, validate_default=True, description="blocks; absent: those of `size`")
-    width: int = Field(0, ge=0, validate_default=True, description="numbers in a token; absent: those of `size`")
-    heads: int = Field(0, ge=0, validate_default=True, description="attention heads, must divide width; absent: those of `size`")
+    size: str = Field("B", description='published size, or "custom": depth, width and heads as given')
+    patch: int = Field(2, ge=1, description="side of a token's patch in latent cells; published: 1, 2, 4, 8")
+    depth: int = Field(0, ge=0, validate_default=True, description="number of blocks; absent: that of `size`")
+    width: int = Field(0, ge=0, validate_default=True, description="dimension of a token; absent: that of `size`")
+    heads: int = Field(
+        0, ge=0, validate_default=True, description="number of attention heads, which must divide width; absent: that of `size`"
+    )
 
-    init: str = Field("", description="start from the weights of this file: of train-dit, SiT, REPA or U-ViT; empty: at random")
+    init: str = Field(
+        "", description="start from the weights in this file of train-dit, SiT, REPA or U-ViT; empty: random initialization"
+    )
 
     @field_validator("depth", "width", "heads")
     @classmethod
     def _published_or_custom(cls, value: int, info: ValidationInfo) -> int:
         size, key = info.data.get("size"), info.field_name
         if size is None:
-            return value  # `size` is reported on its own
+            return value  # the error of `size` is reported separately
         if size == "custom":
             if value == 0:
-                raise ValueError(f'is required with size = "custom", which has no {key} of its own')
+                raise ValueError(f'is required with size = "custom", which has no default {key}')
             return value
         published: int = getattr(cls.SIZES[size], str(key))
         if value not in (0, published):
-            raise ValueError(f'is {published} in size "{size}", but is {value}; size = "custom" takes your own')
+            raise ValueError(f'is {published} in size "{size}", but is {value}; use size = "custom" for other values')
         return published
 
     @field_validator("width")
@@ -86,7 +90,7 @@ class TransformerConfig(Config):
         return heads
 
     def token_grid(self, latent_shape: tuple[int, int, int]) -> tuple[int, int]:
-        """Rows and columns of tokens of a latent (C, h, w); ValueError if patches do not tile it."""
+        """Rows and columns of tokens for a latent (C, h, w). Raises ValueError if patches do not tile it."""
         _, height, width = latent_shape
         if height % self.patch or width % self.patch:
             raise ValueError(
@@ -96,33 +100,34 @@ class TransformerConfig(Config):
         return height // self.patch, width // self.patch
 
     def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "LatentTransformer":
-        """For latents (C, h, w) of num_classes classes; 0: unconditional."""
+        """Build the network for latents (C, h, w) and num_classes classes (0: unconditional)."""
         raise NotImplementedError
 
 
 class LatentTransformer(nn.Module, ABC):
-    """A network that predicts, for noised latents and their time, what a diffusion process asks for.
+    """A network that predicts the target of a diffusion process from noised latents and their time.
 
-    Labels are 0 ... num_classes - 1; class num_classes stands for "none" (label dropout, guidance). With num_classes = 0 there
-    are no labels. Labels are not range-checked: on a GPU that would wait for it at every step.
+    Labels are 0 ... num_classes - 1; num_classes is the null class (label dropout, guidance). With num_classes = 0 there are no
+    labels. The range of labels is not checked, because the check would synchronize with the GPU in every step.
     """
 
     depth: int
-    """Blocks that can be tapped: `tap` is 1 ... depth."""
+    """Number of blocks that can be tapped: `tap` is 1 ... depth."""
 
     def __init__(self, config: TransformerConfig, latent_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
         if num_classes < 0:
-            raise ValueError(f"num_classes is {num_classes}; 0 is a network without classes")
+            raise ValueError(f"num_classes must be at least 0 (0: unconditional), but is {num_classes}")
         self.token_grid = config.token_grid(latent_shape)
         self.latent_shape = latent_shape
         self.num_classes = num_classes
         self.width = config.width
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None, *, tap: int | None = None) -> Prediction:
-        """x (B, C, h, w), t (B,) in the unit the process trains with, labels (B,) int64 or None if there are no classes.
+        """x: (B, C, h, w); t: (B,) in the process's network time; labels: (B,) int64, or None if there are no classes.
 
-        tap: also return the tokens after that many blocks, patches only, in row-major order of the token grid.
+        tap: also return the tokens after this number of blocks, patches only, in row-major order of the token grid.
+        Raises ValueError for other shapes, missing or unexpected labels, and a tap out of range.
         """
         if x.shape[1:] != self.latent_shape:
             raise ValueError(f"latents are {_by(tuple(x.shape[1:]))}, but this network was built for {_by(self.latent_shape)}")
@@ -130,7 +135,7 @@ class LatentTransformer(nn.Module, ABC):
             raise ValueError(
                 "this network has no classes: pass labels = None"
                 if self.num_classes == 0
-                else f"this network has {self.num_classes} classes and needs labels; class {self.num_classes} stands for none"
+                else f"this network has {self.num_classes} classes and needs labels; the null class is {self.num_classes}"
             )
         if tap is not None and not 1 <= tap <= self.depth:
             raise ValueError(f"no tokens after block {tap}: this network has blocks 1 to {self.depth}")
@@ -138,13 +143,13 @@ class LatentTransformer(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, tap: int | None) -> Prediction:
-        """`forward` without its checks."""
+        """`forward` without checks of its arguments."""
 
 
 class PatchEmbed(nn.Module):
-    """Latents (B, C, h, w) -> tokens (B, T, width): the convolution `proj`, whose stride is its side, as one matrix product.
+    """Latents (B, C, h, w) -> tokens (B, T, width): the convolution `proj`, with stride equal to its side, as a matrix product.
 
-    The convolution itself would leave the tokens transposed in memory, and every sum with them thereafter.
+    The convolution operator would return tokens that are transposed in memory, and so would all later sums with them.
     """
 
     def __init__(self, channels: int, width: int, *, patch: int) -> None:
@@ -160,13 +165,13 @@ class PatchEmbed(nn.Module):
 
 
 def unpatchify(tokens: Tensor, *, grid: tuple[int, int], patch: int) -> Tensor:
-    """(B, T, patch * patch * C), each token its patch as (row, column, channel) -> (B, C, h, w)."""
+    """(B, T, patch * patch * C), with each token's values ordered (row, column, channel) -> (B, C, h, w)."""
     patches = tokens.unflatten(1, grid).unflatten(3, (patch, patch, -1))  # (B, rows, columns, p, p, C)
     return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(tokens), -1, grid[0] * patch, grid[1] * patch)
 
 
 def time_features(t: Tensor, size: int) -> Tensor:
-    """(B,) -> (B, size), float32 at least: cos || sin of t times size / 2 frequencies from 1 down to almost 1 / MAX_PERIOD."""
+    """(B,) -> (B, size), float32 or float64: cos || sin of t times size / 2 frequencies from 1 to almost 1 / MAX_PERIOD."""
     half = size // 2
     t = full_precision(t)
     frequency = torch.exp(torch.arange(half, dtype=t.dtype, device=t.device) * (-math.log(MAX_PERIOD) / half))
@@ -175,9 +180,9 @@ def time_features(t: Tensor, size: int) -> Tensor:
 
 
 def position_table(grid: tuple[int, int], width: int) -> Tensor:
-    """(T, width) float32, tokens row-major: the column in the first half, the row in the second, each sin || cos (facts 8.2).
+    """(T, width) float32, tokens row-major: sin || cos of the column in the first half, of the row in the second half.
 
-    On the CPU, whatever the default device.
+    Always on the CPU. Source: released-code.md#sit.
     """
     frequency = MAX_PERIOD ** (-torch.arange(width // 4, dtype=torch.float64, device="cpu") / (width // 4))
     row, column = torch.meshgrid(*(torch.arange(side, dtype=torch.float64, device="cpu") for side in grid), indexing="ij")
@@ -186,7 +191,7 @@ def position_table(grid: tuple[int, int], width: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with the key names and the layout of timm's: queries, keys and values in one product."""
+    """Multi-head self-attention with the key names and layout of timm: one product gives queries, keys and values."""
 
     def __init__(self, width: int, *, heads: int, qkv_bias: bool) -> None:
         super().__init__()
@@ -200,7 +205,7 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with a GELU between, four times as wide there."""
+    """Two linear layers with a GELU between them; the hidden width is 4 times the token width."""
 
     def __init__(self, width: int, *, gelu: str) -> None:
         super().__init__()

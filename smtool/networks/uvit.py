@@ -1,4 +1,4 @@
-"""U-ViT: a transformer with time and class as tokens and long skip connections (facts section 7; arXiv 2209.12152)."""
+"""U-ViT: a transformer with time and class as tokens and long skip connections (arXiv 2209.12152; released-code.md#u-vit)."""
 
 from typing import ClassVar, Literal
 
@@ -20,7 +20,7 @@ from smtool.networks.transformer import (
 
 
 class UViT(TransformerConfig):
-    """U-ViT, with the published sizes or your own. Its time is the number of the noise level, 1 to 1000."""
+    """U-ViT, with published or custom sizes. Its time input is the number of the noise level, 1 to 1000."""
 
     SIZES: ClassVar[dict[str, Shape]] = {
         "nano": Shape(6, 128, 4),
@@ -34,18 +34,19 @@ class UViT(TransformerConfig):
 
     kind: Literal["uvit"] = "uvit"
     size: Literal["nano", "S", "S-deep", "M", "L", "H", "custom"] = Field(
-        "S", description='S to H are published, "nano" is for CPUs, "custom" takes your own depth, width and heads'
+        "S", description='S to H: published sizes; "nano": small, for CPUs; "custom": depth, width and heads as given'
     )
     depth: int = Field(
-        0, ge=0, validate_default=True, description="blocks beside the middle one, an even number; absent: those of `size`"
+        0, ge=0, validate_default=True,
+        description="number of blocks without the middle one, an even number; absent: that of `size`",
     )
-    final_conv: bool = Field(True, description="3x3 convolution over the latent at the end; the published H has none")
+    final_conv: bool = Field(True, description="end with a 3x3 convolution over the latent; the published H has none")
 
     @field_validator("depth")
     @classmethod
     def _two_halves(cls, depth: int) -> int:
         if depth % 2:
-            raise ValueError(f"must be even, half of the blocks before the middle one and half after, but is {depth}")
+            raise ValueError(f"must be even, because the middle block has equally many before and after it, but is {depth}")
         return depth
 
     def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "UViTNetwork":
@@ -53,7 +54,7 @@ class UViT(TransformerConfig):
 
 
 class UViTNetwork(LatentTransformer):
-    """Tokens are [class, if there are classes; time; patches]. Blocks count in-blocks, the middle one, out-blocks."""
+    """The network of U-ViT. Tokens: [class, if there are classes; time; patches]. Blocks: in-blocks, middle block, out-blocks."""
 
     def __init__(self, config: UViT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__(config, latent_shape, num_classes)
@@ -61,7 +62,7 @@ class UViTNetwork(LatentTransformer):
         self.config = config
         self.depth = config.depth + 1
         self.patch_embed = PatchEmbed(channels, width, patch=config.patch)
-        self.label_emb = nn.Embedding(num_classes + 1, width) if num_classes else None  # the last row: no class
+        self.label_emb = nn.Embedding(num_classes + 1, width) if num_classes else None  # last row: the null class
         self.num_extra = 2 if num_classes else 1
         num_tokens = self.num_extra + self.token_grid[0] * self.token_grid[1]
         self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, width))
@@ -88,14 +89,14 @@ class UViTNetwork(LatentTransformer):
         return Prediction(output, tapped)
 
     def _embedded(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, T + 1 or T + 2, width): class, time and patches, each with what its place has learned."""
+        """(B, T + 1 or T + 2, width): class, time and patch tokens, with learned position embeddings added."""
         tokens = [time_features(t, self.width)[:, None], self.patch_embed(x)]
         if self.label_emb is not None:
             tokens.insert(0, self.label_emb(labels)[:, None])
         return torch.cat([token.to(self.pos_embed.dtype) for token in tokens], 1) + self.pos_embed
 
     def _initialize(self) -> None:
-        """Facts section 7; what is not listed keeps PyTorch's initial values, the class embedding's N(0, 1) included."""
+        """Initialize as the released code (released-code.md#u-vit); the class embedding keeps PyTorch's default, N(0, 1)."""
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -105,7 +106,7 @@ class UViTNetwork(LatentTransformer):
 
 
 class UViTBlock(nn.Module):
-    """Attention, then MLP, each on the normalized tokens and added to them."""
+    """Attention, then MLP, each applied to normalized tokens and added to the tokens."""
 
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
@@ -120,7 +121,7 @@ class UViTBlock(nn.Module):
 
 
 class SkipBlock(UViTBlock):
-    """A block of the second half: first joins the tokens with those of its counterpart in the first half."""
+    """A block of the second half: it first combines the tokens with those of the corresponding block of the first half."""
 
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__(width, heads=heads)

@@ -1,4 +1,4 @@
-"""Recipes: TOML = pydantic = attribute, one name in three places."""
+"""Recipes: TOML files that are validated by pydantic models with the same names of tables and keys."""
 
 import tomllib
 from importlib import import_module
@@ -25,14 +25,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: tables bring torch, and a list of recipes should not wait for it."""
+    """Import on first use: the tables import torch, which listing recipes does not need."""
     if name in _HOMES:
         return getattr(import_module(f"smtool.recipe.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'smtool.recipe' has no attribute {name!r}")
 
 
 def kind_of(recipe: str) -> "type[TrainAE] | type[TrainDiT]":
-    """The tables that a recipe of a training is made of. What is no TOML at all is left to `load`, which says so."""
+    """The model of a training recipe. Raises RecipeError for a race recipe; for invalid TOML, `load` raises the error."""
     from smtool.recipe.train_ae import TrainAE
     from smtool.recipe.train_dit import TrainDiT
 

@@ -1,4 +1,4 @@
-"""The recipes that come with smtool, and those in files: finding, listing, copying. Nothing here waits for torch."""
+"""Find, list and copy recipes: those packaged with smtool, and files. Does not import torch."""
 
 import tomllib
 from pathlib import Path
@@ -9,20 +9,20 @@ from smtool.recipe.problems import closest
 
 
 def packaged() -> Path:
-    """The folder of the recipes that come with smtool: inside the wheel, or beside the package in a source tree."""
+    """The folder of the packaged recipes: inside the package in a wheel, beside it in a source tree."""
     here = Path(__file__).resolve().parent.parent
     inside = here / "_recipes"
     return inside if inside.is_dir() else here.parent / "recipes"
 
 
 def names() -> list[str]:
-    """Names of all packaged recipes: their paths under the recipes folder, without .toml."""
+    """Names of all packaged recipes: their paths relative to the recipes folder, without .toml."""
     folder = packaged()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.toml"))
 
 
 def find(recipe: str) -> Path:
-    """The file of a path, or of a packaged recipe's name with or without `recipes/` and `.toml`."""
+    """The file of a recipe: a path, or a packaged recipe's name with or without `recipes/` and `.toml`. Raises RecipeError."""
     path = Path(recipe)
     if path.is_file():
         return path
@@ -32,20 +32,20 @@ def find(recipe: str) -> Path:
         return inside
     guess = closest(name, names())
     raise RecipeError(
-        f"{recipe}: no such recipe, neither a file nor one that comes with smtool.",
-        hint=f"Did you mean `{guess}`?" if guess else "`smtool recipes list` shows the ones there are.",
+        f"{recipe}: no such recipe, neither a file nor one packaged with smtool.",
+        hint=f"Did you mean `{guess}`?" if guess else "`smtool recipes list` shows all packaged recipes.",
     )
 
 
 def opening(name: str) -> str:
-    """What a packaged recipe is for: the first comment line after its command."""
+    """One line about a packaged recipe: the first comment line after its command."""
     lines = (packaged() / f"{name}.toml").read_text(encoding="utf-8").splitlines()
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
     return next((line for line in comments if not line.startswith("smtool ")), "")
 
 
 def command(path: Path) -> Literal["train-ae", "train-dit", "race"]:
-    """The command that a recipe is for: only a race has racers, only a transformer's has latents."""
+    """The command of a recipe: race if it has a table `racers`, train-dit if it has a table `latents`, otherwise train-ae."""
     tables = tomllib.loads(read_text(path))
     if "racers" in tables:
         return "race"
@@ -53,9 +53,9 @@ def command(path: Path) -> Literal["train-ae", "train-dit", "race"]:
 
 
 def autoencoder_recipe(run: str) -> tuple[str, bool] | None:
-    """The packaged recipe of train-ae whose run lies in the folder `run`, and whether it does so without --out.
+    """The packaged train-ae recipe that has `run` as its run folder, and whether `run` is its default folder (without --out).
 
-    None for folders that are the run of none.
+    None if no recipe has it.
     """
     for name in names():
         path = packaged() / f"{name}.toml"
@@ -66,16 +66,16 @@ def autoencoder_recipe(run: str) -> tuple[str, bool] | None:
 
 
 def copy(recipe: str, to: Path) -> None:
-    """Write a recipe's text to a new file."""
+    """Write a recipe's text to a new file. Raises RecipeError if the file exists."""
     if to.exists():
-        raise RecipeError(f"{to} exists already and is left as it is.", hint="Choose another name, or remove it first.")
-    from smtool import storage  # it brings torch, which a list of recipes does not wait for
+        raise RecipeError(f"{to} exists already; it was not changed.", hint="Choose another name, or remove it first.")
+    from smtool import storage  # imports torch, which listing recipes does not need
 
     storage.write_text(to, read_text(find(recipe)))
 
 
 def run_name(path: Path) -> str:
-    """The name of a recipe's run: its path under the nearest folder `recipes`, with slashes as dashes."""
+    """The name of a recipe's run: its path relative to the nearest parent folder `recipes`, with "-" for "/"."""
     parts = path.resolve().with_suffix("").parts
     for folder in ("recipes", "_recipes"):
         if folder in parts[:-1]:

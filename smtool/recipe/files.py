@@ -1,4 +1,4 @@
-"""Reading, overriding and validating recipes."""
+"""Read recipes, apply overrides and validate."""
 
 import re
 import tomllib
@@ -20,7 +20,7 @@ Tables = TypeVar("Tables", bound=Config)
 
 @dataclass(frozen=True)
 class Recipe(Generic[Tables]):
-    """A validated recipe: its tables, the file's own text, the name of its run, and where it was found."""
+    """A validated recipe: its tables, the text of the file, the name of its run, and the path of the file."""
 
     tables: Tables
     text: str
@@ -28,14 +28,14 @@ class Recipe(Generic[Tables]):
     path: Path
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, defaults filled in; tables that are off are absent, since TOML has no None."""
+        """All keys with their values, including defaults; tables that are None are left out, because TOML has no null."""
         return self.tables.model_dump(mode="json", exclude_none=True)
 
     def as_resolved_now(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What an earlier version resolved, as this one would: a key that was not known then has its default.
+        """Resolved values of an earlier version, completed with the defaults of keys that are new in this version.
 
-        So a new key's default must be what was done before there was the key. A default that changed is no such case: every
-        version writes all values down, and the old one counts. Values that are refused now come back as they are.
+        The default of a new key must therefore be the behavior before the key existed. A changed default has no effect here,
+        because resolved values contain all keys of their version. Values that are no longer valid are returned unchanged.
         """
         try:
             return type(self.tables).model_validate(values).model_dump(mode="json", exclude_none=True)
@@ -46,11 +46,11 @@ class Recipe(Generic[Tables]):
         return tomli_w.dumps(self.resolved())
 
 
-_KEY_AND_VALUE = re.compile(r"""((?:"[^"\n]*"|'[^'\n]*'|[^="'\n])+)=(.*)""", re.DOTALL)      # the first = that is not quoted
+_KEY_AND_VALUE = re.compile(r"""((?:"[^"\n]*"|'[^'\n]*'|[^="'\n])+)=(.*)""", re.DOTALL)      # split at the first = outside quotes
 
 
 def load(recipe: str, kind: type[Tables], overrides: Sequence[str] = ()) -> Recipe[Tables]:
-    """Read a recipe, apply KEY=VALUE overrides, validate. All problems are raised at once as one RecipeError."""
+    """Read a recipe, apply KEY=VALUE overrides and validate. Raises one RecipeError that lists all problems."""
     path = find(recipe)
     text = read_text(path)
     try:
@@ -68,7 +68,7 @@ def load(recipe: str, kind: type[Tables], overrides: Sequence[str] = ()) -> Reci
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key in the raw tables; `KEY=` without a value removes it. A part that holds a dot is quoted, as in TOML."""
+    """Set one dotted key in the raw tables; `KEY=` without a value removes it. Parts with a dot are quoted, as in TOML."""
     key, parts, text = _parsed(override)
     removing = not text
     table = values
@@ -80,12 +80,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
         table[parts[-1]] = _value(text)
     elif table.pop(parts[-1], None) is None:
         near = [name for name in table if name.startswith(parts[-1][:3])] or list(table)
-        there = f"There are {', '.join(near)}." if near else "Leave this --set out."
-        raise RecipeError(f"--set {override}: the recipe has no `{key}` that could be removed.", hint=there)
+        there = f"There are {', '.join(near)}." if near else "Remove this --set."
+        raise RecipeError(f"--set {override}: the recipe has no `{key}` to remove.", hint=there)
 
 
 def _parsed(override: str) -> tuple[str, list[str], str]:
-    """(key, its parts, text of the value) of KEY=VALUE."""
+    """Split KEY=VALUE: (key, its parts, text of the value)."""
     expected = RecipeError(f"--set {override}: expected KEY=VALUE, such as --set optimizer.lr=1e-4.")
     halves = _KEY_AND_VALUE.fullmatch(override)
     if halves is None:
@@ -105,7 +105,7 @@ def _parsed(override: str) -> tuple[str, list[str], str]:
 
 
 def _value(text: str) -> Any:
-    """The TOML value of a command-line text; what is not TOML is taken as a string, so that quotes may be left out."""
+    """The TOML value of a command-line text. Text that is not TOML is a string, so that its quotes can be left out."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in sentences: which key, what was found, what would work."""
+"""Messages about errors in a recipe: the key, the value found, and what is valid."""
 
 import difflib
 import types
@@ -12,7 +12,7 @@ from smtool.config import Config
 from smtool.errors import RecipeError
 
 TAG = "kind"
-"""The key that says which of several tables a recipe means."""
+"""The key that selects one of several models for a table."""
 _BUT_IS = ", but is "
 
 
@@ -21,14 +21,14 @@ def raise_problems(path: Path, problems: Sequence[str], *, cause: Exception) -> 
 @overload
 def raise_problems(path: Path, problems: Sequence[str]) -> None: ...
 def raise_problems(path: Path, problems: Sequence[str], *, cause: Exception | None = None) -> None:
-    """Raise one RecipeError that lists every problem; with no problem, do nothing."""
+    """Raise one RecipeError that lists all problems; do nothing if there are none."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise RecipeError("\n  ".join([f"{path}: {count}", *problems])) from cause
 
 
 def validation_problems(error: ValidationError, kind: type[Config]) -> list[str]:
-    """One line for each key that pydantic refused; the members of a union that all failed share one."""
+    """One line for each key that pydantic rejected; the alternatives of a union are joined in one line."""
     lines: dict[str, list[str]] = {}
     for detail in error.errors():
         key, table = _located(kind, detail["loc"])
@@ -39,12 +39,12 @@ def validation_problems(error: ValidationError, kind: type[Config]) -> list[str]
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:
-    """The word that a typo most likely stands for."""
+    """The most similar of `words`, as a suggestion for a misspelled word; None if none is similar."""
     return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)), None)
 
 
 def _alternatives(sentences: list[str]) -> str:
-    """One sentence of what each member of a union asks, with the value that was found once, at its end."""
+    """Join the messages of a union's members with "or"; a value found that they share is stated once, at the end."""
     heads, seams, tails = zip(*(sentence.rpartition(_BUT_IS) for sentence in sentences), strict=True)
     if all(seams) and len(set(tails)) == 1:
         return f"{' or '.join(heads)}{_BUT_IS}{tails[0]}"
@@ -81,14 +81,14 @@ def _sentence(detail: Any, table: type[BaseModel]) -> str:
 
 
 def _located(kind: type[Config], location: tuple[int | str, ...]) -> tuple[str, type[Config]]:
-    """The dotted key of pydantic's location, without its marks for members of unions; and the table that the key is in."""
+    """The dotted key of pydantic's location, without its tags for members of unions, and the model of the key's table."""
     table, tables, marked = kind, [kind], True
     key = ""
     for part in location:
         if isinstance(part, int):
             key += f"[{part}]"
         elif not marked and (members := [member for member in tables if _tag(member) == part]):
-            tables, marked = members, True      # the mark that says which table of a union it is
+            tables, marked = members, True      # the tag of a member of a union
         elif tables:
             (table,) = tables
             name = f'"{part}"' if ":" in part else part
@@ -104,7 +104,7 @@ def _tag(table: type[BaseModel]) -> Any:
 
 
 def _tables_in(annotation: Any) -> list[type[Config]]:
-    """The table classes that a field's type holds: one, also for `Table | None`; several that differ by TAG; none."""
+    """The models in a field's type: one (also for `Table | None`), several that differ by TAG, or none."""
     if get_origin(annotation) is Annotated:
         return _tables_in(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""The tables of a `race` recipe: who races, on what, under which budget, and who judges."""
+"""The tables of a `race` recipe: autoencoders to compare, images, training budget, and scores."""
 
 import re
 import tomllib
@@ -21,86 +21,94 @@ _BUDGET = ("steps", "accumulate", "precision", "optimizer", "ema")
 
 
 class RaceData(Config):
-    """The images that all race on."""
+    """The images that all racers are trained on."""
 
-    train: str = Field("", description="a prepared folder, raw images or builtin:NAME; empty: those of the checkpoints")
-    validation: str = Field("", description="other images to validate on; empty: the validation split of `train`")
-    image_size: int = Field(0, ge=0, description="side in pixels; 0: that of the checkpoints")
+    train: str = Field(
+        "", description="training images: a prepared folder, raw images or builtin:NAME; empty: those of the checkpoints"
+    )
+    validation: str = Field("", description="images for validation; empty: the validation split of `train`")
+    image_size: int = Field(0, ge=0, description="side of the images in pixels; 0: that of the checkpoints")
 
 
 class Racer(Config):
-    """An autoencoder, and what its transformer does differently. Racers with the same autoencoder share it."""
+    """An autoencoder, and changes to its transformer. Racers with the same autoencoder share it."""
 
-    recipe: str = Field("", description="a recipe of train-ae: trained here, once for each seed")
-    changes: tuple[str, ...] = Field((), description="KEY=VALUE for that recipe, after those of [autoencoders]")
-    checkpoint: str = Field("", description="instead of a recipe: an autoencoder that exists")
-    transformer: tuple[str, ...] = Field((), description="KEY=VALUE for this racer's transformer, such as an alignment")
+    recipe: str = Field("", description="a train-ae recipe, which the race trains once for each seed")
+    changes: tuple[str, ...] = Field((), description="KEY=VALUE overrides of that recipe, applied after those of [autoencoders]")
+    checkpoint: str = Field("", description="an existing autoencoder, instead of a recipe")
+    transformer: tuple[str, ...] = Field((), description="KEY=VALUE overrides of this racer's transformer, such as an alignment")
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if bool(self.recipe) == bool(self.checkpoint):
             found = "both are given" if self.recipe else "neither is given"
-            yield "recipe", f"either a recipe to train or a checkpoint is needed, {found}"
+            yield "recipe", f"either a recipe to train or a checkpoint is needed, but {found}"
         if self.checkpoint and self.changes:
-            yield "changes", "belong to a recipe; a checkpoint is raced as it is"
+            yield "changes", "are possible for a recipe only; a checkpoint is used unchanged"
 
 
 class Autoencoders(Config):
-    """What the autoencoders that are trained here have in common."""
+    """Settings of all autoencoders that the race trains."""
 
-    changes: tuple[str, ...] = Field((), description="KEY=VALUE for each racer's recipe: the network and the budget")
+    changes: tuple[str, ...] = Field(
+        (), description="KEY=VALUE overrides of each racer's recipe, such as the network and the budget"
+    )
 
 
 class Transformer(Config):
-    """The transformer that every racer gets."""
+    """The transformer that is trained on the latents of every racer."""
 
-    recipe: str = Field("race/nano-sit", description="a recipe of train-dit")
-    changes: tuple[str, ...] = Field((), description="KEY=VALUE for it")
+    recipe: str = Field("race/nano-sit", description="a train-dit recipe")
+    changes: tuple[str, ...] = Field((), description="KEY=VALUE overrides of that recipe")
 
 
 class Judge(Config):
-    """Who says how good samples are. The first of the features ranks, the others stand beside."""
+    """How samples are scored. The first feature extractor ranks the racers; scores of the others are reported too."""
 
-    features: tuple[str, ...] = Field(("random",), min_length=1, description="extractors; the first ranks")
-    num_images: int = Field(2000, ge=10, description="samples, and reconstructions, of each racer and seed")
-    predictors: bool = Field(True, description="measure too what needs no training, and how well it would have ranked")
+    features: tuple[str, ...] = Field(("random",), min_length=1, description="feature extractors; the first one ranks")
+    num_images: int = Field(2000, ge=10, description="number of samples, and of reconstructions, for each racer and seed")
+    predictors: bool = Field(
+        True, description="also compute predictors that need no transformer, and how well they would have ranked"
+    )
 
 
 class Race(Config):
     """A recipe of `smtool race`."""
 
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="autoencoder and transformer are trained anew for each")
-    turn: int = Field(500, ge=1, description="training steps of one racer until it is the next one's turn")
+    seeds: tuple[int, ...] = Field(
+        (0, 1, 2), min_length=1, description="seeds; autoencoder and transformer are trained once for each"
+    )
+    turn: int = Field(500, ge=1, description="training steps of one racer before the race switches to the next one")
     data: RaceData = RaceData()
     autoencoders: Autoencoders = Autoencoders()
     transformer: Transformer = Transformer()
     judge: Judge = Judge()
-    racers: dict[str, Racer] = Field(min_length=1, description="by name")
+    racers: dict[str, Racer] = Field(min_length=1, description="the racers, by name")
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for all that can be seen without opening the recipes that this one names."""
+        """(key, sentence) for all problems that can be found without loading the recipes that this one names."""
         if len(set(self.seeds)) < len(self.seeds):
             yield "seeds", f"one is given twice: {list(self.seeds)}"
         if len(set(self.judge.features)) < len(self.judge.features):
             yield "judge.features", f"one is given twice: {list(self.judge.features)}"
         for name, racer in self.racers.items():
             if not _NAME.fullmatch(name):
-                yield f"racers.{name}", "a name may hold letters, digits and _ . + = - only, as folders are called by it"
+                yield f"racers.{name}", "a name may contain only letters, digits and _ . + = - because it becomes a folder name"
             for key, sentence in racer.problems():
                 yield f"racers.{name}.{key}", sentence
         trained = [name for name, racer in self.racers.items() if racer.recipe]
         for key in ("train", "image_size"):
             if trained and not getattr(self.data, key):
-                yield f"data.{key}", f"is required, because {trained[0]} is trained here"
+                yield f"data.{key}", f"is required, because the race trains {trained[0]}"
 
     def remarks(self) -> Iterator[str]:
-        """Settings that do not do what one may think."""
+        """Sentences about settings with an unexpected effect."""
         if len(self.seeds) < 3:
-            yield f"{len(self.seeds)} seeds: the spread between them is hardly known, so most differences cannot be told."
+            yield f"{len(self.seeds)} seeds: too few to estimate the spread between seeds, so most differences stay undecided."
 
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe with the KEY=VALUE it is loaded with; the same words load it again elsewhere, with more of them."""
+    """A recipe with the KEY=VALUE overrides with which it was loaded, so that it can be loaded again with more of them."""
 
     recipe: str
     changes: tuple[str, ...]
@@ -116,7 +124,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Entry:
-    """A racer with its recipes opened. autoencoder: None for a checkpoint."""
+    """A racer with its loaded recipes. autoencoder: None for a checkpoint."""
 
     name: str
     racer: Racer
@@ -125,7 +133,7 @@ class Entry:
 
 
 def load_race(recipe: str, overrides: Sequence[str] = ()) -> tuple[Recipe[Race], list[Entry]]:
-    """A race recipe and all recipes that it names. What is wrong with any of them is raised at once, as one RecipeError."""
+    """Load a race recipe and all recipes that it names. Raises one RecipeError that lists the problems of all of them."""
     if not is_race(recipe):
         right = command(find(recipe))
         raise RecipeError(f"{recipe} is a recipe of {right}.", hint=f"Use: smtool {right} {recipe}")
@@ -138,7 +146,7 @@ def load_race(recipe: str, overrides: Sequence[str] = ()) -> tuple[Recipe[Race],
 
 
 def is_race(recipe: str) -> bool:
-    """Whether a path or name is that of a recipe of `race`. What is no TOML is left to `load`, which says so."""
+    """Whether a path or name is that of a race recipe. False for invalid TOML, for which `load` raises the error."""
     try:
         return command(find(recipe)) == "race"
     except tomllib.TOMLDecodeError:
@@ -146,7 +154,7 @@ def is_race(recipe: str) -> bool:
 
 
 def _entry(race: Race, name: str, problems: list[str]) -> Entry | None:
-    """A racer's recipes, opened; what is wrong with them is added to the problems."""
+    """Load a racer's recipes; their problems are appended to `problems`, and None is returned."""
     racer = race.racers[name]
     ours = [f"data.{key}={_toml(value)}" for key, value in race.data.model_dump().items() if value]
     before = len(problems)
@@ -171,13 +179,13 @@ def _training(
         return Training(recipe, changes, load(recipe, kind, changes).tables)
     except (RecipeError, tomllib.TOMLDecodeError) as error:
         sentence = f"{where}: {error}"
-        if sentence not in problems:      # the transformer's recipe is every racer's
+        if sentence not in problems:      # all racers share the transformer's recipe
             problems.append(sentence)
         return None
 
 
 def _unequal(entries: Sequence[Entry]) -> list[str]:
-    """Racers that would be trained longer, or otherwise, than the first."""
+    """Problems of racers with a different training budget than the first."""
     problems = []
     for what in ("autoencoder", "transformer"):
         trained = [(entry.name, training.tables) for entry in entries if (training := getattr(entry, what))]
@@ -196,7 +204,7 @@ def _difference(name: str, what: str, ours: Config, theirs: Config, key: str, fi
     if all(isinstance(value, dict) for value in shown):
         keys = [k for k in shown[0] if shown[0][k] != shown[1][k]]
         shown = [{k: value[k] for k in keys} for value in shown]
-    return f"racers.{name}: the {what} is {shown[0]}, but {shown[1]} for {first}: a race needs one budget for all"
+    return f"racers.{name}: the {what} is {shown[0]}, but {shown[1]} for {first}; all racers must have the same budget"
 
 
 def _toml(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The tables of a `train-ae` recipe, and the checks that need more than one of them."""
+"""The tables of a `train-ae` recipe, and the checks that involve several tables."""
 
 from collections.abc import Iterator
 
@@ -14,21 +14,23 @@ from smtool.tasks.autoencoder import Reconstruction
 
 
 class Data(Config):
-    """What is trained and validated on."""
+    """Images for training and validation."""
 
-    train: str = Field("builtin:photos", description="a prepared folder, raw images, a shard pattern, or builtin:NAME")
-    validation: str = Field("", description="other images to validate on; empty: the validation split of `train`")
+    train: str = Field(
+        "builtin:photos", description="training images: a prepared folder, raw images, a shard pattern, or builtin:NAME"
+    )
+    validation: str = Field("", description="images for validation; empty: the validation split of `train`")
     image_size: int = Field(ge=1, description="side in pixels of the square images")
     batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="mirror each training image with probability 1/2")
-    workers: int = Field(2, ge=1, description="threads that read and decode")
+    workers: int = Field(2, ge=1, description="threads that read and decode images, per rank")
 
 
 class Validation(Config):
-    """What is looked at every `evaluate_every` steps."""
+    """Validation, every `evaluate_every` steps."""
 
-    num_images: int = Field(64, ge=1, description="validation images that are reconstructed and scored")
-    grid: int = Field(8, ge=1, description="of these, how many are drawn as input | reconstruction | difference")
+    num_images: int = Field(64, ge=1, description="number of validation images to reconstruct and score")
+    grid: int = Field(8, ge=1, description="number of them to show as input | reconstruction | difference")
 
 
 class TrainAE(TrainingTables):
@@ -44,13 +46,13 @@ class TrainAE(TrainingTables):
 
     @property
     def shapes(self) -> Shapes:
-        """Shapes of a whole batch and of its latents."""
+        """Shapes of a global batch and of its latents."""
         size = self.data.image_size
         latent = self.model.latent_shape(size, size)
         return Shapes((self.data.batch, 3, size, size), (self.data.batch, *latent))
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for every combination of values that cannot work, found before anything is built."""
+        """(key, sentence) for every impossible combination of values; checked when the recipe is loaded."""
         if self.data.batch % self.accumulate:
             yield "accumulate", f"{self.accumulate} micro-batches do not divide data.batch = {self.data.batch}"
         try:
@@ -63,15 +65,15 @@ class TrainAE(TrainingTables):
                 shown = f'"{name}"' if ":" in name else name
                 yield f"regularizers.{shown}.{key}", sentence
         if self.regularizers.dsm and self.regularizers.eq_vae and self.regularizers.eq_vae.prior > 0:
-            yield "regularizers.eq_vae.prior", "must be 0 beside dsm, whose blocks do not fill images of every size it draws"
+            yield "regularizers.eq_vae.prior", "must be 0 with dsm: it draws image sizes that the blocks of dsm do not divide"
         yield from self._too_small(shapes)
 
     def remarks(self) -> Iterator[str]:
         if self.discriminator and self.discriminator.start >= self.steps:
             start = self.discriminator.start
-            yield f"discriminator.start = {start} lies beyond steps = {self.steps}: the discriminator never plays."
+            yield f"discriminator.start = {start} is not below steps = {self.steps}: the discriminator is never used."
         if self.validation.grid > self.validation.num_images:
-            yield f"validation.grid is more than validation.num_images: {self.validation.num_images} images are drawn."
+            yield f"validation.grid is more than validation.num_images: {self.validation.num_images} images are shown."
         yield from super().remarks()
 
     def _too_small(self, shapes: Shapes) -> Iterator[tuple[str, str]]:

@@ -14,39 +14,44 @@ from smtool.training.sharding import Parallel
 
 
 class LatentData(Config):
-    """The images behind the latents."""
+    """The images of the latents."""
 
-    train: str = Field("", description="prepared folder, raw images or builtin:NAME; empty: what the autoencoder was trained on")
-    image_size: int | Literal["autoencoder"] = Field("autoencoder", description="side in pixels; the autoencoder's unless given")
+    train: str = Field(
+        "", description="training images: a prepared folder, raw images or builtin:NAME; empty: those of the autoencoder"
+    )
+    image_size: int | Literal["autoencoder"] = Field(
+        "autoencoder", description='side in pixels; "autoencoder": the size with which it was trained'
+    )
     batch: int = Field(ge=1, description="samples per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="train on the latents of mirrored images too")
-    workers: int = Field(2, ge=1, description="threads that read")
+    workers: int = Field(2, ge=1, description="threads that read latents and images, per rank")
 
 
 class Latents(Config):
-    """What the transformer is trained on. A missing cache is made; one of another autoencoder or other data is refused."""
+    """The latents for training. A missing cache is made; a cache of another autoencoder or of other images is an error."""
 
-    autoencoder: str = Field(description="a run of train-ae, a file or folder of another tool, pixels, module:attribute ...")
+    autoencoder: str = Field(description="a run of train-ae, a file or folder of another tool, pixels, or module:attribute")
     stats: Literal["channel", "scalar", "published"] = Field(
-        "channel", description="normalize each channel, all by one std (the paper), or by an imported autoencoder's own"
+        "channel",
+        description="normalize by mean and std per channel, by one std (the paper), or by the published values of an import",
     )
-    dtype: Literal["bf16", "fp32"] = Field("bf16", description="of the cached moments")
-    online: bool = Field(False, description="encode while training instead of reading a cache")
-    embed: bool = Field(True, description="copy the autoencoder into the checkpoint; false: its path and digest only")
+    dtype: Literal["bf16", "fp32"] = Field("bf16", description="number format of the cached moments")
+    online: bool = Field(False, description="encode images in every step instead of reading a cache")
+    embed: bool = Field(True, description="copy the autoencoder into the checkpoint; false: store only its path and digest")
 
 
 class Samples(Config):
-    """What is drawn and scored every `evaluate_every` steps."""
+    """Samples for validation, every `evaluate_every` steps."""
 
-    num_images: int = Field(64, ge=2, description="samples that are drawn and scored")
-    grid: int = Field(16, ge=1, description="of these, how many are shown")
-    features: str = Field("random", description="extractor of the Frechet and kernel distances to training images")
+    num_images: int = Field(64, ge=2, description="number of samples to draw and score")
+    grid: int = Field(16, ge=1, description="number of them to show")
+    features: str = Field("random", description="feature extractor for the Frechet and kernel distances to the training images")
 
 
 class TrainDiT(TrainingTables):
     """A recipe of `smtool train-dit`."""
 
-    compile: bool = Field(False, description="compile the network with torch.compile: slower to start, faster on a GPU")
+    compile: bool = Field(False, description="compile the network with torch.compile: slower start, faster steps on a GPU")
     data: LatentData
     latents: Latents
     model: AnyBackbone
@@ -70,5 +75,5 @@ class TrainDiT(TrainingTables):
 
     def remarks(self) -> Iterator[str]:
         if self.validation.grid > self.validation.num_images:
-            yield f"validation.grid is more than validation.num_images: {self.validation.num_images} samples are drawn."
+            yield f"validation.grid is more than validation.num_images: {self.validation.num_images} samples are shown."
         yield from super().remarks()

@@ -1,4 +1,4 @@
-"""What every training recipe says: lengths, intervals, precision, optimizer, averages, and where numbers go."""
+"""Keys that all training recipes share: lengths, intervals, precision, optimizer, EMA, and tracking."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -12,39 +12,45 @@ from smtool.training.precision import Precision
 
 
 class Tracking(Config):
-    """Where numbers go beside metrics.jsonl, which is always written."""
+    """Trackers that receive the metrics in addition to metrics.jsonl, which is always written."""
 
-    tensorboard: bool | Literal["installed"] = Field("installed", description='"installed": when TensorBoard is there')
-    wandb: str = Field("", description="a Weights & Biases project; empty: none")
+    tensorboard: bool | Literal["installed"] = Field(
+        "installed", description='write TensorBoard logs; "installed": if TensorBoard is installed'
+    )
+    wandb: str = Field("", description="name of a Weights & Biases project; empty: do not use Weights & Biases")
 
 
 class TrainingTables(Config):
     """Keys that `train-ae` and `train-dit` share."""
 
-    seed: int = Field(0, ge=0, description="every random number of the run follows from it")
-    steps: int = Field(ge=1, description="a step takes in one batch; with alternating updates it is one player's turn")
+    seed: int = Field(0, ge=0, description="seed of all random numbers of the run")
+    steps: int = Field(ge=1, description="length of the run; a step uses one batch, and updates one network if updates alternate")
     log_every: int = Field(50, ge=1, description="steps between rows of metrics.jsonl")
     evaluate_every: int = Field(1000, ge=1, description="steps between validations")
     save_every: int = Field(1000, ge=1, description="steps between checkpoints")
-    keep_last: int = Field(2, ge=1, description="newest checkpoints that stay")
-    keep_every: int = Field(0, ge=0, description="checkpoints at multiples of this stay too; 0: none")
-    precision: Precision = Field("fp32", description="fp32, or autocast to bf16 or fp16 with weights in fp32")
-    accumulate: int = Field(1, ge=1, description="micro-batches that each rank cuts its share of the batch into")
+    keep_last: int = Field(2, ge=1, description="number of newest checkpoints to keep")
+    keep_every: int = Field(
+        0, ge=0, description="also keep the checkpoints of steps that are multiples of this; 0: keep no others"
+    )
+    precision: Precision = Field(
+        "fp32", description="fp32, or autocast to bf16 or fp16 with weights in fp32; fp16 uses loss scaling"
+    )
+    accumulate: int = Field(1, ge=1, description="micro-batches per step and rank, whose gradients are added; saves memory")
     optimizer: AdamW
     ema: EMA | None = None
     tracking: Tracking = Tracking()
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for every combination of values that cannot work, found before anything is built."""
+        """(key, sentence) for every impossible combination of values; checked when the recipe is loaded."""
         yield from ()
 
     def learned_from(self) -> list[str]:
-        """Names of the frozen networks in the losses, none of which is an impartial judge of the result."""
+        """Names of the frozen networks in the losses; a score from such a network is biased for the result."""
         tables = [value for value in vars(self).values() if isinstance(value, LossConfig)]
         return sorted({name for table in tables for name in table.learned_from()})
 
     def remarks(self) -> Iterator[str]:
-        """Settings that have no effect in this run, or not the one that they seem to have."""
+        """Sentences about settings without effect, or with an unexpected effect, in this run."""
         warmup = self.optimizer.warmup
         if warmup > self.steps:
-            yield f"optimizer.warmup = {warmup} goes beyond steps = {self.steps}: the rate stays below optimizer.lr."
+            yield f"optimizer.warmup = {warmup} is more than steps = {self.steps}: the rate stays below optimizer.lr."

@@ -1,4 +1,4 @@
-"""The methods. Adding one: a file with its keys and its module, and one line in `Regularizers`.
+"""The regularizers. To add one, write a file with its recipe table and module, and add one line to `Regularizers`.
 
 A method of one's own needs neither: a recipe names it as `[regularizers."module:Class"]`.
 """
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Regularizers(LossConfig):
-    """The [regularizers.*] tables. A table that is present is on; one that is absent is never built.
+    """The [regularizers.*] tables. A regularizer is used if its table is present.
 
     A key `module:Class` names a table of the user's own code; it becomes a field of a subclass.
     """
@@ -57,7 +57,7 @@ class Regularizers(LossConfig):
 
     @property
     def present(self) -> dict[str, RegularizerConfig]:
-        """Name -> table, in the order in which the methods act."""
+        """Name -> table of each regularizer in use, in the order in which they are applied."""
         return {name: table for name in type(self).model_fields if (table := getattr(self, name)) is not None}
 
     def learned_from(self) -> tuple[str, ...]:

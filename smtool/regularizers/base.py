@@ -1,4 +1,4 @@
-"""What a regularizer is: a module that may act at four moments of an autoencoder's step, and by default acts at none."""
+"""The base class of regularizers: modules with four hooks in an autoencoder's training step, which do nothing by default."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Images (B, 3, H, W) as they were encoded, their posterior, and the latents sampled from it (B, C, h, w)."""
+    """The encoded images (B, 3, H, W), their posterior, and the latents sampled from it (B, C, h, w)."""
 
     images: Tensor
     posterior: Posterior
@@ -36,7 +36,10 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Pair:
-    """"This decoding is compared with that image": latents (B, C, h', w') to decode, images (B, 3, f h', f w') as target."""
+    """Latents (B, C, h', w') to decode, and the images (B, 3, f h', f w') with which the decodings are compared.
+
+    f: downsample factor; weight: factor of the pair in the reconstruction loss.
+    """
 
     images: Tensor
     latents: Tensor
@@ -44,43 +47,43 @@ class Pair:
 
 
 class Regularizer(nn.Module):
-    """The base of all methods; each overrides only the moments it needs.
+    """Base class of all regularizers; each overrides only the hooks that it needs.
 
-    weight: factor of `penalty` in the loss. adaptive_weight: how the penalty is scaled beside it, by a ratio of gradient norms
-    (VA-VAE); None adds it as it is.
+    weight: factor of `penalty` in the loss. adaptive_weight: additional factor by a ratio of gradient norms (VA-VAE); None:
+    no additional factor.
     """
 
     weight: float = 1.0
     adaptive_weight: AdaptiveWeight | None = None
 
     def draw(self, streams: Streams, shapes: Shapes) -> Any:
-        """This step's random choices, handed to the three moments below."""
+        """Random choices of this step, passed as `draw` to the other three hooks."""
         return None
 
     def before_encode(self, images: Tensor, draw: Any) -> Tensor:
-        """Change the images that the encoder sees, and that are compared with the reconstruction."""
+        """Change the images before they are encoded; the reconstruction is compared with the changed images."""
         return images
 
     def before_decode(self, pairs: list[Pair], draw: Any) -> list[Pair]:
-        """Change, replace or add what is decoded and what it is compared with."""
+        """Change, replace or add pairs of latents to decode and target images."""
         return pairs
 
     def penalty(self, encoding: Encoding, draw: Any) -> Tensor | None:
-        """A scalar to add to the loss, times `weight`."""
+        """A scalar that is multiplied by `weight` and added to the loss; None for no penalty."""
         return None
 
 
 class RegularizerConfig(LossConfig):
-    """The recipe table of a regularizer. One that learns from a frozen network names it in `learned_from`."""
+    """Recipe table of a regularizer. If it compares features of a frozen network, it names the network in `learned_from`."""
 
     def build(self, shapes: Shapes, weights_dir: Path | None) -> Regularizer:
-        """For batches and latents of these shapes. weights_dir: where the files of frozen networks are looked for first."""
+        """Build the module for these shapes. weights_dir: folder that is searched first for weights of frozen networks."""
         raise NotImplementedError
 
     def problems(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for each value that cannot work at these shapes; the recipe reports them before anything runs."""
+        """(key, sentence) for each value that is impossible at these shapes; they are reported when the recipe is loaded."""
         yield from ()
 
     def smallest_scale(self, shapes: Shapes) -> float:
-        """The smallest factor by which a pair may be shrunk: what the discriminator and LPIPS must be able to take."""
+        """The smallest factor by which a pair may be shrunk; used to check the input sizes of discriminator and LPIPS."""
         return 1.0

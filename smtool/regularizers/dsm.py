@@ -1,4 +1,7 @@
-"""Decoding Spectrum Matching (arXiv 2603.14645, section 4): a decoder that maps latent bands to the same image bands."""
+"""Decoding Spectrum Matching (arXiv 2603.14645, section 4; released-code.md#dsm).
+
+It trains the decoder to map each frequency band of the latents to the same band of the image.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +20,24 @@ NumImages = Annotated[int, Field(ge=1)]
 
 
 class DSM(RegularizerConfig):
-    """Decode low-passed latents into equally low-passed images.
+    """Decode low-passed latents to equally low-passed images.
 
-    The encoder always sees the whole image; 1 / len(rows_removed) of the steps train the plain reconstruction.
+    The encoder input is never low-passed. With the default rows_removed, which contain 0, a quarter of the steps train the plain
+    reconstruction.
     """
 
-    rows_removed: tuple[int, ...] = Field((0, 8, 10, 12), min_length=1, description="anti-diagonals to zero; one number is drawn")
-    block: int | Literal["fit"] = Field(8, description='DCT block side, in pixels and in cells; "fit" for small latents')
-    shape: Literal["triangle", "square"] = Field("triangle", description="mask: u + v below a limit, or u and v each below one")
+    rows_removed: tuple[int, ...] = Field(
+        (0, 8, 10, 12), min_length=1, description="numbers of DCT anti-diagonals to set to 0, highest first; one is drawn"
+    )
+    block: int | Literal["fit"] = Field(
+        8, description='side of the DCT blocks in pixels and in latent cells; "fit": 8, but for smaller latents their side'
+    )
+    shape: Literal["triangle", "square"] = Field(
+        "triangle", description="kept coefficients: u + v below a limit, or both u and v below one"
+    )
     per: Literal["batch", "sample"] | NumImages = Field(
-        "batch", description="images that share a cutoff: the global batch, one, or N in a row (released code: those of one GPU)"
+        "batch",
+        description="images that share a cutoff: the global batch, one sample, or N consecutive (released code: those of a GPU)",
     )
 
     def build(self, shapes: Shapes, weights_dir: Path | None) -> "DecodingSpectrumMatching":
@@ -68,7 +79,7 @@ class DecodingSpectrumMatching(Regularizer):
         self.per = per
 
     def draw(self, streams: Streams, shapes: Shapes) -> int | Tensor:
-        """The cutoff: one number for the whole global batch, or (B,) int64, the same for every `per` images of it in a row."""
+        """Rows to remove: one number for the global batch, or (B,) int64, equal within each group of `per` consecutive images."""
         choices = torch.tensor(self.rows_removed)
         if self.per == "batch":
             return int(choices[torch.randint(len(choices), (), generator=streams.shared("dsm"))])

@@ -1,4 +1,4 @@
-"""EQ-VAE (Kouzelis et al.): decoding a scaled and rotated latent gives the scaled and rotated image (facts section 5.2)."""
+"""EQ-VAE (Kouzelis et al.; released-code.md#eq-vae): decoding a scaled and rotated latent gives the scaled and rotated image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from smtool.regularizers.base import Pair, Regularizer, RegularizerConfig, Shape
 
 
 class EQVAE(RegularizerConfig):
-    """Ask for the same reconstruction of scaled and rotated latents.
+    """Train the decoder to reconstruct scaled and rotated images from equally scaled and rotated latents.
 
-    With probability `probability` latents and targets are shrunk and turned by 90, 180 or 270 degrees; else, with
-    probability `prior`, the image itself is shrunk before it is encoded. Scales are k / h with h the latent side, so that
-    every size is whole.
+    With probability `probability`, latents and targets are shrunk and rotated by 90, 180 or 270 degrees; otherwise, with
+    probability `prior`, the image is shrunk before it is encoded. Scales are k / h with h the latent side, so that all sizes
+    are integers.
     """
 
-    probability: float = Field(0.5, ge=0, le=1, description="share of steps with transformed latents")
-    prior: float = Field(0.25, ge=0, le=1, description="share of the other steps that encode a smaller image")
-    smallest: float = Field(0.25, gt=0, lt=1, description="smallest scale")
-    anisotropic: bool = Field(False, description="draw the scales of height and width separately")
+    probability: float = Field(0.5, ge=0, le=1, description="fraction of steps with transformed latents and targets")
+    prior: float = Field(0.25, ge=0, le=1, description="fraction of the other steps that shrink the image before encoding")
+    smallest: float = Field(0.25, gt=0, lt=1, description="smallest scale factor; 0.25: to a quarter of the side")
+    anisotropic: bool = Field(False, description="draw separate scales for height and width; false: one scale for both")
 
     def build(self, shapes: Shapes, weights_dir: Path | None) -> "EquivarianceRegularized":
         return EquivarianceRegularized(self.probability, self.prior, self.smallest, self.anisotropic)
@@ -40,7 +40,7 @@ class EQVAE(RegularizerConfig):
 
 @dataclass(frozen=True)
 class Transform:
-    """What one step does: whether the images shrink before encoding, or the pairs after; new latent size, quarter turns."""
+    """Draws of one step: whether to shrink the images before encoding or the pairs after it; new latent size, quarter turns."""
 
     moment: str
     size: tuple[int, int]
@@ -89,7 +89,7 @@ class EquivarianceRegularized(Regularizer):
 
 
 def _cells(side: int, smallest: float) -> range:
-    """Latent sides to choose from: smallest * side up to side - 1 (8..31 for 32 cells, the released set)."""
+    """Possible latent sides: from smallest * side to side - 1 (8..31 for 32 cells, as in the released code)."""
     return range(max(1, round(side * smallest)), side)
 
 

@@ -1,4 +1,4 @@
-"""Encoding Spectrum Matching (arXiv 2603.14645, section 3): latents with a flattened copy of the image's power spectrum."""
+"""Encoding Spectrum Matching (arXiv 2603.14645, section 3): match the latents' power spectrum to a flattened image spectrum."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,20 +12,29 @@ from smtool.spectrum import REFERENCE, Estimator, esm_loss
 
 
 class ESM(RegularizerConfig):
-    """Match the latent spectrum to the image's, flattened by f^delta.
+    """Match the latent power spectrum to the image's, multiplied by f^delta.
 
-    The defaults are the released code's recipe (facts section 3.1), whose loss depends on the latents' gain as well as on
-    their slope; `gain = "match"` removes that, `downsample = "antialias"` removes the aliasing of its target. The matched gain is
-    one for all images that a device takes at once, so it alone depends, slightly, on how many ranks or parts share a batch.
+    The defaults are the released code's recipe (released-code.md#esm). Its loss depends on the latents' gain as well as on their
+    slope (released-code.md#gain-in-esm); `gain = "match"` removes the dependence on gain, `downsample = "antialias"` removes the
+    aliasing of the target. The matched gain is computed over the images of one micro-batch on one rank, so it depends slightly
+    on the number of ranks and micro-batches.
     """
 
-    weight: float = Field(0.01, gt=0, description="factor of the divergence")
-    delta: float = Field(1.0, description="0 copies the image spectrum; larger flattens the target")
-    posterior: Literal["sample", "mean"] = Field("sample", description="latents whose spectrum is matched")
-    bins: int = Field(16, ge=2, description="rings of equal width, up to the corner frequency")
-    downsample: Literal["released", "antialias", "dct-crop"] = Field("released", description="images to latent size")
-    log: Literal["log1p", "none"] = Field("log1p", description="compression of both spectra before they are normalized")
-    gain: Literal["raw", "match"] = Field("raw", description='"match" gives both spectra the same total power first')
+    weight: float = Field(0.01, gt=0, description="factor of the divergence between the two spectra")
+    delta: float = Field(
+        1.0, description="exponent of the flattening: 0 keeps the image spectrum as target, larger values flatten it"
+    )
+    posterior: Literal["sample", "mean"] = Field(
+        "sample", description="match the spectrum of sampled latents or of the posterior means"
+    )
+    bins: int = Field(16, ge=2, description="number of frequency rings, of equal width, up to the corner frequency")
+    downsample: Literal["released", "antialias", "dct-crop"] = Field(
+        "released", description="how images are resized to the latent size"
+    )
+    log: Literal["log1p", "none"] = Field("log1p", description="compression of both power spectra before normalization")
+    gain: Literal["raw", "match"] = Field(
+        "raw", description='"match": first scale both spectra to the same total power; "raw": do not'
+    )
 
     @property
     def estimator(self) -> Estimator:

@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergence of the posterior to the standard normal: the variational term of SD-VAE."""
+"""Kullback-Leibler divergence of the posterior from the standard normal: the variational term of SD-VAE."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -10,15 +10,15 @@ from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig, S
 
 
 class KL(RegularizerConfig):
-    """Pull the posterior towards a standard normal.
+    """Penalize the divergence of the posterior from a standard normal.
 
-    "sum" over C, h, w is what the paper's code adds to losses that are means over pixels; LDM sums both, which in the
-    same units is "pixels": 196,608 times weaker at 256 px (facts section 2.1).
+    normalization = "sum" over C, h, w is added to losses that are means over pixels, as in the paper's code. LDM sums the losses
+    over pixels too, which corresponds to "pixels" here: 196,608 times weaker at 256 px (released-code.md#autoencoder-loss).
     """
 
     weight: float = Field(1e-6, gt=0, description="factor of the divergence")
     normalization: Literal["sum", "mean", "pixels"] = Field(
-        "sum", description="sum over C, h, w (released code), mean over them, or sum divided by 3 H W (LDM)"
+        "sum", description='"sum" over C, h, w (released code), "mean" over them, or "pixels": the sum divided by 3 H W (LDM)'
     )
 
     def build(self, shapes: Shapes, weights_dir: Path | None) -> "KullbackLeibler":

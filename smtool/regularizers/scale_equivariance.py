@@ -14,16 +14,20 @@ from smtool.regularizers.base import Pair, Regularizer, RegularizerConfig, Shape
 
 
 class ScaleEquivariance(RegularizerConfig):
-    """Shrink latents and images by the same factor and ask for the same reconstruction.
+    """Train the decoder to reconstruct a shrunk image from equally shrunk latents.
 
-    "replace" trains each step on one resized pair, 1 among the scales being the plain reconstruction: the baseline of
-    arXiv 2603.14645. "append" keeps the plain pair and adds a resized one with a weight of its own: the original method
-    (facts section 5.1; its weight 0.25 is from memory, not verified).
+    form = "replace" trains each step on one resized pair (scale 1 is the plain reconstruction): the baseline of arXiv 2603.14645.
+    "append" keeps the plain pair and adds a resized pair with weight alpha: the original method
+    (released-code.md#scale-equivariance; its weight 0.25 is not verified).
     """
 
-    form: Literal["replace", "append"] = Field("replace", description="one resized pair instead of the plain one, or beside it")
-    scales: tuple[float, ...] = Field((1.0, 0.5, 0.25), min_length=1, description="factors in (0, 1]; one is drawn per step")
-    alpha: float = Field(0.25, gt=0, description="weight of the appended pair")
+    form: Literal["replace", "append"] = Field(
+        "replace", description="use a resized pair instead of the plain one, or in addition"
+    )
+    scales: tuple[float, ...] = Field(
+        (1.0, 0.5, 0.25), min_length=1, description="scale factors in (0, 1]; one is drawn per step"
+    )
+    alpha: float = Field(0.25, gt=0, description='weight of the added pair; only for form = "append"')
 
     def build(self, shapes: Shapes, weights_dir: Path | None) -> Regularizer:
         return ReplacedByScaled(self.scales) if self.form == "replace" else AppendedScaled(self.scales, self.alpha)
@@ -34,7 +38,7 @@ class ScaleEquivariance(RegularizerConfig):
                 yield "scales", f"must be above 0 and at most 1, but holds {scale:g}"
             elif any((side * scale) % 1 for side in shapes.latents[-2:]):
                 height, width = shapes.latents[-2:]
-                yield "scales", f"{scale:g} of the {height}x{width} latent is no whole number of cells; choose another scale"
+                yield "scales", f"{scale:g} of the {height}x{width} latent is not a whole number of cells; choose another scale"
 
     def smallest_scale(self, shapes: Shapes) -> float:
         return min(self.scales)

@@ -1,1 +1,1 @@
-"""What a loss is: the autoencoder's task, and the diffusion transformer's."""
+"""Training tasks, which define losses: that of the autoencoder and that of the diffusion transformer."""

@@ -1,4 +1,7 @@
-"""The discriminator's table, its hinge losses, and whose turn a step is (facts sections 2.1 to 2.3)."""
+"""The recipe table of the discriminator, its hinge losses, and its schedule of turns.
+
+Sources: released-code.md#autoencoder-loss, released-code.md#discriminator.
+"""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,19 +17,23 @@ from smtool.training.optimizer import AdamW
 
 
 class Adversary(PatchGAN):
-    """A PatchGAN that the autoencoder plays against from step `start` on, weighted by the ratio of gradient norms.
+    """A PatchGAN discriminator that is used from step `start` on; its term is also scaled by a ratio of gradient norms.
 
-    "alternating" gives each player every other step and a fresh batch, as the paper's released code does: 500k steps are then
-    275k updates of the autoencoder. "simultaneous" updates both on each batch, as LDM does.
+    updates = "alternating" updates the autoencoder and the discriminator in turn, each on a new batch, as the paper's released
+    code does: 500k steps are then 275k updates of the autoencoder. "simultaneous" updates both on each batch, as LDM does.
     """
 
-    weight: float = Field(0.5, gt=0, description="factor of the adversarial term, beside the gradient-norm ratio")
-    start: int = Field(50_001, ge=0, description="steps before the discriminator joins in")
-    updates: Literal["alternating", "simultaneous"] = Field("alternating", description="every other step, or every step")
-    optimizer: AdamW | None = Field(None, description="absent: the autoencoder's table")
+    weight: float = Field(0.5, gt=0, description="factor of the adversarial term, multiplied by the ratio of gradient norms")
+    start: int = Field(
+        50_001, ge=0, description="first step with the discriminator; before it, every step updates the autoencoder alone"
+    )
+    updates: Literal["alternating", "simultaneous"] = Field(
+        "alternating", description="update one network per step in turn, or both in every step"
+    )
+    optimizer: AdamW | None = Field(None, description="optimizer of the discriminator; absent: the same settings as [optimizer]")
 
     def players_at(self, step: int) -> tuple[str, ...]:
-        """Whose turns the step (from 0) consists of. Alternating: even steps are the autoencoder's."""
+        """The players that are updated in a step (counted from 0). Alternating: the autoencoder in even steps."""
         if step < self.start:
             return ("autoencoder",)
         if self.updates == "simultaneous":
@@ -34,7 +41,7 @@ class Adversary(PatchGAN):
         return ("discriminator",) if step % 2 else ("autoencoder",)
 
     def count_turns(self, player: str, steps: int) -> int:
-        """How many of the first `steps` steps hold a turn of the player."""
+        """Number of updates of the player in the first `steps` steps."""
         before, after = min(steps, self.start), max(0, steps - self.start)
         if self.updates == "simultaneous":
             return before + after if player == "autoencoder" else after
@@ -43,9 +50,9 @@ class Adversary(PatchGAN):
 
 
 def hinge_discriminator(discriminator: nn.Module, targets: Sequence[Tensor], decodings: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Mean of relu(1 - D(target)) + relu(1 + D(decoding)), no factor 1/2; targets and decodings pass separately.
+    """Mean of relu(1 - D(target)) + relu(1 + D(decoding)), without a factor 1/2; separate passes for targets and decodings.
 
-    Returns the hinge loss and the mean logits, the curves by which a collapse is seen.
+    Returns the hinge loss and the mean logits of both, by which a collapse can be recognized in the log.
     """
     real = torch.cat([discriminator(x).flatten() for x in targets])
     fake = torch.cat([discriminator(x).flatten() for x in decodings])

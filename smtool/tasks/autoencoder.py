@@ -1,4 +1,4 @@
-"""What an autoencoder's loss is: reconstruction, regularizers at their four moments, and an adversary."""
+"""The loss of an autoencoder: reconstruction, regularizers, and an adversarial term."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -19,16 +19,18 @@ from smtool.training.terms import AdaptiveWeight, Loss, Term, weighted_sum
 
 
 class Reconstruction(Config):
-    """How a decoding is compared with its target, pixel by pixel."""
+    """The pixel-wise reconstruction loss."""
 
-    loss: Literal["l1", "l2"] = Field("l1", description="mean absolute or mean squared difference over pixels and channels")
-    weight: float = Field(1.0, gt=0, description="factor of the difference")
+    loss: Literal["l1", "l2"] = Field(
+        "l1", description="l1: mean absolute difference over pixels and channels; l2: mean squared difference"
+    )
+    weight: float = Field(1.0, gt=0, description="factor of the reconstruction loss")
 
 
 class AutoencoderTask:
-    """Two players: the autoencoder with its methods, and (if there is an adversary) the discriminator.
+    """The task of training an autoencoder. Players: the autoencoder with its regularizers and, if present, the discriminator.
 
-    perceptual: (x, y) in [-1, 1] -> (B,), times its weight; flip: mirror each image with probability 1/2.
+    perceptual: distance (x, y) in [-1, 1] -> (B,), multiplied by its weight; flip: mirror each image with probability 1/2.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class AutoencoderTask:
         return terms
 
     def _discriminator_loss(self, images: Tensor, streams: Streams) -> Loss:
-        """Targets against decodings, as the discriminator sees them; no graph reaches the autoencoder."""
+        """Hinge loss on targets and decodings, computed without gradients of the autoencoder."""
         assert self.discriminator is not None
         with torch.no_grad():
             _, pairs, _ = self._encoded(images, streams)
@@ -96,7 +98,7 @@ class AutoencoderTask:
         return Loss(values["discriminator"], {name: value.detach() for name, value in values.items()})
 
     def _encoded(self, images: Tensor, streams: Streams) -> tuple[Encoding, list[Pair], dict[str, Any]]:
-        """What is to be decoded and compared, after every method has had its say."""
+        """Apply all methods' hooks; return encoding, pairs and draws."""
         shapes = self._shapes(images)
         draws = {name: method.draw(streams, shapes) for name, method in self.methods.items()}
         for name, method in self.methods.items():

@@ -1,4 +1,4 @@
-"""What a diffusion transformer's loss is: denoise normalized latents, and align tokens with a teacher."""
+"""The loss of a diffusion transformer: denoising of normalized latents, and alignment of tokens with a teacher."""
 
 import torch
 from pydantic import Field
@@ -20,15 +20,18 @@ NUM_BANDS = 4
 
 
 class Labels(Config):
-    """Class-conditional training; without this table the classes of the data are not used."""
+    """Class-conditional training. Without this table the labels of the data are not used."""
 
-    dropout: float = Field(0.1, ge=0, lt=1, description="share of labels replaced by the null class, which guidance needs")
+    dropout: float = Field(
+        0.1, ge=0, lt=1,
+        description="fraction of labels replaced by the null class; classifier-free guidance needs a value above 0",
+    )
 
 
 class DiffusionTask:
-    """One player: the transformer with its alignment's projector.
+    """The task of training a diffusion transformer. The only player is the transformer with the alignment's projector.
 
-    teacher: images uint8 -> the features that the alignment needs, unless the batches bring them.
+    teacher: uint8 images -> features for the alignment; not used for batches that contain features.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class DiffusionTask:
         return steps
 
     def loss(self, player: str, batch: LatentBatch, draws: Streams, step: int) -> Loss:
-        """Mean squared error of the prediction, plus the alignment; the log also has the error in each band of frequency."""
+        """Mean squared error of the prediction, plus the alignment term; the log also contains the error per frequency band."""
         device = draws.device
         posterior = Posterior(to_device(batch.mean, device), to_device(batch.logvar, device))
         shape = posterior.mean.shape
@@ -80,7 +83,7 @@ class DiffusionTask:
         return [Term("alignment", distance, self.alignment.weight)]
 
     def _labels(self, batch: LatentBatch, draws: Streams) -> Tensor | None:
-        """The batch's classes, some replaced by the null class; None for an unconditional network."""
+        """The labels of the batch, some replaced by the null class; None for an unconditional network."""
         if self.labels is None:
             return None
         assert batch.labels is not None
@@ -99,8 +102,8 @@ class DiffusionTask:
 def band_errors(error: Tensor) -> dict[str, Tensor]:
     """Mean squared error per DCT coefficient in NUM_BANDS rings of equal width in r = sqrt((u / h)^2 + (v / w)^2).
 
-    error: (B, C, h, w). Band 1 is the lowest and holds the mean; the last one takes the corners. Which bands are still being
-    learnt is seen by comparing each with its floor (`smtool.spectrum.mean_velocity_floor` for a Gaussian).
+    error: (B, C, h, w). Band 1 is the lowest and contains the mean; the last band contains the corners. A band whose error is
+    above its floor (`smtool.spectrum.mean_velocity_floor` for a Gaussian) is not yet fully learned.
     """
     power = dct2(error).square().mean((0, 1))
     mean = (_band_shares(*power.shape, dtype=power.dtype, device=power.device) * power).sum((1, 2))
@@ -109,7 +112,7 @@ def band_errors(error: Tensor) -> dict[str, Tensor]:
 
 @constant
 def _band_shares(height: int, width: int) -> Tensor:
-    """(NUM_BANDS, h, w): what each DCT cell has in the mean of each band; a band without cells is 0."""
+    """(NUM_BANDS, h, w): weight of each DCT cell in the mean of each band; all 0 for a band without cells."""
     members = torch.stack([band_index(height, width) == band for band in range(NUM_BANDS)]).double()
     return members / members.sum((1, 2), keepdim=True).clamp(min=1)
 

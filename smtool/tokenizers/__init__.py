@@ -1,4 +1,4 @@
-"""Tokenizers: anything that turns images into latents and mostly back, opened by one name."""
+"""Tokenizers: all models and functions that encode images to latents, opened by a name or path."""
 
 from smtool.networks.tokenizer import Tokenizer
 from smtool.tokenizers.open import Found, identify, load_autoencoder, open_tokenizer

@@ -1,6 +1,6 @@
-"""Hand-made linear autoencoders whose spectra, band transfer and shift errors are known (definition sheet, section 4).
+"""Controls: linear autoencoders with known spectra, band transfer and shift errors (spectrum.md#band-transfer).
 
-Each works on colour channels one by one, with downsampling factor 8. They show what a number means, and check the report.
+Each acts on color channels separately, with downsampling factor 8. They illustrate the scores and test the spectrum report.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ FACTOR = 8
 
 @dataclass(frozen=True)
 class Control:
-    """What it does in words, its latent channels for 3 colours, and its two halves."""
+    """A description, the number of latent channels for 3 color channels, and the functions to encode and decode."""
 
     idea: str
     latent_channels: int
@@ -33,7 +33,7 @@ class Control:
 
 
 class NamedControl(Config):
-    """What a checkpoint stores of a control."""
+    """The description of a control in a checkpoint."""
 
     kind: Literal["control"] = "control"
     name: str
@@ -56,19 +56,19 @@ class NamedControl(Config):
 
 
 def control(name: str) -> FunctionTokenizer:
-    """The control of that name; RecipeError names all."""
+    """The control of this name. Raises RecipeError, with all names, if it is unknown."""
     if name not in CONTROLS:
-        raise RecipeError(f"there is no control called {name!r}.", hint=f"There are: {', '.join(CONTROLS)}.")
+        raise RecipeError(f"unknown control {name!r}.", hint=f"There are: {', '.join(CONTROLS)}.")
     return NamedControl(name=name).build()
 
 
 def _low_cells(images: Tensor) -> Tensor:
-    """The lowest DCT cells, scaled so that a constant image keeps its value: ideal downsampling."""
+    """The lowest DCT coefficients, scaled so that a constant image keeps its value (ideal downsampling)."""
     return dct2(images)[..., : images.shape[-2] // FACTOR, : images.shape[-1] // FACTOR] / FACTOR
 
 
 def _padded(cells: Tensor) -> Tensor:
-    """The image that has these low DCT cells, and zero above: ideal upsampling."""
+    """The image with these low DCT coefficients and zeros above them (ideal upsampling)."""
     height, width = cells.shape[-2:]
     return idct2(FACTOR * F.pad(cells, (0, width * (FACTOR - 1), 0, height * (FACTOR - 1))))
 
@@ -78,7 +78,7 @@ def _reversed(cells: Tensor) -> Tensor:
 
 
 def _lower_half(cells: Tensor) -> Tensor:
-    """Cells at less than half of the latent's own highest frequency on each axis, by radius; the others become 0."""
+    """The coefficients whose radius is below half of the latent's highest frequency per axis; the others are set to 0."""
     height, width = cells.shape[-2:]
     rows, columns = torch.arange(height, device=cells.device), torch.arange(width, device=cells.device)
     radius = torch.hypot(rows[:, None] / height, columns / width)

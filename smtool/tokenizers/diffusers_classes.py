@@ -1,4 +1,4 @@
-"""Autoencoders that smtool has no network for, run by diffusers itself: AutoencoderDC, AutoencoderTiny, VQModel, video's ..."""
+"""Autoencoders that smtool does not implement, run by diffusers: AutoencoderDC, AutoencoderTiny, VQModel, video autoencoders."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ from smtool.tokenizers.objects import object_tokenizer
 
 
 def described(path: Path) -> Path | None:
-    """The folder whose config.json says that diffusers runs these weights: those that diffusers itself finds there."""
+    """The folder with a config.json of such a class, if `path` is the folder or its file of weights; else None."""
     if not path.is_dir() and re.fullmatch(rf"{WEIGHTS}(\.fp16)?\.(safetensors|bin)", path.name) is None:
         return None
     folder = path if path.is_dir() else path.parent
@@ -29,7 +29,10 @@ def described(path: Path) -> Path | None:
 def open_by_diffusers(
     path: Path, *, source: str, device: str = "cpu", image_size: int | None = None
 ) -> FunctionTokenizer:
-    """The tokenizer of a folder or file; scale and shift in config.json become its LatentStats, weights alone have none."""
+    """The tokenizer of a folder or file. LatentStats come from scale and shift in config.json; a file alone has none.
+
+    Raises CheckpointError if diffusers is missing or cannot open the weights.
+    """
     folder = described(path)
     if folder is None:
         made, stats, label = _from_weights(path), None, path.stem
@@ -40,7 +43,7 @@ def open_by_diffusers(
     if kind == "VQModel":
         kind += f" (latents before quantization to the nearest of {made.quantize.n_e} codes)"  # type: ignore[union-attr]
     if kind == "AutoencoderRAE":
-        made, stats = _ZeroToOne(made), None      # it normalizes its latents itself
+        made, stats = _ZeroToOne(made), None      # it normalizes latents internally
     if any(isinstance(layer, nn.Conv3d) for layer in made.modules()):
         made = _OneFrame(made)
     opened = {"label": label, "source": source, "kind": kind, "device": device}
@@ -48,7 +51,7 @@ def open_by_diffusers(
 
 
 class _ZeroToOne(nn.Module):
-    """An autoencoder of images in [0, 1] on those in [-1, 1]."""
+    """Adapts an autoencoder of images in [0, 1] to images in [-1, 1]."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -63,7 +66,7 @@ class _ZeroToOne(nn.Module):
 
 
 class _OneFrame(nn.Module):
-    """An autoencoder of videos (B, C, T, H, W), such as Qwen-Image's, on still images."""
+    """Adapts an autoencoder of videos (B, C, T, H, W), such as Qwen-Image's, to still images."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -79,7 +82,7 @@ class _OneFrame(nn.Module):
 
 
 def _from_folder(folder: Path, path: Path) -> nn.Module:
-    """path: the folder, or the file in it that was asked for."""
+    """Open a diffusers folder. path: the folder, or the file of weights in it to use."""
     name = class_of(folder / "config.json") or ""
     kind = _class(folder, name)
     file = path if path.is_file() else weights_in(folder)
@@ -91,25 +94,25 @@ def _from_folder(folder: Path, path: Path) -> nn.Module:
             variant="fp16" if ".fp16." in file.name else None,
             use_safetensors=file.suffix == ".safetensors",
         )
-    except Exception as error:      # diffusers, torch and safetensors each raise their own
+    except Exception as error:      # diffusers, torch and safetensors raise different types
         raise _refused(folder, name, error, "Copy the folder again.") from error
 
 
 def _from_weights(path: Path) -> nn.Module:
     file = TensorFile(path)
     found = find_class(file.shapes)
-    assert found is not None, "asked before"
+    assert found is not None, "checked by the caller"
     kind = _class(path, found.name)
     tensors = _tensors(file, found)
     try:
         config = config_of(found.name, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     except (KeyError, IndexError, ValueError) as error:
-        raise CheckpointError(f"{path} has key names of {found.name}, but is not a whole one.") from error
+        raise CheckpointError(f"{path} has key names of {found.name}, but is incomplete.") from error
     try:
         made: nn.Module = kind(**config)
         made.load_state_dict(tensors)
-    except Exception as error:      # as the weights do not fit
-        hint = f"It is a variant of the published network; with its config.json, and named {WEIGHTS}, diffusers may open it."
+    except Exception as error:      # the type depends on how the weights do not fit
+        hint = f"It is a variant of the published network; diffusers may open it if named {WEIGHTS}, with its config.json."
         raise _refused(path, found.name, error, hint) from error
     return made
 
@@ -123,7 +126,7 @@ def _tensors(file: TensorFile, found: Found) -> dict[str, Tensor]:
 
 
 def _renamed_by_diffusers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names of DC-AE's authors become diffusers' by its own conversion."""
+    """Convert the names of DC-AE's authors to diffusers' names, by diffusers' own conversion."""
     from diffusers.loaders.single_file_utils import convert_autoencoder_dc_checkpoint_to_diffusers
 
     renamed: dict[str, Tensor] = convert_autoencoder_dc_checkpoint_to_diffusers(tensors)
@@ -149,6 +152,6 @@ def _class(path: Path, name: str) -> Any:
 
 def _refused(path: Path, name: str, error: Exception, hint: str) -> CheckpointError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    reason = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]      # torch announces its list of keys
+    reason = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]      # torch's first line is a heading
     reason = reason if len(reason) < 160 else f"{reason[:160]} ..."
     return CheckpointError(f"{path} could not be opened as {name}: {reason}", hint=hint)

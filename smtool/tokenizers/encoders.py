@@ -1,4 +1,4 @@
-"""Frozen encoders as tokenizers without a decoder: patch tokens or the last feature map of a timm model, and SqueezeNet's."""
+"""Frozen encoders as tokenizers without a decoder: patch tokens or last feature map of a timm model, and SqueezeNet."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from smtool.tokenizers.functions import FunctionTokenizer
 
 SQUEEZENET = "squeezenet"
 SIDE = 256
-"""Of images, for encoders that take any: the side at which autoencoders without a recipe are measured."""
+"""Default side of images for encoders that accept any side; autoencoders without a recipe are measured at this side."""
 _SQUEEZENET_CELL = 16
 
 
@@ -25,13 +25,12 @@ def is_encoder(what: str) -> bool:
 def open_encoder(
     what: str, *, device: str = "cpu", image_size: int | None = None, weights_dir: Path | None = None
 ) -> FunctionTokenizer:
-    """`timm:MODEL` or `squeezenet`, for square images of one side.
+    """Open `timm:MODEL` or `squeezenet` for square images of one side. Raises CheckpointError for an impossible side.
 
-    A plain vision transformer has one latent cell per patch. Where the patch does not divide the side, a cell is the next
-    larger number of pixels that does, and images are resized to one patch per cell, as REPA shows 256 px to DINOv2 as 16x16
-    patches of 14; SqueezeNet has 16 pixels a cell. Other timm models see images as they are; those of a fixed side take None as
-    that side. A state dict saved from timm, random weights for a trial included, is found as MODEL.safetensors in a folder of
-    weights.
+    A plain vision transformer has one latent cell per patch. If the patch does not divide the image side, the cell is the next
+    larger number of pixels that does, and images are resized to one patch per cell: REPA resizes 256 px to 16x16 patches of 14
+    for DINOv2. SqueezeNet has 16 pixels per cell. Other timm models use images without resizing; for those with a fixed side,
+    image_size = None means that side. weights_dir may contain MODEL.safetensors, a state dict saved from timm.
     """
     from timm import get_pretrained_cfg
 
@@ -56,10 +55,10 @@ def open_encoder(
         return point_posterior(teacher.features(teacher.network, x).float())
 
     channels, height = _latent_of(what, encode, side, device)
-    if not patch and (side % height or (side // height).bit_count() != 1):      # its stride is a power of 2
+    if not patch and (side % height or (side // height).bit_count() != 1):      # strides are powers of 2
         raise CheckpointError(
-            f"{what} turns an image of {side}x{side} into {height}x{height} cells: no whole number of its strides.",
-            hint="Pass images of another side, such as 224 or 256.",
+            f"{what} encodes an image of {side}x{side} as {height}x{height} cells: the side is not a multiple of its stride.",
+            hint="Use images of another side, such as 224 or 256.",
         )
     resized = "" if size == (side, side) else f", images resized to {size[0]}x{size[1]}"
     return FunctionTokenizer(
@@ -80,12 +79,12 @@ def open_encoder(
 
 @torch.no_grad()
 def _latent_of(what: str, encode: Callable[[Tensor], Posterior], side: int, device: str) -> tuple[int, int]:
-    """(C, h) of an image of this side."""
+    """(C, h) of the latent of an image of this side. Raises CheckpointError if the model does not accept it."""
     try:
         mean = encode(torch.zeros(1, 3, side, side, device=device)).mean
-    except (AssertionError, RuntimeError, ValueError) as error:      # as the model has it
+    except (AssertionError, RuntimeError, ValueError) as error:      # the type depends on the model
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"{what} takes no images of {side}x{side}: {reason}", hint="Pass others.") from error
+        raise CheckpointError(f"{what} cannot encode images of {side}x{side}: {reason}", hint="Use another size.") from error
     channels, height, width = mean.shape[1:]
-    assert height == width      # of square images
+    assert height == width      # the image is square
     return channels, height

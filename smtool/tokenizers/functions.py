@@ -1,4 +1,4 @@
-"""A tokenizer made of two functions: what runs in them may be another library, a Python object or plain arithmetic."""
+"""A tokenizer made of two functions, which may call another library or a Python object, or be plain arithmetic."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,9 +12,9 @@ from smtool.networks.tokenizer import Tokenizer
 
 
 class FunctionTokenizer(Tokenizer):
-    """encode: images (B, 3, H, W) in [-1, 1] -> posterior; decode: raw latents -> images, None for an encoder alone.
+    """encode: images (B, 3, H, W) in [-1, 1] -> posterior; decode: raw latents -> images, or None without a decoder.
 
-    network: the module inside the functions, if there is one. The other arguments are Tokenizer's attributes.
+    network: the module that the functions use, or None. The other arguments are Tokenizer's attributes.
     """
 
     def __init__(

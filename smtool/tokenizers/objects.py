@@ -1,4 +1,4 @@
-"""Any Python object with `encode`, and perhaps `decode`, as a tokenizer: `module:attribute`, and diffusers' own classes."""
+"""Python objects with `encode` and optionally `decode` as tokenizers: `module:attribute`, and diffusers' classes."""
 
 import hashlib
 import importlib
@@ -19,9 +19,9 @@ from smtool.storage import file_digest, tensor_digest
 from smtool.tokenizers.functions import FunctionTokenizer
 
 PROBE = 256
-"""Side of the images that an object is tried on, unless the images to come have another."""
+"""Default side of the images with which an object is tested when it is opened."""
 _FAR = 8.0
-"""Far beyond what any decoder of [-1, 1] overshoots."""
+"""Limit of decoded values: a decoder of images in [-1, 1] does not exceed it."""
 
 
 def is_object(what: str) -> bool:
@@ -29,16 +29,19 @@ def is_object(what: str) -> bool:
 
 
 def open_object(what: str, *, device: str = "cpu", image_size: int | None = None) -> FunctionTokenizer:
-    """`module:attribute`, an object or a factory of one without arguments; modules of the current folder are found."""
+    """Open `module:attribute`, an object or a function or class without arguments that returns one.
+
+    Modules in the current folder can be imported. Raises RecipeError if this fails, CheckpointError if the object is unsuitable.
+    """
     module_name, attribute = what.split(":")
     with importing_from_here():
         try:
             found = getattr(importlib.import_module(module_name), attribute)
             made = found() if isinstance(found, type) or (callable(found) and not hasattr(found, "encode")) else found
-        except Exception as error:      # whatever the module raises
+        except Exception as error:      # any exception of the module
             raise RecipeError(
                 f"{what} could not be opened: {type(error).__name__}: {error}.",
-                hint="It must name a module that Python finds here, and in it an object, or a factory of one without arguments.",
+                hint="It must name a module that can be imported here, and in it an object, or a function that returns one.",
             ) from error
     if not callable(getattr(made, "encode", None)):
         raise RecipeError(f"{what} is {type(made).__name__}, which has no method encode(images).")
@@ -55,10 +58,11 @@ def object_tokenizer(
     stats: LatentStats | None = None,
     kind: str | None = None,
 ) -> FunctionTokenizer:
-    """The tokenizer of an object, tried once on black, grey and noisy images to learn its shapes and to check its ranges.
+    """The tokenizer of an object, whose shapes and ranges are tested once with a black, a white and a noise image.
 
-    encode(images in [-1, 1]) may return latents, a Posterior, or what diffusers' encoders return; decode(latents) images in
-    [-1, 1] or what diffusers' decoders return. kind: what it is, if not its class.
+    encode(images in [-1, 1]) may return latents, a Posterior, or the output type of diffusers' encoders; decode(latents) may
+    return images in [-1, 1] or the output type of diffusers' decoders. kind: name for the architecture line; default: the class.
+    Raises CheckpointError if shapes or ranges are wrong.
     """
     if isinstance(made, nn.Module):
         made = made.to(device).eval()
@@ -93,20 +97,20 @@ def object_tokenizer(
 def _tried(
     encode: Callable[[Tensor], Posterior], decode: Callable[[Tensor], Tensor] | None, *, side: int, source: str, device: str
 ) -> Posterior:
-    """The posterior of a black, a white and a noisy image, after their decodings were found to be such images."""
+    """The posterior of a black, a white and a noise image. Raises CheckpointError if shapes or decodings are wrong."""
     noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     probes = torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise]).mul(2).sub(1).to(device)
-    posterior = _run(lambda: encode(probes), f"{source}: encode, tried on images of {tuple(probes.shape)},")
+    posterior = _run(lambda: encode(probes), f"{source}: encode, tested with images of {tuple(probes.shape)},")
     number, _, height, width = posterior.mean.shape
     if number != len(probes) or height != width or not 0 < height <= side or side % height:
         raise CheckpointError(
-            f"{source}: encode turns images of {tuple(probes.shape)} into latents of {tuple(posterior.mean.shape)}, "
-            "but (B, C, H / f, W / f) with a whole f is needed."
+            f"{source}: encode returns latents of {tuple(posterior.mean.shape)} for images of {tuple(probes.shape)}, "
+            "but (B, C, H / f, W / f) with an integer f is needed."
         )
     if decode is not None:
         images = _run(lambda: decode(posterior.mean), f"{source}: decode")
         if images.shape != probes.shape:
-            raise CheckpointError(f"{source}: decode gives {tuple(images.shape)} where images of {tuple(probes.shape)} went in.")
+            raise CheckpointError(f"{source}: decode returns {tuple(images.shape)} for images of {tuple(probes.shape)}.")
         _check_range(images, source)
     return posterior
 
@@ -116,21 +120,21 @@ def _run(call: Callable[[], Any], subject: str) -> Any:
         return call()
     except CheckpointError:
         raise
-    except Exception as error:      # whatever the object raises
+    except Exception as error:      # any exception of the object
         raise CheckpointError(f"{subject} raised {type(error).__name__}: {next(iter(str(error).splitlines()), '')}") from error
 
 
 def _check_range(images: Tensor, source: str) -> None:
     low, high = images.min().item(), images.max().item()
-    follows = (images[1].mean() - images[0].mean()).item() > 0.25      # white is brighter than black: a decoder that works
+    follows = (images[1].mean() - images[0].mean()).item() > 0.25      # white is brighter than black: the decoder works
     if not -_FAR < low <= high < _FAR or (follows and low >= -0.01):
         raise CheckpointError(
-            f"{source}: decode gives values from {low:.3g} to {high:.3g} for images from black to white; they must be in [-1, 1]."
+            f"{source}: decode returns values from {low:.3g} to {high:.3g} for images from black to white, but [-1, 1] is needed."
         )
 
 
 def _posterior(returned: Any, source: str) -> Posterior:
-    """Whatever encoders return, as a posterior; a bare latent is a point."""
+    """The result of an encoder as a posterior; plain latents become a posterior with zero variance."""
     if isinstance(returned, Posterior):
         return returned
     if (gaussian := getattr(returned, "latent_dist", None)) is not None:
@@ -140,7 +144,7 @@ def _posterior(returned: Any, source: str) -> Posterior:
     if not isinstance(returned, Tensor) or returned.ndim != 4 or not returned.is_floating_point():
         raise CheckpointError(
             f"{source}: encode returns {_described(returned)}, but latents (B, C, h, w) are needed.",
-            hint="Bring tokens of a grid into its shape; tokens in a row, as TiTok's, have no places and so no spectrum.",
+            hint="Reshape tokens of a grid to (B, C, h, w). A sequence without positions, as TiTok's, has no spectrum.",
         )
     return point_posterior(returned.float())
 
@@ -157,7 +161,7 @@ def _described(value: Any) -> str:
 
 
 def _digest(made: Any) -> str:
-    """Of the class and its weights; of an object that shows none, of the class and the file that it is written in."""
+    """Digest of the class and its weights; for an object that is not a module, of the class and its source file."""
     if isinstance(made, nn.Module):
         content = tensor_digest(made.state_dict())
     else:

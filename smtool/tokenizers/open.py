@@ -1,4 +1,4 @@
-"""What a name stands for, and opening it: the one place that decides which of all kinds of tokenizers it is."""
+"""Identify the kind of tokenizer that a name or path refers to, and open it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,16 +27,16 @@ from smtool.tokenizers.objects import is_object, open_object
 from smtool.tokenizers.pixels import PIXELS, Pixels
 
 Kind = Literal["pixels", "control", "encoder", "object", "trained", "foreign", "diffusers", "diffusion", "other"]
-"""trained: an autoencoder in a file of ours; foreign: weights of another tool that our own networks run; diffusers: those that it
-runs itself; diffusion: a checkpoint of `train-dit`; other: a file that is none of these."""
+"""trained: an autoencoder in a file of smtool; foreign: weights of another tool for a network of smtool; diffusers: weights that
+diffusers runs; diffusion: a checkpoint of `train-dit`; other: any other file."""
 _CONTROL, _TAESD = "control:", "TAESD"
 _OURS: dict[object, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a name stands for. path: the file or the folder of it, None for what is no file; format: whose a foreign one is in, or
-    the class of diffusers; metadata: what a file of ours says of itself."""
+    """The tokenizer that a name refers to. path: its file or folder, or None; format: format of a foreign file, or the class of
+    diffusers; metadata: that of a file of smtool."""
 
     name: str
     kind: Kind
@@ -46,12 +46,12 @@ class Found:
 
     @property
     def place(self) -> str:
-        """Path of the file or folder, else the name: either opens it again."""
+        """Path of the file or folder if there is one, else the name; `open_tokenizer` accepts it."""
         return self.name if self.path is None else str(self.path)
 
 
 def identify(name: str | Path) -> Found:
-    """Say what a name stands for without loading it. CheckpointError where there is nothing of that name."""
+    """Identify a tokenizer without loading it. Raises CheckpointError if there is nothing of this name."""
     text = str(name)
     if text.startswith(specimens.PREFIX):
         return _file(text, specimens.find(text))
@@ -77,13 +77,11 @@ def open_tokenizer(
     image_size: int | None = None,
     weights_dir: Path | None = None,
 ) -> Tokenizer:
-    """Open an autoencoder by name; it is frozen and in eval mode.
+    """Open a tokenizer, frozen and in eval mode. Raises CheckpointError, RecipeError or WeightsError.
 
     name: a file, run or folder of an autoencoder, `specimen:plain` or `specimen:dsm`, `pixels`, `timm:MODEL`, `squeezenet`, a
-    Python object `module:attribute`, or a hand-made control, `control:NAME`.
-
-    image_size: side of the (square) images to come, for encoders whose grid depends on it. downsample_pad: of an SD-VAE; None is
-    what its file means.
+    Python object `module:attribute`, or a control `control:NAME`. image_size: side of the (square) images to encode, for encoders whose grid depends on it.
+    downsample_pad: padding of an SD-VAE; None: that of its file. weights_dir: searched first for weights of encoders.
     """
     found = identify(name)
     return _opened(found, device, downsample_pad, image_size, weights_dir).to(device).eval().requires_grad_(False)
@@ -92,10 +90,11 @@ def open_tokenizer(
 def load_autoencoder(
     path_or_name: str | Path, *, device: str = "cpu", downsample_pad: DownsamplePad | None = None
 ) -> Autoencoder:
-    """Open a KL autoencoder to train or export: a ckpt.safetensors or a run of ours, a diffusers AutoencoderKL folder, or a file
-    of weights of diffusers, LDM or the paper's own trainer, .safetensors or .pt, .ckpt, .bin, whose architecture is inferred.
+    """Open a KL autoencoder to train or export. Raises CheckpointError for any other tokenizer.
 
-    downsample_pad: None is what the file means: its recipe's, "asymmetric" for diffusers and LDM, "symmetric" for the paper's.
+    path_or_name: a ckpt.safetensors or run of smtool, a diffusers AutoencoderKL folder, or a file of weights (.safetensors, .pt,
+    .ckpt, .bin) of diffusers, LDM or the paper's trainer, whose architecture is inferred. downsample_pad: None uses that of the
+    recipe for files of smtool, "asymmetric" for diffusers and LDM, "symmetric" for the paper's trainer.
     """
     found = identify(path_or_name)
     what = {"diffusers": f"{found.format} of diffusers", "encoder": "a frozen encoder", "object": "a Python object"}
@@ -106,7 +105,7 @@ def load_autoencoder(
         what[found.kind] = opened.architecture
     raise CheckpointError(
         f"{found.place} is {what.get(found.kind, 'plain arithmetic')}, but only AutoencoderKL can be trained and exported.",
-        hint="All commands but `train-ae` and `export` take it as it is; in Python, smtool.open_tokenizer opens it.",
+        hint="All commands except `train-ae` and `export` accept it; in Python, smtool.open_tokenizer opens it.",
     )
 
 
@@ -128,7 +127,7 @@ def _opened(found: Found, device: str, pad: DownsamplePad | None, image_size: in
 
 
 def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -> Tokenizer:
-    """One of our own networks, called by its run or file."""
+    """Open a network of smtool; its label is the name of the run or file."""
     opened: Tokenizer
     if path.is_dir():
         opened = read_diffusers(path, device, downsample_pad=pad)
@@ -149,7 +148,7 @@ def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -
 
 
 def _path(name: str) -> Path:
-    """The file, diffusers folder or encoder of TAESD that a path, or the name of a run under runs/, stands for."""
+    """The file, diffusers folder or encoder file of TAESD for a path, or for the name of a run in runs/."""
     for path in (Path(name), Path("runs") / name):
         if path.is_file():
             return path

@@ -1,4 +1,4 @@
-"""The identity: latents are the images themselves, for diffusion in pixel space; the transformer's patches do the rest."""
+"""The identity tokenizer, whose latents are the images, for diffusion in pixel space."""
 
 import hashlib
 from typing import Literal
@@ -13,7 +13,7 @@ PIXELS = "pixels"
 
 
 class Pixels(Config):
-    """What a checkpoint stores of it."""
+    """The description of the identity tokenizer in a checkpoint."""
 
     kind: Literal["pixels"] = "pixels"
 

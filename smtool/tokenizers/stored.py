@@ -1,4 +1,4 @@
-"""Tokenizers that smtool rebuilds from what a checkpoint says of them, with the weights in it if they have any."""
+"""Rebuild a tokenizer from its description in a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +20,12 @@ _STORED: TypeAdapter[StoredConfig | Pixels | NamedControl] = TypeAdapter(
 
 
 def rebuilt(path: Path, description: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer without its weights, on the meta device; one without weights is whole. `path` is named in errors."""
+    """The tokenizer of a description; its weights, if any, are not loaded (they are on "meta"). path: for error messages."""
     try:
         config = _STORED.validate_python(description)
     except ValidationError as error:
         raise CheckpointError(
-            f"{path} describes a tokenizer that this version ({__version__}) does not know: {error.errors()[0]['msg']}.",
+            f"{path} describes a tokenizer that is unknown to this version ({__version__}): {error.errors()[0]['msg']}.",
             hint="Open it with the version that wrote it.",
         ) from error
     with shapes_only():

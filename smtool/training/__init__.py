@@ -1,1 +1,1 @@
-"""The one loop and what it needs: optimizers, EMA, precision, balance, checkpoints, ranks."""
+"""The training loop and its parts: optimizers, EMA, precision, loss terms, checkpoints, ranks."""

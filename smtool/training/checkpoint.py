@@ -1,4 +1,4 @@
-"""Checkpoint folders: model, averages, optimizers and state of a run at one step, whole or absent."""
+"""Checkpoint folders, written atomically: model, averages, optimizers and state of a run after one step."""
 
 import json
 import os
@@ -17,16 +17,16 @@ from smtool.training.sharding import gathered, refill
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The `checkpoints/` folder of a run: the last `keep_last` stay, and each whose step `keep_every` divides (0: none)."""
+    """The `checkpoints/` folder of a run. It keeps the last `keep_last`, and those at multiples of `keep_every` (0: none)."""
 
     folder: Path
     keep_last: int
     keep_every: int
 
     def save(self, step: int, training: Training) -> Path:
-        """Write checkpoints/<step>/ aside, rename it into place, then remove the ones no longer kept.
+        """Write a temporary folder, rename it to checkpoints/<step>/, then remove old checkpoints.
 
-        Every rank calls it, because the shards of a sharded player are gathered; only the first one writes.
+        Every rank must call it, because the shards of a sharded player are gathered; only the first rank writes.
         """
         final = self.folder / f"{step:08d}"
         aside = self.folder / f".{step:08d}.part"
@@ -45,7 +45,7 @@ class Checkpoints:
         return final
 
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint; None if there is none."""
+        """The step of the newest complete checkpoint; None if there is none."""
         steps = self.steps()
         return steps[-1] if steps else None
 
@@ -55,7 +55,10 @@ class Checkpoints:
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit() and (path / "state.json").is_file())
 
     def load(self, step: int, training: Training) -> None:
-        """Bring the players, averages and optimizers of a run back to where they were after `step`."""
+        """Restore the players, averages and optimizers of a run to their state after `step`.
+
+        Raises CheckpointError if the checkpoint is damaged, of another network, or trained against other frozen networks.
+        """
         folder = self.folder / f"{step:08d}"
         state = json.loads((folder / "state.json").read_text())
         _check_frozen(folder, state.get("frozen", {}), training.frozen)
@@ -74,7 +77,7 @@ class Checkpoints:
         training.precision.load_state_dict(state["precision"])
 
     def _write(self, folder: Path, step: int, training: Training) -> None:
-        """The files, one after another; sharded tensors are gathered, so that they load with any number of ranks."""
+        """Write the files; sharded tensors are gathered, so that a checkpoint can be loaded with any number of ranks."""
         first = training.ranks.first
         if first:
             try:
@@ -104,12 +107,12 @@ class Checkpoints:
 
 
 def _check_frozen(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """before: {} in checkpoints of versions that did not store digests."""
+    """Raise CheckpointError if a digest differs. before: {} in checkpoints of old versions without digests."""
     for name in before.keys() & now.keys():
         if before[name] != now[name]:
             raise CheckpointError(
-                f"{folder} was trained against {name} with digest {before[name]}, but that of {name} is now {now[name]}.",
-                hint="Put those weights back, or start over with --fresh.",
+                f"{folder} was trained against {name} with digest {before[name]}, but the digest of {name} is now {now[name]}.",
+                hint="Restore the earlier weights of that network, or start over with --fresh.",
             )
 
 

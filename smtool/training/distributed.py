@@ -1,7 +1,7 @@
-"""Ranks under torchrun: who we are, which slice of the global batch is ours, and averages over all of us.
+"""Ranks under torchrun: rank and device, this rank's slice of the global batch, and averages over ranks.
 
-Every player's gradients are averaged in one flat buffer per dtype after its backward; the result for a global batch does
-not depend on the number of ranks beyond floating-point order.
+After a player's backward pass its gradients are averaged in one flat buffer per dtype. The result for a global batch depends
+on the number of ranks only by rounding.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from torch.nn import Parameter
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world` ones; `device` is what it computes on."""
+    """Number of this process (`rank`) among `world` processes, and the device on which it computes."""
 
     rank: int
     world: int
@@ -31,13 +31,13 @@ class Ranks:
         return self.rank == 0
 
     def local_slice(self, total: int) -> tuple[int, int]:
-        """Positions start:stop of this rank in a global batch of `total`, which the recipe has checked to divide."""
+        """Positions start:stop of this rank in a global batch of `total` samples."""
         size = total // self.world
         return self.rank * size, (self.rank + 1) * size
 
 
 ALONE = Ranks(0, 1, "cpu")
-"""For what can be shared among ranks, but is not."""
+"""A group of one rank: the default where a function accepts ranks."""
 
 _HUNG = timedelta(minutes=30)
 _PATIENCE = timedelta(days=7)
@@ -45,13 +45,13 @@ _waits = itertools.count()
 
 
 def world_size() -> int:
-    """How many processes torchrun started; 1 without it."""
+    """Number of processes that torchrun started; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the process group that torchrun announced, and leave it afterwards; without torchrun, a group of one."""
+    """Join torchrun's process group within the block and leave it afterwards; without torchrun, yield a group of one."""
     world = world_size()
     if world == 1:
         yield Ranks(0, 1, device)
@@ -69,7 +69,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def averaged(value: Tensor) -> Tensor:
-    """The mean of a tensor over all ranks (itself when there is one)."""
+    """The mean of a tensor over all ranks; with one rank, the tensor itself."""
     if not _several():
         return value
     total = value.clone()
@@ -78,13 +78,13 @@ def averaged(value: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks; a parameter without one is left alone on all of them.
+    """Replace each gradient by its mean over the ranks. Parameters without a gradient must be the same on all ranks.
 
-    Gradients of sharded parameters are means already: the backward pass that scattered them took care of it.
+    Gradients of sharded parameters are left as they are: FSDP averages them in the backward pass.
     """
     if not _several():
         return
-    from torch.distributed.tensor import DTensor  # half a second, for several ranks only
+    from torch.distributed.tensor import DTensor  # takes half a second; imported only with several ranks
 
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
@@ -105,7 +105,7 @@ def average_values(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def any_rank(flag: bool, device: str) -> bool:
-    """Whether the flag is set on any rank: all of them then stop, or save, at the same step."""
+    """Whether the flag is set on any rank, so that all ranks stop or save at the same step."""
     if not _several():
         return flag
     total = torch.tensor(float(flag), device=device)
@@ -115,7 +115,7 @@ def any_rank(flag: bool, device: str) -> bool:
 
 @contextmanager
 def first_rank_ahead(ranks: Ranks) -> Iterator[None]:
-    """The first rank runs this block while the others wait; they then find ready what it makes. Every rank enters it."""
+    """The first rank runs the block while the others wait; then the others run it. Every rank must enter it."""
     if not ranks.first:
         wait_for_all()
     yield
@@ -124,9 +124,9 @@ def first_rank_ahead(ranks: Ranks) -> Iterator[None]:
 
 
 def wait_for_all() -> None:
-    """Return when every rank is here, however long that takes: one may be filling a cache, or drawing 10,000 samples.
+    """Wait until every rank has called this, for up to 7 days: one may be filling a cache or drawing 10,000 samples.
 
-    Through the store by which ranks found each other, since a collective that lasts half an hour is taken for a hung one.
+    It uses the store of the process group, because a collective operation would time out after half an hour.
     """
     if not _several():
         return

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights."""
+"""Exponential moving average (EMA) of the weights."""
 
 import copy
 
@@ -11,19 +11,24 @@ from smtool.training.sharding import local
 
 
 class EMA(Config):
-    """Average the weights over time; what is saved as `ckpt.safetensors`, validated and evaluated is then the average."""
+    """Keep an exponential moving average of the weights, which is then validated, evaluated and saved as `ckpt.safetensors`."""
 
-    decay: float = Field(0.9999, gt=0, lt=1, description="weight of the old average in each update")
-    warmup: bool = Field(True, description="at most (1 + n) / (10 + n) at update n, so that the start is forgotten")
+    decay: float = Field(
+        0.9999, gt=0, lt=1,
+        description="weight of the previous average in each update; 1 - decay is the weight of the new weights",
+    )
+    warmup: bool = Field(
+        True, description="limit decay to (1 + n) / (10 + n) at update n, so that the initial weights are forgotten"
+    )
 
     def build(self, module: nn.Module) -> "MovingAverage":
         return MovingAverage(module, self.decay, warmup=self.warmup)
 
 
 class MovingAverage:
-    """A copy of a module whose floating-point tensors follow the module's; buffers and integers are copied.
+    """A copy of a module whose trained weights are moving averages of the module's; buffers and integer tensors are copied.
 
-    Of a module that is to be sharded it is made before, and sharded in the same way.
+    For a module that will be sharded, create it before and shard it in the same way.
     """
 
     def __init__(self, module: nn.Module, decay: float, *, warmup: bool) -> None:
@@ -33,7 +38,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module, count: int) -> None:
-        """Take the count-th update (from 1) of the module in."""
+        """Update the average after the module's count-th update (counted from 1)."""
         decay = min(self.decay, (1 + count) / (10 + count)) if self.warmup else self.decay
         averages = dict(self.module.named_parameters())
         current = dict(module.named_parameters())

@@ -1,4 +1,7 @@
-"""The one training loop: a generator of step reports. It knows players and turns, and nothing of methods, files or consoles."""
+"""The training loop: a generator of step reports, independent of methods, files and consoles.
+
+A player is a module with its own optimizer, such as the autoencoder or the discriminator; its turn is one update of it.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +20,7 @@ from smtool.training.terms import Loss
 
 
 class Batch(Protocol):
-    """What readers yield: a sized batch that can be cut into micro-batches."""
+    """A batch with a length that can be sliced into micro-batches."""
 
     def __len__(self) -> int: ...
 
@@ -25,16 +28,16 @@ class Batch(Protocol):
 
 
 class Task(Protocol):
-    """Says what a loss is. Players are modules with an optimizer each; a step gives one or more of them a turn."""
+    """Defines the losses: the players, whose turns a step has, and the loss of each."""
 
     @property
     def players(self) -> Mapping[str, nn.Module]: ...
 
     def players_at(self, step: int) -> tuple[str, ...]:
-        """Whose turns a step (from 0) consists of, in order."""
+        """The players that are updated in a step (counted from 0), in order."""
 
     def count_turns(self, player: str, steps: int) -> int:
-        """How many turns the player has in the first `steps` steps."""
+        """Number of updates of the player in the first `steps` steps."""
 
     def loss(self, player: str, batch: Any, draws: Streams, step: int) -> Loss:
         """The player's loss on a (micro-)batch."""
@@ -42,7 +45,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run is stepped: the seed of every stream, the global batch, micro-batches per step, and the last step."""
+    """Seed of all random streams, size of the global batch, micro-batches per step, and the last step of a run."""
 
     seed: int
     batch: int
@@ -54,8 +57,8 @@ class Plan:
 class Training:
     """A run in memory: the task and, by player, its optimizer and (for some) the average of its weights.
 
-    copies: by sharded player, where its result (the average, if there is one) is gathered to be looked at.
-    frozen: name -> digest of the networks in the losses that are not trained, which must stay the same when the run goes on.
+    copies: by sharded player, the unsharded copy into which its result (the average, if there is one) is gathered.
+    frozen: name -> digest of the frozen networks in the losses, which must be the same when the run is resumed.
     """
 
     task: Task
@@ -70,7 +73,7 @@ class Training:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One finished step (counted from 1): its turns' values as 0-dim tensors, learning rates by player, images, seconds."""
+    """One finished step (counted from 1): loss values as 0-dim tensors, learning rates by player, number of images, seconds."""
 
     step: int
     values: dict[str, Tensor]
@@ -81,7 +84,7 @@ class StepReport:
 
 
 def optimize(training: Training, batches: Iterator[Batch], *, first_step: int) -> Iterator[StepReport]:
-    """Train from first_step to the plan's last, one report a step. `batches` yields this rank's slice of each global batch."""
+    """Train from first_step to the plan's last step; yield a report per step. batches: this rank's slice of each global batch."""
     plan, task = training.plan, training.task
     for step in range(first_step, plan.last_step):
         began = time.perf_counter()
@@ -101,7 +104,7 @@ def _turn(training: Training, player: str, batch: Batch, step: int) -> dict[str,
     """One update of one player from one batch, in equal micro-batches."""
     plan, optimizer, precision = training.plan, training.optimizers[player], training.precision
     for name, other in training.optimizers.items():
-        for parameter in other.parameters.values():      # not module.requires_grad_: some parameters never learn
+        for parameter in other.parameters.values():      # not module.requires_grad_: some parameters are never trained
             parameter.requires_grad_(name == player)
     draws = streams(plan.seed, step, player, batch=plan.batch, device=training.ranks.device)
     start, _ = training.ranks.local_slice(plan.batch)
@@ -114,7 +117,7 @@ def _turn(training: Training, player: str, batch: Batch, step: int) -> dict[str,
         precision.backward(loss.total / plan.accumulate)
         for name, value in loss.values.items():
             values[name] = values.get(name, 0) + value.detach() / plan.accumulate
-    # Averaged before they are unscaled, so that under fp16 every rank sees the same overflow.
+    # Gradients are averaged before they are unscaled, so that with fp16 every rank detects the same overflow.
     average_gradients(optimizer.parameters.values())
     precision.unscale(optimizer.torch)
     values[f"{player}_gradient"] = optimizer.clip()

@@ -1,4 +1,4 @@
-"""The host's memory: what one step frees, the next one needs."""
+"""Settings of the C library's memory allocator for training on a CPU."""
 
 import ctypes
 import sys
@@ -8,11 +8,11 @@ _LARGEST_THRESHOLD = 2**25
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees; only Linux's glibc is told, others do as they do.
+    """Make glibc keep freed memory in this process; no effect with other C libraries.
 
-    By default glibc gives the top of its heap back to the system after every step on a CPU, and the next step waits for the same
-    pages to be zeroed and mapped again: a seventh to a quarter of the time of a small recipe's step. Blocks above
-    32 MiB go back all the same.
+    By default glibc returns the top of its heap to the system after every step on a CPU, and the next step waits until the same
+    pages are mapped and zeroed again: a seventh to a quarter of the time of a small recipe's step. Blocks above 32 MiB are
+    still returned.
     """
     tell = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if tell is not None:

@@ -1,4 +1,4 @@
-"""What a row of the log says: means over the steps since the last one, so that no player's turns are missed."""
+"""Values of a row of the log: means over the steps since the previous row, so that the turns of all players are included."""
 
 import time
 
@@ -9,7 +9,7 @@ from smtool.training.loop import StepReport
 
 
 class Meter:
-    """Gathers step reports; sums stay on the device until they are asked for."""
+    """Accumulates step reports; sums stay on the device until `losses` is called."""
 
     def __init__(self) -> None:
         self.clear()
@@ -30,9 +30,9 @@ class Meter:
         self._waiting += report.seconds_waiting
 
     def losses(self) -> dict[str, float]:
-        """Mean of each value over the steps that had it, and over the ranks: every rank must ask at the same step.
+        """Mean of each value over the steps that had it and over the ranks. Every rank must call it at the same step.
 
-        Waits for the device, which counts among the seconds: a GPU may still be at steps that took the host no time.
+        Waits for the device and includes this time in the seconds: a GPU may still be computing steps already queued.
         """
         began = time.perf_counter()
         means = average_values({name: total / self._counts[name] for name, total in self._sums.items()})
@@ -40,6 +40,6 @@ class Meter:
         return means
 
     def speeds(self) -> dict[str, float]:
-        """Learning rates, images per second, and the share of time spent waiting for data."""
+        """Learning rates, images per second, and the fraction of time spent waiting for data."""
         rates = {f"lr_{player}": rate for player, rate in self._rates.items()}
         return {**rates, "images_per_second": self._images / self._seconds, "waiting_share": self._waiting / self._seconds}

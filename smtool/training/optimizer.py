@@ -1,4 +1,4 @@
-"""The optimizer's table, its learning rate over a run, and its state as named tensors."""
+"""The recipe table of the optimizer, the learning-rate schedule, and the optimizer state as named tensors."""
 
 import math
 from collections.abc import Iterable
@@ -16,27 +16,33 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AdamW(Config):
-    """AdamW with linear warm-up, then a constant or cosine-decaying rate (defaults: facts section 2.4)."""
+    """AdamW with linear warm-up, then a constant or cosine-decaying rate (defaults: released-code.md#autoencoder-training)."""
 
-    lr: float = Field(5e-5, gt=0, description="learning rate; never scaled by batch size or ranks")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of the gradient's first and second moment")
-    weight_decay: float = Field(0.005, ge=0, description="decoupled weight decay")
-    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
-    warmup: int = Field(2000, ge=0, description="updates over which the rate rises from 0")
+    lr: float = Field(5e-5, gt=0, description="learning rate after the warm-up; not scaled by batch size or number of ranks")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="decay rates of the moving averages of the gradient and of its square"
+    )
+    weight_decay: float = Field(
+        0.005, ge=0, description="decoupled weight decay: each update shrinks the weights by lr * weight_decay"
+    )
+    eps: float = Field(1e-8, gt=0, description="added to the square root of the second moment, to avoid division by 0")
+    warmup: int = Field(2000, ge=0, description="updates over which the rate rises linearly to lr; 0: no warm-up")
     warmup_from: Literal["first-step", "zero"] = Field(
         "first-step",
-        description='rate of update k = 0, 1, ...: lr (k + 1) / warmup, or with "zero" (the released trainers) lr k / warmup',
+        description='rate of update k = 0, 1, ... in the warm-up: lr (k + 1) / warmup; "zero" (released trainers): lr k / warmup',
     )
-    schedule: Literal["constant", "cosine"] = Field("constant", description="after the warm-up; cosine ends at 0")
-    clip: float | Literal["off"] = Field(1.0, description='largest norm of the gradient, or "off"')
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="rate after the warm-up: constant, or cosine decay to 0 at the end of the run"
+    )
+    clip: float | Literal["off"] = Field(1.0, description='limit of the norm of the whole gradient; "off": no limit')
 
     def build(self, parameters: Iterable[tuple[str, Parameter]], device: str) -> "NamedOptimizer":
-        """Of a player's parameters, those that learn: not a table of positions, which is stored as a parameter too."""
+        """The optimizer of those parameters that require gradients (a fixed table of positions is a parameter that does not)."""
         learning = {name: parameter for name, parameter in parameters if parameter.requires_grad}
         return NamedOptimizer(self, learning, fused=torch.device(device).type == "cuda")
 
     def rate(self, update: int, last_update: int) -> float:
-        """The learning rate of the update-th update (from 0) of about last_update."""
+        """The learning rate of update number `update` (from 0); last_update: the last one of the run, where cosine decay ends."""
         if update < self.warmup:
             return self.lr * (update + (self.warmup_from == "first-step")) / self.warmup
         if self.schedule == "constant":
@@ -46,7 +52,7 @@ class AdamW(Config):
 
 
 class NamedOptimizer:
-    """torch.optim.AdamW over named parameters, counting its updates; its state is a flat dict of tensors by parameter name."""
+    """torch.optim.AdamW over named parameters with a count of updates; its state is a flat dict of tensors by parameter name."""
 
     def __init__(self, table: AdamW, parameters: dict[str, Parameter], *, fused: bool) -> None:
         self.table = table
@@ -68,7 +74,7 @@ class NamedOptimizer:
         return rate
 
     def clip(self) -> Tensor:
-        """Scale the gradients down to the largest norm allowed; returns the norm before, over all shards where there are any."""
+        """Scale the gradients down to the norm limit; return the norm before scaling, over all shards of sharded parameters."""
         limit = math.inf if self.table.clip == "off" else self.table.clip
         return whole(nn.utils.clip_grad_norm_(self.parameters.values(), limit))
 
@@ -80,7 +86,7 @@ class NamedOptimizer:
         }
 
     def load_state_dict(self, state: Iterable[tuple[str, Tensor]], updates: int) -> None:
-        """state: what `state_dict` gave, whole tensors of which a rank may keep a shard only."""
+        """Load the tensors that `state_dict` returned; a rank with sharded parameters keeps its shards. updates: their count."""
         self.updates = updates
         for named, value in state:
             name, key = named.rsplit("|", 1)
@@ -88,6 +94,6 @@ class NamedOptimizer:
             kept: dict[str, Any] = self.torch.state[parameter]
             if key == "step":
                 kept[key] = value.to(parameter.device) if self.torch.param_groups[0]["fused"] else value
-            else:      # in the parameter's own order of memory, as a fused step takes both number by number
+            else:      # in the parameter's memory layout, because a fused step pairs both by memory position
                 kept[key] = torch.empty_like(parameter, requires_grad=False)
                 local(kept[key]).copy_(local(like(value, parameter)))

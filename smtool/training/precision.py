@@ -1,4 +1,4 @@
-"""What is computed in which floating-point format."""
+"""Mixed precision: autocast and loss scaling."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -10,7 +10,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class MixedPrecision:
-    """Autocast for forward passes, and for fp16 the loss scaling that keeps small gradients alive. Weights stay float32."""
+    """Autocast for forward passes and, with fp16, loss scaling against underflow of small gradients. Weights stay float32."""
 
     def __init__(self, precision: Precision, device: str) -> None:
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -24,12 +24,12 @@ class MixedPrecision:
         self.scaler.scale(loss).backward()
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Bring gradients back to their true size, before they are averaged over ranks and clipped."""
+        """Divide gradients by the loss scale, before they are clipped."""
         if self.scaler.is_enabled():
             self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Update the weights; under fp16 an update with infinite gradients is left out and the scale lowered."""
+        """Update the weights. With fp16, an update with infinite gradients is skipped and the scale is reduced."""
         self.scaler.step(optimizer)
         self.scaler.update()
 

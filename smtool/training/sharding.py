@@ -1,7 +1,7 @@
-"""Transformers too large for each rank to hold whole: parameters, gradients, optimizer state and average in shards (FSDP2).
+"""Sharding of large transformers over ranks (FSDP2): parameters, gradients, optimizer state and average.
 
-Every block is gathered when it is computed with and let go afterwards; the rest of the network (embeddings, last layer) stays
-whole from the forward to the backward pass. Files stay ordinary: the first rank gathers tensor by tensor and writes them whole.
+Each block is gathered for its computation and released afterwards; the rest of the network (embeddings, last layer) stays
+gathered from the forward to the backward pass. Files contain unsharded tensors: the first rank gathers and writes them.
 """
 
 import copy
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 
 class Parallel(Config):
-    """How the ranks of torchrun hold a transformer."""
+    """How a transformer is distributed over the ranks of torchrun."""
 
     shard_above: int = Field(
-        300_000_000, ge=0, description="parameters above which each rank holds a shard instead of a copy; one rank never shards"
+        300_000_000, ge=0,
+        description="number of parameters above which ranks hold shards instead of copies; no effect with one rank",
     )
 
     def applies(self, module: nn.Module, ranks: Ranks) -> bool:
@@ -33,9 +34,9 @@ class Parallel(Config):
 
 
 def shard(module: nn.Module, ranks: Ranks) -> None:
-    """Leave this rank its shard of every parameter: along the first axis, members of each ModuleList as units of their own.
+    """Replace every parameter by this rank's shard along the first axis; each member of a ModuleList is gathered as a unit.
 
-    Before it, every rank must hold the same values. A module without a forward of its own is never called, but its parts are.
+    All ranks must hold the same values before the call. A module without its own forward is not wrapped, only its children are.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -51,26 +52,26 @@ def shard(module: nn.Module, ranks: Ranks) -> None:
 
 
 def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
-    """Whether it is a DTensor. Before torch.distributed.tensor (half a second) is imported, there are none."""
+    """Whether a tensor is a DTensor. False if torch.distributed.tensor, whose import takes half a second, is not yet imported."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor, in the same memory."""
+    """This rank's part of a tensor, sharing its memory."""
     return tensor.to_local() if _is_sharded(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor gathered from all ranks, each of which must ask for it; one that is not sharded is returned as it is."""
+    """A tensor gathered from all ranks; every rank must call it. A tensor that is not sharded is returned unchanged."""
     return tensor.full_tensor() if _is_sharded(tensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Tensor]:
-    """On the first rank whole tensors, sharded ones in the host's memory; elsewhere nothing. Every rank must ask.
+    """On the first rank, all tensors gathered, sharded ones in host memory; on other ranks {}. Every rank must call it.
 
-    Beside its own shards a rank holds one whole tensor at a time on its device; the first rank's host holds all of them: at most
-    8 bytes a parameter, for AdamW's two moments (SiT-XL: 5.4 GB).
+    Each device holds one gathered tensor at a time beside its shards; the first rank's host holds all of them: at most 8 bytes
+    per parameter, for AdamW's two moments (SiT-XL: 5.4 GB).
     """
     found = {}
     for name, tensor in tensors.items():
@@ -82,9 +83,9 @@ def gathered(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Tensor]
 
 @torch.no_grad()
 def refill(destinations: Mapping[str, Tensor], whole_tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Copy whole tensors into destinations of these names, of which a rank may hold a shard only.
+    """Copy unsharded tensors into the destinations of the same names, which may be sharded.
 
-    Raises KeyError for names on one side only, RuntimeError for another shape. No communication: each rank reads the file.
+    Raises KeyError for a name on one side only, RuntimeError for a different shape. No communication: each rank reads the file.
     """
     missing = set(destinations)
     for name, tensor in whole_tensors:
@@ -98,28 +99,28 @@ def refill(destinations: Mapping[str, Tensor], whole_tensors: Iterable[tuple[str
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor that every rank has, on the device of `other` and sharded as it is."""
+    """An unsharded tensor, equal on all ranks, moved to the device of `other` and sharded like `other`."""
     tensor = tensor.to(other.device)
     if not _is_sharded(other):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
     part = distribute_tensor(tensor, other.device_mesh, other.placements, src_data_rank=None)
-    return part.clone()  # a shard is a view of the whole, which it would keep in memory
+    return part.clone()  # a shard is a view, which would keep the unsharded tensor in memory
 
 
 class WholeCopy:
-    """A module as it was before it was sharded: without values, except on the first rank within `filled`."""
+    """An unsharded copy of a sharded module: without values (on "meta"), except on the first rank within `filled`."""
 
     def __init__(self, module: nn.Module) -> None:
-        """To be called before `module` is sharded."""
+        """Must be called before `module` is sharded."""
         self.source = module
         tensors = [*module.parameters(), *module.buffers()]
         self.module = copy.deepcopy(module, {id(tensor): _without_values(tensor) for tensor in tensors})
 
     @contextmanager
     def filled(self, ranks: Ranks) -> Iterator[None]:
-        """Every rank must enter it. The first one's device then holds the whole module beside its shard."""
+        """Within the block the first rank's copy has the module's values, on its device. Every rank must enter the block."""
         state = {}
         for name, tensor in self.source.state_dict().items():
             value = whole(tensor)
@@ -130,7 +131,7 @@ class WholeCopy:
         del state
         try:
             yield
-        finally:      # not module.to("meta"), which would move frozen networks that others share
+        finally:      # not module.to("meta"), which would also move shared frozen networks
             empty = {name: _without_values(tensor) for name, tensor in self.module.state_dict().items()}
             self.module.load_state_dict(empty, assign=True)
 

@@ -1,4 +1,4 @@
-"""Terms of a loss, and the gradient-norm ratios that scale some of them."""
+"""Terms of a loss, and their adaptive weights by ratios of gradient norms."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,15 +11,16 @@ from smtool.training.distributed import averaged
 
 Layer = Literal["encoder", "decoder"]
 _SCALE = 256.0
-"""A power of two, so that nothing but fp16 is changed by it."""
+"""Scale of values before `_norm` differentiates them, against underflow in fp16. A power of two, so that it adds no rounding."""
 
 
 @dataclass(frozen=True)
 class AdaptiveWeight:
-    """How a term is scaled: by |grad of the numerator| / max(|grad of the term|, floor) at one last layer, at most `cap`.
+    """The factor of a term: |grad of the numerator| / max(|grad of the term|, floor), at most `cap`.
 
-    numerator: names of the terms whose weighted sum is differentiated above; empty: all reconstruction terms.
-    Source: facts section 2.1 (decoder: GAN; floor 1e-8, at most 1e4), 5.3 (encoder: VA-VAE).
+    Gradients are with respect to the weights of the last layer of `layer`. numerator: names of the terms whose weighted sum is
+    differentiated; empty: all reconstruction terms. Source: released-code.md#autoencoder-loss (decoder: GAN; floor 1e-8, cap
+    1e4) and released-code.md#va-vae (encoder).
     """
 
     layer: Layer
@@ -41,17 +42,17 @@ class Term:
 
 @dataclass(frozen=True)
 class Loss:
-    """total: the scalar to differentiate. values: each unweighted term and each adaptive factor, detached, for the log."""
+    """A loss. total: the scalar to differentiate; values: unweighted terms and adaptive factors, detached, for the log."""
 
     total: Tensor
     values: dict[str, Tensor]
 
 
 def weighted_sum(terms: list[Term], layers: Mapping[Layer, Tensor] = {}) -> Loss:
-    """Add the terms up; those with an adaptive weight are scaled by their gradient-norm ratio.
+    """The weighted sum of the terms; terms with an adaptive weight are also scaled by their ratio of gradient norms.
 
-    layers: weights of the last layers that adaptive weights name. The ratio uses gradients averaged over all ranks, is
-    detached, and is taken in float32.
+    layers: weights of the last layers that adaptive weights use. The ratio is computed in float32 from gradients averaged over
+    all ranks, and is detached. Raises ValueError if a numerator names an absent term.
     """
     values = {term.name: term.value.detach() for term in terms}
     weighted = []
@@ -75,11 +76,11 @@ def _numerator(terms: list[Term], adaptive: AdaptiveWeight) -> list[Term]:
         return [term for term in terms if term.reconstruction]
     named = {term.name: term for term in terms}
     if absent := [name for name in adaptive.numerator if name not in named]:
-        raise ValueError(f"an adaptive weight is held against {absent[0]!r}, but the loss has {', '.join(named)}")
+        raise ValueError(f"the numerator of an adaptive weight is {absent[0]!r}, but the loss has {', '.join(named)}")
     return [named[name] for name in adaptive.numerator]
 
 
 def _norm(value: Tensor, layer: Tensor) -> Tensor:
-    """Scaled on the way, since a pixel's share of a mean over a batch of images is less than fp16 can tell from 0."""
+    """Norm of the gradient at the layer. Scaled before backward: gradients of a mean over many pixels underflow in fp16."""
     (gradient,) = torch.autograd.grad(_SCALE * value, layer, retain_graph=True, allow_unused=True)
     return layer.new_zeros(()) if gradient is None else averaged(gradient.float() / _SCALE).norm()

@@ -1,4 +1,4 @@
-"""Our own checkpoints: what is written comes back, and what is no checkpoint is refused with a sentence."""
+"""Autoencoder checkpoints of smtool: writing and reading, and errors for other files."""
 
 import json
 
@@ -24,7 +24,7 @@ def autoencoder() -> Autoencoder:
     return autoencoder
 
 
-def test_a_written_autoencoder_comes_back_bit_for_bit(autoencoder, tmp_path):
+def test_a_written_autoencoder_is_read_back_exactly(autoencoder, tmp_path):
     write_autoencoder(tmp_path / "ckpt.safetensors", autoencoder, {"step": 40})
     again = read_autoencoder(tmp_path / "ckpt.safetensors")
     assert again.config == SECTION
@@ -46,7 +46,7 @@ def test_metadata_describe_the_file_to_other_tools(autoencoder, tmp_path):
     assert (metadata["recipe"], metadata["step"], metadata["data"]) == ({"seed": 0}, 40, "abc")
 
 
-def test_training_what_was_read_changes_neither_the_file_nor_a_second_reader(autoencoder, tmp_path):
+def test_training_an_opened_autoencoder_changes_neither_the_file_nor_a_second_one(autoencoder, tmp_path):
     path = tmp_path / "ckpt.safetensors"
     write_autoencoder(path, autoencoder, {})
     before = file_digest(path)
@@ -59,8 +59,8 @@ def test_training_what_was_read_changes_neither_the_file_nor_a_second_reader(aut
     assert untouched.digest == autoencoder.digest != trained.digest
 
 
-def test_the_digest_tells_apart_whatever_gives_other_latents(autoencoder):
-    """Same weights, other padding or other groups: another function."""
+def test_the_digest_depends_on_all_settings_that_change_latents(autoencoder):
+    """With the same weights, another padding or number of groups is another function."""
     digests = {autoencoder.digest}
     for change in ({"downsample_pad": "symmetric"}, {"norm_groups": 8}):
         other = SDVAE.model_validate({**SECTION.model_dump(), **change}).build()
@@ -97,9 +97,9 @@ def test_another_kind_of_checkpoint_is_refused_by_name(tmp_path):
         read_autoencoder(tmp_path / "dit.safetensors")
 
 
-def test_a_safetensors_file_without_our_description_is_refused(tmp_path):
+def test_a_safetensors_file_without_smtools_description_is_refused(tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match="without our description"):
+    with pytest.raises(CheckpointError, match="without smtool's description"):
         read_autoencoder(tmp_path / "other.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""Files of tensors with all that trainers store beside them."""
+"""Files of tensors with other objects that trainers store in them."""
 
 import argparse
 import pathlib
@@ -11,8 +11,8 @@ import torch
 from smtool.checkpoints.tensor_file import TensorFile
 
 
-def test_what_trainers_store_beside_the_weights_is_passed_over_and_not_run(tmp_path, monkeypatch):
-    """Options, a path, a score, and the callback by whose class Lightning, and so LDM, files its state."""
+def test_other_objects_in_a_trainers_file_are_ignored_and_not_run(tmp_path, monkeypatch):
+    """Options, a path, a score, and a callback class, which Lightning (and so LDM) uses as a key of its state."""
     names = ["pytorch_lightning", "pytorch_lightning.callbacks", "pytorch_lightning.callbacks.model_checkpoint"]
     modules = {name: types.ModuleType(name) for name in names}
     callback = type("ModelCheckpoint", (), {"__module__": names[-1]})

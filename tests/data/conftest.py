@@ -1,4 +1,4 @@
-"""Small pictures cut from one of scikit-image's bundled photographs, as files and prepared."""
+"""Small crops of one of scikit-image's bundled photographs, as files and as a prepared folder."""
 
 import importlib.util
 import io
@@ -32,7 +32,7 @@ def photo() -> Callable[..., Image.Image]:
 
 @pytest.fixture(scope="session")
 def photo_bytes(photo: Callable[..., Image.Image]) -> Callable[..., bytes]:
-    """The same as a PNG file's bytes."""
+    """The same, as the bytes of a PNG file."""
 
     def encode(number: int, width: int = 40, height: int = 32) -> bytes:
         file = io.BytesIO()
@@ -44,7 +44,7 @@ def photo_bytes(photo: Callable[..., Image.Image]) -> Callable[..., bytes]:
 
 @pytest.fixture
 def photo_folder(tmp_path: Path, photo_bytes: Callable[..., bytes]) -> Callable[[int], Path]:
-    """photo_folder(count): a folder of so many photographs."""
+    """photo_folder(count): a folder of `count` photographs."""
 
     def write(count: int) -> Path:
         folder = tmp_path / "photographs"

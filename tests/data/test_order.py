@@ -7,7 +7,7 @@ from smtool.data import batch_indices
 
 
 @pytest.mark.parametrize("length, batch", [(10, 4), (10, 10), (7, 16), (1, 3)])
-def test_laid_end_to_end_the_batches_are_permutations(length, batch):
+def test_concatenated_batches_are_permutations(length, batch):
     flat = [i for index in range(20) for i in batch_indices(length, seed=1, batch=batch, index=index)]
     assert len(flat) == 20 * batch
     for start in range(0, len(flat) - length + 1, length):
@@ -28,7 +28,7 @@ def test_the_order_does_not_depend_on_how_it_is_cut_into_batches():
     assert large == small
 
 
-def test_a_late_batch_is_found_at_once_and_is_the_same_in_another_process():
+def test_a_late_batch_is_fast_and_is_the_same_in_another_process():
     late = batch_indices(1000, seed=3, batch=8, index=10**9)
     code = "from smtool.data import batch_indices; print(batch_indices(1000, seed=3, batch=8, index=10**9))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == str(late)

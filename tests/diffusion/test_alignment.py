@@ -34,7 +34,7 @@ def _built(config):
 
 @pytest.mark.parametrize(("width", "count"), [(384, 6_558_464), (768, 7_344_896), (1024, 7_869_184), (1152, 8_131_328)])
 def test_repas_projector_has_the_published_size(width, count):
-    """facts 8.1, for SiT S, B, L and XL and a teacher of 768."""
+    """Source: released-code.md#sizes-of-sit, for SiT S, B, L and XL and a teacher of dimension 768."""
     with torch.device("meta"):
         assert _count(Repa(teacher="dinov2").build(width, (16, 16), teacher_dim=768, teacher_grid=(16, 16))) == count
 
@@ -55,7 +55,7 @@ def test_repas_projector_is_three_layers_with_silu_between():
 
 
 def test_the_loss_is_the_mean_cosine_token_by_token():
-    """A double loop; REPA's features are not changed, so a token's feature is the one at its row and column."""
+    """Compared with a double loop; REPA does not change features, so a token's target is the feature at its row and column."""
     alignment = _built(SECTIONS["repa"])
     tokens, features = _inputs()
     projected = alignment.projector(tokens)
@@ -69,7 +69,7 @@ def test_the_loss_is_the_mean_cosine_token_by_token():
 
 
 @pytest.mark.parametrize("kind", SECTIONS)
-def test_a_perfect_projection_costs_minus_one(kind):
+def test_a_perfect_projection_has_loss_minus_one(kind):
     config = SECTIONS[kind]
     alignment = _built(config)
     _, features = _inputs()
@@ -94,7 +94,7 @@ def test_difference_of_gaussians_contains_irepa():
     assert_close(with_dog.loss(*_inputs()), with_irepa.loss(*_inputs()))
 
 
-def test_the_convolution_sees_the_grid_row_by_row():
+def test_the_convolution_takes_tokens_in_row_major_order():
     """The projected token at (row, column) of a one-hot token map is the kernel's weight for that offset."""
     alignment = _built(SECTIONS["irepa"])
     conv = alignment.projector
@@ -137,7 +137,7 @@ def test_under_autocast_target_and_cosine_stay_in_float32(kind):
 
 
 @pytest.mark.parametrize("kind", SECTIONS)
-def test_unlike_grids_are_refused_unless_the_recipe_resamples(kind):
+def test_different_grids_are_refused_unless_the_recipe_resamples(kind):
     config = SECTIONS[kind]
     with pytest.raises(RecipeError, match=r"4x6 tokens, but dinov2 has 8x12 features") as caught:
         config.build(WIDTH, GRID, teacher_dim=DIM, teacher_grid=(8, 12))
@@ -160,7 +160,7 @@ def test_mistakes_are_refused():
     with pytest.raises(ValueError, match="must be odd"):
         IRepa(teacher="dinov2", kernel=2)
     with pytest.raises(ValueError, match="sigma2"):
-        RepaDog(teacher="dinov2", sigma1=0.5)                       # the paper prints no widths: none is assumed
+        RepaDog(teacher="dinov2", sigma1=0.5)                       # both widths are required
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         RepaDog(teacher="dinov2", sigma1=0.5, sigma2=-1)
 

@@ -18,7 +18,7 @@ def _theirs():
 
 
 def test_the_schedule_is_diffusers():
-    """Theirs is a product of 1000 float32 numbers, hence 1e-5."""
+    """diffusers multiplies 1000 float32 numbers, hence a tolerance of 1e-5."""
     abar = DDPM().build().abar
     assert abar.dtype == torch.float64 and abar[0] == 1
     assert_close(abar[1:], _theirs().alphas_cumprod.double(), rtol=1e-5, atol=0)
@@ -49,7 +49,7 @@ def test_the_extreme_uniform_numbers_are_the_first_and_the_last_step():
     assert DDPM().build().noised(zeros, zeros, torch.tensor([0.0, 1 - 2**-24])).network_time.tolist() == [1, 1000]
 
 
-def test_the_noise_gives_back_the_data(pair):
+def test_the_data_is_recovered_from_the_noise(pair):
     x, noise = (value.double() for value in pair)
     process = DDPM().build()
     example = process.noised(x, noise, torch.tensor([0.0, 0.3, 0.7, 0.999], dtype=torch.float64))
@@ -58,7 +58,7 @@ def test_the_noise_gives_back_the_data(pair):
 
 
 def test_in_the_clocks_coordinates_the_path_of_one_noise_is_straight(pair):
-    """x_t / alpha = x + (sigma / alpha) noise, so its slope is the noise at every time, and at t = 0 it is the data."""
+    """x_t / alpha = x + (sigma / alpha) noise: its slope is the noise at every time, and its value at t = 0 is the data."""
     x, noise = (value.double() for value in pair)
     process = DDPM().build()
     for t in (0.001, 0.2, 1.0):

@@ -23,7 +23,7 @@ UNIFORM = torch.tensor([0.01, 0.25, 0.5, 0.9, 0.99], dtype=torch.float64)
 
 
 def _position(path, x, noise, t):
-    """x_t, written out per sample."""
+    """x_t, computed per sample."""
     alpha = [1 - u if path == "linear" else math.cos(math.pi * u / 2) for u in t.tolist()]
     sigma = [u if path == "linear" else math.sin(math.pi * u / 2) for u in t.tolist()]
     return torch.stack([a * one + s * other for a, s, one, other in zip(alpha, sigma, x, noise, strict=True)])
@@ -32,7 +32,7 @@ def _position(path, x, noise, t):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_target_gives_back_data_noise_and_velocity(pair, path, prediction):
-    """So x -> v -> eps -> x all agree. The velocity's oracle is a central difference of x_t, step 1e-5 (error 1e-9)."""
+    """Conversions x -> v -> eps -> x agree. The expected velocity is a central difference of x_t, step 1e-5 (error 1e-9)."""
     x, noise = pair
     process = Flow(path=path, prediction=prediction).build()
     example = process.noised(x, noise, UNIFORM)
@@ -46,7 +46,7 @@ def test_the_target_gives_back_data_noise_and_velocity(pair, path, prediction):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_targets_are_what_their_names_say(pair, path):
+def test_targets_are_velocity_data_and_noise(pair, path):
     x, noise = pair
     target = {name: Flow(path=path, prediction=name).build().noised(x, noise, UNIFORM).target for name in PREDICTIONS}
     assert_close(target["x"], x)
@@ -66,7 +66,7 @@ def test_data_is_at_0_and_noise_at_1_exactly(pair, path):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("end", ["start", "last"])
-def test_conversions_are_finite_wherever_a_sampler_asks(pair, path, prediction, end):
+def test_conversions_are_finite_at_all_times_of_samplers(pair, path, prediction, end):
     x, noise = pair
     process = Flow(path=path, prediction=prediction).build()
     t = torch.tensor(process.start if end == "start" else 1e-3, dtype=torch.float64)

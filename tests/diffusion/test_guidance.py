@@ -11,7 +11,7 @@ NULL = 10
 
 
 class Network(torch.nn.Module):
-    """Predicts something else for every label, and remembers what it was asked."""
+    """A network with a different prediction for every label, which records its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ def _predictions(network, t):
     return (network(X.float(), time, labels).output for labels in (LABELS, torch.tensor([NULL, NULL])))
 
 
-def test_guidance_extrapolates_from_no_label_to_the_label():
+def test_guidance_extrapolates_from_the_null_class_to_the_label():
     network = Network()
     with_label, without = _predictions(network, 0.5)
     network.calls.clear()
@@ -54,7 +54,7 @@ def test_guidance_acts_only_inside_its_interval_ends_included(t, calls):
         assert_close(found.float(), next(_predictions(network, t)))
 
 
-def test_scale_1_asks_for_the_label_alone():
+def test_scale_1_computes_only_the_conditional_prediction():
     network = Network()
     found = guided(network, LABELS, null=NULL, scale=1.0, interval=(0, 1))(X, torch.full((2,), 0.5, dtype=torch.float64))
     ((x, t, labels),) = network.calls
@@ -80,7 +80,10 @@ def test_the_recipes_interval_is_in_t_for_every_process():
 
 
 def test_guiding_the_prediction_is_guiding_the_drift():
-    """facts 8.5 guides d = v - w s / 2, s = (-(1 - t) v - x) / t. Here that is written out; the network is not linear."""
+    """REPA guides the drift d = v - w s / 2, s = (-(1 - t) v - x) / t; here with a network that is not linear.
+
+    Source: released-code.md#euler-maruyama.
+    """
     network, sampler = Network(), Sampler(kind="euler-maruyama", steps=12, cfg_scale=1.8, cfg_interval=(0.2, 0.8))
     noise = torch.randn(12, *X.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     process = Flow().build()

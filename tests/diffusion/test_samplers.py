@@ -1,8 +1,7 @@
-"""Samplers of Gaussian data, where the exact network is known, against the variance recursion of their own grid; and against
-diffusers.
+"""Samplers compared with diffusers and, on Gaussian data with the exact network, with the variance recursion of their grid.
 
 Data has variance S per channel, so the best prediction of x from x_t is alpha S / D x_t, D = alpha^2 S + sigma^2. Every sampler
-is then a linear map of its noises, written out here in plain floats.
+is then a linear map of its noises, which is computed here with Python floats.
 """
 
 import math
@@ -58,17 +57,17 @@ def _perfect_network(config):
 
 
 def _no_noise(step):
-    raise AssertionError("a deterministic sampler asked for noise")
+    raise AssertionError("a deterministic sampler used step noise")
 
 
 def _gains(sampler, config, times):
-    """What a deterministic sampler multiplies its starting noise by, per band."""
+    """Factor of a deterministic sampler from its starting noise to its result, per band."""
     one = torch.ones(1, len(POWERS), 1, 1, dtype=torch.float64)
     return SAMPLERS[sampler].run(config.build(), _perfect_network(config), one, times, _no_noise).flatten().tolist()
 
 
 def _expected_gain(sampler, config, times, power):
-    """The recursion x <- a x of each method, band of variance `power`."""
+    """The factor by the recursion x <- a x of each method, for a band of variance `power`."""
     times = times.tolist()
     gain, kept, h_kept = 1.0, None, None
     for t, s in pairwise(times):
@@ -122,14 +121,14 @@ def test_deterministic_samplers_follow_their_variance_recursion(sampler, process
 
 
 def _error(sampler, config, times):
-    """|standard deviation returned / true - 1| per band."""
+    """|returned / true standard deviation - 1| per band."""
     return [abs(gain / power**0.5 - 1) for gain, power in zip(_gains(sampler, config, times), POWERS, strict=True)]
 
 
 @pytest.mark.parametrize("path", ["linear", "cosine"])
 @pytest.mark.parametrize(("sampler", "low", "high"), [("ddim", 1.9, 2.1), ("euler", 1.9, 2.1), ("heun", 3.8, 4.2)])
 def test_the_error_falls_at_the_order_of_the_method(sampler, low, high, path):
-    """Twice the steps, the last of which then ends half as far from 0: the error halves or quarters."""
+    """With twice the steps, which also halves the last step to t = 0, the error is a half or a quarter."""
     config = Flow(path=path)
     coarse, fine = (_error(sampler, config, even_times(config.build(), steps)) for steps in (400, 800))
     for before, after in zip(coarse, fine, strict=True):
@@ -161,7 +160,7 @@ def test_dpm_solver_has_order_two_between_two_times_inside(path):
 
 
 def _em_variance(times, config=None):
-    """Variance returned by Euler-Maruyama, exactly: sample j of the batch carries only the j-th noise of all that are drawn."""
+    """Exact variance returned by Euler-Maruyama: in sample j of the batch, only the j-th of all noises is not 0."""
     config = config or Flow()
     count = len(times) - 1                                          # the start and count - 1 step noises
     def unit(j):
@@ -173,12 +172,12 @@ def _em_variance(times, config=None):
         drawn.append(i)
         return unit(i + 1)
     out = euler_maruyama(config.build(), _perfect_network(config), unit(0), times, step_noise)
-    assert drawn == list(range(count - 1))                          # each step once, and none on the last
+    assert drawn == list(range(count - 1))                          # once in each step except the last
     return out.square().sum(0).flatten().tolist()
 
 
 def _em_recursion(times, power):
-    """facts 8.5, linear path: drift v - w s / 2 with w = 2t and s = (-(1 - t) v - x) / t."""
+    """Linear path: drift v - w s / 2 with w = 2t and s = (-(1 - t) v - x) / t (released-code.md#euler-maruyama)."""
     variance, times = 1.0, times.tolist()
     for i, (t, s) in enumerate(pairwise(times)):
         v = (t - (1 - t) * power) / ((1 - t) ** 2 * power + t**2)
@@ -196,15 +195,18 @@ def test_euler_maruyama_follows_its_variance_recursion(prediction):
     assert_close(torch.tensor(_em_variance(times, config)), torch.tensor(expected), rtol=1e-6, atol=0)
 
 
-def test_the_published_grid_damps_weak_bands_as_the_facts_say():
-    """S'/S = .92, .98, .61 for S = 100, 1, .01 at 100 steps, and hardly more in the weak band at ten times as many."""
+def test_the_published_grid_damps_bands_of_low_variance():
+    """S'/S = .92, .98, .61 for S = 100, 1, .01 with 100 steps; ten times as many hardly change the lowest value.
+
+    Source: released-code.md#euler-maruyama.
+    """
     found = dict(zip(POWERS, _em_variance(stochastic_times(Flow().build(), 100, 0.04)), strict=True))
     assert [round(found[power] / power, 2) for power in (100.0, 1.0, 0.01)] == [0.92, 0.98, 0.61]
     assert _em_recursion(stochastic_times(Flow().build(), 1000, 0.04), 0.01) / 0.01 == pytest.approx(0.594, abs=0.001)
 
 
 def test_euler_maruyama_has_order_one_as_its_end_time_goes_to_zero():
-    """The weak bands get there later, from above: 2.9 per doubling of 400 steps for S = .01, 2.2 of 1600."""
+    """For S = .01 the error ratio per doubling is 2.9 at 400 steps and 2.2 at 1600; it reaches 2 with still more steps."""
     coarse, fine = (_em_variance(stochastic_times(Flow().build(), steps, 1 / steps)) for steps in (200, 400))
     for power, before, after in zip(POWERS[:2], coarse, fine, strict=False):
         assert 1.95 < abs(before / power - 1) / abs(after / power - 1) < 2.05
@@ -213,7 +215,7 @@ def test_euler_maruyama_has_order_one_as_its_end_time_goes_to_zero():
 
 
 def test_euler_maruyama_of_random_noise_has_that_variance():
-    """40,000 values per band: standard error of a variance ratio 0.7 %."""
+    """40,000 values per band, so the standard error of a variance ratio is 0.7 %."""
     config = Flow()
     times = stochastic_times(config.build(), 20, 0.04)
     rng = torch.Generator().manual_seed(0)
@@ -235,7 +237,7 @@ def test_grids_are_those_of_the_papers():
 
 
 def test_stable_diffusions_schedule_leaves_signal_in_its_last_step():
-    """Even an exact solver returns a strong band too weak: S / (abar S + 1 - abar), 68 % of S = 100."""
+    """Even an exact solver returns a band of high variance with too little: S / (abar S + 1 - abar), 68 % for S = 100."""
     gain = _gains("heun", DDPM(), even_times(DDPM().build(), 500))[0]
     assert gain**2 / 100 == pytest.approx(1 / (ABAR[1000] * 100 + 1 - ABAR[1000]), abs=1e-4)
     assert gain**2 / 100 == pytest.approx(0.684, abs=0.001)
@@ -250,9 +252,9 @@ def _nonlinear(x, network_time, step_time=None):
     ("name", "steps"), [("ddim", 10), ("ddim", 100), ("dpm-solver++", 10), ("dpm-solver++", 30), ("dpm-solver++", 100)]
 )
 def test_ddpm_samplers_equal_diffusers(name, steps):
-    """On the same starting noise and the same network, which is no Gaussian's. Their tables are float32.
+    """With the same starting noise and the same nonlinear network. diffusers' tables are float32.
 
-    Their DDIM looks back 1000 // steps from each step, which is not its last step unless `steps` divides 1000."""
+    diffusers' DDIM steps by 1000 // steps, which equals the distance of its times only if `steps` divides 1000."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "trailing"}
@@ -291,12 +293,12 @@ def test_the_number_of_model_calls_is_the_stated_one(method, calls):
     process = Flow().build()
     method(process, counting, torch.ones(1, 1, 2, 2, dtype=torch.float64), even_times(process, 12), _no_noise)
     assert len(called) == calls
-    assert 0.0 not in called                                        # no network is asked about pure data
+    assert 0.0 not in called                                        # the model is never called at t = 0
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.3, 0.7), (0.25, 0.6)])
 def test_heun_guides_both_calls_of_a_step_by_where_the_step_begins(low, high):
-    """A plain restatement of REPA's euler_sampler(heun=True): the interval is asked of t_cur for both calls."""
+    """Compared with a restatement of REPA's euler_sampler(heun=True), where t_cur decides on guidance for both calls."""
     scale, labels = 2.5, torch.tensor([3.0, 7.0]).view(2, 1, 1, 1)
 
     def velocity(x, t, y):
@@ -321,7 +323,7 @@ def test_heun_guides_both_calls_of_a_step_by_where_the_step_begins(low, high):
     model = guided(network, torch.tensor([3, 7]), null=10, scale=scale, interval=(low, high))
     process = Flow().build()
     found = heun(process, model, start, even_times(process, 8), _no_noise)
-    assert_close(found, x, rtol=0, atol=1e-6)      # networks see float32
+    assert_close(found, x, rtol=0, atol=1e-6)      # network inputs are float32
 
 
 def test_euler_maruyama_refuses_a_ddpm_process():

@@ -16,7 +16,7 @@ def _model(x, network_time, step_time=None):
 
 
 def _noise(first, last, step):
-    """Each sample's noise from its own seed, as `smtool sample` draws it."""
+    """Noise with a seed per sample, as in `smtool sample`."""
     return torch.stack([torch.randn(2, 4, 4, generator=generator("sample", i, step)) for i in range(first, last)])
 
 
@@ -48,7 +48,7 @@ def test_the_state_is_float64_and_no_graph_is_kept(kind):
     assert not out.requires_grad
 
 
-def test_one_step_of_every_kind_jumps_to_the_denoised_latents():
+def test_one_step_of_every_sampler_gives_the_denoised_latents():
     noise = _noise(0, 2, "start")
     process = Flow().build()
     expected = process.denoised(_model(noise.double(), None), noise.double(), torch.ones((), dtype=torch.float64)).float()
@@ -62,7 +62,7 @@ def _proportional(x, network_time, step_time=None):
 
 @pytest.mark.parametrize("config", [Flow(path="cosine", prediction="x", time="logit-normal"), DDPM()])
 def test_everything_follows_the_device_of_its_latents(config):
-    """A meta tensor meets a CPU tensor as badly as a CUDA one does, scalars excepted."""
+    """Tensors on "meta" stand for CUDA: like these, they cannot be combined with CPU tensors, except scalars."""
     process = config.build()
     noise = torch.empty(2, 3, 4, 4, device="meta")
     example = process.noised(noise, noise, torch.empty(2, device="meta"))
@@ -90,7 +90,7 @@ def test_model_calls_are_counted():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_recipes_know_every_sampler_of_the_table(kind):
+def test_recipes_accept_every_sampler(kind):
     sampler = Sampler(kind=kind, steps=4)
     assert sampler.method is SAMPLERS[kind]
     times = sampler.times(Flow().build())

@@ -31,7 +31,7 @@ def test_the_filter_equals_scipys_full_transform(rng, shape, kind):
 
 
 def test_the_ideal_filter_is_a_projection_that_keeps_all_up_to_the_cutoff():
-    """On 40 pixels the cutoff of 0.2 cycles per pixel is 8 cycles: (8, 0) and (0, 8) stay, (9, 0) and (6, 6) go."""
+    """On 40 pixels, 0.2 cycles per pixel are 8 cycles: (8, 0) and (0, 8) are kept, (9, 0) and (6, 6) are removed."""
     warmup = Warmup(steps=1)
     for cycles, kept in (((8, 0), 1), ((0, 8), 1), ((5, 6), 1), ((9, 0), 0), ((6, 6), 0), ((0, 20), 0)):
         assert_close(warmup.filtered(_wave(40, *cycles)), kept * _wave(40, *cycles), rtol=0, atol=1e-12)
@@ -60,6 +60,6 @@ def test_the_warm_up_ends():
     assert [warmup.active(step) for step in range(5)] == [True, True, True, False, False]
 
 
-def test_its_length_must_be_said_because_no_one_published_it():
+def test_its_length_is_required():
     with pytest.raises(ValueError, match="steps"):
         Warmup()

@@ -78,7 +78,7 @@ def test_a_given_scale_takes_precedence_over_the_autoencoders(studio, repa_file,
     [
         ([], 3, "name the autoencoder of its latents: --autoencoder PATH"),
         (["--autoencoder", "runs/tiny", "--heads", "2"], 3, "does not state the scale of its latents"),
-        (["--autoencoder", "runs/tiny"], 3, "Say it: --heads 1"),
+        (["--autoencoder", "runs/tiny"], 3, "Pass --heads 1"),
         (["--autoencoder", "nowhere"], 3, "nowhere: no such file, folder or run"),
     ],
 )

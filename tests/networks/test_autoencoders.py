@@ -1,4 +1,4 @@
-"""What every autoencoder of `AnyAutoencoder` must do. A new one states its numbers in KNOWN, and nothing else here."""
+"""Requirements for all autoencoders of `AnyAutoencoder`. A new member needs only an entry in KNOWN here."""
 
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
@@ -23,7 +23,7 @@ def members(union: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Known:
-    """tiny: keys of a network for images of 12 x 20. published: (keys, parameters of all, of the encoder, of the decoder)."""
+    """tiny: keys of a network for 12 x 20 images. published: (keys, numbers of parameters in total, encoder, decoder)."""
 
     tiny: dict[str, Any]
     published: list[tuple[dict[str, Any], int, int, int]]
@@ -95,7 +95,7 @@ def test_a_file_gives_back_the_same_function_its_table_and_its_digest(kind, tmp_
     network = tiny(kind)
     before = set(network.state_dict())
     network.stats = LatentStats("scalar", torch.zeros(1), torch.ones(1), count=1, data="")
-    assert set(network.state_dict()) == before      # they travel in the metadata
+    assert set(network.state_dict()) == before      # statistics are stored in the metadata
     write_autoencoder(tmp_path / "ckpt.safetensors", network, {})
     again = read_autoencoder(tmp_path / "ckpt.safetensors")
     assert (again.config, again.digest, again.stats.count) == (network.config, network.digest, 1)
@@ -111,13 +111,13 @@ def test_channels_last_gives_the_same_numbers_in_its_own_layout(kind):
     expected = reconstructed(network, images)
     network.to(memory_format=torch.channels_last)
     found = reconstructed(network, images.contiguous(memory_format=torch.channels_last))
-    # float64 on both sides; only the order of additions differs.
+    # float64 on both sides: only the order of additions differs
     assert_close(found, expected, rtol=1e-9, atol=1e-11)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("kind", AUTOENCODERS)
-def test_under_autocast_the_posterior_is_float32_and_all_is_near(kind):
+def test_under_autocast_the_posterior_is_float32_and_results_are_close(kind):
     network, images = tiny(kind), torch.randn(1, 3, 12, 20)
     expected = network.encode(images).mean
     with torch.autocast("cpu", dtype=torch.bfloat16):

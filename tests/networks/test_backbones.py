@@ -1,4 +1,4 @@
-"""What every backbone of `AnyBackbone` must do. A new one states its numbers in KNOWN, and nothing else here."""
+"""Requirements for all backbones of `AnyBackbone`. A new member needs only an entry in KNOWN here."""
 
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -21,8 +21,9 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
 @dataclass(frozen=True)
 class Known:
-    """published: size -> parameters for latents (4, 32, 32) with patch 2 and `classes` classes. blocks: that can be tapped, of
-    TINY. first_two: names of the first two blocks. last_layers: beginnings of names behind them that the tap must not reach."""
+    """published: size -> number of parameters for latents (4, 32, 32), patch 2 and `classes` classes. blocks: number of blocks of
+    TINY. first_two: name prefixes of the first two blocks. last_layers: name prefixes of layers that must get no gradient from
+    tokens tapped after them."""
 
     classes: int
     published: dict[str, int]
@@ -78,7 +79,7 @@ def test_any_patch_goes_with_latents_that_are_not_square(kind, patch):
 
 @pytest.mark.parametrize("kind", BACKBONES)
 @pytest.mark.parametrize("num_classes", [0, 3])
-def test_a_network_built_anew_from_its_dump_and_its_file_is_the_same_function(kind, num_classes, tmp_path):
+def test_a_network_rebuilt_from_its_table_and_its_file_is_the_same_function(kind, num_classes, tmp_path):
     network = randomized(kind(**TINY).build((4, 4, 6), num_classes))
     write_tensors(tmp_path / "network.safetensors", network.state_dict(), {})
     with torch.device("meta"):
@@ -105,7 +106,7 @@ def test_a_latent_that_patches_do_not_tile_is_refused_with_the_patch_that_does(k
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
-def test_what_the_rest_of_smtool_asks_a_network(kind):
+def test_attributes_that_the_rest_of_smtool_uses(kind):
     network: LatentTransformer = kind(**TINY, patch=2).build((4, 8, 6), 10)
     assert (network.token_grid, network.width, network.num_classes) == ((4, 3), 16, 10)
     assert network.latent_shape == (4, 8, 6)
@@ -114,19 +115,19 @@ def test_what_the_rest_of_smtool_asks_a_network(kind):
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
-def test_calls_that_cannot_be_answered_say_why(kind):
+def test_invalid_calls_are_errors_with_the_reason(kind):
     x, t, labels = torch.zeros(2, 4, 8, 6), torch.zeros(2), torch.zeros(2, dtype=torch.int64)
     conditional, unconditional = kind(**TINY).build((4, 8, 6), 10), kind(**TINY).build((4, 8, 6), 0)
     with pytest.raises(ValueError, match=r"latents are 4x6x8, but .* built for 4x8x6"):
         conditional(x.mT, t, labels)
-    with pytest.raises(ValueError, match="has 10 classes and needs labels; class 10 stands for none"):
+    with pytest.raises(ValueError, match="has 10 classes and needs labels; the null class is 10"):
         conditional(x, t, None)
     with pytest.raises(ValueError, match="no classes: pass labels = None"):
         unconditional(x, t, labels)
     for tap in (0, conditional.depth + 1):
         with pytest.raises(ValueError, match=f"after block {tap}: this network has blocks 1 to {conditional.depth}"):
             conditional(x, t, labels, tap=tap)
-    with pytest.raises(ValueError, match="num_classes is -1"):
+    with pytest.raises(ValueError, match=r"num_classes must be at least 0 .*, but is -1"):
         kind(**TINY).build((4, 8, 6), -1)
 
 
@@ -144,7 +145,7 @@ def test_the_loss_of_tapped_tokens_reaches_only_the_blocks_before(kind, num_clas
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
-def test_every_parameter_that_learns_is_used(kind):
+def test_every_trained_parameter_is_used(kind):
     network = randomized(kind(**TINY).build((4, 4, 4), 3))
     network(torch.randn(2, 4, 4, 4), torch.rand(2), torch.tensor([0, 3])).output.square().sum().backward()
     assert {name for name, parameter in network.named_parameters() if parameter.grad is None} <= {"pos_embed"}
@@ -188,7 +189,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def randomized(network: LatentTransformer) -> LatentTransformer:
-    """Weights of a trained network's order of size, adaLN-zero's included."""
+    """The network with random weights of a realistic scale, also in layers initialized with 0 (adaLN-zero)."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -1,4 +1,4 @@
-"""PatchGAN's size and reach, and its BatchNorm against nn.BatchNorm2d on one process and on two."""
+"""PatchGAN's size and smallest input, and its BatchNorm compared with nn.BatchNorm2d in one and in two processes."""
 
 import os
 import subprocess
@@ -53,7 +53,7 @@ def test_the_smallest_input_gives_one_logit_and_one_pixel_less_is_refused(num_la
     with pytest.raises(ValueError, match=f"{num_layers} layers, which needs {side} pixels"):
         critic(torch.randn(1, 3, side - 1, 2 * side))
     with pytest.raises(RuntimeError):
-        critic.layers(torch.randn(2, 3, side - 1, 2 * side))  # the bound is not too cautious: the convolutions do not fit
+        critic.layers(torch.randn(2, 3, side - 1, 2 * side))  # the bound is tight: the convolutions do not fit
 
 
 def test_three_layers_need_24_pixels():
@@ -61,7 +61,7 @@ def test_three_layers_need_24_pixels():
 
 
 @pytest.mark.parametrize("init_std", [0.02, 0.2])
-def test_initial_weights_have_the_asked_spread(init_std):
+def test_initial_weights_have_the_given_standard_deviation(init_std):
     critic = PatchGAN(init_std=init_std).build()
     convolution, norm = critic.layers[5], critic.layers[6]
     assert convolution.weight.std().item() == pytest.approx(init_std, rel=0.02)  # 524,288 numbers: standard error 0.1 %
@@ -91,7 +91,7 @@ def test_two_ranks_of_unequal_share_equal_one_rank_with_the_whole_batch(tmp_path
     logits = critic(images)
     (logits * weights).sum().backward()
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
-    # float64; the ranks add in another order.
+    # float64: ranks add in a different order
     close = {"rtol": 1e-9, "atol": 1e-11}
     assert_close(torch.cat([rank[0] for rank in ranks]), logits.detach(), **close)
     assert_close(torch.cat([rank[1] for rank in ranks]), images.grad, **close)

@@ -1,4 +1,4 @@
-"""Posterior against torch.distributions; statistics against plain arithmetic."""
+"""Posterior compared with torch.distributions; statistics compared with direct computations."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_statistics_normalize_invert_and_survive_json(stats):
         assert torch.equal(again.residual, stats.residual)
 
 
-def test_statistics_from_before_there_was_a_residual_leave_no_mean_if_measured_and_an_unknown_one_if_published():
+def test_old_statistics_without_residual_have_residual_0_if_measured_and_none_if_published():
     stored = {"kind": "scalar", "mean": [0.5], "std": [2.0], "data": "abc"}
     assert LatentStats.from_metadata({**stored, "count": 9}).residual.tolist() == [0.0]
     assert LatentStats.from_metadata({**stored, "count": 0}).residual is None

@@ -1,4 +1,4 @@
-"""The SD-VAE against diffusers' AutoencoderKL holding the same weights (facts section 1)."""
+"""The SD-VAE compared with diffusers' AutoencoderKL with the same weights (released-code.md#sd-vae)."""
 
 import pytest
 import torch
@@ -11,7 +11,10 @@ TINY = {"downsample": 4, "latent_channels": 3, "channels": (8, 8, 16), "norm_gro
 
 
 def diffusers_twin(autoencoder: Autoencoder) -> AutoencoderKL:
-    """diffusers' own network with our weights; for symmetric padding its downsamplers are switched as in facts section 1.6."""
+    """diffusers' network with our weights; for symmetric padding, the padding of its downsamplers is changed.
+
+    Source: released-code.md#keys-of-diffusers.
+    """
     config = autoencoder.config
     attends = ["Attn" if level in config.attention else "" for level in range(len(config.channels))]
     twin = AutoencoderKL(
@@ -43,7 +46,7 @@ def test_forward_and_gradients_equal_those_of_diffusers(pad, shape):
     ours = torch.randn(2, 3, 16, 24, dtype=torch.float64, requires_grad=True)
     theirs = ours.detach().clone().requires_grad_()
     posterior, expected = autoencoder.encode(ours), twin.encode(theirs).latent_dist
-    # float64 on both sides; only the order of additions differs.
+    # float64 on both sides: only the order of additions differs
     close = {"rtol": 1e-9, "atol": 1e-11}
     assert_close(posterior.mean, expected.mean, **close)
     assert_close(posterior.logvar, expected.logvar, **close)
@@ -90,7 +93,7 @@ def test_last_layers_are_the_last_convolutions_of_encoder_and_decoder():
         ({"attention": (4,)}, r"levels \(4,\), but there are levels 0 to 3"),
     ],
 )
-def test_a_section_that_cannot_be_built_says_what_to_give(keys, message):
+def test_an_invalid_table_is_an_error_with_valid_values(keys, message):
     with pytest.raises(ValueError, match=message):
         SDVAE(**keys)
 

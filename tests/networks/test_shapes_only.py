@@ -1,4 +1,4 @@
-"""Networks that are built for their shapes: the same names and shapes, and nothing drawn."""
+"""Networks built without values have the same names and shapes, and draw no random numbers."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_names_and_shapes_are_those_of_the_network_and_no_random_number_is_used(
     assert all(value.is_meta for value in found.values())
 
 
-def test_real_tensors_are_written_as_ever():
+def test_tensors_on_other_devices_are_written():
     with shapes_only():
         values = torch.zeros(3, device="cpu").fill_(2.0)
     assert torch.equal(values, torch.full((3,), 2.0))

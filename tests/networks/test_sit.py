@@ -1,4 +1,4 @@
-"""SiT against diffusers' DiT with the same weights, and a plain re-statement of facts section 8."""
+"""SiT compared with diffusers' DiT with the same weights, and with a restatement of released-code.md#sit."""
 
 import math
 
@@ -16,7 +16,7 @@ SMALL = {"size": "custom", "depth": 3, "width": 24, "heads": 2}
 
 
 def randomized(network: SiTNetwork) -> SiTNetwork:
-    """No weight is 0, or half of the network would go untested."""
+    """The network with random weights: layers with zero weights would not be tested."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -60,7 +60,7 @@ def test_keys_and_shapes_are_those_of_repas_checkpoints():
     assert {name: tuple(value.shape) for name, value in state.items()} == expected
 
 
-def test_it_starts_as_zero_and_its_blocks_as_the_identity():
+def test_initially_the_output_is_zero_and_blocks_are_the_identity():
     network = SiT(**SMALL).build((4, 8, 4), 5)
     x, t, labels = torch.randn(2, 4, 8, 4), torch.rand(2), torch.tensor([1, 5])
     embedded = network.x_embedder(x) + network.pos_embed
@@ -71,7 +71,7 @@ def test_it_starts_as_zero_and_its_blocks_as_the_identity():
     assert network(x, t, labels).tokens is None
 
 
-def test_initial_weights_are_spread_as_published():
+def test_initial_weights_have_the_published_distribution():
     network = SiT(size="custom", depth=1, width=256, heads=4).build((4, 8, 8), 1000)
     block = network.blocks[0]
     for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2, network.x_embedder.proj):
@@ -100,12 +100,12 @@ def test_it_is_diffusers_dit_with_the_same_weights(patch):
     x, t, labels = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.rand(4), torch.tensor([0, 2, 4, 5])
     with torch.no_grad():
         expected = twin(x, timestep=t, class_labels=labels).sample
-    # Sinusoids and the position table are float32 on both sides.
+    # sinusoids and the position table are float32 on both sides
     assert_close(network(x, t, labels).output, expected, rtol=1e-5, atol=1e-5)
 
 
 def dit_twin(network: SiTNetwork) -> DiTTransformer2DModel:
-    """diffusers' own network with our weights. Each of its blocks has its own copy of the embedders of time and class."""
+    """diffusers' network with our weights. Each of its blocks has a copy of the time and class embedders."""
     config, (channels, side, _) = network.config, network.latent_shape
     twin = DiTTransformer2DModel(
         num_attention_heads=config.heads,
@@ -139,10 +139,10 @@ def dit_twin(network: SiTNetwork) -> DiTTransformer2DModel:
             theirs[f"{block}.norm1.emb.timestep_embedder.linear_1.{kind}"] = ours[f"t_embedder.mlp.0.{kind}"]
             theirs[f"{block}.norm1.emb.timestep_embedder.linear_2.{kind}"] = ours[f"t_embedder.mlp.2.{kind}"]
             theirs[f"{block}.norm1.emb.class_embedder.embedding_table.weight"] = ours["y_embedder.embedding_table.weight"]
-    theirs["pos_embed.pos_embed"] = twin.pos_embed.pos_embed  # their own table
+    theirs["pos_embed.pos_embed"] = twin.pos_embed.pos_embed  # diffusers' own table
     twin.load_state_dict({name: value for name, value in theirs.items() if name in twin.state_dict()}, strict=True)
     for block in twin.transformer_blocks:
-        block.norm1.emb.time_proj.downscale_freq_shift = 0  # DiT's frequencies; diffusers' own default is another
+        block.norm1.emb.time_proj.downscale_freq_shift = 0  # DiT's frequencies; diffusers' default differs
     return twin.double().eval()
 
 
@@ -153,7 +153,7 @@ def test_output_and_tokens_equal_a_plain_restatement(num_classes, patch):
     x, t = torch.randn(4, 3, 4, 6, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
     labels = torch.tensor([0, 2, 4, 5]) if num_classes else None
     expected, stream = plain_sit(network.state_dict(), x, t, labels, heads=2, patch=patch)
-    # float64 on both sides; only the order of additions differs.
+    # float64 on both sides: only the order of additions differs
     for tap in (1, 2, 3):
         prediction = network(x, t, labels, tap=tap)
         assert_close(prediction.output, expected, rtol=1e-9, atol=1e-11)
@@ -161,7 +161,7 @@ def test_output_and_tokens_equal_a_plain_restatement(num_classes, patch):
 
 
 def plain_sit(state: dict[str, Tensor], x: Tensor, t: Tensor, labels: Tensor | None, *, heads: int, patch: int) -> tuple:
-    """Facts section 8.2 as one straight function of the weights: output, and the tokens after each block."""
+    """SiT as one function of the weights (released-code.md#sit): output, and the tokens after each block."""
     width = state["pos_embed"].shape[-1]
 
     def linear(name: str, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""TAESD's family against a restatement of its published layers, as a walk over numbered weights; and what it promises beside."""
+"""The TAESD family compared with a restatement of its published layers, applied in the order of their numbers."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ FAMILY = {
 
 
 def weights(plan, widths, pooled, draw):
-    """Random ones under the numbers of the layers; `widths` goes on by one at each layer that has weights."""
+    """Random weights named by layer number; each layer with weights takes the next entry of `widths`."""
     made, at = {}, 0
 
     def conv(name, before, after, side=3, bias=True):
@@ -96,7 +96,7 @@ def test_every_member_computes_its_published_layers(name):
         assert 0.1 < latents.std() < 100
         posterior = ours.encode(2 * images - 1)
         assert_close(posterior.mean, latents, rtol=1e-5, atol=1e-5 * latents.abs().max().item())
-        latents = 4 * latents / latents.std()      # far enough to feel the clamp
+        latents = 4 * latents / latents.std()      # large enough for the clamp to have an effect
         decoded = walk(decoder, theirs[1], latents)
         assert_close(ours.decode(latents), 2 * decoded - 1, rtol=1e-5, atol=1e-5 * decoded.abs().max().item())
     f = 32 if layout == "f32" else 8
@@ -120,13 +120,13 @@ def test_gradients_reach_every_weight(layout):
     assert [name for name, parameter in ours.named_parameters() if parameter.grad is None] == []
 
 
-def test_the_digest_tells_weights_and_layouts_apart():
+def test_the_digest_differs_between_weights_and_layouts():
     one, other = (TAESD(latent_channels=2, width=4).build() for _ in range(2))
     assert one.digest != other.digest
     other.load_state_dict(one.state_dict())
     assert one.digest == other.digest
 
 
-def test_a_layout_that_is_none_is_refused():
+def test_an_unknown_layout_is_refused():
     with pytest.raises(ValueError, match="'plain', 'pooled' or 'f32'"):
         TAESD(layout="f16")

@@ -1,4 +1,4 @@
-"""Parts of both transformers against timm, diffusers and plain loops; what their tables refuse."""
+"""Parts of both transformers compared with timm, diffusers and loops; errors of their tables."""
 
 import math
 
@@ -76,7 +76,7 @@ def test_patch_embedding_is_its_convolution_in_contiguous_memory(patch, shape):
     assert not expected.is_contiguous()
 
 
-def test_unpatchify_puts_every_number_in_its_place():
+def test_unpatchify_puts_every_value_at_its_position():
     rows, columns, p, channels = 2, 3, 2, 3
     tokens = torch.randn(2, rows * columns, p * p * channels)
     latents = unpatchify(tokens, grid=(rows, columns), patch=p)
@@ -93,7 +93,7 @@ def test_unpatchify_puts_every_number_in_its_place():
 def test_attention_with_its_weights_is_timms(qkv_bias):
     ours = SelfAttention(24, heads=3, qkv_bias=qkv_bias).double()
     theirs = Attention(24, num_heads=3, qkv_bias=qkv_bias).double()
-    theirs.fused_attn = False  # softmax(q k / sqrt(d)) v written out
+    theirs.fused_attn = False  # computes softmax(q k / sqrt(d)) v explicitly
     theirs.load_state_dict(ours.state_dict(), strict=True)
     x = torch.randn(2, 7, 24, dtype=torch.float64)
     assert_close(ours(x), theirs(x), **CLOSE)
@@ -108,7 +108,7 @@ def test_mlp_with_its_weights_is_timms(gelu):
     assert_close(ours(x), theirs(x), **CLOSE)
 
 
-def test_the_tensors_of_a_prediction_are_found_by_those_who_hook_outputs():
+def test_hooks_can_find_the_tensors_of_a_prediction():
     leaves = pytree.tree_leaves(Prediction(torch.zeros(1), torch.ones(1)))
     assert [leaf.item() for leaf in leaves] == [0.0, 1.0]
 
@@ -118,15 +118,15 @@ def test_the_tensors_of_a_prediction_are_found_by_those_who_hook_outputs():
     ("keys", "message"),
     [
         ({"size": "huge"}, "'nano'.*'custom'"),
-        ({"size": "custom", "depth": 2, "heads": 2}, 'is required with size = "custom", which has no width'),
-        ({"size": "nano", "depth": 8}, 'is 6 in size "nano", but is 8; size = "custom" takes your own'),
+        ({"size": "custom", "depth": 2, "heads": 2}, 'is required with size = "custom", which has no default width'),
+        ({"size": "nano", "depth": 8}, 'is 6 in size "nano", but is 8; use size = "custom"'),
         ({**TINY, "heads": 3}, "must divide width = 16, but is 3; 2 does"),
         ({**TINY, "heads": 6}, "must divide width = 16, but is 6; 4 does"),
         ({"patch": 0}, "greater than or equal to 1"),
         ({"pach": 2}, "Extra inputs"),
     ],
 )
-def test_a_table_that_cannot_be_built_says_what_to_give(kind, keys, message):
+def test_an_invalid_table_is_an_error_with_valid_values(kind, keys, message):
     with pytest.raises(ValueError, match=message):
         kind(**keys)
 
@@ -139,7 +139,7 @@ def test_a_table_that_cannot_be_built_says_what_to_give(kind, keys, message):
         (UViT, {"depth": 3}, "must be even"),
     ],
 )
-def test_sizes_of_ones_own_must_suit_the_network(kind, keys, message):
+def test_custom_sizes_must_fit_the_network(kind, keys, message):
     with pytest.raises(ValueError, match=message):
         kind(**{**TINY, **keys})
 
@@ -150,7 +150,7 @@ def test_an_unknown_size_is_the_only_problem_reported():
 
 
 @pytest.mark.parametrize("config", [SiT(), UViT(size="S-deep"), SiT(**TINY), UViT(**TINY, final_conv=False)])
-def test_a_table_says_its_numbers_and_survives_its_own_dump(config):
+def test_a_table_has_the_values_of_its_size_and_survives_its_own_dump(config):
     dump = config.model_dump(mode="json")
     assert min(dump["depth"], dump["width"], dump["heads"]) >= 1
     assert type(config).model_validate(dump) == config

@@ -1,4 +1,4 @@
-"""U-ViT against a twin assembled of timm's blocks with the same weights (facts section 7)."""
+"""U-ViT compared with a model of timm's blocks with the same weights (released-code.md#u-vit)."""
 
 import math
 from functools import partial
@@ -16,7 +16,7 @@ SMALL = {"size": "custom", "depth": 4, "width": 24, "heads": 2}
 
 
 def randomized(network: UViTNetwork) -> UViTNetwork:
-    """Weights far from their small initial values, biases included."""
+    """The network with random weights and biases, larger than the initial ones."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -33,7 +33,7 @@ def test_the_published_h_has_no_convolution_at_the_end():
         assert count(UViT(size="H", final_conv=False).build((4, 32, 32), 0)) == 499_677_712
 
 
-def test_classes_add_their_rows_one_for_none_and_one_place():
+def test_classes_add_their_embeddings_a_null_class_and_one_position():
     with torch.device("meta"):
         assert count(UViT(size="L").build((4, 32, 32), 1000)) == 285_737_124 + 1001 * 1024 + 1024
 
@@ -67,7 +67,7 @@ def test_keys_and_shapes_are_those_of_published_checkpoints():
     assert {name: tuple(value.shape) for name, value in state.items()} == expected
 
 
-def test_initial_weights_are_spread_as_published():
+def test_initial_weights_have_the_published_distribution():
     network = UViT(size="custom", depth=2, width=256, heads=4).build((4, 32, 32), 1000)
     linears = [network.in_blocks[0].attn.qkv, network.mid_block.mlp.fc1, network.out_blocks[0].skip_linear, network.decoder_pred]
     for layer in linears:
@@ -85,7 +85,7 @@ def test_output_and_tokens_equal_a_twin_of_timms_blocks(num_classes, patch, fina
     x, t = torch.randn(3, 3, 4, 6, dtype=torch.float64), torch.tensor([1.0, 499.0, 1000.0], dtype=torch.float64)
     labels = torch.tensor([0, 2, 5]) if num_classes else None
     expected, stream = plain_uvit(network.state_dict(), x, t, labels, patch=patch)
-    # float64 on both sides; only the order of additions differs.
+    # float64 on both sides: only the order of additions differs
     for tap in range(1, 6):
         prediction = network(x, t, labels, tap=tap)
         assert_close(prediction.output, expected, rtol=1e-9, atol=1e-11)
@@ -93,7 +93,7 @@ def test_output_and_tokens_equal_a_twin_of_timms_blocks(num_classes, patch, fina
 
 
 def plain_uvit(state: dict[str, Tensor], x: Tensor, t: Tensor, labels: Tensor | None, *, patch: int) -> tuple:
-    """Facts section 7 as one straight function of the weights: output, and the patches' tokens after each of the five blocks."""
+    """U-ViT as one function of the weights (released-code.md#u-vit): output, and the patch tokens after each of five blocks."""
 
     def timm_block(name: str, tokens: Tensor) -> Tensor:
         block = Block(24, num_heads=2, qkv_bias=False, norm_layer=partial(torch.nn.LayerNorm, eps=1e-5)).double()

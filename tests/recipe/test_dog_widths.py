@@ -1,4 +1,4 @@
-"""REPA-DoG's widths: each can be set alone, and the race over them holds the whole grid."""
+"""REPA-DoG's widths: each can be set alone, and the race over them contains the whole grid."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ def test_widths_are_set_one_by_one(words):
     assert (table.sigma1, float(table.sigma2), table.alpha) == expected
 
 
-def test_the_race_runs_every_point_of_the_grid_once_and_differs_in_nothing_else():
+def test_the_race_has_every_point_of_the_grid_once_with_equal_other_settings():
     _, entries = load_race("race/dog-widths")
     tables = [entry.transformer.tables for entry in entries]
     points = [(each.alignment.sigma1, float(each.alignment.sigma2), each.alignment.alpha) for each in tables]

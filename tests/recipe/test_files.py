@@ -45,7 +45,7 @@ def test_every_autoencoder_recipe_loads_opens_with_its_command_and_has_no_idle_s
 
 @pytest.mark.parametrize("path", [p for p in AUTOENCODERS if "paper" in p.parts], ids=lambda path: path.stem)
 def test_paper_recipes_hold_the_released_settings(path):
-    """Facts section 2.6."""
+    """Source: released-code.md#autoencoder-training."""
     tables = load(str(path), TrainAE).tables
     celeba = "celeba" in tables.data.train
     assert (tables.steps, tables.data.batch) == ((500_000, 48) if celeba else (600_000, 128))
@@ -75,13 +75,13 @@ def test_a_bare_name_and_the_written_path_find_the_same_file_anywhere(tmp_path, 
     assert find("paper/table2/f8d4-esm.ae") == packaged() / "paper/table2/f8d4-esm.ae.toml"
 
 
-def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch):
+def test_a_local_file_is_preferred_to_a_packaged_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dsm").write_text(MINIMAL)
     assert find("dsm") == Path("dsm")
 
 
-def test_an_unknown_name_gets_a_guess():
+def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(RecipeError, match="Did you mean `esm`"):
         find("recipes/ems.toml")
 
@@ -113,17 +113,17 @@ def test_overrides_set_add_and_remove(recipe):
         ("steps", "expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE"),
         ("a b=3", "expected KEY=VALUE"),
-        ("regularizers.dms=", "the recipe has no `regularizers.dms` that could be removed"),
-        ("nothing.there=", "the recipe has no `nothing.there` that could be removed"),
+        ("regularizers.dms=", "the recipe has no `regularizers.dms` to remove"),
+        ("nothing.there=", "the recipe has no `nothing.there` to remove"),
     ],
 )
-def test_each_mistake_is_a_sentence(recipe, override, words):
+def test_each_mistake_has_a_clear_message(recipe, override, words):
     with pytest.raises(RecipeError) as caught:
         load(str(recipe), TrainAE, [override])
     assert words in str(caught.value)
 
 
-def test_all_problems_are_told_at_once(recipe):
+def test_all_problems_are_reported_together(recipe):
     with pytest.raises(RecipeError) as caught:
         load(str(recipe), TrainAE, ["optimizer.lr=-1", "stpes=3", "data.batch=x"])
     lines = str(caught.value).splitlines()
@@ -143,7 +143,7 @@ def test_all_problems_are_told_at_once(recipe):
             "the smallest pair is 16 px, but a 3-layer PatchGAN needs 24; use num_layers = 2, or scales of at least 0.375",
         ),
         (["data.image_size=32", "regularizers.dsm={}"], 'latent is 4x4, which blocks of 8 do not fill; use block = "fit", or'),
-        (["regularizers.dsm={}", "regularizers.eq_vae={}"], "regularizers.eq_vae.prior: must be 0 beside dsm"),
+        (["regularizers.dsm={}", "regularizers.eq_vae={}"], "regularizers.eq_vae.prior: must be 0 with dsm"),
         (["model.kind=vae"], "model.kind: must be 'sd-vae', but is 'vae'."),
         (["model.kind=sd-vae", "model.dwnsample=4"], "model.dwnsample: no such key. Did you mean `downsample`?"),
         (["model.sd-vae=1"], "model.sd-vae: no such key. Known here: kind, downsample"),
@@ -151,7 +151,7 @@ def test_all_problems_are_told_at_once(recipe):
         (["data.image_size=16", "perceptual.net=alex"], "LPIPS with alex needs"),
     ],
 )
-def test_sizes_that_cannot_work_name_what_fits(recipe, overrides, words):
+def test_the_message_about_an_impossible_size_names_one_that_fits(recipe, overrides, words):
     with pytest.raises(RecipeError) as caught:
         load(str(recipe), TrainAE, overrides)
     assert words in str(caught.value)
@@ -165,18 +165,18 @@ def test_sizes_that_cannot_work_name_what_fits(recipe, overrides, words):
         ["regularizers.dsm={}", "regularizers.eq_vae.prior=0"],
     ],
 )
-def test_what_the_sentences_propose_works(recipe, overrides):
+def test_the_proposed_values_work(recipe, overrides):
     load(str(recipe), TrainAE, overrides)
 
 
-def test_idle_settings_are_said(recipe):
+def test_settings_without_effect_give_a_remark(recipe):
     tables = load(str(recipe), TrainAE, ["discriminator.start=10"]).tables
-    assert "discriminator never plays" in next(tables.remarks())
+    assert "discriminator is never used" in next(tables.remarks())
 
 
-def test_a_warm_up_that_outlasts_the_run_is_remarked_on(recipe):
+def test_a_warm_up_longer_than_the_run_gives_a_remark(recipe):
     (found,) = load(str(recipe), TrainAE).tables.remarks()
-    assert found == "optimizer.warmup = 2000 goes beyond steps = 10: the rate stays below optimizer.lr."
+    assert found == "optimizer.warmup = 2000 is more than steps = 10: the rate stays below optimizer.lr."
     assert not list(load(str(recipe), TrainAE, ["optimizer.warmup=10"]).tables.remarks())
 
 

@@ -47,7 +47,7 @@ def test_every_recipe_loads_opens_with_its_command_and_has_no_idle_setting(path)
 
 
 @pytest.mark.parametrize("path", TRANSFORMERS, ids=lambda path: str(path.relative_to(packaged())))
-def test_a_recipe_names_a_run_of_another_recipe_or_a_folder_that_it_explains(path):
+def test_a_recipes_autoencoder_is_the_run_of_another_recipe_or_a_folder_that_its_comments_explain(path):
     text = path.read_text()
     autoencoder = tomllib.loads(text)["latents"]["autoencoder"]
     if autoencoder.startswith("runs/"):
@@ -58,7 +58,7 @@ def test_a_recipe_names_a_run_of_another_recipe_or_a_folder_that_it_explains(pat
 
 
 @pytest.mark.parametrize("path", [p for p in TRANSFORMERS if "paper" not in p.parts], ids=lambda path: path.stem)
-def test_small_recipes_train_a_nano_and_say_what_a_teacher_downloads(path):
+def test_small_recipes_train_a_nano_model_and_state_what_a_teacher_downloads(path):
     tables = load(str(path), TrainDiT).tables
     assert tables.model.size in ("nano", "custom")
     if tables.alignment is not None:
@@ -69,7 +69,10 @@ def test_small_recipes_train_a_nano_and_say_what_a_teacher_downloads(path):
 
 @pytest.mark.parametrize("path", [p for p in TRANSFORMERS if "paper" in p.parts], ids=lambda path: path.stem)
 def test_paper_recipes_hold_the_released_settings(path):
-    """Facts sections 6 to 8: no mirrored latents, cached in float32; U-ViT's warm-up begins at rate 0."""
+    """No mirrored latents, cached in float32; U-ViT's warm-up begins at rate 0.
+
+    Sources: released-code.md#latent-normalization, released-code.md#u-vit, released-code.md#sit.
+    """
     tables = load(str(path), TrainDiT).tables
     assert (tables.data.flip, tables.latents.dtype, tables.data.batch, tables.precision) == (False, "fp32", 256, "fp16")
     if tables.model.kind == "uvit":
@@ -80,8 +83,8 @@ def test_paper_recipes_hold_the_released_settings(path):
     assert "Measured: not run." in path.read_text()
 
 
-def test_what_a_recipe_leaves_out(recipe):
-    """A recipe of four tables: a flow with velocities, no classes, no teacher, no warm-up; the autoencoder goes along."""
+def test_defaults_of_absent_tables(recipe):
+    """Defaults of a minimal recipe: flow with velocity target, no labels, no alignment, no warm-up, embedded autoencoder."""
     tables = load(recipe, TrainDiT).tables
     assert (tables.process.kind, tables.process.prediction, tables.labels, tables.alignment) == ("flow", "v", None, None)
     assert (tables.warmup, tables.latents.embed, tables.latents.online, tables.latents.stats) == (None, True, False, "channel")
@@ -114,7 +117,7 @@ def test_what_a_recipe_leaves_out(recipe):
         (["data.image_size=big"], "data.image_size"),
     ],
 )
-def test_each_mistake_is_a_sentence(recipe, overrides, words):
+def test_each_mistake_has_a_clear_message(recipe, overrides, words):
     with pytest.raises(RecipeError) as caught:
         load(recipe, TrainDiT, overrides)
     assert words in str(caught.value)
@@ -129,7 +132,7 @@ def test_each_mistake_is_a_sentence(recipe, overrides, words):
         ["alignment.kind=repa", "alignment.teacher=dinov2-s", "alignment.depth=12"],
     ],
 )
-def test_what_the_sentences_propose_works(recipe, overrides):
+def test_the_proposed_values_work(recipe, overrides):
     load(recipe, TrainDiT, overrides)
 
 
@@ -139,8 +142,8 @@ def test_an_infinite_sigma_comes_back_from_a_resolved_recipe(recipe):
     assert TrainDiT.model_validate(tomllib.loads(loaded.resolved_toml())) == loaded.tables
 
 
-def test_a_grid_larger_than_the_samples_is_said(recipe):
-    assert "8 samples are drawn" in next(load(recipe, TrainDiT, ["validation.num_images=8"]).tables.remarks())
+def test_a_grid_larger_than_the_samples_gives_a_remark(recipe):
+    assert "8 samples are shown" in next(load(recipe, TrainDiT, ["validation.num_images=8"]).tables.remarks())
 
 
 def test_an_autoencoders_recipe_is_refused():

@@ -21,7 +21,7 @@ def _pair(dtype=torch.float32) -> Pair:
 
 
 def _by_scipy(x: np.ndarray, rows: int, block: int = 8) -> np.ndarray:
-    """Block by block: zero the coefficients with u + v >= 2 block - 1 - rows."""
+    """Per block, set the coefficients with u + v >= 2 block - 1 - rows to 0."""
     out = x.copy()
     u = np.arange(block)
     gone = u[:, None] + u >= 2 * block - 1 - rows
@@ -48,7 +48,7 @@ def test_a_pair_keeps_its_weight(block):
     assert low.weight == 0.25
 
 
-def test_no_rows_removed_leaves_the_very_pair():
+def test_no_rows_removed_returns_the_same_pair():
     pair = _pair()
     assert DSM().build(SHAPES, None).before_decode([pair], 0)[0] is pair
 
@@ -67,14 +67,14 @@ def test_each_cutoff_is_drawn_equally_often_and_is_the_same_in_every_part_of_the
 
 
 @pytest.mark.parametrize("group", [2, 3, 16])
-def test_every_n_images_in_a_row_share_a_cutoff_however_the_batch_is_cut(group):
-    """The released trainers draw one for the images of a GPU: image i of the global batch belongs to group i // N."""
+def test_every_n_consecutive_images_share_a_cutoff_however_the_batch_is_divided(group):
+    """Image i of the global batch belongs to group i // N; the released trainers draw one cutoff for the images of a GPU."""
     method = DSM(per=group).build(SHAPES, None)
     groups = Counter()
     for step in range(400):
         whole = streams(0, step, "autoencoder", batch=8)
         cutoffs = torch.as_tensor(method.draw(whole, Shapes((8, 3, 32, 32), (8, 5, 8, 8)))).expand(8).tolist()
-        for start, stop in ((0, 1), (1, 4), (4, 8)):      # ranks and micro-batches of unlike size
+        for start, stop in ((0, 1), (1, 4), (4, 8)):      # ranks and micro-batches of different sizes
             shapes = Shapes((stop - start, 3, 32, 32), (stop - start, 5, 8, 8))
             part = torch.as_tensor(method.draw(whole.at(start, stop), shapes)).expand(stop - start)
             assert part.tolist() == cutoffs[start:stop]
@@ -84,7 +84,7 @@ def test_every_n_images_in_a_row_share_a_cutoff_however_the_batch_is_cut(group):
     assert all(60 < count < 140 for count in groups.values())      # 100 expected, sd 8.7
 
 
-def test_groups_are_drawn_apart_from_each_other():
+def test_cutoffs_of_groups_are_independent():
     method = DSM(per=2).build(SHAPES, None)
     drawn = [method.draw(streams(0, step, "autoencoder", batch=4), SHAPES) for step in range(200)]
     unlike = sum(isinstance(rows, torch.Tensor) and rows[0] != rows[2] for rows in drawn)
@@ -134,7 +134,7 @@ def test_gradient_of_the_decoder_side_is_the_projection_itself():
         ({"rows_removed": (8,), "shape": "square"}, SHAPES, "rows_removed", "between 0 and 7"),
     ],
 )
-def test_what_cannot_work_is_said_before_anything_runs(keys, shapes, key, words):
+def test_impossible_settings_are_reported_as_problems(keys, shapes, key, words):
     name, sentence = next(DSM(**keys).problems(shapes))
     assert name == key
     assert re.search(words, sentence)
@@ -145,7 +145,7 @@ def test_released_set_is_no_problem_where_blocks_fit():
     assert list(DSM(block="fit").problems(Shapes((4, 3, 32, 32), (4, 4, 4, 4)))) == []
 
 
-def test_a_wrong_number_of_images_is_one_sentence():
+def test_a_wrong_number_of_images_is_one_problem():
     with pytest.raises(ValidationError) as caught:
         DSM(per=0)
     (problem,) = validation_problems(caught.value, DSM)

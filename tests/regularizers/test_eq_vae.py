@@ -36,7 +36,7 @@ def test_anisotropic_scales_differ_between_axes():
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_latents_and_target_are_shrunk_and_turned_alike(turns):
-    """An image whose 8x8 cells are constant is its own latent: after the transform it still must be."""
+    """For an image of constant 8x8 cells the latent equals the image at cell resolution, also after the transform."""
     latents = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     images = latents.repeat_interleave(8, -1).repeat_interleave(8, -2)
     method = EQVAE().build(SHAPES, None)
@@ -57,7 +57,7 @@ def test_rotation_alone_commutes_with_a_cellwise_decoder():
     torch.testing.assert_close(turned.images, decoded)
 
 
-def test_prior_mode_shrinks_what_is_encoded_to_whole_cells_and_leaves_pairs_alone():
+def test_prior_mode_shrinks_the_encoded_image_to_whole_cells_and_leaves_pairs_unchanged():
     method = EQVAE().build(SHAPES, None)
     draw = Transform("encode", (13, 13), 1, 8)
     assert method.before_encode(torch.zeros(2, 3, 256, 256), draw).shape == (2, 3, 104, 104)
@@ -66,7 +66,7 @@ def test_prior_mode_shrinks_what_is_encoded_to_whole_cells_and_leaves_pairs_alon
     assert method.before_encode(pair.images, Transform("decode", (13, 13), 1, 8)) is pair.images
 
 
-def test_smallest_pair_and_too_small_latents_are_known_beforehand():
+def test_the_table_reports_the_smallest_scale_and_too_small_latents():
     assert EQVAE().smallest_scale(SHAPES) == 0.25
     ((key, sentence),) = EQVAE().problems(Shapes((2, 3, 8, 8), (2, 4, 1, 1)))
     assert key == "smallest"

@@ -31,13 +31,13 @@ def test_posterior_mean_is_matched_when_asked_for():
 @pytest.mark.parametrize(
     "change", [{"bins": 8}, {"downsample": "antialias"}, {"downsample": "dct-crop"}, {"log": "none"}, {"gain": "match"}]
 )
-def test_every_key_changes_the_number(change):
+def test_every_key_changes_the_penalty(change):
     encoding = _encoding()
     plain, changed = (table.build(SHAPES, None).penalty(encoding, None) for table in (ESM(), ESM(**change)))
     assert not torch.isclose(plain, changed)
 
 
-def test_matched_gain_does_not_see_how_loud_the_latents_are():
+def test_matched_gain_does_not_depend_on_the_scale_of_the_latents():
     encoding = _encoding()
     quieter = Encoding(encoding.images, encoding.posterior, 0.03 * encoding.latents)
     matched, raw = ESM(gain="match").build(SHAPES, None), ESM().build(SHAPES, None)
@@ -52,7 +52,7 @@ def test_gradient_reaches_the_encoder():
 
 
 def test_descending_the_penalty_flattens_latents_to_the_target():
-    """A white latent, moved along the gradient alone, takes on the shape of the flattened image spectrum."""
+    """Gradient descent on the penalty alone changes the spectrum of a white latent to the flattened image spectrum."""
     encoding = _encoding()
     z = encoding.latents.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([z], lr=0.05)

@@ -13,7 +13,7 @@ def _pair() -> Pair:
 
 
 def test_halving_is_the_mean_of_each_two_by_two_block():
-    """Bilinear at scale 1/2 without antialias samples the corner between four pixels: their mean."""
+    """Bilinear interpolation at scale 1/2 without antialias samples the corner between four pixels, which is their mean."""
     pair = _pair()
     (small,) = ScaleEquivariance().build(SHAPES, None).before_decode([pair], 0.5)
     for x, y in ((pair.images, small.images), (pair.latents, small.latents)):
@@ -37,7 +37,7 @@ def test_baseline_replaces_the_pair_and_the_original_form_adds_a_weighted_one():
     assert kept is pair
     assert added.weight == 0.3
     assert torch.equal(added.latents, replaced.latents)
-    half = Pair(pair.images, pair.latents, 0.5)      # what another method appended before
+    half = Pair(pair.images, pair.latents, 0.5)      # a pair that another regularizer has appended
     assert ScaleEquivariance().build(SHAPES, None).before_decode([half], 0.5)[0].weight == 0.5
     kept, added = ScaleEquivariance(form="append", scales=(0.5,), alpha=0.3).build(SHAPES, None).before_decode([half], 0.5)
     assert (kept.weight, added.weight) == (0.5, 0.15)
@@ -50,12 +50,12 @@ def test_scales_are_drawn_from_the_set_and_shared_by_all_ranks():
     assert drawn == [method.draw(streams(0, step, "autoencoder", batch=4).at(2, 4), SHAPES) for step in range(60)]
 
 
-@pytest.mark.parametrize(("scales", "words"), [((0.0,), "above 0"), ((1.5,), "at most 1"), ((0.3,), "no whole number of cells")])
-def test_scales_that_cannot_work_are_named(scales, words):
+@pytest.mark.parametrize(("scales", "words"), [((0.0,), "above 0"), ((1.5,), "at most 1"), ((0.3,), "not a whole number")])
+def test_impossible_scales_are_named(scales, words):
     ((key, sentence),) = ScaleEquivariance(scales=scales).problems(SHAPES)
     assert key == "scales"
     assert words in sentence
 
 
-def test_smallest_pair_is_known_before_the_discriminator_meets_it():
+def test_the_table_reports_the_smallest_scale():
     assert ScaleEquivariance().smallest_scale(SHAPES) == 0.25

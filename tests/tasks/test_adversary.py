@@ -8,14 +8,14 @@ from smtool.tasks.adversary import Adversary, hinge_discriminator, hinge_generat
 
 @pytest.mark.parametrize(("steps", "generator", "discriminator"), [(500_000, 275_000, 225_000), (600_000, 325_000, 275_000)])
 def test_released_alternation_gives_the_published_numbers_of_updates(steps, generator, discriminator):
-    table = Adversary()        # start 50,001; facts section 2.3
+    table = Adversary()        # start 50,001; released-code.md#discriminator
     assert table.count_turns("autoencoder", steps) == generator
     assert table.count_turns("discriminator", steps) == discriminator
 
 
 @pytest.mark.parametrize("updates", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("start", [0, 1, 4, 7, 100])
-def test_counted_turns_are_the_turns_taken(updates, start):
+def test_count_turns_agrees_with_players_at(updates, start):
     table = Adversary(start=start, updates=updates)
     for steps in range(14):
         taken = [player for step in range(steps) for player in table.players_at(step)]

@@ -24,7 +24,7 @@ METHODS = {
 
 
 class Distance(nn.Module):
-    """Stands where LPIPS stands: (x, y) -> (B,)."""
+    """Substitute for LPIPS: (x, y) -> (B,)."""
 
     def forward(self, x, y):
         return (x - y).square().flatten(1).mean(1)
@@ -48,7 +48,7 @@ def _draws(player: str = "autoencoder", step: int = 0):
     return streams(0, step, player, batch=4)
 
 
-def test_plain_loss_is_the_mean_absolute_difference_of_one_pass():
+def test_plain_loss_is_the_mean_absolute_difference():
     task, batch = _task(), _batch()
     loss = task.loss("autoencoder", batch, _draws(), 0)
     posterior = task.autoencoder.encode(batch.images)
@@ -100,7 +100,7 @@ def test_discriminator_sees_low_passed_targets_and_no_graph_reaches_the_autoenco
     assert not fake.requires_grad
 
 
-def test_adversary_joins_at_its_start_and_is_balanced_at_the_decoder():
+def test_adversary_is_used_from_its_start_and_is_weighted_at_the_decoder():
     task = _task(adversary=Adversary(num_layers=1, channels=4, start=6))
     assert "adversarial" not in task.loss("autoencoder", _batch(), _draws(step=5), 5).values
     loss = task.loss("autoencoder", _batch(), _draws(step=6), 6)
@@ -133,7 +133,7 @@ def test_flips_mirror_about_half_of_the_images_and_follow_the_sample():
     assert torch.equal(seen[1], seen[0][16:32])
 
 
-def test_a_regularizer_says_how_its_penalty_is_scaled():
+def test_a_regularizer_can_set_the_adaptive_weight_of_its_penalty():
     class Roughness(Regularizer):
         weight = 0.1
         adaptive_weight = AdaptiveWeight("encoder", cap=2.0)

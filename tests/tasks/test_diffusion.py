@@ -24,7 +24,7 @@ ALIGNMENTS = [
 
 
 def awake(network: nn.Module) -> nn.Module:
-    """A network that does something: as built, SiT is the function 0 and its blocks are the identity."""
+    """The network with random weights in its zero-initialized layers: a new SiT has output 0 and identity blocks."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -40,7 +40,7 @@ def network_of(kind: str, num_classes: int) -> nn.Module:
 
 
 class Teacher(nn.Module):
-    """Stands where a frozen network stands: uint8 images -> (B, 5, 4, 4)."""
+    """Substitute for a frozen network: uint8 images -> (B, 5, 4, 4)."""
 
     def forward(self, images):
         return nn.functional.adaptive_avg_pool2d(images.float(), 4).repeat(1, 2, 1, 1)[:, :5] / 255
@@ -98,7 +98,7 @@ def test_bands_weighted_by_their_cells_add_up_to_the_whole_error():
     torch.testing.assert_close(total, error.square().mean() * 8 * 12)
 
 
-def test_an_error_that_is_a_constant_lies_in_the_lowest_band_and_a_checkerboard_in_the_highest():
+def test_a_constant_error_is_in_the_lowest_band_and_a_checkerboard_in_the_highest():
     flat = band_errors(torch.ones(1, 1, 8, 8))
     assert flat["band1"] > 1
     assert max(flat["band2"], flat["band3"], flat["band4"]) < 1e-10
@@ -108,7 +108,7 @@ def test_an_error_that_is_a_constant_lies_in_the_lowest_band_and_a_checkerboard_
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_logged_bands_add_up_to_the_logged_loss(autocast):
-    """Under autocast too: the transform of the error stays in float32."""
+    """Also under autocast: the transform of the error is computed in float32."""
     task = task_of()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         values = task.loss(PLAYER, batch_of(4), draws_of(4), 0).values
@@ -118,8 +118,8 @@ def test_logged_bands_add_up_to_the_logged_loss(autocast):
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_the_flow_loss_equals_its_restatement(labels):
-    """x_t = (1 - t) x + t noise, and the network is asked for noise - x; latents are sampled, then normalized per channel."""
+def test_the_flow_loss_equals_a_direct_computation(labels):
+    """x_t = (1 - t) x + t noise, with target noise - x; latents are sampled, then normalized per channel."""
     task = task_of(num_classes=3 if labels else 0)
     batch, draws = batch_of(6, labels), draws_of(6)
     noise, t = draws.batch("noise", (6, *SHAPE)), draws.uniform("time", (6,))
@@ -137,7 +137,7 @@ def test_the_flow_loss_equals_its_restatement(labels):
     assert not loss.values["diffusion"].requires_grad
 
 
-def test_the_ddpm_loss_asks_for_the_noise_at_one_of_a_thousand_levels():
+def test_the_ddpm_loss_has_the_noise_as_target_at_one_of_a_thousand_levels():
     task = task_of(kind="uvit", process=DDPM(), num_classes=0)
     batch, draws = batch_of(6, labels=False), draws_of(6)
     noise, uniform = draws.batch("noise", (6, *SHAPE)), draws.uniform("time", (6,))
@@ -151,7 +151,7 @@ def test_the_ddpm_loss_asks_for_the_noise_at_one_of_a_thousand_levels():
     torch.testing.assert_close(task.loss(PLAYER, batch, draws, 0).total, expected)
 
 
-def test_a_share_of_labels_is_replaced_by_the_null_class_and_the_others_are_left():
+def test_a_fraction_of_labels_is_replaced_by_the_null_class():
     task, count = task_of(dropout=0.2), 4000
     batch = batch_of(count)
     found = task._labels(batch, draws_of(count))
@@ -211,7 +211,7 @@ def test_the_alignments_gradient_reaches_the_projector_and_the_blocks_up_to_its_
     assert all(parameter.grad.abs().max() > 0 for parameter in task.alignment.module.parameters())
 
 
-def test_the_player_is_the_network_and_the_projector_and_the_teacher_stays_outside():
+def test_the_player_holds_the_network_and_the_projector_but_not_the_teacher():
     task = task_of(config=ALIGNMENTS[1])
     names = set(task.players[PLAYER].state_dict())
     assert {name.split(".")[0] for name in names} == {"network", "alignment"}
@@ -219,7 +219,7 @@ def test_the_player_is_the_network_and_the_projector_and_the_teacher_stays_outsi
     assert task.count_turns(PLAYER, 5) == 5
 
 
-def test_cached_features_stand_for_the_teacher():
+def test_cached_features_replace_the_teacher():
     task, batch = task_of(config=ALIGNMENTS[0]), batch_of(4)
     online = task.loss(PLAYER, batch, draws_of(4), 0).total
     cached = LatentBatch(batch.mean, batch.logvar, batch.labels, batch.ids, features=Teacher()(batch.images))

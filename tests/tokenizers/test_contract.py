@@ -1,4 +1,4 @@
-"""What every kind of tokenizer keeps to: shapes, refusals, gradients where it can be trained, storing where it can be rebuilt."""
+"""Requirements for all kinds of tokenizers: shapes, errors, gradients if it can be trained, storage if it can be rebuilt."""
 
 import pytest
 import timm
@@ -77,7 +77,7 @@ def images() -> torch.Tensor:
     return torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_its_kind_is_known_without_loading_it(name):
+def test_its_kind_is_identified_without_loading_it(name):
     found = identify(name)
     assert found.kind == KINDS[name]
     assert identify(found.place).kind == found.kind
@@ -100,12 +100,12 @@ def test_shapes_are_those_it_states_and_both_directions_are_finite(tokenizer, im
 
 
 def test_an_image_at_a_time_gives_the_same_latents(tokenizer, images):
-    """float32; convolutions of another batch size sum in another order."""
+    """Compared in float32: convolutions add in a different order for another batch size."""
     one_by_one = torch.cat([tokenizer.encode(image[None]).mean for image in images])
     torch.testing.assert_close(one_by_one, tokenizer.encode(images).mean, rtol=1e-4, atol=1e-4)
 
 
-def test_it_says_what_it_is(name, tokenizer, folder):
+def test_its_attributes_describe_it(name, tokenizer, folder):
     assert tokenizer.source == name and tokenizer.label
     assert f"f{tokenizer.downsample}, {tokenizer.latent_channels} channels" in tokenizer.architecture
     assert len(tokenizer.digest) == 64 and tokenizer.digest == open_tokenizer(name, image_size=SIDE, weights_dir=folder).digest
@@ -121,14 +121,14 @@ def test_a_size_that_does_not_fit_is_refused(tokenizer):
 
 
 @pytest.mark.parametrize("name", TRAINABLE, indirect=True)
-def test_our_own_networks_can_be_trained_through(tokenizer, images):
+def test_gradients_pass_through_networks_of_smtool(tokenizer, images):
     tokenizer.requires_grad_(True)
     tokenizer.decode(tokenizer.encode(images).mode()).square().mean().backward()
     reached = {key.split(".")[0] for key, parameter in tokenizer.named_parameters() if parameter.grad is not None}
     assert {"encoder", "decoder"} <= reached
 
 
-def test_what_smtool_can_rebuild_comes_back_from_its_description(name, tokenizer, images, tmp_path):
+def test_a_tokenizer_with_a_config_can_be_rebuilt_from_it(name, tokenizer, images, tmp_path):
     if name not in STORED:
         assert tokenizer.config is None
         return

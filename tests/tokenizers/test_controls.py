@@ -1,4 +1,4 @@
-"""The hand-made autoencoders do what the definition sheet says of them, by scipy and plain loops."""
+"""The controls give the results defined in spectrum.md#band-transfer, computed with scipy and loops."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_every_control_is_a_tokenizer_of_factor_8_whose_samples_are_its_means(na
     assert torch.allclose(decoded, images, atol=1e-9) == (name in LOSSLESS)
 
 
-def test_digests_tell_controls_apart():
+def test_digests_of_controls_differ():
     assert len({open_tokenizer(f"control:{name}").digest for name in CONTROLS}) == len(CONTROLS)
 
 
@@ -48,7 +48,7 @@ def test_crop_keeps_the_low_cells_and_the_value_of_a_constant(images):
     torch.testing.assert_close(tokenizer.encode(torch.full_like(images, 0.3)).mean, torch.full_like(z, 0.3))
 
 
-def test_crop_half_answers_below_half_of_the_latents_nyquist_only(images):
+def test_crop_half_decodes_only_below_half_of_the_latents_nyquist_frequency(images):
     tokenizer = open_tokenizer("control:crop-half")
     decoded = cells(tokenizer.decode(tokenizer.encode(images).mean))
     for u in range(4):
@@ -91,6 +91,6 @@ def test_pooling_controls_average_blocks_and_interpolate(mode, images):
     torch.testing.assert_close(tokenizer.decode(z), F.interpolate(z, size=(32, 48), mode=mode))
 
 
-def test_an_unknown_control_names_those_there_are():
-    with pytest.raises(RecipeError, match=r"no control called 'crops'[\s\S]*crop, crop-half, scrambled"):
+def test_the_error_for_an_unknown_control_lists_all_controls():
+    with pytest.raises(RecipeError, match=r"unknown control 'crops'[\s\S]*crop, crop-half, scrambled"):
         open_tokenizer("control:crops")

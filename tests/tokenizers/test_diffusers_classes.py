@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers that are not ours: what diffusers computes, with their scale, through a tokenizer."""
+"""Autoencoders run by diffusers: the tokenizer gives the results of diffusers, with the published scale."""
 
 import json
 import sys
@@ -44,8 +44,8 @@ def test_a_folder_is_run_by_diffusers(make, downsample, channels, std, inside, t
         assert_close(tokenizer.decode(latents), theirs.decode(latents).sample)
 
 
-def test_the_file_that_was_named_is_the_one_that_is_opened(tmp_path):
-    """As in TAESD's own repository: other weights lie beside those that config.json is about."""
+def test_the_named_file_is_opened(tmp_path):
+    """As in TAESD's repository, the folder contains other weights than those that config.json describes."""
     theirs, other = tiny().eval(), tiny().eval()
     theirs.save_pretrained(tmp_path)
     theirs.half().save_pretrained(tmp_path, variant="fp16")
@@ -57,8 +57,8 @@ def test_the_file_that_was_named_is_the_one_that_is_opened(tmp_path):
         assert_close(open_tokenizer(str(tmp_path / "other.safetensors"), image_size=32).encode(x).mean, other.encode(x).latents)
 
 
-def test_an_autoencoder_of_videos_sees_images_as_one_frame(tmp_path):
-    """Qwen-Image's; Wan's is its like. The statistics per channel are the config's."""
+def test_an_autoencoder_of_videos_gets_images_as_one_frame(tmp_path):
+    """Qwen-Image's autoencoder (Wan's is similar), with statistics per channel from its config."""
     mean, std = [0.5, 0.0, -0.5, 1.0], [1.0, 2.0, 4.0, 0.5]
     sizes = {"base_dim": 8, "z_dim": 4, "dim_mult": [1, 2, 2], "num_res_blocks": 1, "temperal_downsample": [False, True]}
     theirs = AutoencoderKLQwenImage(**sizes, latents_mean=mean, latents_std=std).eval()
@@ -77,7 +77,7 @@ def test_an_autoencoder_of_videos_sees_images_as_one_frame(tmp_path):
 
 
 class UnitRange(torch.nn.Module):
-    """RAE's manners: images in [0, 1] both ways, latents normalized inside. Its encoders come from another library."""
+    """A substitute for RAE, whose encoders need another library: images in [0, 1], latents normalized internally."""
 
     def __init__(self):
         super().__init__()
@@ -95,7 +95,7 @@ class UnitRange(torch.nn.Module):
         return SimpleNamespace(sample=torch.nn.functional.interpolate(z, scale_factor=4.0))
 
 
-def test_an_autoencoder_of_images_in_0_1_is_given_such(tmp_path, monkeypatch):
+def test_an_autoencoder_of_images_in_0_1_gets_images_in_this_range(tmp_path, monkeypatch):
     UnitRange.__name__ = "AutoencoderRAE"
     monkeypatch.setattr(diffusers, "AutoencoderRAE", UnitRange, raising=False)
     config = {"_class_name": "AutoencoderRAE", "latents_mean": [1.0], "latents_std": [2.0]}
@@ -115,7 +115,7 @@ def test_a_class_that_this_diffusers_does_not_have_is_named(tmp_path):
         open_tokenizer(str(tmp_path))
 
 
-def test_without_diffusers_one_command_is_said(tmp_path, monkeypatch):
+def test_without_diffusers_the_error_names_the_command_to_install_it(tmp_path, monkeypatch):
     tiny().save_pretrained(tmp_path)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(CheckpointError, match=r"diffusers is not installed here.\n  pip install diffusers"):
@@ -132,6 +132,6 @@ def test_damaged_weights_are_refused(tmp_path):
 
 def test_training_on_it_is_refused_by_name(tmp_path):
     tiny().save_pretrained(tmp_path)
-    words = r"AutoencoderTiny of diffusers, but only AutoencoderKL[\s\S]*All commands but `train-ae`"
+    words = r"AutoencoderTiny of diffusers, but only AutoencoderKL[\s\S]*All commands except `train-ae`"
     with pytest.raises(CheckpointError, match=words):
         load_autoencoder(tmp_path)

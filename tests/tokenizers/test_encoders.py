@@ -1,4 +1,4 @@
-"""timm models and SqueezeNet as encoders: their features, at the grid that the images' side gives."""
+"""timm models and SqueezeNet as encoders: their features, on the grid given by the side of the images."""
 
 import pytest
 import timm
@@ -15,7 +15,7 @@ VIT, DINO, RESNET = "vit_tiny_patch16_224", "vit_small_patch14_dinov2.lvd142m", 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Random weights under the names that real ones have, saved from timm."""
+    """Random weights with the names of the published ones, saved from timm."""
     folder = tmp_path_factory.mktemp("weights")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -35,7 +35,7 @@ def test_latents_are_timms_patch_tokens(weights):
     plain = timm.create_model(VIT, num_classes=0, pretrained=True, pretrained_cfg_overlay=overlay).eval()
     x = images(224)
     with torch.no_grad():
-        tokens = plain.forward_features(x)[:, 1:]      # this model's own normalization is to [-1, 1]
+        tokens = plain.forward_features(x)[:, 1:]      # this model normalizes images to [-1, 1]
         assert_close(tokenizer.encode(x).mean, tokens.transpose(1, 2).reshape(1, 192, 14, 14), rtol=1e-4, atol=1e-4)
     assert (tokenizer.downsample, tokenizer.latent_channels) == (16, 192)
     assert (tokenizer.can_decode, tokenizer.deterministic) == (False, True)
@@ -63,17 +63,17 @@ def test_without_images_it_is_opened_for_256(weights):
     assert (tokenizer.image_size, tokenizer.downsample, tokenizer.latent_channels) == (256, 16, 512)
 
 
-def test_hooks_see_its_layers(weights):
+def test_hooks_on_its_layers_are_called(weights):
     tokenizer = open_tokenizer(f"timm:{RESNET}", image_size=64, weights_dir=weights)
     seen = []
     tokenizer.network.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
     assert_close(tokenizer.encode(images(64)).mean, seen[0])
 
 
-def test_what_cannot_be_is_said(weights, tmp_path, monkeypatch):
+def test_impossible_sizes_and_names_are_errors(weights, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="smaller than one latent cell, 16x16"):
         open_tokenizer(f"timm:{VIT}", image_size=8, weights_dir=weights)
-    with pytest.raises(CheckpointError, match="into 3x3 cells: no whole number of its strides"):
+    with pytest.raises(CheckpointError, match="as 3x3 cells: the side is not a multiple of its stride"):
         open_tokenizer(f"timm:{RESNET}", image_size=72, weights_dir=weights)
     with pytest.raises(RecipeError, match="Did you mean"):
         open_tokenizer("timm:vit_tiny_patch16_225", weights_dir=weights)

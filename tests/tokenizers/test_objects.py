@@ -1,4 +1,4 @@
-"""`module:attribute`: objects and factories of the current folder, with what encoders of diffusers return."""
+"""`module:attribute`: objects and factories in the current folder, and output types of diffusers' encoders."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_an_object_and_a_factory_are_the_same(attribute):
     assert tokenizer.digest == open_tokenizer("codecs_of_mine:Pool", image_size=32).digest
 
 
-def test_what_diffusers_returns_is_understood():
+def test_output_types_of_diffusers_are_supported():
     tokenizer = open_tokenizer("codecs_of_mine:vae", image_size=32)
     theirs = tokenizer.network
     assert isinstance(theirs, AutoencoderKL)
@@ -86,10 +86,10 @@ def test_an_encoder_alone_is_enough():
     ("attribute", "message"),
     [
         ("Tokens", r"encode returns torch.float32 \(3, 64, 3\), but latents \(B, C, h, w\) are needed[\s\S]*no spectrum"),
-        ("Bytes", "decode gives values from 0 to 255"),
-        ("Unit", "decode gives values from 0 to 1 for images from black to white"),
-        ("Small", r"decode gives \(3, 3, 4, 4\) where images of \(3, 3, 32, 32\) went in"),
-        ("Odd", "with a whole f is needed"),
+        ("Bytes", "decode returns values from 0 to 255"),
+        ("Unit", "decode returns values from 0 to 1 for images from black to white"),
+        ("Small", r"decode returns \(3, 3, 4, 4\) for images of \(3, 3, 32, 32\)"),
+        ("Odd", "with an integer f is needed"),
         ("Crashes", "raised KeyError: 'no such layer'"),
     ],
 )
@@ -106,6 +106,6 @@ def test_wrong_shapes_and_ranges_are_refused(attribute, message):
         ("codecs_of_mine:number", "no method"),
     ],
 )
-def test_what_is_not_there_is_refused(what, message):
+def test_missing_modules_attributes_and_methods_are_errors(what, message):
     with pytest.raises(RecipeError, match=message):
         open_tokenizer(what)

@@ -1,4 +1,4 @@
-"""What a path or a name stands for, and what is said when it stands for nothing."""
+"""Opening by path or name, and errors for those without a tokenizer."""
 
 import pytest
 import torch
@@ -29,12 +29,12 @@ def test_the_package_exports_it():
 
 
 @pytest.mark.parametrize("name", ["pixels", "control:crop", "squeezenet", "os:getcwd"])
-def test_what_smtool_does_not_train_is_refused_with_what_takes_it(name):
+def test_the_error_for_a_tokenizer_that_cannot_be_trained_names_the_commands_that_accept_it(name):
     with pytest.raises(CheckpointError, match=r"but only AutoencoderKL can be trained and exported[\s\S]*open_tokenizer"):
         load_autoencoder(name)
 
 
-def test_files_and_folders_go_before_the_names_of_other_kinds(tmp_path, monkeypatch):
+def test_files_and_folders_are_preferred_to_names_of_other_kinds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert identify("pixels").kind == "pixels"
     write_autoencoder(tmp_path / "pixels" / "ckpt.safetensors", SECTION.build(), {"step": 3})
@@ -42,12 +42,12 @@ def test_files_and_folders_go_before_the_names_of_other_kinds(tmp_path, monkeypa
     assert (found.kind, found.place, found.metadata["step"]) == ("trained", "pixels/ckpt.safetensors", 3)
 
 
-def test_padding_of_our_own_file_can_be_overridden(tmp_path):
+def test_padding_of_a_file_of_smtool_can_be_overridden(tmp_path):
     write_autoencoder(tmp_path / "ckpt.safetensors", SECTION.build(), {})
     assert load_autoencoder(tmp_path, downsample_pad="symmetric").config.downsample_pad == "symmetric"
 
 
-def test_an_absent_path_names_the_runs_there_are(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_path_names_existing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"no such file, folder or run[\s\S]*train-ae"):
         load_autoencoder("dsm")

@@ -1,4 +1,4 @@
-"""What a tokenizer says of itself, whatever it was opened from, and images that do not fit it."""
+"""Attributes of tokenizers of all origins, and errors for images of unsuitable sizes."""
 
 import hashlib
 
@@ -21,7 +21,7 @@ def run(tmp_path):
     return tmp_path / "dsm"
 
 
-def test_our_own_run(run):
+def test_a_run_of_smtool(run):
     tokenizer = open_tokenizer(str(run))
     assert (tokenizer.label, tokenizer.source, tokenizer.recipe) == ("dsm", str(run), {"seed": 3})
     assert (tokenizer.downsample, tokenizer.latent_channels, tokenizer.deterministic, tokenizer.can_decode) == (4, 3, False, True)
@@ -42,7 +42,7 @@ def test_a_foreign_file_has_the_digest_of_the_same_weights_elsewhere(tmp_path):
     assert tokenizers[0].digest != open_tokenizer(str(tmp_path / "vae"), downsample_pad="symmetric").digest
 
 
-def test_images_that_do_not_fit_are_refused_with_what_would(run):
+def test_the_error_for_images_of_a_wrong_size_names_sizes_that_fit(run):
     tokenizer = open_tokenizer(str(run))
     assert tokenizer.latent_shape(16, 24) == (3, 4, 6)
     with pytest.raises(ValueError, match="smaller than one latent cell of dsm, 4x4 pixels"):
@@ -51,7 +51,7 @@ def test_images_that_do_not_fit_are_refused_with_what_would(run):
         tokenizer.encode(torch.zeros(1, 3, 18, 20))
 
 
-def test_nothing_of_that_name(tmp_path, monkeypatch):
+def test_an_unknown_name_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="no such file, folder or run"):
         open_tokenizer("sd-vae")

@@ -47,7 +47,7 @@ def _state(training: Training) -> dict[str, torch.Tensor]:
     return state | {f"ema.{k}": v for k, v in training.averages["autoencoder"].state_dict().items()}
 
 
-def test_everything_comes_back(tmp_path):
+def test_load_restores_everything(tmp_path):
     first, second = _training(0), _training(1)
     checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=0)
     checkpoints.save(5, first)
@@ -58,7 +58,7 @@ def test_everything_comes_back(tmp_path):
     assert [optimizer.updates for optimizer in second.optimizers.values()] == [7, 7]
 
 
-def test_the_last_few_and_the_milestones_stay(tmp_path):
+def test_the_last_checkpoints_and_multiples_of_keep_every_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=20)
     training = _training(0)
     for step in range(5, 55, 5):
@@ -67,19 +67,19 @@ def test_the_last_few_and_the_milestones_stay(tmp_path):
     assert checkpoints.latest() == 50
 
 
-def test_a_folder_cut_off_while_it_was_written_does_not_count(tmp_path):
+def test_an_incompletely_written_folder_does_not_count(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=0)
     training = _training(0)
     checkpoints.save(5, training)
     (tmp_path / ".00000010.part").mkdir()
-    (tmp_path / "00000015").mkdir()        # no state.json: not from us, or cut off by hand
+    (tmp_path / "00000015").mkdir()        # no state.json: not a complete checkpoint
     assert checkpoints.latest() == 5
     checkpoints.save(10, training)
     assert checkpoints.steps() == [5, 10]
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_failing_write_leaves_the_checkpoints_there_were(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_existing_checkpoints(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep_last=1, keep_every=0)
     training = _training(0)
     checkpoints.save(5, training)
@@ -105,13 +105,13 @@ def test_no_folder_means_no_checkpoint(tmp_path):
     assert Checkpoints(tmp_path / "none", keep_last=2, keep_every=0).latest() is None
 
 
-def test_a_run_does_not_go_on_with_another_frozen_network_of_the_same_name(tmp_path):
+def test_a_run_is_not_resumed_with_another_frozen_network_of_the_same_name(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=0)
     training = _training(0)
     checkpoints.save(5, replace(training, frozen={"dinov2-b": "aaaa", "lpips_vgg": "cccc"}))
     checkpoints.load(5, replace(training, frozen={"dinov2-b": "aaaa"}))
-    with pytest.raises(CheckpointError, match="dinov2-b with digest aaaa, but that of dinov2-b is now bbbb"):
+    with pytest.raises(CheckpointError, match="dinov2-b with digest aaaa, but the digest of dinov2-b is now bbbb"):
         checkpoints.load(5, replace(training, frozen={"dinov2-b": "bbbb", "lpips_vgg": "cccc"}))
-    state = tmp_path / "00000005/state.json"      # as versions wrote it that did not store digests
+    state = tmp_path / "00000005/state.json"      # as written by versions without digests
     state.write_text(json.dumps({name: value for name, value in json.loads(state.read_text()).items() if name != "frozen"}))
     checkpoints.load(5, replace(training, frozen={"dinov2-b": "bbbb"}))

@@ -1,4 +1,4 @@
-"""Averages over two gloo ranks, each a process of its own on loopback; on one rank everything stays as it is."""
+"""Averages over two gloo ranks, in two processes on loopback; with one rank nothing changes."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ with joined("cpu") as ranks:
         "share": ranks.local_slice(10),
     }
     time.sleep(0 if ranks.rank else 4)
-    wait_for_all()      # not taken for hung
+    wait_for_all()      # must not time out
     Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps(found))
 """
 

@@ -22,7 +22,7 @@ def test_average_follows_the_recursion_and_copies_buffers():
     assert not average.module[0].weight.requires_grad
 
 
-def test_warmup_forgets_the_start():
+def test_warmup_forgets_the_initial_weights():
     module = nn.Linear(1, 1)
     average = EMA(decay=0.9999).build(module)
     with torch.no_grad():
@@ -36,7 +36,7 @@ def test_warmup_forgets_the_start():
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, 1.5])
-def test_a_decay_that_never_or_always_moves_is_refused(decay):
+def test_a_decay_of_zero_or_one_is_refused(decay):
     with pytest.raises(ValueError, match="decay"):
         EMA(decay=decay)
 

@@ -1,4 +1,4 @@
-"""The loop against a plain one, and its independence of micro-batches."""
+"""The training loop equals a simple loop, and does not depend on micro-batches."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Rows:
 
 
 class Regression:
-    """Two players in turn, each a linear map of noisy rows; the noise is what belongs to a sample."""
+    """Two alternating players, each a linear map of rows with added noise; the noise belongs to the sample."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -57,7 +57,7 @@ def _training(task: Regression, *, accumulate: int = 1, steps: int = 6) -> Train
     return Training(task, optimizers, {}, MixedPrecision("fp32", "cpu"), Ranks(0, 1, "cpu"), Plan(5, 8, accumulate, steps))
 
 
-def test_loop_equals_a_loop_written_out():
+def test_loop_equals_a_simple_loop():
     task, plain = Regression(), Regression()
     reports = list(optimize(_training(task), _batches(), first_step=0))
     oracle = {name: torch.optim.AdamW(m.parameters(), lr=0.05, weight_decay=0.005) for name, m in plain.players.items()}
@@ -76,7 +76,7 @@ def test_loop_equals_a_loop_written_out():
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
-def test_micro_batches_change_nothing_beyond_rounding(accumulate):
+def test_micro_batches_change_only_rounding(accumulate):
     whole, parts = Regression(), Regression()
     list(optimize(_training(whole), _batches(), first_step=0))
     list(optimize(_training(parts, accumulate=accumulate), _batches(), first_step=0))
@@ -84,7 +84,7 @@ def test_micro_batches_change_nothing_beyond_rounding(accumulate):
         torch.testing.assert_close(parts.players[player].weight, whole.players[player].weight, rtol=1e-5, atol=1e-6)
 
 
-def test_only_the_player_whose_turn_it_is_keeps_a_graph():
+def test_only_parameters_of_the_updated_player_require_gradients():
     task = Regression()
     seen = []
     original = task.loss
@@ -98,7 +98,7 @@ def test_only_the_player_whose_turn_it_is_keeps_a_graph():
     assert seen == [{"first": True, "second": False}, {"first": True, "second": False}, {"first": False, "second": True}]
 
 
-def test_going_on_in_the_middle_draws_what_an_unbroken_run_draws():
+def test_a_resumed_run_draws_the_numbers_of_an_uninterrupted_run():
     unbroken, broken = Regression(), Regression()
     list(optimize(_training(unbroken), _batches(), first_step=0))
     training = _training(broken)

@@ -21,9 +21,9 @@ print(json.dumps([usual, [pages_mapped() for _ in range(3)]]))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others are not told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is configured")
 def test_memory_that_was_freed_is_not_mapped_again():
-    """In a process of its own, as tests that train have told this one already. 16 MiB are 4096 pages."""
+    """Runs in a new process, because tests that train have already changed this one. 16 MiB are 4096 pages."""
     found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     usual, kept = json.loads(found.stdout)
     assert usual[-1] > 1000

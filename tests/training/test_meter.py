@@ -11,7 +11,7 @@ def _report(step: int, **values: float) -> StepReport:
 
 
 def test_a_row_is_the_mean_over_the_steps_that_had_each_value():
-    """With alternating players a single step would show one of them only."""
+    """With alternating players, the values of a single step belong to one player only."""
     meter = Meter()
     for report in (_report(1, l1=1.0), _report(2, discriminator=5.0), _report(3, l1=2.0), _report(4, discriminator=7.0)):
         meter.add(report)
@@ -25,8 +25,8 @@ def test_speeds_are_totals_over_the_interval():
     assert meter.speeds() == pytest.approx({"lr_autoencoder": 1e-3, "images_per_second": 16.0, "waiting_share": 0.2})
 
 
-def test_the_time_that_a_device_still_needs_for_the_steps_counts(monkeypatch):
-    """Steps are handed to a GPU faster than it computes them; reading their losses waits for it."""
+def test_the_time_for_which_losses_waits_for_the_device_counts(monkeypatch):
+    """Steps are queued on a GPU faster than it computes them; reading their losses waits for it."""
     meter = Meter()
     meter.add(_report(1, l1=1.0))
     monkeypatch.setattr("time.perf_counter", iter([10.0, 11.5]).__next__)
@@ -34,14 +34,14 @@ def test_the_time_that_a_device_still_needs_for_the_steps_counts(monkeypatch):
     assert meter.speeds()["images_per_second"] == pytest.approx(8 / 2.0)
 
 
-def test_a_value_that_was_not_finite_in_any_step_shows_in_the_row():
+def test_a_value_that_is_not_finite_in_one_step_is_not_finite_in_the_row():
     meter = Meter()
     meter.add(_report(1, l1=float("nan")))
     meter.add(_report(2, l1=1.0))
     assert not torch.isfinite(torch.tensor(meter.losses()["l1"]))
 
 
-def test_nothing_is_carried_over_after_a_row():
+def test_clear_starts_a_new_row():
     meter = Meter()
     meter.add(_report(1, l1=1.0))
     meter.clear()

@@ -38,7 +38,7 @@ def test_rate_rises_linearly_then_stays():
 
 @pytest.mark.parametrize("warmup", [0, 1, 4])
 def test_a_warmup_from_zero_is_the_schedule_of_the_released_trainers(warmup):
-    """diffusers' constant_with_warmup, whose first update has rate 0; the weights do not move in it."""
+    """diffusers' constant_with_warmup, whose first update has rate 0 and does not change the weights."""
     parameter = torch.nn.Parameter(torch.ones(2))
     theirs = torch.optim.SGD([parameter], lr=1.0)
     schedule = get_constant_schedule_with_warmup(theirs, num_warmup_steps=warmup)
@@ -56,7 +56,7 @@ def test_a_warmup_from_zero_is_the_schedule_of_the_released_trainers(warmup):
     assert torch.equal(parameter, torch.ones(2)) == (warmup > 0)
 
 
-def test_cosine_ends_at_zero_and_passes_half_way_at_half():
+def test_cosine_ends_at_zero_and_has_half_the_rate_in_the_middle():
     table = AdamW(lr=2.0, warmup=10, schedule="cosine")
     assert table.rate(60, 110) == pytest.approx(1.0)
     assert table.rate(110, 110) == pytest.approx(0.0, abs=1e-12)
@@ -84,8 +84,8 @@ def test_state_survives_a_round_trip_through_named_tensors():
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_resumed_channels_last_network_goes_on_as_it_was(fused):
-    """Files hold tensors in the ordinary order of memory; fused kernels (those of GPUs) run over memory, not over indices."""
+def test_a_resumed_channels_last_network_continues_with_equal_updates(fused):
+    """Files contain tensors in contiguous layout; fused kernels (on GPUs) pair elements by memory position, not by index."""
     torch.manual_seed(0)
     first = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
     second = copy.deepcopy(first)

@@ -13,7 +13,7 @@ def test_products_are_taken_in_the_named_format_and_weights_stay_float32(precisi
     assert layer.weight.dtype == torch.float32
 
 
-def test_fp16_scales_the_loss_and_gives_the_true_gradient_back():
+def test_fp16_scales_the_loss_and_unscales_the_gradient():
     layer = nn.Linear(4, 1)
     mixed = MixedPrecision("fp16", "cpu")
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
@@ -24,7 +24,7 @@ def test_fp16_scales_the_loss_and_gives_the_true_gradient_back():
     torch.testing.assert_close(layer.weight.grad, torch.full((1, 4), 2.0))
 
 
-def test_an_overflow_leaves_the_weights_alone_and_lowers_the_scale():
+def test_an_overflow_skips_the_update_and_reduces_the_scale():
     layer = nn.Linear(4, 1)
     before = layer.weight.detach().clone()
     mixed = MixedPrecision("fp16", "cpu")

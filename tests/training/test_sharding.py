@@ -1,4 +1,4 @@
-"""Shards on two gloo ranks: what each holds, what comes back whole, an overflow that one rank sees alone."""
+"""Sharding on two gloo ranks: size of shards, gathered tensors, and an overflow on one rank only."""
 
 import json
 import subprocess
@@ -93,18 +93,18 @@ def found(tmp_path_factory) -> list[dict]:
 def test_each_rank_holds_half(found, what):
     total = found[0]["total"] if what != "moments" else sum(rank["learning"] for rank in found)
     assert sum(rank[what] for rank in found) == total
-    assert all(0.45 < rank[what] / total < 0.55 for rank in found)      # the table of positions is not cut: its first axis is 1
+    assert all(0.45 < rank[what] / total < 0.55 for rank in found)      # the table of positions, (1, T, width), is not
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["learned", "copied", "averaged", "refilled"])
-def test_what_is_gathered_is_whole_on_the_first_rank(found, what):
+def test_gathered_tensors_are_complete_on_the_first_rank(found, what):
     assert all(rank[what] for rank in found)
     assert (found[0]["elsewhere"] > 0, found[1]["elsewhere"]) == (True, 0)
 
 
 @pytest.mark.slow
-def test_an_overflow_in_one_shard_leaves_the_update_out_on_all_ranks(found):
+def test_an_overflow_in_one_shard_skips_the_update_on_all_ranks(found):
     assert all(rank["spared"] for rank in found)
 
 
@@ -113,7 +113,7 @@ def test_shards_are_for_large_networks_on_several_ranks(world, above, expected):
     assert Parallel(shard_above=above).applies(nn.Linear(20, 20), Ranks(0, world, "cpu")) is expected
 
 
-def test_a_whole_copy_is_empty_outside_and_the_module_within():
+def test_a_whole_copy_has_the_modules_values_only_within_filled():
     module = SiT(size="custom", depth=1, width=16, heads=2).build((2, 4, 4), 0)
     copy = WholeCopy(module)
     assert {parameter.device.type for parameter in copy.module.parameters()} == {"meta"}
@@ -123,7 +123,7 @@ def test_a_whole_copy_is_empty_outside_and_the_module_within():
     assert {parameter.device.type for parameter in copy.module.parameters()} == {"meta"}
 
 
-def test_a_whole_copy_leaves_the_frozen_network_that_it_shares_where_it_is():
+def test_a_whole_copy_does_not_move_a_shared_frozen_network():
     module = nn.Sequential(nn.Linear(2, 2), Frozen(nn.Linear(2, 2)))
     copy = WholeCopy(module)
     with copy.filled(Ranks(0, 1, "cpu")):

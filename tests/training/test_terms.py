@@ -11,7 +11,7 @@ def _layers() -> tuple[nn.Linear, nn.Linear, torch.Tensor]:
     return encoder, decoder, decoder(torch.tanh(encoder(torch.randn(8, 4, dtype=torch.float64))))
 
 
-def test_a_balanced_term_pulls_at_the_decoder_as_hard_as_the_reconstruction_does():
+def test_an_adaptive_weight_equalizes_the_gradient_norms_at_the_decoder():
     encoder, decoder, out = _layers()
     reconstruction, rough = out.square().mean(), 1e3 * out.sin().mean()
     terms = [
@@ -27,7 +27,7 @@ def test_a_balanced_term_pulls_at_the_decoder_as_hard_as_the_reconstruction_does
     torch.testing.assert_close(loss.total.double(), expected, rtol=1e-6, atol=0)
 
 
-def test_encoder_balance_looks_at_the_encoder():
+def test_an_encoder_weight_uses_gradients_at_the_encoder():
     encoder, decoder, out = _layers()
     terms = [
         Term("l1", out.square().mean(), 2.0, reconstruction=True),
@@ -50,8 +50,8 @@ def test_factor_is_bounded_where_the_term_has_no_gradient():
     assert torch.isfinite(loss.total)
 
 
-def test_factor_is_a_constant_of_the_loss():
-    """The gradient of the total is that of the terms with the factor held fixed."""
+def test_factor_is_a_constant_in_the_gradient():
+    """The gradient of the total is that of the terms with a fixed factor."""
     encoder, decoder, out = _layers()
     terms = [
         Term("l1", out.square().mean(), reconstruction=True),
@@ -76,8 +76,8 @@ def test_logged_values_are_unweighted_and_detached(layer):
     assert not any(value.requires_grad for value in values.values())
 
 
-def test_a_factor_under_fp16_is_that_of_float32_where_a_pixels_share_of_the_mean_is_tiny():
-    """48 images of 256 pixels a side: 1 / (48 * 3 * 256 * 256) = 1.06e-7 is 1.8 of fp16's smallest steps, or 2 when rounded."""
+def test_a_factor_under_fp16_equals_that_of_float32_for_a_mean_over_many_pixels():
+    """For 48 images of 256 px, 1 / (48 * 3 * 256 * 256) = 1.06e-7 is 1.8 times fp16's smallest number, and rounds to 2 times."""
     torch.manual_seed(0)
     decoder, x = nn.Linear(8, 8), torch.randn(64, 8)
     factors = []
@@ -93,7 +93,7 @@ def test_a_factor_under_fp16_is_that_of_float32_where_a_pixels_share_of_the_mean
     torch.testing.assert_close(factors[1], factors[0], rtol=0.01, atol=0)
 
 
-def test_a_numerator_of_ones_own_a_floor_and_a_cap():
+def test_a_chosen_numerator_a_floor_and_a_cap():
     encoder, decoder, out = _layers()
     layers = {"encoder": encoder.weight, "decoder": decoder.weight}
     reconstruction = [
@@ -114,7 +114,7 @@ def test_a_numerator_of_ones_own_a_floor_and_a_cap():
     torch.testing.assert_close(factor(), whole / norm(value), rtol=1e-6, atol=0)
     torch.testing.assert_close(factor(floor=1e3), whole / 1e3, rtol=1e-6, atol=0)
     assert factor(cap=1e-3) == pytest.approx(1e-3)
-    with pytest.raises(ValueError, match="held against 'l2', but the loss has l1, lpips, va_vae"):
+    with pytest.raises(ValueError, match="the numerator of an adaptive weight is 'l2', but the loss has l1, lpips, va_vae"):
         factor(numerator=("l2",))
 
 

@@ -1,1 +1,1 @@
-"""Files of other tools: one file for each published format, with its key names."""
+"""Autoencoder files of other tools: one module for each published format, with its key names."""

@@ -1,4 +1,4 @@
-"""The autoencoder that a file of weights holds: read off names and shapes, else known of the family, or asked for."""
+"""Detect the KL autoencoder in a file of weights from names and shapes, defaults of its family, and given settings."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from smtool.networks.layers import DownsamplePad
 from smtool.networks.sd_vae import SDVAE
 
 PUBLISHED_GROUPS = 32
-"""Norm groups of every published model of these families; no shape shows them."""
+"""Norm groups of all published models of these families; shapes do not determine them."""
 _FIRST = "encoder.conv_in.weight"
 _PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "post_encoder_conv.", "pre_decoder_conv.")
 _OTHERS = {
@@ -23,15 +23,15 @@ _OTHERS = {
     "qkv": "tokenizers made of transformers (TiTok, SoftVQ, MAETok, l-DeTok, VTP, RAE's decoder ...)",
     "attention": "tokenizers made of transformers (TiTok, SoftVQ, MAETok, l-DeTok, VTP, RAE's decoder ...)",
 }
-"""What a part of a name tells of files of other families."""
+"""Part of a tensor name -> kind of tokenizer in files of unknown families."""
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Detected:
-    """names: name in the file -> our name, of the autoencoder's own weights, or their averages; prefix: what stands before them
-    in the file."""
+    """A detected autoencoder. names: name in the file -> smtool's name, for its weights or their averages (EMA); prefix: common
+    prefix of the autoencoder's names in the file."""
 
     family: Family
     config: SDVAE
@@ -42,15 +42,16 @@ class Detected:
 def detect(
     path: Path, shapes: Mapping[str, Shape], *, norm_groups: int | None = None, downsample_pad: DownsamplePad | None = None
 ) -> Detected:
-    """The KL autoencoder among these tensors. Weights beside it, such as a loss, a teacher or a U-Net, are passed over.
+    """The KL autoencoder among these tensors; other weights, such as a loss, a teacher or a U-Net, are ignored.
 
-    norm_groups, downsample_pad: None is what is published for the family. `path` is named in errors.
+    norm_groups, downsample_pad: None uses the published value of the family. path: for error messages.
+    Raises CheckpointError if there is no such autoencoder.
     """
     prefix, family = _place(path, shapes)
     names = [name.removeprefix(prefix) for name in shapes if name.startswith(prefix)]
     if any(name.startswith("quantize.") for name in names):
         raise CheckpointError(
-            f"{path} is a vector-quantized autoencoder, but one with a mean and a variance (KL) is needed here.",
+            f"{path} is a vector-quantized autoencoder, but a KL autoencoder (mean and variance) is needed here.",
             hint="`smtool spectrum` measures those of LDM, taming-transformers and diffusers, before quantization.",
         )
     renamed = family.our_names(name for name in names if name.startswith(_PARTS))
@@ -58,20 +59,20 @@ def detect(
     try:
         config = _section(path, ours, norm_groups, downsample_pad or family.downsample_pad)
     except (KeyError, IndexError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{error} is missing or misshapen"
-        raise CheckpointError(f"{path} has key names of {family.title}, but is not a whole autoencoder: {reason}.") from error
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{error} is missing or has a wrong shape"
+        raise CheckpointError(f"{path} has key names of {family.title}, but is not a complete autoencoder: {reason}.") from error
     averaged = averages(shapes, prefix)
     stored = {averaged.get(f"{prefix}{old}", f"{prefix}{old}"): new for old, new in renamed.items()}
     return Detected(family, config, prefix, stored)
 
 
 def format_of(names: Iterable[str]) -> str | None:
-    """Whose format the KL autoencoder among these names is in; None where there is none."""
+    """The format of the KL autoencoder among these names; None if there is none."""
     return next((family.title for family in _places(names).values()), None)
 
 
 def _places(names: Iterable[str]) -> dict[str, Family]:
-    """Where in the file an autoencoder lies, and of which family."""
+    """Prefix -> family of each KL autoencoder in the file."""
     names = list(names)
     found = {}
     for prefix in (name.removesuffix(_FIRST) for name in names if name == _FIRST or name.endswith(f".{_FIRST}")):
@@ -82,33 +83,33 @@ def _places(names: Iterable[str]) -> dict[str, Family]:
 
 
 def _place(path: Path, shapes: Mapping[str, Shape]) -> tuple[str, Family]:
-    """Of several sets of weights the average ("ema"), else the one with the shortest prefix."""
+    """(prefix, family) of the autoencoder; of several, the average ("ema"), else the one with the shortest prefix."""
     if places := _places(shapes):
         return min(places.items(), key=lambda place: ("ema" not in place[0].lower(), len(place[0])))
     listed = ", ".join([*list(shapes)[:4], *(["..."] if len(shapes) > 4 else [])]) or "none"
     known = "; ".join(f"{family.title} ({family.mark.removesuffix('.conv1.weight')})" for family in FAMILIES)
     raise CheckpointError(
         f"{path} holds no known autoencoder; its tensors are {listed}.",
-        hint=f"Known are KL autoencoders of {known}; {_advice(shapes)}",
+        hint=f"Known formats are KL autoencoders of {known}; {_advice(shapes)}",
     )
 
 
 def _advice(names: Iterable[str]) -> str:
-    """What to do with a tokenizer whose file is of no known family."""
+    """How to open a tokenizer whose file is of no known family."""
     parts = {part for name in names for part in name.split(".")}
     kind = next((kind for part, kind in _OTHERS.items() if part in parts), "others")
-    return f"{kind} can be opened by their own code, as module:attribute, an object with encode and decode."
+    return f"{kind} can be opened with their own code, as module:attribute, an object with encode and decode."
 
 
 def _section(path: Path, shapes: Mapping[str, Shape], norm_groups: int | None, downsample_pad: DownsamplePad) -> SDVAE:
     latent_channels, moments = shapes["decoder.conv_in.weight"][1], shapes["encoder.conv_out.weight"][0]
-    for what, channels in (("takes", shapes[_FIRST][1]), ("makes", shapes["decoder.conv_out.weight"][0])):
+    for what, channels in (("encodes", shapes[_FIRST][1]), ("decodes", shapes["decoder.conv_out.weight"][0])):
         if channels != 3:
             raise CheckpointError(f"{path} {what} images of {channels} channel{'s'[: channels != 1]}, but RGB images have 3.")
     if moments != 2 * latent_channels:
         raise CheckpointError(
-            f"{path}: its encoder gives {moments} channels for a latent of {latent_channels}, "
-            f"but a KL autoencoder gives a mean and a variance of each, {2 * latent_channels}."
+            f"{path}: the encoder has {moments} output channels for {latent_channels} latent channels, "
+            f"but a KL autoencoder has a mean and a variance of each, {2 * latent_channels} in total."
         )
     widths = level_widths(shapes)
     return SDVAE(
@@ -124,7 +125,7 @@ def _section(path: Path, shapes: Mapping[str, Shape], norm_groups: int | None, d
 
 
 def level_widths(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
-    """Of the levels of an encoder, under our names; so the next two."""
+    """Widths of the encoder's levels. This and the next two functions expect smtool's names."""
     levels = numbers(shapes, r"encoder\.down_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
     return tuple(shapes[f"encoder.down_blocks.{level}.resnets.0.conv1.weight"][0] for level in range(len(levels)))
 
@@ -140,7 +141,7 @@ def attended_levels(names: Iterable[str]) -> tuple[int, ...]:
 def _groups(path: Path, widths: tuple[int, ...]) -> int:
     if any(width % PUBLISHED_GROUPS for width in widths):
         raise CheckpointError(
-            f"{path}: no weight shows the number of norm groups, and the usual {PUBLISHED_GROUPS} do not divide widths {widths}.",
+            f"{path}: weights do not show the number of norm groups, and the usual {PUBLISHED_GROUPS} does not divide {widths}.",
             hint='Put config.json beside it, with {"_class_name": "AutoencoderKL", "norm_num_groups": ...}.',
         )
     return PUBLISHED_GROUPS

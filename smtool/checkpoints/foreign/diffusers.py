@@ -1,6 +1,6 @@
-"""A folder that diffusers' `AutoencoderKL.save_pretrained` wrote: config.json beside diffusion_pytorch_model.safetensors.
+"""Folders of diffusers' `AutoencoderKL.save_pretrained`: config.json and diffusion_pytorch_model.safetensors.
 
-FLUX.2's AutoencoderKLFlux2 is the same network. What it normalizes 2x2 patches of latents by is no part of it, and not read.
+FLUX.2's AutoencoderKLFlux2 is the same network. Its batch norm, which normalizes 2x2 patches of latents, is not read.
 """
 
 import json
@@ -20,12 +20,12 @@ from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 
 OURS = ("AutoencoderKL", "AutoencoderKLFlux2")
-"""Classes that our own network computes."""
+"""Classes of diffusers that smtool's SD-VAE can compute."""
 WEIGHTS = "diffusion_pytorch_model"
 DIFFUSERS = Family(
     title="diffusers",
     mark="encoder.down_blocks.0.resnets.0.conv1.weight",
-    renames=(      # the projections of attention before diffusers 0.17
+    renames=(      # names of attention projections before diffusers 0.17
         (r"(\.attentions\.\d+)\.query\.", r"\1.to_q."),
         (r"(\.attentions\.\d+)\.key\.", r"\1.to_k."),
         (r"(\.attentions\.\d+)\.value\.", r"\1.to_v."),
@@ -33,7 +33,7 @@ DIFFUSERS = Family(
     ),
     downsample_pad="asymmetric",
 )
-# What diffusers takes where config.json is silent (its AutoencoderKL.__init__).
+# Defaults of diffusers for keys that are not in config.json (AutoencoderKL.__init__).
 _SILENT = {
     "block_out_channels": [64],
     "layers_per_block": 1,
@@ -41,7 +41,7 @@ _SILENT = {
     "norm_num_groups": 32,
     "scaling_factor": 0.18215,
 }
-# The only values of these keys that the SD-VAE knows; absent means that value.
+# The only values of these keys that the SD-VAE supports; also the defaults.
 _FIXED = {
     "in_channels": 3,
     "out_channels": 3,
@@ -52,15 +52,16 @@ _FIXED = {
 
 
 def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
-    """The autoencoder of a diffusers folder, with its published scale and shift as scalar LatentStats.
+    """The autoencoder of a diffusers folder, with its published scale and shift as LatentStats.
 
-    downsample_pad: None is diffusers' own, "asymmetric", unless `smtool export` stated another in config.json.
+    downsample_pad: None uses the padding that `smtool export` wrote to config.json, else diffusers' "asymmetric".
+    Raises CheckpointError for another class, unsupported settings, or missing weights.
     """
     path = folder / "config.json"
     if (found := class_of(path)) not in OURS:
         raise CheckpointError(
             f"{path} describes {found or 'no class of diffusers'}, but only AutoencoderKL can be opened here.",
-            hint="`smtool spectrum` has diffusers run its other autoencoders; of a pipeline, pass the folder `vae/`.",
+            hint="`smtool spectrum` opens diffusers' other autoencoders too; for a pipeline, pass its folder `vae/`.",
         )
     config = {**_SILENT, **({} if found == "AutoencoderKL" else {"scaling_factor": None}), **read_config(path)}
     network = _network_config(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
@@ -72,7 +73,7 @@ def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: Downsam
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.json as it is."""
+    """The contents of a config.json; {} if they are not an object. Raises CheckpointError if it is not JSON."""
     try:
         config = json.loads(path.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -81,12 +82,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def class_of(path: Path) -> str | None:
-    """The class of diffusers that a config.json describes."""
+    """The class of diffusers named in a config.json, or None."""
     return read_config(path).get("_class_name")
 
 
 def weights_in(folder: Path) -> Path:
-    """The file of weights: safetensors before a pickle, full precision before half."""
+    """The file of weights; safetensors is preferred to a pickle, full precision to half. Raises CheckpointError if missing."""
     for name in (f"{WEIGHTS}.safetensors", f"{WEIGHTS}.fp16.safetensors", f"{WEIGHTS}.bin"):
         if (path := folder / name).is_file():
             return path
@@ -97,13 +98,13 @@ def weights_in(folder: Path) -> Path:
 
 
 def unknown_keys(config: Mapping[str, Any]) -> list[str]:
-    """What in a config.json of AutoencoderKL the SD-VAE does not know, one sentence each."""
+    """Settings in an AutoencoderKL's config.json that the SD-VAE does not support, one sentence each."""
     others = {key: value for key, value in _FIXED.items() if config.get(key, value) != value}
     return [f"{key} is {config[key]!r}, but must be {value!r}" for key, value in others.items()]
 
 
 def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
-    """diffusers normalizes by (z - shift) * scale, or per channel by (z - mean) / std * scale."""
+    """LatentStats of a config: diffusers normalizes by (z - shift) * scale, or per channel by (z - mean) / std * scale."""
     scale, mean, std = (config.get(key) for key in ("scaling_factor", "latents_mean", "latents_std"))
     if mean is not None and std is not None:
         std, residual = torch.tensor(std) / (scale or 1.0), torch.zeros(len(mean))
@@ -111,7 +112,7 @@ def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
     if scale is None:
         return None
     shift = config.get("shift_factor") or 0.0
-    left = torch.zeros(1) if shift else None      # a scale alone says nothing of the mean
+    left = torch.zeros(1) if shift else None      # with a scale alone, the mean is unknown
     mean, std = torch.tensor([float(shift)]), torch.tensor([1.0 / scale])
     return LatentStats("scalar", mean, std, count=0, data="published", residual=left)
 
@@ -147,7 +148,7 @@ def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: Downs
 
 
 def _attention(blocks: list[str], plain: str) -> tuple[int, ...] | None:
-    """Levels whose blocks attend; None where there are other blocks than `plain` and "Attn" before it."""
+    """Levels whose blocks have attention; None if there are blocks other than `plain` and "Attn" + `plain`."""
     if not set(blocks) <= {plain, f"Attn{plain}"}:
         return None
     return tuple(level for level, block in enumerate(blocks) if block != plain)

@@ -1,4 +1,4 @@
-"""Our autoencoders as folders that diffusers' `AutoencoderKL.from_pretrained` opens: the way back of `diffusers.py`."""
+"""Write autoencoders as folders for diffusers' `AutoencoderKL.from_pretrained`, the inverse of `diffusers.py`."""
 
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.storage import write_json, write_tensors, write_text
 
 SYMMETRIC_NOTE = """\
-This autoencoder pads its stride-2 convolutions on all sides. diffusers pads right and bottom only, has no key for this, and would
-encode something else without a word. After `vae = AutoencoderKL.from_pretrained(...)`, these lines make it the same function:
+This autoencoder pads its stride-2 convolutions on all sides. diffusers pads right and bottom only and has no key for this, so its
+latents would differ without an error. After `vae = AutoencoderKL.from_pretrained(...)`, these lines correct the padding:
 
     for block in vae.encoder.down_blocks:
         for downsampler in block.downsamplers or ():
             downsampler.padding, downsampler.conv.padding = 1, (1, 1)
 
-`smtool` itself reads the padding from config.json (downsample_pad) and needs nothing.
+`smtool` itself reads the padding from config.json (downsample_pad) and needs no change.
 """
 
 
@@ -27,14 +27,15 @@ def write_diffusers(
 ) -> list[Path]:
     """Write config.json and diffusion_pytorch_model.safetensors; LatentStats become scaling_factor, shift_factor or latents_*.
 
-    symmetric: write an autoencoder with symmetric padding too, with README.md saying what diffusers must be told; else it is
-    refused, since diffusers would open it without an error and encode something else (facts section 1.6).
+    symmetric: allow an autoencoder with symmetric padding and write a README.md with the code that diffusers needs; otherwise
+    this is a CheckpointError, because diffusers would compute other latents (released-code.md#keys-of-diffusers).
+    Returns the written files.
     """
     config = autoencoder.config
     if config.downsample_pad == "symmetric" and not symmetric:
         raise CheckpointError(
-            "This autoencoder pads symmetrically, which diffusers cannot state: it would open it and encode something else.",
-            hint="Export it all the same with --symmetric; README.md then holds the lines that diffusers needs.",
+            "This autoencoder pads symmetrically, for which diffusers has no setting: it would compute other latents.",
+            hint="To export it anyway, use --symmetric; the README.md in the folder then has the code that diffusers needs.",
         )
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "diffusion_pytorch_model.safetensors", folder / "config.json"]
@@ -48,7 +49,7 @@ def write_diffusers(
 
 
 def _config(config: SDVAE) -> dict[str, Any]:
-    """The keys of AutoencoderKL; downsample_pad, which only we read, where it is not what diffusers does."""
+    """The keys of AutoencoderKL, and downsample_pad, which only smtool reads, if it differs from diffusers'."""
     levels = range(len(config.channels))
     down = [f"{'Attn' if level in config.attention else ''}DownEncoderBlock2D" for level in levels]
     return {
@@ -71,7 +72,7 @@ def _config(config: SDVAE) -> dict[str, Any]:
 
 
 def _normalization(stats: LatentStats | None) -> dict[str, Any]:
-    """(z - shift) * scale for one mean and std, (z - latents_mean) / latents_std per channel; null: nobody measured them."""
+    """(z - shift) * scale for scalar statistics, (z - latents_mean) / latents_std per channel; a null scale if unknown."""
     if stats is None:
         return {"scaling_factor": None}
     if stats.kind == "channel":

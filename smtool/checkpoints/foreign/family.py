@@ -1,4 +1,4 @@
-"""What a family of files calls the weights of a KL autoencoder, and how its names become ours, which are diffusers' of today."""
+"""Families of files: their names of a KL autoencoder's weights, and the conversion to smtool's names (those of diffusers)."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,9 +9,9 @@ from smtool.networks.layers import DownsamplePad
 
 @dataclass(frozen=True)
 class Family:
-    """title: whose format it is; mark: a name that only this family has; renames: (pattern, replacement), applied in order.
+    """title: name of the format; mark: a tensor name that only this family has; renames: (pattern, replacement), in order.
 
-    downsample_pad: that of all its published models; no shape shows it. reordered: what is left to do after the renames.
+    downsample_pad: padding of its published models, which shapes do not determine. reordered: applied after the renames.
     """
 
     title: str
@@ -21,7 +21,7 @@ class Family:
     reordered: Callable[[Mapping[str, str]], dict[str, str]] = dict
 
     def our_names(self, names: Iterable[str]) -> dict[str, str]:
-        """Name in a file of this family -> our name. Names begin with "encoder.", "decoder." and so on."""
+        """Name in a file of this family -> smtool's name. Names begin with "encoder.", "decoder." etc., without a prefix."""
         return self.reordered({name: self._renamed(name) for name in names})
 
     def _renamed(self, name: str) -> str:
@@ -31,5 +31,5 @@ class Family:
 
 
 def numbers(names: Iterable[str], pattern: str) -> list[int]:
-    """What the group of `pattern` stands for in the names that match it, each once, in order."""
+    """The distinct numbers matched by the group of `pattern` in the names, sorted."""
     return sorted({int(found[1]) for name in names if (found := re.fullmatch(pattern, name))})

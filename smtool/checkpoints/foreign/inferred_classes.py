@@ -1,7 +1,7 @@
-"""Configurations of diffusers' AutoencoderTiny, AutoencoderDC and VQModel, read off names and shapes where no config.json is.
+"""Configurations of diffusers' AutoencoderTiny, AutoencoderDC and VQModel, inferred from names and shapes without config.json.
 
-No shape shows their activations, the heads of attention at one scale, nor whether latents bypass the first and last convolution:
-those are the published models' (diffusers' defaults; in AutoencoderDC ReLU goes with batch norm and SiLU with RMS norm).
+Shapes do not determine activations, attention heads at one scale, and shortcuts around the first and last convolution. These are
+set as in the published models (diffusers' defaults; in AutoencoderDC, ReLU with batch norm and SiLU with RMS norm).
 """
 
 import re
@@ -15,7 +15,7 @@ from smtool.checkpoints.foreign.vector_quantized import codebook_prefix, vq_conf
 Shape = tuple[int, ...]
 
 Layout = Literal["diffusers", "dc-ae", "vq"]
-"""Whose names the weights have: diffusers', the authors' of DC-AE, or any of a KL autoencoder's beside a codebook."""
+"""Origin of the names: diffusers, DC-AE's authors, or (vq) any known names of a KL autoencoder, with a codebook."""
 _MARKS: tuple[tuple[str, Layout, str], ...] = (
     ("AutoencoderTiny", "diffusers", "encoder.layers.0.weight"),
     ("AutoencoderDC", "diffusers", "encoder.down_blocks.1.0.conv1.weight"),
@@ -25,7 +25,7 @@ _MARKS: tuple[tuple[str, Layout, str], ...] = (
 
 @dataclass(frozen=True)
 class Found:
-    """A class of diffusers, whose names its weights have, and what stands before them in the file."""
+    """A class of diffusers, the layout of its names, and their common prefix in the file."""
 
     name: str
     layout: Layout
@@ -33,7 +33,7 @@ class Found:
 
 
 def find_class(names: Iterable[str]) -> Found | None:
-    """The class whose weights are among these, or None."""
+    """The class whose weights have such names, or None."""
     names = tuple(names)
     for kind, layout, mark in _MARKS:
         for name in names:
@@ -44,7 +44,7 @@ def find_class(names: Iterable[str]) -> Found | None:
 
 
 def config_of(name: str, shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """Arguments of the class, from its weights under diffusers' names; KeyError, IndexError where some are missing."""
+    """Arguments of the class, from shapes under diffusers' names. Raises KeyError or IndexError if weights are missing."""
     return {"AutoencoderTiny": _tiny, "AutoencoderDC": _dc, "VQModel": vq_config}[name](shapes)
 
 
@@ -62,7 +62,7 @@ def _tiny(shapes: Mapping[str, Shape]) -> dict[str, Any]:
 
 
 def _tiny_stages(shapes: Mapping[str, Shape], half: str) -> list[tuple[int, int]]:
-    """(layer, blocks that follow) of each single convolution, in order."""
+    """(layer number, number of blocks that follow) of each single convolution, in order."""
     convolutions = numbers(shapes, rf"{half}\.layers\.(\d+)\.weight")
     blocks = numbers(shapes, rf"{half}\.layers\.(\d+)\.conv\.0\.weight")
     ends = [*convolutions[1:], convolutions[-1]]
@@ -86,7 +86,7 @@ def _dc(shapes: Mapping[str, Shape]) -> dict[str, Any]:
 
 
 def _dc_half(shapes: Mapping[str, Shape], stages: str) -> dict[str, tuple[Any, ...]]:
-    """Per stage. A first stage without blocks leaves no weight: its width is never used, and given as the second's."""
+    """Settings per stage. A first stage without blocks has no weights; its unused width is set to that of the second."""
     count = 1 + max(numbers(shapes, rf"{re.escape(stages)}\.(\d+)\..*"))
     found = [_dc_stage(shapes, f"{stages}.{stage}") for stage in range(count)]
     found = [stage or {**found[1], "layers_per_block": 0} for stage in found]
@@ -111,12 +111,12 @@ def _dc_stage(shapes: Mapping[str, Shape], stage: str) -> dict[str, Any]:
 
 
 def _resampling(shapes: Mapping[str, Shape], widths: tuple[int, ...]) -> str:
-    """A convolution that is followed by pixel-unshuffle gives a quarter of the next stage's channels."""
+    """Type of downsampling: a convolution before pixel-unshuffle has a quarter of the next stage's channels."""
     last = max(numbers(shapes, rf"encoder\.down_blocks\.{len(widths) - 2}\.(\d+)\.conv\.weight"))
     return "conv" if shapes[f"encoder.down_blocks.{len(widths) - 2}.{last}.conv.weight"][0] == widths[-1] else "pixel_unshuffle"
 
 
 def _upsampling(shapes: Mapping[str, Shape], widths: tuple[int, ...]) -> str:
-    """A convolution that is followed by pixel-shuffle gives four times the stage's channels."""
+    """Type of upsampling: a convolution before pixel-shuffle has four times the stage's channels."""
     stage = len(widths) - 2
     return "interpolate" if shapes[f"decoder.up_blocks.{stage}.0.conv.weight"][0] == widths[stage] else "pixel_shuffle"

@@ -1,4 +1,4 @@
-"""Whose names the weights of a KL autoencoder have, of the families that are known."""
+"""All known families of names of a KL autoencoder's weights."""
 
 from collections.abc import Iterable
 
@@ -11,6 +11,6 @@ FAMILIES = (DIFFUSERS, LDM, RELEASED)
 
 
 def family_of(names: Iterable[str]) -> Family | None:
-    """The family whose mark is among these names, which begin with "encoder.", "decoder." and so on."""
+    """The family whose mark is among these names (which begin with "encoder.", "decoder." etc.), or None."""
     known = set(names)
     return next((family for family in FAMILIES if family.mark in known), None)

@@ -1,7 +1,6 @@
-"""Files of CompVis' latent diffusion and its heirs: SD, SDXL, SD3, FLUX, VA-VAE, EQ-VAE.
+"""Files in the format of CompVis' latent diffusion: SD, SDXL, SD3, FLUX, VA-VAE, EQ-VAE.
 
-Decoder levels are numbered by resolution, so that the last one runs first; FLUX.2 has its 1x1 convolutions inside of encoder and
-decoder. Source: the layout of CompVis' autoencoder.
+Decoder levels are numbered by resolution, so the last one runs first. FLUX.2 has the 1x1 convolutions inside encoder and decoder.
 """
 
 import re
@@ -12,18 +11,18 @@ from smtool.checkpoints.foreign.family import Family
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.networks.posterior import LatentStats
 
-# What the pipelines of each family normalize latents by, under a name that only whole checkpoints of that family have.
+# Prefix of names that only full checkpoints of a family have -> the normalization of latents in the family's pipelines.
 _SCALES = {
     "model.diffusion_model.joint_blocks.": {"scaling_factor": 1.5305, "shift_factor": 0.0609},      # Stable Diffusion 3
     "model.diffusion_model.double_blocks.": {"scaling_factor": 0.3611, "shift_factor": 0.1159},      # FLUX.1
     "conditioner.embedders.": {"scaling_factor": 0.13025},      # SDXL
-    "cond_stage_model.transformer.": {"scaling_factor": 0.18215},      # Stable Diffusion 1; other LDMs have other conditions
+    "cond_stage_model.transformer.": {"scaling_factor": 0.18215},      # Stable Diffusion 1; other LDMs have other conditioning
     "cond_stage_model.model.": {"scaling_factor": 0.18215},      # Stable Diffusion 2
 }
 
 
 def _levels_reversed(renamed: Mapping[str, str]) -> dict[str, str]:
-    """LDM's decoder.up.0 is at full resolution and runs last; our up_blocks.0 runs first."""
+    """Reverse the decoder's levels: LDM's decoder.up.0 has full resolution and runs last; smtool's up_blocks.0 runs first."""
     level = re.compile(r"(?<=^decoder\.up_blocks\.)\d+")
     last = max((int(found[0]) for name in renamed.values() if (found := level.search(name))), default=0)
     return {stored: level.sub(lambda found: str(last - int(found[0])), name) for stored, name in renamed.items()}
@@ -56,9 +55,10 @@ LDM = Family(
 
 
 def averages(names: Iterable[str], prefix: str) -> dict[str, str]:
-    """Name of a weight behind `prefix` -> name of its average, where LDM's trainer keeps one beside it.
+    """Name of a weight with `prefix` -> name of its moving average, for weights whose average the file contains.
 
-    The average is called model_ema.NAME, without the dots of NAME. A diffusion model encodes by its first stage's own weights.
+    LDM's trainer names the average model_ema.NAME, without the dots of NAME. {} for the first stage of a diffusion model, which
+    is used without averaging.
     """
     if prefix.endswith("first_stage_model."):
         return {}
@@ -68,7 +68,7 @@ def averages(names: Iterable[str], prefix: str) -> dict[str, str]:
 
 
 def stats_beside(file: TensorFile, prefix: str) -> LatentStats | None:
-    """Of the diffusion model in the same file: the factor it keeps, else the published ones of its family."""
+    """Statistics of the diffusion model in the same file: its stored factor, else the published values of its family, or None."""
     root = prefix.removesuffix("first_stage_model.").removesuffix("vae.")
     if root == prefix:
         return None

@@ -1,4 +1,4 @@
-"""Files of the paper's own trainer (facts section 1.6)."""
+"""Files of the paper's released trainer (released-code.md#keys-of-diffusers)."""
 
 from smtool.checkpoints.foreign.family import Family
 

@@ -1,4 +1,4 @@
-"""TAESD as its author publishes it: encoder and decoder in two files, whose names are the numbers of layers in a row."""
+"""Files of TAESD as published by its author: encoder and decoder in two files, with layer numbers as names."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,32 +16,32 @@ _MARKS: dict[Half, tuple[tuple[str, str], ...]] = {
     "encoder": (("0.weight", "1.conv.0.weight"), ("2.weight", "4.conv.0.weight")),
     "decoder": (("1.weight", "3.conv.0.weight"),),
 }
-"""First convolutions and first block: of f8 and f32 encoders, of all decoders."""
+"""Names of the first convolution and the first block, for f8 and f32 encoders and for all decoders."""
 
 
 def half_of(names: Iterable[str]) -> Half | None:
-    """Which half these are the weights of; None for another file."""
+    """The half of TAESD, "encoder" or "decoder", that has these names; None for other files."""
     known = set(names)
     return next((half for half, marks in _MARKS.items() if any(known.issuperset(mark) for mark in marks)), None)
 
 
 def without_half(stem: str) -> str:
-    """taesd of taesd_encoder."""
+    """The file name without "encoder" or "decoder": taesd for taesd_encoder."""
     return re.sub(r"(?<![a-z])(encoder|decoder)", "", stem).strip("_-. ") or stem
 
 
 def encoder_in(folder: Path) -> Path | None:
-    """The file of the encoder, where a folder holds one pair of halves."""
+    """The encoder's file if the folder contains exactly one pair of encoder and decoder files, else None."""
     endings = (".safetensors", *PICKLED)
     found = [path for path in sorted(folder.glob("*encoder*")) if path.suffix in endings and _beside(path, "encoder").is_file()]
     return found[0] if len(found) == 1 else None
 
 
 def read_taesd(path: Path, device: str = "cpu") -> TinyAutoencoder:
-    """From one half, which finds the other beside it by its name. `path`: either."""
+    """The autoencoder of a pair of files. path: either of them; the other is found by its name. Raises CheckpointError."""
     file = TensorFile(path)
     half = half_of(file.shapes)
-    assert half is not None, "asked before"
+    assert half is not None, "checked by the caller"
     mate = _mate(file, half)
     encoder, decoder = (file, mate) if half == "encoder" else (mate, file)
     config = _section(encoder, decoder)
@@ -54,10 +54,10 @@ def _mate(file: TensorFile, half: Half) -> TensorFile:
     other: Half = "decoder" if half == "encoder" else "encoder"
     beside = _beside(file.path, half)
     if half not in file.path.name or not beside.is_file():
-        found = "is not here" if half in file.path.name else "is not known by name"
+        found = "is missing" if half in file.path.name else "cannot be found by name"
         raise CheckpointError(
-            f"{file.path} is the {half} of TAESD alone; its {other} {found}.",
-            hint=f"Put both into one folder, under names that differ in encoder and decoder, such as taesd_{other}.pth.",
+            f"{file.path} is only the {half} of TAESD; its {other} {found}.",
+            hint=f"Put both into one folder, with names that differ only in encoder and decoder, such as taesd_{other}.pth.",
         )
     mate = TensorFile(beside)
     if half_of(mate.shapes) != other:
@@ -67,13 +67,13 @@ def _mate(file: TensorFile, half: Half) -> TensorFile:
 
 
 def _beside(path: Path, half: Half) -> Path:
-    """The file whose name says the other half."""
+    """The path of the other half: the same name with encoder and decoder exchanged."""
     other = "decoder" if half == "encoder" else "encoder"
     return path.with_name(path.name.replace(half, other))
 
 
 def _section(encoder: TensorFile, decoder: TensorFile) -> TAESD:
-    """Of the published layouts; what a variant has otherwise is found when weights do not fit."""
+    """The config, if the layout is a published one; other variants fail later, when the weights do not fit."""
     if "2.bias" in encoder.shapes:      # a second strided convolution before the first block
         layout: Literal["plain", "pooled", "f32"] = "f32"
     else:

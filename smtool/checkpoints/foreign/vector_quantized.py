@@ -1,6 +1,6 @@
-"""Vector-quantized autoencoders in LDM's layout (LDM's VQModel, taming-transformers' VQGAN) or diffusers', for diffusers to run.
+"""Vector-quantized autoencoders, run by diffusers, in the format of LDM (VQModel), taming-transformers (VQGAN) or diffusers.
 
-Their latents are what LDM trains its diffusion models on: the encoder's, before quantization, which opens the decoder.
+Latents are the encoder's output before quantization, as in LDM's diffusion models; decoding begins with quantization.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,13 +17,13 @@ from smtool.checkpoints.tensor_file import TensorFile
 _CODEBOOK = "quantize.embedding.weight"
 _PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 _BESIDE = ("quantize.embedding.", "quantize.used")
-"""What trainers keep of the codebook beside its entries: how often each was chosen."""
+"""Names of the codebook's entries, and of further statistics of the codebook that trainers store."""
 
 Shape = tuple[int, ...]
 
 
 def codebook_prefix(names: Iterable[str]) -> str | None:
-    """What stands before the names of such an autoencoder; None where there is none, or one that quantizes otherwise."""
+    """Prefix of the names of such an autoencoder; None if there is none, or if it quantizes in another way."""
     names = tuple(names)
     for prefix in (name.removesuffix(_CODEBOOK) for name in names if name == _CODEBOOK or name.endswith(f".{_CODEBOOK}")):
         inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
@@ -34,10 +34,10 @@ def codebook_prefix(names: Iterable[str]) -> str | None:
 
 
 def vq_tensors(file: TensorFile, prefix: str) -> dict[str, Tensor]:
-    """Its weights, or their averages where the file has them, under diffusers' names."""
+    """The weights, or their averages (EMA) if the file has them, under diffusers' names."""
     inside = [name.removeprefix(prefix) for name in file.shapes if name.startswith(prefix)]
     family = family_of(inside)
-    assert family is not None, "asked before"
+    assert family is not None, "checked by the caller"
     renamed = family.our_names(name for name in inside if name.startswith(_PARTS)) | {_CODEBOOK: _CODEBOOK}
     averaged = averages(file.shapes, prefix)
     tensors = file.read({averaged.get(f"{prefix}{old}", f"{prefix}{old}"): new for old, new in renamed.items()})

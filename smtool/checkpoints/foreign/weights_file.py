@@ -1,4 +1,4 @@
-"""A single file of weights of another tool: diffusers, LDM (SD, FLUX, VA-VAE, EQ-VAE), or the paper's own trainer."""
+"""A single file of weights of another tool: diffusers, LDM (SD, FLUX, VA-VAE, EQ-VAE), or the paper's released trainer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,11 @@ from smtool.networks.sd_vae import Autoencoder
 
 
 def read_weights(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
-    """The KL autoencoder in a file, with the architecture that its names and shapes show.
+    """The KL autoencoder in a file, with the architecture inferred from names and shapes.
 
-    A diffusers config.json beside it adds what they do not show: norm groups, scale and shift. A diffusion model in the same file
-    says which family it is. Without either there are no LatentStats: SD and SDXL, and SD3 and FLUX, differ in nothing else.
+    A diffusers config.json in the same folder adds norm groups, scale and shift, which shapes do not determine. A diffusion model
+    in the same file identifies the family and so the scale. Without either there are no LatentStats, because the autoencoders of
+    SD and SDXL, and of SD3 and FLUX, have the same shapes.
     """
     file, config = TensorFile(path), _config_beside(path)
     pad = downsample_pad or config.get("downsample_pad")
@@ -35,13 +36,13 @@ def _config_beside(path: Path) -> dict[str, Any]:
 
 
 def _agree(path: Path, config: Mapping[str, Any], found: Detected) -> None:
-    """A config.json of another model would give the wrong scale without a word."""
+    """Raise CheckpointError if config.json belongs to another model, since its scale would be wrong."""
     network = found.config
     shown = {"block_out_channels": list(network.channels), "latent_channels": network.latent_channels}
     shown = {key: value for key, value in shown.items() if config.get(key, value) != value}
-    problems = unknown_keys(config) + [f"{key} is {config[key]!r}, the weights say {value!r}" for key, value in shown.items()]
+    problems = unknown_keys(config) + [f"{key} is {config[key]!r}, but {value!r} in the weights" for key, value in shown.items()]
     if problems:
         raise CheckpointError(
             f"{path.parent / 'config.json'} does not describe {path.name} beside it:\n  " + "\n  ".join(problems),
-            hint="Take the config.json of these weights, or move them into a folder of their own.",
+            hint="Use the config.json of these weights, or move them into a separate folder.",
         )

@@ -1,4 +1,4 @@
-"""Published diffusion transformers: one reader for each family of files."""
+"""Published diffusion transformers: one module for each family of files."""
 
 from smtool.checkpoints.transformers.published import PublishedTransformer
 from smtool.checkpoints.transformers.read import read_transformer

@@ -1,4 +1,4 @@
-"""What the reader of every family returns, and what reading shapes has in common."""
+"""The result of the readers of all families, and functions that infer settings from shapes."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,10 @@ Kind = TypeVar("Kind", bound=TransformerConfig)
 
 @dataclass(frozen=True)
 class PublishedTransformer:
-    """Weights under our names and in our convention of time (data at t = 0), and the network that they are of.
+    """Weights with smtool's names and convention of time (data at t = 0), and the config of their network.
 
-    family: SiT, REPA or U-ViT; latent_shape: (C, h, w); num_classes: 0 if unconditional; process: what the family was trained
-    with. averaged: whether the file calls them an average; None where it holds one set of weights without saying which.
+    family: SiT, REPA or U-ViT; latent_shape: (C, h, w); num_classes: 0 if unconditional; process: the diffusion process of its
+    training; averaged: whether the file names the weights an average, None if it does not say.
     """
 
     family: str
@@ -47,26 +47,30 @@ class PublishedTransformer:
 
 
 def sized(kind: type[Kind], depth: int, width: int, patch: int, heads: int | None) -> Kind:
-    """The published size of this depth and width, unless other heads are given."""
+    """The config with this depth and width: a published size, or custom with the given heads.
+
+    Raises CheckpointError if the size is not published and `heads` is None.
+    """
     for size, shape in kind.SIZES.items():
         if (shape.depth, shape.width) == (depth, width) and heads in (None, shape.heads):
             return kind(size=size, patch=patch)
     if heads is None:
         raise CheckpointError(
-            f"{depth} blocks of width {width} are no published size of {kind.__name__}, and weights do not show how many heads.",
-            hint=f"Say it: --heads {max(1, width // 64)}, if each is 64 wide.",
+            f"{depth} blocks of width {width} are not a published size of {kind.__name__}, "
+            "and shapes do not show the number of heads.",
+            hint=f"Pass --heads {max(1, width // 64)} if each head has width 64.",
         )
     return kind(size="custom", depth=depth, width=width, heads=heads, patch=patch)
 
 
 def count(names: Iterable[str], part: str) -> int:
-    """How many numbers follow `part.` in the names."""
+    """Number of distinct indices after `part.` in the names."""
     return len({name.split(".")[1] for name in names if name.startswith(f"{part}.")})
 
 
 def square_side(tokens: int) -> int:
-    """Tokens a side of a square grid."""
+    """Tokens per side of a square grid. Raises CheckpointError if the number is not a square."""
     side = math.isqrt(tokens)
     if side**2 != tokens:
-        raise CheckpointError(f"{tokens} positions are not those of a square latent, and no shape shows which sides it has.")
+        raise CheckpointError(f"{tokens} positions are not those of a square latent; weights do not show the sides of others.")
     return side

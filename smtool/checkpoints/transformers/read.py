@@ -1,4 +1,4 @@
-"""From a file to the transformer in it, by whichever family's reader knows its names."""
+"""Read a published transformer from a file of any known family."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +14,14 @@ from smtool.networks.shapes_only import shapes_only
 
 _READERS = (sit, uvit)
 _PLACES = {"ema.": True, "nnet_ema.": True, "model.": False, "state_dict.": None, "": None}
-"""Where files keep weights, best first, and whether that says of an average."""
+"""Prefixes of weights in files, in order of preference -> whether the weights are an average (None: unknown)."""
 _KNOWN = "SiT (x_embedder., blocks.), REPA (the same with projectors.) and U-ViT (patch_embed., in_blocks.)"
 
 
 def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransformer:
-    """Of a .pt, .pth or .safetensors file; of several sets of weights in it, the average.
+    """Read a .pt, .pth or .safetensors file; of several sets of weights, the average. Raises CheckpointError.
 
-    heads: attention heads, which no shape shows; needed for sizes that were not published.
+    heads: number of attention heads, which shapes do not determine; required for sizes that are not published.
     """
     place, tensors = _weights(path)
     reader = next(reader for reader in _READERS if reader.FIRST_LAYER in tensors)
@@ -30,8 +30,8 @@ def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransf
         name = reader.family(tensors)
         found = reader.published(tensors, heads)
     except (KeyError, IndexError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{error} is missing or misshapen"
-        raise CheckpointError(f"{path} looks like {name}, but is not a whole one of a known form: {reason}.") from error
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{error} is missing or has a wrong shape"
+        raise CheckpointError(f"{path} looks like {name}, but is incomplete or of an unknown form: {reason}.") from error
     kept = {name: value for name, value in found.tensors.items() if not name.startswith("projectors.")}
     found = replace(found, averaged=_PLACES[place], tensors=kept)
     _check(path, found)
@@ -39,17 +39,17 @@ def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransf
 
 
 def _weights(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The best place of the file that holds a transformer, and its tensors, float32."""
+    """(prefix, tensors as float32) of the preferred set of weights in the file."""
     file = TensorFile(path)
     for place in _PLACES:
         if any(f"{place}{reader.FIRST_LAYER}" in file.shapes for reader in _READERS):
             return place, file.read({name: name.removeprefix(place) for name in file.shapes if name.startswith(place)})
     found = ", ".join(sorted({name.split(".")[0] for name in file.shapes})[:6]) or "no tensors"
-    raise CheckpointError(f"{path} holds {found}: no transformer that is known.", hint=f"There are {_KNOWN}.")
+    raise CheckpointError(f"{path} holds {found}: not a known transformer.", hint=f"Known are {_KNOWN}.")
 
 
 def _check(path: Path, published: PublishedTransformer) -> None:
-    """Every tensor has its place and shape, and none is left over: a variant of the network is not passed off as it."""
+    """Raise CheckpointError unless names and shapes are exactly those of the network, so that no variant is accepted."""
     with shapes_only():
         expected = published.config.build(published.latent_shape, published.num_classes).state_dict()
     names = sorted(expected.keys() ^ published.tensors.keys())
@@ -59,5 +59,5 @@ def _check(path: Path, published: PublishedTransformer) -> None:
         what = "lacks" if name not in published.tensors else "has" if name not in expected else "has another shape of"
         raise CheckpointError(
             f"{path} is read as {published.description}, but {what} {name} ({len(names)} such differences).",
-            hint="It is a variant of the published network, which cannot be opened.",
+            hint="It is a variant of the published network, which is not supported.",
         )

@@ -1,8 +1,7 @@
-"""Files of SiT, and of REPA, which is the same network with projectors beside it (facts section 8.1).
+"""Files of SiT, and of REPA, which is the same network with additional projectors (released-code.md#sizes-of-sit).
 
-A file of SiT, whose last layer has twice the channels, is turned into our convention exactly: its time runs from noise to data,
-and its velocity with it. DiT has the very names and shapes of SiT, but predicts noise: such a file cannot be told from SiT's, and
-gives no images.
+SiT's time runs from noise to data; its weights, whose last layer has twice the channels, are converted exactly to smtool's
+convention. Files of DiT have the same names and shapes as SiT's but predict noise: they are not detected, and give no images.
 """
 
 import math
@@ -27,7 +26,7 @@ def family(tensors: Mapping[str, Tensor]) -> str:
 
 
 def published(tensors: dict[str, Tensor], heads: int | None) -> PublishedTransformer:
-    """KeyError, IndexError where some are missing. The last row of the classes stands for none."""
+    """Convert the tensors. The last class embedding is the null class. Raises KeyError or IndexError if tensors are missing."""
     whose = family(tensors)
     tensors = _in_one_row(tensors)
     width, channels, patch, _ = tensors[FIRST_LAYER].shape
@@ -41,7 +40,7 @@ def published(tensors: dict[str, Tensor], heads: int | None) -> PublishedTransfo
 
 
 def _in_one_row(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """REPA's first files call the blocks after the aligned one decoder_blocks."""
+    """Rename decoder_blocks, the blocks after the aligned one in REPA's first files, to blocks."""
     first = count(tensors, "blocks")
     return {
         re.sub(r"^decoder_blocks\.(\d+)\.", lambda match: f"blocks.{first + int(match[1])}.", name): value
@@ -50,7 +49,7 @@ def _in_one_row(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _without_variance(tensors: dict[str, Tensor], channels: int, patch: int) -> dict[str, Tensor]:
-    """SiT's last layer without the half of its channels that it throws away."""
+    """Remove the half of the last layer's output channels that SiT does not use."""
     kept = {
         name: tensors[name].unflatten(0, (patch, patch, 2 * channels))[:, :, :channels].flatten(0, 2)
         for name in ("final_layer.linear.weight", "final_layer.linear.bias")
@@ -59,9 +58,10 @@ def _without_variance(tensors: dict[str, Tensor], channels: int, patch: int) -> 
 
 
 def _time_reversed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A velocity v(x, t) with data at t = 1 -> -v(x, 1 - t), with data at t = 0.
+    """Convert a velocity v(x, t) with data at t = 1 to -v(x, 1 - t), with data at t = 0.
 
-    cos and sin of (1 - t) f are sums of cos and sin of t f, so the first layer of the time takes the turn in.
+    cos and sin of (1 - t) f are linear combinations of cos and sin of t f, so only the time embedder's first layer and the sign
+    of the last layer change.
     """
     name = "t_embedder.mlp.0.weight"
     cosine, sine = tensors[name].double().chunk(2, dim=1)

@@ -1,4 +1,4 @@
-"""Files of U-ViT (facts section 7); tokens are [class, if there are classes; time; patches]."""
+"""Files of U-ViT (released-code.md#u-vit); tokens are [class, if there are classes; time; patches]."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ def family(tensors: Mapping[str, Tensor]) -> str:
 
 
 def published(tensors: dict[str, Tensor], heads: int | None) -> PublishedTransformer:
-    """KeyError, IndexError where some are missing."""
+    """Convert the tensors. Raises KeyError or IndexError if some are missing."""
     width, channels, patch, _ = tensors[FIRST_LAYER].shape
     table = tensors.get("label_emb.weight")
     config = sized(UViT, 2 * count(tensors, "in_blocks"), width, patch, heads)

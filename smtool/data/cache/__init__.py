@@ -1,1 +1,1 @@
-"""Caches of what a frozen network computes of every image: card, shards, writing, reading."""
+"""Caches of the outputs of a frozen network for every image: card, shards, writing, reading."""

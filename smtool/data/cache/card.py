@@ -1,4 +1,4 @@
-"""What the cards of all caches say: of which images, in which precision, with or without mirrored ones, and when one is stale."""
+"""The card fields that all caches share: images, precision, mirrored images; and the check that a cache is not stale."""
 
 import hashlib
 import json
@@ -14,26 +14,26 @@ CacheDtype = Literal["bf16", "fp32"]
 
 
 class CacheCard(Config):
-    """A cache: numbers that a network made of every image of a split, and of every mirrored one."""
+    """The card of a cache: outputs of a network for every image of a split and, with flip, for every mirrored image."""
 
     noun: ClassVar[str]
-    """What the numbers are called."""
+    """Name of one output in messages, such as "latent"."""
     format: str
     data: str
-    """Digest of the images: of one split of a prepared folder."""
+    """Digest of the images: one split of a prepared folder."""
     images_folder: str
-    """Where the images lay."""
+    """Folder of the images when the cache was made."""
     split: Split
     image_size: int
     dtype: CacheDtype
     flip: bool
-    """Whether the mirrored images' numbers are there too."""
+    """Whether the outputs for mirrored images are stored too."""
     num_classes: int
     shards: tuple[Shard, ...]
 
     @property
     def count(self) -> int:
-        """Number of images; with flip there are numbers for twice as many."""
+        """Number of images; with flip, twice as many outputs are stored."""
         return sum(shard.images for shard in self.shards)
 
     @property
@@ -42,12 +42,12 @@ class CacheCard(Config):
         return hashlib.sha256(json.dumps([(shard.name, shard.sha256) for shard in self.shards]).encode()).hexdigest()
 
     def command(self) -> str:
-        """The `smtool prepare` line that makes such a cache with mirrored images."""
+        """The `smtool prepare` command that makes such a cache with mirrored images."""
         raise NotImplementedError
 
 
 class Origin(NamedTuple):
-    """One thing that a cache was made of, and what is asked for in its place (None: anything). where: the path it had."""
+    """One input of a cache, and the one that is requested now (None: any). where: the path of the input."""
 
     name: str
     made_of: str
@@ -56,12 +56,12 @@ class Origin(NamedTuple):
 
 
 def departures(*, flip: bool, dtype: CacheDtype) -> str:
-    """How a cache's folder says that it is not in bf16 with mirrored images."""
+    """Suffix of a cache's folder name for settings other than the defaults (bf16, with mirrored images)."""
     return ("" if flip else "-noflip") + ("" if dtype == "bf16" else f"-{dtype}")
 
 
 def refuse_stale(folder: Path, card: CacheCard, origins: Iterable[Origin], *, hint: str) -> None:
-    """DataError that names both sides of everything in which the cache is not what is asked for."""
+    """Raise DataError if an input of the cache differs from the requested one; the message names both."""
     differing = [origin for origin in origins if origin.asked not in (None, origin.made_of)]
     if differing:
         found = [f"{each.name} {_short(each.made_of)}" + (f" ({each.where})" if each.where else "") for each in differing]
@@ -72,7 +72,7 @@ def refuse_stale(folder: Path, card: CacheCard, origins: Iterable[Origin], *, hi
 
 
 def absent(folder: Path, *, noun: str, card_name: str, option: str, command: str) -> DataError:
-    """The error for a folder that has no card: never a cache, or one whose preparation was cut short."""
+    """The error for a folder without a card: it is no cache, or its preparation was interrupted."""
     if (folder / UNFINISHED).is_dir():
         hint = f"Its preparation was interrupted; run the same `smtool prepare ... {option}` command again to finish it."
     else:
@@ -81,5 +81,5 @@ def absent(folder: Path, *, noun: str, card_name: str, option: str, command: str
 
 
 def _short(value: str) -> str:
-    """A digest's first 8 digits; anything else whole."""
+    """The first 8 digits of a digest; any other text unchanged."""
     return value[:8] if len(value) == 64 else value

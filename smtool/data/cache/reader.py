@@ -1,4 +1,4 @@
-"""The shards of a cache, read by index in any order and from any thread."""
+"""Random access by index to the shards of a cache; thread-safe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from smtool.errors import DataError
 
 
 class CacheShards:
-    """Holds the index in memory and no open file, so threads and forks may share it."""
+    """The shards of one cache. Keeps the index in memory and no open file, so threads and forks may share it."""
 
     def __init__(self, folder: Path, card: CacheCard) -> None:
         self.folder, self.card = folder, card
@@ -29,7 +29,7 @@ class CacheShards:
         return len(self._rows)
 
     def read(self, indices: Sequence[int], flipped: Sequence[bool]) -> dict[str, Tensor]:
-        """What is stored of the images at these indices, in this order, each of the image or of its mirror image."""
+        """The stored tensors (B, ...) by name for the images at these indices, in this order; flipped: for the mirrored image."""
         if any(flipped):
             self.check_flip()
         return unpacked(self._bytes(index, int(side)) for index, side in zip(indices, flipped, strict=True))
@@ -41,12 +41,12 @@ class CacheShards:
         return tuple(f"{key:08d}" for key in self._rows["key"][list(indices)])
 
     def check_flip(self) -> None:
-        """DataError if numbers of mirrored images are wanted and there are none."""
+        """Raise DataError if the cache has no outputs for mirrored images."""
         if not self.card.flip:
             noun = self.card.noun
             raise DataError(
-                f"{self.folder} holds no {noun}s of flipped images, and a flipped {noun} is not the {noun} of a flipped image.",
-                hint=f"Train with flip = false, or encode both: {self.card.command()}",
+                f"{self.folder} holds no {noun}s of flipped images, and flipping a {noun} does not give that of a flipped image.",
+                hint=f"Train with flip = false, or cache both: {self.card.command()}",
             )
 
     def _bytes(self, index: int, side: int) -> bytes:

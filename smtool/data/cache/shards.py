@@ -1,6 +1,6 @@
 """Webdataset shards of tensors: members `NNNNNNNN.safetensors`, `.flip.safetensors` and `.cls`, with an index of offsets.
 
-A safetensors member holds what a network made of one image. The bytes depend on the samples alone.
+A safetensors member holds a network's outputs for one image. The bytes depend only on the samples.
 """
 
 import tarfile
@@ -23,12 +23,12 @@ TORCH_DTYPES: dict[CacheDtype, torch.dtype] = {"bf16": torch.bfloat16, "fp32": t
 CACHE_INDEX = np.dtype(
     [("key", "<u4"), ("label", "<i4"), ("bytes", "<u4"), ("offset", "<u8", (2,)), ("crc32", "<u4", (2,))]  # [plain, flipped]
 )
-"""A row per image: its number in the split, its label (-1 is none), and where its numbers and the mirrored image's lie."""
+"""One row per image: number in the split, label (-1: none); size, offsets and checksums of its members (plain, mirrored)."""
 
 
 @dataclass(frozen=True)
 class CacheSample:
-    """The packed tensors of one image: those of the image, then, where there are any, those of the mirrored image."""
+    """The packed tensors of one image: first those of the image, then, if stored, those of the mirrored image."""
 
     key: str
     label: int | None
@@ -36,26 +36,26 @@ class CacheSample:
 
 
 def packed(tensors: Mapping[str, Tensor], dtype: CacheDtype) -> list[bytes]:
-    """Tensors (B, ...) as the bytes of a safetensors file for each of the B samples."""
+    """Tensors (B, ...) -> for each of the B samples, the bytes of a safetensors file."""
     stored = {name: value.cpu().to(TORCH_DTYPES[dtype]) for name, value in tensors.items()}
     count = len(next(iter(stored.values())))
-    plain = {name: value.contiguous() for name, value in stored.items()}      # networks may give channels_last
+    plain = {name: value.contiguous() for name, value in stored.items()}      # networks may return channels_last
     return [safetensors.torch.save({name: value[k].clone() for name, value in plain.items()}) for k in range(count)]
 
 
 def unpacked(members: Iterable[bytes]) -> dict[str, Tensor]:
-    """The inverse of `packed`, float32."""
+    """The inverse of `packed`: tensors (B, ...), float32."""
     samples = [safetensors.torch.load(data) for data in members]
     return {name: torch.stack([sample[name] for sample in samples]).float() for name in samples[0]}
 
 
 def rounded(value: Tensor, dtype: CacheDtype) -> Tensor:
-    """The values that will be read back."""
+    """`value` rounded to the stored dtype, as it will be read back; float32."""
     return value.to(TORCH_DTYPES[dtype]).float()
 
 
 def write_cache_shard(path: Path, samples: Iterable[CacheSample]) -> Shard:
-    """Write samples to a tar, then its index as .npy; each appears whole or not at all."""
+    """Write samples to a tar, then its index as .npy, both atomically."""
     rows = []
     with replacing(path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
@@ -75,7 +75,7 @@ def write_cache_shard(path: Path, samples: Iterable[CacheSample]) -> Shard:
 
 
 def bytes_per_image(shapes: Mapping[str, Sequence[int]], dtype: CacheDtype, *, flip: bool, labelled: bool) -> int:
-    """What an image takes in a shard: members of whole 512-byte blocks, each with a header block."""
+    """Bytes of one image in a shard: tar members, each rounded up to 512-byte blocks plus a header block."""
     size = len(packed({name: torch.zeros(1, *shape) for name, shape in shapes.items()}, dtype)[0])
     member = tarfile.BLOCKSIZE * (1 + -(-size // tarfile.BLOCKSIZE))
     return member * (1 + flip) + 2 * tarfile.BLOCKSIZE * labelled + CACHE_INDEX.itemsize

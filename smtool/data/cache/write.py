@@ -1,4 +1,4 @@
-"""From images to a cache of what a network makes of them: restartable, and with the same bytes however often it was cut off."""
+"""Write a cache of a network's outputs for images: resumable, with bytes that do not depend on interruptions."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,19 +25,20 @@ Card = TypeVar("Card", bound=CacheCard, covariant=True)
 
 
 class Contents(Protocol[NoteMade]):
-    """One shard while it is being made."""
+    """One shard while it is being written."""
 
     def members(self, piece: range, batch: ImageBatch, *, flipped: bool) -> list[bytes]:
-        """What is stored of each image (numbers `piece` in the split), or of each mirrored image."""
+        """Packed outputs for each image (numbers `piece` in the split) or, if flipped, for each mirrored image."""
 
     def note(self, shard: Shard) -> NoteMade:
-        """What is remembered of the shard, now that it is written."""
+        """The note of the written shard."""
 
 
 class CachePreparation(Protocol[Note, Card]):
-    """Everything that decides the contents of a cache.
+    """All inputs and settings that determine the contents of a cache.
 
-    shapes: of each tensor of an image, by name; card_name: the file of the card; what: the numbers, for messages.
+    shapes: of the tensors of one image, by name; card_name: file name of the card; what: name of the outputs in messages;
+    note: type of the note of a shard.
     """
 
     @property
@@ -58,25 +59,25 @@ class CachePreparation(Protocol[Note, Card]):
     def note(self) -> type[Note]: ...
 
     def plan(self) -> dict[str, Any]:
-        """What a repeated or a resumed run must agree in. Not the batch: other sizes change the last digit only."""
+        """Settings that must be equal in a repeated or resumed run. Without the batch size, which changes only rounding."""
 
     def begin_shard(self) -> Contents[Note]: ...
 
     def card(self, notes: Sequence[Note]) -> Card: ...
 
     def finished(self, folder: Path) -> tuple[Card, dict[str, Any]]:
-        """The card of a finished cache, and as much of its plan as the card states."""
+        """The card of a finished cache, and the part of its plan that the card records."""
 
 
 def estimated_bytes(preparation: CachePreparation[Note, Card]) -> int:
-    """What the whole cache will take on the disk, to about a per cent; nothing is computed for it."""
+    """Estimated size of the whole cache on disk, in bytes, to about one percent."""
     images = preparation.images
     sizes = {"flip": preparation.flip, "labelled": images.num_classes > 0}
     return len(images) * bytes_per_image(preparation.shapes, preparation.dtype, **sizes)
 
 
 def shared_fields(preparation: CachePreparation[Note, Card], notes: Sequence[Note]) -> dict[str, Any]:
-    """What every cache's card says (`CacheCard`)."""
+    """The fields that every cache's card has (`CacheCard`)."""
     images = preparation.images
     return {
         "data": images.digest,
@@ -93,9 +94,9 @@ def shared_fields(preparation: CachePreparation[Note, Card], notes: Sequence[Not
 def write_cache(
     preparation: CachePreparation[Note, Card], out: Path, *, batch: int, workers: int, report: Report | None = None
 ) -> Card:
-    """Fill `out`, or finish what an interrupted run began there, or verify what a finished one left; returns the card.
+    """Write the cache to `out`; resume an interrupted run, or verify a finished one. Returns the card.
 
-    batch: images that go through the network at a time; workers: threads that decode images.
+    batch: images per forward pass of the network; workers: threads that decode images.
     """
     with alone_in(out):
         if (out / preparation.card_name).is_file():
@@ -111,7 +112,7 @@ def write_cache(
 def _written(
     preparation: CachePreparation[Note, Card], out: Path, batch: int, workers: int, report: Report | None
 ) -> list[Note]:
-    """The notes of all shards, in order; those that an earlier run finished are not made again."""
+    """Write the missing shards; return the notes of all shards, in order."""
     images, length = preparation.images, preparation.images_per_shard
     chunks = {
         f"{images.split}-{number:06d}": range(start, min(start + length, len(images)))
@@ -135,7 +136,7 @@ def _written(
 
 
 def _pieces(chunk: range, batch: int) -> list[range]:
-    """Batches begin anew in every shard, so that a resumed run computes the same images together."""
+    """The batches of one shard. No batch spans two shards, so that a resumed run has the same batches."""
     return [chunk[start : start + batch] for start in range(0, len(chunk), batch)]
 
 
@@ -168,7 +169,7 @@ def _verified(preparation: CachePreparation[Note, Card], out: Path) -> Card:
     if differing := [name for name in have if have[name] != plan[name]]:
         name = differing[0]
         raise DataError(
-            f"{out} already holds {preparation.what} with {name} = {have[name]}, but {name} = {plan[name]} is asked for.",
+            f"{out} already holds {preparation.what} with {name} = {have[name]}, but {name} = {plan[name]} was requested.",
             hint="Choose another --out, or delete that folder first.",
         )
     verify_shards(out, card.shards)
@@ -179,5 +180,5 @@ def _refuse_small_disk(out: Path, what: str, needed: int) -> None:
     if (free := shutil.disk_usage(out).free) < needed:
         raise DiskError(
             f"{out}: the {what} need {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free.",
-            hint="Choose another --out, or leave the cache out: training can compute them as it goes.",
+            hint=f"Choose another --out, or train without a cache: training can compute {what} at each step.",
         )

@@ -1,4 +1,4 @@
-"""features.json: what a cache of a teacher's features holds, which weights made it and of which images."""
+"""features.json, the card of a cache of a teacher's features: its contents, the teacher's weights and the images."""
 
 import re
 from pathlib import Path
@@ -19,15 +19,15 @@ class FeatureCard(CacheCard):
     noun: ClassVar[str] = "feature"
     format: Literal["smtool teacher features 1"] = "smtool teacher features 1"
     teacher: str
-    """Its name, as recipes give it."""
+    """Name of the teacher, as in recipes."""
     weights: str
-    """Digest of its weights."""
+    """Digest of the teacher's weights."""
     tokens: Grid
-    """The transformer's tokens that it was sized for: rows and columns."""
+    """Rows and columns of the transformer's tokens for which the input size was chosen."""
     input_size: Grid
-    """What images were resized to, height and width; after normalization, bicubic without antialias."""
+    """Height and width to which images were resized: after normalization, bicubic without antialias."""
     grid: Grid
-    """Rows and columns of features; the tokens' where the teacher can have as many."""
+    """Rows and columns of the features: equal to those of the tokens if the teacher can produce as many."""
     dim: int
 
     def command(self) -> str:
@@ -35,14 +35,14 @@ class FeatureCard(CacheCard):
 
 
 def features_folder(data_name: str, teacher: Teacher, *, data: str, flip: bool, dtype: CacheDtype) -> Path:
-    """Where a cache lies by default; data is a digest. Only what departs from flip and bf16 is spelled out."""
+    """Default folder of a cache; data is a digest. The name states dtype and flip only if they are not bf16 and true."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", teacher.name)
     rest = f"{teacher.digest[:8]}-{data[:8]}-{by(teacher.grid)}{departures(flip=flip, dtype=dtype)}"
     return Path("data") / "teacher-features" / f"{data_name}-{name}-{rest}"
 
 
 def read_feature_card(folder: Path) -> FeatureCard:
-    """The card of a cache of features. Raises DataError when there is none, or when it cannot be understood."""
+    """The card of a cache of features. Raises DataError if it is missing or invalid."""
     path = folder / FEATURE_CARD_NAME
     if path.is_file():
         return parse_card(path, FeatureCard)
@@ -51,7 +51,7 @@ def read_feature_card(folder: Path) -> FeatureCard:
 
 
 def refuse_stale_features(folder: Path, card: FeatureCard, *, teacher: Teacher, images: ImageShards) -> None:
-    """DataError unless this teacher made the cache, with these weights and sizes, of these images."""
+    """Raise DataError unless this teacher made the cache, with the same weights and sizes, from these images."""
     origins = [
         Origin("teacher", card.teacher, teacher.name),
         Origin("weights", card.weights, teacher.digest, card.teacher),
@@ -60,7 +60,7 @@ def refuse_stale_features(folder: Path, card: FeatureCard, *, teacher: Teacher, 
         Origin("images", card.data, images.digest, card.images_folder),
     ]
     command = prepare_command(images.folder, teacher.name, teacher.grid)
-    hint = f"Make another one, by {command}, or leave alignment.features out."
+    hint = f"Make a new cache: {command}, or remove alignment.features from the recipe."
     refuse_stale(folder, card, origins, hint=hint)
 
 

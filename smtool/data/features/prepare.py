@@ -1,4 +1,4 @@
-"""What goes into a cache of features: a teacher's map of every image, and of every mirrored one."""
+"""The contents of a cache of features: a teacher's feature map of every image and of every mirrored image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from smtool.features.teachers import Teacher
 
 @dataclass(frozen=True)
 class FeaturePreparation:
-    """Everything that decides the contents of a cache of features. tokens: the transformer's, that the teacher was sized for.
+    """All inputs and settings that determine the contents of a cache of features, which `write_cache` writes.
 
-    `write_cache` fills the folder.
+    tokens: rows and columns of the transformer's tokens for which the teacher's input size was chosen.
     """
 
     teacher: Teacher
@@ -50,7 +50,7 @@ class FeaturePreparation:
 
     @property
     def folder(self) -> Path:
-        """Where the cache lies by default."""
+        """Default folder of the cache."""
         data = self.images.folder.resolve().name
         return features_folder(data, self.teacher, data=self.images.digest, flip=self.flip, dtype=self.dtype)
 
@@ -81,7 +81,7 @@ class FeaturePreparation:
 
 @dataclass(frozen=True)
 class FeatureContents:
-    """A shard of features."""
+    """A shard of features while it is written."""
 
     teacher: Teacher
     dtype: CacheDtype
@@ -92,8 +92,8 @@ class FeatureContents:
         finite = features.isfinite().flatten(1).all(1).tolist()
         if not all(finite):
             raise DataError(
-                f"{self.teacher.name}'s features of image {batch.ids[finite.index(False)]} are not finite.",
-                hint="Its weights are damaged, or overflow on this picture: look at it, or use another teacher.",
+                f"The features of {self.teacher.name} for image {batch.ids[finite.index(False)]} are not finite.",
+                hint="Its weights are damaged, or this image makes them overflow: check the image, or use another teacher.",
             )
         return packed({"features": features}, self.dtype)
 

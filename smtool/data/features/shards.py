@@ -1,4 +1,4 @@
-"""A cache of a teacher's features, read by index in any order and from any thread."""
+"""Random access by index to a cache of a teacher's features; thread-safe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from smtool.features.teachers import Teacher
 
 
 class FeatureShards:
-    """Features of every image of a split, and of every mirrored one. Threads and forks may share it."""
+    """Features of every image of a split and, with flip, of every mirrored image. Threads and forks may share it."""
 
     def __init__(self, folder: Path, card: FeatureCard) -> None:
         self.folder, self.card = folder, card
@@ -22,16 +22,16 @@ class FeatureShards:
         return len(self.shards)
 
     def check_flip(self) -> None:
-        """DataError if features of mirrored images are wanted and there are none."""
+        """Raise DataError if the cache has no features of mirrored images."""
         self.shards.check_flip()
 
     def read(self, indices: Sequence[int], flipped: Sequence[bool]) -> Tensor:
-        """(B, D, h, w) float32: the features of the images at these indices, or of the mirrored images, in this order."""
+        """Features (B, D, h, w), float32, at these indices, in this order; flipped: those of the mirrored image."""
         return self.shards.read(indices, flipped)["features"]
 
 
 def open_features(folder: Path | str, *, teacher: Teacher, images: ImageShards) -> FeatureShards:
-    """Open a cache of features, which must be this teacher's and of these images, else DataError."""
+    """Open a cache of features. Raises DataError unless this teacher made it from these images."""
     path = Path(folder)
     card = read_feature_card(path)
     refuse_stale_features(path, card, teacher=teacher, images=images)

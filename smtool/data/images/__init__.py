@@ -1,1 +1,1 @@
-"""Images in: sources, their transform, shards, and readers in an exact order."""
+"""Image data sets: sources, transform to squares, shards, and readers with a reproducible order."""

@@ -1,4 +1,4 @@
-"""What lies inside tar and zip archives, compressed or not; damaged ones and those that point outside are refused."""
+"""Members of tar and zip archives, compressed or not. Damaged archives and member paths outside the archive are errors."""
 
 import bz2
 import gzip
@@ -21,14 +21,14 @@ _MAX_EXPANSION = 100
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A file inside a tar: its name and where its data lie."""
+    """A file inside a tar: its name and the position of its data."""
 
     name: str
     data: FileRange
 
 
 def tar_members(path: Path, name: str, within: FileRange | None = None) -> list[TarMember]:
-    """The regular files of an uncompressed tar, which may itself lie in a range of another; the last of equal names wins."""
+    """The regular files of an uncompressed tar; for equal names, the last one. within: position of the tar inside another tar."""
     start = within.offset if within else 0
     members = {}
     try:
@@ -42,19 +42,19 @@ def tar_members(path: Path, name: str, within: FileRange | None = None) -> list[
                         members[clean] = TarMember(clean, FileRange(str(path), member.offset_data, member.size))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(
-            f"{name}: not a whole tar archive ({error}).", hint="It may be cut off; download or copy it again."
+            f"{name}: not a complete tar archive ({error}).", hint="It may be truncated; download or copy it again."
         ) from error
     return list(members.values())
 
 
 def zip_members(path: Path) -> list[tuple[str, ZipMember]]:
-    """The files of a zip archive by name."""
+    """The files of a zip archive: (name, member) pairs."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise DataError(
-            f"{path}: not a whole zip archive ({error}).", hint="It may be cut off; download or copy it again."
+            f"{path}: not a complete zip archive ({error}).", hint="It may be truncated; download or copy it again."
         ) from error
     for member in members:
         _refuse_climbing(path.name, member.filename)
@@ -62,7 +62,7 @@ def zip_members(path: Path) -> list[tuple[str, ZipMember]]:
 
 
 def unpacked(path: Path, scratch: Path) -> Path:
-    """The path itself, or for a compressed tar a plain copy of it in `scratch`."""
+    """The path itself, or for a compressed tar the path of a decompressed copy in `scratch`."""
     if path.name.lower().endswith(".tar"):
         return path
     target = scratch / f"{path.name}.tar"
@@ -83,12 +83,13 @@ def _decompress(path: Path, target: Path) -> None:
                 plain.write(block)
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataError(
-            f"{path}: cannot be decompressed ({error}).", hint="It may be cut off; download or copy it again."
+            f"{path}: cannot be decompressed ({error}).", hint="It may be truncated; download or copy it again."
         ) from error
 
 
 def _refuse_climbing(archive: str, name: str) -> None:
     if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or re.match(r"[A-Za-z]:", name):
         raise DataError(
-            f"{archive}: the member {name!r} points out of the archive.", hint="Do not trust this file; pack the images again."
+            f"{archive}: the path of member {name!r} leads outside the archive.",
+            hint="Do not trust this file; pack the images again.",
         )

@@ -1,7 +1,7 @@
-"""Pictures that need no download: crops of scikit-image's bundled photographs, and two synthetic kinds of known spectrum.
+"""Images that need no download: crops of scikit-image's bundled photographs, and two synthetic kinds with known spectrum.
 
-`builtin:photos`, `builtin:power-law?exponent=2`, `builtin:dead-leaves`; each takes `train=` and `val=`, the numbers of pictures.
-Light imports: places travel to the worker processes of `prepare`.
+`builtin:photos`, `builtin:power-law?exponent=2`, `builtin:dead-leaves`; each takes `train=` and `val=`, the numbers of images.
+Does not import torch: these objects are sent to the worker processes of `prepare`.
 """
 
 import functools
@@ -17,7 +17,8 @@ from PIL import Image
 from smtool.data.images.entries import Entry, FileRange, Place
 from smtool.errors import DataError, RecipeError
 
-# In the scikit-image wheel, free of copyright restrictions by its own notes. Half of each is for training, half for validation.
+# Inside the scikit-image wheel, which describes them as free of copyright restrictions. One half of each photograph is for
+# training, the other for validation.
 PHOTOGRAPHS = {
     "astronaut": "astronaut.png",
     "brick": "brick.png",
@@ -42,19 +43,19 @@ _OPTIONS: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Builtin:
-    """A parsed `builtin:` name; options holds every option, given or default."""
+    """A parsed `builtin:` name; options holds the value of every option, given or default."""
 
     name: str
     options: dict[str, float]
 
     @property
     def slug(self) -> str:
-        """A folder name: the name, and the options that differ from their defaults."""
+        """A folder name: the source's name and the options that differ from their defaults."""
         changed = (f"{key}{value:g}" for key, value in self.options.items() if value != _OPTIONS[self.name][key])
         return "-".join([self.name, *changed])
 
     def entries(self, size: int) -> list[Entry]:
-        """Every picture, for a target of size x size."""
+        """All images, for a target of size x size pixels."""
         make = {"photos": _photo_entries, "power-law": self._power_law_entries, "dead-leaves": _dead_leaves_entries}[self.name]
         return [entry for split in ("train", "val") for entry in make(split, int(self.options[split]), size)]
 
@@ -64,7 +65,7 @@ class Builtin:
 
 
 def parse_builtin(source: str) -> Builtin:
-    """`builtin:NAME?key=value&key=value` -> Builtin; an unknown name, key or value is a RecipeError."""
+    """Parse `builtin:NAME?key=value&key=value`. Raises RecipeError for an unknown name, key or value."""
     name, _, query = source.removeprefix("builtin:").partition("?")
     if name not in _OPTIONS:
         raise RecipeError(
@@ -79,7 +80,7 @@ def parse_builtin(source: str) -> Builtin:
 
 
 def distinct_photographs(size: int) -> dict[str, str]:
-    """Name -> file of the photographs whose halves hold a size x size crop."""
+    """Name -> file of the photographs whose halves are large enough for a size x size crop."""
     return {name: file for name, file in PHOTOGRAPHS.items() if min(_half("train", _photograph(file).size)[2:]) >= size}
 
 
@@ -100,7 +101,7 @@ class PhotoCrop:
 class PowerLawField:
     """A Gaussian random field whose power spectrum is f ** -exponent in each of its three correlated channels.
 
-    Cut from a canvas four times as wide, so that it does not wrap around; mean 128, standard deviation 36 levels.
+    It is cut from a canvas four times as wide, so that it is not periodic; mean 128, standard deviation 36 levels.
     """
 
     key: str
@@ -121,7 +122,7 @@ class PowerLawField:
 class DeadLeaves:
     """Opaque discs of random colour and of radius density r ** -3, the scale-invariant model of occlusion (Lee et al. 2001).
 
-    Radii from 1 pixel to half the side. Drawn at twice the size, so that the box halving of the centre crop smooths the edges.
+    Radii range from 1 pixel to half the side. Drawn at twice the size: the box halving of the center crop then antialiases edges.
     """
 
     key: str
@@ -130,14 +131,14 @@ class DeadLeaves:
     def image(self) -> Image.Image:
         rng, side = _rng("dead-leaves", self.key), 2 * self.size
         canvas, bare = np.zeros((side, side, 3), np.uint8), np.ones((side, side), bool)
-        while bare.any():  # front to back: a leaf paints only what is still bare
+        while bare.any():  # front to back: a disc paints only pixels that are still empty
             for x, y, radius, colour in zip(*_leaves(rng, side), strict=True):
                 _drop(canvas, bare, x, y, radius, colour)
         return Image.fromarray(canvas)
 
 
 def _leaves(rng: np.random.Generator, side: int, count: int = 4096) -> tuple[np.ndarray, ...]:
-    """Centres (x, y), radii and colours of those of `count` leaves, strewn over canvas and margin, that touch the canvas."""
+    """Draw `count` discs over canvas and margin; return centers (x, y), radii and colors of those that touch the canvas."""
     smallest, largest = 2.0, side / 2
     radius = (smallest**-2 + rng.random(count) * (largest**-2 - smallest**-2)) ** -0.5
     x, y = rng.uniform(-largest, side + largest, (2, count))
@@ -164,7 +165,7 @@ def _dead_leaves_entries(split: str, count: int, size: int) -> list[Entry]:
 
 
 def _photo_entries(split: str, count: int, size: int) -> list[Entry]:
-    """Crops in turn from each photograph, at a random place of its half and a random zoom between 1 and what the half allows."""
+    """Crops from each photograph in turn, at a random position in its half, with a random zoom from 1 to the half's largest."""
     names = sorted(distinct_photographs(size).items())
     if not names:
         raise DataError(f"builtin:photos has no photograph for {size}-pixel crops.", hint="Use a size of at most 705 pixels.")
@@ -180,7 +181,7 @@ def _photo_entries(split: str, count: int, size: int) -> list[Entry]:
 
 
 def _half(split: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of a split's half of a photograph: the longer side is cut in the middle."""
+    """(left, top, width, height) of a split's half of a photograph, which is divided across its longer side."""
     width, height = size
     second = split == "val"
     if width >= height:
@@ -194,7 +195,7 @@ def _photograph(file: str) -> Image.Image:
     folder = Path(spec.submodule_search_locations[0]) / "data" if spec and spec.submodule_search_locations else None
     if folder is None or not (folder / file).is_file():
         raise DataError(
-            f"builtin:photos needs {file}, which this scikit-image does not bring.", hint="Install scikit-image 0.24 or newer."
+            f"builtin:photos needs {file}, which this scikit-image does not have.", hint="Install scikit-image 0.24 or newer."
         )
     path = folder / file
     place: Place = FileRange(str(path), 0, path.stat().st_size)
@@ -219,7 +220,7 @@ def _number(source: str, key: str, text: str) -> float:
     except ValueError:
         raise RecipeError(f"{source!r}: {key} must be a number, but is {text!r}.") from None
     if key in _COUNTS and (value < 0 or value != int(value)):
-        raise RecipeError(f"{source!r}: {key} must be a whole number of pictures, but is {text!r}.")
+        raise RecipeError(f"{source!r}: {key} must be a whole number of images, but is {text!r}.")
     if key == "exponent" and not -2 <= value <= 6:
         raise RecipeError(f"{source!r}: exponent must lie between -2 and 6, but is {text!r}.")
     return value

@@ -1,4 +1,4 @@
-"""dataset.json: what a prepared folder holds and how it was made."""
+"""dataset.json, the card of a prepared folder: what the folder holds and how it was made."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ class Shard(Config):
 
 
 class SourceNote(Config):
-    """Where the images came from: the source's last name, kind and digest (names and sizes, for archives also content)."""
+    """Where the images came from: the source's base name, kind and digest (names and sizes; for archives also the content)."""
 
     name: str
     kind: str
@@ -41,7 +41,10 @@ class SourceNote(Config):
 
 
 class MeanSpectrum(Config):
-    """Ring means of the PHYSICAL power spectrum, averaged over RGB and over images; frequency in cycles per pixel."""
+    """Ring means of the PHYSICAL power spectrum, averaged over RGB and images; frequency in cycles per pixel.
+
+    Source: spectrum.md#power-spectrum.
+    """
 
     images: int
     frequency: tuple[float, ...]
@@ -67,17 +70,17 @@ class DatasetCard(Config):
     class_names: tuple[str, ...]
     """Names by label, where the source has them."""
     group_names: tuple[str, ...]
-    """The photographs that the images are parts of, by group number; () when each image is its own."""
+    """Names of the photographs from which images were cut, by group number; () when each image is a photograph of its own."""
     skipped: int
     upscaled: int
-    """Images that were smaller than image_size: their highest frequencies are empty."""
+    """Number of images that were smaller than image_size and were enlarged: their highest frequencies are empty."""
     spectrum: MeanSpectrum | None
     plan: str
-    """Digest of everything that decides the contents; a repeated `prepare` compares it."""
+    """Digest of all inputs and settings that determine the contents; a repeated `prepare` compares it."""
 
     @property
     def photographs(self) -> int | None:
-        """How many distinct photographs there are, where images share them."""
+        """Number of distinct photographs; None when each image is a photograph of its own."""
         return len(self.group_names) or None
 
     def shards(self, split: Split) -> tuple[Shard, ...]:
@@ -88,16 +91,16 @@ class DatasetCard(Config):
 
     @property
     def digest(self) -> str:
-        """sha256 over the image size and every shard's name and sha256: the data themselves, not the notes about them."""
+        """sha256 over the image size and each shard's name and sha256; the card's other fields do not enter."""
         return _digest(self.image_size, *((shard.name, shard.sha256) for shard in self.train + self.val))
 
     def split_digest(self, split: Split) -> str:
-        """The same over one split's shards."""
+        """sha256 over the image size and one split's shards."""
         return _digest(self.image_size, *((shard.name, shard.sha256) for shard in self.shards(split)))
 
 
 def read_card(folder: Path) -> DatasetCard:
-    """The card of a prepared folder. Raises DataError when there is none, or when it cannot be understood."""
+    """The card of a prepared folder. Raises DataError if it is missing or invalid."""
     path = folder / CARD_NAME
     if not path.is_file():
         raise DataError(f"{folder} is not a prepared folder: it has no {CARD_NAME}.", hint=_unprepared_hint(folder))
@@ -105,7 +108,7 @@ def read_card(folder: Path) -> DatasetCard:
 
 
 def parse_card(path: Path, kind: type[Card]) -> Card:
-    """A card's JSON file as `kind`; DataError says what of it cannot be understood."""
+    """A card's JSON file as a `kind`. Raises DataError that names the first invalid field."""
     try:
         return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, ValueError) as error:
@@ -115,7 +118,7 @@ def parse_card(path: Path, kind: type[Card]) -> Card:
 
 
 def verify(folder: Path, card: DatasetCard) -> None:
-    """Read every shard and index and compare it with the card's sha256; DataError names the first that differs."""
+    """Compare every shard and index with the card's sha256. Raises DataError that names the first file that differs."""
     verify_shards(folder, card.train + card.val)
 
 
@@ -128,7 +131,7 @@ def verify_shards(folder: Path, shards: tuple[Shard, ...]) -> None:
 
 
 def check_present(folder: Path, shard: Shard) -> None:
-    """A cheap look: the shard and its index exist, and the shard has the length that the card states."""
+    """Check, without reading data, that shard and index exist and the shard has the length in the card; else DataError."""
     path = folder / shard.name
     for name in (shard.name, shard.index_name):
         if not (folder / name).is_file():
@@ -138,10 +141,10 @@ def check_present(folder: Path, shard: Shard) -> None:
 
 
 def damaged(path: Path, reason: str) -> DataError:
-    """The error for a shard that is not what the card says."""
+    """The error for a shard that does not agree with its card."""
     return DataError(
         f"{path}: damaged shard: {reason}.",
-        hint=f"Copy {path.name} again from where it was good, or delete {path.parent} and run `smtool prepare` again.",
+        hint=f"Copy {path.name} again from an intact folder, or delete {path.parent} and run `smtool prepare` again.",
     )
 
 

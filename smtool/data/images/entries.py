@@ -1,4 +1,4 @@
-"""One picture of a source, and where its bytes lie. Light imports: entries travel to the worker processes of `prepare`."""
+"""One image of a source and the place of its bytes. No torch: entries are sent to the worker processes of `prepare`."""
 
 import functools
 import zipfile
@@ -9,18 +9,18 @@ from PIL import Image
 
 from smtool.data.images.transform import Rule, UnusableImage, decode, encode, to_square
 
-MAX_BYTES = 2**28  # an encoded picture larger than 256 MiB is not read
+MAX_BYTES = 2**28  # encoded images above 256 MiB are not read
 
 
 class Place(Protocol):
-    """Where a picture comes from. Raises UnusableImage when it cannot be had."""
+    """Where an image is read from. `image` raises UnusableImage if it cannot be read or decoded."""
 
     def image(self) -> Image.Image: ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileRange:
-    """A file, or a member of an uncompressed tar: `size` bytes from `offset` on."""
+    """A file, or a member of an uncompressed tar: `size` bytes that begin at `offset`."""
 
     path: str
     offset: int
@@ -58,7 +58,7 @@ class ZipMember:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A picture to prepare. id: its path in the source; group: the photograph it is a part of, where several share one."""
+    """An image to prepare. id: its path in the source; group: the photograph it was cut from, or None."""
 
     id: str
     place: Place
@@ -69,7 +69,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A prepared picture: its bytes, and the size it had in the source."""
+    """A prepared image: its encoded bytes, and its width and height in the source."""
 
     entry: Entry
     data: bytes
@@ -79,14 +79,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A picture that was left out, and why."""
+    """An image that was left out, and the reason."""
 
     entry: Entry
     reason: str
 
 
 def make_samples(entries: list[Entry], rule: Rule) -> list[Sample | Skipped]:
-    """The work of `prepare`, one result per entry; it depends on nothing but the entry and the rule."""
+    """Read, crop and encode each entry's image. Each result depends only on the entry and the rule."""
     return [_make_sample(entry, rule) for entry in entries]
 
 
@@ -101,10 +101,10 @@ def _make_sample(entry: Entry, rule: Rule) -> Sample | Skipped:
 
 def _refuse_giant(size: int) -> None:
     if size > MAX_BYTES:
-        raise UnusableImage(f"{size} bytes, above the limit of {MAX_BYTES} for one picture")
+        raise UnusableImage(f"{size} bytes, above the limit of {MAX_BYTES} for one image")
 
 
 @functools.lru_cache(maxsize=2)
 def _archive(path: str) -> zipfile.ZipFile:
-    """The opened archive, kept so that its directory is parsed once per process."""
+    """The open archive, cached so that its directory is parsed once per process."""
     return zipfile.ZipFile(path)

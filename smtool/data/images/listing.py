@@ -1,4 +1,4 @@
-"""The entries of a source: every picture with its path, label and, where the source has them, its own split."""
+"""The entries of a source: every image with its path and, where the source has them, its label and split."""
 
 import json
 import re
@@ -12,19 +12,19 @@ from smtool.data.images.entries import Entry, FileRange, Place
 from smtool.data.images.sources import IMAGE_SUFFIXES, Source, image_files, is_hidden, is_synset_tar
 from smtool.errors import DataError
 
-_VALIDATION = ("val", "valid", "validation", "test")  # the first of these that a source has is its validation split
+_VALIDATION = ("val", "valid", "validation", "test")  # the first of these that a source has becomes its validation split
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The entries of a source, sorted by id; class_names by label, or () where labels have no names."""
+    """The entries of a source, sorted by id; class_names: by label, () if classes have no names."""
 
     entries: tuple[Entry, ...]
     class_names: tuple[str, ...] = ()
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The names of the photographs that entries are parts of; () unless every entry names one."""
+        """Names of the photographs that entries were cut from, sorted; () if any entry has none."""
         names = {entry.group for entry in self.entries}
         return () if None in names else tuple(sorted(name for name in names if name is not None))
 
@@ -34,7 +34,10 @@ class Listing:
 
 
 def list_entries(source: Source, *, size: int, scratch: Path) -> Listing:
-    """Every picture of a source. `scratch`: where compressed tars are unpacked; `size`: what the built-ins are made for."""
+    """List all images of a source. Raises DataError if there are none.
+
+    scratch: folder for decompressed tars; size: side in pixels for which built-in images are made.
+    """
     if source.builtin:
         return Listing(tuple(source.builtin.entries(size)))
     if source.kind == "folder":
@@ -52,7 +55,7 @@ def list_entries(source: Source, *, size: int, scratch: Path) -> Listing:
 
 
 def _others(folder: Path) -> str:
-    """The files that there are most of instead, such as a data set in Parquet."""
+    """The most frequent file name ending in the folder, for the message (for example a data set in Parquet)."""
     endings = Counter(path.suffix or path.name for path in folder.rglob("*") if path.is_file())
     return "".join(f", but {count:,} ending in {ending}" for ending, count in endings.most_common(1))
 
@@ -63,7 +66,7 @@ def _folder_images(folder: Path) -> list[tuple[str, Place]]:
 
 
 def _from_paths(found: Iterable[tuple[str, Place]]) -> Listing:
-    """Labels and splits from the folders that images lie in: [train|val/][class/]name."""
+    """Labels and splits from the folders of the images: [train|val/][class/]name."""
     places = dict(found)
     base = _common_folder(list(places))
     parts = {name: PurePosixPath(name).parts[base:] for name in places}
@@ -81,18 +84,18 @@ def _from_paths(found: Iterable[tuple[str, Place]]) -> Listing:
 
 
 def _refuse_labels_of_one_split(parts: dict[str, tuple[str, ...]], splits: dict[str, str]) -> None:
-    """ImageNet's validation images come without folders: the training images would lose their classes without a word."""
+    """Raise DataError if only the training images are in class folders (as in ImageNet): all labels would be dropped silently."""
     bare = next((name for name, part in parts.items() if splits[name] == "val" and len(part) == 1), None)
     train = [part for name, part in parts.items() if splits[name] == "train"]
     if bare is not None and all(len(part) == 2 for part in train) and len({part[0] for part in train}) > 1:
         raise DataError(
-            f"{bare} lies in no class folder, but the training images lie in folders of their classes.",
-            hint="Sort the validation images into class folders too, or prepare the train folder alone, with a share held out.",
+            f"{bare} is in no class folder, but the training images are in class folders.",
+            hint="Sort the validation images into class folders too, or prepare the train folder alone and hold out a part.",
         )
 
 
 def _common_folder(names: list[str]) -> int:
-    """How many leading folders all paths share, leaving the split or class folders in place."""
+    """Number of leading folders that all paths share; split and class folders are not among them."""
     folders = [PurePosixPath(name).parts[:-1] for name in names]
     shared = 0
     while folders and len({folder[: shared + 1] for folder in folders}) == 1 and len(folders[0]) > shared:
@@ -101,7 +104,7 @@ def _common_folder(names: list[str]) -> int:
 
 
 def _own_splits(words: dict[str, str]) -> dict[str, str]:
-    """name -> "train" or "val", where every name is marked and both occur; else {}. Marks of other splits are left out."""
+    """Name -> "train" or "val" if every name has a split word and both splits occur, else {}. Other splits are left out."""
     marks = {name: word.lower() for name, word in words.items()}
     validation = next((word for word in _VALIDATION if word in marks.values()), None)
     if validation is None or not {"train"} <= set(marks.values()) <= {"train", *_VALIDATION}:
@@ -134,7 +137,7 @@ def _from_shards(archives: dict[str, list[TarMember]]) -> Listing:
         entries += [replace(entry, id=prefix + entry.id, split=splits.get(name)) for entry in _shard_entries(name, members)]
     if len({entry.label is None for entry in entries}) > 1:
         bare = next(entry.id for entry in entries if entry.label is None)
-        raise DataError(f"{bare}: has no .cls member, but other images of the source have one.")
+        raise DataError(f"{bare} has no .cls member, but other images of the source have one.")
     return Listing(tuple(sorted(entries, key=lambda entry: entry.id)))
 
 
@@ -153,7 +156,7 @@ def _shard_entries(archive: str, members: list[TarMember]) -> list[Entry]:
 
 
 def _key(name: str) -> tuple[str, str, str]:
-    """Webdataset's rule: a sample's key ends at the first dot of the file name."""
+    """(key, dot, suffix) by webdataset's rule: a sample's key ends at the first dot of the file name."""
     folder, slash, file = name.rpartition("/")
     stem, dot, suffix = file.partition(".")
     return folder + slash + stem, dot, suffix

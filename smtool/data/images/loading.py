@@ -1,4 +1,4 @@
-"""Batches for training and validation: exact order, decoded ahead by threads, the same whatever their number."""
+"""Batches for training and validation: decoded ahead by threads, in an order that does not depend on the number of threads."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -18,9 +18,9 @@ Batch = TypeVar("Batch")
 def training_batches(
     images: ImageShards, *, seed: int, batch: int, first: int, start: int, stop: int, workers: int
 ) -> Generator[ImageBatch]:
-    """Positions start:stop of the global batches first, first + 1, ... without end; `close()` ends the threads.
+    """Yield positions start:stop of the global batches first, first + 1, ... endlessly; `close()` ends the threads.
 
-    batch: size of the global batch. The slices of all ranks together are the batches of a single one.
+    batch: size of the global batch. The slices of all ranks together are the batch of a run with one rank.
     """
     if not 0 <= start < stop <= batch:
         raise ValueError(f"positions {start}:{stop} do not lie in a batch of {batch}")
@@ -31,14 +31,14 @@ def training_batches(
 
 
 def validation_batches(images: ImageShards, *, batch: int, first: int = 0, limit: int | None = None) -> Generator[ImageBatch]:
-    """Images `first` to `limit` (default: all), once, in stored order (which is shuffled); the last batch may be smaller."""
+    """Yield images `first` to `limit` (default: all) once, in stored order (already shuffled); the last batch may be smaller."""
     stop = len(images) if limit is None else min(limit, len(images))
     pieces = (range(start, min(start + batch, stop)) for start in range(first, stop, batch))
     return prefetched(images.read, pieces, _VALIDATION_WORKERS)
 
 
 def prefetched(read: Callable[[Request], Batch], requests: Iterable[Request], workers: int) -> Generator[Batch]:
-    """Read batches in threads, a few ahead, and yield them in the order of the requests."""
+    """Read batches in threads, a few in advance, and yield them in the order of the requests."""
     executor = ThreadPoolExecutor(max(1, workers), thread_name_prefix="images")
     pending: deque[Future[Batch]] = deque()
     try:

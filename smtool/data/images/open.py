@@ -14,9 +14,9 @@ from smtool.errors import DataError
 def open_images(
     source: str, split: Split, *, image_size: int, root: Path = Path("data"), report: Report | None = None
 ) -> ImageShards:
-    """One split of a prepared folder; any other source is prepared on first use as `root/NAME-SIZE`, and reused after.
+    """Open one split of a prepared folder; any other source is prepared on first use as `root/NAME-SIZE` and then reused.
 
-    report(done, total) is called while it is being prepared.
+    report(done, total) is called during preparation. Raises DataError if the image size differs or the split is empty.
     """
     folder = Path(source)
     if not (folder / CARD_NAME).is_file():

@@ -1,4 +1,4 @@
-"""From a source to a prepared folder: in parallel, restartable, and with the same bytes however it was run."""
+"""Prepare a source as a folder of shards: in parallel, resumable, with bytes that do not depend on workers or interruptions."""
 
 import hashlib
 import json
@@ -25,12 +25,12 @@ from smtool.storage import write_json, write_text
 
 IMAGES_PER_SHARD = 1024
 VAL_FRACTION = 0.05
-SPECTRUM_IMAGES = 256  # the card's spectrum is of the first so many training images, which are a random sample
+SPECTRUM_IMAGES = 256  # the card's spectrum is measured on this many of the first training images, a random sample
 Report = Callable[[int, int], object]
 
 
 class ImageNote(ShardNote):
-    """A finished shard, and what its pictures were like."""
+    """A finished shard, and counts of its images."""
 
     upscaled: int
     skipped: tuple[dict[str, str], ...]
@@ -38,7 +38,7 @@ class ImageNote(ShardNote):
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything that decides the contents of a prepared folder. A source's own validation images go before val_fraction."""
+    """All settings that determine the contents of a prepared folder. val_fraction is unused if the source has its own splits."""
 
     source: Source
     rule: Rule
@@ -58,9 +58,9 @@ class Preparation:
 def prepare_images(
     preparation: Preparation, out: Path, *, workers: int, max_bad: float = 0.01, report: Report | None = None
 ) -> DatasetCard:
-    """Fill `out`, or finish what an interrupted run began there, or verify what a finished one left; returns the card.
+    """Prepare images in `out`; resume an interrupted run, or verify a finished one. Returns the card.
 
-    Two processes may call this for the same folder: the second waits and finds the work done.
+    Two processes may call this for the same folder: the second waits, then verifies.
     """
     with alone_in(out):
         plan = preparation.plan()
@@ -87,14 +87,16 @@ def _run(
         _write_skipped(out, progress.skipped)
     card = _card(preparation, listing, notes, plan)
     if not card.count("train"):
-        raise DataError(f"{out}: no training image is left of {len(listing.entries)}.", hint="skipped.jsonl there says why.")
+        raise DataError(
+            f"{out}: none of {len(listing.entries)} images is usable for training.", hint="Its skipped.jsonl gives the reasons."
+        )
     card = card.model_copy(update={"spectrum": _mean_spectrum(out, card)})
     write_json(out / CARD_NAME, card.model_dump(mode="json"))
     return card
 
 
 def _split(listing: Listing, preparation: Preparation) -> dict[Split, list[Entry]]:
-    """Entries by split, each in the order of a seeded hash of the id: shuffled, and stable when images are added."""
+    """Entries by split, sorted by a seeded hash of the id: shuffled, and the order is stable when images are added."""
     seed = preparation.rule.seed
     entries = sorted(listing.entries, key=lambda entry: _hash(f"{seed}/{entry.id}"))
     if listing.has_splits:
@@ -104,7 +106,7 @@ def _split(listing: Listing, preparation: Preparation) -> dict[Split, list[Entry
 
 
 def _chunks(splits: dict[Split, list[Entry]], length: int) -> dict[str, tuple[int, list[Entry]]]:
-    """The entries of each shard, and the number of the first, by the shard's name."""
+    """Shard name -> (number of its first entry, its entries)."""
     return {
         f"{split}-{number:06d}": (start, entries[start : start + length])
         for split, entries in splits.items()
@@ -135,7 +137,7 @@ def _write_shards(
 
 @dataclass
 class _Kept:
-    """The usable ones of a shard's pictures, numbered by their place in the split; what is unusable is counted on the way."""
+    """Iterates over the usable images of a shard, numbered by position in the split, and counts the unusable ones."""
 
     shard: str
     first: int
@@ -157,7 +159,7 @@ class _Kept:
 
 
 class _Progress:
-    """Counts what is done, and stops the run once more than the allowed share is bad."""
+    """Counts finished images, and raises DataError when more than the allowed fraction is unusable."""
 
     def __init__(self, total: int, max_bad: float, report: Report | None) -> None:
         self.total, self.allowed, self.report = total, max_bad * total, report
@@ -174,8 +176,8 @@ class _Progress:
         if len(self.skipped) > self.allowed:
             raise DataError(
                 f"{len(self.skipped)} of {self.total} images cannot be used, more than --max-bad allows."
-                f" The last: {skipped['id']}: {skipped['reason']}",
-                hint="skipped.jsonl lists them. Mend or remove them, or go on with the same command and a larger --max-bad.",
+                f" The last one: {skipped['id']}: {skipped['reason']}",
+                hint="skipped.jsonl lists them. Repair or remove them, or repeat the command with a larger --max-bad.",
             )
 
     def add_finished(self, count: int, note: ImageNote) -> None:
@@ -209,7 +211,7 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
 
 
 def _mean_spectrum(out: Path, card: DatasetCard) -> MeanSpectrum:
-    """Measured in float64 and rounded to 6 digits, so that the card does not depend on the number of threads."""
+    """The spectrum for the card, computed in float64 and rounded to 6 digits, so that it does not depend on thread count."""
     images = ImageShards(out, card, "train")
     count = min(SPECTRUM_IMAGES, len(images))
     pieces = (range(start, min(start + 32, count)) for start in range(0, count, 32))

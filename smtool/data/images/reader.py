@@ -1,4 +1,4 @@
-"""A split of a prepared folder, read by index in any order and from any thread."""
+"""Random access by index to one split of a prepared folder; thread-safe."""
 
 import io
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from smtool.data.images.shards import INDEX, read_index, read_member
 
 
 class ImageShards:
-    """One split of a prepared folder. Holds the index in memory and no open file, so threads and forks may share it."""
+    """One split of a prepared folder. Keeps the index in memory and no open file, so threads and forks may share it."""
 
     def __init__(self, folder: Path, card: DatasetCard, split: Split) -> None:
         self.folder, self.card, self.split = folder, card, split
@@ -45,12 +45,12 @@ class ImageShards:
 
     @property
     def groups(self) -> list[str] | None:
-        """Per image, the photograph it was cut from; None where each image is a photograph of its own."""
+        """Per image, the name of the photograph it was cut from; None if each image is a photograph of its own."""
         names = self.card.group_names
         return [names[number] for number in self._rows["group"]] if names else None
 
     def read(self, indices: Sequence[int]) -> ImageBatch:
-        """The images at these indices, in this order. Raises DataError for bytes that are not those that were written."""
+        """The images at these indices, in this order. Raises DataError if the stored bytes have changed since writing."""
         rows = self._rows[list(indices)]
         images = np.empty((len(rows), 3, self.image_size, self.image_size), np.float32)
         for image, index in zip(images, indices, strict=True):
@@ -72,6 +72,6 @@ class ImageShards:
 
 
 def _write_signed(pixels: np.ndarray, image: np.ndarray) -> None:
-    """`to_signed` of (H, W, 3) uint8 into (3, H, W) float32; by numpy, as torch would start threads in every reading thread."""
+    """`to_signed` from (H, W, 3) uint8 into (3, H, W) float32; in numpy, because torch would start threads in each reader."""
     np.divide(pixels.transpose(2, 0, 1), np.float32(127.5), out=image, dtype=np.float32)
     image -= 1

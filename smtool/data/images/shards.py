@@ -1,6 +1,6 @@
-"""Webdataset shards: plain tar files of `NNNNNNNN.png .cls .json` members, each with an index of where its images begin.
+"""Webdataset shards: plain tar files of `NNNNNNNN.png .cls .json` members, each with an index of image offsets.
 
-The bytes depend on the samples alone: no time, owner or worker count enters them.
+The bytes depend only on the samples: time, owner and worker count do not enter.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from smtool.data.images.entries import Sample
 from smtool.storage import file_digest, replacing, write_bytes
 
 INDEX = np.dtype([("key", "<u4"), ("offset", "<u8"), ("bytes", "<u4"), ("crc32", "<u4"), ("label", "<i4"), ("group", "<i4")])
-"""A row per image: the number it is called by, where its bytes lie in the tar, their checksum; label and group: -1 is none."""
+"""One row per image: its number, offset, size and checksum of its bytes in the tar; label and group (-1: none)."""
 
 
 def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, suffix: str, groups: Mapping[str | None, int]) -> Shard:
-    """Write (key, sample) pairs to a tar, then its index as .npy; each appears whole or not at all. groups: number by name."""
+    """Write (key, sample) pairs to a tar, then its index as .npy, both atomically. groups: number by name."""
     rows = []
     with replacing(path) as aside, tarfile.open(aside, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, sample in samples:
@@ -47,7 +47,7 @@ def read_index(folder: Path, shard: Shard) -> np.ndarray:
 
 
 def read_member(path: Path, *, offset: int, size: int, crc32: int, what: str) -> bytes:
-    """`size` bytes of a shard from `offset` on, by pread: thread-safe, no open file is kept. `what` is named in errors."""
+    """Read `size` bytes of a shard at `offset`; thread-safe, keeps no file open. Raises DataError, naming `what`, on damage."""
     try:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -57,7 +57,7 @@ def read_member(path: Path, *, offset: int, size: int, crc32: int, what: str) ->
     except OSError as error:
         raise damaged(path, f"it cannot be read ({error.strerror})") from error
     if zlib.crc32(data) != crc32:
-        raise damaged(path, f"the bytes of {what} are not those that were written")
+        raise damaged(path, f"the bytes of {what} have changed since they were written")
     return data
 
 
@@ -75,7 +75,7 @@ def _add_sample(tar: tarfile.TarFile, key: str, sample: Sample, suffix: str) -> 
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Append a member with nothing in its header but name, size and mode; returns the offset of its data."""
+    """Append a member whose header has only name, size and mode; returns the offset of its data."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = len(data), 0o444
     offset = tar.offset + tarfile.BLOCKSIZE
@@ -84,7 +84,7 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 
 def index_bytes(rows: np.ndarray) -> bytes:
-    """An index as the bytes of an .npy file."""
+    """The bytes of an .npy file that holds an index."""
     file = io.BytesIO()
     np.save(file, rows, allow_pickle=False)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""What a user may point `prepare` at, recognized by looking: a folder, archives, shards, ImageNet's tars, or a built-in name."""
+"""Sources of `prepare`, recognized by content: a folder, archives, shards, ImageNet's tars, or a built-in name."""
 
 import glob
 import hashlib
@@ -13,13 +13,13 @@ from smtool.errors import DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-_WHOLE = 2**28  # files up to 256 MiB are digested whole, larger ones by 256 blocks of 1 MiB
+_WHOLE = 2**28  # files up to 256 MiB are hashed in full, larger ones by 256 blocks of 1 MiB
 _BLOCK = 2**20
 
 
 @dataclass(frozen=True)
 class Source:
-    """A recognized source. files: the archives, or the one folder, it consists of."""
+    """A recognized source. files: its archives, or its one folder."""
 
     name: str
     kind: Literal["folder", "zip", "tar", "imagenet", "builtin"]
@@ -27,7 +27,7 @@ class Source:
     builtin: Builtin | None = None
 
     def digest(self) -> str:
-        """sha256 over the source: names and sizes in a folder, names and content of archives, options of a built-in."""
+        """sha256 over names and sizes (a folder), names and content (archives), or options (a built-in)."""
         total = hashlib.sha256(self.kind.encode())
         if self.builtin:
             total.update(repr((self.builtin.name, sorted(self.builtin.options.items()))).encode())
@@ -41,13 +41,13 @@ class Source:
 
 
 def find_source(text: str) -> Source:
-    """Recognize a source, or raise DataError saying what was found and what would do."""
+    """Recognize a source. Raises DataError, with what was found and what is possible, if it is none."""
     if text.startswith("builtin:"):
         builtin = parse_builtin(text)
         return Source(builtin.slug, "builtin", builtin=builtin)
     if re.match(r"[a-z0-9]+://|pipe:", text):
         raise DataError(
-            f"{text}: a remote source cannot be read by index.",
+            f"{text}: remote sources cannot be prepared.",
             hint="Download it first, or stream it with smtool.data.images.streaming.stream_images.",
         )
     if re.search(r"[*?{]", text) and not Path(text).exists():
@@ -62,13 +62,13 @@ def find_source(text: str) -> Source:
     if is_tar(path):
         return Source(_stem(path), "tar", (path,))
     raise DataError(
-        f"{text}: not a kind of source that is known.",
+        f"{text}: not a known kind of source.",
         hint="Pass a folder, .zip, .tar, .tar.gz, a shard pattern or builtin:photos.",
     )
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every image below a folder, sorted by path; hidden files and folders are passed over."""
+    """All images in a folder and its subfolders, sorted by path; hidden files and folders are skipped."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(path for path in found if not is_hidden(path.relative_to(folder).as_posix()) and path.is_file())
 
@@ -78,7 +78,7 @@ def is_tar(path: Path) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path inside a source is one of the files that systems leave behind (.DS_Store, __MACOSX/._a.jpg)."""
+    """Whether a path inside a source is a hidden or system file (.DS_Store, __MACOSX/._a.jpg)."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
@@ -100,7 +100,7 @@ def _from_pattern(text: str) -> Source:
 def _from_folder(path: Path) -> Source:
     name = path.resolve().name
     if (path / CARD_NAME).is_file() or (path / UNFINISHED).is_dir():
-        card = read_card(path)  # of an unfinished folder: raises, saying how to finish it
+        card = read_card(path)  # raises for an unfinished folder; the hint says how to finish it
         return Source(name, "tar", tuple(path / shard.name for shard in card.train + card.val))
     archives = tuple(sorted(file for file in path.iterdir() if file.is_file() and is_tar(file) and not is_hidden(file.name)))
     if not archives:
@@ -111,7 +111,7 @@ def _from_folder(path: Path) -> Source:
 
 
 def is_synset_tar(name: str) -> bool:
-    """Whether a name is that of one of ImageNet's per-class tars, n01440764.tar."""
+    """Whether a name is that of an ImageNet per-class tar, such as n01440764.tar."""
     return re.fullmatch(r"n\d{8}\.tar", name.rsplit("/", 1)[-1]) is not None
 
 
@@ -123,7 +123,7 @@ def _stem(path: Path) -> str:
 
 
 def _sampled_digest(path: Path) -> str:
-    """sha256 of a file's size and bytes; of a large one, of 256 blocks spread evenly over it."""
+    """sha256 of a file's size and bytes; for a large file, of 256 evenly spaced blocks."""
     size = path.stat().st_size
     total = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Batches from remote shards, by webdataset, for data that do not fit here. Local folders are read by index instead."""
+"""Batches streamed from remote shards by webdataset, for data too large for the local disk. Local folders are read by index."""
 
 import os
 import random
@@ -21,11 +21,11 @@ _SUFFIXES = ("png", "jpg", "jpeg", "webp")
 def stream_images(
     pattern: str, *, batch: int, seed: int, epoch: int, shuffle: int = 4096, rank: int = 0, ranks: int = 1
 ) -> Iterator[ImageBatch]:
-    """One epoch of this rank's share of remote shards, such as https://host/train-{000000..000063}.tar; whole batches only.
+    """Yield one epoch of this rank's remote shards, such as https://host/train-{000000..000063}.tar; full batches only.
 
-    The order of the shards is drawn from (seed, epoch); within them samples are mixed in a buffer of `shuffle`. Ranks read
-    different shards, so their epochs may differ in length. Only the schemes above are opened: no pipes, no local paths.
-    A failed download is an error; a shard that the host itself holds cut off between two members cannot be told from a short one.
+    The order of the shards is drawn from (seed, epoch); samples are shuffled in a buffer of `shuffle`. Ranks read different
+    shards, so their epochs may differ in length. Only the URL schemes in SCHEMES are opened: no pipes, no local paths.
+    Raises DataError for a failed download. A remote shard that was truncated between two members is not detected.
     """
     os.environ.setdefault("WDS_SECURE", "1")  # read by webdataset when it is imported
     import webdataset
@@ -34,7 +34,8 @@ def stream_images(
     urls = expand_urls(pattern)
     if wrong := [url for url in urls if url.partition("://")[0] not in SCHEMES]:
         raise DataError(
-            f"{wrong[0]}: only {', '.join(SCHEMES)} can be streamed.", hint="Local shards: smtool prepare, then open_images."
+            f"{wrong[0]}: only {', '.join(SCHEMES)} can be streamed.",
+            hint="For local shards, run `smtool prepare` and call open_images.",
         )
     order = random.Random(f"{seed}/{epoch}")
     order.shuffle(urls)
@@ -49,7 +50,7 @@ def stream_images(
             yield _batch(drawn)
     except (OSError, ValueError, tarfile.TarError) as error:
         raise DataError(
-            f"{pattern}: cannot be streamed ({error}).", hint="Look whether each shard can be downloaded whole."
+            f"{pattern}: cannot be streamed ({error}).", hint="Check that each shard can be downloaded completely."
         ) from error
 
 
@@ -57,7 +58,7 @@ def _batch(samples: list[dict[str, Any]]) -> ImageBatch:
     pixels = [_pixels(sample) for sample in samples]
     if len({image.shape for image in pixels}) > 1:
         raise DataError(
-            f"{samples[0]['__url__']}: holds images of several sizes.", hint="Prepare it at one size: smtool prepare."
+            f"{samples[0]['__url__']}: holds images of several sizes.", hint="Prepare it at one size with `smtool prepare`."
         )
     images = to_signed(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)).contiguous()
     labels = [int(sample["cls"]) for sample in samples if "cls" in sample]

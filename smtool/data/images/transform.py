@@ -1,6 +1,6 @@
-"""From any picture to a square RGB image of one size, and to the bytes that go into a shard.
+"""Decode an image, make it a square RGB image of one size, and encode it for a shard.
 
-Imports Pillow and numpy only, so that the worker processes of `prepare` start in a fraction of a second.
+Imports only Pillow and numpy, so that the worker processes of `prepare` start in a fraction of a second.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from PIL import Image, ImageOps
 from smtool.errors import RecipeError
 
 Crop = Literal["center", "random", "none"]
-MAX_PIXELS = 2**27  # 134 megapixels; a larger header is taken for a decompression bomb
+MAX_PIXELS = 2**27  # 134 megapixels; an image whose header states more is treated as a decompression bomb
 
 
 class UnusableImage(Exception):
-    """A picture that cannot become a training image; the message is the reason that skipped.jsonl gives."""
+    """An image that cannot be used for training; the message is the reason written to skipped.jsonl."""
 
 
 CROP_RULES = {
@@ -32,7 +32,7 @@ CROP_RULES = {
 
 @dataclass(frozen=True)
 class Rule:
-    """What is done to each picture: the side of the square, the crop, the file format, the seed of random crops."""
+    """How each image is prepared: side of the square in pixels, crop, file format, seed of random crops."""
 
     size: int
     crop: Crop = "center"
@@ -43,7 +43,7 @@ class Rule:
         if not 8 <= self.size <= 8192:
             raise RecipeError(f"size must lie between 8 and 8192 pixels, but is {self.size}.")
         if self.crop not in CROP_RULES:
-            raise RecipeError(f"crop {self.crop!r} is not known.", hint="Use center, random or none.")
+            raise RecipeError(f"unknown crop {self.crop!r}.", hint="Use center, random or none.")
         _quality(self.image_format)
 
     @property
@@ -52,10 +52,10 @@ class Rule:
 
 
 def decode(data: bytes) -> Image.Image:
-    """Encoded bytes -> an upright 8-bit RGB picture, or UnusableImage.
+    """Decode bytes to an upright 8-bit RGB image. Raises UnusableImage.
 
-    EXIF orientation is applied; of an animation the first frame counts. Grey is repeated over three channels, 16-bit grey keeps
-    its upper 8 bits (rounded), CMYK is converted, transparent parts are laid on white. Colour profiles are ignored.
+    EXIF orientation is applied; an animation gives its first frame. Gray is repeated over three channels, 16-bit gray is
+    rounded to 8 bits, CMYK is converted, transparent parts are composited on white. Color profiles are ignored.
     """
     if not data:
         raise UnusableImage("empty file")
@@ -69,14 +69,14 @@ def decode(data: bytes) -> Image.Image:
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnusableImage:
         raise
-    except Image.UnidentifiedImageError as error:  # its own message names a memory address
+    except Image.UnidentifiedImageError as error:  # its message contains a memory address
         raise UnusableImage("not an image of a known format") from error
-    except Exception as error:  # decoders raise anything at all on damaged files
+    except Exception as error:  # decoders raise exceptions of many types on damaged files
         raise UnusableImage(f"{type(error).__name__}: {error}") from error
 
 
 def to_square(image: Image.Image, rule: Rule, sample: str) -> Image.Image:
-    """An RGB picture of any shape -> one of size x size. `sample` names it, and so seeds its random crop."""
+    """Crop or resize an RGB image of any shape to size x size. sample: the image's id, which seeds a random crop."""
     if rule.crop == "none":
         return image.resize((rule.size, rule.size), Image.Resampling.BILINEAR, reducing_gap=None)
     if rule.crop == "center":
@@ -85,7 +85,7 @@ def to_square(image: Image.Image, rule: Rule, sample: str) -> Image.Image:
 
 
 def encode(image: Image.Image, image_format: str) -> bytes:
-    """File bytes, the same for the same pixels: PNG at zlib level 6, or JPEG with Pillow's defaults (4:2:0) at a quality."""
+    """Deterministic file bytes: PNG at zlib level 6, or JPEG at the given quality with Pillow's defaults (4:2:0)."""
     file = io.BytesIO()
     if image_format == "png":
         image.save(file, "PNG", optimize=False, compress_level=6)
@@ -99,7 +99,7 @@ def _quality(image_format: str) -> int:
         return 100
     name, _, quality = image_format.partition(":")
     if name != "jpeg" or not quality.isdecimal() or not 1 <= int(quality) <= 100:
-        raise RecipeError(f"image format {image_format!r} is not known.", hint="Use png, or jpeg with a quality such as jpeg:95.")
+        raise RecipeError(f"unknown image format {image_format!r}.", hint="Use png, or jpeg with a quality such as jpeg:95.")
     return int(quality)
 
 
@@ -118,14 +118,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _center_crop(image: Image.Image, size: int) -> Image.Image:
-    """The crop of ADM (Dhariwal & Nichol 2021): see `_shrink`, then the middle square (facts section 2.5)."""
+    """The crop of ADM (Dhariwal & Nichol 2021): `_shrink`, then the middle square (released-code.md#images)."""
     image = _shrink(image, size)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
 
 def _random_crop(image: Image.Image, size: int, key: str) -> Image.Image:
-    """ADM's random crop: shrink until the short side is a random 1 to 1.25 sizes, then a random square of it."""
+    """ADM's random crop: shrink the short side to a random length from 1 to 1.25 times `size`, then cut a random square."""
     draws = np.frombuffer(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest(), dtype="<u8")
     short = size + int(draws[0]) % (math.ceil(size / 0.8) - size + 1)
     image = _shrink(image, short)
@@ -134,7 +134,7 @@ def _random_crop(image: Image.Image, size: int, key: str) -> Image.Image:
 
 
 def _shrink(image: Image.Image, short: int) -> Image.Image:
-    """Halve by 2x2 boxes while the short side is at least twice `short`, then bicubic until it equals `short`."""
+    """Halve by 2x2 box averages while the short side is at least twice `short`, then resize bicubically to `short`."""
     while min(image.size) >= 2 * short:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = short / min(image.size)

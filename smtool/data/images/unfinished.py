@@ -1,6 +1,6 @@
-"""A folder while it is being prepared: locked, with its plan and a note per finished shard in `.unfinished/`.
+"""State of a folder during preparation: a lock, and in `.unfinished/` the plan and one note per finished shard.
 
-What a note speaks of is final, so a run that was killed goes on after the last note; at the end `.unfinished/` goes away.
+A shard with a note is final, so a killed run resumes after the last note. `.unfinished/` is removed at the end.
 """
 
 import errno
@@ -20,7 +20,7 @@ from smtool.storage import write_json
 
 
 class ShardNote(Config):
-    """What is remembered of a finished shard until the card is written."""
+    """Record of a finished shard, stored until the card is written."""
 
     shard: Shard
 
@@ -31,9 +31,9 @@ Note = TypeVar("Note", bound=ShardNote)
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make the folder if need be and hold its lock, which is freed when this process ends, however it ends.
+    """Create the folder if it is missing and hold its lock; the system releases the lock if this process dies.
 
-    A file system that knows no locks, as Lustre is often mounted, is used without: what two runs write there is the same.
+    On file systems without locks (many Lustre mounts) none is taken: two runs write the same bytes.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,9 +56,9 @@ def _lock(handle: int) -> None:
 
 
 def begin(folder: Path, plan: dict[str, Any]) -> None:
-    """Write the plan into an empty folder, or take up an interrupted run of the same plan.
+    """Write the plan into an empty folder, or resume an interrupted run of the same plan.
 
-    An interrupted run of another plan is a DataError if it finished any shard, and starts over if not.
+    An interrupted run with another plan is a DataError if it finished a shard; otherwise it is discarded.
     """
     path = folder / UNFINISHED / "plan.json"
     foreign = sorted(item.name for item in folder.iterdir() if item.name != UNFINISHED)
@@ -72,7 +72,7 @@ def begin(folder: Path, plan: dict[str, Any]) -> None:
             )
         end(folder)
     write_json(path, plan)
-    for aside in [*folder.glob(".*.part"), *(folder / UNFINISHED).glob(".*.part")]:  # left by a kill in the middle of a write
+    for aside in [*folder.glob(".*.part"), *(folder / UNFINISHED).glob(".*.part")]:  # left by a run killed while writing
         aside.unlink()
 
 
@@ -81,7 +81,7 @@ def write_note(folder: Path, name: str, note: ShardNote) -> None:
 
 
 def read_note(folder: Path, name: str, kind: type[Note]) -> Note | None:
-    """The note of a shard that an earlier run finished, if the shard is still there."""
+    """The note of a shard that an earlier run finished, if the shard still exists with its recorded length, else None."""
     path = _note_path(folder, name)
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The worker processes of `prepare`: entries in, samples out, in the order of the entries."""
+"""The worker processes of `prepare`: they turn entries into samples, in the order of the entries."""
 
 import queue
 from collections import deque
@@ -18,7 +18,7 @@ _AHEAD = 4  # chunks in flight per worker
 
 @contextmanager
 def made_samples(entries: Iterable[Entry], rule: Rule, workers: int) -> Iterator[Iterator[Sample | Skipped]]:
-    """An iterator over the finished samples, while the workers are alive. One worker means this process."""
+    """Context with an iterator over the samples; the workers end with it. With workers = 1, this process does the work."""
     if workers <= 1:
         yield (sample for chunk in _chunks(entries) for sample in make_samples(chunk, rule))
         return
@@ -26,9 +26,9 @@ def made_samples(entries: Iterable[Entry], rule: Rule, workers: int) -> Iterator
     with ExitStack() as stack:
         for _ in range(workers):
             worker = WorkerProcess()
-            stack.callback(worker.kill)  # it owns nothing that could be left half done
+            stack.callback(worker.kill)  # safe: a worker writes no files
             idle.put(worker)
-        executor = ThreadPoolExecutor(workers)  # a thread per worker, which waits for its answers
+        executor = ThreadPoolExecutor(workers)  # one thread per worker process, waiting for its results
         stack.callback(executor.shutdown, cancel_futures=True)
         yield _in_order(executor, idle, _chunks(entries), rule, workers * _AHEAD)
 

@@ -1,1 +1,1 @@
-"""Latent caches: moments of every image, the statistics that normalize them, and batches for training."""
+"""Latent caches: posterior moments of every image, statistics for normalization, and batches for training."""

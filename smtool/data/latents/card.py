@@ -1,4 +1,4 @@
-"""latents.json: what a latent cache holds, which autoencoder made it and of which images."""
+"""latents.json, the card of a latent cache: its contents, its autoencoder and its images."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -18,11 +18,11 @@ class LatentCard(CacheCard):
     autoencoder: str
     """Digest of the autoencoder."""
     checkpoint: str
-    """Where the autoencoder lay."""
+    """Path of the autoencoder when the cache was made."""
     latent_shape: tuple[int, int, int]
     """(C, h, w)."""
     seed: int
-    """Of the noise with which latents were sampled for the statistics."""
+    """Seed of the noise with which latents were sampled for the statistics."""
     measured: Measured
 
     def command(self) -> str:
@@ -30,12 +30,12 @@ class LatentCard(CacheCard):
 
 
 def latents_folder(data_name: str, *, autoencoder: str, data: str, flip: bool, dtype: CacheDtype) -> Path:
-    """Where a cache lies by default; autoencoder and data are digests. Only what departs from flip and bf16 is spelled out."""
+    """Default folder of a cache; autoencoder and data are digests. The name states dtype and flip only if not bf16 and true."""
     return Path("data") / "latents" / f"{data_name}-{autoencoder[:8]}-{data[:8]}{departures(flip=flip, dtype=dtype)}"
 
 
 def read_latent_card(folder: Path) -> LatentCard:
-    """The card of a latent cache. Raises DataError when there is none, or when it cannot be understood."""
+    """The card of a latent cache. Raises DataError if it is missing or invalid."""
     path = folder / LATENT_CARD_NAME
     if path.is_file():
         return parse_card(path, LatentCard)
@@ -44,12 +44,12 @@ def read_latent_card(folder: Path) -> LatentCard:
 
 
 def refuse_stale_latents(folder: Path, card: LatentCard, *, autoencoder: str | None, data: str | None) -> None:
-    """DataError unless the cache was made by this autoencoder and of these images; None is not compared."""
+    """Raise DataError unless the cache was made by this autoencoder from these images (digests; None: any)."""
     origins = [
         Origin("autoencoder", card.autoencoder, autoencoder, card.checkpoint),
         Origin("images", card.data, data, card.images_folder),
     ]
-    hint = f"Make a new one beside it: {card.command()} (give the images and the checkpoint that you mean)."
+    hint = f"Make a new cache: {card.command()} (with your images and your checkpoint)."
     refuse_stale(folder, card, origins, hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""Before step 1 of a diffusion model: are these latents what it should learn?"""
+"""Check, before a diffusion model is trained, that latents are normalized and belong to their images and autoencoder."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from smtool.randomness import generator
 from smtool.spectrum.jackknife import student_t_quantile
 from smtool.tokenizers.encode import encoded
 
-TOLERANCE = 0.1  # of the mean and of the logarithm of the std, besides their confidence interval over images
-FALSE_ALARM = 1e-4  # of Student's intervals, for all means and stds together
-ROUND_TRIP_DB = 60.0  # decode(denormalize(normalize(z))) against decode(z); float32 rounding alone is above 90 dB
-LOSS_DB = 1.0  # how much worse than a direct reconstruction the cached one may be
-DISTANCE = 0.1  # of cached from direct latents, relative to their spread; rounding to bf16 is below 0.01
-CEILING_DB = 50.0  # a reconstruction better than this need not be reached: rounding to bf16 may stand between
+TOLERANCE = 0.1  # allowed error of the mean and of log(std), in addition to their confidence interval over images
+FALSE_ALARM = 1e-4  # probability of a false alarm, by Student's t intervals, over all means and stds together
+ROUND_TRIP_DB = 60.0  # least PSNR of decode(denormalize(normalize(z))) against decode(z); float32 rounding gives over 90 dB
+LOSS_DB = 1.0  # largest loss of PSNR of a reconstruction from cached latents against a direct one
+DISTANCE = 0.1  # largest RMS distance of cached from direct latents, in their std; rounding to bf16 gives below 0.01
+CEILING_DB = 50.0  # the required PSNR is at most this (minus LOSS_DB), because rounding to bf16 limits it
 DECODED_IMAGES = 8
 
 
 @dataclass(frozen=True)
 class LatentCheck:
-    """What was found. mean, std: of the normalized latents, per channel or one number, as the statistics are.
+    """Results of the check. mean, std: of the normalized latents, per channel or over all, as the statistics are.
 
-    psnr, direct_psnr: reconstructions of the first images from the batch's latents, and by the autoencoder directly;
-    None where the batches carry no images.
+    psnr, direct_psnr: PSNR in dB of reconstructions of the first images from the batch's latents, and by the autoencoder
+    directly; None if the batches have no images.
     """
 
     num_latents: int
@@ -41,11 +41,11 @@ class LatentCheck:
 
 
 def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencoder: Tokenizer, *, seed: int = 0) -> LatentCheck:
-    """Compare the first batches with what normalization and the autoencoder promise; DataError says what does not hold.
+    """Check batches of latents against their statistics and autoencoder. Raises DataError that names the failed check.
 
-    Normalized latents must have std 1 and the mean that the statistics leave them (0, or `residual`; not judged where that is
-    unknown), per channel or over all as the statistics are; denormalized again they must decode as before; and, where the
-    batches carry images, they must be those images' latents and reconstruct them.
+    Normalized latents must have std 1 and mean 0, or mean `residual` of the statistics (not checked if unknown), per channel or
+    over all as the statistics are; normalizing and denormalizing must not change their decoding; and, if the batches have
+    images, the latents must be those of the images and reconstruct them.
     """
     found = list(batches)
     latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
@@ -56,8 +56,9 @@ def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencode
     round_trip = _mean_psnr(plain, back)
     if not round_trip >= ROUND_TRIP_DB:
         raise DataError(
-            f"Latents that are normalized and denormalized decode to other pictures ({round_trip:.1f} dB from the same).",
-            hint="The statistics do not fit these latents: measure them again by preparing the latents anew.",
+            "Normalizing and denormalizing latents changes their decodings"
+            f" (PSNR {round_trip:.1f} dB; at least {ROUND_TRIP_DB:g} dB is required).",
+            hint="The statistics do not fit these latents: prepare the latents again to measure new statistics.",
         )
     scores = None if few.images is None else _check_images(few, to_signed(few.images), back, stats, autoencoder)
     return LatentCheck(len(latents), mean, std, round_trip, *(scores or (None, None)))
@@ -68,9 +69,9 @@ def _noise(batch: LatentBatch, seed: int, number: int) -> Tensor:
 
 
 def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of normalized latents (N, C, h, w). Their standard errors are taken over images, whose pixels go together."""
+    """Mean and std of normalized latents (N, C, h, w), else DataError. Standard errors are over images: pixels are correlated."""
     if len(latents) < 2:
-        raise ValueError("the latents of at least 2 images are needed to judge their statistics")
+        raise ValueError("the latents of at least 2 images are needed to check their statistics")
     cells = latents.double().flatten(2) if stats.kind == "channel" else latents.double().flatten(1).unsqueeze(1)  # (N, G, P)
     num, groups, _ = cells.shape
     mean = cells.mean((0, 2))
@@ -78,7 +79,7 @@ def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float,
     std = energy.mean(0).sqrt()
     reach = student_t_quantile(1.0 - FALSE_ALARM / (4 * groups), num - 1) / num**0.5
     slack = TOLERANCE + reach * cells.mean(2).std(0)
-    factor = torch.exp(TOLERANCE + reach * energy.std(0) / (2.0 * energy.mean(0)))  # NaN, so never enough, for latents all alike
+    factor = torch.exp(TOLERANCE + reach * energy.std(0) / (2.0 * energy.mean(0)))  # NaN, which fails, if all are equal
     expected = mean if stats.residual is None else stats.residual.double()
     for name, ideal, value, low, high in (
         ("mean", expected, mean, expected - slack, expected + slack),
@@ -92,13 +93,13 @@ def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float,
                 f"Normalized latents should have {name} {ideal[group]:.3g}, but those of {num} images have"
                 f" {value[group]:.3g}{where} (allowed: {low[group]:.2g} to {high[group]:.2g}).",
                 hint=f"Their statistics ({stats.kind}, {_origin(stats)}) belong to other latents,"
-                " or the latents were scaled already. Prepare the latents anew and normalize by the statistics measured there.",
+                " or the latents were already scaled. Prepare the latents again and normalize by the statistics measured then.",
             )
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _origin(stats: LatentStats) -> str:
-    """Published statistics (count 0) name their source, measured ones the digest of their data."""
+    """Source of the statistics for messages: count and data digest if measured, the source's name if published (count 0)."""
     return f"of {stats.count} latents, data {stats.data[:8]}" if stats.count else stats.data
 
 
@@ -112,8 +113,8 @@ def _check_images(
     if not distance <= DISTANCE or not ours >= min(theirs, CEILING_DB) - LOSS_DB:
         raise DataError(
             f"The latents are not those of their images: {distance:.2g} standard deviations away (allowed: {DISTANCE:g}), "
-            f"and decoded they give {ours:.1f} dB where the autoencoder itself gives {theirs:.1f} dB.",
-            hint="Another autoencoder made them, or they were made of other images. Prepare the latents anew.",
+            f"and their decodings have PSNR {ours:.1f} dB, but direct reconstructions have {theirs:.1f} dB.",
+            hint="They were made by another autoencoder or from other images. Prepare the latents again.",
         )
     return ours, theirs
 

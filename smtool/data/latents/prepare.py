@@ -1,4 +1,4 @@
-"""What goes into a latent cache: the moments of every image, and their statistics."""
+"""The contents of a latent cache: the posterior moments of every image, and their statistics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from smtool.tokenizers.encode import encoded
 
 
 class LatentNote(ShardNote):
-    """A finished shard and the moments of those of its latents that are measured (cells: 0 when none are)."""
+    """A finished shard, and mean and scatter of its latents that enter the statistics (cells: 0 if none do)."""
 
     latents: int
     cells: int
@@ -48,10 +48,10 @@ class LatentNote(ShardNote):
 
 @dataclass(frozen=True)
 class LatentPreparation:
-    """Everything that decides the contents of a latent cache.
+    """All inputs and settings that determine the contents of a latent cache.
 
-    autoencoder_digest, checkpoint: who the autoencoder is and where it lay. flip: encode the flipped images too.
-    stats_images: how many images the statistics are measured on, None for all; of each that, flipped or not, is in the cache.
+    checkpoint: path of the autoencoder, recorded in the card. flip: encode the flipped images too. stats_images: number of
+    images on which the statistics are measured (None: all); with flip, their flipped latents are measured too.
     """
 
     autoencoder: Tokenizer
@@ -93,7 +93,7 @@ class LatentPreparation:
 
     @property
     def folder(self) -> Path:
-        """Where the cache lies by default."""
+        """Default folder of the cache."""
         return latents_folder(
             self.images.folder.resolve().name,
             autoencoder=self.autoencoder_digest,
@@ -130,7 +130,7 @@ class LatentPreparation:
 
 @dataclass
 class LatentContents:
-    """A shard of moments; the statistics are gathered on the way."""
+    """A shard of posterior moments while it is written; accumulates the statistics."""
 
     preparation: LatentPreparation
     moments: LatentMoments | None = None
@@ -152,7 +152,7 @@ class LatentContents:
 def write_latents(
     preparation: LatentPreparation, out: Path, *, batch: int, workers: int, report: Report | None = None
 ) -> LatentCard:
-    """Fill `out`, finish it, or verify it (`write_cache`). batch: images encoded at a time, where the autoencoder lies."""
+    """Write, resume or verify the cache in `out` (`write_cache`). batch: images per encoder pass, on the autoencoder's device."""
     if preparation.measured_images < 1:
         raise DataError("Latent statistics need at least one image.")
     return write_cache(preparation, out, batch=batch, workers=workers, report=report)

@@ -1,4 +1,4 @@
-"""Latent batches for training, from a cache or encoded on the way: the same order and the same flips either way."""
+"""Latent batches for training, from a cache or encoded at each step, with the same order and the same flips."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -35,10 +35,10 @@ def latent_batches(
     images: ImageShards | None = None,
     features: FeatureShards | None = None,
 ) -> Generator[LatentBatch]:
-    """Positions start:stop of the global batches first, first + 1, ... without end, in the order of `training_batches`.
+    """Yield positions start:stop of the global batches first, first + 1, ... endlessly, in the order of `training_batches`.
 
-    flip: each sample is flipped with probability 1/2, decided by seed, batch number and position. images: those that
-    the latents were made of, to come along (flipped alike). features: a teacher's, of the same images, to come along too.
+    flip: flip each sample with probability 1/2, by seed, batch number and position. images: the images of the latents, to add
+    to the batches with the same flips. features: a teacher's features of the same images, to add to the batches.
     """
     if flip:
         latents.check_flip()
@@ -68,10 +68,10 @@ def encoded_batches(
     encode_batch: int = 32,
     transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator[LatentBatch]:
-    """The same batches without a cache, encoded where the autoencoder lies, `encode_batch` images at a time, with images.
+    """Yield the batches of `latent_batches`, with images, encoded on the autoencoder's device, `encode_batch` images per pass.
 
-    transform: changes images (B, 3, H, W) in [-1, 1] before they are encoded, such as a low-pass in a warm-up. The images and
-    features that come along are those of the unchanged images.
+    transform: changes images (B, 3, H, W) in [-1, 1] before encoding, such as the low-pass of a warm-up. The images and
+    features in the batches are those of the unchanged images.
     """
     if flip:
         _check_flip(features)
@@ -86,7 +86,7 @@ def encoded_batches(
 
 
 class _Pictures(NamedTuple):
-    """Images, what of them is encoded, and their features."""
+    """Images, the (possibly transformed) images to encode, and the teacher's features."""
 
     batch: ImageBatch
     changed: Tensor

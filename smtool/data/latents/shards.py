@@ -1,4 +1,4 @@
-"""A latent cache, read by index in any order and from any thread."""
+"""Random access by index to a latent cache; thread-safe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from smtool.data.latents.statistics import StatsKind
 class LatentShards:
     """A latent cache. Threads and forks may share it.
 
-    stats: what to normalize by, of the kind that was asked for when it was opened.
+    stats: statistics for normalization, of the kind chosen when the cache was opened.
     """
 
     def __init__(self, folder: Path, card: LatentCard, stats: StatsKind) -> None:
@@ -30,12 +30,12 @@ class LatentShards:
 
     @property
     def autoencoder(self) -> str:
-        """Digest of the autoencoder that made them."""
+        """Digest of the autoencoder that made the latents."""
         return self.card.autoencoder
 
     @property
     def data(self) -> str:
-        """Digest of the images that they were made of."""
+        """Digest of the images of the latents."""
         return self.card.data
 
     @property
@@ -49,27 +49,27 @@ class LatentShards:
 
     @property
     def flip(self) -> bool:
-        """Whether the moments of the flipped images are there too."""
+        """Whether the moments of the flipped images are stored too."""
         return self.card.flip
 
     def check_flip(self) -> None:
-        """DataError if flipped latents are wanted and there are none."""
+        """Raise DataError if the cache has no latents of flipped images."""
         self.shards.check_flip()
 
     def check_images(self, images: ImageShards) -> None:
-        """DataError unless these are the images that the latents were made of, so that they can be joined by index."""
+        """Raise DataError unless these are the images of the latents, so that both can be joined by index."""
         refuse_stale_latents(self.folder, self.card, autoencoder=None, data=images.digest)
 
     def read(self, indices: Sequence[int], flipped: Sequence[bool]) -> LatentBatch:
-        """The moments at these indices, in this order, each of the image or of the flipped image."""
+        """The moments at these indices, in this order; flipped: those of the flipped image."""
         moments = self.shards.read(indices, flipped)
         return LatentBatch(moments["mean"], moments["logvar"], self.shards.labels(indices), self.shards.ids(indices))
 
 
 def open_latents(folder: Path | str, *, autoencoder: str | None, data: str | None, stats: StatsKind = "channel") -> LatentShards:
-    """Open a latent cache. autoencoder, data: digests it must have been made with (None: any), else DataError.
+    """Open a latent cache. Raises DataError if its autoencoder or data digest differs from the given one (None: any).
 
-    stats: a cache knows its statistics per channel and over all channels together ("scalar", the paper's).
+    stats: normalize by mean and std per channel, or by one std over all channels ("scalar", as in the paper).
     """
     path = Path(folder)
     card = read_latent_card(path)

@@ -1,4 +1,4 @@
-"""The mean and spread of sampled latents, in float64: what LatentStats are made of."""
+"""Mean and standard deviation of sampled latents, in float64, for LatentStats."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,14 +23,14 @@ StatsKind = Literal["channel", "scalar"]
 
 @dataclass(frozen=True)
 class LatentMoments:
-    """count: latents measured; cells: moments of the C-vectors at all their positions. `a + b` is exact, as FeatureStats is."""
+    """Moments of latents; `a + b` merges two. count: latents measured; cells: moments of the C-vectors at all positions."""
 
     count: int
     cells: FeatureStats
 
     @classmethod
     def of(cls, posterior: Posterior, numbers: Sequence[int], *, flipped: bool, seed: int) -> "LatentMoments":
-        """Moments of one sampled latent per image; an image's noise depends on its number in the split and nothing else."""
+        """Moments of one sampled latent per image; its noise depends only on seed, image number and flip."""
         side = "flipped" if flipped else "plain"
         drawn = (generator("latent statistics", seed, number, side) for number in numbers)
         latents = posterior.sample(noise_of(drawn, posterior.mean.shape[1:]))
@@ -41,7 +41,7 @@ class LatentMoments:
 
 
 class Measured(Config):
-    """Population mean and standard deviation of `count` sampled latents: of each channel, and of all numbers together."""
+    """Population mean and standard deviation of `count` sampled latents, per channel and over all channels."""
 
     count: int
     channel_mean: tuple[float, ...]
@@ -63,16 +63,16 @@ class Measured(Config):
         )
 
     def stats(self, kind: StatsKind, *, data: str) -> LatentStats:
-        """Statistics to normalize by: (z - mean) / std per channel, or z / std for "scalar", whose mean stays in the latents.
+        """Statistics for normalization: (z - mean) / std per channel, or z / std for "scalar", which keeps the mean.
 
-        The scalar form is that of the released trainers: U-ViT's extraction multiplies by 1 / std, REPA's bias is 0.
-        A channel that never changes cannot be brought to std 1: DataError.
+        The scalar form is that of the released trainers: U-ViT's extraction multiplies by 1 / std, REPA's bias is 0
+        (released-code.md#latent-normalization). Raises DataError for a channel with std 0.
         """
         mean, std = (self.channel_mean, self.channel_std) if kind == "channel" else ((0.0,), (self.scalar_std,))
         if constant := [channel for channel, value in enumerate(std) if not value > 0.0]:
             raise DataError(
                 f"Latent channel {constant[0]} has the same value everywhere (std 0), so it cannot be normalized.",
-                hint="The autoencoder does not use it: train it longer or with fewer latent_channels, or take scalar statistics.",
+                hint="The autoencoder does not use it: train it longer or with fewer latent_channels, or use scalar statistics.",
             )
         residual = torch.tensor([self.scalar_mean / self.scalar_std]) if kind == "scalar" else torch.zeros(len(mean))
         return LatentStats(kind, torch.tensor(mean), torch.tensor(std), count=self.count, data=data, residual=residual)
@@ -90,9 +90,9 @@ def measure_latents(
     seed: int = 0,
     report: Callable[[int, int], object] | None = None,
 ) -> LatentStats:
-    """Statistics without a cache: of the first `count` images in stored order (which is shuffled), None for all.
+    """Measure statistics without a cache, on the first `count` images in stored order (already shuffled; None: all).
 
-    flip: with the flipped images too. A cache of the same images, fp32, has the same statistics to rounding.
+    flip: measure the flipped images too. An fp32 cache of the same images has the same statistics up to rounding.
     """
     stop = len(images) if count is None else min(count, len(images))
     moments: LatentMoments | None = None
@@ -105,10 +105,10 @@ def measure_latents(
                 moments = part if moments is None else moments + part
             if report:
                 report(piece.stop, stop)
-    assert moments is not None  # a split has images
+    assert moments is not None  # an opened split is not empty
     return Measured.of(moments).stats(kind, data=images.digest)
 
 
 def _short(value: float) -> float:
-    """9 digits, more than float32 has, so that the last ones do not depend on the number of threads."""
+    """Rounded to 9 significant digits (more than float32 has), so that the result does not depend on the number of threads."""
     return float(f"{value:.9g}")

@@ -1,4 +1,4 @@
-"""LDM's autoencoders restated without any code of ours: random weights under LDM's names, and what its layers compute."""
+"""LDM's autoencoders, restated independently of smtool: random weights under LDM's names, and the functions of its layers."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def ldm_weights(*, attention: tuple[int, ...] = (), quant: bool = True, codes: int = 0) -> Weights:
-    """Random weights under LDM's names, in the order in which its constructors make them; with codes those of its VQModel."""
+    """Random weights under LDM's names, in the order of its constructors; codes > 0: those of its VQModel."""
     made: Weights = {}
     draw = torch.Generator().manual_seed(0)
 
@@ -77,9 +77,9 @@ def ldm_weights(*, attention: tuple[int, ...] = (), quant: bool = True, codes: i
 
 
 class LDM:
-    """What LDM's Encoder and Decoder compute, as functions of a dictionary: every layer is there if its weights are.
+    """LDM's Encoder and Decoder as functions of a dictionary of weights; a layer is used if its weights exist.
 
-    In float64, whatever the weights are kept in.
+    Computed in float64.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -139,7 +139,7 @@ class LDM:
         return self.conv("decoder.conv_out", self.swish(self.norm("decoder.norm_out", x)))
 
     def quantize(self, z: torch.Tensor) -> torch.Tensor:
-        """Each cell's nearest entry of the codebook."""
+        """The nearest entry of the codebook for each cell."""
         entries, cells = self.w["quantize.embedding.weight"], z.movedim(1, -1)
         nearest = (cells.unsqueeze(-2) - entries).square().sum(-1).argmin(-1)
         return entries[nearest].movedim(-1, 1)
@@ -147,7 +147,7 @@ class LDM:
 
 @pytest.fixture(scope="session")
 def ldm() -> SimpleNamespace:
-    """weights(attention=, quant=, codes=) and restated(weights), with the sizes that the weights have."""
+    """weights(attention=, quant=, codes=), restated(weights), and the sizes of the weights."""
     return SimpleNamespace(
         weights=ldm_weights, restated=LDM, widths=WIDTHS, blocks=BLOCKS, channels=CHANNELS, code_width=CODE_WIDTH
     )

@@ -1,4 +1,4 @@
-"""Folders that diffusers itself saves are opened and compute what diffusers computes."""
+"""Folders saved by diffusers can be opened and give the results of diffusers."""
 
 import json
 
@@ -30,7 +30,7 @@ def tiny(**config) -> AutoencoderKL:
 
 
 def assert_same_function(autoencoder, theirs: AutoencoderKL) -> None:
-    """In float64: the claim is about formulas, and float32 rounds differently from processor to processor."""
+    """Compared in float64, because rounding in float32 differs between processors."""
     autoencoder, theirs, close = autoencoder.double(), theirs.double(), {"rtol": 1e-9, "atol": 1e-11}
     with torch.no_grad():
         moments = theirs.encode(IMAGES.double()).latent_dist
@@ -65,8 +65,8 @@ def test_a_folder_of_pickled_tensors_is_opened_without_running_anything(tmp_path
 
 @pytest.mark.parametrize("convolutions", [False, True])
 @pytest.mark.parametrize("old_names", [False, True])
-def test_old_attention_is_understood(old_names, convolutions, tmp_path):
-    """Projections were once called query, key, value, proj_attn, and were 1x1 convolutions in LDM."""
+def test_old_names_of_attention_are_read(old_names, convolutions, tmp_path):
+    """Projections were named query, key, value, proj_attn in old versions, and were 1x1 convolutions in LDM."""
     theirs = tiny()
     theirs.save_pretrained(tmp_path)
     path = tmp_path / "diffusion_pytorch_model.safetensors"

@@ -1,4 +1,4 @@
-"""AutoencoderTiny and AutoencoderDC from weights alone: as diffusers computes with the configuration they were made with."""
+"""AutoencoderTiny and AutoencoderDC opened from weights alone give the results of diffusers with the original config."""
 
 import re
 
@@ -15,14 +15,14 @@ STAGES = {"block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"), "block_o
 
 
 def deep(encoder: dict, decoder: dict, **config) -> AutoencoderDC:
-    """Small, with the published models' three kinds of stages."""
+    """A small model with the three kinds of stages of the published models."""
     halves = {f"encoder_{key}": value for key, value in {**STAGES, **encoder}.items()}
     halves |= {f"decoder_{key}": value for key, value in {**STAGES, **decoder}.items()}
     return AutoencoderDC(**{"latent_channels": 4, "attention_head_dim": 4, **halves, **config}).eval()
 
 
 def sana_like() -> AutoencoderDC:
-    """As dc-ae-f32c32-sana: blocks at every stage, plain and interpolating resampling, RMS norm."""
+    """Like dc-ae-f32c32-sana: blocks in every stage, resampling by convolution and interpolation, RMS norm."""
     sides = {"qkv_multiscales": ((), (), (5,))}
     return deep(
         {"layers_per_block": (2, 1, 1), **sides},
@@ -33,8 +33,8 @@ def sana_like() -> AutoencoderDC:
 
 
 def imagenet_like() -> AutoencoderDC:
-    """As dc-ae-f32c32-in: no blocks at full size, shuffled resampling, batch norm with ReLU in the decoder's residual stages,
-    attention at one scale, whose heads of 32 no shape shows."""
+    """Like dc-ae-f32c32-in: no blocks at full size, resampling by pixel shuffle, batch norm with ReLU in the decoder's residual
+    stages, attention at one scale with heads of width 32, which shapes do not determine."""
     norms = {"norm_types": ("batch_norm", "batch_norm", "rms_norm"), "act_fns": ("relu", "relu", "silu")}
     sides = {"qkv_multiscales": ((), (), ()), "block_out_channels": (8, 32, 64)}
     halves = {"layers_per_block": (0, 1, 2), **sides}, {"layers_per_block": (0, 2, 1), **sides, **norms}
@@ -52,7 +52,7 @@ def tiny() -> AutoencoderTiny:
 
 
 def by_authors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Names in DC-AE's own release, written from its module tree; its attention has one fused 1x1 convolution."""
+    """The tensors under the names of DC-AE's release, whose attention has one fused 1x1 convolution."""
     renamed = {}
     for name, tensor in tensors.items():
         for pattern, replacement in (
@@ -111,7 +111,7 @@ def test_a_pickle_inside_a_wrapper_is_opened_as_well(tmp_path):
 def test_half_of_the_weights_is_refused(half, tmp_path):
     kept = {name: tensor for name, tensor in sana_like().state_dict().items() if name.startswith(half) or ".1.0.conv1" in name}
     save_file(kept, tmp_path / "half.safetensors")
-    with pytest.raises(CheckpointError, match=r"key names of AutoencoderDC, but is not a whole one"):
+    with pytest.raises(CheckpointError, match=r"key names of AutoencoderDC, but is incomplete"):
         open_tokenizer(str(tmp_path / "half.safetensors"))
 
 

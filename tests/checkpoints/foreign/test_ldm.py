@@ -1,4 +1,4 @@
-"""Files in LDM's format against a restatement of LDM's autoencoder that shares no code with ours, and against diffusers' own."""
+"""Files in LDM's format compared with an independent restatement of LDM's autoencoder, and with diffusers' reader."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from smtool.errors import CheckpointError
 from smtool.networks.sd_vae import SDVAE
 from smtool.tokenizers import load_autoencoder
 
-# float64: the claim is about formulas, and float32 rounds differently from processor to processor
+# float64, because rounding in float32 differs between processors
 IMAGES = torch.randn(1, 3, 16, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 
@@ -50,7 +50,7 @@ def test_flux2_has_its_1x1_convolutions_inside_and_a_batch_norm_beside(ldm, tmp_
 
 
 def test_gradients_equal_those_of_the_restatement(ldm, tmp_path):
-    """By name: each weight of ours is the weight of LDM's that it should be."""
+    """Compared by name: each weight corresponds to the right weight of LDM."""
     weights = ldm.weights(attention=(2,))
     save_file(weights, tmp_path / "vae.safetensors")
     weights = {name: value.double().requires_grad_() for name, value in weights.items()}
@@ -72,8 +72,8 @@ def test_gradients_equal_those_of_the_restatement(ldm, tmp_path):
         assert_close(parameter.grad.norm(), theirs_total[name], rtol=1e-9, atol=0)
 
 
-def test_diffusers_reads_the_same_file_alike(ldm, tmp_path):
-    """Its own conversion of a single file, without attention at the levels, of which it knows no name."""
+def test_diffusers_reads_the_same_file_with_the_same_result(ldm, tmp_path):
+    """diffusers' conversion of a single file, without attention in the levels, which it does not support."""
     weights = ldm.weights()
     save_file(weights, tmp_path / "vae.safetensors")
     config = {"block_out_channels": ldm.widths, "layers_per_block": ldm.blocks, "latent_channels": ldm.channels}
@@ -89,7 +89,7 @@ def test_diffusers_reads_the_same_file_alike(ldm, tmp_path):
 
 
 def wrapped(kind: str, weights: dict) -> dict:
-    """As trainers keep them: beside a loss, a teacher or a U-Net, in dictionaries, behind prefixes."""
+    """The weights as trainers store them: with a loss, a teacher or a U-Net, in dictionaries, with prefixes."""
     other = {name: torch.zeros_like(value) for name, value in weights.items()}
     beside = {"loss.discriminator.main.0.weight": torch.zeros(2), "loss.logvar": torch.zeros(())}
     return {
@@ -109,7 +109,7 @@ def wrapped(kind: str, weights: dict) -> dict:
 
 @pytest.mark.parametrize("kind", ["lightning", "VA-VAE", "LDM", "average", "distributed"])
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt"])
-def test_weights_are_found_in_what_trainers_wrap_around_them(ldm, kind, suffix, tmp_path):
+def test_weights_are_found_in_trainers_checkpoints(ldm, kind, suffix, tmp_path):
     weights = ldm.weights()
     torch.save(wrapped(kind, weights), tmp_path / f"last{suffix}")
     ours = load_autoencoder(tmp_path / f"last{suffix}")
@@ -118,9 +118,9 @@ def test_weights_are_found_in_what_trainers_wrap_around_them(ldm, kind, suffix, 
 
 
 @pytest.mark.parametrize("place", ["", "state_dict.", "first_stage_model."])
-def test_the_average_beside_the_weights_is_taken_where_it_is_the_autoencoders_own(ldm, place, tmp_path):
-    """LDM's LitEma drops the dots of names, and follows what is trained: here the decoder alone. A diffusion model encodes by its
-    first stage's own weights."""
+def test_the_average_in_the_file_is_used_if_it_is_that_of_the_autoencoder(ldm, place, tmp_path):
+    """LDM's LitEma removes the dots of names and averages only trained weights: here the decoder. The averages of a diffusion
+    model are not those of its first stage."""
     weights = ldm.weights()
     averages = {f"model_ema.{n.replace('.', '')}": 2 * v for n, v in weights.items() if n.startswith("decoder.")}
     beside = {**averages, "model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(3)}
@@ -131,7 +131,7 @@ def test_the_average_beside_the_weights_is_taken_where_it_is_the_autoencoders_ow
     assert torch.equal(ours.encoder.conv_in.weight, weights["encoder.conv_in.weight"])
 
 
-def test_a_whole_ldm_states_its_scale_and_a_bare_autoencoder_none(ldm, tmp_path):
+def test_a_full_ldm_checkpoint_has_a_scale_and_a_bare_autoencoder_has_none(ldm, tmp_path):
     torch.save(wrapped("LDM", ldm.weights()), tmp_path / "model.ckpt")
     stats = load_autoencoder(tmp_path / "model.ckpt").stats
     assert (stats.kind, stats.data, stats.std.item(), stats.mean.item()) == ("scalar", "published", 2.0, 0.0)
@@ -170,7 +170,7 @@ def test_padding_is_ldms_unless_asked_for(ldm, tmp_path):
 
 
 def test_published_f16_with_attention_at_16_cells_is_recognized(tmp_path):
-    """LDM's kl-f16 and VA-VAE f16d32, in shape: five levels, attention at the last."""
+    """The shapes of LDM's kl-f16 and of VA-VAE f16d32: five levels, attention in the last."""
     with torch.device("meta"):
         expected = SDVAE(downsample=16, latent_channels=32, attention=(4,))
         shapes = {name: tuple(value.shape) for name, value in expected.build().state_dict().items()}
@@ -182,9 +182,9 @@ def test_published_f16_with_attention_at_16_cells_is_recognized(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoder.conv_in.weight": torch.zeros(32, 1, 3, 3)}, "takes images of 1 channel, but RGB images have 3"),
-        ({"decoder.conv_out.weight": torch.zeros(1, 32, 3, 3)}, "makes images of 1 channel, but"),
-        ({"encoder.conv_out.weight": torch.zeros(5, 64, 3, 3)}, "gives 5 channels for a latent of 5"),
+        ({"encoder.conv_in.weight": torch.zeros(32, 1, 3, 3)}, "encodes images of 1 channel, but RGB images have 3"),
+        ({"decoder.conv_out.weight": torch.zeros(1, 32, 3, 3)}, "decodes images of 1 channel, but"),
+        ({"encoder.conv_out.weight": torch.zeros(5, 64, 3, 3)}, "has 5 output channels for 5 latent channels"),
         ({"quantize.embedding.weight": torch.zeros(8, 5)}, r"VQModel of diffusers, but only AutoencoderKL"),
         ({"encoder.down.1.extra.weight": torch.zeros(1)}, "1 unexpected, first encoder.down_blocks.1.extra.weight"),
     ],
@@ -197,5 +197,5 @@ def test_another_autoencoder_is_refused_with_what_it_is(ldm, change, message, tm
 
 def test_a_file_without_its_decoder_is_refused(ldm, tmp_path):
     save_file({n: v for n, v in ldm.weights().items() if n.startswith("encoder")}, tmp_path / "vae.safetensors")
-    with pytest.raises(CheckpointError, match=r"key names of LDM, but is not a whole autoencoder: 'decoder\.conv_in\.weight'"):
+    with pytest.raises(CheckpointError, match=r"key names of LDM, but is not a complete autoencoder: 'decoder\.conv_in\.weight'"):
         load_autoencoder(tmp_path / "vae.safetensors")

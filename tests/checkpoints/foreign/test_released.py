@@ -1,4 +1,7 @@
-"""A checkpoint under the released trainer's key names, made from diffusers weights by facts section 1.6 read backwards."""
+"""A checkpoint with the released trainer's key names, made from diffusers weights by the inverse renaming.
+
+Source of the names: released-code.md#keys-of-diffusers.
+"""
 
 import re
 
@@ -11,7 +14,7 @@ from torch.testing import assert_close
 from smtool.errors import CheckpointError
 from smtool.tokenizers import load_autoencoder
 
-# diffusers' part of a key -> the released one's
+# part of a key of diffusers -> part of the released key
 RELEASED = {
     "post_quant_conv": "pre_decoder_conv",
     "^quant_conv": "post_encoder_conv",
@@ -60,7 +63,7 @@ def test_a_released_checkpoint_computes_what_diffusers_computes_with_symmetric_p
     autoencoder = load_autoencoder(tmp_path)  # accelerate's checkpoint_<step> folder
     assert autoencoder.config.downsample_pad == "symmetric"
     assert (autoencoder.config.channels, autoencoder.config.blocks_per_level) == ((32, 64, 64), 2)
-    # float64: the claim is about formulas, and float32 rounds differently from processor to processor
+    # float64, because rounding in float32 differs between processors
     images = torch.randn(1, 3, 16, 24, dtype=torch.float64)
     autoencoder, twin, close = autoencoder.double(), twin.double(), {"rtol": 1e-9, "atol": 1e-11}
     with torch.no_grad():

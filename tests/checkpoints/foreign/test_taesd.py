@@ -1,4 +1,4 @@
-"""TAESD's two files, made from its author's description as rows of layers, against those rows."""
+"""TAESD's two files, made from a restatement of the author's layers, compared with these layers."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def halves(tmp_path):
 
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_either_half_opens_both(half, halves, tmp_path):
-    """The author's rows take and give [0, 1]."""
+    """The author's layers use images in [0, 1]."""
     tokenizer = open_tokenizer(str(tmp_path / f"taef1_{half}.pth"), image_size=32)
     assert (tokenizer.label, tokenizer.downsample, tokenizer.latent_channels) == ("taef1", 8, 16)
     x = torch.rand(2, 3, 32, 32)
@@ -70,7 +70,7 @@ def test_either_half_opens_both(half, halves, tmp_path):
         latents = halves[0](x)
         assert latents.abs().max() > 1e-3
         assert_close(tokenizer.encode(2 * x - 1).mean, latents)
-        assert_close(tokenizer.decode(9 * latents), 2 * halves[1](9 * latents) - 1)      # far enough to feel the clamp
+        assert_close(tokenizer.decode(9 * latents), 2 * halves[1](9 * latents) - 1)      # large enough for the clamp to act
 
 
 def test_safetensors_halves_are_opened_as_well(halves, tmp_path):
@@ -80,7 +80,7 @@ def test_safetensors_halves_are_opened_as_well(halves, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["pooled", "f32"])
-def test_other_layouts_are_read_off_their_names(layout, tmp_path):
+def test_other_layouts_are_inferred_from_names(layout, tmp_path):
     made = TAESD(layout=layout, latent_channels=6, width=8).build()
     for name, half in (("encoder", made.encoder), ("decoder", made.decoder)):
         torch.save({key: value.half() for key, value in half.state_dict().items()}, tmp_path / f"tae_{name}.pth")
@@ -97,7 +97,7 @@ def test_a_folder_with_one_pair_is_that_pair(halves, tmp_path):
         open_tokenizer(tmp_path)
 
 
-def test_it_is_written_and_read_as_a_file_of_ours(halves, tmp_path):
+def test_it_is_written_and_read_as_a_checkpoint_of_smtool(halves, tmp_path):
     opened = load_tiny(tmp_path / "taef1_encoder.pth")
     write_autoencoder(tmp_path / "ckpt.safetensors", opened, {"step": 3})
     assert open_tokenizer(tmp_path / "ckpt.safetensors").digest == opened.digest
@@ -109,16 +109,16 @@ def test_it_is_written_and_read_as_a_file_of_ours(halves, tmp_path):
     ("stem", "label"),
     [("taesd_encoder", "taesd"), ("decoder-f1", "f1"), ("my-autoencoder", "my-autoencoder"), ("encoder", "encoder")],
 )
-def test_the_half_is_no_part_of_the_label(stem, label):
+def test_the_label_does_not_contain_the_half(stem, label):
     assert without_half(stem) == label
 
 
-def test_a_half_alone_says_what_is_missing(halves, tmp_path):
+def test_the_error_for_one_half_names_the_missing_file(halves, tmp_path):
     (tmp_path / "taef1_decoder.pth").unlink()
-    with pytest.raises(CheckpointError, match=r"is the encoder of TAESD alone; its decoder is not here[\s\S]*taesd_decoder\.pth"):
+    with pytest.raises(CheckpointError, match=r"is only the encoder of TAESD; its decoder is missing[\s\S]*taesd_decoder\.pth"):
         open_tokenizer(str(tmp_path / "taef1_encoder.pth"))
     (tmp_path / "taef1_encoder.pth").rename(tmp_path / "half.pth")
-    with pytest.raises(CheckpointError, match="its decoder is not known by name"):
+    with pytest.raises(CheckpointError, match="its decoder cannot be found by name"):
         open_tokenizer(str(tmp_path / "half.pth"))
 
 

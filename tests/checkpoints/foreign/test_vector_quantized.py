@@ -1,4 +1,4 @@
-"""Vector-quantized autoencoders against a restatement of LDM's VQModel, and against diffusers' own."""
+"""Vector-quantized autoencoders compared with a restatement of LDM's VQModel, and with diffusers' VQModel."""
 
 import pytest
 import torch
@@ -9,17 +9,17 @@ from torch.testing import assert_close
 from smtool.errors import CheckpointError
 from smtool.tokenizers import open_tokenizer
 
-# float64: the claim is about formulas, and float32 rounds differently from processor to processor
+# float64, because rounding in float32 differs between processors
 IMAGES = torch.rand(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
 CODES = 40
-# a codec of diffusers' class answers in float32: one rounding, at most 2^-24 of the value
+# tokenizers run by diffusers return float32: one rounding, at most 2^-24 of the value
 CLOSE = {"rtol": 2**-24, "atol": 1e-11}
 
 
 @pytest.mark.parametrize("attention", [(), (2,)])
 @pytest.mark.parametrize("place", ["", "state_dict.", "first_stage_model."])
 def test_a_file_computes_what_ldm_computes(ldm, attention, place, tmp_path):
-    """Attention at the lowest level: taming-transformers' VQGAN; none: LDM's vq-f4."""
+    """With attention in the lowest level as in taming-transformers' VQGAN, and without as in LDM's vq-f4."""
     weights = ldm.weights(attention=attention, codes=CODES)
     beside = {"loss.discriminator.x": torch.zeros(1), "quantize.embedding.cluster_size": torch.ones(CODES)}
     save_file({f"{place}{name}": value for name, value in {**weights, **beside}.items()}, tmp_path / "vq.safetensors")
@@ -62,11 +62,11 @@ def test_diffusers_own_is_run_by_diffusers(folder, tmp_path):
 
 
 def test_another_way_to_quantize_is_refused(ldm, tmp_path):
-    """A projection around the codebook, as Gumbel and residual quantizers have, is not looked past."""
+    """Weights of other quantizers (Gumbel, residual), such as a projection, are not ignored."""
     save_file({**ldm.weights(codes=CODES), "quantize.proj.weight": torch.zeros(1)}, tmp_path / "vq.safetensors")
-    with pytest.raises(CheckpointError, match="vector-quantized autoencoder, but one with a mean"):
+    with pytest.raises(CheckpointError, match="vector-quantized autoencoder, but a KL autoencoder"):
         open_tokenizer(str(tmp_path / "vq.safetensors"))
     other = {"encoder.conv_blocks.0.res.0.conv1.weight": torch.zeros(1), "quantize.embedding.weight": torch.zeros(8, 8)}
     save_file(other, tmp_path / "llamagen.safetensors")
-    with pytest.raises(CheckpointError, match=r"vector-quantized autoencoders that do not have LDM's layout can be opened by"):
+    with pytest.raises(CheckpointError, match=r"vector-quantized autoencoders that do not have LDM's layout can be opened with"):
         open_tokenizer(str(tmp_path / "llamagen.safetensors"))

@@ -1,4 +1,4 @@
-"""Single files of diffusers weights, and what is said of files that are not such."""
+"""Single files of diffusers weights, and errors for other files."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from smtool.errors import CheckpointError
 from smtool.tokenizers import load_autoencoder
 
-# float64: the claim is about formulas, and float32 rounds differently from processor to processor
+# float64, because rounding in float32 differs between processors
 IMAGES = torch.randn(1, 3, 16, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 SHAPES = {
@@ -60,14 +60,14 @@ def test_a_single_file_computes_what_diffusers_computes_with_gradients(shape, su
     assert gradients.keys() == {name for name, _ in ours.named_parameters()}
     largest = max(gradient.abs().max().item() for gradient in gradients.values() if gradient is not None)
     for name, parameter in ours.named_parameters():
-        # before a norm a bias has no effect: its gradient is a difference of terms as large as the others
+        # a bias before a norm has no effect: its gradient is rounding error of the order of the other gradients
         assert_close(parameter.grad, gradients[name], rtol=1e-9, atol=1e-12 * largest, msg=name)
 
 
 def test_a_config_beside_the_file_adds_what_weights_do_not_show(tmp_path):
     theirs = tiny(block_out_channels=(8, 8, 16), norm_num_groups=4, scaling_factor=0.5, shift_factor=0.25)
     path = written(theirs, tmp_path, ".safetensors")
-    with pytest.raises(CheckpointError, match=r"no weight shows the number of norm groups.*\(8, 8, 16\)"):
+    with pytest.raises(CheckpointError, match=r"weights do not show the number of norm groups.*\(8, 8, 16\)"):
         load_autoencoder(path)
     theirs.save_config(tmp_path)
     ours = load_autoencoder(path)
@@ -77,10 +77,10 @@ def test_a_config_beside_the_file_adds_what_weights_do_not_show(tmp_path):
         assert_close(ours.encode(IMAGES).mean, theirs.encode(IMAGES).latent_dist.mean, **CLOSE)
 
 
-def test_a_config_of_another_model_is_not_believed(tmp_path):
+def test_a_config_of_another_model_is_refused(tmp_path):
     path = written(tiny(), tmp_path, ".safetensors")
     tiny(latent_channels=16).save_config(tmp_path)
-    with pytest.raises(CheckpointError, match="latent_channels is 16, the weights say 4"):
+    with pytest.raises(CheckpointError, match="latent_channels is 16, but 4 in the weights"):
         load_autoencoder(path)
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DConditionModel", "latent_channels": 16}))
     assert load_autoencoder(path).latent_channels == 4
@@ -106,7 +106,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_cut_off_file_is_refused_in_a_sentence(share, suffix, tmp_path):
+def test_a_truncated_file_is_refused(share, suffix, tmp_path):
     path = written(tiny(), tmp_path, suffix)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
@@ -122,5 +122,5 @@ def test_an_unknown_architecture_is_refused_with_what_was_found_and_what_is_know
 
 def test_images_of_one_channel_are_refused(tmp_path):
     path = written(tiny(in_channels=1, out_channels=1), tmp_path, ".safetensors")
-    with pytest.raises(CheckpointError, match="takes images of 1 channel, but RGB images have 3"):
+    with pytest.raises(CheckpointError, match="encodes images of 1 channel, but RGB images have 3"):
         load_autoencoder(path)

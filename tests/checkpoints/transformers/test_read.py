@@ -1,4 +1,7 @@
-"""Published transformers: files of random weights made from the key lists of facts 7 and 8.1, against plain forward passes."""
+"""Published transformers: files of random weights with the published keys, compared with restated forward passes.
+
+Sources of the keys: released-code.md#u-vit, released-code.md#sizes-of-sit.
+"""
 
 import argparse
 import math
@@ -23,7 +26,7 @@ def _linear(name: str, inner: int, outer: int, *, bias: bool = True) -> dict[str
 
 
 def sit_shapes(*, depth=2, width=32, channels=4, side=8, patch=2, classes=5, doubled=False) -> dict[str, tuple[int, ...]]:
-    """Facts 8.1 and 8.2."""
+    """Names and shapes of SiT's and REPA's tensors (released-code.md#sizes-of-sit, released-code.md#sit)."""
     shapes = {
         "pos_embed": (1, (side // patch) ** 2, width),
         "x_embedder.proj.weight": (width, channels, patch, patch),
@@ -46,7 +49,7 @@ def sit_shapes(*, depth=2, width=32, channels=4, side=8, patch=2, classes=5, dou
 
 
 def uvit_shapes(*, depth=4, width=32, channels=4, side=8, patch=2, classes=0, conv=True) -> dict[str, tuple[int, ...]]:
-    """Facts 7."""
+    """Names and shapes of U-ViT's tensors (released-code.md#u-vit)."""
     shapes = {
         "pos_embed": (1, (side // patch) ** 2 + (2 if classes else 1), width),
         "patch_embed.proj.weight": (width, channels, patch, patch),
@@ -77,7 +80,7 @@ def _map(state: State, name: str, x: Tensor) -> Tensor:
 
 
 def _attended(state: State, name: str, x: Tensor, heads: int) -> Tensor:
-    """Softmax over every pair of tokens, head by head."""
+    """Softmax attention over all pairs of tokens, one head at a time."""
     query, key, value = _map(state, f"{name}.qkv", x).chunk(3, -1)
     size = x.shape[-1] // heads
     parts = []
@@ -98,7 +101,7 @@ def _patches(state: State, name: str, x: Tensor) -> Tensor:
 
 
 def _image(tokens: Tensor, patch: int, channels: int) -> Tensor:
-    """Each token is its patch by row, column, channel."""
+    """Tokens -> image; values of a token are ordered (row, column, channel)."""
     side = math.isqrt(tokens.shape[1])
     image = tokens.new_zeros(len(tokens), channels, side * patch, side * patch)
     for number in range(side**2):
@@ -109,7 +112,7 @@ def _image(tokens: Tensor, patch: int, channels: int) -> Tensor:
 
 
 def sit_forward(state: State, x: Tensor, t: Tensor, labels: Tensor, *, heads: int, patch: int, channels: int) -> Tensor:
-    """What SiT's code computes, its own time and all output channels (facts 8.2), in float64."""
+    """The output of SiT's code, in its own time and with all channels, in float64 (released-code.md#sit)."""
     norm = lambda h: F.layer_norm(h, h.shape[-1:], eps=1e-6)  # noqa: E731
     h = _patches(state, "x_embedder.proj", x) + state["pos_embed"].double()
     c = _map(state, "t_embedder.mlp.2", F.silu(_map(state, "t_embedder.mlp.0", _waves(t, 256))))
@@ -125,7 +128,7 @@ def sit_forward(state: State, x: Tensor, t: Tensor, labels: Tensor, *, heads: in
 
 
 def uvit_forward(state: State, x: Tensor, t: Tensor, labels: Tensor | None, *, heads: int, patch: int) -> Tensor:
-    """What U-ViT's code computes (facts 7), in float64."""
+    """The output of U-ViT's code, in float64 (released-code.md#u-vit)."""
     norm = lambda name, h: F.layer_norm(  # noqa: E731
         h, h.shape[-1:], state[f"{name}.weight"].double(), state[f"{name}.bias"].double(), eps=1e-5
     )
@@ -160,8 +163,8 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(3, 4, 8, 8, generator=draws), torch.tensor([0.0, 0.3, 1.0]), torch.tensor([0, 4, 5])
 
 
-def test_sit_runs_from_noise_to_data_and_comes_out_turned(tmp_path, inputs):
-    """Its velocity at its time 1 - t, negative; of its channels the first half."""
+def test_sit_is_converted_to_smtools_direction_of_time(tmp_path, inputs):
+    """The result is SiT's velocity at its time 1 - t, negated, with the first half of its channels."""
     state = randomized(sit_shapes(doubled=True))
     torch.save(state, tmp_path / "SiT.pt")
     published = read_transformer(tmp_path / "SiT.pt", heads=2)
@@ -173,7 +176,7 @@ def test_sit_runs_from_noise_to_data_and_comes_out_turned(tmp_path, inputs):
     assert_close(ours.double(), -theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
 
 
-def test_euler_steps_in_sits_own_time_end_where_our_sampler_does(tmp_path, inputs):
+def test_euler_steps_in_sits_own_time_give_the_result_of_our_sampler(tmp_path, inputs):
     state = randomized(sit_shapes(doubled=True))
     torch.save(state, tmp_path / "SiT.pt")
     noise, _, labels = inputs
@@ -189,7 +192,7 @@ def test_euler_steps_in_sits_own_time_end_where_our_sampler_does(tmp_path, input
 
 
 @pytest.mark.parametrize("key", ["ema", "model"])
-def test_repa_comes_out_as_it_is_without_its_projectors(tmp_path, inputs, key):
+def test_repa_is_read_unchanged_without_its_projectors(tmp_path, inputs, key):
     state = randomized(sit_shapes() | _linear("projectors.0.0", 32, 64) | _linear("projectors.0.2", 64, 16))
     args = argparse.Namespace(model="SiT-tiny/2", enc_type="dinov2-vit-b")
     torch.save({key: state, "opt": {"state": {}}, "args": args, "steps": 7}, tmp_path / "0000007.pt")
@@ -217,7 +220,7 @@ def test_repas_first_files_with_decoder_blocks_and_a_wrapper_are_read(tmp_path, 
 
 
 @pytest.mark.parametrize(("classes", "conv"), [(0, True), (3, False)])
-def test_uvit_comes_out_as_it_is(tmp_path, inputs, classes, conv):
+def test_uvit_is_read_unchanged(tmp_path, inputs, classes, conv):
     state = randomized(uvit_shapes(classes=classes, conv=conv))
     save_file(state, tmp_path / "nnet_ema.safetensors")
     published = read_transformer(tmp_path / "nnet_ema.safetensors", heads=2)
@@ -238,15 +241,15 @@ def test_uvit_comes_out_as_it_is(tmp_path, inputs, classes, conv):
         (uvit_shapes(depth=16, width=512, side=32), "U-ViT-S-deep/2 for latents of 4x32x32, unconditional", 8),
     ],
 )
-def test_published_sizes_are_known_by_depth_and_width(tmp_path, shapes, description, heads):
+def test_published_sizes_are_recognized_by_depth_and_width(tmp_path, shapes, description, heads):
     zero = torch.zeros(1)
-    path = tmp_path / "weights.pt"      # of one zero everywhere
+    path = tmp_path / "weights.pt"      # all tensors are views of one zero
     torch.save({name: zero.expand(shape) for name, shape in shapes.items()}, path)
     published = read_transformer(path)
     assert (published.description, published.config.heads) == (description, heads)
 
 
-def test_one_of_ours_under_its_own_names_is_repas(tmp_path):
+def test_smtools_own_sit_weights_are_read_as_repas(tmp_path):
     network = SiT(size="nano", patch=1).build((2, 4, 4), 3)
     torch.save(network.half().state_dict(), tmp_path / "nano.pt")
     published = read_transformer(tmp_path / "nano.pt")
@@ -265,13 +268,13 @@ def _cut(state: State) -> State:
 @pytest.mark.parametrize(
     ("content", "heads", "words"),
     [
-        (randomized(sit_shapes()), None, "2 blocks of width 32 are no published size of SiT"),
-        (randomized(sit_shapes()), 3, "is not a whole one of a known form: .*must divide width"),
+        (randomized(sit_shapes()), None, "2 blocks of width 32 are not a published size of SiT"),
+        (randomized(sit_shapes()), 3, "is incomplete or of an unknown form: .*must divide width"),
         (_strange(randomized(sit_shapes())), 2, "has blocks.0.attn.q_norm.weight"),
         (_cut(randomized(sit_shapes())), 2, "lacks blocks.1.mlp.fc2.bias"),
         ({**randomized(sit_shapes()), "pos_embed": torch.zeros(1, 15, 32)}, 2, "15 positions are not those of a square latent"),
-        ({"conv1.weight": torch.ones(1)}, None, "holds conv1: no transformer that is known"),
-        ([torch.ones(1)], None, "no transformer that is known"),
+        ({"conv1.weight": torch.ones(1)}, None, "holds conv1: not a known transformer"),
+        ([torch.ones(1)], None, "not a known transformer"),
         ({"ema": {"x": print}}, None, "is a pickle that would run code"),
     ],
 )
@@ -281,7 +284,7 @@ def test_other_files_are_refused_with_what_was_found(tmp_path, content, heads, w
         read_transformer(tmp_path / "file.pt", heads=heads)
 
 
-def test_a_file_cut_off_and_a_missing_one_are_named(tmp_path):
+def test_a_truncated_and_a_missing_file_are_named(tmp_path):
     torch.save(randomized(sit_shapes()), tmp_path / "file.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "file.pt").read_bytes()[:2000])
     for name, words in (("cut.pt", "not a readable file"), ("none.pt", "no such file")):

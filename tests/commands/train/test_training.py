@@ -297,7 +297,7 @@ def test_a_full_disk_ends_with_code_seven_and_leaves_the_last_checkpoint(recipe,
     wide = ["--set", "model.channels=[16, 16, 32]"]
     done = subprocess.run([*limited, *wide], capture_output=True, text=True, cwd=tmp_path, env=SINGLE_THREADED, timeout=300)
     assert done.returncode == 7, done.stderr
-    assert "no room left on the disk" in done.stderr
+    assert "no space left on the disk" in done.stderr
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Caches of a teacher's features: what is stored, how they join latents, and what is refused."""
+"""Caches of a teacher's features: contents, joining with latents, and errors."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ ORDER = {"seed": 5, "batch": 6, "first": 2, "start": 0, "stop": 6, "workers": 2}
 
 
 def small_teacher(seed=0, *, cells=4, name="timm:small"):
-    """A convolution over patches of images that are resized first: cells x cells features of 5 numbers."""
+    """A teacher that resizes images and applies a convolution over patches: features of dimension 5 on a cells x cells grid."""
     with initializing("teacher", seed):
         network = nn.Conv2d(3, 5, 6, 6)
     digest = hashlib.sha256(bytes(network.weight.detach().numpy())).hexdigest()
@@ -83,7 +83,7 @@ def contents(folder):
 
 
 def pixels(images, chosen):
-    """uint8 by rounding of [-1, 1], written out again."""
+    """Images in uint8, by rounding from [-1, 1], computed independently of `to_uint8`."""
     return torch.from_numpy(np.round((images.read(chosen).images.numpy() + 1) * 127.5).astype(np.uint8))
 
 
@@ -99,7 +99,7 @@ def test_features_are_those_of_the_image_and_of_the_mirrored_image(exact, teache
     assert (exact.read([0], [True]) - exact.read([0], [False]).flip(-1)).abs().max() > 1e-2
 
 
-def test_the_card_says_who_made_them_of_what_and_how(exact, teacher, images):
+def test_the_card_names_teacher_images_and_settings(exact, teacher, images):
     card = json.loads((exact.folder / "features.json").read_text())
     assert card["format"] == "smtool teacher features 1"
     assert (card["teacher"], card["weights"], card["data"]) == ("timm:small", teacher.digest, images.digest)
@@ -123,7 +123,7 @@ def test_bf16_rounds_to_a_256th(tmp_path, exact, teacher, images):
     assert 0 < off.max() <= 1 / 256
 
 
-def test_a_run_that_was_cut_off_gives_the_bytes_of_an_unbroken_one(tmp_path, exact, teacher, images):
+def test_an_interrupted_and_resumed_run_gives_the_bytes_of_an_uninterrupted_one(tmp_path, exact, teacher, images):
     def stop(done, total):
         if done == 12:
             raise KeyboardInterrupt
@@ -140,7 +140,7 @@ def test_a_run_that_was_cut_off_gives_the_bytes_of_an_unbroken_one(tmp_path, exa
     assert (tmp_path / "out" / "train-000000.tar").stat().st_mtime_ns == first
 
 
-def test_the_announced_size_is_that_of_the_files(tmp_path, teacher, images):
+def test_the_estimated_size_is_that_of_the_files(tmp_path, teacher, images):
     folder = written(tmp_path / "whole", teacher, images, dtype="bf16", flip=False, images_per_shard=1024)
     size = sum(path.stat().st_size for path in folder.glob("train-*"))
     told = estimated_bytes(FeaturePreparation(teacher, images, (4, 4), flip=False, dtype="bf16"))
@@ -155,7 +155,7 @@ def test_the_announced_size_is_that_of_the_files(tmp_path, teacher, images):
         (small_teacher(name="dinov2-s"), "made with teacher timm:small, not with teacher dinov2-s"),
     ],
 )
-def test_a_stale_cache_names_both_sides_and_the_command_for_the_right_one(exact, teacher, images, other, words):
+def test_the_error_of_a_stale_cache_names_both_inputs_and_the_command_for_a_new_one(exact, teacher, images, other, words):
     with pytest.raises(DataError) as caught:
         open_features(exact.folder, teacher=other, images=images)
     expected = words.format(mine=teacher.digest[:8], theirs=other.digest[:8])
@@ -193,7 +193,7 @@ def test_features_that_are_not_finite_name_the_image(tmp_path, teacher, images):
             hit = (pictures == pixels(images, [13])).flatten(1).all(1).view(-1, 1, 1, 1)
             return torch.where(hit, torch.inf, teacher(pictures))
 
-    with pytest.raises(DataError, match="t's features of image 00000013 are not finite"):
+    with pytest.raises(DataError, match="The features of t for image 00000013 are not finite"):
         written(tmp_path / "out", Overflowing(), images)
 
 
@@ -223,7 +223,7 @@ def test_without_mirrored_features_flips_are_refused_at_once(tmp_path, teacher, 
 
 
 def test_images_and_features_beside_changed_latents_are_those_of_the_unchanged_images(exact, autoencoder, images):
-    """A low-passed warm-up changes what is encoded, never what a teacher is shown."""
+    """A low-pass warm-up changes the encoded images, but not the teacher's input."""
     dark = some(encoded_batches(images, autoencoder, flip=True, features=exact, transform=lambda x: 0.1 * x, **ORDER), 1)[0]
     plain = some(encoded_batches(images, autoencoder, flip=True, features=exact, **ORDER), 1)[0]
     assert torch.equal(dark.images, plain.images)

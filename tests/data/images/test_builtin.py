@@ -52,8 +52,8 @@ def test_power_law_fields_have_the_exponent_of_their_name(exponent):
     images = torch.from_numpy(np.stack(fields)).permute(0, 3, 1, 2).double() / 127.5 - 1
     fit = fit_power_law(spectrum_of(images, PHYSICAL), highest=0.35)
     assert abs(fit.exponent - exponent) < max(0.05, 1.5 * fit.half_width)
-    assert 0.2 < images.std() < 0.36    # 36 grey levels on the canvas; a crop of a steep field varies less within itself
-    assert (images.abs() == 1).double().mean() < 0.01    # hardly clipped
+    assert 0.2 < images.std() < 0.36    # 36 gray levels on the canvas; a crop of a steep field varies less
+    assert (images.abs() == 1).double().mean() < 0.01    # almost no clipped pixels
 
 
 def test_channels_of_a_power_law_field_are_correlated_at_four_fifths():
@@ -63,13 +63,13 @@ def test_channels_of_a_power_law_field_are_correlated_at_four_fifths():
 
 
 def test_dead_leaves_have_the_covariance_of_the_model():
-    """Two points agree exactly where one leaf is the topmost over both: gamma(d) / (2 gamma(0) - gamma(d)) (Lee et al. 2001)."""
+    """Two points are equal if one disc is topmost at both: probability gamma(d) / (2 gamma(0) - gamma(d)) (Lee et al. 2001)."""
     side, lags = 64, (2, 4, 8)
     radii = np.linspace(2, side / 2, 200_001)
     density = radii**-3 / np.trapezoid(radii**-3, radii)
 
     def gamma(distance):
-        """Expected area shared by a leaf and itself shifted by `distance`."""
+        """Expected overlap of a disc with itself shifted by `distance`."""
         half = np.clip(distance / (2 * radii), 0, 1)
         lens = 2 * radii**2 * (np.arccos(half) - half * np.sqrt(1 - half**2))
         return np.trapezoid(lens * density, radii)
@@ -88,7 +88,7 @@ def test_dead_leaves_fall_about_as_the_square_of_frequency():
     assert abs(fit_power_law(spectrum_of(images, PHYSICAL), highest=0.35).exponent - 2) < 0.15
 
 
-def test_a_synthetic_picture_is_fixed_by_its_name():
+def test_a_synthetic_image_is_determined_by_its_name():
     for kind in (lambda key: DeadLeaves(key, 16), lambda key: PowerLawField(key, 16, 2.0)):
         assert np.array_equal(kind("train/1").image(), kind("train/1").image())
         assert not np.array_equal(kind("train/1").image(), kind("val/1").image())

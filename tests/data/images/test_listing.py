@@ -1,4 +1,4 @@
-"""Every kind of source that `prepare` takes, made small and real."""
+"""Listing of every kind of source that `prepare` accepts, on small real files."""
 
 import io
 import tarfile
@@ -38,7 +38,7 @@ def pngs(photo_bytes):
     return [photo_bytes(number) for number in range(8)]
 
 
-def test_a_flat_folder_gives_every_image_once_and_passes_hidden_and_other_files_over(tmp_path, pngs):
+def test_a_flat_folder_gives_every_image_once_and_skips_hidden_and_other_files(tmp_path, pngs):
     folder = tmp_path / "photos"
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "a.png").write_bytes(pngs[0])
@@ -53,7 +53,7 @@ def test_a_flat_folder_gives_every_image_once_and_passes_hidden_and_other_files_
 
 @pytest.fixture(params=["folder", "zip", "tar", "tar.gz", "tar.xz"])
 def packed(request, tmp_path):
-    """Pack {path: bytes} in the wanted form and return the source."""
+    """Write {path: bytes} as a folder or an archive and return the source."""
 
     def pack(members):
         source = tmp_path / f"source.{request.param}"
@@ -92,10 +92,10 @@ def test_a_source_with_train_and_val_folders_keeps_its_split_and_its_classes(pac
     assert entries["val/dog/1.png"].label == 1
 
 
-def test_classes_of_the_training_images_alone_are_not_dropped_without_a_word(packed, tmp_path, pngs):
-    """ImageNet as it is unpacked: val/ holds its images without folders."""
+def test_class_folders_of_the_training_images_alone_are_an_error(packed, tmp_path, pngs):
+    """ImageNet after extraction: val/ has no class folders."""
     members = {"train/n01/1.JPEG": pngs[0], "train/n02/1.JPEG": pngs[1], "val/ILSVRC2012_val_1.JPEG": pngs[2]}
-    with pytest.raises(DataError, match=r"val/ILSVRC2012_val_1\.JPEG lies in no class folder[\s\S]*train folder alone"):
+    with pytest.raises(DataError, match=r"val/ILSVRC2012_val_1\.JPEG is in no class folder[\s\S]*train folder alone"):
         entries_of(packed(members), tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_imagenets_class_tars_and_its_tar_of_tars_give_the_same_entries(tmp_path
 
 @pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "a/../../evil.png", "C:\\evil.png", "..\\evil.png"])
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_an_archive_whose_paths_climb_out_is_refused(tmp_path, pngs, name, kind):
+def test_an_archive_with_paths_outside_itself_is_refused(tmp_path, pngs, name, kind):
     source = tmp_path / f"x.{kind}"
     if kind == "tar":
         source.write_bytes(tar_of({"good.png": pngs[0], name: pngs[1]}))
@@ -152,7 +152,7 @@ def test_an_archive_whose_paths_climb_out_is_refused(tmp_path, pngs, name, kind)
         with zipfile.ZipFile(source, "w") as archive:
             archive.writestr("good.png", pngs[0])
             archive.writestr(name, pngs[1])
-    with pytest.raises(DataError, match="points out of the archive"):
+    with pytest.raises(DataError, match="leads outside the archive"):
         entries_of(source, tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_links_in_a_tar_are_not_followed(tmp_path, pngs):
     assert list(entries_of(tmp_path / "x.tar", tmp_path)[0]) == ["a.png"]
 
 
-def test_a_compressed_tar_that_expands_beyond_measure_is_refused(tmp_path):
+def test_a_compressed_tar_that_expands_too_much_is_refused(tmp_path):
     (tmp_path / "bomb.tar.gz").write_bytes(tar_of({"zeros.png": bytes(150 * 2**20)}, "w:gz"))
     with pytest.raises(DataError, match="decompression bomb"):
         entries_of(tmp_path / "bomb.tar.gz", tmp_path)
@@ -191,16 +191,16 @@ def test_a_truncated_archive_is_named(tmp_path, pngs, suffix, mode):
         entries_of(source, tmp_path)
 
 
-def test_a_label_that_is_no_number_and_a_missing_label_are_named(tmp_path, pngs):
+def test_a_label_that_is_not_a_number_and_a_missing_label_are_named(tmp_path, pngs):
     (tmp_path / "a.tar").write_bytes(tar_of({"1.png": pngs[0], "1.cls": b"cat"}))
     with pytest.raises(DataError, match=r"a\.tar: 1\.cls holds 'cat'"):
         entries_of(tmp_path / "a.tar", tmp_path)
     (tmp_path / "b.tar").write_bytes(tar_of({"1.png": pngs[0], "1.cls": b"3", "2.png": pngs[1]}))
-    with pytest.raises(DataError, match=r"2\.png: has no \.cls"):
+    with pytest.raises(DataError, match=r"2\.png has no \.cls"):
         entries_of(tmp_path / "b.tar", tmp_path)
 
 
-def test_a_source_that_is_not_there_or_cannot_be_used_says_what_would_do(tmp_path):
+def test_a_missing_or_unusable_source_is_an_error_with_a_hint(tmp_path):
     (tmp_path / "faces.tar").write_bytes(tar_of({"readme.txt": b"nothing"}))
     (tmp_path / "empty").mkdir()
     (tmp_path / "parquet").mkdir()
@@ -211,7 +211,7 @@ def test_a_source_that_is_not_there_or_cannot_be_used_says_what_would_do(tmp_pat
         str(tmp_path / "faces.tar"): "no images found",
         str(tmp_path / "empty"): "no images found.",
         str(tmp_path / "parquet"): "no images found, but 1 ending in .parquet",
-        str(tmp_path / "table.csv"): "not a kind of source",
+        str(tmp_path / "table.csv"): "not a known kind of source",
         str(tmp_path / "no-{000..003}.tar"): "does not exist",
         "https://host/x.tar": "stream_images",
         "pipe:cat x.tar": "stream_images",
@@ -228,7 +228,7 @@ def test_a_misspelt_builtin_is_a_recipe_error(name):
         find_source(name)
 
 
-def test_the_digest_follows_content_of_archives_and_sizes_in_folders_but_not_place(tmp_path, pngs):
+def test_the_digest_depends_on_content_of_archives_and_sizes_in_folders_but_not_on_the_path(tmp_path, pngs):
     for where, data in (("a", pngs[0]), ("b", pngs[0]), ("c", pngs[1])):
         (tmp_path / where / "photos").mkdir(parents=True)
         (tmp_path / where / "photos" / "1.png").write_bytes(data)

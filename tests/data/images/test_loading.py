@@ -29,7 +29,7 @@ def same(a, b):
     return a.ids == b.ids and torch.equal(a.images, b.images)
 
 
-def test_images_are_the_pixels_of_the_shard_in_the_order_asked_for(images):
+def test_images_are_the_pixels_of_the_shard_in_the_requested_order(images):
     with tarfile.open(images.folder / "train-000000.tar") as tar:
         pixels = {m.name[:8]: np.array(Image.open(tar.extractfile(m))) for m in tar if m.name.endswith(".png")}
     batch = images.read([7, 3, 29, 3])
@@ -60,7 +60,7 @@ def test_the_order_holds_when_early_batches_are_the_slowest_to_read(images, monk
     assert [batch.ids for batch in taken(images, 6, workers=4)] == [batch.ids for batch in taken(images, 6, workers=1)]
 
 
-def test_a_resumed_run_sees_what_an_unbroken_one_sees(images):
+def test_a_resumed_run_reads_the_batches_of_an_uninterrupted_one(images):
     unbroken = taken(images, 7)
     resumed = taken(images, 3, first=4)
     assert all(same(a, b) for a, b in zip(unbroken[4:], resumed, strict=True))
@@ -129,7 +129,7 @@ def test_a_truncated_and_a_missing_shard_are_named_before_training(copy):
     shard.write_bytes(shard.read_bytes()[:20_000])
     with pytest.raises(DataError, match=r"train-000000\.tar: damaged shard: it has 20000 bytes, but the card says"):
         open_images(str(copy), "train", image_size=16)
-    assert len(open_images(str(copy), "val", image_size=16)) == 11    # the other split is whole
+    assert len(open_images(str(copy), "val", image_size=16)) == 11    # the other split is complete
     shard.unlink()
     with pytest.raises(DataError, match=r"train-000000\.tar: damaged shard: it is missing"):
         open_images(str(copy), "train", image_size=16)

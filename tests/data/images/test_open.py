@@ -37,7 +37,7 @@ def test_a_plain_tar_is_prepared_on_first_use_and_reused_afterwards(tmp_path, ph
     assert train.groups is None and train.num_classes == 0
 
 
-def test_other_data_under_the_same_name_are_not_reused(tmp_path, photo_bytes):
+def test_a_folder_prepared_from_other_data_of_the_same_name_is_not_reused(tmp_path, photo_bytes):
     tar = write_tar(tmp_path / "faces.tar", photo_bytes, range(20))
     open_images(tar, "train", image_size=16, root=tmp_path / "data")
     write_tar(tmp_path / "faces.tar", photo_bytes, range(1, 21))
@@ -53,14 +53,14 @@ def test_another_size_of_a_raw_source_is_prepared_beside_the_first(tmp_path, pho
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["faces-16", "faces-24"]
 
 
-def test_a_prepared_folder_of_another_size_is_an_error_that_names_both_and_the_line_to_run(tmp_path, photo_folder):
+def test_a_prepared_folder_of_another_size_is_an_error_that_names_both_sizes_and_the_command(tmp_path, photo_folder):
     prepare_images(Preparation(find_source(str(photo_folder(8))), Rule(16)), tmp_path / "out", workers=1)
     with pytest.raises(DataError, match="holds images of 16 px, but 32 px are asked for") as caught:
         open_images(str(tmp_path / "out"), "train", image_size=32)
     assert "smtool prepare photographs --size 32" in str(caught.value)
 
 
-def test_a_split_that_is_not_there_is_an_error_with_a_hint(tmp_path, photo_folder):
+def test_an_empty_split_is_an_error_with_a_hint(tmp_path, photo_folder):
     source = find_source(str(photo_folder(8)))
     prepare_images(Preparation(source, Rule(16), val_fraction=0.0), tmp_path / "out", workers=1)
     assert len(open_images(str(tmp_path / "out"), "train", image_size=16)) == 8
@@ -77,7 +77,7 @@ def test_an_unfinished_folder_is_not_taken_for_a_folder_of_shards(tmp_path, phot
         open_images(str(tmp_path / "out"), "train", image_size=16, root=tmp_path / "data")
 
 
-def test_shards_of_a_prepared_folder_are_to_be_opened_as_the_folder(tmp_path, photo_folder):
+def test_shards_of_a_prepared_folder_must_be_opened_by_the_folder(tmp_path, photo_folder):
     prepare_images(Preparation(find_source(str(photo_folder(8))), Rule(16)), tmp_path / "out", workers=1)
     with pytest.raises(DataError, match="belong to a prepared folder") as caught:
         open_images(str(tmp_path / "out" / "train-*.tar"), "train", image_size=16, root=tmp_path)
@@ -95,7 +95,7 @@ def test_labels_arrive_with_the_images(tmp_path, photo_bytes):
     assert read_card(train.folder).class_names == ("a", "b", "c")
 
 
-def test_builtin_photographs_say_of_which_photograph_each_crop_is(tmp_path):
+def test_builtin_photographs_name_the_photograph_of_each_crop(tmp_path):
     train = open_images("builtin:photos?train=24&val=12", "train", image_size=16, root=tmp_path)
     assert len(train.groups) == 24
     assert len(set(train.groups)) == train.card.photographs == 12

@@ -31,7 +31,7 @@ def prepared(source, out, *, size=16, workers=1, max_bad=0.01, report=None, **se
 
 
 def contents(folder):
-    """Every file below a folder, hidden ones too, with its digest."""
+    """Every file in a folder and its subfolders, also hidden ones, with its digest."""
     files = (path for path in Path(folder).rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -102,7 +102,7 @@ def killed_at(source, out, done, workers, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_killed_twice_and_taken_up_again_gives_the_bytes_of_an_unbroken_one(tmp_path, photo_folder):
+def test_a_run_killed_twice_and_resumed_gives_the_bytes_of_an_uninterrupted_one(tmp_path, photo_folder):
     source = photo_folder(40)
     prepared(source, tmp_path / "unbroken")
     killed_at(source, tmp_path / "out", 13, 1, tmp_path)    # in the middle of the second shard
@@ -119,7 +119,7 @@ def test_a_run_killed_twice_and_taken_up_again_gives_the_bytes_of_an_unbroken_on
 
 
 def _alive(pid):
-    """Whether a process still runs after some seconds; one that only waits to be reaped does not."""
+    """Whether a process still runs after some seconds; a zombie process does not count."""
     for _ in range(100):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
@@ -130,7 +130,7 @@ def _alive(pid):
     return True
 
 
-def test_a_kill_between_the_shard_and_its_note_or_after_the_card_is_mended_too(tmp_path, photo_folder):
+def test_a_run_killed_between_a_shard_and_its_note_or_after_the_card_can_be_resumed(tmp_path, photo_folder):
     source = photo_folder(20)
     prepared(source, tmp_path / "unbroken")
     killed_at(source, tmp_path / "out", 12, 1, tmp_path)
@@ -164,7 +164,7 @@ def test_bad_images_are_left_out_listed_with_the_reason_and_counted(tmp_path, ph
     assert "0003.png" not in ids(tmp_path / "out", "train") + ids(tmp_path / "out", "val")
 
 
-def test_more_bad_images_than_allowed_is_an_error_from_which_the_run_can_go_on(tmp_path, photo_folder):
+def test_more_bad_images_than_allowed_is_an_error_after_which_the_run_can_be_resumed(tmp_path, photo_folder):
     source = photo_folder(20)
     for name in ("0003.png", "0007.png"):
         (source / name).write_bytes(b"")
@@ -177,10 +177,10 @@ def test_more_bad_images_than_allowed_is_an_error_from_which_the_run_can_go_on(t
     assert contents(tmp_path / "out") == contents(tmp_path / "other")
 
 
-def test_nothing_but_bad_images_is_an_error_even_if_all_are_allowed(tmp_path):
+def test_no_usable_image_is_an_error_whatever_the_allowed_fraction(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="no training image"):
+    with pytest.raises(DataError, match=r"none of .* images is usable for training"):
         prepared(tmp_path / "photos", tmp_path / "out", max_bad=1.0)
 
 
@@ -203,7 +203,7 @@ def test_a_folder_of_other_contents_or_settings_is_not_touched(tmp_path, photo_f
     assert set(contents(tmp_path / "mine")) == {"thesis.txt"}
 
 
-def test_a_first_try_that_finished_nothing_does_not_stand_in_the_way_of_a_mended_second(tmp_path, photo_folder):
+def test_an_interrupted_run_without_finished_shards_is_discarded(tmp_path, photo_folder):
     source = photo_folder(12)
     good = (source / "0003.png").read_bytes()
     (source / "0003.png").write_bytes(b"")
@@ -228,7 +228,7 @@ def test_preparing_again_verifies_what_is_there(tmp_path, photo_folder):
         prepared(source, tmp_path / "out")
 
 
-def test_whoever_comes_second_waits_and_finds_the_work_done(tmp_path, photo_folder):
+def test_a_second_process_waits_and_then_verifies(tmp_path, photo_folder):
     source, out = photo_folder(24), tmp_path / "out"
     half, on, seen_by_second = threading.Event(), threading.Event(), []
 
@@ -253,12 +253,12 @@ def test_whoever_comes_second_waits_and_finds_the_work_done(tmp_path, photo_fold
     assert seen_by_second == []
 
 
-def test_a_full_disk_is_named_and_leaves_no_half_shard(tmp_path, photo_folder):
+def test_a_full_disk_is_a_disk_error_and_leaves_no_partial_shard(tmp_path, photo_folder):
     source = photo_folder(12)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(DiskError, match="no room left"):
+        with pytest.raises(DiskError, match="no space left"):
             prepared(source, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -273,7 +273,7 @@ def test_no_space_while_a_shard_is_written_is_a_disk_error(tmp_path, photo_folde
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tarfile.TarFile, "addfile", full)
-    with pytest.raises(DiskError, match="no room left"):
+    with pytest.raises(DiskError, match="no space left"):
         prepared(photo_folder(4), tmp_path / "out")
 
 
@@ -310,7 +310,7 @@ def test_the_worker_processes_do_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
-def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_can_be_used(tmp_path, monkeypatch):
     def refuse(handle, operation):
         raise OSError(errno.ENOSYS, "Function not implemented")
 

@@ -56,7 +56,7 @@ def test_the_index_points_at_each_images_bytes(folder):
             assert Image.open(io.BytesIO(piece)).size == (16, 16)
 
 
-def test_members_carry_no_time_and_no_owner(folder):
+def test_members_have_no_time_and_no_owner(folder):
     with tarfile.open(folder / "train-000000.tar") as tar:
         headers = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in tar}
     assert headers == {(0, 0, 0, "", "", 0o444)}
@@ -78,14 +78,14 @@ def test_an_index_that_was_changed_is_named(folder):
 
 
 @pytest.mark.parametrize("change", [{"image_size": "large"}, {"colour": "blue"}, {"train": [{"name": "x"}]}])
-def test_a_card_that_cannot_be_understood_names_the_key(folder, change):
+def test_the_error_of_an_invalid_card_names_the_key(folder, change):
     card = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps({**card, **change}))
     with pytest.raises(DataError, match=rf"dataset\.json: {next(iter(change))}"):
         read_card(folder)
 
 
-def test_a_card_that_is_cut_off_is_named(folder):
+def test_the_error_of_a_truncated_card_names_it(folder):
     text = (folder / "dataset.json").read_text()
     (folder / "dataset.json").write_text(text[: len(text) // 2])
     with pytest.raises(DataError, match=r"dataset\.json"):

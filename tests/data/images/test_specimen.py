@@ -1,4 +1,4 @@
-"""The committed specimen of the format: whole, small, and what `prepare` writes today."""
+"""The committed specimen of the format is complete, small, and equal to what `prepare` writes now."""
 
 from pathlib import Path
 

@@ -58,7 +58,7 @@ def test_the_order_is_fixed_by_seed_and_epoch(served):
     assert len({str(order) for order in orders}) == 3
 
 
-def test_ranks_share_the_shards_out_among_them(served):
+def test_each_shard_is_read_by_one_rank(served):
     parts = [{name for batch in streamed(served[0], batch=5, rank=rank, ranks=2) for name in batch.ids} for rank in (0, 1)]
     assert [len(part) for part in parts] == [10, 10]
     assert not parts[0] & parts[1]
@@ -72,7 +72,7 @@ def test_pipes_and_local_paths_are_refused(pattern):
         list(stream_images(pattern, batch=1, seed=0, epoch=0))
 
 
-def test_a_shard_that_is_not_there_or_cut_off_is_an_error_and_not_a_shorter_epoch(served):
+def test_a_missing_or_truncated_shard_is_an_error_and_not_a_shorter_epoch(served):
     address, folder = served
     with pytest.raises(DataError, match="cannot be streamed"):
         streamed(address, "train-{000002..000005}.tar")

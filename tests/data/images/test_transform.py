@@ -40,7 +40,7 @@ def test_center_crop_is_box_halving_then_antialiased_bicubic_then_the_middle(rng
     assert difference.abs().mean() < 0.6
 
 
-def test_center_crop_keeps_the_middle_and_the_picture_of_the_right_size_is_untouched(noise):
+def test_center_crop_keeps_the_middle_and_leaves_an_image_of_the_right_size_unchanged(noise):
     image = noise(96, 32)
     assert np.array_equal(np.array(to_square(image, Rule(32), "a")), np.array(image)[:, 32:64])
 
@@ -84,7 +84,7 @@ def test_grey_is_repeated_and_sixteen_bits_keep_the_upper_eight(rng):
     assert np.array_equal(np.array(decode(encoded(Image.fromarray(grey)))), np.stack([grey] * 3, -1))
 
 
-def test_transparent_parts_are_laid_on_white():
+def test_transparent_parts_are_composited_on_white():
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[..., 3] = [0, 255, 0, 255]
     image = np.array(decode(encoded(Image.fromarray(pixels, "RGBA"))))
@@ -115,7 +115,7 @@ def test_unusable_bytes_are_named_by_reason_without_memory_addresses(data, reaso
     assert "0x" not in str(caught.value)
 
 
-def test_a_header_that_promises_too_many_pixels_is_refused_before_decoding():
+def test_a_header_that_states_too_many_pixels_is_refused_before_decoding():
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -125,7 +125,7 @@ def test_a_header_that_promises_too_many_pixels_is_refused_before_decoding():
         decode(bomb)
 
 
-def test_a_needle_of_a_picture_is_refused_instead_of_filling_memory():
+def test_an_extremely_elongated_image_is_refused_before_it_fills_memory():
     with pytest.raises(UnusableImage, match="elongated"):
         to_square(Image.new("RGB", (1, 5000)), Rule(512), "a")
 
@@ -141,6 +141,6 @@ def test_png_is_lossless_and_jpeg_has_the_stated_quality(noise):
 
 @pytest.mark.parametrize("wrong", [{"size": 4}, {"size": 64, "crop": "middle"}, {"size": 64, "image_format": "jpeg"},
                                    {"size": 64, "image_format": "jpeg:101"}, {"size": 64, "image_format": "webp"}])  # fmt: skip
-def test_a_rule_that_cannot_be_followed_is_a_recipe_error(wrong):
+def test_an_invalid_rule_is_a_recipe_error(wrong):
     with pytest.raises(RecipeError):
         Rule(**wrong)

@@ -17,7 +17,7 @@ from smtool.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Deadly:
-    """A picture whose decoder takes its process down."""
+    """An image whose decoder ends its process."""
 
     def image(self) -> Image.Image:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -26,7 +26,7 @@ class Deadly:
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """A picture of one grey level, or none for 13."""
+    """An image of one gray level; level 13 cannot be read."""
 
     level: int
 
@@ -39,7 +39,7 @@ class Flat:
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    """Workers unpickle the classes of this file, so they must find it under the name that it has here."""
+    """Workers unpickle the classes of this file, so it must be importable there under the same module name."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setitem(sys.modules, "test_workers", sys.modules[__name__])
     for kind in (Deadly, Flat):
@@ -58,7 +58,7 @@ def test_samples_come_in_the_order_of_the_entries_whatever_the_number_of_workers
     assert isinstance(results[0][12], Sample)
 
 
-def test_an_error_in_a_worker_is_the_callers_with_its_hint():
+def test_an_error_in_a_worker_is_raised_in_the_caller_with_its_hint():
     entry = Entry("x", PhotoCrop("absent.png", 0, 0, 8))
     with pytest.raises(DataError, match=r"needs absent\.png") as caught, made_samples([entry], Rule(8), 2) as made:
         list(made)
@@ -88,7 +88,7 @@ def test_workers_end_when_the_results_are_no_longer_wanted(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["script", "stdin"])
 def test_a_script_needs_no_main_guard(tmp_path, how):
-    """multiprocessing would run the script again in each worker, and wait for ever for the folder's lock."""
+    """multiprocessing would run the script again in each worker, and wait forever for the folder's lock."""
     code = (
         "from pathlib import Path\nfrom smtool.commands.prepare.images import prepare\n"
         f"prepare('builtin:photos?train=24&val=12', out=Path({str(tmp_path / 'out')!r}), size=16, workers=2)\n"

@@ -1,4 +1,4 @@
-"""What `check_latents` lets pass and what it stops, on latents whose reconstruction is known exactly."""
+"""What `check_latents` accepts and rejects, on latents with an exactly known reconstruction."""
 
 import re
 from dataclasses import replace
@@ -32,7 +32,7 @@ class Folding(Tokenizer):
 
 
 def pictures(count, seed=0):
-    """Smooth random pictures of various brightness, as uint8."""
+    """Smooth random images of various brightness, as uint8."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 4, 4, generator=generator) * 0.4 + torch.randn(count, 1, 1, 1, generator=generator) * 0.15
     return to_uint8(F.interpolate(coarse, size=(16, 16), mode="bilinear").clamp(-1, 1))
@@ -71,7 +71,7 @@ def test_latents_with_their_own_statistics_pass_and_are_described(kind):
     assert check.psnr > 90 and check.direct_psnr > 90
 
 
-def test_latents_of_other_images_than_the_statistics_pass_when_they_are_drawn_alike():
+def test_latents_of_other_images_from_the_same_distribution_pass():
     autoencoder = Folding()
     stats = measured(batches(autoencoder, pictures(512, seed=99), sizes=(512,)), "channel")
     for seed in range(10):
@@ -93,7 +93,7 @@ def test_a_wrong_std_is_stopped(kind, factor):
 
 
 def test_scalar_statistics_leave_the_measured_mean_divided_by_the_std_in_the_latents():
-    """The released trainers divide by one std and subtract nothing: latents of mean .8 keep it, and must have it."""
+    """The released trainers divide by one std and subtract no mean: latents of mean .8 keep a mean, which is checked."""
     autoencoder = Folding(offset=0.8)
     found = batches(autoencoder, pictures(64))
     one = measured(found, "scalar")
@@ -104,12 +104,12 @@ def test_scalar_statistics_leave_the_measured_mean_divided_by_the_std_in_the_lat
     assert check.mean == pytest.approx(tuple(left.tolist()), abs=1e-4)
     with pytest.raises(DataError, match=rf"should have mean {left.item() + 0.5:.3g}, but those of 64 images have"):
         check_latents(found, replace(kept, residual=left + 0.5), autoencoder)
-    check_latents(found, replace(kept, residual=None), autoencoder)      # published, the mean not known
+    check_latents(found, replace(kept, residual=None), autoencoder)      # published statistics, unknown mean
     with pytest.raises(DataError, match="should have std 1"):
         check_latents(found, replace(kept, residual=None, std=2 * kept.std), autoencoder)
 
 
-def test_published_statistics_that_do_not_fit_are_called_by_their_name():
+def test_the_error_names_published_statistics_that_do_not_fit():
     found = batches(Folding(), pictures(64))
     published = LatentStats("scalar", torch.zeros(1), torch.tensor([1 / 0.18215]), count=0, data="published as scaling_factor")
     with pytest.raises(DataError, match=r"Their statistics \(scalar, published as scaling_factor\) belong to other latents"):
@@ -127,7 +127,7 @@ def test_a_wrong_mean_is_stopped_and_the_channel_named():
 
 
 def test_a_mean_shared_by_all_channels_is_right_for_scalar_statistics_only():
-    """Channels of their own mean: fine over all channels together, wrong per channel."""
+    """Channels with different means and total mean 0 pass for scalar statistics and fail per channel."""
     autoencoder = Folding()
     found = batches(autoencoder, pictures(64))
     tilt = torch.linspace(-2, 2, 12).view(1, 12, 1, 1)
@@ -167,8 +167,8 @@ def test_bf16_latents_of_a_perfect_autoencoder_pass():
     assert 50 < check.psnr < 80 < check.direct_psnr
 
 
-def test_statistics_in_which_the_latents_drown_are_stopped():
-    """A mean of 1e6 costs float32 all digits of the latents."""
+def test_statistics_that_lose_all_precision_of_the_latents_are_stopped():
+    """A mean of 1e6 leaves no digits of the latents in float32."""
     autoencoder = Folding()
     found = batches(autoencoder, pictures(64))
     stats = measured(found, "scalar")
@@ -177,7 +177,7 @@ def test_statistics_in_which_the_latents_drown_are_stopped():
         def denormalize(self, latents):
             return super().denormalize(latents + 1e6) - 1e6 * self.std
 
-    with pytest.raises(DataError, match="decode to other pictures"):
+    with pytest.raises(DataError, match="Normalizing and denormalizing latents changes their decodings"):
         check_latents(found, Drowning(**vars(stats)), autoencoder)
 
 
@@ -188,22 +188,22 @@ def test_one_latent_is_too_few():
         check_latents(found, STATS, autoencoder)
 
 
-def test_a_decoder_that_shows_nothing_does_not_hide_latents_of_other_images():
+def test_latents_of_other_images_are_found_even_with_a_constant_decoder():
     class Blank(Folding):
         def decode(self, latents):
             return torch.zeros(len(latents), 3, 16, 16)
 
     found = batches(Blank(), pictures(64))
     check_latents(found, measured(found, "scalar"), Blank())
-    with pytest.raises(DataError, match=r"and decoded they give (\S+) dB where the autoencoder itself gives \1 dB"):
+    with pytest.raises(DataError, match=r"their decodings have PSNR (\S+) dB, but direct reconstructions have \1 dB"):
         check_latents([replace(batch, mean=batch.mean.flip(0)) for batch in found], measured(found, "scalar"), Blank())
 
 
-def test_latents_so_coarse_that_pictures_suffer_are_stopped():
+def test_coarsely_rounded_latents_with_a_visible_loss_are_stopped():
     autoencoder = Folding()
     found = batches(autoencoder, pictures(64))
     stats = measured(found, "scalar")
     grid = 0.08 * 12**0.5 * stats.std    # rounding to it errs by 0.08 standard deviations
     coarse = [replace(batch, mean=(batch.mean / grid).round() * grid) for batch in found]
-    with pytest.raises(DataError, match=r"not those of their images: 0\.0\d+ standard deviations away .* give 3\d\.\d dB"):
+    with pytest.raises(DataError, match=r"not those of their images: 0\.0\d+ standard deviations away .* have PSNR 3\d\.\d dB"):
         check_latents(coarse, stats, autoencoder)

@@ -1,4 +1,4 @@
-"""Latent caches: what is stored, in which order it comes back, what the statistics are, and what is refused."""
+"""Latent caches: contents, order, statistics, and errors."""
 
 import hashlib
 import json
@@ -88,11 +88,11 @@ def test_the_moments_are_those_of_the_image_and_of_the_mirrored_image(exact, aut
         torch.testing.assert_close(found.logvar[k : k + 1], expected.logvar, rtol=0, atol=1e-5)
     assert found.ids == read.ids
     assert torch.equal(found.labels, read.labels)
-    # a mirrored latent is something else
+    # the latent of a mirrored image is not the mirrored latent
     assert (exact.read([0], [True]).mean - exact.read([0], [False]).mean.flip(-1)).abs().max() > 1e-2
 
 
-def test_a_cache_knows_its_shape_its_origin_and_its_count(exact, images):
+def test_a_cache_records_its_shape_its_origin_and_its_count(exact, images):
     assert exact.latent_shape == (3, 4, 4)
     assert len(exact) == exact.card.count == len(images) == 18
     assert [shard.images for shard in exact.card.shards] == [8, 8, 2]
@@ -100,7 +100,7 @@ def test_a_cache_knows_its_shape_its_origin_and_its_count(exact, images):
     assert exact.card.shards[0].sha256 == hashlib.sha256((exact.folder / "train-000000.tar").read_bytes()).hexdigest()
 
 
-def test_webdataset_and_a_hand_written_safetensors_reader_find_the_same_numbers(exact):
+def test_webdataset_and_an_independent_safetensors_reader_find_the_same_numbers(exact):
     url = str(exact.folder / "train-{000000..000002}.tar")
     samples = list(webdataset.WebDataset(url, shardshuffle=False, empty_check=False))
     assert [sample["__key__"] for sample in samples] == [f"{number:08d}" for number in range(18)]
@@ -115,7 +115,7 @@ def test_webdataset_and_a_hand_written_safetensors_reader_find_the_same_numbers(
 
 
 def parsed(data):
-    """The safetensors format by its specification: 8 bytes of length, a JSON header, then the numbers."""
+    """Parse the safetensors format by its specification: 8 bytes of length, a JSON header, then the data."""
     (length,) = struct.unpack("<Q", data[:8])
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     assert {entry["dtype"] for entry in header.values()} == {"F32"}
@@ -136,7 +136,7 @@ def test_packing_keeps_float32_exactly_and_bf16_to_a_256th():
 
 
 def sampled(cache, *, seed):
-    """All latents of a cache with the noise that the statistics are taken with, (2N, C, h, w) float64."""
+    """All latents of a cache, sampled with the noise used for the statistics, (2N, C, h, w) float64."""
     rows = []
     for flipped, side in ((False, "plain"), (True, "flipped")):
         moments = cache.read(range(len(cache)), [flipped] * len(cache))
@@ -146,13 +146,13 @@ def sampled(cache, *, seed):
     return np.stack(rows)
 
 
-def test_statistics_are_those_of_numpy_over_all_sampled_latents_mirrored_ones_too(exact):
+def test_statistics_equal_numpys_over_all_sampled_latents_with_mirrored_ones(exact):
     latents = sampled(exact, seed=0)
     assert exact.stats.kind == "channel"
     np.testing.assert_allclose(exact.stats.mean.numpy(), latents.mean((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(exact.stats.std.numpy(), latents.std((0, 2, 3)), rtol=1e-5)
     scalar = opened(exact.folder, stats="scalar").stats
-    assert scalar.mean.tolist() == [0.0]      # the released trainers multiply by 1 / std and subtract nothing
+    assert scalar.mean.tolist() == [0.0]      # the released trainers multiply by 1 / std and subtract no mean
     np.testing.assert_allclose(scalar.std.numpy(), [latents.std()], rtol=1e-5)
     np.testing.assert_allclose(scalar.residual.numpy(), [latents.mean() / latents.std()], rtol=1e-5)
     normalized = scalar.normalize(torch.from_numpy(latents))
@@ -160,7 +160,7 @@ def test_statistics_are_those_of_numpy_over_all_sampled_latents_mirrored_ones_to
     assert (scalar.kind, scalar.count, scalar.data) == ("scalar", 36, exact.data)
 
 
-def test_statistics_of_fewer_images_say_so(tmp_path, autoencoder, images, exact):
+def test_statistics_of_fewer_images_record_their_count(tmp_path, autoencoder, images, exact):
     cache = opened(written(tmp_path / "few", autoencoder, images, dtype="fp32", stats_images=10, batch=3))
     latents = sampled(exact, seed=0)[[*range(10), *range(18, 28)]]
     assert cache.stats.count == 20
@@ -171,11 +171,11 @@ def test_statistics_of_fewer_images_say_so(tmp_path, autoencoder, images, exact)
     assert (again.count, again.data) == (20, images.digest)
 
 
-def test_a_channel_that_never_changes_has_no_statistics_of_its_own(tmp_path, images):
+def test_a_constant_channel_is_an_error_for_statistics_per_channel(tmp_path, images):
     dead = small_autoencoder()
     with torch.no_grad():
         dead.quant_conv.weight[[1, 4]] = 0.0
-        dead.quant_conv.bias[[1, 4]] = torch.tensor([200.0, -200.0])    # a mean in which the clamped std, exp(-15), drowns
+        dead.quant_conv.bias[[1, 4]] = torch.tensor([200.0, -200.0])    # too large for the clamped std, exp(-15), to change
     folder = written(tmp_path / "dead", dead, images, dtype="bf16")
     with pytest.raises(DataError, match="Latent channel 1 has the same value everywhere"):
         opened(folder)
@@ -233,7 +233,7 @@ def test_positions_outside_the_batch_are_refused(exact, images, autoencoder):
         encoded_batches(images, autoencoder, flip=False, **{**ORDER, "start": 3, "stop": 3})
 
 
-def test_flips_cannot_be_had_from_a_cache_without_them(tmp_path, autoencoder, images):
+def test_flips_from_a_cache_without_them_are_an_error(tmp_path, autoencoder, images):
     cache = opened(written(tmp_path / "plain", autoencoder, images, flip=False))
     assert (cache.stats.count, cache.flip) == (18, False)
     with pytest.raises(DataError, match=r"no latents of flipped images(.|\n)*--latents runs/x/ckpt\.safetensors"):
@@ -243,7 +243,7 @@ def test_flips_cannot_be_had_from_a_cache_without_them(tmp_path, autoencoder, im
     some(latent_batches(cache, flip=False, **ORDER), 1)
 
 
-def test_a_stale_cache_names_both_digests_and_the_command(exact, images):
+def test_the_error_of_a_stale_cache_names_both_digests_and_the_command(exact, images):
     opened(exact.folder, autoencoder="a" * 64, data=images.digest)
     with pytest.raises(DataError) as caught:
         opened(exact.folder, autoencoder="b" * 64, data=images.digest)
@@ -254,7 +254,7 @@ def test_a_stale_cache_names_both_digests_and_the_command(exact, images):
         opened(exact.folder, autoencoder="a" * 64, data="c" * 64)
 
 
-def test_images_that_the_latents_were_not_made_of_cannot_be_joined(exact, tmp_path, photo_folder):
+def test_latents_cannot_be_joined_with_other_images(exact, tmp_path, photo_folder):
     preparation = Preparation(find_source(str(photo_folder(4))), Rule(16), val_fraction=0.0)
     prepare_images(preparation, tmp_path / "other", workers=1)
     other = open_images(str(tmp_path / "other"), "train", image_size=16)
@@ -262,7 +262,7 @@ def test_images_that_the_latents_were_not_made_of_cannot_be_joined(exact, tmp_pa
         latent_batches(exact, images=other, flip=False, **ORDER)
 
 
-def test_no_cache_an_unfinished_one_and_a_broken_card_are_told_apart(tmp_path, exact):
+def test_no_cache_an_unfinished_one_and_a_broken_card_have_different_errors(tmp_path, exact):
     with pytest.raises(DataError, match=r"is not a latent cache(.|\n)*--latents ckpt\.safetensors --out"):
         opened(tmp_path)
     (tmp_path / ".unfinished").mkdir()
@@ -325,13 +325,13 @@ def killed_at(images, out, done, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_killed_twice_and_taken_up_again_gives_the_bytes_of_an_unbroken_one(tmp_path, autoencoder, images):
+def test_a_run_killed_twice_and_resumed_gives_the_bytes_of_an_uninterrupted_one(tmp_path, autoencoder, images):
     written(tmp_path / "unbroken", autoencoder, images)
     killed_at(images, tmp_path / "out", 12, tmp_path)    # in the middle of the second shard
     assert (tmp_path / "out" / "train-000000.tar").is_file()
     assert not (tmp_path / "out" / "train-000001.tar").exists()
     first = (tmp_path / "out" / "train-000000.tar").stat()
-    killed_at(images, tmp_path / "out", 18, tmp_path)    # as the last image is counted, before its shard is whole
+    killed_at(images, tmp_path / "out", 18, tmp_path)    # as the last image is counted, before its shard is complete
     (tmp_path / "out" / ".train-000002.tar.999.part").write_bytes(b"half")
     with pytest.raises(DataError, match="interrupted"):
         opened(tmp_path / "out")
@@ -343,7 +343,7 @@ def test_a_run_killed_twice_and_taken_up_again_gives_the_bytes_of_an_unbroken_on
     assert (tmp_path / "out" / "train-000000.tar").stat().st_mtime_ns == first.st_mtime_ns    # a finished shard was kept
 
 
-def test_an_unfinished_cache_is_not_taken_up_by_another_autoencoder(tmp_path, autoencoder, images):
+def test_an_unfinished_cache_is_not_resumed_with_another_autoencoder(tmp_path, autoencoder, images):
     killed_at(images, tmp_path / "out", 12, tmp_path)
     with pytest.raises(DataError, match="unfinished preparation of other data or with other settings"):
         written(tmp_path / "out", autoencoder, images, autoencoder_digest="b" * 64)
@@ -360,7 +360,7 @@ def test_a_finished_cache_of_other_settings_is_left_alone(tmp_path, autoencoder,
     assert contents(folder) == before
 
 
-def test_the_announced_size_is_that_of_the_files(tmp_path, autoencoder, images):
+def test_the_estimated_size_is_that_of_the_files(tmp_path, autoencoder, images):
     for dtype, flip in (("bf16", True), ("fp32", False)):
         folder = written(tmp_path / dtype, autoencoder, images, dtype=dtype, flip=flip, images_per_shard=1024)
         size = sum(path.stat().st_size for path in folder.glob("train-*"))
@@ -368,7 +368,7 @@ def test_the_announced_size_is_that_of_the_files(tmp_path, autoencoder, images):
         assert 0 <= size - told <= 10240 + 512    # a tar ends in zeros, to a multiple of 10240 bytes; an .npy has a header
 
 
-def test_too_small_a_disk_is_said_before_anything_is_encoded(tmp_path, autoencoder, images, monkeypatch):
+def test_too_small_a_disk_is_an_error_before_anything_is_encoded(tmp_path, autoencoder, images, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("smtool.data.cache.write.shutil.disk_usage", lambda path: usage)
     with pytest.raises(DiskError, match="the latents need"):
@@ -378,7 +378,7 @@ def test_too_small_a_disk_is_said_before_anything_is_encoded(tmp_path, autoencod
 
 def test_an_autoencoder_that_overflows_names_the_image(tmp_path, images):
     class Overflowing(type(small_autoencoder())):
-        """Squares its way out of float32 on one image."""
+        """Overflows float32 on one image."""
 
         def encode(self, pictures):
             posterior = super().encode(pictures)
@@ -392,7 +392,7 @@ def test_an_autoencoder_that_overflows_names_the_image(tmp_path, images):
         some(encoded_batches(images, Overflowing(SECTION), flip=False, **{**ORDER, "batch": 18, "stop": 18}), 1)
 
 
-def test_images_whose_size_the_autoencoder_cannot_take_are_refused(tmp_path, photo_folder, autoencoder):
+def test_images_of_a_size_that_the_autoencoder_cannot_encode_are_refused(tmp_path, photo_folder, autoencoder):
     preparation = Preparation(find_source(str(photo_folder(4))), Rule(18), val_fraction=0.0)
     prepare_images(preparation, tmp_path / "odd", workers=1)
     odd = open_images(str(tmp_path / "odd"), "train", image_size=18)
