@@ -18,5 +18,5 @@ class LossConfig(Config):
     """The recipe table of one loss term."""
 
     def learned_from(self) -> tuple[str, ...]:
-        """Names of the frozen networks whose features the term compares; a score from such a network is biased for the result."""
+        """Names of the frozen networks whose features the term compares; scores from these networks are biased in its favor."""
         return ()

@@ -1,4 +1,4 @@
-"""Names of the frozen networks in a checkpoint's training losses; scores from these networks are biased for the checkpoint."""
+"""Names of the frozen networks in a checkpoint's training losses; scores from these networks are biased in its favor."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -45,7 +45,7 @@ class TrainingTables(Config):
         yield from ()
 
     def learned_from(self) -> list[str]:
-        """Names of the frozen networks in the losses; a score from such a network is biased for the result."""
+        """Names of the frozen networks in the losses; scores from these networks are biased in favor of the result."""
         tables = [value for value in vars(self).values() if isinstance(value, LossConfig)]
         return sorted({name for table in tables for name in table.learned_from()})
 
