@@ -187,7 +187,7 @@ def verdict(one: Measured) -> list[Finding]:
     return [
         *flattening.findings(one.physical),
         *reference.findings(one.reference),
-        *transfer.findings(one.transfer, one.low_pass, can_decode=one.can_decode),
+        *transfer.findings(one.transfer, one.low_pass, can_decode=one.can_decode, cells=min(one.latent_size)),
         *noise_crossing.findings(one.lens),
         *health.findings(one.health),
     ]

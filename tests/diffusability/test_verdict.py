@@ -179,6 +179,14 @@ def test_other_problems_of_the_response_are_warnings():
     assert "4 of 8 latent bands have no effect on the image: 5, 6, 7, 8" in only(bad, "unanswered").sentence
 
 
+def test_a_first_band_of_the_mean_alone_is_not_called_silent():
+    mean_alone = responses(1.0).model_copy(update={"answered": [False] + [True] * 7})
+    told = transfer.findings(mean_alone, curve(0.0), can_decode=True, cells=8)
+    assert {one.topic for one in told} == {"frequency-aligned"}
+    told = transfer.findings(mean_alone, curve(0.0), can_decode=True, cells=16)
+    assert "1 of 8 latent bands have no effect on the image: 1." in only(told, "unanswered").sentence
+
+
 def crossing(factor=1.0, shift=MISSING):
     gain = SamplerGain(sampler="euler-maruyama", steps=100, last_t=0.04, factor=[1.0, 1.0, factor], whole=[])
     return noise_crossing.findings(NoiseCrossing.model_construct(
@@ -271,7 +279,8 @@ def test_what_was_not_measured_is_not_mentioned():
     fp16 = Fp16(largest_latent=1.0, reason="no layer could be watched")
     checks = Health.model_construct(channels=[], effective_rank=MISSING, grid=MISSING, shift=MISSING, fp16=fp16)
     found = verdict(Measured.model_construct(
-        physical=[], reference=[], transfer=MISSING, low_pass=MISSING, lens=MISSING, health=checks, can_decode=True
+        physical=[], reference=[], transfer=MISSING, low_pass=MISSING, lens=MISSING, health=checks, can_decode=True,
+        latent_size=(8, 8),
     ))
     assert [one.topic for one in found] == ["channels"]
 

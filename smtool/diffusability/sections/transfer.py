@@ -118,13 +118,18 @@ def _remark(found: BandTransfer) -> str | None:
     )
 
 
-def findings(transfer: Transfer | Reason, low_pass: LowPass | Reason, *, can_decode: bool) -> list[Finding]:
-    """Findings on frequency alignment, and on other properties of the decoder's response."""
+def findings(
+    transfer: Transfer | Reason, low_pass: LowPass | Reason, *, can_decode: bool, cells: int | None = None
+) -> list[Finding]:
+    """Findings on frequency alignment, and on other properties of the decoder's response.
+
+    cells: of the latent's shorter side. With as many bands, the first holds only the mean, which is never perturbed.
+    """
     if not can_decode:
         return [finding("frequency-aligned", "note", "Encode only: frequency alignment is a property of the decoder.")]
     if isinstance(transfer, Reason):
         return [] if isinstance(low_pass, Reason) else [_alignment(transfer, low_pass)]
-    return [_alignment(transfer, low_pass), *_responses(transfer)]
+    return [_alignment(transfer, low_pass), *_responses(transfer, first=1 if len(transfer.answered) == cells else 0)]
 
 
 def _alignment(transfer: Transfer | Reason, low_pass: LowPass | Reason) -> Finding:
@@ -186,7 +191,8 @@ def _both(tangent: Tangent, removal: Side) -> tuple[Tone, str, str]:
     return "note", "Partly frequency-aligned" if tangent == "partly" else "Frequency alignment undecided", ""
 
 
-def _responses(transfer: Transfer) -> list[Finding]:
+def _responses(transfer: Transfer, *, first: int) -> list[Finding]:
+    """first: index of the lowest band with a frequency in it."""
     found = []
     if not transfer.is_linear:
         moved = f"at a third of the perturbation, a row of the matrix changes by {shown(transfer.self_check)}"
@@ -197,9 +203,9 @@ def _responses(transfer: Transfer) -> list[Finding]:
         said = (f"{fraction} lies above the latent's Nyquist frequency: fine detail is coded in the channels, and the latent's "
                 "power spectrum says little about it.")
         found.append(finding("above Nyquist", "warn", said, above=transfer.above))
-    silent = [band + 1 for band, answered in enumerate(transfer.answered) if not answered]
+    silent = [band + 1 for band, answered in enumerate(transfer.answered) if band >= first and not answered]
     if silent:
-        count = f"{len(silent)} of {len(transfer.answered)} latent bands"
+        count = f"{len(silent)} of {len(transfer.answered) - first} latent bands"
         listed = ", ".join(map(str, silent))
         said = f"{count} have no effect on the image: {listed}. A diffusion model learns them without benefit."
         found.append(finding("unanswered", "warn", said, bands=float(len(silent))))
