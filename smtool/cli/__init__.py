@@ -1,4 +1,4 @@
-"""The `smtool` command: parse, load the recipe, call one pipeline, turn errors into exit codes. Imports nothing heavy."""
+"""The `smtool` command: parse the arguments, call one pipeline, turn errors into exit codes. Imports no torch."""
 
 import sys
 import traceback
@@ -7,7 +7,7 @@ from smtool import errors
 from smtool.cli.app import app
 from smtool.cli.options import first_line
 
-# The order of --help.
+# Imported in the order in which --help lists the commands.
 # isort: off
 from smtool.cli import prepare, train, sample, evaluate, spectrum, race, export, quickstart, inspect, recipes  # noqa: F401
 # isort: on
@@ -16,7 +16,7 @@ INTERNAL_ERROR, OUT_OF_MEMORY = 1, 5
 
 
 def main() -> None:
-    """Run the command line; every error a user can cause ends in one sentence and its exit code."""
+    """Run the command line. An error that a user can cause prints one sentence and sets its exit code, without a traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments)
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _report(error: BaseException) -> int:
-    """Say what happened on stderr, and return the exit code."""
+    """Print the error to stderr and return its exit code."""
     if isinstance(error, errors.SmtoolError):
         print(f"smtool: {error}", file=sys.stderr)
         return error.exit_code
@@ -37,9 +37,9 @@ def _report(error: BaseException) -> int:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         print(
             f"smtool: out of memory ({first_line(error)}).\n"
-            "  Lower data.batch, or raise accumulate, which keeps the batch but computes it in parts; --dry-run shows the need.",
+            "  Lower data.batch, or raise accumulate, which computes the batch in smaller parts; --dry-run shows the memory.",
             file=sys.stderr,
         )
         return OUT_OF_MEMORY
-    print(f"smtool: internal error: {type(error).__name__}: {first_line(error)}\n  --debug shows where.", file=sys.stderr)
+    print(f"smtool: internal error: {type(error).__name__}: {first_line(error)}\n  --debug shows the traceback.", file=sys.stderr)
     return INTERNAL_ERROR

@@ -10,70 +10,92 @@ from smtool.cli.app import app
 from smtool.cli.options import SAMPLERS, Device, JsonFile, WeightsDir, computing_device
 from smtool.errors import RecipeError
 
-_both = partial(typer.Option, rich_help_panel="Scores of both")
-_reconstructions = partial(typer.Option, rich_help_panel="Scores of reconstructions")
-_samples = partial(typer.Option, rich_help_panel="Scores of samples")
-_compared = partial(typer.Option, rich_help_panel="What is compared")
-_drawn = partial(typer.Option, rich_help_panel="How samples are drawn; default: as the checkpoint says")
+_both = partial(typer.Option, rich_help_panel="Scores of reconstructions and of samples")
+_reconstructions = partial(typer.Option, rich_help_panel="Scores of reconstructions only")
+_samples = partial(typer.Option, rich_help_panel="Scores of samples only")
+_compared = partial(typer.Option, rich_help_panel="Images and protocol")
+_drawn = partial(typer.Option, rich_help_panel="Sampling from a transformer (default: the settings in its checkpoint)")
 
-_EXTRACTORS = "Frechet distance on random, squeezenet, resnet56, timm:MODEL, FILE.pt; may be repeated."
+_EXTRACTORS = (
+    "Frechet distance on the features of this network: inception, dinov2, squeezenet, resnet56, random (needs no weights), "
+    "timm:MODEL, or a TorchScript FILE.pt. May be repeated."
+)
 _PROTOCOLS = (
-    "clean: as clean-fid, antialiased; paper: as Spectrum Matching, JPEG 75, bilinear, sampled posterior; adm: as ADM's "
-    "evaluator. Numbers of two protocols do not compare."
+    "How images are processed before they are scored. clean: as in clean-fid (antialiased bicubic resize); paper: as in the "
+    "Spectrum Matching release (JPEG 75, bilinear resize, sampled posterior); adm: as ADM's evaluator (TensorFlow 1's bilinear "
+    "resize). Scores of different protocols are not comparable."
 )
 
 
 @app.command("eval")
 def evaluate(
-    what: Annotated[str | None, typer.Argument(help="Checkpoint, tokenizer, or images in files; default: newest run.")] = None,
-    fid: Annotated[bool, _both("--fid", help="FID, or rFID of reconstructions: Frechet distance on Inception.")] = False,
-    fd_dinov2: Annotated[bool, _both("--fd-dinov2", help="Frechet distance on DINOv2 ViT-L/14.")] = False,
+    what: Annotated[
+        str | None, typer.Argument(help="Run, checkpoint, autoencoder, or images in files. Default: the newest run.")
+    ] = None,
+    fid: Annotated[
+        bool, _both("--fid", help="FID of samples, rFID of reconstructions: Frechet distance on Inception features.")
+    ] = False,
+    fd_dinov2: Annotated[bool, _both("--fd-dinov2", help="Frechet distance on DINOv2 ViT-L/14 features.")] = False,
     features: Annotated[list[str], _both(metavar="NAME", help=_EXTRACTORS)] = (),  # type: ignore[assignment]
-    psnr: Annotated[bool, _reconstructions("--psnr", help="Peak signal-to-noise ratio, dB.")] = False,
+    psnr: Annotated[bool, _reconstructions("--psnr", help="Peak signal-to-noise ratio, in dB.")] = False,
     ssim: Annotated[bool, _reconstructions("--ssim", help="Structural similarity.")] = False,
-    lpips: Annotated[bool, _reconstructions("--lpips", help="LPIPS; needs its trunk's weights.")] = False,
+    lpips: Annotated[bool, _reconstructions("--lpips", help="LPIPS, on the network of --lpips-net.")] = False,
     lpips_net: Annotated[
-        Literal["alex", "vgg", "squeeze"] | None, _reconstructions(help="Trunk of --lpips; default alex.")
+        Literal["alex", "vgg", "squeeze"] | None, _reconstructions(help="Network behind --lpips. Default: alex.")
     ] = None,
-    kid: Annotated[bool, _samples("--kid", help="Kernel distance, on every extractor asked, else Inception.")] = False,
-    pr: Annotated[bool, _samples("--pr", help="Precision, recall, density, coverage, on the same.")] = False,
-    sfid: Annotated[bool, _samples("--sfid", help="sFID: on Inception's 17 x 17 map, not pooled.")] = False,
+    kid: Annotated[bool, _samples("--kid", help="Kernel distance, on every network chosen above; default: Inception.")] = False,
+    pr: Annotated[bool, _samples("--pr", help="Precision, recall, density, coverage, on the same networks as --kid.")] = False,
+    sfid: Annotated[bool, _samples("--sfid", help="sFID: Frechet distance on Inception's 17 x 17 spatial features.")] = False,
     inception_score: Annotated[bool, _samples("--is", help="Inception score.")] = False,
-    infinity: Annotated[bool, _samples("--infinity", help="Each Frechet distance at N → ∞ too (33 more to compute).")] = False,
-    data: Annotated[str | None, _compared(help="Images to reconstruct; default: the run's validation split.")] = None,
+    infinity: Annotated[
+        bool,
+        _samples("--infinity", help="Also extrapolate each Frechet distance to infinitely many samples (33 more distances)."),
+    ] = False,
+    data: Annotated[str | None, _compared(help="Images to reconstruct. Default: the validation images of the run.")] = None,
     reference: Annotated[
-        str | None, _compared(help="Images or .npz to compare with; default: the inputs, the training images.")
+        str | None,
+        _compared(help="Images, or .npz, to compare with. Default: the input images; for samples, the training images."),
     ] = None,
-    num_images: Annotated[int | None, _compared(min=2, help="Default: the smaller of 50,000 and what there is.")] = None,
+    num_images: Annotated[int | None, _compared(min=2, help="Number of images. Default: all, at most 50,000.")] = None,
     protocol: Annotated[Literal["clean", "paper", "adm"], _compared(help=_PROTOCOLS)] = "clean",
     sampler: Annotated[str | None, _drawn(help=f"{SAMPLERS}.")] = None,
-    steps: Annotated[int | None, _drawn(min=1, help="Steps of the sampler.")] = None,
-    cfg_scale: Annotated[float | None, _drawn(help="Classifier-free guidance; 1: none.")] = None,
-    cfg_interval: Annotated[tuple[float, float] | None, _drawn(help="Times t that are guided, 0 data, 1 noise.")] = None,
-    labels: Annotated[str, _drawn(help="Classes: balanced, random, or such as 0,3,7.")] = "balanced",
-    batch: Annotated[int, typer.Option(min=1, help="Images per pass; does not change the scores.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Of samples, sampled posteriors and intervals.")] = 0,
+    steps: Annotated[int | None, _drawn(min=1, help="Number of sampler steps.")] = None,
+    cfg_scale: Annotated[float | None, _drawn(help="Scale of classifier-free guidance; 1 means none.")] = None,
+    cfg_interval: Annotated[
+        tuple[float, float] | None, _drawn(help="Guide only at times t in this interval; t is 0 for data, 1 for noise.")
+    ] = None,
+    labels: Annotated[str, _drawn(help="Classes: balanced, random, or numbers such as 0,3,7.")] = "balanced",
+    batch: Annotated[int, typer.Option(min=1, help="Images per forward pass; does not change the scores.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of samples, of sampled posteriors and of the bootstrap intervals.")] = 0,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
     json_path: JsonFile = None,
     table_path: Annotated[
-        Path | None, typer.Option("--table", metavar="FILE", help="Write the table too: .md to paste, .csv with all digits.")
+        Path | None,
+        typer.Option("--table", metavar="FILE", help="Also write the table to this file: .md, or .csv with all digits."),
     ] = None,
     save_reference: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write mu and sigma of the reference's features (.npz).")
+        Path | None, typer.Option(metavar="FILE", help="Also write mean and covariance of the reference's features (.npz).")
     ] = None,
 ) -> None:
-    """Score an autoencoder's reconstructions, a transformer's samples, or images in files; one pass for all scores.
+    """Score an autoencoder's reconstructions, a transformer's samples, or generated images in files.
 
-    With nothing asked: what needs no weights. rFID of an autoencoder: smtool eval runs/dsm --fid --psnr --ssim. FID of samples as
-    in ADM's tables: smtool eval runs/sit --fid --protocol adm --reference VIRTUAL_imagenet256_labeled.npz
+    By default, compute only scores that need no downloaded weights.
+
+    Examples:
+
+    smtool eval runs/dsm --psnr --ssim --features random
+
+    smtool eval runs/dsm --fid --json scores.json --table scores.md
+
+    smtool eval runs/sit --fid --protocol adm --reference VIRTUAL_imagenet256_labeled.npz
     """
     from smtool.commands.evaluate.evaluation import evaluate
     from smtool.evaluation.options import EvalOptions
     from smtool.report.console import Console
 
     if lpips_net is not None and not lpips:
-        raise RecipeError("--lpips-net names the trunk of --lpips, which is not asked.", hint="Add --lpips.")
+        raise RecipeError("--lpips-net has no effect without --lpips.", hint="Add --lpips.")
     scores = {"fid": fid, "sfid": sfid, "is": inception_score, "kid": kid, "pr": pr, "psnr": psnr, "ssim": ssim}
     scores[f"lpips_{lpips_net or 'alex'}"] = lpips
     changes = {"kind": sampler, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval}

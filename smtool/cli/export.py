@@ -10,23 +10,39 @@ from smtool.cli.app import app
 
 @app.command()
 def export(
-    what: Annotated[str, typer.Argument(metavar="CKPT", help="An autoencoder of any tool; with --autoencoder, a transformer.")],
-    out: Annotated[Path, typer.Option(help="Folder for diffusers, .safetensors file for smtool; must be new.")],
-    to: Annotated[Literal["diffusers", "smtool"], typer.Option(help="Whose format.")] = "diffusers",
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="CKPT", help="An autoencoder (any supported format); with --autoencoder, a diffusion transformer."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="What to write: a new folder for diffusers, a new .safetensors file for smtool.")],
+    to: Annotated[Literal["diffusers", "smtool"], typer.Option(help="Format to write.")] = "diffusers",
     symmetric: Annotated[
-        bool, typer.Option("--symmetric", help="To diffusers in spite of symmetric padding, which it must then be told of.")
+        bool,
+        typer.Option(
+            "--symmetric", help="Export to diffusers although the encoder pads symmetrically; README.md then says how to load it."
+        ),
     ] = False,
     downsample_pad: Annotated[
-        Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder; default: what the file means.")
+        Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder. Default: read from the file.")
     ] = None,
-    autoencoder: Annotated[str | None, typer.Option(help="CKPT is a published SiT, REPA or U-ViT on its latents.")] = None,
-    scale: Annotated[float | None, typer.Option(help="What those latents were multiplied by; else the autoencoder's.")] = None,
-    heads: Annotated[int | None, typer.Option(min=1, help="Its attention heads, if it has no published size.")] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store an autoencoder's weights as float16: half the size.")] = False,
+    autoencoder: Annotated[
+        str | None, typer.Option(help="Autoencoder of the latents, if CKPT is a published SiT, REPA or U-ViT.")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor these latents were multiplied by. Default: the autoencoder's.")
+    ] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of a transformer of unusual size.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights of an autoencoder as float16, half the size.")] = False,
 ) -> None:
-    """Write an autoencoder for diffusers, or what another tool wrote as a checkpoint of smtool's.
+    """Export an autoencoder to diffusers, or convert another tool's checkpoint to smtool's format.
 
-    smtool export runs/dsm --out dsm-vae; smtool export SiT-XL-2-256x256.pt --to smtool --autoencoder sd-vae --out sit.safetensors
+    Examples:
+
+    smtool export runs/dsm --out dsm-vae
+
+    smtool export SiT-XL-2-256x256.pt --to smtool --autoencoder sd-vae-ft-mse --out sit.safetensors
     """
     from smtool.commands.export import export
     from smtool.report.console import Console

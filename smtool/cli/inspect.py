@@ -8,8 +8,17 @@ from smtool.cli.app import app
 
 
 @app.command()
-def inspect(what: Annotated[str, typer.Argument(help="A recipe, checkpoint, tokenizer or folder of prepared data.")]) -> None:
-    """Describe a recipe, a checkpoint or a data folder: parameters, shapes, digests."""
+def inspect(
+    what: Annotated[str, typer.Argument(help="A recipe, run, checkpoint, autoencoder, or folder that `smtool prepare` wrote.")],
+) -> None:
+    """Describe a recipe, a checkpoint or a data folder: parameters, shapes, digests.
+
+    Examples:
+
+    smtool inspect runs/dsm
+
+    smtool inspect recipes/sit.toml
+    """
     from smtool.commands.inspect.inspection import inspect
     from smtool.report.console import Console
 

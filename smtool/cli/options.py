@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their values mean."""
+"""Options that several commands share, and functions that parse their values."""
 
 import re
 from pathlib import Path
@@ -8,16 +8,24 @@ import typer
 
 from smtool import errors
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a recipe of smtool's.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N; auto takes a GPU where there is one.")]
-Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; KEY= removes it.")]
-WeightsDir = Annotated[Path | None, typer.Option(help="Folder of downloaded weights (also: SMTOOL_WEIGHTS).")]
-SAMPLERS = "ddim, dpm-solver++, euler, heun, euler-maruyama"      # written out: `--help` does not wait for torch
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a packaged recipe (`smtool recipes list`).")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU if there is one, else the CPU.")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; KEY= removes the key. May be repeated."),
+]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of downloaded weights. Default: the environment variable SMTOOL_WEIGHTS, else torch's cache."),
+]
+SAMPLERS = "ddim, dpm-solver++, euler, heun, euler-maruyama"      # a copy: smtool.diffusion would import torch for `--help`
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file, as JSON.")]
 
 
 def seconds(time: str) -> float:
-    """A time such as 90s, 2m or 1h (without a unit: seconds)."""
+    """Seconds of a time such as 90s, 2m or 1h. A number without a unit is seconds. Raises RecipeError for any other text."""
     found = re.fullmatch(r"(\d+\.?\d*)([smh]?)", time)
     if found is None or not (number := float(found[1])):
         raise errors.RecipeError(f"--budget {time}: expected a time such as 90s, 2m or 1h.")
@@ -25,7 +33,7 @@ def seconds(time: str) -> float:
 
 
 def computing_device(name: str) -> str:
-    """The device to compute on; "auto" is a GPU where there is one."""
+    """The device of that name; "auto" is a GPU if there is one, else the CPU. Raises RecipeError if it is not available."""
     import torch
 
     if name == "auto":

@@ -16,37 +16,65 @@ _OF_CACHES = {"dtype": "--dtype", "flip": "--flip"}
 @app.command()
 def prepare(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="Folder, zip, tar, shards, ImageNet's tars, or builtin:NAME.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default data/<source>-<size>.")] = None,
-    size: Annotated[int, typer.Option(min=1, help="Side of the square images, in pixels.")] = 256,
-    crop: Annotated[str, typer.Option(help="center (ADM's), random, or none (resize both sides).")] = "center",
-    image_format: Annotated[str, typer.Option("--format", help="png, or jpeg:QUALITY.")] = "png",
-    split: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of validation, where the source has none.")] = 0.05,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
-    max_bad: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of unreadable images that is still accepted.")] = 0.01,
+    source: Annotated[
+        str, typer.Argument(help="Folder of images, zip, tar, webdataset shards, ImageNet's tars, or builtin:photos.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. Default: data/SOURCE-SIZE; for caches, one below data/.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="Height and width of the prepared images, in pixels.")] = 256,
+    crop: Annotated[
+        str, typer.Option(help="center (as in ADM), random, or none: scale both sides, without cropping.")
+    ] = "center",
+    image_format: Annotated[str, typer.Option("--format", help="png, or jpeg:QUALITY with a quality from 1 to 100.")] = "png",
+    split: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Fraction of images for validation, if the source has no validation split.")
+    ] = 0.05,
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes; 0 means one per core.")] = 0,
+    max_bad: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Largest fraction of unreadable images; more are an error.")
+    ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random crops and of the split.")] = 0,
-    latents: Annotated[str | None, typer.Option(metavar="CKPT", help="Encode SOURCE by this tokenizer instead.")] = None,
+    latents: Annotated[
+        str | None, typer.Option(metavar="CKPT", help="Cache the latents of SOURCE, encoded by this autoencoder.")
+    ] = None,
     features: Annotated[
-        str | None, typer.Option(metavar="TEACHER", help="Cache a teacher's features of SOURCE instead: dinov2-s, squeezenet ...")
+        str | None, typer.Option(metavar="TEACHER", help="Cache this teacher's features of SOURCE: dinov2-s, squeezenet, ...")
     ] = None,
     tokens: Annotated[
-        str | None, typer.Option(metavar="N|HxW", help="The transformer's tokens, with --features: latent side / patch.")
+        str | None,
+        typer.Option(metavar="N|HxW", help="With --features: the transformer's tokens per side, which is latent side / patch."),
     ] = None,
-    dtype: Annotated[Literal["bf16", "fp32"], typer.Option(help="Of the numbers, with --latents or --features.")] = "bf16",
-    flip: Annotated[bool, typer.Option(help="The mirrored images too, with --latents or --features.")] = True,
+    dtype: Annotated[
+        Literal["bf16", "fp32"], typer.Option(help="With --latents or --features: number format of the cache.")
+    ] = "bf16",
+    flip: Annotated[bool, typer.Option(help="With --latents or --features: also cache the mirrored images.")] = True,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
 ) -> None:
-    """Turn images into webdataset shards, or shards into latents or a teacher's features; a run that was cut off goes on."""
+    """Crop and resize images into webdataset shards; or cache their latents or a teacher's features.
+
+    Repeating the command resumes an unfinished one.
+
+    Examples:
+
+    smtool prepare builtin:photos --size 64
+
+    smtool prepare FOLDER --size 256 --split 0.02 --out data/my-images
+
+    smtool prepare data/my-images --latents runs/dsm
+    """
     from smtool.commands.prepare.images import prepare
     from smtool.report.console import Console
 
     console = Console()
     if latents is not None and features is not None:
-        raise RecipeError("--latents and --features are two caches.", hint="Make one after the other.")
+        raise RecipeError("--latents and --features cannot be combined.", hint="Run the command once for each cache.")
     if (features is None) != (tokens is None):
-        hint = "It is the latents' side / patch: 16 for 256 px, an f8 autoencoder and patch = 2."
-        raise RecipeError("--features and --tokens N go together: a teacher is sized for one feature per token.", hint=hint)
+        hint = "N is the side of the latents / patch: 16 for 256 px, an f8 autoencoder and patch = 2."
+        raise RecipeError(
+            "--features needs --tokens N, and --tokens needs --features: one feature is cached per token.", hint=hint
+        )
     _refuse_idle(context, source, cache=latents is not None or features is not None)
     caching: dict[str, Any] = {
         "data": source,
@@ -87,19 +115,19 @@ def prepare(
 
 
 def _refuse_idle(context: typer.Context, source: str, *, cache: bool) -> None:
-    """RecipeError for an option that was given and would change nothing."""
+    """Raise RecipeError for an option that was given but has no effect here."""
     names = {**_OF_IMAGES, **({"size": "--size"} if _is_prepared(source) else {})} if cache else _OF_CACHES
     for name, option in names.items():
         if (origin := context.get_parameter_source(name)) is not None and origin.name == "COMMANDLINE":
-            hint = "Prepare the images with it first, then cache what a network makes of that folder."
+            hint = f"Prepare the images with {option} first, then make the cache from that folder."
             raise RecipeError(
-                f"{option} {'says how images are prepared, not what is made of them' if cache else 'is of caches'}.",
-                hint=hint if cache else "It goes with --latents or --features.",
+                f"{option} {'has no effect on a cache of latents or features' if cache else 'is an option of caches'}.",
+                hint=hint if cache else "Add --latents or --features, or leave it out.",
             )
 
 
 def _summary(folder: Path) -> str:
-    """What would be noticed too late: a split that is empty, classes that the source's folders did not give."""
+    """One line for the console: the number of images in each split, classes, and images left out."""
     from smtool.data.images.card import read_card
 
     card = read_card(folder)

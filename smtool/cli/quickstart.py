@@ -10,9 +10,18 @@ from smtool.cli.app import app
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder of the runs and the report.")] = Path("runs/quickstart"),
+    out: Annotated[Path, typer.Option(help="Folder for the runs and report.html.")] = Path("runs/quickstart"),
 ) -> None:
-    """The whole pipeline, small and real, in minutes on a CPU: data, autoencoders, spectra, transformers, scores, a page."""
+    """Run the whole pipeline on a small scale: data, autoencoders, spectra, transformers, scores and a report.
+
+    Takes minutes on a CPU and downloads nothing.
+
+    Examples:
+
+    smtool quickstart
+
+    smtool quickstart --out runs/first-try
+    """
     from smtool.commands.quickstart.study import quickstart
     from smtool.report.console import Console
 

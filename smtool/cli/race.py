@@ -16,18 +16,35 @@ if TYPE_CHECKING:
 
 @app.command()
 def race(
-    what: Annotated[list[str], typer.Argument(metavar="RECIPE | AE... | RACE...", help="A recipe; autoencoders; races to pool.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the race; default runs/<recipe's name>, or runs/race.")] = None,
-    data: Annotated[str | None, typer.Option(help="Images to race on, instead of the recipe's data.train.")] = None,
-    budget: Annotated[str | None, typer.Option(metavar="TIME|STEPS", help="Of the transformers: 10m, 1h, or steps.")] = None,
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE | AE... | RACE...", help="A race recipe, or autoencoders, or folders of finished races."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the race. Default: runs/NAME after the recipe, or runs/race.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Training images, in place of the recipe's data.train.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME|STEPS", help="Limit for the transformers: a time (90s, 10m, 1h), or steps each.")
+    ] = None,
     overrides: Overrides = (),  # type: ignore[assignment]
-    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core, or per GPU.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Number of worker processes; 0 means one per core, or one per GPU.")] = 0,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
 ) -> None:
-    """Train the same small transformer on the latents of several autoencoders, and say what can be told of their order.
+    """Train the same small transformer on the latents of several autoencoders, and rank them by the quality of its samples.
 
-    Names of finished races instead are pooled: how well predictors rank all their autoencoders together.
+    Given folders of finished races, rank all their autoencoders together, and report which cheap measures predict the ranking.
+
+    Repeating the command resumes an unfinished race.
+
+    Examples:
+
+    smtool race runs/sd-vae runs/dsm --budget 10m
+
+    smtool race recipes/race/faces.toml --budget 1h
+
+    smtool race runs/race-faces runs/race-masks-and-deltas
     """
     from smtool.commands.race.adhoc_recipe import OUT, adhoc_race
     from smtool.commands.race.pool import is_race_folder, pool_races
@@ -52,7 +69,7 @@ def race(
 
 
 def _budget(text: str | None) -> "Budget":
-    """A number is steps; with a unit, 90s, 10m or 1h, it is time."""
+    """Parse --budget: a plain number is steps; a number with a unit (90s, 10m, 1h) is a time."""
     from smtool.commands.race.race import Budget
 
     if text is None:
@@ -65,7 +82,7 @@ def _budget(text: str | None) -> "Budget":
 
 
 def _devices(name: str) -> list[str]:
-    """Every GPU for "auto" and "cuda"; else the one that was named."""
+    """All GPUs for "auto" (if there are any) and "cuda"; else the named device alone."""
     import torch
 
     device = computing_device(name)

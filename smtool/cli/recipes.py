@@ -8,13 +8,18 @@ import typer
 from smtool.cli.app import app
 from smtool.cli.options import RecipeArgument
 
-recipes_app = typer.Typer(help="List, show and copy the recipes that come with smtool.", no_args_is_help=True)
+recipes_app = typer.Typer(help="List, show or copy the recipes that come with smtool.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 
 
 @recipes_app.command("list")
 def recipes_list() -> None:
-    """Names of all recipes, each with its first line."""
+    """List the packaged recipes, each with a one-line description.
+
+    Example:
+
+    smtool recipes list
+    """
     from smtool.recipe.catalog import names, opening
 
     for name in names():
@@ -23,7 +28,12 @@ def recipes_list() -> None:
 
 @recipes_app.command("show")
 def recipes_show(recipe: RecipeArgument) -> None:
-    """Print a recipe."""
+    """Print a recipe.
+
+    Example:
+
+    smtool recipes show dsm
+    """
     from smtool.recipe.catalog import find
 
     typer.echo(find(recipe).read_text(encoding="utf-8"), nl=False)
@@ -32,9 +42,14 @@ def recipes_show(recipe: RecipeArgument) -> None:
 @recipes_app.command("copy")
 def recipes_copy(
     recipe: RecipeArgument,
-    to: Annotated[Path, typer.Argument(help="File to write; an existing one is left alone.")],
+    to: Annotated[Path, typer.Argument(help="File to write. An existing file is not overwritten.")],
 ) -> None:
-    """Copy a recipe, to change it."""
+    """Copy a recipe to a file, so that it can be edited.
+
+    Example:
+
+    smtool recipes copy dsm my-dsm.toml
+    """
     from smtool.recipe.catalog import command, copy
 
     copy(recipe, to)

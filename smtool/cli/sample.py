@@ -11,29 +11,49 @@ from smtool.cli.options import SAMPLERS, Device, computing_device
 
 @app.command()
 def sample(
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint or run of train-dit; SiT, REPA, U-ViT file.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default beside the checkpoint.")] = None,
-    num_images: Annotated[int, typer.Option(min=1, help="How many.")] = 64,
-    labels: Annotated[str, typer.Option(help="balanced, random, or classes such as 0,3,7.")] = "balanced",
-    sampler: Annotated[str | None, typer.Option(help=f"{SAMPLERS}.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
-    cfg_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance; 1: none.")] = None,
-    cfg_interval: Annotated[tuple[float, float] | None, typer.Option(help="Times t that are guided, 0 data, 1 noise.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Image i follows from seed and i alone.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Images per pass; does not change them.")] = 64,
-    grid: Annotated[int, typer.Option(min=0, help="How many to show in grid.png.")] = 64,
-    kind: Annotated[Literal["png", "shards", "npz"], typer.Option("--format", help="PNG files, shards, or ADM's npz.")] = "png",
-    rounding: Annotated[Literal["nearest", "truncate"], typer.Option(help="To uint8; ADM's and REPA's writers truncate.")] = (
-        "nearest"
-    ),
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CKPT", help="A run or checkpoint of train-dit, or a published SiT, REPA or U-ViT.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder to write. Default: a new one next to the checkpoint.")] = None,
+    num_images: Annotated[int, typer.Option(min=1, help="Number of images to draw.")] = 64,
+    labels: Annotated[str, typer.Option(help="Classes: balanced, random, or numbers such as 0,3,7.")] = "balanced",
+    sampler: Annotated[str | None, typer.Option(help=f"{SAMPLERS}. Default: the checkpoint's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of sampler steps. Default: the checkpoint's.")] = None,
+    cfg_scale: Annotated[
+        float | None, typer.Option(help="Scale of classifier-free guidance; 1 means none. Default: the checkpoint's.")
+    ] = None,
+    cfg_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Guide only at times t in this interval; t is 0 for data, 1 for noise. Default: the checkpoint's."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed. Image i depends only on the seed and on i.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images per forward pass; does not change the images.")] = 64,
+    grid: Annotated[int, typer.Option(min=0, help="Number of images in grid.png; 0 means no grid.")] = 64,
+    kind: Annotated[
+        Literal["png", "shards", "npz"], typer.Option("--format", help="PNG files, webdataset shards, or ADM's npz.")
+    ] = "png",
+    rounding: Annotated[
+        Literal["nearest", "truncate"], typer.Option(help="Rounding of pixels to uint8; ADM and REPA truncate.")
+    ] = ("nearest"),
     device: Device = "auto",
-    autoencoder: Annotated[str | None, typer.Option(help="For a published file: the autoencoder of its latents.")] = None,
-    scale: Annotated[float | None, typer.Option(help="What its latents were multiplied by; default: the autoencoder's.")] = None,
-    heads: Annotated[int | None, typer.Option(min=1, help="Its attention heads, if it has no published size.")] = None,
+    autoencoder: Annotated[
+        str | None, typer.Option(help="For a published file: the autoencoder that decodes its latents.")
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="For a published file: factor its latents were multiplied by. Default: the autoencoder's."),
+    ] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="For a published file of unusual size: its attention heads.")] = None,
 ) -> None:
-    """Draw images from a diffusion checkpoint, which carries all that is needed. A run that was cut off goes on.
+    """Draw images from a diffusion transformer. Repeating the command resumes an unfinished one.
 
-    A published SiT, REPA or U-ViT file needs its autoencoder: smtool sample SiT-XL-2-256x256.pt --autoencoder sd-vae-ft-mse
+    Checkpoints of train-dit hold their autoencoder, statistics and sampler settings. A published file needs --autoencoder.
+
+    Examples:
+
+    smtool sample runs/sit --num-images 16
+
+    smtool sample SiT-XL-2-256x256.pt --autoencoder sd-vae-ft-mse --labels 207
     """
     from smtool.commands.sample.samples import sample_images
     from smtool.report.console import Console

@@ -8,29 +8,55 @@ import typer
 from smtool.cli.app import app
 from smtool.cli.options import Device, JsonFile, WeightsDir, computing_device, seconds
 
-_WHAT = "Checkpoints, run or diffusers folders, pixels, timm:NAME, squeezenet, module:attribute, control:NAME, or `images`."
+_WHAT = (
+    "Autoencoders: checkpoints, runs, diffusers folders, timm:NAME, squeezenet, module:attribute of your code, pixels, "
+    "control:NAME; or `images` alone."
+)
 
 
 @app.command()
 def spectrum(
     what: Annotated[list[str], typer.Argument(metavar="WHAT...", help=_WHAT)],
-    plot: Annotated[bool, typer.Option("--plot", help="Draw PNG and SVG, and write report.html.")] = False,
-    data: Annotated[str | None, typer.Option(help="Folder, tar, shards or builtin:NAME; default builtin:photos.")] = None,
-    num_images: Annotated[int | None, typer.Option(min=2, help="Default 240; 32 or 16 of them are decoded.")] = None,
-    budget: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 90s, 2m: end then, or with delta to 0.1.")] = None,
-    estimator: Annotated[Literal["physical", "reference", "both"], typer.Option(help="How power is gathered.")] = "both",
-    delta: Annotated[float | None, typer.Option(help="Draw and judge against this delta; default: the run's, else 1.")] = None,
-    reference: Annotated[str | None, typer.Option(help="Time shifts match this one of WHAT; default: the first.")] = None,
-    published: Annotated[list[str], typer.Option(help="Overlay a published curve; may be repeated.")] = (),  # type: ignore[assignment]
-    out: Annotated[Path | None, typer.Option(help="Folder for plots and JSON; default beside the first checkpoint.")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Write report.html, figures (PNG, SVG) and spectrum.json.")] = False,
+    data: Annotated[
+        str | None, typer.Option(help="Images: folder, tar, shards or builtin:NAME. Default: builtin:photos.")
+    ] = None,
+    num_images: Annotated[
+        int | None, typer.Option(min=2, help="Number of images. Default: 240, of which 16 or 32 are decoded.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time limit (90s, 2m). Measuring ends earlier once every delta is known to ± 0.1."),
+    ] = None,
+    estimator: Annotated[
+        Literal["physical", "reference", "both"],
+        typer.Option(help="Power estimator: physical (rings of equal frequency), reference (the released code's), or both."),
+    ] = "both",
+    delta: Annotated[
+        float | None, typer.Option(help="Delta of the target spectrum. Default: the one in the run's recipe, else 1.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The one of WHAT whose noise schedule the time shifts match. Default: the first.")
+    ] = None,
+    published: Annotated[
+        list[str], typer.Option(help="Published curve to draw as well, such as celeba/dsm. May be repeated.")
+    ] = (),  # type: ignore[assignment]
+    out: Annotated[Path | None, typer.Option(help="Folder for page and figures. Default: next to the first checkpoint.")] = None,
     downsample_pad: Annotated[
-        Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder; default: what the file means.")
+        Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder. Default: read from the file.")
     ] = None,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
     json_path: JsonFile = None,
 ) -> None:
-    """Report whether latents are diffusable: spectra, delta, band transfer, low-pass curve, noise crossing, health."""
+    """Report how suitable latents are for diffusion: power spectra, delta, band transfer, low-pass curve, noise crossing, health.
+
+    Examples:
+
+    smtool spectrum runs/dsm --plot
+
+    smtool spectrum runs/sd-vae runs/dsm --data FOLDER --plot --out spectra
+    """
     from smtool.diffusability.spectrum import spectrum
     from smtool.report.console import Console
 

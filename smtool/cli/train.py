@@ -13,15 +13,24 @@ from smtool.cli.options import Device, Overrides, RecipeArgument, WeightsDir, co
 @app.command()
 def train_ae(
     recipe: RecipeArgument,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe's name>.")] = None,
-    data: Annotated[str | None, typer.Option(help="Training data instead of the recipe's data.train.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/NAME, after the recipe.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training images, in place of the recipe's data.train.")] = None,
     overrides: Overrides = (),  # type: ignore[assignment]
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load all, run a step, print memory and time.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in the folder and start from step 0.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Time a few steps, print memory and duration, save nothing.")
+    ] = False,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
 ) -> None:
-    """Train an autoencoder. The same command again goes on where the last one stopped."""
+    """Train an autoencoder. Repeating the command resumes an unfinished run.
+
+    Examples:
+
+    smtool train-ae recipes/dsm.toml
+
+    smtool train-ae recipes/dsm.toml --data FOLDER --set steps=5000 --out runs/my-dsm
+    """
     from smtool.commands.train import training
     from smtool.recipe import TrainAE, kind_of, load
     from smtool.report.console import Console
@@ -39,16 +48,27 @@ def train_ae(
 @app.command()
 def train_dit(
     recipe: RecipeArgument,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe's name>.")] = None,
-    data: Annotated[str | None, typer.Option(help="Training images instead of the autoencoder's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/NAME, after the recipe.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Training images. Default: the recipe's data.train, else those of the autoencoder.")
+    ] = None,
     overrides: Overrides = (),  # type: ignore[assignment]
-    online: Annotated[bool, typer.Option("--online", help="Encode while training instead of caching latents.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load all, run a step, print memory and time.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Encode the images in every step; do not cache latents.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in the folder and start from step 0.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Time a few steps, print memory and duration, save nothing.")
+    ] = False,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
 ) -> None:
-    """Train a diffusion transformer on an autoencoder's latents. The same command again goes on."""
+    """Train a diffusion transformer on an autoencoder's latents. Repeating the command resumes an unfinished run.
+
+    Examples:
+
+    smtool train-dit recipes/sit.toml
+
+    smtool train-dit recipes/sit.toml --set latents.autoencoder=runs/sd-vae --out runs/sit-sd-vae
+    """
     from smtool.commands.train import training
     from smtool.commands.train.run_diffusion import diffusion_run
     from smtool.recipe import TrainDiT, kind_of, load

@@ -1,1 +1,1 @@
-"""One package per command: where rooms meet and files are opened."""
+"""The commands, one package or module each: they open files and combine the other packages."""

@@ -1,4 +1,4 @@
-"""`smtool export`: an autoencoder as a diffusers folder or as our file; a published transformer as our diffusion checkpoint."""
+"""`smtool export`: write an autoencoder for diffusers or smtool, or a published transformer as a checkpoint of smtool."""
 
 from pathlib import Path
 from typing import Literal
@@ -36,9 +36,9 @@ def export(
     autoencoder as float16.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise RecipeError(f"--out {out}: there is something already.", hint="Name a new place.")
+        raise RecipeError(f"--out {out} already exists.", hint="Choose a new path.")
     if to == "smtool" and out.suffix != ".safetensors":
-        raise RecipeError(f"--out {out}: --to smtool writes one file.", hint=f"Name it such as {out}/ckpt.safetensors.")
+        raise RecipeError(f"--out {out}: --to smtool writes a .safetensors file.", hint=f"Use {out}/ckpt.safetensors.")
     if half and autoencoder is not None:
         raise RecipeError("--half stores autoencoders only.", hint="Leave it out for a transformer.")
     if autoencoder is not None:
@@ -74,7 +74,7 @@ def _round_to_half(what: str, autoencoder: Autoencoder) -> torch.dtype:
 
 def _transformer(what: str, to: str, out: Path, autoencoder: str, scale: float | None, heads: int | None) -> Path:
     if to != "smtool":
-        raise RecipeError("--to diffusers exports autoencoders only.", hint="A transformer goes --to smtool, with --autoencoder.")
+        raise RecipeError("--to diffusers exports autoencoders only.", hint="For a transformer, use --to smtool.")
     if not Path(what).is_file():
         raise CheckpointError(f"{what}: no such file.", hint="Pass the .pt or .safetensors of a SiT, REPA or U-ViT.")
     model = import_transformer(Path(what), autoencoder, scale=scale, heads=heads)

@@ -1,1 +1,1 @@
-"""What people look at: console, logs, plots, tables, pages."""
+"""Output for people: console, logs, plots, tables, HTML pages."""

@@ -1,6 +1,6 @@
-"""What a command shows while it works: one live line on a terminal, plain lines elsewhere, and a copy in log.txt.
+"""Console output of a command: one live line on a terminal, plain lines elsewhere, and a copy in log.txt.
 
-Only rank 0 speaks. NO_COLOR and dumb terminals are respected (by rich). Nothing here imports torch until a line is drawn.
+Only rank 0 prints. NO_COLOR and dumb terminals are respected (by rich). This module does not import torch.
 """
 
 import math
@@ -22,7 +22,10 @@ Report = Callable[[int, int | None], None]
 
 
 class Console:
-    """Prints for people. `log_file` may be set later, when the run folder is known; `quiet` silences the screen, not the log."""
+    """Prints text, tables and progress lines. quiet: print nothing, but write the log.
+
+    `log_file` may be set later, when the run folder is known.
+    """
 
     def __init__(
         self, log: Path | None = None, quiet: bool = False, *, file: TextIO | None = None, seconds_between_lines: float = 10.0
@@ -36,39 +39,39 @@ class Console:
 
     @property
     def is_live(self) -> bool:
-        """Whether lines are redrawn in place: a real terminal, not dumb, not quiet (FORCE_COLOR does not make a file one)."""
+        """Whether lines are redrawn in place: on a terminal that is not dumb, if not quiet. FORCE_COLOR has no effect."""
         rich = self._rich
         return not rich.quiet and not rich.is_dumb_terminal and bool(getattr(rich.file, "isatty", lambda: False)())
 
     def print(self, *renderables: RenderableType) -> None:
-        """Show text or any rich renderable (tables too). Text is printed as it is: no markup is read into it."""
+        """Print text or rich renderables such as tables. Markup in text is not interpreted."""
         self._rich.print(*renderables, markup=False, soft_wrap=all(isinstance(item, str) for item in renderables))
 
     def rule(self, title: str) -> None:
         self._rich.rule(Text(title), align="left")
 
     def log(self, line: str) -> None:
-        """Show a line, and append it with the time of day to the log file."""
+        """Print a line, and append it with the date and time to the log file."""
         self.print(line)
         self._append(line)
 
     @contextmanager
     def training(self, steps: int, *, first_step: int = 0) -> Iterator["TrainingLine"]:
-        """The line of a training run that goes from `first_step` (steps done before) to `steps`."""
+        """Show the line of a training run. first_step: number of steps already done; steps: total number."""
         line = TrainingLine(steps, first_step)
         with self._showing(line):
             yield line
 
     @contextmanager
     def progress(self, description: str, *, unit: str = "images") -> Iterator[Report]:
-        """Yield a callable `(done, total)`; total may be None while it is not known."""
+        """Show a progress line; yield a callable `(done, total)` that updates it. total: None while it is unknown."""
         line = ProgressLine(description, unit)
         with self._showing(line):
             yield line.update
 
     @contextmanager
     def _showing(self, line: "_Line") -> Iterator[None]:
-        """Draw the line in place below those already shown, or print it now and then; its last state stays on the screen."""
+        """Redraw the line in place below the lines already shown, or print it at intervals. Its last state stays shown."""
         line.changed_hook = lambda: self._say_now_and_then(line)
         self._lines.append(line)
         self._refresh_live()
@@ -114,7 +117,8 @@ class Console:
 
 
 class _Line:
-    """A line that changes. text(): its present state; said: whether that was printed or logged; said_at: when one last was."""
+    """A line that changes. text(): its current state; said: whether this state was printed or logged; said_at: time of the last
+    printed state, in seconds of the monotonic clock."""
 
     said = True
     said_at = -math.inf
@@ -125,7 +129,7 @@ class _Line:
 
 
 class TrainingLine(_Line):
-    """step/steps, speed, time left, losses, memory, next checkpoint: a narrow terminal cuts off the end."""
+    """Line with step/steps, speed, time left, losses, memory, next checkpoint. Narrow terminals cut off the end."""
 
     def __init__(self, steps: int, first_step: int) -> None:
         self._steps = steps
@@ -145,7 +149,7 @@ class TrainingLine(_Line):
         *,
         updates: int | None = None,
     ) -> None:
-        """`step` is done. Values stay shown until others come. updates: the autoencoder's, where they differ from steps."""
+        """Show that `step` is done. Without values, the last ones stay. updates: number of autoencoder updates so far."""
         self._step, self._updates, self._next_checkpoint = step, updates, next_checkpoint
         self._images_per_second = images_per_second if images_per_second is not None else self._images_per_second
         self._values = dict(values) if values else self._values
@@ -171,7 +175,7 @@ class TrainingLine(_Line):
 
 
 class ProgressLine(_Line):
-    """description, done/total, speed and time left."""
+    """Line with a description, done/total, speed and time left."""
 
     def __init__(self, description: str, unit: str) -> None:
         self._description, self._unit = description, unit
@@ -180,7 +184,7 @@ class ProgressLine(_Line):
         self._speed: Speed | None = None
 
     def update(self, done: int, total: int | None) -> None:
-        self._speed = self._speed or Speed(done)      # what a restarted command finds done says nothing of its speed
+        self._speed = self._speed or Speed(done)      # work that a restarted command finds done does not count
         self._speed.reached(done)
         self._done, self._total = done, total
         self.changed_hook()
@@ -196,7 +200,7 @@ class ProgressLine(_Line):
 
 
 class Speed:
-    """Counts per second over the last hundred or so reports, so that a slow start or an evaluation is soon forgotten."""
+    """Counts per second over the last 100 reports, so that a slow start or an evaluation affects it only for a while."""
 
     def __init__(self, start: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -206,13 +210,13 @@ class Speed:
         self._reports.append((self._clock(), count))
 
     def per_second(self) -> float:
-        """0.0 while nothing is known."""
+        """Counts per second; 0.0 before the first report."""
         (start, first), (now, last) = self._reports[0], self._reports[-1]
         return (last - first) / (now - start) if now > start else 0.0
 
 
 def duration(seconds: float) -> str:
-    """4:05, 2:04:05 or 3 d 2:04:05."""
+    """Seconds as text: 4:05, 2:04:05 or 3 d 2:04:05."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
@@ -221,7 +225,7 @@ def duration(seconds: float) -> str:
 
 
 def peak_memory() -> int | None:
-    """Most bytes this process has held: of the GPU's memory where one is in use, else resident; None where that is unknown."""
+    """Peak memory of this process in bytes: of the GPU if one is in use, else resident memory; None if unknown (Windows)."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_reserved())
@@ -234,7 +238,7 @@ def peak_memory() -> int | None:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, without exponents where they can be avoided."""
+    """Three significant digits; exponents only below 0.001 and from a million on."""
     if not math.isfinite(value):
         return str(value)
     if value == 0 or 1e-3 <= abs(value) < 1e6:

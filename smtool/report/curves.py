@@ -1,4 +1,4 @@
-"""Numbers against training steps: small panels, one to a quantity, because no two of them share a unit."""
+"""Curves over training steps: one small panel for each quantity, since quantities have different units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 MOST_POINTS = 200
 _FEW_POINTS = 25
 _WIDE_RANGE = 30.0
-_WIDTH, _CELL_HEIGHT = 11.0, 2.5      # inches, as the margins of a panel within its cell
+_WIDTH, _CELL_HEIGHT = 11.0, 2.5      # inches; the next line: margins of a panel within its cell, in inches
 _LEFT, _RIGHT, _BELOW, _ABOVE = 0.75, 0.12, 0.5, 0.3
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity. label: of the vertical axis; level: a dashed line, and what it is called; colour: which of COLOURS.
+    """One quantity. label: of the vertical axis; level: value and name of a dashed line; colour: index into COLOURS.
 
-    linear: even where positive values span a wide range, which is drawn logarithmically otherwise.
+    linear: never use a logarithmic axis; otherwise positive values with a wide range get one.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Thinned:
-    """At most MOST_POINTS of a curve: mean, least and greatest value of each stretch of steps."""
+    """A curve reduced to at most MOST_POINTS points: mean, minimum and maximum of each interval of steps."""
 
     steps: np.ndarray
     mean: np.ndarray
@@ -46,7 +46,7 @@ class Thinned:
 
 
 def thinned(steps: Sequence[float], values: Sequence[float]) -> Thinned:
-    """Stretches of equal numbers of rows; values that are not finite are left out."""
+    """Reduce a curve over intervals with equal numbers of rows. Values that are not finite are left out."""
     x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     parts = [part for part in np.array_split(np.arange(len(x)), min(MOST_POINTS, max(1, len(x)))) if len(part)]
@@ -55,7 +55,7 @@ def thinned(steps: Sequence[float], values: Sequence[float]) -> Thinned:
 
 
 def curves_figure(panels: Sequence[Panel], *, columns: int = 3) -> "Figure":
-    """The panels in rows, each with its own vertical range; a band shows what was averaged into a line."""
+    """Draw the panels in rows, each with its own vertical range; a band shows the range of the values averaged into a point."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     with styled():
@@ -66,8 +66,10 @@ def curves_figure(panels: Sequence[Panel], *, columns: int = 3) -> "Figure":
 
 
 def _place(index: int, rows: int, columns: int) -> tuple[float, float, float, float]:
-    """Where a panel's axes lie, in fractions of the figure: its cell less the margins. A solved layout costs far more, and
-    a page is written at every validation."""
+    """Position of a panel's axes (left, bottom, width, height), in fractions of the figure: its cell without the margins.
+
+    matplotlib's constrained layout is much slower, and a page is written at every validation.
+    """
     row, column = divmod(index, columns)
     width, height = _WIDTH / columns, _CELL_HEIGHT
     left, bottom = column * width + _LEFT, (rows - 1 - row) * height + _BELOW
@@ -94,7 +96,7 @@ def _draw(axes: "Axes", panel: Panel) -> None:
         )
     if not panel.linear and len(curve.low) and 0 < _WIDE_RANGE * curve.low.min() < curve.high.max():
         axes.set_yscale("log")
-    else:      # a common power of ten would stand on the title
+    else:      # plain numbers: a common power of ten would overlap the title
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}")
     axes.set_title(panel.title)
     axes.set(xlabel="step", ylabel=panel.label)

@@ -1,4 +1,4 @@
-"""Images side by side, enlarged, framed and coloured, and images as PNG bytes."""
+"""Image tensors arranged in grids, enlarged, framed, coloured, and encoded as PNG."""
 
 import io
 import math
@@ -11,11 +11,11 @@ from smtool.data.batches import to_uint8
 
 DIFFERENCE_GAIN = 2.0
 FRAME = (0, 255, 255, 0)
-"""Grey levels of a frame from outside to inside: seen on dark and on light."""
+"""Grey levels of a frame from outside to inside: visible on dark and on light pictures."""
 
 
 def image_grid(images: Tensor, *, columns: int | None = None, separator: int = 1) -> Tensor:
-    """uint8 (N, 3, H, W) -> uint8 (3, H', W'): rows of `columns` (default: about square), white lines between them."""
+    """uint8 (N, 3, H, W) -> uint8 (3, H', W'): images in rows of `columns` (default: about square), with white lines between."""
     count, _, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -47,13 +47,13 @@ def png_bytes(image: Tensor) -> bytes:
 
 
 def enlarged(images: Tensor, least: int) -> Tensor:
-    """(N, 3, H, W) with every pixel repeated until the shorter side is at least `least`."""
+    """Images (N, 3, H, W) enlarged by a whole factor, repeating pixels, so that the shorter side is at least `least`."""
     factor = max(1, -(-least // min(images.shape[-2:])))
     return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def fitted(picture: Tensor, side: int) -> Tensor:
-    """uint8 (3, h, w) -> (3, H, W) with the longer side `side`, by repeating cells: no new values."""
+    """uint8 (3, h, w) -> (3, H, W): enlarge to a longer side of `side` by nearest-neighbour repetition, without new values."""
     cells = picture.shape[-2:]
     sizes = [max(1, round(side * count / max(cells))) for count in cells]
     rows, columns = (torch.arange(size) * count // size for size, count in zip(sizes, cells, strict=True))
@@ -61,7 +61,7 @@ def fitted(picture: Tensor, side: int) -> Tensor:
 
 
 def framed(picture: Tensor, row: int, column: int, grid: tuple[int, int]) -> Tensor:
-    """uint8 (3, H, W) with a frame around cell (row, column) of a grid laid over it; at least 7 pixels stay free inside."""
+    """uint8 (3, H, W) with a frame around cell (row, column) of a grid over the picture; at least 7 pixels stay free inside."""
     out, edges = picture.clone(), []
     for index, cells, pixels in ((row, grid[0], picture.shape[-2]), (column, grid[1], picture.shape[-1])):
         low, high = index * pixels // cells, (index + 1) * pixels // cells
@@ -76,7 +76,7 @@ def framed(picture: Tensor, row: int, column: int, grid: tuple[int, int]) -> Ten
 
 
 def viridis(values: Tensor) -> Tensor:
-    """(H, W) in [0, 1] -> uint8 (3, H, W) in matplotlib's perceptually uniform colours."""
+    """(H, W) in [0, 1] -> uint8 (3, H, W) in matplotlib's colour map viridis."""
     from matplotlib import colormaps
 
     colours = torch.from_numpy((colormaps["viridis"](range(256))[:, :3] * 255).round()).byte()

@@ -1,4 +1,4 @@
-"""One self-contained page: text, tables, commands and pictures in a single file that asks no other address for anything."""
+"""A self-contained HTML page: text, tables, commands and pictures in a single file that loads nothing from outside."""
 
 import base64
 import io
@@ -21,18 +21,18 @@ from smtool.storage import write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The browser itself refuses whatever is not in the file.
+# Content security policy: the browser loads nothing from outside the file.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 MOST_PNG_BYTES = 300_000
 
 Tone = Literal["good", "warn", "note"]
-_SIGNS: dict[Tone, tuple[str, str]] = {"good": ("✓", "good"), "warn": ("!", "look here"), "note": ("·", "note")}
+_SIGNS: dict[Tone, tuple[str, str]] = {"good": ("✓", "good"), "warn": ("!", "warning"), "note": ("·", "note")}
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A sentence with its tone, which is shown by a sign and read aloud as a word, not by colour alone."""
+    """A sentence with its tone. The tone is shown by a sign, with a word for screen readers, not by colour alone."""
 
     tone: Tone
     text: str
@@ -40,7 +40,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Card:
-    """Statements about one thing, for a row of cards side by side."""
+    """Statements about one thing, in a box; several cards stand side by side."""
 
     title: str
     subtitle: str
@@ -48,7 +48,7 @@ class Card:
 
 
 class Page:
-    """Collects blocks from top to bottom. All text given to it is escaped."""
+    """A page, built block by block from top to bottom. All text is escaped."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -57,7 +57,7 @@ class Page:
         self._num_figures = 0
 
     def section(self, title: str) -> None:
-        """A heading, which the table of contents names."""
+        """Add a heading, which is also listed in the table of contents."""
         anchor = f"{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}-{len(self._contents) + 1}"
         self._contents.append((anchor, title))
         self._blocks.append(f'<h2 id="{anchor}">{escape(title)}</h2>')
@@ -66,7 +66,7 @@ class Page:
         self._blocks.append(f"<p>{escape(paragraph)}</p>")
 
     def commands(self, *lines: str) -> None:
-        """Lines to be copied into a terminal."""
+        """Add lines in a fixed-width block, such as commands."""
         self._blocks.append(f"<pre><code>{escape(chr(10).join(lines))}</code></pre>")
 
     def table(self, table: Table) -> None:
@@ -80,38 +80,38 @@ class Page:
         )
 
     def summary(self, summary: Mapping[str, str]) -> None:
-        """Names with what they are, in words."""
+        """Add a list of names with their descriptions."""
         rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>\n" for name, said in summary.items())
         self._blocks.append(f"<dl>{rows}</dl>")
 
     def cards(self, cards: Sequence[Card]) -> None:
-        """Side by side where the window is wide enough, in rows of two or three."""
+        """Add cards, side by side if the window is wide enough, in rows of two or three."""
         wide = "24rem" if len(cards) in (2, 4) else "19rem"
         self._blocks.append(f'<div class="cards" style="--card: {wide}">{"".join(_card(card) for card in cards)}</div>')
 
     def figure(self, figure: "Figure", *, alt: str, caption: str) -> None:
-        """A drawing, as part of the page. alt: what it shows, for those who cannot see it."""
+        """Add a figure as inline SVG. alt: what it shows, for screen readers."""
         self._num_figures += 1
         self._framed(inline_svg(figure, f"figure{self._num_figures}", alt=alt), caption)
 
     def pixels(self, image: Tensor, *, alt: str, caption: str) -> None:
-        """A picture, uint8 (3, H, W), shown over the full width with its pixels visible."""
+        """Add a picture, uint8 (3, H, W), at full width, with sharp pixels."""
         self._framed(_img(image, alt), caption)
 
     def pixels_beside(self, pictures: Sequence[tuple[Tensor, str]]) -> None:
-        """Pictures with their captions, which describe them, side by side where the window is wide enough."""
+        """Add pictures, each with its caption, side by side if the window is wide enough."""
         self._blocks.append('<div class="beside">')
         for image, caption in pictures:
             self._framed(_img(image, caption), caption)
         self._blocks.append("</div>")
 
     def data(self, name: str, value: Any) -> None:
-        """Numbers for programs, unseen: JSON in a <script type="application/json" id="name">, which no browser runs."""
-        text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")      # no "</script>" within
+        """Add invisible data for programs: JSON in a <script type="application/json" id="name">, which browsers do not run."""
+        text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")      # the data cannot contain "</script>"
         self._blocks.append(f'<script type="application/json" id="{escape(name)}">{text}</script>')
 
     def html(self) -> str:
-        """The page as text."""
+        """The page as HTML text."""
         items = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title in self._contents)
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -131,7 +131,7 @@ class Page:
 
 
 def _img(image: Tensor, alt: str) -> str:
-    """As PNG; as JPEG of full colour resolution where that would be too heavy for a page."""
+    """An <img> with PNG data; with JPEG (quality 90, no chroma subsampling) if the PNG is larger than MOST_PNG_BYTES."""
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     kind, data = "png", io.BytesIO()
     picture.save(data, "PNG", optimize=image.numel() < MOST_PNG_BYTES)
@@ -153,6 +153,6 @@ def _card(card: Card) -> str:
 
 
 def _led(text: str) -> str:
-    """Up to its colon a sentence says the thing itself."""
+    """Escaped HTML of a sentence; the part up to the first colon is bold."""
     lead, colon, rest = text.partition(": ")
     return f"<strong>{escape(lead)}{colon}</strong>{escape(rest)}" if colon else escape(text)

@@ -1,4 +1,4 @@
-"""The look of a page: readable on a laptop, light or dark as the reader's system is; drawings keep their white paper."""
+"""CSS of the pages: light or dark like the reader's system; figures keep a white background."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --dim: #555; --line: #ddd; --soft: #f5f5f3;

@@ -1,4 +1,4 @@
-"""A table that can be shown on a console and on a page. Cells are text: who makes a number knows how many digits it deserves."""
+"""A table for the console and for HTML pages. Cells are strings; the caller formats numbers."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _BETWEEN = 3      # characters that rich puts between two columns
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of text; the first column is left-aligned. note: what a reader must know to read the numbers."""
+    """Columns and rows of text; the first column is left-aligned. note: explanation, shown below the table."""
 
     title: str
     columns: tuple[str, ...]
@@ -42,7 +42,7 @@ class Table:
         yield table
 
     def _widths(self, room: int) -> list[int]:
-        """Of each column, so that words stay whole as long as all fit; in less room the longest are broken first."""
+        """Width of each column, in characters. Words stay whole if all columns fit; else the longest are broken first."""
         cells = list(zip(self.columns, *self.rows, strict=True))
         whole = [max(map(len, column)) for column in cells]
         words = [max((len(word) for cell in column for word in _WORD.findall(cell)), default=1) for column in cells]
@@ -52,17 +52,17 @@ class Table:
             limit -= 1
         widths = [min(width, limit) for width in words]
         while (left := room - sum(widths)) > 0 and (short := [k for k, width in enumerate(widths) if width < whole[k]]):
-            nearest = min(short, key=lambda k: whole[k] - widths[k])      # rather one column whole than all nearly so
+            nearest = min(short, key=lambda k: whole[k] - widths[k])      # first the column that needs least
             widths[nearest] += min(left, whole[nearest] - widths[nearest])
         return widths
 
     def markdown(self) -> str:
-        """To paste into a README, an issue or a paper's source."""
+        """The table as Markdown text."""
         lines = [self.columns, ("---", *("---:" for _ in self.columns[1:])), *self.rows]
         rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
         return "\n\n".join(part for part in (self.title, "\n".join(rows), self.note) if part)
 
 
 def interval(value: float, half_width: float | None, *, digits: int = 2) -> str:
-    """`value +- half width`, or the value alone where no interval can be given."""
+    """Text `value ± half width`, or the value alone without a half width."""
     return f"{value:.{digits}f}" + ("" if half_width is None else f" ± {half_width:.{digits}f}")

@@ -1,4 +1,4 @@
-"""Where a run's numbers and pictures go: metrics.jsonl and samples/ always, TensorBoard and Weights & Biases on request."""
+"""Logging of a run's numbers and pictures: to metrics.jsonl and samples/, and optionally to TensorBoard and Weights & Biases."""
 
 import importlib.util
 import io
@@ -16,11 +16,11 @@ from smtool.storage import write_bytes, write_text
 
 
 class Trackers:
-    """Numbers and pictures of one run, written by rank 0 only.
+    """Logs numbers and pictures of one run. Used on rank 0 only.
 
-    tensorboard: True demands it, False leaves it out, None takes it where it is installed. wandb: a project's name, or None.
-    resume_step: the last step of the checkpoint the run goes on from (0 for a new run). What was logged after it is dropped,
-    so that no step stands there twice.
+    tensorboard: True requires it, False turns it off, None uses it if it is installed. wandb: name of a project, or None.
+    resume_step: step of the checkpoint that the run resumes from, 0 for a new run. Rows logged after it are dropped, so that no
+    step is logged twice.
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool | None = None, wandb: str | None = None, resume_step: int = 0) -> None:
@@ -28,12 +28,12 @@ class Trackers:
         self._samples = folder / "samples"
         self._metrics = folder / "metrics.jsonl"
         drop_rows_after(self._metrics, resume_step)
-        self._rows = self._metrics.open("a", encoding="utf-8", buffering=1)      # a line is on its way to the disk once logged
+        self._rows = self._metrics.open("a", encoding="utf-8", buffering=1)      # line-buffered: each row is written at once
         self._tensorboard = _tensorboard_writer(folder, tensorboard, resume_step)
         self._wandb = None if wandb is None else _wandb_run(folder, wandb)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One row: the step and its values."""
+        """Log one row: the step and its values. Raises DiskError if it cannot be written."""
         try:
             self._rows.write(metrics_row(step, values) + "\n")
         except OSError as error:
@@ -46,7 +46,7 @@ class Trackers:
             self._wandb.log(dict(values), step=step)
 
     def image(self, step: int, name: str, image: Tensor) -> Path:
-        """A picture, uint8 (3, H, W), kept as samples/<step>-<name>.png, whose path is returned."""
+        """Write a picture, uint8 (3, H, W), to samples/<step>-<name>.png and to the other trackers; return its path."""
         pixels = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
         png = io.BytesIO()
         Image.fromarray(pixels).save(png, "PNG")
@@ -75,7 +75,7 @@ class Trackers:
 
 
 def metrics_row(step: int, values: Mapping[str, float]) -> str:
-    """One line of metrics.jsonl. JSON has no NaN and no infinity: such a value is null, and `not_finite` says which it was."""
+    """One line of metrics.jsonl. JSON has no NaN or infinity: such a value is null, and the key `not_finite` holds it as text."""
     numbers = {name: float(value) for name, value in values.items()}
     row: dict[str, Any] = {"step": step} | {name: value if math.isfinite(value) else None for name, value in numbers.items()}
     if strange := {name: str(value) for name, value in numbers.items() if not math.isfinite(value)}:
@@ -84,7 +84,7 @@ def metrics_row(step: int, values: Mapping[str, float]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, without a last line that a kill cut off; [] where there is no file."""
+    """The rows of a metrics.jsonl, up to the first incomplete line; [] if the file does not exist."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -95,7 +95,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Keep the rows up to the step, whole lines only; step 0 keeps none. The file is replaced at once or not at all."""
+    """Remove the rows after a step, and incomplete lines; step 0 removes all rows. The file is replaced atomically."""
     if not path.exists():
         return
     kept = [row for row in read_metrics(path) if step > 0 and row["step"] <= step]
@@ -113,8 +113,8 @@ def _tensorboard_writer(folder: Path, wanted: bool | None, resume_step: int) -> 
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise RecipeError(
-            "TensorBoard is asked for, but it is not installed.",
-            hint="pip install 'smtool[tensorboard]', or leave it out of the recipe: metrics.jsonl is always written.",
+            "The recipe turns TensorBoard on, but it is not installed.",
+            hint="pip install 'smtool[tensorboard]', or remove it from the recipe: metrics.jsonl is always written.",
         ) from error
     return SummaryWriter(str(folder), purge_step=resume_step + 1)
 
@@ -124,7 +124,7 @@ def _wandb_run(folder: Path, project: str) -> Any:
         import wandb
     except ImportError as error:
         raise RecipeError(
-            f"Weights & Biases (project {project!r}) is asked for, but it is not installed.",
-            hint="pip install 'smtool[wandb]', or leave it out of the recipe: metrics.jsonl is always written.",
+            f"The recipe turns Weights & Biases on (project {project!r}), but it is not installed.",
+            hint="pip install 'smtool[wandb]', or remove it from the recipe: metrics.jsonl is always written.",
         ) from error
     return wandb.init(project=project, name=folder.name, id=folder.name, dir=str(folder), resume="allow")

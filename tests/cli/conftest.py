@@ -1,4 +1,4 @@
-"""Commands parsed for real, with the pipeline behind them replaced by a note of how it was called."""
+"""Fixtures that parse real command lines; the pipeline function is replaced by one that records its arguments."""
 
 import importlib
 
@@ -10,7 +10,7 @@ from smtool.cli import app
 
 @pytest.fixture
 def called(monkeypatch):
-    """called(function, *arguments) -> (positional, named) arguments that this function of a pipeline gets from a command line."""
+    """called(function, *arguments) -> (positional, named) arguments that the command line passes to this function."""
 
     def run(function, *arguments):
         module, _, name = function.rpartition(".")
@@ -27,7 +27,7 @@ def called(monkeypatch):
 
 @pytest.fixture
 def output():
-    """output(*arguments) -> what the command prints; it must end well."""
+    """output(*arguments) -> what the command prints. The exit code must be 0."""
 
     def run(*arguments):
         ended = CliRunner().invoke(app, list(arguments), catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""Every option of `smtool eval` reaches the evaluation; those that would do nothing are refused."""
+"""Every option of `smtool eval` reaches the evaluation; an option without effect is an error."""
 
 from pathlib import Path
 
@@ -17,22 +17,22 @@ def options(called, *arguments):
     return what, found
 
 
-def test_with_nothing_asked_everything_is_as_the_evaluation_has_it(called):
+def test_without_options_the_defaults_are_those_of_eval_options(called):
     assert options(called) == (None, EvalOptions(scores=set(), features=[]))
 
 
 @pytest.mark.parametrize("flag", ["fid", "sfid", "is", "kid", "pr", "psnr", "ssim"])
-def test_a_score_is_called_as_its_flag(called, flag):
+def test_each_flag_requests_the_score_of_its_name(called, flag):
     assert options(called, "runs/x", f"--{flag}") == ("runs/x", EvalOptions(scores={flag}, features=[]))
 
 
-def test_extractors_and_lpips_are_named(called):
+def test_feature_networks_and_the_network_of_lpips_are_passed_on(called):
     _, found = options(called, "--features", "random", "--features", "timm:vit", "--fd-dinov2", "--lpips")
     assert (found.features, found.scores) == (["random", "timm:vit", "dinov2"], {"lpips_alex"})
     assert options(called, "--lpips", "--lpips-net", "vgg")[1].scores == {"lpips_vgg"}
 
 
-def test_all_that_is_compared_and_drawn_is_passed_on(called):
+def test_options_of_images_and_sampling_are_passed_on(called):
     _, found = options(
         called, "x", "--data", "d", "--reference", "r", "--num-images", "9", "--protocol", "adm", "--infinity",
         "--sampler", "heun", "--steps", "3", "--cfg-scale", "1.5", "--cfg-interval", "0.1", "0.9", "--labels", "1,2",
@@ -46,16 +46,16 @@ def test_all_that_is_compared_and_drawn_is_passed_on(called):
 
 
 @pytest.mark.parametrize("arguments", [["--lpips-net", "resnet", "--lpips"], ["--protocol", "tf"], ["--num-images", "1"]])
-def test_words_that_mean_nothing_end_with_usage(arguments):
+def test_an_invalid_value_is_a_usage_error(arguments):
     assert CliRunner().invoke(app, ["eval", *arguments]).exit_code == 2
 
 
-def test_a_trunk_without_its_score_is_refused():
-    with pytest.raises(RecipeError, match="--lpips-net names the trunk of --lpips, which is not asked"):
+def test_lpips_net_without_lpips_is_an_error():
+    with pytest.raises(RecipeError, match="--lpips-net has no effect without --lpips"):
         CliRunner().invoke(app, ["eval", "--psnr", "--lpips-net", "vgg"], catch_exceptions=False, standalone_mode=False)
 
 
-def test_help_names_every_protocol_and_what_it_agrees_with():
+def test_the_help_says_which_tool_each_protocol_follows():
     words = " ".join(CliRunner().invoke(app, ["eval", "--help"], env={"COLUMNS": "200"}).output.split())
     for text in ("clean-fid", "Spectrum Matching", "ADM's evaluator", "Scores of reconstructions", "Scores of samples"):
         assert text in words

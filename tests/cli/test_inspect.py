@@ -1,5 +1,5 @@
 """`smtool inspect` as a command."""
 
 
-def test_a_name_is_passed_on(called):
+def test_the_argument_is_passed_on(called):
     assert called("smtool.commands.inspect.inspection.inspect", "inspect", "runs/x") == (("runs/x",), {})

@@ -1,4 +1,4 @@
-"""What a shell sees: exit codes, and one sentence on stderr."""
+"""Exit codes of errors, and the sentence that each prints to stderr."""
 
 import sys
 
@@ -21,7 +21,7 @@ def ending(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["smtool", "eval", *arguments])
         with pytest.raises(SystemExit) as end:
             cli.main()
-        assert app.given == ["eval"]      # --debug is no option of a command
+        assert app.given == ["eval"]      # --debug is removed before the commands parse the line
         return end.value.code, capsys.readouterr().err
 
     return run
@@ -43,26 +43,26 @@ def ending(monkeypatch, capsys):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_every_kind_of_error_has_its_code_and_no_traceback(ending, error, code):
+def test_each_class_of_error_has_its_exit_code_and_no_traceback(ending, error, code):
     found, said = ending(error)
     assert (found, "words" in said, "Traceback" in said) == (code, True, False)
     assert said.startswith("smtool: ")
 
 
-def test_ctrl_c_is_no_error():
+def test_ctrl_c_has_exit_code_130():
     assert cli._report(KeyboardInterrupt()) == 130
 
 
-def test_debug_shows_the_traceback_wherever_it_stands(ending):
+def test_debug_shows_the_traceback_even_after_the_command(ending):
     code, said = ending(errors.DataError("words"), "--debug")
     assert (code, "Traceback" in said) == (3, True)
 
 
-def test_a_hint_stands_on_its_own_line(ending):
+def test_a_hint_has_its_own_line(ending):
     _, said = ending(errors.DataError("Nothing here.", hint="Look there."))
     assert said == "smtool: Nothing here.\n  Look there.\n"
 
 
-def test_an_error_of_ours_says_how_to_see_where(ending):
+def test_an_internal_error_says_how_to_see_the_traceback(ending):
     _, said = ending(ZeroDivisionError("first\nsecond"))
-    assert said == "smtool: internal error: ZeroDivisionError: first\n  --debug shows where.\n"
+    assert said == "smtool: internal error: ZeroDivisionError: first\n  --debug shows the traceback.\n"

@@ -1,4 +1,4 @@
-"""What the values of shared options mean."""
+"""Values of the shared options: times, devices, samplers."""
 
 import pytest
 import torch
@@ -10,17 +10,17 @@ from smtool.errors import RecipeError
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("2m", 120), ("1.5h", 5400), ("45", 45)])
-def test_a_time_has_a_unit_or_is_in_seconds(text, expected):
+def test_a_time_without_a_unit_is_in_seconds(text, expected):
     assert seconds(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "m", "2d", "ten", "-5m", "0s", "nan"])
-def test_a_time_that_is_none_is_refused(text):
+def test_an_invalid_time_is_an_error(text):
     with pytest.raises(RecipeError, match=f"--budget {text}: expected a time such as 90s, 2m or 1h"):
         seconds(text)
 
 
-def test_auto_is_a_gpu_where_there_is_one(monkeypatch):
+def test_auto_is_a_gpu_if_there_is_one(monkeypatch):
     for there, name in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert computing_device("auto") == name
@@ -28,16 +28,16 @@ def test_auto_is_a_gpu_where_there_is_one(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["abacus", "cuda:99"])
-def test_a_device_that_is_not_there_is_refused(name):
+def test_an_unavailable_device_is_an_error(name):
     with pytest.raises(RecipeError, match=f"--device {name}: not available here") as caught:
         computing_device(name)
     assert "--device cpu" in str(caught.value)
 
 
-def test_an_error_without_words_has_an_empty_first_line():
+def test_the_first_line_of_an_empty_message_is_empty():
     assert first_line(ValueError()) == ""
     assert first_line(ValueError("one\ntwo")) == "one"
 
 
-def test_the_samplers_of_the_help_are_those_there_are():
+def test_the_help_lists_all_samplers():
     assert options.SAMPLERS.split(", ") == list(SAMPLERS)

@@ -1,4 +1,4 @@
-"""How `smtool race` reads its arguments."""
+"""How `smtool race` parses --budget and --device."""
 
 import pytest
 import torch
@@ -17,12 +17,12 @@ def test_a_budget_is_steps_or_a_time(text, budget):
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "ten", "5d", ""])
-def test_what_is_neither_is_refused(text):
+def test_an_invalid_budget_is_an_error(text):
     with pytest.raises(RecipeError, match=f"--budget {text}: expected"):
         _budget(text)
 
 
-def test_every_gpu_is_taken_unless_one_is_named(monkeypatch):
+def test_auto_uses_all_gpus_and_a_named_device_only_itself(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr("smtool.cli.race.computing_device", lambda name: "cuda" if name == "auto" else name)
     assert _devices("auto") == ["cuda:0", "cuda:1", "cuda:2"]

@@ -5,14 +5,14 @@ from pathlib import Path
 SAMPLE = "smtool.commands.sample.samples.sample_images"
 
 
-def test_what_is_not_asked_of_the_sampler_stays_the_checkpoints(called):
+def test_without_options_the_sampler_of_the_checkpoint_is_unchanged(called):
     args, named = called(SAMPLE, "sample", "runs/sit", "--device", "cpu")
     assert args == ("runs/sit",)
     assert named["changes"] == {}
     assert (named["num_images"], named["kind"], named["labels"], named["out"]) == (64, "png", "balanced", None)
 
 
-def test_all_that_is_asked_is_passed_on(called):
+def test_all_options_are_passed_on(called):
     _, named = called(
         SAMPLE, "sample", "x.pt", "--out", "o", "--num-images", "3", "--labels", "7", "--sampler", "ddim", "--steps", "9",
         "--cfg-scale", "2", "--cfg-interval", "0", "0.5", "--seed", "4", "--batch", "2", "--grid", "1", "--format", "npz",

@@ -5,7 +5,7 @@ from pathlib import Path
 SPECTRUM = "smtool.diffusability.spectrum.spectrum"
 
 
-def test_all_that_is_asked_is_passed_on(called):
+def test_all_options_are_passed_on(called):
     (what,), named = called(
         SPECTRUM, "spectrum", "a", "b", "--plot", "--data", "d", "--num-images", "9", "--budget", "2m", "--estimator", "physical",
         "--delta", "0.5", "--reference", "a", "--published", "x", "--published", "y", "--out", "o", "--downsample-pad",

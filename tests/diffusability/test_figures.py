@@ -96,8 +96,8 @@ def test_the_matrix_shows_its_numbers_and_its_headline(report, made):
     cells = [text.get_text() for text in made["transfer"].axes[0].texts]
     expected = [f"{100 * value:.0f}" for row, answered in zip(part.absolute, part.answered, strict=True)
                 for value in (row if answered else []) if value >= 0.005]
-    assert [cell for cell in cells if cell != "no answer"] == expected
-    assert cells.count("no answer") == part.answered.count(False)
+    assert [cell for cell in cells if cell != "no response"] == expected
+    assert cells.count("no response") == part.answered.count(False)
 
 
 def test_what_was_not_measured_is_not_drawn(report):

@@ -19,7 +19,7 @@ def ordinary_environment(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def test_a_training_line_in_a_file_is_plain_and_says_everything(tmp_path):
+def test_a_training_line_in_a_file_is_plain_and_complete(tmp_path):
     out = io.StringIO()
     console = Console(file=out, seconds_between_lines=0)
     with console.training(5000, first_step=100) as line:
@@ -30,7 +30,7 @@ def test_a_training_line_in_a_file_is_plain_and_says_everything(tmp_path):
     assert "\x1b" not in out.getvalue()
 
 
-def test_plain_lines_come_now_and_then_and_the_last_state_always():
+def test_plain_lines_are_printed_at_intervals_and_the_last_state_always():
     out = io.StringIO()
     console = Console(file=out, seconds_between_lines=3600)
     with console.training(10) as line:
@@ -40,14 +40,14 @@ def test_plain_lines_come_now_and_then_and_the_last_state_always():
     assert steps == ["step 1/10", "step 10/10"]
 
 
-def test_autoencoder_updates_are_shown_where_they_are_fewer_than_steps():
+def test_autoencoder_updates_are_shown_if_they_are_fewer_than_steps():
     out = io.StringIO()
     with Console(file=out).training(10) as line:
         line.update(8, updates=6)
     assert out.getvalue().count("step 8/10 (6 autoencoder updates)") == 1
 
 
-def test_a_terminal_gets_a_live_line_and_what_is_printed_meanwhile_stays(tmp_path):
+def test_a_terminal_gets_a_live_line_and_keeps_text_printed_meanwhile(tmp_path):
     out = Terminal()
     console = Console(file=out)
     assert console.is_live
@@ -96,7 +96,7 @@ def test_other_ranks_are_silent_and_write_no_log(monkeypatch, tmp_path):
     assert not (tmp_path / "log.txt").exists()
 
 
-def test_logged_lines_go_to_the_screen_and_to_the_file_that_was_named_later(tmp_path):
+def test_logged_lines_go_to_the_screen_and_to_a_log_file_set_later(tmp_path):
     out = io.StringIO()
     console = Console(file=out)
     console.log("before")
@@ -115,7 +115,7 @@ def test_quiet_silences_the_screen_and_not_the_log(tmp_path):
     assert "kept" in (tmp_path / "log.txt").read_text()
 
 
-def test_progress_without_a_total_counts_and_promises_nothing():
+def test_progress_without_a_total_shows_a_count_and_no_time_left():
     out = io.StringIO()
     with Console(file=out).progress("reading", unit="files") as report:
         report(1200, None)

@@ -1,4 +1,4 @@
-"""Numbers against steps: what thinning keeps, and that figures can be drawn of whatever a log may hold."""
+"""Curves over training steps: reduction to fewer points, and panels for every kind of values in a log."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def test_a_short_curve_is_drawn_as_it_is():
     assert found.mean.tolist() == found.low.tolist() == found.high.tolist() == [1.0, 4.0, 2.0]
 
 
-def test_a_long_curve_becomes_means_and_ranges_of_stretches(rng):
+def test_a_long_curve_is_reduced_to_means_and_ranges_of_intervals(rng):
     values = rng.standard_normal(2 * MOST_POINTS * 5)
     found = thinned(range(len(values)), values)
     assert len(found.mean) == MOST_POINTS
@@ -23,12 +23,12 @@ def test_a_long_curve_becomes_means_and_ranges_of_stretches(rng):
         assert (found.low[k], found.high[k]) == (min(part), max(part))
 
 
-def test_values_that_are_not_finite_leave_a_gap_and_do_not_spoil_the_rest():
+def test_values_that_are_not_finite_are_left_out():
     found = thinned([1, 2, 3, 4], [1.0, float("nan"), float("inf"), 4.0])
     assert (found.steps.tolist(), found.mean.tolist()) == ([1, 4], [1.0, 4.0])
 
 
-def test_each_quantity_has_a_panel_with_its_title_its_units_and_its_level():
+def test_each_quantity_has_a_panel_with_title_unit_and_level():
     panels = [
         Panel("loss: 0.1", "mean squared error", [1, 2, 3], [100.0, 1.0, 0.1], level=(0.05, "floor")),
         Panel("rate", "", [1, 2, 3], [1e-3, 1e-6, 1e-9], linear=True),
@@ -44,7 +44,7 @@ def test_each_quantity_has_a_panel_with_its_title_its_units_and_its_level():
     assert np.allclose(drawn[0].lines[1].get_ydata(), 0.05)
 
 
-def test_panels_stand_in_rows_and_their_words_do_not_run_into_each_other():
+def test_panels_are_in_rows_and_their_text_does_not_overlap():
     values = [1.2345, 0.00012345]
     panels = [Panel(f"a quantity with a title: {k}", "mean squared error", [0, 4000], values) for k in range(7)]
     figure = curves_figure(panels, columns=4)

@@ -58,12 +58,12 @@ def test_equal_images_differ_by_mid_grey_only():
     assert (grid[:, 16:] == 128).all()
 
 
-def test_images_of_another_size_are_refused():
+def test_images_of_different_sizes_are_an_error():
     with pytest.raises(ValueError, match="differ in shape"):
         reconstruction_grid(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 4, 4))
 
 
-def test_a_frame_leaves_the_cell_and_all_else_as_it_was():
+def test_a_frame_changes_no_pixel_inside_or_outside_it():
     picture = torch.full((3, 40, 40), 100, dtype=torch.uint8)
     out = framed(picture, 2, 1, (4, 4))
     changed = np.argwhere((out != picture).any(0).numpy())
@@ -74,7 +74,7 @@ def test_a_frame_leaves_the_cell_and_all_else_as_it_was():
     assert (corner[:, :10, :10] == 100).all() and (corner != picture).any()
 
 
-def test_enlarging_makes_no_new_values_and_fits_any_grid():
+def test_enlarging_makes_no_new_values_for_any_grid():
     picture = torch.arange(3 * 5 * 7, dtype=torch.uint8).view(3, 5, 7)
     large = fitted(picture, 70)
     assert large.shape == (3, 50, 70)

@@ -16,7 +16,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Strict(HTMLParser):
-    """Collects text and attributes, and fails where tags are not nested."""
+    """Collects text and attributes; fails if tags are not nested correctly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def page() -> Page:
     return page
 
 
-def test_the_page_is_nested_html_with_all_that_was_put_in(page):
+def test_the_page_is_well_nested_html_with_all_its_content(page):
     parser = Strict()
     parser.feed(page.html())
     parser.close()
@@ -67,7 +67,7 @@ def test_the_page_is_nested_html_with_all_that_was_put_in(page):
     assert ("html", {"lang": "en"}) in parser.seen
 
 
-def test_the_page_holds_its_pictures_and_names_no_outside_address(page):
+def test_the_page_holds_its_pictures_and_has_no_outside_url(page):
     text = page.html()
     assert "default-src 'none'" in text
     (source,) = re.findall(r'src="([^"]*)"', text)
@@ -75,7 +75,7 @@ def test_the_page_holds_its_pictures_and_names_no_outside_address(page):
     assert not re.search(r"https?:|//[a-z]|<link|url\((?!#)|@import|href=\"(?!#)", text.replace(source, ""))
 
 
-def test_no_two_elements_share_an_id_and_every_link_leads_somewhere(page):
+def test_ids_are_unique_and_every_link_has_a_target(page):
     parser = Strict()
     parser.feed(page.html())
     ids = [attrs["id"] for _, attrs in parser.seen if "id" in attrs]
@@ -85,26 +85,26 @@ def test_no_two_elements_share_an_id_and_every_link_leads_somewhere(page):
     assert {link.removeprefix("#") for link in links} <= set(ids)
 
 
-def test_the_contents_name_every_section_in_order(page):
+def test_the_contents_list_every_section_in_order(page):
     contents = re.findall(r'<li><a href="#([^"]*)">([^<]*)</a>', page.html())
     assert [title for _, title in contents] == ["What was done"] * 2
     assert [f'<h2 id="{anchor}">' in page.html() for anchor, _ in contents] == [True, True]
 
 
-def test_data_come_back_as_they_were_and_run_nowhere(page):
+def test_data_can_be_read_back_and_are_not_run_by_browsers(page):
     scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page.html(), flags=re.DOTALL)
     assert [attributes for attributes, _ in scripts] == [' type="application/json" id="numbers"']
     assert json.loads(scripts[0][1]) == DATA
 
 
-def test_numbers_that_json_does_not_know_are_refused(page):
+def test_nan_in_data_is_an_error(page):
     with pytest.raises(ValueError, match="not JSON compliant"):
         page.data("bad", float("nan"))
 
 
-def test_a_tone_is_a_word_and_a_sign_too(page):
+def test_a_tone_is_shown_by_a_sign_and_named_by_a_word(page):
     text = page.html()
-    assert text.count('aria-label="look here">!</span>') == 1
+    assert text.count('aria-label="warning">!</span>') == 1
     assert "<strong>Not &lt;flattened&gt;: </strong>delta &lt; 1" in text
 
 

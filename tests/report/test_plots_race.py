@@ -22,7 +22,7 @@ def _texts(figure):
     return {text for axes in figure.axes for text in (axes.get_title("left"), axes.get_xlabel(), axes.get_ylabel())}
 
 
-def test_every_seed_is_a_dot_and_an_interval_that_says_nothing_does_not_squeeze_the_panel():
+def test_every_seed_is_a_dot_and_a_very_wide_interval_does_not_widen_the_panel():
     figure = strips_figure({"generation": STRIPS, "gap": STRIPS})
     (left, _) = figure.axes
     dots = [line for line in left.lines if line.get_marker() not in ("None", "|", "")]
@@ -33,7 +33,7 @@ def test_every_seed_is_a_dot_and_an_interval_that_says_nothing_does_not_squeeze_
     assert left.get_ylim()[0] > left.get_ylim()[1]      # the first racer on top
 
 
-def test_curves_have_a_panel_and_a_unit_each():
+def test_each_title_has_a_panel_with_its_unit():
     curve = Curve("dsm", [1, 2, 3], [3.0, 2.0, 1.0], [2.5, 1.5, 0.5], [3.5, 2.5, 1.5])
     figure = race_curves_figure({"autoencoders": [curve], "transformers": [curve]}, ["PSNR (dB)", "loss"])
     assert {"PSNR (dB)", "loss", "step", "autoencoders", "transformers"} <= _texts(figure)
@@ -50,7 +50,7 @@ def test_spectra_leave_out_a_panel_without_curves_and_name_each_racer_once(laten
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 16, 17])
-def test_each_predictor_has_a_panel_and_no_two_autoencoders_look_alike(count):
+def test_each_predictor_has_a_panel_and_each_autoencoder_its_own_marker(count):
     rng = np.random.default_rng(0)
     names = [f"racer {number}" for number in range(12)]
     found = [PredictorPanel(f"predictor {k}", {n: tuple(rng.random(2)) for n in names}, "rho +0.50") for k in range(count)]

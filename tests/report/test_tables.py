@@ -16,7 +16,7 @@ def test_a_table_prints_its_cells_as_they_are():
 
 
 @pytest.mark.parametrize("width", [100, 80, 40])
-def test_names_stay_whole_where_there_is_room_and_nothing_is_cut_off_where_there_is_not(width):
+def test_names_stay_whole_if_they_fit_and_are_broken_but_not_dropped_otherwise(width):
     names = ("rows-0-8-10-12-13", "scale-equivariance")
     table = Table("", ("place", "racer", *"abcd"), tuple(("1-2", name, *["0.0710 ± 0.0092"] * 4) for name in names))
     out = io.StringIO()
@@ -26,15 +26,15 @@ def test_names_stay_whole_where_there_is_room_and_nothing_is_cut_off_where_there
     assert all((name in out.getvalue()) == (width >= 80) for name in names)
     assert out.getvalue().count("±") == 8
     below = out.getvalue().rpartition("─")[2]
-    assert sum(map(str.isalpha, below)) == sum(map(str.isalpha, "".join(names)))      # broken perhaps, never dropped
+    assert sum(map(str.isalpha, below)) == sum(map(str.isalpha, "".join(names)))      # perhaps broken, never dropped
 
 
-def test_a_row_of_another_length_is_refused():
+def test_a_row_with_too_few_cells_is_an_error():
     with pytest.raises(ValueError, match="2 columns, but a row of 1"):
         Table("t", ("a", "b"), (("1",),))
 
 
-def test_an_interval_shows_as_many_digits_as_asked_for():
+def test_an_interval_has_the_requested_digits():
     assert interval(0.987, 0.123) == "0.99 ± 0.12"
     assert interval(0.98765, None, digits=3) == "0.988"
 

@@ -16,7 +16,7 @@ def test_rows_hold_the_step_and_the_values(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 10, "loss": 0.25, "validation/psnr": 24.5}\n'
 
 
-def test_nan_is_null_and_named(tmp_path):
+def test_nan_and_infinity_are_null_and_listed(tmp_path):
     with Trackers(tmp_path, tensorboard=False) as trackers:
         trackers.log(1, {"loss": math.nan, "grad": math.inf, "fine": 1.0})
     row = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
@@ -42,7 +42,7 @@ def test_a_resumed_run_logs_no_step_twice(tmp_path):
     assert [row["step"] for row in rows] == list(range(1, 10))
 
 
-def test_a_run_that_starts_over_keeps_no_row_not_even_that_of_step_0(tmp_path):
+def test_step_0_removes_every_row_including_that_of_step_0(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0, "psnr": 5.0}\n{"step": 1, "loss": 2.0}\n')
     drop_rows_after(path, 0)
@@ -71,12 +71,12 @@ def test_tensorboard_gets_scalars_and_pictures(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="W&B is installed here")
-def test_a_tracker_that_is_not_installed_is_named_with_the_way_to_get_it(tmp_path):
+def test_a_missing_tracker_is_an_error_that_says_how_to_install_it(tmp_path):
     with pytest.raises(RecipeError, match=r"not installed[\s\S]*pip install 'smtool\[wandb\]'"):
         Trackers(tmp_path, tensorboard=False, wandb="latents")
 
 
-def test_a_full_disk_is_said_in_a_sentence(tmp_path):
+def test_a_full_disk_is_an_error_of_one_sentence(tmp_path):
     trackers = Trackers(tmp_path, tensorboard=False)
     trackers._rows = open("/dev/full", "w", buffering=1)      # noqa: SIM115
     with pytest.raises(DiskError, match=r"metrics\.jsonl: could not be written \(No space left on device\)"):

@@ -1,1 +1,1 @@
-"""`smtool eval`: one feature pass, every score."""
+"""`smtool eval`: all requested scores from one pass over the images."""

@@ -1,4 +1,4 @@
-"""`smtool eval`: score an autoencoder's reconstructions of images that it was not trained on, or generated images."""
+"""`smtool eval`: score an autoencoder's reconstructions of validation images, or generated images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +17,15 @@ from smtool.tokenizers import Found, identify
 from smtool.training.distributed import joined
 
 _CHECKPOINTS = {".safetensors", *PICKLED} - {".tar"}
-"""Endings of files that hold tensors; a .tar is taken for images."""
+"""Suffixes of files that hold tensors. A .tar is taken as an archive of images."""
 
 
 def evaluate(what: str | None, options: EvalOptions, *, console: Console) -> AnyEvaluation | None:
-    """Score a tokenizer of any name, a checkpoint or images (None: the run with the newest ckpt.safetensors) and show a table.
+    """Score an autoencoder, a transformer or images in files, and print a table.
 
-    A tokenizer's reconstructions are scored against their inputs: with nothing asked by PSNR, SSIM and fd_random. For a
-    transformer's samples, and images in a folder, archive or npz, see evaluate_generations. Under torchrun the ranks share the
-    passes over images, and the first one alone scores; others return None.
+    what: path or name; None for the run with the newest ckpt.safetensors. An autoencoder's reconstructions are scored against
+    their inputs, by default with PSNR, SSIM and fd_random. For a transformer's samples and images in a folder, archive or npz,
+    see evaluate_generations. Under torchrun the ranks share the passes over images; all but the first return None.
     """
     check_table_path(options.table_path)
     found = _found(what)
@@ -34,31 +34,31 @@ def evaluate(what: str | None, options: EvalOptions, *, console: Console) -> Any
         if isinstance(found, Found) and found.kind != "diffusion":
             return evaluate_reconstructions(found, options, ranks=ranks, console=console)
         if options.data is not None:
-            raise RecipeError("--data names images to reconstruct, but samples are scored.", hint="Compare with --reference.")
+            raise RecipeError("--data is for reconstructions, but samples are scored.", hint="Compare with --reference.")
         path = Path(found.place) if isinstance(found, Found) else found
         return evaluate_generations(path, options, ranks=ranks, console=console)
 
 
 def newest_run(root: Path = Path("runs")) -> Path:
-    """The ckpt.safetensors under `root` that was written last."""
+    """The most recently written ckpt.safetensors under `root`. Raises CheckpointError if there is none."""
     found = sorted(root.rglob("ckpt.safetensors"), key=lambda path: (path.stat().st_mtime, str(path)))
     if not found:
         raise CheckpointError(
-            f"there is no run under {root}/ to evaluate.",
-            hint="Train one with `smtool train-ae recipes/dsm.toml`, or name a checkpoint: smtool eval CKPT",
+            f"There is no run in {root}/ to evaluate.",
+            hint="Train one with `smtool train-ae recipes/dsm.toml`, or pass a checkpoint: smtool eval CKPT",
         )
     return found[-1]
 
 
 def _found(what: str | None) -> Found | Path:
-    """What is known of a name; the path alone of images in files."""
+    """The tokenizer or transformer of that name; or the path, if it holds images."""
     if what is None:
         return identify(newest_run())
     path = Path(what)
     if path.is_file() and path.suffix.lower() not in _CHECKPOINTS:
         return path
     try:
-        return identify(what)      # runs of transformers are found by the same rule
+        return identify(what)      # also finds runs of transformers
     except CheckpointError:
         if path.is_dir() and ((path / SAMPLING_FILE).is_file() or any(path.glob("*.tar")) or image_files(path)):
             return path

@@ -1,4 +1,4 @@
-"""`smtool eval` of generated images: those of a diffusion checkpoint, drawn on the way, or those in files."""
+"""`smtool eval` of generated images: samples drawn from a diffusion checkpoint, or images in files."""
 
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ FEWEST_IMAGES = 10
 
 
 def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, console: Console) -> SampleEvaluation | None:
-    """Score a checkpoint of train-dit, or images in a folder, archive or npz, against real images, and show a table.
+    """Score a checkpoint of train-dit, or images in a folder, archive or npz, against real images, and print a table.
 
-    With nothing asked, what needs no weights. Compared with the training images of the checkpoint unless options.reference is
-    given. None on other ranks than the first, which share the passes over images.
+    By default, compute only scores that need no downloaded weights. The real images are options.reference, else the training
+    images of the checkpoint. Ranks share the passes over images; all but the first return None.
     """
     rules = options.rules
     questions = build_questions(options.scores, options.features, rules, weights_dir=options.weights_dir)
     if options.infinity and not any(question.kinds & {"frechet", "spatial"} for question in questions):
-        raise RecipeError("--infinity is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
+        raise RecipeError("--infinity has no effect without a Frechet distance.", hint="Add --fid or --features NAME.")
     for question in questions:
         question.extractor.to(options.device)
     stored = None if is_diffusion(what) else open_source(str(what))
@@ -80,7 +80,7 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
 
 
 def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
-    """Of the checkpoint, or of the one beside a folder of samples that were drawn from it; {} where there is none."""
+    """Metadata of the checkpoint; of a folder of samples, that of the checkpoint beside it that drew them; else {}."""
     if stored is None:
         return read_metadata(what)
     beside = what.parent / "ckpt.safetensors"
@@ -93,7 +93,8 @@ def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
 def _samples(
     what: Path, stored: ImageSource | None, options: EvalOptions, real: ImageSource | None
 ) -> tuple[ImageSource, int]:
-    """The images to score, and how many of them: as many as asked, or as there are real ones, at most 50,000."""
+    """The images to score and their number: --num-images, else as many as there are (real images, for drawn samples), at most
+    50,000."""
     if stored is None:
         count = options.num_images or min(MOST_IMAGES, (real.count if real else 0) or MOST_IMAGES)
         model = read_diffusion(what, options.device)
@@ -110,32 +111,32 @@ def _samples(
         )
         return source, count
     if options.draws:
-        raise RecipeError(f"{what} holds images that are drawn already: no sampler or classes can be chosen for them.")
+        raise RecipeError(f"{what} holds finished images: options of the sampler and --labels have no effect on them.")
     options.check_number(stored.count, str(what))
     return stored, min(options.num_images or MOST_IMAGES, stored.count)
 
 
 def _check(samples: ImageSource, count: int, real: ImageSource | None) -> None:
-    """Enough images of one size on both sides."""
+    """Raise DataError if either side has too few images, or if their sizes differ."""
     found = [(samples, count)]
     if real is not None and not (real.count == 0 and real.moments):
         found.append((real, real.count))
     for source, number in found:
         if number < FEWEST_IMAGES:
             raise DataError(
-                f"{source.name}: {number} images are too few to compare distributions by: at least {FEWEST_IMAGES} are needed.",
-                hint="A Frechet distance is reliable from more images than features: 65 for random, 2,049 for Inception.",
+                f"{source.name}: {number} images are too few to compare distributions; at least {FEWEST_IMAGES} are needed.",
+                hint="A reliable Frechet distance needs more images than features: 65 for random, 2,049 for Inception.",
             )
     if real is not None and real.side is not None and real.side != samples.side:
         sides = " and ".join(f"{source.name} {source.side[1]}x{source.side[0]}" for source in (samples, real) if source.side)
         raise DataError(
-            f"samples and reference differ in size: {sides} px.",
+            f"Samples and reference differ in size: {sides} px.",
             hint=f"Prepare the reference at that size: smtool prepare SOURCE --size {min(samples.side or real.side)}",
         )
 
 
 def _title(samples: ImageSource, count: int, real: ImageSource | None) -> str:
-    """Which images; and how many of how many, where a part was taken."""
+    """Title of the table: names of samples and reference, with the number of images used."""
     against = f" against {_part(min(real.count, MOST_IMAGES), real.count)} {real.name}" if real is not None and real.count else ""
     return f"{samples.name}: {_part(count, samples.count)}{against}"
 

@@ -1,4 +1,4 @@
-"""`smtool eval` of an autoencoder: its reconstructions against their inputs, or against other images."""
+"""`smtool eval` of an autoencoder: scores of its reconstructions against their inputs or other images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,23 +30,23 @@ from smtool.training.distributed import Ranks, first_rank_ahead
 def evaluate_reconstructions(
     found: Found, options: EvalOptions, *, ranks: Ranks, console: Console
 ) -> ReconstructionEvaluation | None:
-    """Score a tokenizer and show a table.
+    """Score a tokenizer's reconstructions and print a table.
 
-    With nothing asked, what needs no weights. None on other ranks than the first.
+    By default, compute only scores that need no downloaded weights. Returns None on all ranks but the first.
     """
     path = found.place
     _refuse_what_samples_are_asked(path, options)
     metadata = _metadata(found)
     judges = build_judges(options.scores, options.features, options.rules, weights_dir=options.weights_dir).to(options.device)
     if options.reference is not None and not judges.extractors:
-        raise RecipeError("--reference is for Frechet distances, and none is asked.", hint="Add --fid or --features NAME.")
+        raise RecipeError("--reference has no effect without a Frechet distance.", hint="Add --fid or --features NAME.")
     with first_rank_ahead(ranks):
         images = _images(path, metadata, options.data)
         others = None if options.reference is None else _other_images(options.reference, images.image_size)
     options.check_number(len(images), str(images.folder))
     autoencoder = open_tokenizer(path, device=options.device, image_size=images.image_size, weights_dir=options.weights_dir)
     if not autoencoder.can_decode:
-        raise CheckpointError(f"{path} only encodes: it has no reconstructions.", hint="`smtool spectrum` measures its latents.")
+        raise CheckpointError(f"{path} has no decoder and cannot reconstruct.", hint="`smtool spectrum` measures its latents.")
     scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return None
@@ -68,10 +68,10 @@ def evaluate_reconstructions(
 
 def _refuse_what_samples_are_asked(path: str, options: EvalOptions) -> None:
     if options.draws:
-        raise RecipeError(f"{path} is an autoencoder: there is no sampler to choose.", hint="Pass a checkpoint of `train-dit`.")
+        raise RecipeError(f"{path} is an autoencoder: sampler options have no effect.", hint="Pass a checkpoint of `train-dit`.")
     if options.save_reference or options.infinity:
         option = "--save-reference" if options.save_reference else "--infinity"
-        raise RecipeError(f"{option} is for generated images, but {path} is an autoencoder.", hint="Leave it out.")
+        raise RecipeError(f"{option} is for generated images, but {path} is an autoencoder.", hint="Remove the option.")
 
 
 def _scores(
@@ -84,13 +84,13 @@ def _scores(
     ranks: Ranks,
     console: Console,
 ) -> dict[str, ReconstructionScore]:
-    """Score name -> score of an autoencoder, which like judges is on options.device; on other ranks than the first, nothing.
+    """Score name -> score of an autoencoder; {} on all ranks but the first. autoencoder, judges: on options.device.
 
-    reference: other images that Frechet distances are taken to.
+    reference: images to take Frechet distances to, instead of the inputs.
     """
     protocol, count = options.rules, min(options.num_images or MOST_IMAGES, len(images))
     if count < 2 and judges.extractors:
-        raise DataError(f"{images.folder}: a Frechet distance needs at least 2 images, found {count}.", hint="Ask for --psnr.")
+        raise DataError(f"{images.folder}: a Frechet distance needs at least 2 images, found {count}.", hint="Use --psnr.")
     reading = SharedReading(options.batch, ranks, options.features_folder)
     with console.progress("reconstructing") as report:
         measured = reading.reconstructions(autoencoder, images, count, judges, protocol, seed=options.seed, report=report)
@@ -105,41 +105,44 @@ def _scores(
 
 
 def _metadata(found: Found) -> Mapping[str, Any]:
-    """What a checkpoint of ours says of itself; nothing for other tokenizers."""
+    """Metadata of a checkpoint written by smtool; {} for other tokenizers."""
     kind = found.metadata.get("kind", "autoencoder")
     if kind != "autoencoder":
         raise CheckpointError(
-            f"{found.place} holds kind {kind!r}, which `eval` cannot score.",
+            f"{found.place} holds a file of kind {kind!r}, which `eval` cannot score.",
             hint="Pass a checkpoint written by `smtool train-ae` or `smtool train-dit`.",
         )
     return found.metadata
 
 
 def _images(path: str, metadata: Mapping[str, Any], data: str | None) -> ImageShards:
-    """The validation images of the checkpoint's recipe, or those of `data`, at the recipe's size unless `data` has its own."""
+    """The images to reconstruct: those of `data`, else the validation images of the checkpoint's recipe.
+
+    Images of `data` that are not prepared get the size in the recipe.
+    """
     recipe = metadata.get("recipe")
     if data is not None:
         return _other_images(data, (recipe or {}).get("data", {}).get("image_size"))
     if recipe is None:
-        raise CheckpointError(f"{path} does not say which images it is for.", hint="Name some: --data FOLDER")
+        raise CheckpointError(f"{path} does not name images to reconstruct.", hint="Pass some: --data FOLDER")
     try:
         return open_validation(Data.model_validate(recipe["data"]))
     except (KeyError, ValidationError) as error:
-        raise CheckpointError(f"{path}: its recipe names no images ({error}).", hint="Name some: --data FOLDER") from error
+        raise CheckpointError(f"{path}: its recipe names no images ({error}).", hint="Pass some: --data FOLDER") from error
 
 
 def _other_images(source: str, image_size: int | None) -> ImageShards:
-    """The validation split of a source, or all of one that has none."""
+    """The validation split of a source, or all its images if it has no such split."""
     if source.endswith(".npz"):
         raise DataError(
-            f"{source}: statistics of other pixels are no reference for reconstructions, which answer to their own inputs.",
-            hint="Leave --reference out, or name images: a prepared folder, shards, or builtin:NAME.",
+            f"{source}: an .npz cannot be the reference of reconstructions; its images were processed differently.",
+            hint="Remove --reference, or pass images: a prepared folder, shards, or builtin:NAME.",
         )
     folder = Path(source)
     size = read_card(folder).image_size if (folder / CARD_NAME).is_file() else image_size
     if size is None:
         raise DataError(
-            f"{source} is not prepared, and the checkpoint does not say at which size to take it.",
+            f"{source} is not prepared, and the checkpoint does not state an image size.",
             hint=f"Prepare it first: smtool prepare {source} --size SIZE",
         )
     return open_validation(Data(validation=source, image_size=size, batch=1))
@@ -156,5 +159,5 @@ def _described(images: ImageShards) -> Images:
 
 
 def _which(images: ImageShards) -> str:
-    """A source without a validation split is taken whole."""
+    """Name of the images for a title; "validation" only if the source has such a split."""
     return f"{'validation ' if images.split == 'val' else ''}images of {images.card.source.name}"

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: a table on the console, the same as Markdown or CSV to paste, and JSON with everything."""
+"""Output of an evaluation: a table on the console, the same table as Markdown or CSV, and JSON with everything."""
 
 import csv
 import io
@@ -20,17 +20,17 @@ COLUMNS = (
     *("num_images", "images_sha256", "num_reference", "reference_sha256", "seed"),
     *("checkpoint", "step", "weights", "labels", "sampler", "steps", "cfg_scale", "notes"),
 )
-"""Of a CSV file, the same for every evaluation."""
+"""Columns of a CSV file, the same for every evaluation."""
 
 
 def check_table_path(path: Path | None) -> None:
-    """Before anything is computed."""
+    """Raise RecipeError if the suffix of --table is unknown. Called before anything is computed."""
     if path is not None and path.suffix not in TABLE_KINDS:
         raise RecipeError(f"--table {path}: the name must end in {' or '.join(TABLE_KINDS)}.")
 
 
 def leave(evaluation: AnyEvaluation, options: EvalOptions, *, title: str, console: Console) -> None:
-    """Show the scores, and write the files that are asked."""
+    """Print the scores, and write the files named in the options."""
     table, sentences = score_table(list(evaluation.scores.values()), title), evaluation.sentences()
     console.print(table)
     for sentence in sentences:
@@ -43,7 +43,7 @@ def leave(evaluation: AnyEvaluation, options: EvalOptions, *, title: str, consol
 
 
 def _csv(evaluation: AnyEvaluation) -> str:
-    """A row for each score: all digits, its passport, and what it is of."""
+    """CSV with a row for each score: value with all digits, passport, and what was scored."""
     if isinstance(evaluation, ReconstructionEvaluation):
         scored = evaluation.checkpoint
         origin = {"what": scored.path, "checkpoint": scored.sha256, "step": scored.step}
@@ -68,7 +68,7 @@ def _row(score: Score) -> dict[str, Any]:
 
 
 def _drawing(drawn: Sampling) -> dict[str, Any]:
-    """How samples were drawn, as far as that is known."""
+    """CSV columns that say how samples were drawn, as far as it is known."""
     columns = {name: getattr(drawn, name) for name in ("checkpoint", "step", "weights", "labels", "rounding")}
     if (sampler := drawn.sampler) is not None:
         columns |= {"sampler": sampler.kind, "steps": sampler.steps, "cfg_scale": sampler.cfg_scale}

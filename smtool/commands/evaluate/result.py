@@ -1,7 +1,7 @@
-"""What `smtool eval` finds: scores with their passports, what was scored and compared with, and how it was computed.
+"""Result of `smtool eval`: scores with their passports, the images that were scored and compared with, and the device.
 
-docs/eval.schema.json is both evaluations, as JSON Schema; `model_validate_json` reads a file back. Keys are added over time, not
-renamed. Numbers are written as they were measured: only tables and sentences round.
+docs/eval.schema.json is the JSON Schema of both evaluations; `model_validate_json` reads a file back. Later versions may add keys
+but do not rename them. Files hold numbers with all digits; only tables and sentences round them.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from smtool.inference.sampling import Sampling
 
 
 class Computation(Config):
-    """How networks were computed. device: "cpu", or the name of a GPU."""
+    """Device and precision of the computation. device: "cpu", or the name of a GPU; torch: its version."""
 
     device: str
     precision: str
@@ -29,7 +29,7 @@ class Computation(Config):
 
 
 class Checkpoint(Config):
-    """The tokenizer that was scored. path: its name, where it is no file; step: None for others than those of our runs."""
+    """The tokenizer that was scored. path: its path, or its name if it has no file; step: None if smtool did not train it."""
 
     path: str
     sha256: str
@@ -37,7 +37,7 @@ class Checkpoint(Config):
 
 
 class Images(Config):
-    """Images of a prepared folder. split: the part of it that is taken."""
+    """Images of one split of a prepared folder."""
 
     source: str
     folder: str
@@ -47,13 +47,13 @@ class Images(Config):
 
 
 class Reconstructed(Images):
-    """trained_on: whether the tokenizer was trained on these very images; None in files of versions that did not look."""
+    """The reconstructed images. trained_on: whether the tokenizer was trained on them; None in files of old versions."""
 
     trained_on: bool | None = None
 
 
 class Samples(Config):
-    """drawn: how; empty for images of unknown origin."""
+    """The generated images. drawn: how they were sampled; empty if it is unknown."""
 
     source: str
     sha256: str
@@ -62,7 +62,7 @@ class Samples(Config):
 
 
 class Reference(Config):
-    """Images that samples are compared with. count: 0 where a file of statistics does not say of how many they are."""
+    """The images that samples are compared with. count: 0 if the reference is a file of statistics that does not state it."""
 
     source: str
     sha256: str
@@ -70,7 +70,7 @@ class Reference(Config):
 
 
 class Evaluation(Config):
-    """What both have in common. scores: by their names, in the order of the table."""
+    """Fields of both kinds of evaluation. scores: by name, in the order of the table."""
 
     smtool: str
     computed: Computation
@@ -78,7 +78,7 @@ class Evaluation(Config):
 
     @property
     def protocol(self) -> Protocol:
-        """Of all scores."""
+        """The protocol of all scores."""
         return PROTOCOLS[next(iter(self.scores.values())).passport.protocol]
 
     @property
@@ -86,12 +86,12 @@ class Evaluation(Config):
         return any(score.passport.metric == FRECHET for score in self.scores.values())
 
     def to_json(self) -> dict[str, Any]:
-        """As --json writes it: without the keys of samples and passports that are not known."""
+        """The JSON that --json writes. Unknown keys of samples and passports are left out."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 class ReconstructionEvaluation(Evaluation):
-    """Of a tokenizer. reference: what Frechet distances are taken to; warnings: by score, where the judge was in the loss."""
+    """Evaluation of a tokenizer. reference: of the Frechet distances; warnings: by score, if its network was in the loss."""
 
     checkpoint: Checkpoint
     images: Reconstructed
@@ -100,18 +100,18 @@ class ReconstructionEvaluation(Evaluation):
     scores: dict[str, ReconstructionScore]
 
     def sentences(self) -> list[str]:
-        """What must be said below the table."""
-        said = [f"Protocol {self.protocol.name}: decoding the posterior's {self.protocol.posterior}."]
+        """Sentences to print below the table."""
+        said = [f"Protocol {self.protocol.name}: the posterior's {self.protocol.posterior} is decoded."]
         if self.images.trained_on:
-            said.append("These are the images that it was trained on.")
+            said.append("The autoencoder was trained on these images.")
         if self.has_frechet:
-            said.append("Frechet distances fall as N grows: compare them at equal N, images and extractor only.")
+            said.append("Frechet distances decrease with N: compare them only at equal N, images and extractor.")
         said += [f"{name}: {warning}." for name, warning in self.warnings.items()]
         return [*said, self.computed.sentence]
 
 
 class SampleEvaluation(Evaluation):
-    """Of generated images. reference: None where nothing is compared; image_size: height and width."""
+    """Evaluation of generated images. reference: None if no score needs one; image_size: height and width."""
 
     samples: Samples
     reference: Reference | None
@@ -119,14 +119,14 @@ class SampleEvaluation(Evaluation):
     scores: dict[str, SampleScore]
 
     def sentences(self) -> list[str]:
-        """What must be said below the table."""
+        """Sentences to print below the table."""
         said = _drawing(self.samples.drawn, self.protocol)
-        intervals = "how another draw of samples would scatter, the reference as it is"
+        intervals = "95 %, for another draw of samples with the same reference"
         said.append(f"Protocol {self.protocol.name}. Intervals: {intervals}.")
         if self.has_frechet:
             said.append(
-                "Frechet distances are too large at finite N, and fall as it grows: compare them at equal N, reference and "
-                "extractor only. Kernel distances have no such bias."
+                "Frechet distances are biased upwards and decrease with N: compare them only at equal N, reference and "
+                "extractor. Kernel distances have no such bias."
             )
         return [*said, self.computed.sentence]
 
@@ -135,7 +135,7 @@ AnyEvaluation = ReconstructionEvaluation | SampleEvaluation
 
 
 def computation(device: str) -> Computation:
-    """How networks were computed: weights and sums are float32 everywhere, but a GPU may round the factors of convolutions."""
+    """Device and precision: float32; on GPUs, convolutions may use TF32 (inputs rounded to 10 bits, sums in float32)."""
     rounded = device.startswith("cuda") and torch.backends.cudnn.allow_tf32
     return Computation(
         device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
@@ -155,11 +155,11 @@ def _drawing(drawn: Sampling, protocol: Protocol) -> list[str]:
         return []
     guidance = f"guidance {sampler.cfg_scale:g}" if sampler.cfg_scale != 1 else "no guidance"
     weights = f"{drawn.weights} weights" + ("" if drawn.step is None else f" of step {drawn.step:,}")
-    rounding = drawn.rounding or "nearest"      # passports without it were written before there was a choice
+    rounding = drawn.rounding or "nearest"      # older passports do not state it
     said = [f"Drawn by {sampler.kind}, {sampler.steps} steps, {guidance}, {weights}, seed {drawn.seed}."]
     if rounding != protocol.rounding:
         said.append(
-            f"Their pixels were brought to uint8 by {rounding}, but protocol {protocol.name} does it by "
-            f"{protocol.rounding}: smtool sample --rounding {protocol.rounding}."
+            f"Their pixels were rounded to uint8 by {rounding}, but protocol {protocol.name} uses {protocol.rounding}: "
+            f"smtool sample --rounding {protocol.rounding}."
         )
     return said

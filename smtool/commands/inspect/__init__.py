@@ -1,1 +1,1 @@
-"""`smtool inspect`: what is in a file."""
+"""`smtool inspect`: describe a file or folder."""

@@ -1,4 +1,4 @@
-"""What `smtool inspect` says of the diffusion half: recipes of train-dit, their checkpoints and caches. Rows by name."""
+"""`smtool inspect` of recipes and checkpoints of train-dit and of caches: name of a row -> text."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from smtool.recipe import Recipe, TrainDiT
 
 
 def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
+    """Rows of a recipe of train-dit."""
     tables = recipe.tables
     rows = {
         "kind": "recipe of `smtool train-dit`",
@@ -31,7 +32,7 @@ def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
 
 
 def checkpoint_rows(path: Path) -> dict[str, str]:
-    """A checkpoint is opened whole, so that what is described is what loads."""
+    """Rows of a checkpoint, which is loaded completely, so that a damaged one is an error."""
     model: DiffusionModel = read_diffusion(path)
     facts, tokenizer = model.metadata, model.autoencoder
     channels, height, width = model.latent_shape
@@ -55,20 +56,20 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
 
 
 def _short(tokenizer: Tokenizer) -> str:
-    """Kind, downsampling factor and channels."""
+    """Short name of a tokenizer: kind, downsampling factor, channels."""
     config = tokenizer.config
     kind = str(getattr(config, "kind", tokenizer.architecture.split(" f")[0]))
     return f"{kind} f{tokenizer.downsample}d{tokenizer.latent_channels}"
 
 
 def feature_rows(folder: Path) -> dict[str, str]:
-    """A cache of a teacher's features, with its shards present."""
+    """Rows of a cache of a teacher's features. Raises DataError if a shard is missing."""
     features = FeatureShards(folder, read_feature_card(folder))
     card = features.card
     return {
         "kind": "cache of a teacher's features",
         "features": f"{len(features):,} of {card.dim} x {card.grid[0]} x {card.grid[1]}, {card.dtype}"
-        + (", of the mirrored images too" if card.flip else ""),
+        + (", with mirrored images" if card.flip else ""),
         "teacher": f"{card.teacher}, digest {card.weights}",
         "input": f"{card.input_size[0]} x {card.input_size[1]} pixels, for {card.tokens[0]} x {card.tokens[1]} tokens",
         **_images_and_shards(card),
@@ -77,7 +78,7 @@ def feature_rows(folder: Path) -> dict[str, str]:
 
 
 def cache_rows(folder: Path) -> dict[str, str]:
-    """A latent cache, with its shards present."""
+    """Rows of a latent cache. Raises DataError if a shard is missing."""
     latents: LatentShards = open_latents(folder, autoencoder=None, data=None)
     card = latents.card
     channels, height, width = latents.latent_shape
@@ -85,7 +86,7 @@ def cache_rows(folder: Path) -> dict[str, str]:
     return {
         "kind": "latent cache",
         "latents": f"{len(latents):,} of {channels} x {height} x {width}, {card.dtype} moments"
-        + (", of the mirrored images too" if card.flip else ""),
+        + (", with mirrored images" if card.flip else ""),
         "autoencoder": f"{card.checkpoint}, digest {card.autoencoder}",
         "classes": f"{card.num_classes}" if card.num_classes else "none",
         "statistics": f"of {latents.stats.count:,} latents: std {std}",
@@ -109,7 +110,7 @@ def _network_rows(tables: TrainDiT) -> dict[str, str]:
 
 def _process(tables: TrainDiT) -> str:
     process = tables.process
-    return "ddpm, predicts the noise" if process.kind == "ddpm" else f"flow, {process.path} path, predicts {process.prediction}"
+    return "ddpm, noise prediction" if process.kind == "ddpm" else f"flow, {process.path} path, {process.prediction} prediction"
 
 
 def _sampler(tables: TrainDiT) -> str:

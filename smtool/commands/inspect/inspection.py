@@ -1,4 +1,4 @@
-"""`smtool inspect`: what a checkpoint, a prepared data folder or a recipe is, in a dozen lines."""
+"""`smtool inspect`: a description of a checkpoint, a data folder or a recipe in about a dozen lines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ from smtool.report.console import Console
 from smtool.tokenizers import Found, identify, open_tokenizer
 
 _KINDS = {
-    "pixels": "the images themselves, as latents",
-    "control": "hand-made control",
-    "encoder": "frozen encoder, without a decoder",
+    "pixels": "the pixels themselves as latents",
+    "control": "control with known measures",
+    "encoder": "frozen encoder without a decoder",
     "object": "Python object",
     "trained": "autoencoder, written by smtool {version}",
     "foreign": "autoencoder, in the format of {format}",
-    "diffusers": "autoencoder that diffusers runs",
+    "diffusers": "autoencoder, run by diffusers",
 }
 
 
 @dataclass(frozen=True)
 class Description:
-    """A title, and rows of (what, text)."""
+    """A title and rows: name -> text."""
 
     title: str
     rows: dict[str, str]
@@ -52,14 +52,14 @@ class Description:
 
 
 def inspect(what: str, *, console: Console) -> None:
-    """Print what a path or a name stands for."""
+    """Print a description of a path or name."""
     description = describe(what)
     console.rule(description.title)
     console.print(description)
 
 
 def describe(what: str) -> Description:
-    """A path is taken for what lies there; a bare name for a recipe that comes with smtool, else for a run under runs/."""
+    """Describe a path; a bare name is first looked up among the packaged recipes, then among runs and tokenizers."""
     path = Path(what)
     if (path / CARD_NAME).is_file():
         return _data(path, read_card(path))
@@ -89,12 +89,12 @@ def _found(what: str) -> Found:
     try:
         return identify(what)
     except CheckpointError as error:
-        if Path(what).is_file():      # one that cannot be read
+        if Path(what).is_file():      # a file that cannot be read
             raise
         if Path(what).is_dir():
             raise CheckpointError(
-                f"{what}: this folder holds nothing that `inspect` knows.",
-                hint="It describes runs, folders of diffusers' autoencoders, and images once `smtool prepare` has written them.",
+                f"{what}: `inspect` recognizes nothing in this folder.",
+                hint="It can describe runs, diffusers folders, and folders that `smtool prepare` wrote.",
             ) from error
         raise CheckpointError(
             f"{what}: no such file, folder, recipe or run.",
@@ -103,7 +103,7 @@ def _found(what: str) -> Found:
 
 
 def _checkpoint(found: Found) -> Description:
-    """A file or folder of weights, or a tokenizer that needs none."""
+    """Describe a file or folder of weights, or a tokenizer without weights."""
     if found.kind == "diffusion":
         return Description(found.place, checkpoint_rows(Path(found.place)))
     if found.kind == "other":
@@ -116,24 +116,24 @@ def _checkpoint(found: Found) -> Description:
         rows |= _sizes(tokenizer)
     rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}
     if metadata.get("digest") not in (None, rows["digest"]):
-        rows["digest"] += f"\nbut the file states {metadata['digest']}: its weights were changed after it was written"
+        rows["digest"] += f"\nbut the file states {metadata['digest']}: its weights were changed later"
     return Description(found.place, rows)
 
 
 def _unknown(found: Found) -> dict[str, str]:
-    """What can be said of any file of tensors."""
+    """Rows of a file of tensors that is neither an autoencoder nor a transformer."""
     shapes, metadata = TensorFile(Path(found.place)).shapes, found.metadata
     count = sum(torch.Size(shape).numel() for shape in shapes.values())
     kind = metadata.get("kind")
     rows = {
-        "kind": str(kind) if kind else "unknown: a file that smtool did not write",
-        "tensors": f"{len(shapes):,}, with {count:,} numbers",
+        "kind": str(kind) if kind else "unknown, not written by smtool",
+        "tensors": f"{len(shapes):,}, with {count:,} elements",
     }
     return rows | ({"step": f"{metadata['step']:,}"} if isinstance(metadata.get("step"), int) else {})
 
 
 def _training(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """What a checkpoint says of the run that it comes from."""
+    """Rows about the run that wrote a checkpoint."""
     rows = {}
     if isinstance(recipe := metadata.get("recipe"), dict):
         rows["methods"] = ", ".join(recipe.get("regularizers", {})) or "none"
@@ -145,7 +145,7 @@ def _training(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
-    """Of a tokenizer that is no SD-VAE."""
+    """Rows about the sizes of a tokenizer that is not an SD-VAE."""
     side = tokenizer.image_size or 256
     channels, height, width = tokenizer.latent_shape(side, side)
     return {
@@ -156,7 +156,7 @@ def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def _network(config: SDVAE, image_size: int) -> dict[str, str]:
-    """Architecture, sizes and latent shape of an autoencoder that need not exist."""
+    """Rows about architecture, sizes and latent shape, from the configuration alone."""
     with shapes_only():
         autoencoder = config.build()
     widths = "-".join(map(str, config.channels))
@@ -177,7 +177,7 @@ def _count(module: nn.Module) -> int:
 
 def _statistics(stats: LatentStats | None) -> str:
     if stats is None:
-        return "none yet"
+        return "not measured"
     origin = f"measured on {stats.count:,} samples" if stats.count else stats.data
     mean, std = (", ".join(f"{value:.4g}" for value in values.tolist()) for values in (stats.mean[:8], stats.std[:8]))
     more = ", ..." if len(stats.mean) > 8 else ""
@@ -200,7 +200,7 @@ def _data(folder: Path, card: DatasetCard) -> Description:
     if card.skipped:
         rows["skipped"] = f"{card.skipped:,} damaged images (skipped.jsonl)"
     if card.upscaled:
-        rows["upscaled"] = f"{card.upscaled:,} images were smaller: their highest frequencies are empty"
+        rows["upscaled"] = f"{card.upscaled:,} images were smaller and have no power at the highest frequencies"
     digests = {f"digest of {split}": card.split_digest(split) for split in ("train", "val") if card.shards(split)}
     return Description(str(folder), {**rows, **digests})
 
@@ -237,5 +237,5 @@ def _losses(tables: TrainAE) -> str:
 def _steps(tables: TrainAE) -> str:
     text = f"{tables.steps:,}, {tables.steps * tables.data.batch:,} images"
     if tables.discriminator and (own := tables.discriminator.count_turns("autoencoder", tables.steps)) < tables.steps:
-        text += f"; {own:,} of them update the autoencoder, the others the discriminator"
+        text += f"; {own:,} of these update the autoencoder, the others the discriminator"
     return text

@@ -1,4 +1,4 @@
-"""How large the transformer of a recipe is, which follows from latents that need not exist yet."""
+"""Size of a recipe's transformer, computed from the recipe; its autoencoder need not be trained yet."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ Shape = tuple[int, int, int]
 
 
 def size_rows(tables: TrainDiT) -> dict[str, str]:
-    """Rows `latent` and `parameters`. Where nothing tells the latents' shape, or patches do not tile it, a row says so."""
+    """Rows `latent` and `parameters`. If the latents' shape is unknown or not divisible into patches, a row says so."""
     place = tables.latents.autoencoder
     try:
         shape, source = _latents(tables)
@@ -29,7 +29,7 @@ def size_rows(tables: TrainDiT) -> dict[str, str]:
 
 
 def _latents(tables: TrainDiT) -> tuple[Shape | None, str]:
-    """(C, h, w) of the latents and the source of the images: by the autoencoder, else by the recipe that trains it."""
+    """(C, h, w) of the latents and the source of the images, from the autoencoder, else from the recipe that trains it."""
     place, asked = tables.latents.autoencoder, tables.data.image_size
     side = None if asked == "autoencoder" else asked
     try:
@@ -46,13 +46,13 @@ def _latents(tables: TrainDiT) -> tuple[Shape | None, str]:
 
 
 def _parameters(tables: TrainDiT, shape: Shape, source: str) -> str:
-    """The number for as many classes as the prepared images have; before there are any, that number as it depends on them."""
+    """Number of parameters for the classes of the prepared images; without prepared images, with the number for each class."""
     if tables.labels is None:
         return f"{_count(tables, shape, 0):,}"
     if (Path(source) / CARD_NAME).is_file() and (num_classes := read_card(Path(source)).num_classes):
         return f"{_count(tables, shape, num_classes):,} for {num_classes:,} classes"
     one, two = (_count(tables, shape, classes) for classes in (1, 2))
-    return f"{2 * one - two:,}, and {two - one:,} for each class of the images"
+    return f"{2 * one - two:,} plus {two - one:,} for each class of the images"
 
 
 def _count(tables: TrainDiT, shape: Shape, num_classes: int) -> int:

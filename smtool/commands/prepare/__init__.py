@@ -1,1 +1,1 @@
-"""`smtool prepare`: images into shards, shards into latents."""
+"""`smtool prepare`: write images as shards, and caches of their latents or features."""

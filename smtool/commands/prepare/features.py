@@ -1,4 +1,4 @@
-"""`smtool prepare --features`: run a teacher over the images once, for any number of aligned diffusion models."""
+"""`smtool prepare --features`: compute a teacher's features of images once and cache them for later trainings."""
 
 import os
 from collections.abc import Callable
@@ -37,10 +37,10 @@ def prepare_features(
     report: Report | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Path:
-    """Cache the features that `teacher` gives of a split of `data`, and return the cache's folder.
+    """Cache the features of `teacher` for a split of `data`, and return the cache's folder.
 
-    tokens: rows and columns of the transformer's tokens; the teacher is sized for one feature each. The rest is as for
-    `prepare_latents`.
+    tokens: rows and columns of the transformer's tokens; the teacher's input is resized to give one feature per token. Other
+    arguments: see `prepare_latents`.
     """
     images = open_split(data, split, image_size)
     network = load_teacher(teacher, token_grid=tokens, weights_dir=weights_dir).to(device)
@@ -53,9 +53,9 @@ def prepare_features(
 
 
 def cached_features(teacher: Teacher, images: ImageShards, *, flip: bool) -> FeatureShards | None:
-    """The cache of this teacher's features of these images, where one lies in its own place: the most exact; None without.
+    """Open the cache of this teacher's features of these images in its default folder; None if there is none.
 
-    flip: whether mirrored images are needed; a cache that has them serves either way.
+    fp32 is preferred to bf16. flip: whether mirrored images are needed; without, a cache that has them is also accepted.
     """
     for dtype in ("fp32", "bf16"):
         for mirrored in (True,) if flip else (False, True):
@@ -67,12 +67,12 @@ def cached_features(teacher: Teacher, images: ImageShards, *, flip: bool) -> Fea
 
 
 def token_grid(text: str) -> Grid:
-    """16 or 16x16 or 8x16 (rows x columns)."""
+    """Parse --tokens: 16, 16x16 or 8x16 (rows x columns). Raises RecipeError for other text."""
     rows, separator, columns = text.lower().partition("x")
     try:
         grid = int(rows), int(columns if separator else rows)
     except ValueError:
         grid = 0, 0
     if min(grid) < 1:
-        raise RecipeError(f"--tokens {text}: expected a number of tokens a side, such as 16, or rows x columns, such as 8x16.")
+        raise RecipeError(f"--tokens {text}: expected the tokens per side, such as 16, or rows x columns, such as 8x16.")
     return grid

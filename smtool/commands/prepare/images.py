@@ -1,4 +1,4 @@
-"""`smtool prepare`: make a prepared folder out of any source of images."""
+"""`smtool prepare`: write any source of images as a prepared folder of shards."""
 
 import os
 from collections.abc import Callable
@@ -27,14 +27,15 @@ def prepare(
     report: Callable[[int, int], object] | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Path:
-    """Prepare `source` in `out` (data/NAME-SIZE when None) and return that folder; read_card(folder) is the summary.
+    """Prepare `source` in `out` (default data/NAME-SIZE) and return that folder; read_card(folder) gives a summary.
 
-    val_fraction counts where the source has no validation images of its own. workers: processes, 0 for one per core.
-    report(done, total) is called per image. A run that was cut short is taken up by the same call; a finished one is verified.
+    size: height and width in pixels. val_fraction: in [0, 1], used if the source has no validation images. workers: processes,
+    0 for one per core. max_bad: largest fraction of unreadable images, in [0, 1]. report(done, total) is called after each image.
+    The same call resumes an unfinished preparation and verifies a finished one.
     """
     for name, share in (("--split", val_fraction), ("--max-bad", max_bad)):
         if not 0 <= share <= 1:
-            raise RecipeError(f"{name} is a share between 0 and 1, but is {share}.")
+            raise RecipeError(f"{name} must be between 0 and 1, but is {share}.")
     found = find_source(source)
     folder = out or Path("data") / f"{found.name}-{size}"
     preparation = Preparation(found, Rule(size, crop, image_format, seed), val_fraction, images_per_shard)
@@ -43,9 +44,9 @@ def prepare(
 
 
 def open_split(data: str, split: Split, image_size: int | None) -> ImageShards:
-    """A split of a prepared folder, or of any source with image_size (prepared on first use)."""
+    """Open a split of a prepared folder, or of any source if image_size is given; a source is prepared on first use."""
     if image_size is None:
         if not (Path(data) / CARD_NAME).is_file():
-            raise RecipeError(f"{data} is not prepared yet, so the size of its images is not known.", hint="Give it: --size 256")
+            raise RecipeError(f"{data} is not prepared yet, so its image size is unknown.", hint="Give the size: --size 256")
         image_size = read_card(Path(data)).image_size
     return open_images(data, split, image_size=image_size)

@@ -1,4 +1,4 @@
-"""`smtool prepare --latents`: encode images once, for any number of diffusion models."""
+"""`smtool prepare --latents`: encode images once and cache the latents for later trainings."""
 
 import os
 from collections.abc import Callable
@@ -37,13 +37,13 @@ def prepare_latents(
     report: Report | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Path:
-    """Encode a split of `data` by the tokenizer named `checkpoint` and return the cache's folder; open_latents(folder) reads it.
+    """Encode a split of `data` with the tokenizer `checkpoint` and return the cache's folder, which open_latents reads.
 
-    data: a prepared folder, or any source with image_size. stats_images: how many images the statistics are measured on, None
-    for all. announce(folder, bytes) is called before the work, with the size it will have; report(done, total) per batch.
-    A run that was cut short is taken up by the same call; a finished one is verified.
+    data: a prepared folder; with image_size, any source. stats_images: number of images to measure the statistics on, None for
+    all. announce(folder, bytes) is called before encoding, with the expected size; report(done, total) after each batch.
+    The same call resumes an unfinished cache and verifies a finished one.
     """
-    identify(checkpoint)      # nothing is prepared for a name that is none
+    identify(checkpoint)      # raises for an unknown name before any images are prepared
     images = open_split(data, split, image_size)
     autoencoder = open_tokenizer(checkpoint, device=device, image_size=images.image_size, weights_dir=weights_dir)
     preparation = LatentPreparation(
@@ -73,7 +73,7 @@ def cached_latents(
     workers: int = 0,
     report: Report | None = None,
 ) -> LatentShards:
-    """The cache of this preparation: opened where it exists, prepared on first use."""
+    """Open the cache of this preparation; encode it first if it does not exist."""
     folder = out or preparation.folder
     if not (folder / LATENT_CARD_NAME).is_file():
         write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)

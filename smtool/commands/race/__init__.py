@@ -1,1 +1,4 @@
-"""`smtool race`: the same small transformer on the latents of several autoencoders, and a ranking no finer than the noise."""
+"""`smtool race`: train the same small transformer on the latents of several autoencoders, and rank them.
+
+Differences within seed noise count as ties.
+"""

@@ -1,4 +1,4 @@
-"""A race without a recipe of its own: the autoencoders that were named, and for all else what a recipe leaves open."""
+"""A race recipe for autoencoders named on the command line; all other keys have their defaults."""
 
 import json
 import re
@@ -14,8 +14,8 @@ OUT = Path("runs/race")
 
 
 def adhoc_race(autoencoders: Sequence[str], folder: Path, overrides: Sequence[str] = ()) -> tuple[Recipe[Race], list[Entry]]:
-    """Write folder/recipe.toml, in which each autoencoder is a racer, and load it."""
-    lines = ["# Written by `smtool race`; it can be raced again, and changed.", ""]
+    """Write folder/recipe.toml with a racer for each autoencoder, and load it."""
+    lines = ["# Written by `smtool race`. It can be edited and run with `smtool race FILE`.", ""]
     for name, autoencoder in zip(_names(autoencoders), autoencoders, strict=True):
         lines += [f"[racers.{json.dumps(name)}]", f"checkpoint = {json.dumps(autoencoder)}", ""]
     path = folder / "recipe.toml"
@@ -24,7 +24,7 @@ def adhoc_race(autoencoders: Sequence[str], folder: Path, overrides: Sequence[st
 
 
 def _names(autoencoders: Sequence[str]) -> list[str]:
-    """The run's name for its ckpt.safetensors, else the file's or folder's own; equal ones are numbered."""
+    """Names of the racers: of the run for a ckpt.safetensors, else of the file or folder. Equal names are numbered."""
     paths = [Path(autoencoder) for autoencoder in autoencoders]
     stems = [(path.parent if path.name == "ckpt.safetensors" else path).stem for path in paths]
     plain = [re.sub(r"[^A-Za-z0-9_.+=-]", "-", stem).lstrip("_.+=-") or "autoencoder" for stem in stems]

@@ -1,4 +1,4 @@
-"""What a race has cost so far, kept in its folder, so that a race in several sittings knows all of it."""
+"""Computing time of a race so far, kept in its folder, so that a resumed race reports all of it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,21 +14,23 @@ _SPENT = TypeAdapter(dict[str, dict[str, Spent]])
 
 @dataclass
 class Costs:
-    """spent: key of a run or trial -> stage -> seconds. A job that was killed is not counted."""
+    """spent: key of a run or trial -> stage -> seconds. Killed jobs are not counted."""
 
     path: Path
     spent: dict[str, dict[str, Spent]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Costs":
+        """Read the file, or start at zero if it does not exist."""
         return cls(path, _SPENT.validate_json(path.read_bytes()) if path.is_file() else {})
 
     def add(self, key: str, stage: Stage, seconds: float, core_seconds: float) -> None:
+        """Add the time of a job, and write the file."""
         stages = self.spent.setdefault(key, {})
         before = stages.get(stage, Spent(0.0, 0.0))
         stages[stage] = Spent(before.seconds + seconds, before.core_seconds + core_seconds)
         write_json(self.path, self.spent)
 
     def seconds(self, stage: Stage) -> float:
-        """Of all keys together."""
+        """Wall-clock seconds of a stage, summed over all keys."""
         return sum(stages[stage].seconds for stages in self.spent.values() if stage in stages)

@@ -1,4 +1,4 @@
-"""The figures of a race's page, from its result and the logs of its runs."""
+"""Figures of a race's page, from its result and the logs of its runs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,10 +24,11 @@ from smtool.report.trackers import read_metrics
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SMOOTHED = 5      # logged rows that one point of a loss curve is the mean of
+_SMOOTHED = 5      # number of logged rows averaged into one point of a loss curve
 
 
 def seeds_figure(result: Result) -> "Figure":
+    """Generation distance, reconstruction distance and gap of every racer and seed."""
     rankings, name = result.rankings[result.judge], result.trials[0].distances[result.judge].name
     return strips_figure({
         f"generation ({name})": _strips(result, rankings.generation, lambda found: found.generation.value),
@@ -46,8 +47,8 @@ def _strips(result: Result, ranking: Ranking, score: Callable[[Distances], float
 
 
 def curves_figure(result: RaceResult, folder: Path) -> "Figure":
-    """PSNR of autoencoders, loss of transformers, and distance of the samples drawn while training."""
-    panels: dict[str, list[Curve]] = {"autoencoders, validation": [], "transformers": [], "samples while training": []}
+    """PSNR of autoencoders, loss of transformers, and distance of the samples drawn in validations, against steps."""
+    panels: dict[str, list[Curve]] = {"autoencoders, validation": [], "transformers": [], "samples in validations": []}
     distance = "val_fd"
     for name in result.by_generation():
         trials, colour = result.trials_of(name), _colour(result, name)
@@ -57,17 +58,18 @@ def curves_figure(result: RaceResult, folder: Path) -> "Figure":
         distance = columns[0] if columns else distance
         panels["autoencoders, validation"] += _curve(name, autoencoders, "val_psnr", colour)
         panels["transformers"] += _curve(name, [_smooth(run, "diffusion") for run in runs], "diffusion", colour)
-        panels["samples while training"] += _curve(name, runs, distance, colour)
+        panels["samples in validations"] += _curve(name, runs, distance, colour)
     shown = {key: curves for key, curves in panels.items() if curves}
     labels = {
         "autoencoders, validation": "PSNR (dB)",
         "transformers": "loss",
-        "samples while training": distance.removeprefix("val_"),
+        "samples in validations": distance.removeprefix("val_"),
     }
     return race_curves_figure(shown, [labels[key] for key in shown])
 
 
 def spectra_figure(result: RaceResult, folder: Path) -> "Figure":
+    """Spectra of samples, reconstructions and latents of every racer."""
     samples, latents = [], []
     for name in result.by_generation():
         trials, colour = result.trials_of(name), _colour(result, name)
@@ -84,10 +86,11 @@ def spectra_figure(result: RaceResult, folder: Path) -> "Figure":
 
 
 def predictors_figure(result: Result) -> "Figure":
+    """Every predictor against the generation distance."""
     judge, found = result.judge, []
     for name, entry in result.predictor_correlations[judge].predictors.items():
         rho = entry.generation.value
-        note = "rho: none" if rho is None else f"rho {rho:+.2f}, chance {chance(entry.generation)}"
+        note = "rho: none" if rho is None else f"rho {rho:+.2f}, p {chance(entry.generation)}"
         places = {
             racer: (value_of(point, name, judge), point.distances[judge].generation) for racer, point in result.points.items()
         }
@@ -106,12 +109,12 @@ def _numbers(values: Sequence[float | None]) -> list[float]:
 
 
 def _colour(result: Result, name: str) -> int:
-    """A racer's colour is its place in the recipe, so that it is the same in every figure."""
+    """Colour index of a racer: its position in the recipe, so that it is the same in every figure."""
     return result.racers.index(name)
 
 
 def _curve(name: str, runs: Sequence[list[dict[str, Any]]], key: str, colour: int) -> list[Curve]:
-    """Mean over seeds, with their range, at the steps that all of them logged."""
+    """Mean and range over seeds, at the steps that all seeds logged; [] if there are none."""
     logged = [{row["step"]: row[key] for row in run if key in row} for run in runs]
     steps = sorted(set.intersection(*(set(one) for one in logged))) if logged else []
     if not steps:
@@ -123,7 +126,7 @@ def _curve(name: str, runs: Sequence[list[dict[str, Any]]], key: str, colour: in
 
 
 def _smooth(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """Means of _SMOOTHED rows each, at the step of their last."""
+    """Rows averaged in groups of up to _SMOOTHED, at the step of the last row of each group."""
     rows = [row for row in rows if key in row]
     size = max(1, min(_SMOOTHED, len(rows) // 4))
     parts = [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)]
@@ -131,6 +134,6 @@ def _smooth(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
 
 
 def _folded(text: str) -> str:
-    """In two lines, at the bracket, where it is long."""
+    """The text, broken before its bracket if it is long."""
     head, bracket, tail = text.partition(" (")
     return f"{head}\n({tail}" if bracket and len(text) > 24 else text

@@ -1,4 +1,4 @@
-"""The jobs that a race is cut into. Each is done by a worker; doing it again changes nothing."""
+"""Jobs of a race. Each is done by a worker; doing a finished job again changes nothing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ from smtool.report.console import Console
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker computes, and where it finds weights of feature networks."""
+    """Device of a worker, and the folder with weights of feature networks."""
 
     device: str
     weights_dir: Path | None
 
 
 class Job(Protocol):
-    """Leaves its result in the race's folder."""
+    """A piece of work whose result is written to the race's folder."""
 
     def do(self, place: Place) -> None: ...
 
 
 @dataclass(frozen=True)
 class Train:
-    """Bring a training run from where it stands to `step`."""
+    """Train a run from its newest checkpoint to `step`."""
 
     training: Training
     out: Path
@@ -56,7 +56,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Encode:
-    """Write the latent cache of an autoencoder, which its transformers share."""
+    """Write the latent cache of an autoencoder, which all its transformers use."""
 
     autoencoder: AutoencoderRun
     images: Images
@@ -79,7 +79,7 @@ class Encode:
 
 @dataclass(frozen=True)
 class Score:
-    """Draw samples of a transformer, and measure their distance to images."""
+    """Draw samples of a transformer, and measure their distance to real images."""
 
     trial: Trial
     images: Images
@@ -94,7 +94,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Predict:
-    """Measure what needs no transformer."""
+    """Measure the predictors of an autoencoder, which need no transformer."""
 
     autoencoder: AutoencoderRun
     images: Images

@@ -1,4 +1,4 @@
-"""The page of a race: what can be told, every seed, curves, samples, spectra, predictors, cost."""
+"""HTML page of a race: ranking, every seed, curves, samples, spectra, predictors, cost."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 def write_report(result: RaceResult, folder: Path) -> list[Path]:
-    """report.html and figures/*.png. Returns what was written."""
-    page = Page("smtool race: which latents does the same small transformer learn best?")
+    """Write report.html and figures/*.png. Returns their paths."""
+    page = Page("smtool race: on which latents does a small transformer generate best?")
     _ranking(page, result)
     figures = {}
     if result.trials:
@@ -44,9 +44,9 @@ def write_report(result: RaceResult, folder: Path) -> list[Path]:
 
 
 def write_pooled_report(result: PooledResult, folder: Path) -> list[Path]:
-    """The same of several races together; curves, samples, spectra and costs are on their own pages."""
+    """Write the page of several races together. Curves, samples, spectra and costs are on the pages of the races."""
     page = Page("smtool race: several races together")
-    page.text(f"Pooled: {', '.join(result.races)}. A racer with the same weights in two races counts once.")
+    page.text(f"Pooled races: {', '.join(result.races)}. A racer with the same weights in two races counts once.")
     _ranking(page, result)
     figures = {"seeds": seeds_figure(result), "forecasts": predictors_figure(result)}
     page.section("Every seed")
@@ -65,30 +65,30 @@ def _write(page: Page, result: Result, figures: Mapping[str, "Figure"], folder: 
 
 def _ranking(page: Page, result: Result) -> None:
     page.text(
-        f"{len(result.racers)} racers, {len(result.seeds)} seeds, images of {result.images.image_size} px. Every racer "
-        f"gets the same transformer on its latents: {result.tokens} tokens, {result.step:,} steps, the same order of "
-        "images, noise and initial weights for a seed; then the same number of samples from the same noise."
+        f"{len(result.racers)} racers, {len(result.seeds)} seeds, images of {result.images.image_size} px. The same transformer "
+        f"is trained on the latents of every racer: {result.tokens} tokens, {result.step:,} steps, and for each seed the same "
+        "order of images, noise and initial weights. Then the same number of samples is drawn from the same noise."
     )
     if result.trials:
         page.table(ranking_table(result))
-    page.section("What can be told")
+    page.section("Significant differences")
     for sentence in told(result):
         page.text(sentence)
-    page.text("A difference is told where the 95 % interval of the differences, paired by seed, leaves 0 out.")
+    page.text("A difference is significant if the 95 % interval of the differences, paired by seed, excludes 0.")
     if result.trials:
         page.table(pair_table(result))
         for features in list(result.rankings)[1:]:
             page.table(ranking_table(result, features))
     for key, error in result.broken.items():
-        page.text(f"{key} broke ({error.kind}): {error.message} The others raced without it.")
+        page.text(f"{key} failed ({error.kind}): {error.message} The race continued without it.")
 
 
 def _strips(page: Page, figure: "Figure") -> None:
     page.figure(
         figure,
         alt="Generation distance, reconstruction distance and their gap of every racer, one dot for each seed.",
-        caption="Dots are seeds, the bar their mean, the line its 95 % interval. An unfinished decoder shows as a large "
-        "reconstruction distance, latents that are hard to learn as a large gap.",
+        caption="Dots are seeds, the bar is their mean, the line its 95 % interval. A decoder that needs more training has a "
+        "large reconstruction distance; latents that are hard to learn have a large gap.",
     )
 
 
@@ -99,16 +99,17 @@ def _seeds(page: Page, figures: Mapping[str, "Figure"]) -> None:
     page.figure(
         figures["curves"],
         alt="PSNR of the autoencoders, loss of the transformers, and distance of their samples, against steps.",
-        caption="Means over seeds, bands from the lowest to the highest. A PSNR that still rises is a decoder that is not done. "
-        "Losses of different latents do not compare: their floors differ. The distance of the curve is that of the few samples "
-        "that are drawn while training.",
+        caption="Means over seeds; bands show the range of the seeds. If a PSNR still rises, the decoder needs more training. "
+        "Losses of different latents are not comparable, because their floors differ. Distances are of the few samples that "
+        "validations draw during training.",
     )
     page.section("Spectra")
     page.figure(
         figures["spectra"],
-        alt="Left: power of samples and reconstructions over that of the images. Right: power of latents over the target.",
-        caption="Left, means over seeds: where dashed leaves 0 dB the autoencoder loses or adds power, where solid leaves dashed "
-        "the transformer does. Right, first seed: normalized latents against images flattened with delta 1.",
+        alt="Left: power of samples and reconstructions over power of the images. Right: power of latents over the target.",
+        caption="Left, means over seeds: where the dashed line is not at 0 dB, the autoencoder removes or adds power; where the "
+        "solid line differs from the dashed one, the transformer does. Right, first seed: normalized latents against images "
+        "flattened with delta 1.",
     )
 
 
@@ -116,11 +117,11 @@ def _samples(page: Page, result: RaceResult, folder: Path) -> None:
     page.section("Samples")
     shards = open_images(result.images.train, "train", image_size=result.images.image_size)
     shown = shards.read(range(min(GRID, len(shards)))).images
-    pictures = [(image_grid(to_uint8(shown)), "training images, the first ones")]
+    pictures = [(image_grid(to_uint8(shown)), "the first training images")]
     for racer in result.racers:
         path = scores_path(folder, f"{racer}-seed{result.seeds[0]}").with_suffix(".png")
         if path.is_file():
-            caption = f"{racer}: samples, seed {result.seeds[0]}, the first ones drawn; the same noise for all"
+            caption = f"{racer}: the first samples of seed {result.seeds[0]}, from the same noise for all racers"
             pictures.append((_picture(path), caption))
     page.pixels_beside(pictures)
 
@@ -133,16 +134,17 @@ def _picture(path: Path) -> Tensor:
 def _predictors(page: Page, result: Result, figures: Mapping[str, "Figure"]) -> None:
     if not result.points:
         return
-    page.section("What would have been known before")
+    page.section("Predictors of the ranking")
     if not result.predictor_correlations:
-        page.text(f"{len(result.points)} autoencoders are too few for a rank correlation; three is the least.")
+        page.text(f"{len(result.points)} autoencoders are too few for a rank correlation; at least three are needed.")
         return
     first, *others = result.predictor_correlations
     page.table(predictor_table(result, first))
     page.figure(
         figures["forecasts"],
         alt="For each predictor, its value against the generation distance, one point for each autoencoder.",
-        caption=f"Each point is an autoencoder, mean over seeds; rho: Spearman's rank correlation. Distances by {first}.",
+        caption="Each point is an autoencoder (mean over seeds). rho: Spearman's rank correlation; p: its p-value. "
+        f"Distances by {first}.",
     )
     for features in others:
         page.table(predictor_table(result, features))
@@ -152,6 +154,6 @@ def _cost(page: Page, result: RaceResult) -> None:
     page.section("Cost")
     page.table(cost_table(result))
     page.text(
-        f"The usual answer is a transformer of 100,000 steps on 8 GPUs for each autoencoder, {H100_HOURS:g} H100-hours. A race "
+        f"For comparison: a transformer of 100,000 steps on 8 GPUs takes {H100_HOURS:g} H100-hours for each autoencoder. A race "
         "answers a smaller question: which latents a small transformer learns best in a short time, on these images."
     )

@@ -1,4 +1,4 @@
-"""What a race consists of: runs of autoencoders, runs of transformers on their latents, and the same number of tokens for all."""
+"""Plan of a race: runs of autoencoders, and runs of transformers on their latents, all with the same number of tokens."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class AutoencoderRun:
-    """An autoencoder of one seed (None: a checkpoint, the same for all seeds). path: the run's folder, or the checkpoint."""
+    """An autoencoder. seed: None for a checkpoint, which all seeds share; path: folder of the run, or the checkpoint."""
 
     name: str
     seed: int | None
@@ -35,7 +35,7 @@ class AutoencoderRun:
 
 @dataclass(frozen=True)
 class Trial:
-    """One racer and one seed: a transformer's run on an autoencoder's latents."""
+    """One racer with one seed: a transformer's run on an autoencoder's latents."""
 
     racer: str
     seed: int
@@ -50,7 +50,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class RacePlan:
-    """trials: by racer, then by seed, those of broken racers left out. broken: racer -> why it cannot start."""
+    """The whole plan. trials: by racer, then by seed, without broken racers; broken: racer -> error that keeps it from starting;
+    turn: number of steps in a turn."""
 
     folder: Path
     images: Images
@@ -64,19 +65,19 @@ class RacePlan:
 
     @property
     def autoencoders(self) -> list[AutoencoderRun]:
-        """Each once, in the order of the trials."""
+        """Every autoencoder once, in the order of the trials."""
         return list({trial.autoencoder.key: trial.autoencoder for trial in self.trials}.values())
 
     @property
     def steps(self) -> int:
-        """Of every transformer."""
+        """Number of steps of every transformer."""
         return self.trials[0].training.tables.steps
 
 
 def plan_race(race: Race, entries: Sequence[Entry], folder: Path) -> RacePlan:
-    """Who runs what where. Raises RecipeError if racers cannot have equal tokens, and the first racer's error if none can start.
+    """Plan all runs. Raises RecipeError if racers cannot have equal tokens, and the first racer's error if none can start.
 
-    Autoencoders of equal recipe (or one checkpoint) are trained once for each seed, under the name of the first racer.
+    Racers with equal autoencoder recipes (or the same checkpoint) share one autoencoder for each seed, named after the first.
     """
     images = _images(race, entries)
     shapes: dict[str, Shape] = {}
@@ -101,9 +102,10 @@ def plan_race(race: Race, entries: Sequence[Entry], folder: Path) -> RacePlan:
 
 
 def equal_tokens(shapes: dict[str, Shape], patches: dict[str, int]) -> tuple[dict[str, int], int]:
-    """(racer -> patch, tokens): patches such that every transformer sees as many tokens as that on the smallest latents.
+    """(racer -> patch, tokens): patches that give every transformer as many tokens as the one on the smallest latents.
 
-    patches: what the recipes say, which is what the racer with the smallest latents gets.
+    shapes: racer -> (C, h, w); patches: racer -> patch of its recipe, which the racer with the smallest latents keeps.
+    Raises RecipeError if there are no such patches.
     """
     sides = {name: shape[1] for name, shape in shapes.items()}
     smallest = min(sides, key=lambda name: sides[name] / patches[name])
@@ -116,15 +118,15 @@ def equal_tokens(shapes: dict[str, Shape], patches: dict[str, int]) -> tuple[dic
     for name, side in sides.items():
         if side % grid:
             raise RecipeError(
-                f"Racers must have equal tokens, but {name}'s latents are {side} cells a side, which {grid} tokens a side "
-                f"({smallest}'s, {sides[smallest]} cells in patches of {patches[smallest]}) do not divide.",
-                hint="Race autoencoders whose latents differ by a whole factor, or choose another model.patch.",
+                f"Racers must have equally many tokens, but the {side} x {side} latents of {name} cannot be divided into {grid} "
+                f"x {grid} tokens, those of {smallest} ({sides[smallest]} cells per side, patch {patches[smallest]}).",
+                hint="Race autoencoders whose latent sides differ by a whole factor, or choose another model.patch.",
             )
     return {name: side // grid for name, side in sides.items()}, grid * grid
 
 
 def _images(race: Race, entries: Sequence[Entry]) -> Images:
-    """The recipe's images, else those that the checkpoints were trained on, if they agree."""
+    """The recipe's images, else those that the checkpoints were trained on. Raises RecipeError if these differ."""
     data = race.data
     known = [found for entry in entries if entry.racer.checkpoint and (found := _trained_on(entry.racer.checkpoint))]
     train = data.train or _agreed("train", known)
@@ -135,7 +137,7 @@ def _images(race: Race, entries: Sequence[Entry]) -> Images:
 
 
 def _trained_on(checkpoint: str) -> dict[str, object]:
-    """The data table of a checkpoint's recipe; nothing for broken or foreign ones."""
+    """The [data] table of a checkpoint's recipe; {} for broken or foreign checkpoints."""
     try:
         return dict(identify(checkpoint).metadata.get("recipe", {}).get("data", {}))
     except SmtoolError:
@@ -145,7 +147,7 @@ def _trained_on(checkpoint: str) -> dict[str, object]:
 def _agreed(key: str, known: Sequence[dict[str, object]]) -> str:
     values = {str(data[key]) for data in known if data.get(key)}
     if len(values) != 1:
-        found = f"the checkpoints were trained with {' and '.join(sorted(values))}" if values else "no checkpoint says it"
+        found = f"the checkpoints were trained with {' and '.join(sorted(values))}" if values else "no checkpoint states it"
         raise RecipeError(
             f"data.{key} is not given, and {found}.",
             hint="Give it: --data FOLDER" if key == "train" else "Give it: --set data.image_size=SIZE",
@@ -159,7 +161,7 @@ def _latent_shape(entry: Entry, image_size: int) -> Shape:
         return entry.autoencoder.tables.shapes.latents[1:]
     tokenizer = open_tokenizer(entry.racer.checkpoint, image_size=image_size)
     if not tokenizer.can_decode:
-        raise CheckpointError(f"{entry.racer.checkpoint} only encodes: no samples could be decoded.", hint="Race autoencoders.")
+        raise CheckpointError(f"{entry.racer.checkpoint} has no decoder.", hint="Race autoencoders that have one.")
     try:
         return tokenizer.latent_shape(image_size, image_size)
     except ValueError as error:
@@ -172,7 +174,7 @@ def _patch(entry: Entry) -> int:
 
 
 def _owners(entries: Sequence[Entry]) -> dict[str, str]:
-    """Racer -> the first racer with the same autoencoder."""
+    """Racer -> the first racer with an equal autoencoder."""
     first: dict[str, str] = {}
     owners = {}
     for entry in entries:
@@ -205,7 +207,7 @@ def _autoencoder_run(race: Race, entry: Entry, seed: int, owner: str, folder: Pa
 
 
 def _saving(race: Race, training: Training) -> tuple[str, ...]:
-    """A checkpoint at the end of each turn is enough; and there is a row of losses for each."""
+    """Changes of a run's recipe: a checkpoint at the end of each turn, and at least one row of losses in it."""
     turn = min(race.turn, training.tables.steps)
     rows = min(turn, training.tables.log_every)
     return (f"save_every={turn}", f"log_every={rows}", "keep_last=1", "tracking.tensorboard=false")

@@ -1,4 +1,4 @@
-"""Several races as one: more autoencoders, so that a rank correlation of predictors means something."""
+"""Pooling of several races, to have enough autoencoders for rank correlations of predictors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +14,23 @@ from smtool.report.console import Console
 
 
 def is_race_folder(what: str) -> bool:
+    """Whether a folder holds a finished race."""
     return (Path(what) / "race.json").is_file()
 
 
 def pool_races(folders: Sequence[str], *, console: Console, out: Path | None = None) -> PooledResult:
-    """Rank the racers of all races, judge predictors by all their autoencoders; with `out`, also write pooled.json and a page.
+    """Rank the racers of all races together and correlate predictors over all their autoencoders.
 
-    Distances compare only where judge, images, transformer's steps, tokens, seeds and number of samples are equal: else a
-    RecipeError. A racer with the same weights of autoencoder and transformer in two races counts once.
+    out: folder for pooled.json and a page, None to print only. Raises RecipeError if judge, images, transformer steps, tokens,
+    seeds or number of samples differ, because distances are then not comparable. A racer with the same weights of autoencoder
+    and transformer in two races counts once.
     """
     results = [read_race(Path(folder)) for folder in folders]
     for folder, result in zip(folders[1:], results[1:], strict=True):
         _check_alike(folders[0], results[0], folder, result)
     pooled = _pooled(folders, results)
     if len(pooled.points) < 3:
-        raise RecipeError(f"{len(pooled.points)} autoencoders are too few for a rank correlation; three is the least.")
+        raise RecipeError(f"{len(pooled.points)} autoencoders are too few for a rank correlation; at least three are needed.")
     show(pooled, console)
     if out is not None:
         pooled.write(out / "pooled.json")
@@ -77,11 +79,11 @@ def _pooled(folders: Sequence[str], results: Sequence[RaceResult]) -> PooledResu
 def _check_alike(first: str, ours: RaceResult, other: str, theirs: RaceResult) -> None:
     pairs = zip(_compared(ours), _compared(theirs), strict=True)
     if unlike := [f"{key}: {a} and {b}" for (key, a), (_, b) in pairs if a != b]:
-        raise RecipeError("\n  ".join([f"{first} and {other} cannot be pooled, since their distances do not compare:", *unlike]))
+        raise RecipeError("\n  ".join([f"{first} and {other} cannot be pooled: their distances are not comparable:", *unlike]))
 
 
 def _compared(result: RaceResult) -> list[tuple[str, object]]:
-    """What must be equal for distances to compare, with its name."""
+    """(name, value) of everything that must be equal for distances to be comparable."""
     scored = result.trials[0].cache_key
     return [
         ("judge", result.judge),

@@ -1,4 +1,4 @@
-"""How well each predictor would have ranked the racers, and how well it ranks the published autoencoders."""
+"""Rank correlation of each predictor with the racers' distances, and with the FID of published autoencoders."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,26 +35,26 @@ TITLES: Mapping[str, str] = {
     "cds": "CDS",
     "eq_error": "equivariance error (EQ-VAE's)",
     "scale_error": "scale-equivariance error",
-    "viv": "VIV, our reading",
+    "viv": "VIV (our reading of the paper)",
 }
 PUBLISHED: Mapping[str, str] = {
     "rfd": "rfid", "psnr": "psnr", "eq_error": "eq_loss", "scale_error": "se_loss", "viv": "viv", "lds": "lds", "cds": "cds",
     "ifd": "ifid_bn",
 }  # fmt: skip
-"""Predictor -> its column of the published table, where it has one."""
+"""Predictor -> its column in the published table."""
 
 
 def title(name: str) -> str:
-    """What a predictor is called on tables."""
+    """Name of a predictor in tables."""
     return TITLES.get(name, f"distance of interpolations (iFID's, {name})" if name.startswith("ifd_") else name)
 
 
 def points_of(
     racers: Sequence[str], trials: Sequence[TrialScores], features: Sequence[str], folder: Path
 ) -> dict[str, Point]:
-    """By racer: predictors (from the race's folder) and distances of its autoencoder, means over seeds.
+    """Racer -> predictors (read from the race's folder) and distances of its autoencoder, as means over seeds.
 
-    Of racers that share an autoencoder, only the first counts: they differ in what no predictor sees.
+    Of racers that share an autoencoder only the first is included, because all predictors of the others are equal.
     """
     found: dict[str, Point] = {}
     seen: set[str] = set()
@@ -84,7 +84,7 @@ def _mean_distances(distances: Sequence[Distances]) -> MeanDistances:
 
 
 def _means(known: Sequence[Predictors]) -> dict[str, float]:
-    """Over seeds; a predictor that could not be measured for all of them is left out."""
+    """Means over seeds. A predictor that was not measured for every seed is left out."""
     found = {}
     for name in known[0].values:
         values = [one.values[name].value if name in one.values else None for one in known]
@@ -95,9 +95,9 @@ def _means(known: Sequence[Predictors]) -> dict[str, float]:
 
 
 def predictor_correlations(points: Mapping[str, Point], trials: Sequence[TrialScores]) -> dict[str, PredictorCorrelations]:
-    """By extractor, Spearman's correlation of each predictor with the distances; nothing for fewer than three autoencoders.
+    """Extractor -> Spearman's correlation of each predictor with the distances; {} for fewer than three autoencoders.
 
-    No correction is made for there being many predictors.
+    There is no correction for multiple predictors.
     """
     if len(points) < 3:
         return {}
@@ -113,14 +113,15 @@ def predictor_correlations(points: Mapping[str, Point], trials: Sequence[TrialSc
 
 
 def value_of(point: Point, predictor: str, features: str) -> float:
-    """What a predictor says of an autoencoder; the reconstruction distance is that of the extractor that judges."""
+    """Value of a predictor for an autoencoder; the reconstruction distance is that on the same extractor."""
     return point.distances[features].reconstruction if predictor == "rfd" else point.predictors[predictor]
 
 
 def seeds_agree(trials: Sequence[TrialScores], features: str, names: Iterable[str]) -> SeedsAgreement:
-    """How well one seed orders the named racers as the mean of the others does; what no predictor can much beat.
+    """Mean rank correlation between one seed and the mean of the others, over the named racers.
 
-    None for a single seed, for fewer than three racers, or if a racer broke in one of the seeds.
+    It is an upper limit for predictors, up to noise. None for a single seed, for fewer than three racers, or if a racer failed
+    in one of the seeds.
     """
     scores = [[trial.distances[features] for trial in trials if trial.racer == name] for name in names]
     if len(scores) < 3 or len(scores[0]) < 2 or len({len(row) for row in scores}) > 1:
@@ -134,7 +135,7 @@ def seeds_agree(trials: Sequence[TrialScores], features: str, names: Iterable[st
 
 
 def published(predictor: str) -> RankCorrelation | None:
-    """The same statistic over the published autoencoders, with the FID of SiT-XL without guidance; None: not published."""
+    """Rank correlation of a predictor with SiT-XL's unguided FID, over published autoencoders; None if unpublished."""
     column = PUBLISHED.get("ifd" if predictor.startswith("ifd_") else predictor)
     if column is None:
         return None

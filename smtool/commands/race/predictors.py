@@ -1,4 +1,4 @@
-"""What can be known of an autoencoder before any transformer is trained on its latents."""
+"""Predictors: measures of an autoencoder that need no transformer on its latents."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ _BATCH, _REPLICATES = 64, 20
 def measure_predictors(
     run: AutoencoderRun, images: Images, judge: Judge, *, folder: Path, device: str = "cpu", weights_dir: Path | None = None
 ) -> Predictors:
-    """All predictors of one autoencoder, written to folder/predictors/KEY.json; what stands there for these weights is kept."""
+    """Measure all predictors of an autoencoder and write folder/predictors/KEY.json, or reuse it for the same weights."""
     path = predictors_path(folder, run.key)
     autoencoder = open_tokenizer(run.path, device=device, image_size=images.image_size)
     key = PredictorsKey(
@@ -74,7 +74,7 @@ def measure_predictors(
 
 
 def _normalized(autoencoder: Tokenizer, images: ImageShards) -> tuple[Tensor, LatentStats]:
-    """Latents (N, C, h, w) of training images, sampled from the posterior, each channel at mean 0 and std 1."""
+    """Sampled latents (N, C, h, w) of training images, each channel with mean 0 and std 1; and their statistics."""
     batches = validation_batches(images, batch=_BATCH, limit=MOST_LATENTS)
     drawn = encoded_latents(autoencoder, batches, sampled_in_order(generator("race", "latents")))
     latents = torch.cat([part.float() for part in drawn])
@@ -84,7 +84,7 @@ def _normalized(autoencoder: Tokenizer, images: ImageShards) -> tuple[Tensor, La
 
 
 def _interpolations(autoencoder: Tokenizer, images: ImageBatch, others: Tensor, stats: LatentStats) -> Tensor:
-    """uint8 decodings of latents halfway between these images' and a near neighbour's."""
+    """Decodings, uint8 (N, 3, H, W), of latents halfway between those of an image and of one of its nearest neighbours."""
     draws, found = generator("race", "neighbours"), []
     for part in encoded_latents(autoencoder, images.split(_BATCH), sampled_in_order(generator("race", "queries"))):
         between = interpolated(stats.normalize(part), others, draws=draws, count=min(NEIGHBOURS, len(others)))
@@ -93,7 +93,7 @@ def _interpolations(autoencoder: Tokenizer, images: ImageBatch, others: Tensor, 
 
 
 def _distance(extractor: Extractor, images: Tensor, others: Tensor) -> Measured:
-    """Frechet distance with the half width of its interval over redraws of the images, pairs kept together."""
+    """Frechet distance with the half-width of its 95 % bootstrap interval over images, keeping pairs together."""
     x, y = features_of(images, extractor), features_of(others, extractor)
 
     def distance(chosen: Tensor) -> float:
@@ -105,7 +105,7 @@ def _distance(extractor: Extractor, images: Tensor, others: Tensor) -> Measured:
 
 
 def _errors(autoencoder: Tokenizer, images: ImageShards) -> dict[str, Measured]:
-    """Equivariance errors where latents can be shrunk to quarters."""
+    """Equivariance errors, or a reason if latents cannot be scaled down to a quarter."""
     (part,) = reconstructed(autoencoder, [images.read(range(min(EQUIVARIANCE_IMAGES, len(images))))])
     try:
         return {
@@ -117,7 +117,7 @@ def _errors(autoencoder: Tokenizer, images: ImageShards) -> dict[str, Measured]:
 
 
 def _ambiguity(latents: Tensor) -> Measured:
-    """VIV at all latents, and how it grows with their number."""
+    """VIV of all latents, and of a quarter and a half of them, since it grows with their number."""
     counts = [len(latents) // part for part in (4, 2, 1)]
     by_number = {count: velocity_ambiguity(latents[:count], draws=generator("race", "viv")) for count in counts}
     last = by_number[len(latents)]

@@ -31,7 +31,7 @@ _POLL = 0.2
 
 @dataclass(frozen=True)
 class Budget:
-    """Of the transformers: steps, or seconds that the race's clock runs while they train. None: as far as the recipe goes."""
+    """Limit for the transformers: steps of each, or seconds of wall time for all of them. None: the recipe's steps."""
 
     steps: int | None = None
     seconds: float | None = None
@@ -45,10 +45,10 @@ def race(
     workers: Sequence[Worker],
     budget: Budget = Budget(),
 ) -> RaceResult:
-    """Run a race to its end, or on from where it was stopped; write race.json and report.html in `out`, and return the result.
+    """Run or resume a race; write race.json and report.html in `out`, and return the result.
 
-    workers: each does one job at a time (`workers_on` makes processes); they are ended.
-    A racer that breaks is left out, and the others go on; its error is raised after all is written.
+    workers: do one job at a time each (`workers_on` makes processes); they are ended here.
+    A racer that fails is left out and the others continue; its error is raised after all files are written.
     """
     recipe, entries = loaded
     folder = out or Path("runs") / recipe.name
@@ -72,7 +72,7 @@ def race(
 
 
 def partial_sentences(plan: RacePlan, broken: Mapping[str, SmtoolError]) -> Iterator[str]:
-    """A sentence for each judge that a racer learned from."""
+    """Yield a warning for each judge that a racer learned from."""
     names, told = plan.judge.features, set()
     for trial in plan.trials:
         if trial.key not in broken and (trial.path / "ckpt.safetensors").is_file():
@@ -82,7 +82,7 @@ def partial_sentences(plan: RacePlan, broken: Mapping[str, SmtoolError]) -> Iter
 
 
 def _prepare(plan: RacePlan, console: Console) -> None:
-    """Both splits, before workers ask for them all at once."""
+    """Prepare both splits before the workers need them."""
     images = plan.images
     with console.progress(f"preparing {images.train}") as report:
         open_images(images.train, "train", image_size=images.image_size, report=report)
@@ -92,7 +92,7 @@ def _prepare(plan: RacePlan, console: Console) -> None:
 def _run(
     plan: RacePlan, budget: Budget, workers: Sequence[Worker], console: Console
 ) -> tuple[int, dict[str, SmtoolError]]:
-    """Let the workers do all jobs. Returns the transformers' step, and what broke by key of run or trial."""
+    """Let the workers do all jobs. Returns the step of the transformers, and key of a failed run or trial -> its error."""
     costs = Costs.read(plan.folder / "costs.json")
     schedule = _schedule(plan, budget, _Clock(costs, len(workers), budget.seconds))
     lock = threading.Condition()
@@ -123,12 +123,12 @@ def _run(
         for future in waiting:
             future.result()
     if stop.asked:
-        raise Interrupted("Stopped; what was trained is saved.", hint="The same command goes on from here.")
+        raise Interrupted("Stopped; all runs are saved.", hint="Repeat the command to resume.")
     return schedule.step, schedule.broken
 
 
 def _schedule(plan: RacePlan, budget: Budget, clock: "_Clock") -> Schedule:
-    """Of what is not yet on the disk."""
+    """Schedule of all jobs that are not done yet."""
     steps = min(plan.steps, budget.steps or plan.steps)
     reached = {("train-ae", run.key): _reached(run.path) for run in plan.autoencoders}
     reached |= {("train-dit", trial.key): _reached(trial.path) for trial in plan.trials}
@@ -136,7 +136,7 @@ def _schedule(plan: RacePlan, budget: Budget, clock: "_Clock") -> Schedule:
 
 
 def _next(schedule: Schedule, lock: threading.Condition, stop: StopRequest) -> ScheduledJob | None:
-    """The next job for a worker, which may have to wait for another's; None when there is nothing left."""
+    """The next job for a worker. Waits if it needs the result of a running job; returns None if nothing is left."""
     with lock:
         while not stop.asked:
             if (scheduled := schedule.next()) is not None:
@@ -149,7 +149,7 @@ def _next(schedule: Schedule, lock: threading.Condition, stop: StopRequest) -> S
 
 @dataclass(frozen=True)
 class _Clock:
-    """Whether a budget in seconds lasts for another round: the clock is what transformers cost so far, shared among workers."""
+    """Checks a budget in seconds against the time that the transformers took so far, divided by the number of workers."""
 
     costs: Costs
     workers: int
@@ -178,7 +178,7 @@ def _job(plan: RacePlan, scheduled: ScheduledJob) -> Job:
 
 
 def _reached(run: Path) -> int:
-    """The step of a run on disk."""
+    """Step of a run's exported checkpoint; 0 if there is none."""
     try:
         return int(read_metadata(run / "ckpt.safetensors").get("step", 0))
     except CheckpointError:
@@ -190,12 +190,12 @@ def _tell(console: Console, scheduled: ScheduledJob, outcome: Outcome) -> None:
     if outcome.error is None:
         console.print(f"{what}: {outcome.seconds:.0f} s")
     elif not isinstance(outcome.error, Interrupted):
-        console.print(f"{what} broke: {outcome.error}")
+        console.print(f"{what} failed: {outcome.error}")
 
 
 def _raise_first(broken: dict[str, SmtoolError]) -> None:
-    """Raise what broke first, in its own class, so that the exit code says what it was."""
+    """Raise the first error in its own class, which decides the exit code."""
     if broken:
         name, error = next(iter(broken.items()))
         others = f" ({len(broken) - 1} more in the table)" if len(broken) > 1 else ""
-        raise type(error)(f"{name} broke{others}: {error.message}", hint=error.hint)
+        raise type(error)(f"{name} failed{others}: {error.message}", hint=error.hint)

@@ -1,4 +1,4 @@
-"""Rank the racers of a race: means over seeds, what the seeds can tell apart; and put race.json together."""
+"""Ranking of the racers: means over seeds, significant differences; and assembly of race.json."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,7 +14,7 @@ from smtool.spectrum.jackknife import student_t_quantile
 
 
 def race_result(plan: RacePlan, step: int, broken: Mapping[str, SmtoolError], costs: Costs) -> RaceResult:
-    """All that the page and other races need. Trials that broke are absent; `broken` says why."""
+    """The contents of race.json. Failed trials are left out; `broken` has their errors."""
     paths = {trial.key: scores_path(plan.folder, trial.key) for trial in plan.trials if trial.key not in broken}
     trials = [TrialScores.model_validate_json(path.read_bytes()) for path in paths.values() if path.is_file()]
     points = points_of(plan.racers, trials, plan.judge.features, plan.folder)
@@ -39,7 +39,7 @@ def race_result(plan: RacePlan, step: int, broken: Mapping[str, SmtoolError], co
 
 
 def rankings(racers: Sequence[str], trials: Sequence[TrialScores], features: str) -> Rankings:
-    """By each distance of one extractor."""
+    """Rankings by each distance of one extractor."""
 
     def ranking(score: Callable[[Distances], float]) -> Ranking:
         scores: dict[str, dict[int, float]] = {}
@@ -55,7 +55,7 @@ def rankings(racers: Sequence[str], trials: Sequence[TrialScores], features: str
 
 
 def mean_over_seeds(by_seed: Mapping[int, float]) -> SeedMean:
-    """by_seed: seed -> score."""
+    """Mean with its 95 % interval. by_seed: seed -> score."""
     value, half_width = seed_interval(by_seed, quantile=_quantile)
     return SeedMean(value=value, half_width=_finite(half_width), seeds=len(by_seed))
 
@@ -84,7 +84,7 @@ def _difference(pair: Pair) -> PairDifference:
 
 
 def _quantile(degrees: int) -> float:
-    """Of 95 % intervals over seeds."""
+    """Quantile of Student's t for 95 % intervals."""
     return student_t_quantile(0.975, degrees)
 
 

@@ -1,7 +1,7 @@
-"""race.json, "smtool.race/2": what each trial scored, what seeds tell apart, how predictors rank, what the race cost.
+"""race.json, "smtool.race/2": scores of each trial, rankings, correlations of predictors, costs.
 
-docs/race.schema.json is `RaceResult`, as JSON Schema. A key that is added keeps the version; one that goes, or means something
-else, raises it. Numbers are written as they were measured: only tables, figures and sentences round.
+docs/race.schema.json is the JSON Schema of `RaceResult`. Adding a key keeps the version; removing a key or changing its meaning
+raises it. The file holds numbers with all digits; only tables, figures and sentences round them.
 """
 
 import json
@@ -17,7 +17,7 @@ SCHEMA: Literal["smtool.race/2"] = "smtool.race/2"
 
 
 class Images(Part):
-    """The images that all race on; validation: a source of its own, or "" for the validation split of `train`."""
+    """The images of the race. validation: another source, or "" for the validation split of `train`."""
 
     train: str
     validation: str
@@ -25,21 +25,21 @@ class Images(Part):
 
 
 class Failure(Part):
-    """Why a racer, an autoencoder's run or a trial broke. kind: the error's class."""
+    """Error of a racer, an autoencoder's run or a trial. kind: class of the error."""
 
     kind: str
     message: str
 
 
 class Spent(NamedTuple):
-    """What a stage cost: wall time, and time of all cores together."""
+    """Time of a stage in seconds: wall time, and time of all cores together."""
 
     seconds: float
     core_seconds: float
 
 
 class SeedMean(Part):
-    """Mean over seeds with the half width of its 95 % interval (Student's t), None for a single seed."""
+    """Mean over seeds with the half-width of its 95 % interval (Student's t), None for a single seed."""
 
     value: float
     half_width: float | None
@@ -47,13 +47,13 @@ class SeedMean(Part):
 
 
 class RacerMean(SeedMean):
-    """place: the places that told differences leave, such as 1 or 2-4."""
+    """Mean and place of a racer. place: the places that significant differences allow, such as 1 or 2-4."""
 
     place: str
 
 
 class PairDifference(Part):
-    """Two racers compared seed by seed. difference: mean of worse - better; told: whether its interval leaves 0 out."""
+    """Two racers compared seed by seed. difference: mean of worse - better; told: whether its interval excludes 0."""
 
     better: str
     worse: str
@@ -73,7 +73,7 @@ class Ranking(Part):
 
 
 class Rankings(Part):
-    """By the distances of one extractor."""
+    """Rankings by the distances of one extractor."""
 
     generation: Ranking
     reconstruction: Ranking
@@ -81,7 +81,7 @@ class Rankings(Part):
 
 
 class MeanDistances(Part):
-    """Means over seeds."""
+    """Mean distances over seeds."""
 
     generation: float
     reconstruction: float
@@ -98,9 +98,9 @@ class Point(Part):
 
 
 class Correlation(Part):
-    """Spearman's rank correlation over autoencoders, None where one side is all equal.
+    """Spearman's rank correlation over autoencoders; None if all values of one side are equal.
 
-    low, high: its 95 % interval, None for few points; chance: fraction of random orders at least as strong.
+    low, high: its 95 % interval, None for few points; chance: two-sided p-value by permutation; points: number of autoencoders.
     """
 
     value: float | None
@@ -111,7 +111,7 @@ class Correlation(Part):
 
 
 class PredictorCorrelation(Part):
-    """Of one predictor with the generation distance and with the gap; published: the same over published autoencoders."""
+    """Correlations of one predictor with generation distance and gap; published: with the FID of published autoencoders."""
 
     title: str
     generation: Correlation
@@ -120,24 +120,24 @@ class PredictorCorrelation(Part):
 
 
 class SeedsAgreement(Part):
-    """How well one seed ranks the racers as the mean of the others does; None where it cannot be known."""
+    """Mean rank correlation between one seed and the mean of the others; None if it is undefined."""
 
     generation: float | None
     gap: float | None
 
 
 class PredictorCorrelations(Part):
-    """Of all predictors with the distances of one extractor."""
+    """Correlations of all predictors with the distances of one extractor."""
 
     predictors: dict[str, PredictorCorrelation]
     seeds_agree: SeedsAgreement
 
 
 class Result(Part):
-    """What one race and several pooled ones have in common: all that ranking, tables and most figures need.
+    """Fields that one race and several pooled races share.
 
-    trials: those that did not break; judge: the extractor that ranks; rankings, predictor_correlations: by extractor, the judge
-    first; points: by racer, of racers that share an autoencoder only the first.
+    trials: those that did not fail; judge: the extractor that decides the ranking; rankings, predictor_correlations: by
+    extractor, the judge first; points: by racer, but only the first of racers that share an autoencoder.
     """
 
     schema_: Literal["smtool.race/2"]
@@ -158,13 +158,13 @@ class Result(Part):
         return [trial for trial in self.trials if trial.racer == racer]
 
     def by_generation(self, features: str | None = None) -> list[str]:
-        """Racers, the best mean generation distance first. features: the extractor; default the judge."""
+        """Racers, by increasing mean generation distance. features: the extractor; default: the judge."""
         means = self.rankings[features or self.judge].generation.racers
         return sorted(means, key=lambda name: means[name].value)
 
 
 class RaceResult(Result):
-    """race.json. costs: key of an autoencoder's run or a trial -> stage -> seconds; autoencoders: trial -> its run."""
+    """race.json. costs: key of an autoencoder's run or of a trial -> stage -> seconds; autoencoders: trial -> key of its run."""
 
     smtool: str
     costs: dict[str, dict[str, Spent]]
@@ -178,7 +178,7 @@ class PooledResult(Result):
 
 
 def read_race(folder: Path) -> RaceResult:
-    """Read folder/race.json. Raises CheckpointError if it is of another version, damaged, or without a single trial."""
+    """Read folder/race.json. Raises CheckpointError if it has another version, is damaged, or has no trials."""
     path = folder / "race.json"
     text = path.read_text(encoding="utf-8")
     try:
@@ -187,7 +187,7 @@ def read_race(folder: Path) -> RaceResult:
     except (json.JSONDecodeError, AttributeError, ValidationError) as error:
         raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint="Run the race again.") from error
     if result is None or not result.trials:
-        raise CheckpointError(f"{path} holds no finished race of this version ({found}).", hint="Run it again.")
+        raise CheckpointError(f"{path} holds no finished race of version {SCHEMA} (found: {found}).", hint="Run the race again.")
     return result
 
 

@@ -1,4 +1,4 @@
-"""The order of a race's jobs: all runs advance together, so that a race that is cut off compares equally trained racers."""
+"""Order of a race's jobs. All runs advance together, so that an interrupted race compares equally trained racers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ STAGES: tuple[Stage, ...] = ("train-ae", "encode", "train-dit", "score", "predic
 
 @dataclass(frozen=True)
 class ScheduledJob:
-    """A job to be done. key: the autoencoder's run or the trial that it belongs to; step: where a turn of training ends."""
+    """A job to do. key: of its autoencoder's run or of its trial; step: last step of a turn of training."""
 
     stage: Stage
     key: str
@@ -22,13 +22,13 @@ class ScheduledJob:
 
 
 class Schedule:
-    """Gives out jobs in the order of stage, turn, seed and racer, each when all that it needs is done.
+    """Gives out jobs in the order of stage, turn, seed and racer, each after the jobs that it needs.
 
-    reached: (stage, key) -> step of the run on disk; an autoencoder's and a trial's key may be the same. steps: where
-    transformers end at the latest. may_open: asked once before each further turn of the transformers, with the number of turns
-    behind; a turn that one transformer has begun, all finish.
-    num_jobs, num_done: of all jobs, for a progress line.
-    Not thread-safe: several workers must ask under a lock.
+    reached: (stage, key) -> step of the run on disk; an autoencoder and a trial may have the same key. steps: largest step of the
+    transformers. may_open: called once before each further turn of the transformers, with the number of finished turns; if it
+    returns False, no further turn starts. A turn that one transformer has started is finished by all.
+    num_jobs, num_done: numbers of jobs, for a progress line.
+    Not thread-safe: workers must hold a lock.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class Schedule:
 
     @property
     def step(self) -> int:
-        """The step that every transformer which did not break has reached, or will have."""
+        """The step that every transformer reaches, except failed ones, with the turns opened so far."""
         return self._ends[self._opened - 1] if self._opened else 0
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is being done."""
+        """Whether any job is running."""
         return bool(self._busy)
 
     def next(self) -> ScheduledJob | None:
-        """Take the next job that can be done now; None if there is none before another one is finished, or none at all."""
+        """Take the next job that can start now; None if all remaining jobs need a running one, or none remain."""
         for job in self._waiting:
             if job.key not in self._busy and self._is_ready(job):
                 self._waiting.remove(job)
@@ -69,7 +69,7 @@ class Schedule:
         return None
 
     def finished(self, job: ScheduledJob, error: SmtoolError | None = None) -> None:
-        """Mark a job as done. After an error, all that needs its run is left out."""
+        """Mark a job as done. After an error, all jobs that need its run are removed."""
         self._busy.discard(job.key)
         self.num_done += 1
         if error is not None:
@@ -78,7 +78,7 @@ class Schedule:
             self._waiting = [other for other in self._waiting if other.key not in self.broken]
 
     def _is_ready(self, job: ScheduledJob) -> bool:
-        """Whether nothing that it needs is waiting or being done. Jobs of one key are never done at once."""
+        """Whether all jobs that it needs are done. Jobs with the same key never run at the same time."""
         if job.stage == "train-dit" and not self._is_open(job.turn):
             return False
         needed = {job.key, self._owner.get(job.key, job.key)}
@@ -88,7 +88,7 @@ class Schedule:
 
     def _comes_before(self, other: ScheduledJob, job: ScheduledJob) -> bool:
         if other.stage == "train-dit" and other.turn > self._opened and self._closed:
-            return False      # never to be done
+            return False      # it will not be done
         return (STAGES.index(other.stage), other.turn) < (STAGES.index(job.stage), job.turn) and other.stage != "predict"
 
     def _is_open(self, turn: int) -> bool:
@@ -114,11 +114,11 @@ def _jobs(plan: RacePlan, ends: list[int]) -> list[ScheduledJob]:
 
 
 def _ends(steps: int, turn: int) -> list[int]:
-    """Where the turns of a run end."""
+    """Last step of each turn of a run."""
     return [min(start + turn, steps) for start in range(0, steps, turn)]
 
 
 def _interleaved(plan: RacePlan) -> list[str]:
-    """Keys, all racers of one seed before those of the next."""
+    """Keys of runs and trials: all racers of one seed, then those of the next."""
     trials = sorted(plan.trials, key=lambda trial: plan.seeds.index(trial.seed))
     return [*dict.fromkeys(key for trial in trials for key in (trial.autoencoder.key, trial.key))]

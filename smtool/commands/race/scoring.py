@@ -1,4 +1,4 @@
-"""Score one transformer: its samples against images, beside what the autoencoder alone does to images."""
+"""Scores of one transformer: distance of its samples to images, and of the autoencoder's reconstructions for comparison."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,9 +52,9 @@ from smtool.storage import read_metadata, write_bytes
 from smtool.tasks.diffusion import NUM_BANDS
 
 GRID = 64
-LATE = 0.1      # fraction of the steps, at the end, that losses are averaged over
+LATE = 0.1      # losses are averaged over this last fraction of the steps
 VALIDATION_IMAGES = 1000
-LARGEST_PSNR = 100.0      # dB, of an image that is reproduced exactly, as `pixels` does; other 8-bit images stay below
+LARGEST_PSNR = 100.0      # dB, of an exact reconstruction (as by `pixels`); all other 8-bit images are below
 BANDS = tuple(f"band{number}" for number in range(1, NUM_BANDS + 1))
 _REPLICATES = 20
 _BATCH = 64
@@ -65,10 +65,10 @@ _FLOOR_IMAGES = 1024
 def score_trial(
     trial: Trial, images: Images, judge: Judge, *, folder: Path, device: str = "cpu", weights_dir: Path | None = None
 ) -> TrialScores:
-    """Score a transformer and write folder/cells/KEY.json and .png; what stands there for these very weights is kept.
+    """Score a transformer and write folder/cells/KEY.json and .png; reuse these files if the weights are the same.
 
-    N samples and the reconstructions of the first N training images are compared with all other training images, so that both
-    distances have the same reference, the same N, and no image on both sides.
+    N samples and the reconstructions of the first N training images are compared with all other training images. So both
+    distances have the same reference and the same N, and no image is on both sides.
     """
     path = scores_path(folder, trial.key)
     checkpoint = trial.path / "ckpt.safetensors"
@@ -126,21 +126,21 @@ def _cache_key(trial: Trial, checkpoint: Path, images: Images, judge: Judge) -> 
 
 
 def _samples(model: DiffusionModel, count: int, device: str) -> Tensor:
-    """uint8 (N, 3, H, W). Sample i of every racer and seed of the race starts from the same noise."""
+    """Samples, uint8 (N, 3, H, W). Sample i starts from the same noise for every racer and seed of the race."""
     labels = class_labels(count, model.num_classes, "balanced", seed=0)
     drawn = generate(model, range(count), seed=0, sampler=model.tables.sampler, labels=labels, batch=_BATCH, device=device)
     return torch.cat([part for _, part in drawn])
 
 
 def _reference(shards: ImageShards, extractor: Extractor, folder: Path) -> Tensor:
-    """Features of all training images; kept in the race's folder, as every trial needs them."""
+    """Features of all training images, cached in the race's folder, because every trial needs them."""
     source, kept = shards_source(shards), folder / "features"
     table = table_of_features(source, [Wanted(extractor)], PROTOCOLS["clean"], count=len(shards), batch=_BATCH, folder=kept)
     return table[extractor.score, "pooled"]
 
 
 def _distances(extractor: Extractor, samples: Tensor, reconstructions: Tensor, reference: Tensor) -> Distances:
-    """Frechet and kernel distance of samples and of reconstructions to the reference, and the gap between the two."""
+    """Frechet and kernel distances of samples and of reconstructions to the reference, and the gap between them."""
     fixed = Gaussian.of(reference)
     generated, reconstructed = features_of(samples, extractor), features_of(reconstructions, extractor)
     generation = _frechet(generated, fixed, extractor.score, "generation")
@@ -159,12 +159,12 @@ def _distances(extractor: Extractor, samples: Tensor, reconstructions: Tensor, r
 
 
 def features_of(images: Tensor, extractor: Extractor) -> Tensor:
-    """float32 (N, dim) on the CPU, of uint8 images (N, 3, H, W)."""
+    """Features, float32 (N, dim) on the CPU, of uint8 images (N, 3, H, W)."""
     return pooled_features(extractor, images.split(_BATCH))
 
 
 def _frechet(features: Tensor, reference: Gaussian, *key: str) -> Estimate:
-    """The half width is over redraws of the images."""
+    """Frechet distance with the half-width of its 95 % bootstrap interval over the images."""
 
     def distance(chosen: Tensor) -> float:
         return Gaussian.of(features[chosen]).distance(reference)
@@ -175,7 +175,9 @@ def _frechet(features: Tensor, reference: Gaussian, *key: str) -> Estimate:
 
 
 def _psnr(autoencoder: Tokenizer, images: ImageShards) -> Estimate:
-    """Mean over validation images; half width over images (over photographs it would be wider, where they are crops)."""
+    """Mean PSNR over validation images, with its 95 % interval over images. If these are crops of fewer photographs, the interval
+    over photographs would be wider.
+    """
     batch = images.read(range(min(VALIDATION_IMAGES, len(images))))
     decoded = uint8_reconstructions(autoencoder, batch.split(_BATCH))
     values = psnr(decoded, to_uint8(batch.images)).double().clamp(max=LARGEST_PSNR)
@@ -184,13 +186,13 @@ def _psnr(autoencoder: Tokenizer, images: ImageShards) -> Estimate:
 
 
 def _losses(run: Path, step: int, model: DiffusionModel, images: ImageBatch) -> Losses:
-    """Means over the last steps that were logged. The floors are of normalized latents as the transformer sees them: sampled."""
+    """Mean losses over the last logged steps. Floors are of normalized, sampled latents, as in training."""
     rows = [row for row in read_metrics(run / "metrics.jsonl") if "diffusion" in row and row["step"] <= step]
     late = [row for row in rows if row["step"] > (1 - LATE) * step] or rows[-1:]
     if not late:
         raise DataError(
-            f"{run}: no loss was logged by step {step}, at which the race ends.",
-            hint="Let it run longer, or log more often: --set transformer.changes='[\"log_every=5\"]'",
+            f"{run}: no loss was logged until step {step}, where the race ends.",
+            hint="Run it longer, or log more often: --set transformer.changes='[\"log_every=5\"]'",
         )
     latents = encoded_latents(model.autoencoder, images.split(_BATCH), sampled_in_order(generator("race", "band floors")))
     floors = band_floors(torch.cat([model.stats.normalize(part).cpu() for part in latents]))

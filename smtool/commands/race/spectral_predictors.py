@@ -1,4 +1,4 @@
-"""What `smtool spectrum` says of an autoencoder, as predictors: one number each."""
+"""Predictors from the report of `smtool spectrum`: one number for each of its measures."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from smtool.spectrum import spectral_flatness
 SPECTRUM_IMAGES = 240
 LOW_PASS_ROWS = 10
 DELTA = 1.0
-"""The target that all racers are compared with, whatever their own recipe aims at."""
+"""Delta of the target that all racers are compared with, independent of their recipes."""
 
 
 def spectral_predictors(autoencoder: Path, images: Images, device: str) -> tuple[dict[str, Measured], Residual]:
-    """Predictors by name, and the latents' distance from the target, for the page; on validation images."""
+    """Predictors by name, and the latents' power over the target's by frequency, measured on validation images."""
     source = images.validation or images.train
     report = spectrum(
         [str(autoencoder)], data=source, num_images=SPECTRUM_IMAGES, delta=DELTA, device=device, console=Console(quiet=True)
@@ -45,7 +45,7 @@ def spectral_predictors(autoencoder: Path, images: Images, device: str) -> tuple
 
 
 def _measured(part: Estimate | Divergence | Decibel | Delta | Reason) -> Measured:
-    """The value with its half width, where it has one; where it was not measured, the reason."""
+    """The value, with its half-width if it has one; or the reason why it was not measured."""
     if isinstance(part, Reason):
         return Measured(reason=part.reason)
     if part.value is None:
@@ -55,6 +55,6 @@ def _measured(part: Estimate | Divergence | Decibel | Delta | Reason) -> Measure
 
 
 def _flatness(physical: PhysicalReading) -> Measured:
-    """Geometric over arithmetic mean of the ring powers, a ring counting as many times as it has cells (Lemma A.2)."""
+    """Geometric over arithmetic mean of the ring powers, weighted by the cells of each ring (arXiv 2603.14645, Lemma A.2)."""
     power = torch.tensor(physical.power, dtype=torch.float64).repeat_interleave(torch.tensor(physical.cells))
     return Measured(value=float(spectral_flatness(power)))

@@ -1,4 +1,4 @@
-"""The tables of a race: how racers rank, what predictors would have said before, what the race cost."""
+"""Tables of a race: ranking, pairwise differences, correlations of predictors, cost."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +11,14 @@ from smtool.report.console import Console
 from smtool.report.tables import Table, interval
 
 H100_HOURS = 24.0
-"""What the usual answer costs for each autoencoder: a transformer of 100,000 steps on 8 GPUs (LightningDiT, issue 74)."""
+"""H100-hours of a full-size training for one autoencoder: 100,000 steps on 8 GPUs (LightningDiT, issue 74)."""
 _TITLES: Mapping[Stage, str] = {
     "train-ae": "autoencoder", "encode": "latents", "train-dit": "transformer", "score": "scores", "predict": "predictors"
 }  # fmt: skip
 
 
 def show(result: Result, console: Console) -> None:
-    """Print the ranking, what can be told, and how predictors rank."""
+    """Print the ranking, the significant differences, and the correlations of predictors."""
     console.print(ranking_table(result))
     for sentence in told(result):
         console.print(sentence)
@@ -27,7 +27,7 @@ def show(result: Result, console: Console) -> None:
 
 
 def told(result: Result) -> list[str]:
-    """Who beats whom by more than seed noise, a sentence for each winner and count of seeds, and how many pairs do not."""
+    """Sentences on the significant differences, one for each winner and number of seeds, and the number of other pairs."""
     ranking = result.rankings[result.judge].generation
     beaten: dict[tuple[str, int, int], list[str]] = {}
     for pair in ranking.pairs:
@@ -39,7 +39,7 @@ def told(result: Result) -> list[str]:
         for (better, wins, seeds), worse in sorted(beaten.items(), key=lambda item: order.index(item[0][0]))
     ]
     if rest := sum(not pair.told for pair in ranking.pairs):
-        sentences.append(f"{rest} of {len(ranking.pairs)} pairs cannot be told apart.")
+        sentences.append(f"{rest} of {len(ranking.pairs)} pairs do not differ significantly.")
     return sentences
 
 
@@ -49,7 +49,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def ranking_table(result: Result, features: str | None = None) -> Table:
-    """A row for each racer, the best first; broken ones last. features: the extractor to rank by; default the judge."""
+    """A row for each racer, the best first, failed ones last. features: the extractor to rank by; default: the judge."""
     features = features or result.judge
     rankings = result.rankings[features]
     columns = [rankings.generation.racers, rankings.reconstruction.racers, rankings.gap.racers]
@@ -64,7 +64,7 @@ def ranking_table(result: Result, features: str | None = None) -> Table:
         rows.append((place, name, *distances, _with_interval(psnr, 2), f"{100 * learnt:.0f} %", str(len(trials))))
     for name in result.racers:
         if name not in rankings.generation.racers:
-            rows.append(("-", name, "broke", "", "", "", "", "0"))
+            rows.append(("-", name, "failed", "", "", "", "", "0"))
     title = result.trials[0].distances[features].name if result.trials else features
     return Table(
         f"Race at step {result.step:,} of {result.steps:,}, by {title}",
@@ -75,7 +75,7 @@ def ranking_table(result: Result, features: str | None = None) -> Table:
 
 
 def pair_table(result: Result) -> Table:
-    """Every pair by the judge that ranks: differences of generation distance and of gap, paired by seed."""
+    """A row for each pair of racers: differences of generation distance and of gap by the judge, paired by seed."""
     rankings = result.rankings[result.judge]
     gaps = {frozenset((pair.better, pair.worse)): pair for pair in rankings.gap.pairs}
     digits = _digits((pair.difference, pair.half_width) for pair in rankings.generation.pairs)
@@ -87,44 +87,44 @@ def pair_table(result: Result) -> Table:
             f"{pair.worse} - {pair.better}",
             interval(pair.difference, pair.half_width, digits=digits),
             f"{pair.wins} of {pair.seeds}",
-            "told" if pair.told else "cannot tell",
+            "yes" if pair.told else "no",
             interval(difference, gap.half_width, digits=digits),
-            "told" if gap.told else "cannot tell",
+            "yes" if gap.told else "no",
         ))
     return Table(
         "Differences, paired by seed",
-        ("pair", "generation ± 95 %", "seeds", "", "gap ± 95 %", ""),
+        ("pair", "generation ± 95 %", "seeds", "significant", "gap ± 95 %", "significant"),
         tuple(rows),
-        "Each pair is looked at alone: one in twenty without any difference is told by chance.",
+        "Not corrected for multiple comparisons: of twenty pairs without any difference, about one is significant by chance.",
     )
 
 
 def predictor_table(result: Result, features: str) -> Table:
-    """A row for each predictor: how it ranks the racers by generation distance and by gap, and the published autoencoders."""
+    """A row for each predictor: its rank correlation with generation distance and gap, and over published autoencoders."""
     found, rows = result.predictor_correlations[features], []
     for entry in found.predictors.values():
         both = [cell for one in (entry.generation, entry.gap) for cell in (_with_bounds(one), chance(one))]
         rows.append((entry.title, *both, _with_bounds(entry.published) if entry.published else "-"))
     agree = found.seeds_agree
-    rows.append(("one seed, for the mean of the others", _signed(agree.generation), "", _signed(agree.gap), "", "-"))
+    rows.append(("one seed with the mean of the others", _signed(agree.generation), "", _signed(agree.gap), "", "-"))
     return Table(
         f"Rank correlation over {len(result.points)} autoencoders with {result.trials[0].distances[features].name}",
-        ("predictor", "generation", "chance", "gap", "chance", "published"),
+        ("predictor", "generation", "p", "gap", "p", "published"),
         tuple(rows),
-        "Spearman's correlation over autoencoders (each the mean of its seeds), from 8 of them on with its 95 % bootstrap "
-        "interval; chance: share of random orders at least as strong, either way, for one predictor looked at alone. Positive: a "
-        "larger value goes with worse samples. Last row: how well one seed of the race itself ranks them, which no predictor can "
-        "beat by much. published: the same statistic over up to 22 public autoencoders and SiT-XL's FID (arXiv 2603.05630).",
+        "Spearman's correlation over autoencoders (means over seeds); with 8 or more of them, with its 95 % bootstrap interval. "
+        "Positive: larger values go with worse samples. p: two-sided p-value by permutation, not corrected for multiple "
+        "predictors. Last row: correlation of one seed of the race with the mean of the others; no predictor can exceed it by "
+        "much. published: the same correlation with SiT-XL's FID, over up to 22 public autoencoders (arXiv 2603.05630).",
     )
 
 
 def chance(found: Correlation) -> str:
-    """How often a random order does as well, as far as the number of orders tried can tell."""
+    """The p-value as text; values below 0.005 are shown as < 0.01."""
     return "< 0.01" if found.chance < 0.005 else f"{found.chance:.2f}"
 
 
 def cost_table(result: RaceResult) -> Table:
-    """What each racer cost: seconds of wall time and of cores, by stage, all seeds together; shared autoencoders count once."""
+    """A row for each racer: seconds of wall time by stage and of all cores, over all seeds. Shared autoencoders count once."""
     counted: set[str] = set()
     rows = []
     for racer in result.racers:
@@ -137,11 +137,11 @@ def cost_table(result: RaceResult) -> Table:
         fraction = sum(stages) / (H100_HOURS * 3600 * len(result.seeds))
         rows.append((racer, *(f"{seconds:,.0f}" for seconds in (*stages, sum(stages), cores)), f"{fraction:.2%}"))
     return Table(
-        "Seconds, all seeds together",
-        ("racer", *(_TITLES[stage] for stage in STAGES), "in all", "core-seconds", "of 24 H100-hours"),
+        "Time in seconds, all seeds together",
+        ("racer", *(_TITLES[stage] for stage in STAGES), "total", "core-seconds", "of 24 H100-hours"),
         tuple(rows),
-        "An autoencoder that several racers share is counted once, for the first. The last column is the time for one seed, of "
-        "whatever this race ran on, over 24 hours of one H100: a comparison of waiting, not of machines.",
+        "An autoencoder that several racers share is counted once, for the first of them. Last column: time for one seed on this "
+        "machine, as a fraction of 24 hours on one H100. It compares waiting times, not machines.",
     )
 
 
@@ -156,9 +156,9 @@ def _signed(value: float | None) -> str:
 
 
 def _digits(entries: Iterable[tuple[float, float | None]]) -> int:
-    """Decimals for a column of (value, half width).
+    """Number of decimals for a column of (value, half-width).
 
-    Two significant ones of the smallest half width, or three of the smallest value without any.
+    Gives two significant digits of the smallest half-width; without half-widths, three of the smallest value.
     """
     entries = list(entries)
     widths = [half_width for _, half_width in entries if half_width]
@@ -172,9 +172,9 @@ def _with_interval(mean: SeedMean, digits: int) -> str:
 
 def _note(result: Result) -> str:
     lines = [
-        f"Mean over seeds ± 95 % (Student's t); {result.tokens} tokens for all. Place: as far as seeds, paired, can tell.",
-        "Generation, reconstruction: distances to the same training images, of equally many images; gap: their difference.",
-        "Learnt: of what the spectrum alone lets a network predict, mean over bands; above 100 %: ties between frequencies too.",
+        f"Mean over seeds ± 95 % (Student's t); {result.tokens} tokens for all. Place: a range if differences are insignificant.",
+        "Generation, reconstruction: distances of equally many images to the same training images; gap: their difference.",
+        "Learnt: 0 % is the initial loss, 100 % the loss of an optimal network that knows only the spectrum; mean over bands.",
     ]
-    lines += [f"{key} broke: {error.message}" for key, error in result.broken.items()]
+    lines += [f"{key} failed: {error.message}" for key, error in result.broken.items()]
     return "\n".join(lines)

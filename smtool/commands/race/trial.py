@@ -1,4 +1,4 @@
-"""Files in a race's folder: cells/KEY.json, what one trial scored; predictors/KEY.json, what its autoencoder shows alone."""
+"""Files in a race's folder: cells/KEY.json with the scores of a trial, predictors/KEY.json with those of an autoencoder."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,17 +11,17 @@ from smtool.storage import write_json
 _JSON_NAMES = {"schema_": "schema", "trials": "cells", "cache_key": "facts"} | {
     "rankings": "standings", "predictor_correlations": "forecasts"
 }  # fmt: skip
-"""Attributes that the files call otherwise."""
+"""Attribute -> its name in the files, where they differ."""
 Kept = TypeVar("Kept", bound="Part")
 
 
 class Part(Config):
-    """A part of a race's files; `json` is how it is written."""
+    """A part of a race's files."""
 
     model_config = ConfigDict(alias_generator=lambda name: _JSON_NAMES.get(name, name), populate_by_name=True)
 
     def json_value(self, **options: Any) -> dict[str, Any]:
-        """What is written: every field that was given, numbers as they are."""
+        """The JSON to write: every field that was set, with all digits."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True, **options)
 
     def write(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class Part(Config):
 
 
 def read_kept(path: Path, kind: type[Kept]) -> Kept | None:
-    """What an earlier command left in a file; None if there is none, or one that this version does not write."""
+    """Read a file of an earlier command; None if it does not exist or has another format."""
     if not path.is_file():
         return None
     try:
@@ -39,24 +39,24 @@ def read_kept(path: Path, kind: type[Kept]) -> Kept | None:
 
 
 def scores_path(folder: Path, trial: str) -> Path:
-    """Where the scores of a trial are kept; its samples lie beside them, as .png. trial: its key."""
+    """File with the scores of a trial; its samples are in the .png of the same name. trial: its key."""
     return folder / "cells" / f"{trial}.json"
 
 
 def predictors_path(folder: Path, autoencoder: str) -> Path:
-    """Where the predictors of an autoencoder are kept. autoencoder: the key of its run."""
+    """File with the predictors of an autoencoder. autoencoder: key of its run."""
     return folder / "predictors" / f"{autoencoder}.json"
 
 
 class Estimate(Part):
-    """A value with the half width of its 95 % interval over images."""
+    """A value with the half-width of its 95 % interval over images."""
 
     value: float
     half_width: float
 
 
 class Distances(Part):
-    """Of samples (generation) and of reconstructions to the same training images, by one extractor.
+    """Distances of samples (generation) and of reconstructions to the same training images, on one extractor.
 
     name: of the Frechet distance; kernel_name: of the kernel distance; gap: generation - reconstruction.
     """
@@ -73,9 +73,9 @@ class Distances(Part):
 
 
 class Losses(Part):
-    """Training losses at the end, all (diffusion) and by band, with the Gaussian start and floor of each band.
+    """Training losses at the end, in total (diffusion) and by band, with the Gaussian start and floor of each band.
 
-    learnt: fraction of the way from start to floor; cells: coefficients of a channel in the band.
+    learnt: position of the loss between start (0) and floor (1); cells: number of coefficients of a channel in the band.
     """
 
     diffusion: float
@@ -87,7 +87,7 @@ class Losses(Part):
 
 
 class Spectra(Part):
-    """Mean power of each set of pictures (PHYSICAL). frequency: cycles per image side."""
+    """Mean power of each set of images (PHYSICAL). frequency: in cycles per image side."""
 
     frequency: tuple[float, ...]
     images: tuple[float, ...]
@@ -96,14 +96,14 @@ class Spectra(Part):
 
 
 class Parameters(Part):
-    """How many numbers each network has."""
+    """Number of parameters of each network."""
 
     autoencoder: int
     transformer: int
 
 
 class TrialKey(Part):
-    """All that a trial's scores depend on. transformer, autoencoder, images: digests; sampler: as the recipe has it."""
+    """Everything a trial's scores depend on. transformer, autoencoder, images: digests; sampler: table of the recipe."""
 
     smtool: str
     transformer: str
@@ -118,9 +118,9 @@ class TrialKey(Part):
 
 
 class TrialScores(Part):
-    """What the transformer of one racer and seed came to, beside what the autoencoder alone does to images.
+    """Scores of the transformer of one racer and seed, and of its autoencoder's reconstructions.
 
-    autoencoder: the key of its run; num_images: samples, and reconstructions; distances: by extractor; psnr: in dB.
+    autoencoder: key of its run; num_images: number of samples, and of reconstructions; distances: by extractor; psnr: in dB.
     """
 
     cache_key: TrialKey
@@ -138,7 +138,7 @@ class TrialScores(Part):
 
 
 class Measured(Part):
-    """A predictor's value, or the reason why there is none. by_number: the value at fewer latents."""
+    """A predictor's value, or the reason why there is none. by_number: number of latents -> value."""
 
     value: float | None = None
     half_width: float | None = None
@@ -147,14 +147,14 @@ class Measured(Part):
 
 
 class Residual(Part):
-    """The latents' power over the target's, ring by ring; None where a ring has none."""
+    """Power of latents over power of the target in each ring; None for a ring without power."""
 
     cycles_per_side: tuple[float | None, ...]
     residual_db: tuple[float | None, ...]
 
 
 class PredictorsKey(Part):
-    """All that predictors depend on. autoencoder: digest; images: training, validation and their size."""
+    """Everything predictors depend on. autoencoder: digest; images: training source, validation source, image size."""
 
     smtool: str
     autoencoder: str
@@ -163,7 +163,7 @@ class PredictorsKey(Part):
 
 
 class Predictors(Part):
-    """What can be known of an autoencoder before any transformer is trained on its latents. values: by predictor."""
+    """Measures of an autoencoder that need no transformer on its latents. values: predictor -> value."""
 
     cache_key: PredictorsKey
     autoencoder: str

@@ -1,4 +1,4 @@
-"""The workers of a race: each does one job at a time, in a process of its own."""
+"""Workers of a race. Each does one job at a time in its own process."""
 
 import os
 import time
@@ -14,7 +14,7 @@ from smtool.worker_process import ONE_THREAD, WorkerDied, WorkerProcess
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended, and what it cost: seconds of wall time, and of all cores together."""
+    """Result of a job: its error or None, seconds of wall time, and seconds of all cores together."""
 
     error: SmtoolError | None
     seconds: float
@@ -22,7 +22,7 @@ class Outcome:
 
 
 class Worker(Protocol):
-    """Does one job at a time. `stop` may come from another thread."""
+    """Does one job at a time. `stop` may be called from another thread."""
 
     def do(self, job: Job) -> Outcome: ...
 
@@ -32,7 +32,7 @@ class Worker(Protocol):
 
 
 class JobProcess:
-    """A worker in a process of its own, on one device."""
+    """A worker in its own process, on one device."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -45,10 +45,10 @@ class JobProcess:
         except WorkerDied as died:
             if self._stopping:
                 return Outcome(Interrupted("Stopped."), 0.0, 0.0)
-            return Outcome(SmtoolError(str(died), hint="Memory may have run out; try fewer --jobs."), 0.0, 0.0)
+            return Outcome(SmtoolError(str(died), hint="It may be out of memory; try fewer --jobs."), 0.0, 0.0)
 
     def stop(self) -> None:
-        """Ask to save and end; asking again is harmless."""
+        """Request the job to save and end. May be called repeatedly."""
         self._stopping = True
         self._process.stop()
 
@@ -57,12 +57,12 @@ class JobProcess:
 
 
 def workers_on(devices: Sequence[str], count: int, weights_dir: Path | None) -> list[JobProcess]:
-    """`count` workers, on the devices by turns."""
+    """`count` workers, distributed over the devices in turn."""
     return [JobProcess(Place(devices[number % len(devices)], weights_dir)) for number in range(count)]
 
 
 def outcome(job: Job, place: Place) -> Outcome:
-    """Do a job in this process. No error is raised, so that a fault of one racer does not end the race."""
+    """Do a job in this process. Errors are returned, not raised, so that the failure of one racer does not end the race."""
     wall, cpu = time.perf_counter(), time.process_time()
     found: SmtoolError | None = None
     try:

@@ -1,1 +1,1 @@
-"""`smtool sample`: images from a diffusion checkpoint."""
+"""`smtool sample`: draw images from a diffusion checkpoint."""

@@ -1,4 +1,4 @@
-"""Where samples go: PNG files, webdataset shards, or one ADM-style npz. Written in parts, so that a killed run goes on."""
+"""Files of samples: PNG files, webdataset shards, or one ADM-style npz. Written in parts, so that a run can be resumed."""
 
 import io
 import tarfile
@@ -18,20 +18,21 @@ from smtool.report.grids import png_bytes
 Format = Literal["png", "shards", "npz"]
 FORMATS = get_args(Format)
 PART = 256
-"""Most images in a part: what is lost at most when a run is killed."""
+"""Largest number of images in a part. A killed run loses at most its current part."""
 SMALLEST_PART = 16
 
 
 class SampleFolder:
-    """A folder of samples in one format, written in parts that are there whole or not at all, and that ranks share.
+    """A folder of samples in one format. Each part is written atomically; ranks share the parts.
 
-    Their size follows from the number of images alone: about 16 parts, of 16 to 256 images.
+    The size of a part depends only on the number of images: about 16 parts, of 16 to 256 images.
     """
 
     def __init__(self, folder: Path, kind: Format, count: int, labels: Sequence[int] | None) -> None:
         self.folder, self.kind, self.count, self.labels = folder, kind, count, labels
 
     def parts(self) -> list[range]:
+        """Indices of the images in each part."""
         size = self._size
         return [range(start, min(start + size, self.count)) for start in range(0, self.count, size)]
 
@@ -40,12 +41,13 @@ class SampleFolder:
         return min(PART, max(SMALLEST_PART, self.count // 16))
 
     def has(self, part: range) -> bool:
+        """Whether the part is already written."""
         if self.kind == "png":
             return all(self._png(index).exists() for index in part)
         return self._part(part).exists() or (self.kind == "npz" and self._npz().exists())
 
     def write(self, part: range, images: Tensor) -> None:
-        """images: uint8 (len(part), 3, H, W)."""
+        """Write a part. images: uint8 (len(part), 3, H, W)."""
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
         if self.kind == "png":
             for index, image in zip(part, pixels, strict=True):
@@ -58,7 +60,7 @@ class SampleFolder:
             storage.write_bytes(self._part(part), data.getvalue())
 
     def finish(self) -> Path:
-        """Join the parts of an npz, write the labels of PNG files; returns what there is to look at."""
+        """Join the parts of an npz; write the labels of PNG files. Returns the npz file, else the folder."""
         if self.kind == "npz" and not self._npz().exists():
             parts = [self._part(part) for part in self.parts()]
             pixels = np.concatenate([np.load(path) for path in parts])
@@ -70,7 +72,7 @@ class SampleFolder:
         return self._npz() if self.kind == "npz" else self.folder
 
     def first(self, count: int) -> Tensor:
-        """The first images, uint8 (count, 3, H, W), read back from what `finish` left."""
+        """The first images, uint8 (count, 3, H, W), read from the finished files."""
         if self.kind == "npz":
             pixels = np.load(self._npz())["arr_0"][:count]
         else:
@@ -100,7 +102,7 @@ class SampleFolder:
         return self.folder / (f"{name}.tar" if self.kind == "shards" else f".{name}.npy")
 
     def _shard(self, part: range, pixels: np.ndarray) -> bytes:
-        """A tar of .png (and .cls) files with fixed times, so that the same samples give the same bytes."""
+        """A tar of .png (and .cls) files with fixed timestamps, so that equal samples give equal bytes."""
         data = io.BytesIO()
         with tarfile.open(fileobj=data, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             for index, image in zip(part, pixels, strict=True):
@@ -115,14 +117,14 @@ class SampleFolder:
 
 
 def write_npz(path: Path, images: np.ndarray, labels: Sequence[int] | None) -> None:
-    """ADM's sample file: arr_0 uint8 (N, H, W, 3), and arr_1 int64 (N,) where there are classes."""
+    """Write ADM's sample file: arr_0 uint8 (N, H, W, 3), and with classes arr_1 int64 (N,)."""
     arrays = {"arr_0": images} | ({} if labels is None else {"arr_1": np.asarray(labels, dtype=np.int64)})
     with storage.replacing(path) as aside, aside.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def check_passport(folder: Path, passport: Sampling) -> list[str]:
-    """Fields in which the samples already in a folder differ from what is asked; the passport is written where there is none."""
+    """Names of the fields in which the passport of a folder differs from `passport`. Writes `passport` if the folder has none."""
     path = folder / SAMPLING_FILE
     if not path.exists():
         storage.write_json(path, passport.to_json())

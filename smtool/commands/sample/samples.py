@@ -1,4 +1,4 @@
-"""`smtool sample`: images from a diffusion checkpoint, in files."""
+"""`smtool sample`: draw images from a diffusion checkpoint and write them to files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,12 +42,12 @@ def sample_images(
     scale: float | None = None,
     heads: int | None = None,
 ) -> Path:
-    """Draw samples and write them; parts that are already there are kept. Returns the folder.
+    """Draw samples, write them and return the folder. Parts that an earlier call wrote are kept.
 
-    changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: how many of the first
-    images grid.png shows. rounding: of pixels to uint8; ADM's and REPA's writers truncate. autoencoder, scale, heads: for a
-    published transformer, which does not carry its own (see import_transformer). Under torchrun the ranks share the work, and
-    each image is the same whoever draws it.
+    changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: number of images in
+    grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder, scale, heads: for a published transformer, whose
+    file has no autoencoder (see import_transformer). Under torchrun the ranks share the work; an image does not depend on the
+    rank that draws it.
     """
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
@@ -61,7 +61,7 @@ def sample_images(
         passport = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, **of_files)
         if ranks.first and (differing := check_passport(folder, passport)):
             raise RecipeError(
-                f"{folder} holds samples drawn otherwise ({', '.join(differing)} differ).", hint="Choose another --out."
+                f"{folder} holds samples with other settings ({', '.join(differing)} differ).", hint="Choose another --out."
             )
         wait_for_all()
         files = SampleFolder(folder, kind, num_images, classes)
@@ -96,26 +96,26 @@ def sample_images(
 
 
 def _model(path: Path, autoencoder: str | None, scale: float | None, heads: int | None, device: str) -> DiffusionModel:
-    """A checkpoint of ours, or a published transformer with the autoencoder that is named for it."""
+    """Load a checkpoint of smtool, or a published transformer with the given autoencoder."""
     if autoencoder is None:
         if path.suffix in PICKLED:
             raise CheckpointError(
-                f"{path} is no checkpoint of `smtool train-dit`.",
-                hint="For a published SiT, REPA or U-ViT file, name the autoencoder of its latents: --autoencoder PATH",
+                f"{path} is not a checkpoint of `smtool train-dit`.",
+                hint="For a published SiT, REPA or U-ViT file, also pass the autoencoder of its latents: --autoencoder PATH",
             )
         return read_diffusion(path, device)
     if is_diffusion(path):
-        raise RecipeError(f"{path} carries the autoencoder of its latents.", hint="Leave --autoencoder out.")
+        raise RecipeError(f"{path} already contains its autoencoder.", hint="Remove --autoencoder.")
     return import_transformer(path, autoencoder, scale=scale, heads=heads, device=device)
 
 
 def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sampler:
-    """The checkpoint's sampler with some keys set; RecipeError for what cannot work with this model."""
+    """The checkpoint's sampler with some keys changed. Raises RecipeError if the result is invalid for this model."""
     tables = model.tables
     try:
         sampler = Sampler.model_validate({**tables.sampler.model_dump(), **changes})
     except ValidationError as error:
-        raise RecipeError("\n  ".join(["the sampler's options:", *validation_problems(error, Sampler)])) from error
+        raise RecipeError("\n  ".join(["Invalid sampler options:", *validation_problems(error, Sampler)])) from error
     if problems := [f"{key}: {sentence}" for key, sentence in sampler.problems(tables.process, model.num_classes)]:
-        raise RecipeError("\n  ".join(["the sampler's options:", *problems]))
+        raise RecipeError("\n  ".join(["Invalid sampler options:", *problems]))
     return sampler

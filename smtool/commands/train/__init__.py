@@ -1,1 +1,1 @@
-"""`smtool train-ae` and `train-dit`: assembling a run, training it, watching it, saving it."""
+"""`smtool train-ae` and `train-dit`: assemble, train, validate, save and report a run."""

@@ -1,4 +1,4 @@
-"""What a run's tokens are aligned with: the projector, and a teacher's features from a cache or computed while training."""
+"""The alignment of a run: projector and teacher, with the teacher's features from a cache or computed while training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ ONLINE = "online"
 
 @dataclass(frozen=True)
 class Aligned:
-    """The [alignment] of a run, built. cache: where the features come from; None: the teacher computes them while training."""
+    """The [alignment] of a run, built. cache: the teacher's features; None if the teacher computes them while training."""
 
     table: AnyAlignment
     module: Alignment
@@ -44,8 +44,11 @@ def assemble_alignment(
     device: str,
     weights_dir: Path | None,
 ) -> Aligned | None:
-    """The alignment of a recipe, None without an [alignment] table. The teacher is loaded either way: its weights decide
-    whether a cache is its own. A run that goes on takes its features from where it took them before."""
+    """Build the alignment of a recipe; None without an [alignment] table.
+
+    The teacher is loaded even if its features are cached, because the cache is identified by its weights. A resumed run takes
+    its features from the same source as before, else DataError is raised.
+    """
     table = tables.alignment
     if table is None:
         return None
@@ -57,7 +60,7 @@ def assemble_alignment(
 
 
 def _cache(asked: str, teacher: Teacher, images: ImageShards, *, flip: bool, before: str | None) -> FeatureShards | None:
-    """before: where the features came from when the run was last begun; None for a new run."""
+    """before: source of the features when the run was last started; None for a new run."""
     if ONLINE in (asked, before):
         return None
     if asked == "auto":
@@ -68,9 +71,9 @@ def _cache(asked: str, teacher: Teacher, images: ImageShards, *, flip: bool, bef
             cache.check_flip()
     found = None if cache is None else cache.card.digest
     if before is not None and found != before:
-        now = "is not there any more" if found is None else f"is another one now ({found[:8]})"
+        now = "no longer exists" if found is None else f"has been replaced by {found[:8]}"
         raise DataError(
-            f"The run was begun with the cached features {before[:8]} of {teacher.name}; that cache {now}.",
-            hint="Prepare it again with the same settings (its bytes will be the same), or start over with --fresh.",
+            f"The run was started with the cached features {before[:8]} of {teacher.name}; that cache {now}.",
+            hint="Prepare it again with the same settings, which gives the same bytes, or start again with --fresh.",
         )
     return cache

@@ -1,4 +1,4 @@
-"""Where the loss of a flow starts and where it must end, in each band of frequency, if the latents were Gaussian."""
+"""Initial value and lower bound of a flow's loss in each frequency band, for Gaussian latents."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from smtool.tasks.diffusion import NUM_BANDS, band_index
 
 @dataclass(frozen=True)
 class BandFloors:
-    """Mean squared error of the velocity per DCT coefficient, over uniform time: all (NUM_BANDS,), lowest band first.
+    """Mean squared error of the velocity per DCT coefficient, over uniform time; all (NUM_BANDS,), lowest band first.
 
-    start: of the output 0, with which a transformer begins: 1 + power. floor: of the best guess for a Gaussian with the latents'
-    means and, at each frequency, their covariance of channels, but without ties between frequencies. A loss below the floor
-    has learnt such ties. cells: coefficients of a channel in the band.
+    start: loss of the output 0, the initial output of a transformer: 1 + power. floor: loss of the optimal prediction for a
+    Gaussian with the latents' means and, at each frequency, their channel covariance, if frequencies are independent. A loss
+    below the floor uses dependencies between frequencies. cells: number of coefficients of a channel in the band.
     """
 
     start: Tensor
@@ -24,12 +24,12 @@ class BandFloors:
     cells: Tensor
 
     def learnt(self, loss: Tensor) -> Tensor:
-        """How far a loss has come from start (0) to floor (1), for each band."""
+        """Position of a loss (NUM_BANDS,) between start (0) and floor (1), for each band."""
         return (self.start - loss) / (self.start - self.floor)
 
 
 def band_floors(latents: Tensor) -> BandFloors:
-    """From normalized latents (N, C, h, w) of many images; their sampling noise belongs to them. Linear path, velocity."""
+    """Start and floor for normalized, sampled latents (N, C, h, w); for a linear path and velocity prediction."""
     coefficients = dct2(latents.double()).permute(2, 3, 1, 0).flatten(0, 1)      # (h w, C, N)
     centred = coefficients - coefficients.mean(-1, keepdim=True)
     channels = centred @ centred.mT / (len(latents) - 1)
@@ -45,14 +45,14 @@ def band_floors(latents: Tensor) -> BandFloors:
 
 
 def has_floors(process: Flow | DDPM) -> bool:
-    """Whether `band_floors` speaks of this process: the velocity of a linear path at uniform times."""
+    """Whether `band_floors` applies to this process: velocity prediction on a linear path at uniform times."""
     if not isinstance(process, Flow):
         return False
     return (process.path, process.prediction, process.time, process.shift) == ("linear", "v", "uniform", 1.0)
 
 
 def floor_values(latents: Tensor) -> dict[str, float]:
-    """The floors of normalized latents (N, C, h, w) as numbers of a log: floor_band1 ..., and floor_diffusion over all bands."""
+    """Floors of normalized latents (N, C, h, w) for the log: floor_band1 ..., and floor_diffusion, the mean over all bands."""
     floors = band_floors(latents)
     whole = (floors.floor * floors.cells).sum() / floors.cells.sum()
     bands = {f"floor_band{number}": value for number, value in enumerate(floors.floor.tolist(), start=1)}

@@ -1,4 +1,4 @@
-"""Where a run's transformer starts, if not at random: the weights of another one."""
+"""Initial weights of a transformer from another run or a published file (`model.init`)."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ _CLASSES = ("y_embedder.embedding_table.weight", "label_emb.weight")
 def start_from(network: LatentTransformer, what: str, *, heads: int) -> str:
     """Copy the weights of a run of train-dit, or of a published file, into a network of the same shape.
 
-    heads: of the network, since files do not show theirs. Embeddings of other classes are left as they are; anything else that
-    differs is an error. Returns a line that says both.
+    heads: number of attention heads, which files do not state. If the classes differ, the class embeddings keep their initial
+    values; any other difference raises CheckpointError. Returns a line for the log.
     """
     path, description, found = _weights(what, heads)
     own = network.state_dict()
@@ -32,14 +32,14 @@ def start_from(network: LatentTransformer, what: str, *, heads: int) -> str:
         sides = [tuple(tensors[name].shape) if name in tensors else "absent" for tensors in (found, own)]
         raise CheckpointError(
             f"model.init: {path} ({description}) does not fit the recipe's [model]: {name} is {sides[0]} there, {sides[1]} here.",
-            hint="Give [model] the size and patch of the file, and the run latents of its shape.",
+            hint="Set size and patch in [model] to those of the file, and use latents of its shape.",
         )
     network.load_state_dict(others, strict=False)
-    return f"starting from {description} in {path}" + (", but with new classes" if anew else "")
+    return f"starting from {description} in {path}" + (", with new class embeddings" if anew else "")
 
 
 def _weights(what: str, heads: int) -> tuple[Path, str, dict[str, Tensor]]:
-    """The file, what it holds, and its weights."""
+    """The file, a description of it, and its weights by name."""
     path = find_diffusion(what)
     if is_diffusion(path):
         model = read_diffusion(path)

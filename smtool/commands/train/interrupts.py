@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the step is finished and saved first. A second Ctrl-C stops at once."""
+"""Handling of Ctrl-C and SIGTERM: the current step is finished and saved first. A second Ctrl-C stops at once."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_HEARD = b"\nsmtool: stopping; what is under way is finished and saved first. Ctrl-C once more stops at once.\n"
+_HEARD = b"\nsmtool: stopping after the current step is saved. Press Ctrl-C again to stop at once.\n"
 
 
 class StopRequest:
-    """Whether somebody asked to stop."""
+    """asked: whether a stop was requested."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -22,12 +22,12 @@ class StopRequest:
             raise KeyboardInterrupt
         self.asked = True
         if number == signal.SIGINT:
-            os.write(2, _HEARD)      # a signal may come within a print, which must not be entered again
+            os.write(2, _HEARD)      # not print, which is not safe in a signal handler
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Within this block SIGINT, SIGTERM (and SIGUSR1, which SLURM sends before a limit) set `asked` instead of killing."""
+    """Context in which SIGINT, SIGTERM and SIGUSR1 (sent by SLURM before a time limit) set `asked` instead of killing."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,4 +1,4 @@
-"""Where a run of `train-dit` takes its latents from: autoencoder, images, cache, statistics."""
+"""Source of the latents of a `train-dit` run: autoencoder, images, cache, statistics."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -36,8 +36,10 @@ STATS_SAMPLES = 10_000
 
 @dataclass(frozen=True)
 class LatentSource:
-    """The tokenizer and its place (a path or a name), the images behind the latents, the cache (None: encode while training), and
-    what normalizes them."""
+    """Everything that latents come from. place: path or name of the autoencoder; data: source of the images.
+
+    cache: None if images are encoded while training; stats: statistics that normalize the latents.
+    """
 
     autoencoder: Tokenizer
     place: str
@@ -48,12 +50,15 @@ class LatentSource:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a latent."""
         size = self.images.image_size
         return self.autoencoder.latent_shape(size, size)
 
     def floors(self, process: Flow | DDPM) -> dict[str, float]:
-        """What the losses cannot go below if latents are Gaussian, from the first images' latents; {} where that is not known,
-        or cannot be measured on so few images."""
+        """Lower bounds of the losses for Gaussian latents, measured on the first images (see `floor_values`).
+
+        {} if they are unknown for this process, or if there are too few images to measure them.
+        """
         if not has_floors(process) or len(self.images) < FLOOR_IMAGES_PER_CHANNEL * self.shape[0]:
             return {}
         posterior = self._first(FLOOR_SAMPLES)
@@ -61,7 +66,7 @@ class LatentSource:
         return floor_values(self.stats.normalize(posterior.sample(noise)))
 
     def _first(self, count: int) -> Posterior:
-        """Posteriors of the first images in stored order, which is shuffled."""
+        """Posteriors of the first images in stored order. The stored order is random."""
         indices = range(min(count, len(self.images)))
         if self.cache is not None:
             return self.cache.read(indices, [False] * len(indices)).posterior
@@ -71,9 +76,9 @@ class LatentSource:
     def batches(
         self, tables: TrainDiT, ranks: Ranks, first: int, *, with_images: bool, features: FeatureShards | None = None
     ) -> Generator[LatentBatch]:
-        """This rank's slices of the global batches from `first` on; in the warm-up, latents of low-passed images.
+        """This rank's slices of the global batches, from step `first` on. In the warm-up, latents are of low-passed images.
 
-        Images and features that come along are never low-passed.
+        Images and features in the batches are never low-passed.
         """
         data, (start, stop) = tables.data, ranks.local_slice(tables.data.batch)
         order: dict[str, Any] = {"seed": tables.seed, "batch": data.batch, "start": start, "stop": stop}
@@ -92,10 +97,10 @@ class LatentSource:
 
 
 def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path | None = None) -> LatentSource:
-    """The first rank makes what is missing (images, latent cache) while the others wait.
+    """Open autoencoder, images, cache and statistics. The first rank prepares missing images and latents while others wait.
 
-    resumed: the ckpt.safetensors of a run that goes on. It keeps its statistics, however the recipe's are measured today, and
-    needs the autoencoder that it began with: CheckpointError for another one.
+    resumed: the ckpt.safetensors of a run to resume. Its statistics are used, and CheckpointError is raised if the autoencoder
+    is not the one that the run was started with.
     """
     with first_rank_ahead(ranks):
         tables = recipe.tables
@@ -110,13 +115,13 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
 
 
 def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
-    """Opened for the recipe's image size, where it says one."""
+    """Open the autoencoder, for the recipe's image size if it states one. Raises CheckpointError if it has no decoder."""
     size = recipe.tables.data.image_size
     tokenizer = open_tokenizer(place, device=device, image_size=None if size == "autoencoder" else size)
     if not tokenizer.can_decode:
         raise CheckpointError(
-            f"{place} only encodes: samples of a transformer on its latents could not be decoded into images.",
-            hint="Name an autoencoder that decodes; `smtool spectrum` and `prepare --latents` take encoders alone.",
+            f"{place} has no decoder: samples of a transformer on its latents could not be decoded into images.",
+            hint="Use an autoencoder with a decoder. `smtool spectrum` and `prepare --latents` accept encoders.",
         )
     return tokenizer
 
@@ -138,11 +143,11 @@ def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place:
 def _stats(
     tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, cache: LatentShards | None, place: str
 ) -> LatentStats:
-    """What normalizes the latents: as the recipe asks, from the autoencoder, the cache, or measured now."""
+    """Statistics that normalize the latents: from the autoencoder or the cache, or measured now, as set in the recipe."""
     kind = tables.latents.stats
     if kind == "published":
         if autoencoder.stats is None:
-            raise RecipeError(f"latents.stats: {place} brings no published statistics.", hint='Use "channel" or "scalar".')
+            raise RecipeError(f"latents.stats: {place} has no published statistics.", hint='Use "channel" or "scalar".')
         return autoencoder.stats
     if cache is not None:
         return cache.stats
@@ -151,17 +156,17 @@ def _stats(
 
 
 def _place(what: str) -> str:
-    """The autoencoder of a recipe; where the run of one of our recipes is missing, the sentence names the command for it."""
+    """Path or name of the autoencoder. If it is a missing run of a packaged recipe, the error tells how to train it."""
     try:
         return identify(what).place
     except CheckpointError as error:
         if not (Path(what) / "ckpt.safetensors").is_file() and (command := _training_command(what)):
-            raise CheckpointError(f"{what}: no autoencoder here yet.", hint=f"Train it first: {command}") from error
+            raise CheckpointError(f"{what}: there is no autoencoder here yet.", hint=f"Train it first: {command}") from error
         raise
 
 
 def _training_command(run: str) -> str | None:
-    """What trains the run folder of a packaged recipe; None for other folders."""
+    """Command that trains the run folder of a packaged recipe; None for other folders."""
     if (found := autoencoder_recipe(run)) is None:
         return None
     name, own = found
@@ -169,12 +174,12 @@ def _training_command(run: str) -> str | None:
 
 
 def _images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -> tuple[str, int]:
-    """(source, side) of the training images: the recipe's, else those the autoencoder was trained on."""
+    """(source, side) of the training images: from the recipe, else those that the autoencoder was trained on."""
     data = recipe.tables.data
     known = tokenizer.recipe.get("data", {})
     source = data.train or known.get("train")
     size = known.get("image_size") if data.image_size == "autoencoder" else data.image_size
     if not source or size is None:
         missing = "data.train" if not source else "data.image_size"
-        raise RecipeError(f"{recipe.path}: {missing} is required, because {place} does not say what it was trained on.")
+        raise RecipeError(f"{recipe.path}: {missing} is required, because {place} does not state its training images.")
     return source, int(size)

@@ -1,4 +1,4 @@
-"""The picture of the latents' spectrum that a training run draws as it goes."""
+"""Picture of the latents' power spectrum, drawn at each validation of a training run."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from smtool.spectrum import PHYSICAL, spectrum_of
 
 @torch.no_grad()
 def live_spectrum(images: Tensor, latents: Tensor, *, delta: float, note: str) -> Tensor:
-    """PHYSICAL spectra of images (N, 3, H, W) and of their raw latents (N, C, h, w), brought to unit variance per channel.
+    """PHYSICAL spectra of images (N, 3, H, W) and of their latents (N, C, h, w), scaled here to unit variance per channel.
 
-    delta: of the target; note: what a reader must know, such as step and posterior. Returns uint8 (3, H', W'), for trackers.
+    delta: of the target; note: line below the title, such as step and posterior. Returns a picture, uint8 (3, H', W').
     """
     latents = latents.float()
     normalized = latents / latents.std((0, 2, 3), keepdim=True).clamp(min=1e-12)

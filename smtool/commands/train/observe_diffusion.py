@@ -1,4 +1,4 @@
-"""What a diffusion run looks at every so often: samples, their distance to training images, the floor of each band."""
+"""Validation of a diffusion run: samples, and their distance to the training images."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,9 +15,9 @@ from smtool.report.trackers import Trackers
 
 
 class DiffusionObserver:
-    """Draws the same samples (the same noise and classes) at every look, by the weights that would be shared.
+    """Draws samples from the same noise and classes at every validation, with the weights that are exported.
 
-    floors: what the losses cannot go below if latents are Gaussian (`band_floors.floor_values`), for the log.
+    floors: lower bounds of the losses for Gaussian latents (`band_floors.floor_values`), for the log.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class DiffusionObserver:
         self.device, self.weights_dir = device, weights_dir
 
     def look(self, trackers: Trackers, step: int) -> dict[str, float]:
-        """Draw a grid into the trackers and return the distances, which are rough (num_images is small), and the floors."""
+        """Log a grid of samples; return distances and floors. The distances are rough, because num_images is small."""
         table, model = self.tables.validation, self.model(step)
         training = model.network.training
         model.network.eval()

@@ -1,4 +1,4 @@
-"""report.html of a training run: what its folder holds, on one page. Written again at every validation, whole or not at all."""
+"""report.html of a training run: one page with the contents of its folder, rewritten atomically at every validation."""
 
 import json
 import math
@@ -21,24 +21,25 @@ from smtool.report.trackers import read_metrics
 
 _STAGES = 5
 _ABOUT = {
-    "samples": "The first ones drawn, none chosen; the same noise and classes at every step.",
-    "reconstructions": "Rows: input, reconstruction from the posterior's mean, their difference twice enlarged around grey.",
+    "samples": "The first samples drawn, without selection; the same noise and classes at every step.",
+    "reconstructions": "Rows: input, reconstruction from the posterior's mean, and twice their difference, on grey.",
 }
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write report.html from metrics.jsonl, samples/, recipe.toml and environment.json; nothing is computed anew."""
+    """Write report.html from metrics.jsonl, samples/, resolved.toml and environment.json, and return its path."""
     rows = read_metrics(folder.metrics)
     tables = tomllib.loads((folder.path / "resolved.toml").read_text(encoding="utf-8"))
     environment = json.loads((folder.path / "environment.json").read_text())
     diffusion = "latents" in tables
     page = Page(f"{folder.path.name}: {'a transformer on latents' if diffusion else 'an autoencoder'}")
     page.text(_state(folder, rows, tables))
-    for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():      # an indented line goes on
+    # an indented line continues the line before it
+    for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():
         page.text(f"{sentence[0].upper()}{sentence[1:]}.")
     if losses := loss_panels(rows):
         page.section("Losses")
-        _figure(page, losses, "Every term of the loss, before its weight, against training steps. The last value stands above.")
+        _figure(page, losses, "Every term of the loss, without its weight, against training steps. Titles show the last value.")
     if bands := band_panels(rows):
         _figure(page, bands, _about_bands(rows), columns=4)
     if scores := score_panels(rows):
@@ -47,33 +48,33 @@ def write_report(folder: RunFolder) -> Path:
     _pictures(page, folder.path / "samples", tables)
     if progress := progress_panels(rows):
         page.section("Progress")
-        _figure(page, progress, "Learning rates, norms of gradients, speed.")
+        _figure(page, progress, "Learning rates, gradient norms, speed.")
     page.section("Recipe")
-    page.text("As it ran, with every --set.")
+    page.text("The recipe of this run, including all changes by --set.")
     page.commands(*(folder.path / "resolved.toml").read_text(encoding="utf-8").splitlines())
-    page.section("Passport")
+    page.section("Environment")
     page.commands(*_passport(folder, tables, environment))
-    page.section("Go on")
+    page.section("Next commands")
     page.commands(*_commands(folder, diffusion=diffusion))
     page.write(folder.report)
     return folder.report
 
 
 def _state(folder: RunFolder, rows: Sequence[Mapping[str, Any]], tables: Mapping[str, Any]) -> str:
-    """How far the run has come, and what its last rows say."""
+    """State of the run and its last speed, as a sentence."""
     step = rows[-1]["step"] if rows else 0
     if (folder.path / "FAILED").is_file():
         state = f"Failed: {(folder.path / 'FAILED').read_text().strip()}"
     elif folder.is_done:
         state = f"Finished: {(folder.path / 'DONE').read_text().strip()}."
     else:
-        state = f"Under way, or stopped: step {step:,} of {tables['steps']:,} when this page was written."
+        state = f"Running or stopped: at step {step:,} of {tables['steps']:,} when this page was written."
     speed = latest(rows, "images_per_second")
     return state + (f" Last speed: {speed:,.0f} images/s." if speed else "")
 
 
 def _pictures(page: Page, samples: Path, tables: Mapping[str, Any]) -> None:
-    """The last picture of each kind; of samples also how they came about."""
+    """Add the last picture of each kind; of samples, also a picture of several steps."""
     by_name: dict[str, list[Path]] = {}
     for path in sorted(samples.glob("*.png")):
         by_name.setdefault(path.stem.split("-", 1)[1], []).append(path)
@@ -87,17 +88,17 @@ def _pictures(page: Page, samples: Path, tables: Mapping[str, Any]) -> None:
         if len(alike) > 1:
             count = min(tables["validation"]["grid"], tables["validation"]["num_images"])
             steps = ", ".join(f"{step:,}" for step in alike)
-            caption = f"How they came about: the first row at steps {steps}, from top to bottom; the same noise in each."
+            caption = f"Progress of the first row: steps {steps} from top to bottom, always from the same noise."
             page.pixels(_stages(list(alike.values()), count), alt=f"samples at steps {steps}", caption=caption)
 
 
 def _spread(paths: Sequence[Path]) -> list[Path]:
-    """A few from the first to the last, evenly."""
+    """At most _STAGES paths, evenly spaced from the first to the last."""
     return [paths[index] for index in sorted({k * (len(paths) - 1) // (_STAGES - 1) for k in range(_STAGES)})]
 
 
 def _stages(grids: Sequence[Tensor], count: int) -> Tensor:
-    """The first row of each grid of `count` images (see `image_grid`), one below the other."""
+    """The first row of each grid of `count` images (see `image_grid`), stacked vertically."""
     rows = -(-count // math.ceil(math.sqrt(count)))
     tall = (grids[0].shape[1] + 1) // rows
     line = torch.full((3, 1, grids[0].shape[2]), 255, dtype=torch.uint8)
@@ -119,45 +120,45 @@ def _figure(page: Page, panels: Sequence[Panel], caption: str, *, columns: int =
 
 
 def _protocol(tables: Mapping[str, Any], *, diffusion: bool) -> str:
-    """What the validation scores are measured on: they compare within this run, not across protocols."""
+    """Caption of the validation scores: images, weights and sampler they were measured with."""
     table = tables["validation"]
     if not diffusion:
         weights = "averaged weights" if tables.get("ema") else "the last weights"
-        return f"On at most {table['num_images']} validation images, by the posterior's mode and {weights}."
+        return f"On at most {table['num_images']} validation images, with the posterior's mode and {weights}."
     sampler = tables["sampler"]
     return (
         f"{table['num_images']} samples ({sampler['kind']}, {sampler['steps']} steps, guidance {sampler['cfg_scale']:g}) against "
-        f"as many training images, by {table['features']} features. At so small a number the Frechet distance is larger than it "
-        "will be at 50,000, the kernel distance is not; `smtool eval` measures both with intervals."
+        f"as many training images, on {table['features']} features. With so few images the Frechet distance is larger than with "
+        "50,000; the kernel distance is not biased. `smtool eval` measures both with intervals."
     )
 
 
 def _about_bands(rows: Sequence[Mapping[str, Any]]) -> str:
-    about = "Squared error per DCT coefficient in four rings of latent frequency, from the lowest (with the mean) to the corners."
+    about = "Squared error per DCT coefficient in four bands of latent frequency, from the lowest (with the mean) to the highest."
     if latest(rows, "floor_band1") is None:
         return about
     return (
-        f"{about} Dashed: the floor of a perfect network if latents were Gaussian and their frequencies independent; what is far "
-        "above it is still being learnt, what is below uses ties between frequencies."
+        f"{about} Dashed: loss of an optimal network if latents were Gaussian with independent frequencies. A band far above it "
+        "is not learnt yet; a band below it uses dependencies between frequencies."
     )
 
 
 def _passport(folder: RunFolder, tables: Mapping[str, Any], environment: Mapping[str, Any]) -> list[str]:
-    """What a reader must know to compare this run with another."""
+    """Lines with everything needed to compare this run with another: command, seed, device, versions."""
     checkpoints = ", ".join(str(int(path.name)) for path in sorted(folder.checkpoints.glob("[0-9]*")))
     device = f"{environment['device']}{', ' + environment['gpu'] if environment['gpu'] else ''}"
     summary = {
         "command": shlex.join(environment["command"]),
         "seed": tables["seed"],
         "precision": tables["precision"],
-        "shared weights": f"average, decay {tables['ema']['decay']:g}" if tables.get("ema") else "last",
+        "exported weights": f"average, decay {tables['ema']['decay']:g}" if tables.get("ema") else "last",
         "checkpoints": checkpoints or "none",
         "device": f"{device}; {environment['ranks']} rank(s) of {environment['threads']} thread(s)",
         "system": f"smtool {environment['smtool']}, Python {environment['python']}, {environment['system']}",
         "packages": ", ".join(f"{name} {version}" for name, version in environment["packages"].items() if version),
         **environment.get("sources", {}),
     }
-    return [f"{name:<15} {value}" for name, value in summary.items()]
+    return [f"{name:<17} {value}" for name, value in summary.items()]
 
 
 def _commands(folder: RunFolder, *, diffusion: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl as panels: losses, losses by band, validation scores, and how the optimizer fared."""
+"""Panels from the rows of metrics.jsonl: losses, losses by band, validation scores, optimizer and speed."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from smtool.report.curves import Panel
 
 FLOOR = "floor_"
-_LONGEST = 30      # letters of a title that leave room for its value above a third of the page
+_LONGEST = 30      # characters of a title, so that its value also fits above a panel
 _TITLES = {
     "l1": ("reconstruction (l1)", "mean |D(z) - x|"),
     "mse": ("reconstruction (mse)", "mean (D(z) - x)²"),
@@ -21,7 +21,7 @@ _TITLES = {
     "val_psnr": ("PSNR", "dB"),
     "val_ssim": ("SSIM", "mean over images"),
     "val_lpips": ("LPIPS", "mean over images"),
-    "val_latent_std": ("std of the latents", "of all numbers together"),
+    "val_latent_std": ("std of the latents", "over all elements"),
     "val_esm_divergence": ("distance from target spectrum", "KL, REFERENCE estimator"),
     "val_delta": ("delta, PHYSICAL estimator", "exponent of the flattening"),
     "images_per_second": ("speed", "images / s"),
@@ -30,12 +30,12 @@ _TITLES = {
 
 
 def loss_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """Every loss of the training log, unweighted; without bands and rates."""
+    """Panels of all unweighted losses, except those by band."""
     return _panels(rows, [name for name in _names(rows) if not _is_progress(name) and not _is_band(name) and "val_" not in name])
 
 
 def band_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """The diffusion loss in each band of latent frequency, and its floor where the rows know one."""
+    """Panels of the diffusion loss in each band of latent frequency, with its floor if it was logged."""
     names = sorted((name for name in _names(rows) if _is_band(name)), key=lambda name: int(name[4:]))
     places = {0: ", lowest", len(names) - 1: ", highest"}
     return [
@@ -45,22 +45,22 @@ def band_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
 
 
 def score_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """Scores of the validations."""
+    """Panels of the validation scores."""
     return _panels(rows, [name for name in _names(rows) if name.startswith("val_")], colour=2)
 
 
 def progress_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """Rates, norms of gradients, balancing factors, speed."""
+    """Panels of learning rates, gradient norms, balancing factors and speed."""
     return _panels(rows, [name for name in _names(rows) if _is_progress(name)], colour=3)
 
 
 def latest(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """The last value of a quantity; None where it was never logged or is not finite."""
+    """The last finite value of a quantity; None if there is none."""
     return next((row[name] for row in reversed(rows) if row.get(name) is not None), None)
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """In the order in which they first appear."""
+    """Names of the logged quantities, in order of first appearance."""
     found = dict.fromkeys(name for row in rows for name in row)
     return [name for name in found if name not in ("step", "not_finite") and not name.startswith(FLOOR)]
 

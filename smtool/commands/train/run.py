@@ -1,4 +1,4 @@
-"""A training run, assembled: what `train` needs to know of it, whatever is trained."""
+"""An assembled training run, of an autoencoder or of a transformer, and functions to assemble it."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -20,19 +20,19 @@ from smtool.training.sharding import Parallel, WholeCopy, shard
 
 
 class Observer(Protocol):
-    """Looks at a run every so often; built on the first rank only."""
+    """Validates a run at regular steps; built on the first rank only."""
 
     def look(self, trackers: Trackers, step: int) -> dict[str, float]:
-        """Draw into the trackers, and return a row of scores."""
+        """Log pictures, and return a row of scores."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run, ready to go on from `first_step`.
+    """A training run, ready to start or to resume at `first_step`.
 
-    player: the one whose updates are counted and whose average is shared. batches: first step -> this rank's slices of the
-    global batches. observer: builds what validates. export: step -> write the file that people pass around. summary: lines that
-    say what is trained on what. sources: what must be the same when the run goes on, but is not in its recipe.
+    player: the network whose updates are counted and whose weights are exported. batches: first step -> this rank's slices of
+    the global batches. observer: builds the validation. export: step -> write ckpt.safetensors. summary: lines for the log.
+    sources: inputs outside the recipe that must be the same when the run is resumed.
     """
 
     recipe: Recipe[Any]
@@ -53,13 +53,13 @@ class Run:
         return tables
 
     def reports(self, first_step: int) -> Iterator[StepReport]:
-        """The training loop over this run's batches; the reader's threads end with it."""
+        """Run the training loop over this run's batches. The reader's threads end with it."""
         with closing(self.batches(first_step)) as batches:
             yield from optimize(self.training, batches, first_step=first_step)
 
     @contextmanager
     def whole_results(self) -> Iterator[None]:
-        """Within it, what `result_of` gives is whole on the first rank. Every rank enters it; without shards nothing happens."""
+        """Context in which `result_of` gives the complete weights on the first rank. Every rank must enter it."""
         with ExitStack() as stack:
             for copy in self.training.copies.values():
                 stack.enter_context(copy.filled(self.training.ranks))
@@ -67,7 +67,7 @@ class Run:
 
 
 def result_of(training: Training, player: str) -> nn.Module:
-    """The player to validate and share: the average of its weights where there is one; of a sharded one, the whole copy."""
+    """The network to validate and export: the weight average if there is one; of a sharded one, its complete copy."""
     if player in training.copies:
         return training.copies[player].module
     average = training.averages.get(player)
@@ -85,9 +85,9 @@ def assemble_training(
     frozen: Mapping[str, str],
     parallel: Parallel | None = None,
 ) -> Training:
-    """Optimizers, averages and precision around a task, whose players are sharded where `parallel` asks for it.
+    """Build optimizers, averages and precision for a task, and shard its players if `parallel` applies to them.
 
-    frozen: `Training.frozen`.
+    frozen: see `Training.frozen`.
     """
     tables: TrainingTables = recipe.tables
     device = ranks.device
@@ -114,7 +114,7 @@ def assemble_training(
 
 
 def newest(folder: RunFolder, tables: TrainingTables, training: Training) -> tuple[Checkpoints, int]:
-    """The checkpoints of a folder, and the step of the newest one, which is loaded into the training (0: there is none)."""
+    """Load the newest checkpoint of a folder into the training. Returns the checkpoints and its step, 0 if there is none."""
     checkpoints = Checkpoints(folder.checkpoints, tables.keep_last, tables.keep_every)
     step = checkpoints.latest() or 0
     if step:
@@ -123,10 +123,10 @@ def newest(folder: RunFolder, tables: TrainingTables, training: Training) -> tup
 
 
 def check_batch(recipe: Recipe[Any], batch: int, ranks: Ranks) -> None:
-    """Raise RecipeError if the batch cannot be shared evenly, which the result's independence of ranks rests on."""
+    """Raise RecipeError if the batch cannot be divided evenly among ranks and micro-batches."""
     accumulate = recipe.tables.accumulate
     if batch % (ranks.world * accumulate):
         raise RecipeError(
             f"{recipe.path}: data.batch = {batch} is not a multiple of {ranks.world} ranks x {accumulate} micro-batches.",
-            hint="Choose a batch that is, so that the result does not depend on the number of ranks.",
+            hint="Choose a multiple, so that the result does not depend on the number of ranks.",
         )

@@ -1,4 +1,4 @@
-"""Assembling a run of `train-ae`: data, players, newest checkpoint."""
+"""Assembly of a `train-ae` run: data, networks, newest checkpoint."""
 
 from pathlib import Path
 from typing import cast
@@ -21,10 +21,10 @@ PLAYER = "autoencoder"
 
 
 def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, weights_dir: Path | None) -> Run:
-    """Open the data, build the players from the recipe's seed, load the newest checkpoint of the folder if there is one."""
+    """Open the data, build the networks from the recipe's seed, and load the newest checkpoint of the folder if there is one."""
     tables = recipe.tables
     check_batch(recipe, tables.data.batch, ranks)
-    with first_rank_ahead(ranks):      # which prepares the images where they are not yet
+    with first_rank_ahead(ranks):      # which prepares missing images
         images = open_images(tables.data.train, "train", image_size=tables.data.image_size)
     task = build_task(tables, ranks.device, weights_dir)
     own = tables.discriminator.optimizer if tables.discriminator else None
@@ -68,7 +68,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
 
 
 def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> AutoencoderTask:
-    """The players and their losses, initialized from the recipe's seed."""
+    """Build the networks and their losses, initialized from the recipe's seed."""
     with initializing(tables.seed, PLAYER):
         autoencoder = tables.model.build().to(device).to(memory_format=torch.channels_last)
     methods = {}

@@ -1,4 +1,4 @@
-"""Assembling a run of `train-dit`: latents, transformer, alignment, newest checkpoint."""
+"""Assembly of a `train-dit` run: latents, transformer, alignment, newest checkpoint."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -29,7 +29,7 @@ CHECKED_SAMPLES = 256
 
 
 def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, weights_dir: Path | None) -> Run:
-    """Open latents and data, build the transformer from the recipe's seed, load the newest checkpoint if there is one."""
+    """Open latents and data, build the transformer from the recipe's seed, and load the newest checkpoint if there is one."""
     tables = recipe.tables
     check_batch(recipe, tables.data.batch, ranks)
     source = open_latent_source(recipe, ranks, resumed=folder.ckpt if folder.has_checkpoint else None)
@@ -95,14 +95,14 @@ def _task(tables: TrainDiT, network: LatentTransformer, source: LatentSource, al
 
 
 def _check_first(source: LatentSource, tables: TrainDiT, ranks: Ranks) -> None:
-    """Hold the first latents of a new run against their images and statistics; those of a warm-up are meant to differ."""
+    """Check the first latents of a new run against their images and statistics, without the warm-up's low-pass."""
     count = -(-CHECKED_SAMPLES // (tables.data.batch // ranks.world))
     with closing(source.batches(tables.model_copy(update={"warmup": None}), ranks, 0, with_images=True)) as checked:
         check_latents(list(islice(checked, count)), source.stats, source.autoencoder)
 
 
 def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int) -> DiffusionModel:
-    """What a run has come to: the transformer to validate and share, and all that sampling from it needs."""
+    """The current result of a run: the transformer to validate and export, with everything needed for sampling."""
     network = cast(LatentTransformer, result_of(training, PLAYER).get_submodule("network"))
     summary = {
         "step": step,
@@ -126,7 +126,7 @@ def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int
 
 
 def _summary(tables: TrainDiT, training: Training, source: LatentSource) -> Iterator[str]:
-    """Lines for the log: what is trained on what."""
+    """Lines for the log: latents, images, classes, sharding."""
     origin = "encoded while training" if source.cache is None else f"from {source.cache.folder}"
     yield f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step, {origin}"
     num_classes = _num_classes(tables, source.images)

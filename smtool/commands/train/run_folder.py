@@ -1,4 +1,4 @@
-"""The folder of a run: what it was asked, where it ran, how far it came."""
+"""The folder of a run: recipe, environment, logs, checkpoints."""
 
 import json
 import platform
@@ -28,8 +28,8 @@ _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "webdat
 
 @dataclass(frozen=True)
 class RunFolder:
-    """runs/<name>/: recipe and environment, metrics.jsonl, log.txt, report.html, samples/, checkpoints/, ckpt.safetensors, and
-    DONE or FAILED."""
+    """runs/NAME/ with recipe.toml, resolved.toml, environment.json, metrics.jsonl, log.txt, report.html, samples/, checkpoints/,
+    ckpt.safetensors, and DONE or FAILED."""
 
     path: Path
 
@@ -66,7 +66,7 @@ class RunFolder:
         return (self.path / "resolved.toml").is_file()
 
     def clear(self) -> None:
-        """Remove what a run of smtool wrote here, and nothing else."""
+        """Remove the files of the run, and nothing else."""
         for name in ("checkpoints", "samples"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for path in [*(self.path / name for name in _FILES), *self.path.glob("events.out.tfevents.*")]:
@@ -81,7 +81,7 @@ class RunFolder:
         summary: Sequence[str] = (),
         sources: Mapping[str, str] | None = None,
     ) -> None:
-        """Write what was asked for, where it runs and what on (`Run.summary`, `Run.sources`); a mark of an earlier end goes."""
+        """Write recipe and environment (with `Run.summary` and `Run.sources`), and remove DONE or FAILED of an earlier start."""
         storage.write_text(self.path / "recipe.toml", recipe.text)
         storage.write_text(self.path / "resolved.toml", recipe.resolved_toml())
         where = environment(device, world)
@@ -90,29 +90,29 @@ class RunFolder:
             (self.path / mark).unlink(missing_ok=True)
 
     def recorded(self, source: str) -> str | None:
-        """One of `Run.sources` when the run was last begun; None if there is no checkpoint to go on from."""
+        """One of `Run.sources` as of the last start; None if there is no checkpoint to resume from."""
         if not self.has_checkpoint:
             return None
         found: str | None = json.loads((self.path / "environment.json").read_text()).get("sources", {}).get(source)
         return found
 
     def end(self, mark: str, text: str) -> None:
-        """Leave DONE or FAILED, with a line that says of what."""
+        """Write the file DONE or FAILED with a line of text."""
         storage.write_text(self.path / mark, text + "\n")
 
     def check_same(self, recipe: Recipe[Any]) -> None:
-        """Raise RecipeError if the run was begun with other values, apart from lengths and intervals."""
+        """Raise RecipeError if the run was started with another recipe, apart from keys that do not affect weights."""
         before = tomllib.loads((self.path / "resolved.toml").read_text(encoding="utf-8"))
         changes = _changes(recipe.as_resolved_now(before), recipe.resolved())
         if changes:
             raise RecipeError(
-                "\n  ".join([f"{self.path} was begun with another recipe; changed since:", *changes]),
-                hint="--set KEY=VALUE goes on with a value as it was; --out begins a new run, --fresh starts this one over.",
+                "\n  ".join([f"{self.path} was started with another recipe. Changed keys:", *changes]),
+                hint="Restore a value with --set KEY=VALUE, start a new run with --out, or restart this one with --fresh.",
             )
 
 
 def environment(device: str, world: int) -> dict[str, Any]:
-    """What a later reader must know of the machine: versions, device, ranks, command."""
+    """Environment of the run: versions, device, ranks, threads, command."""
     gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
     return {
         "smtool": __version__,
@@ -135,7 +135,7 @@ def _version(package: str) -> str | None:
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """One line per key whose value differs; the length of a run counts only where the learning rate depends on it."""
+    """One line for each key that differs and affects the weights. `steps` does so only with a cosine schedule."""
     old, new = _flat(before), _flat(after)
     decaying = "cosine" in (old.get("optimizer.schedule"), new.get("optimizer.schedule"))
     free = _FREE_KEYS - {"steps"} if decaying else _FREE_KEYS

@@ -1,6 +1,6 @@
-"""Several small trainings at once, each in a process of its own with one thread.
+"""Several small trainings in parallel, each in its own process with one thread.
 
-Networks small enough for this gain little from more threads, and lose much to them when the machine is busy.
+Small networks gain little from more threads, and lose much when the machine is busy.
 """
 
 import os
@@ -26,14 +26,14 @@ from smtool.worker_process import ONE_THREAD, WorkerDied, WorkerProcess
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe to train in a run folder. changes: the KEY=VALUE with which the recipe was loaded."""
+    """A recipe to train in a run folder. changes: KEY=VALUE strings with which the recipe was loaded."""
 
     recipe: Recipe[Any]
     out: Path
     changes: tuple[str, ...] = ()
 
     def is_finished(self) -> bool:
-        """Whether the run reached the recipe's last step. Raises RecipeError if it was begun with another recipe."""
+        """Whether the run reached the recipe's last step. Raises RecipeError if it was started with another recipe."""
         folder = RunFolder(self.out)
         if not folder.is_done:
             return False
@@ -46,13 +46,13 @@ class Job:
 
 
 def train_side_by_side(jobs: Sequence[Job], *, console: Console) -> None:
-    """Bring every job to its recipe's last step. Finished runs are left as they are, unfinished ones are resumed.
+    """Train every job to its recipe's last step. Finished runs are skipped, unfinished ones are resumed.
 
-    A stop, or the failure of one, lets the others save and end too. Raises what the failed one says.
+    After a stop request or a failure, all others save and end. Raises the error of the failed run, or Interrupted.
     """
     unfinished = [job for job in jobs if not job.is_finished()]
     if not unfinished:
-        console.print("Everything is trained already.")
+        console.print("All runs are already trained.")
         return
     steps = sum(job.recipe.tables.steps for job in unfinished)
     workers = [WorkerProcess(ONE_THREAD) for _ in unfinished]
@@ -75,14 +75,14 @@ def train_side_by_side(jobs: Sequence[Job], *, console: Console) -> None:
         for worker in workers:
             worker.end()
         if stop.asked:
-            raise Interrupted("Stopped; what was trained is saved.", hint="The same command goes on from here.")
+            raise Interrupted("Stopped; all runs are saved.", hint="Repeat the command to resume.")
         _raise_failure(unfinished, runs)
         if shown < steps:
             report(steps, steps)
 
 
 def _train(job: Job) -> None:
-    """In the process of the job, whose screen is that of the parent: print nothing."""
+    """Train one job. Runs in a worker process that shares the parent's screen, so it prints nothing."""
     recipe = load(str(job.recipe.path), type(job.recipe.tables), job.changes)
     assemble: Callable[..., Any] = diffusion_run if isinstance(recipe.tables, TrainDiT) else autoencoder_run
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
@@ -90,7 +90,7 @@ def _train(job: Job) -> None:
 
 
 def _raise_failure(jobs: Sequence[Job], runs: Sequence[Future[None]]) -> None:
-    """Raise the error of a run that failed, rather than that of one which was stopped for it."""
+    """Raise the error of the run that failed, not that of a run which was stopped because of it."""
     failed = [(job, error) for job, run in zip(jobs, runs, strict=True) if (error := run.exception())]
     for job, error in sorted(failed, key=lambda pair: isinstance(pair[1], Interrupted | WorkerDied)):
         if isinstance(error, SmtoolError):

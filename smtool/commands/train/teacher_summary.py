@@ -1,4 +1,4 @@
-"""What a teacher's features are like in space, before and after the alignment's filter: RMSC, LDS and CDS on some images."""
+"""Spatial measures of a teacher's features before and after the alignment's filter: RMSC, LDS and CDS on some images."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ NUM_IMAGES = 64
 
 @torch.no_grad()
 def teacher_summary(aligned: Aligned, images: ImageShards, *, flip: bool) -> tuple[str, ...]:
-    """Lines for the log: the teacher, whence its features come, and their mean measures on the first images, as they are and
-    as they are matched."""
+    """Lines for the log: the teacher, the source of its features, and their mean spatial measures on the first images, before
+    and after the alignment's filter."""
     teacher = aligned.teacher
     count = min(NUM_IMAGES, len(images))
     if aligned.cache is None:
@@ -26,8 +26,8 @@ def teacher_summary(aligned: Aligned, images: ImageShards, *, flip: bool) -> tup
     return (
         f"teacher {teacher.name} ({teacher.digest[:8]}), {teacher.dim} features on {teacher.grid[0]} x {teacher.grid[1]}, "
         + _source(aligned, images, flip=flip),
-        f"  of its features on {count} images: {_measured(features)}",
-        f"  of what the tokens are aligned with: {_measured(aligned.module.target(features))}",
+        f"  its features on {count} images: {_measured(features)}",
+        f"  the filtered features that tokens are aligned with: {_measured(aligned.module.target(features))}",
     )
 
 
@@ -37,7 +37,7 @@ def _source(aligned: Aligned, images: ImageShards, *, flip: bool) -> str:
     teacher, tokens = aligned.teacher, aligned.module.token_grid
     size = estimated_bytes(FeaturePreparation(teacher, images, tokens, flip=flip))
     command = prepare_command(images.folder, teacher.name, tokens) + ("" if flip else " --no-flip")
-    return f"computed while training (a cache of {size / 1e6:,.0f} MB saves that: {command})"
+    return f"computed in every step (a cache of {size / 1e6:,.0f} MB avoids this: {command})"
 
 
 def _measured(features: Tensor) -> str:

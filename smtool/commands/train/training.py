@@ -1,4 +1,4 @@
-"""`smtool train-ae` and `train-dit`: a run from its newest checkpoint to its end, or a trial of a few steps."""
+"""`smtool train-ae` and `train-dit`: train a run from its newest checkpoint to its end, or time a few steps of it."""
 
 import time
 from collections.abc import Callable
@@ -32,12 +32,12 @@ def train(
     weights_dir: Path | None = None,
     pause_at: int | None = None,
 ) -> Path:
-    """Train to the recipe's last step, from the newest checkpoint in `out` (default runs/<recipe's name>). Returns the folder.
+    """Train to the recipe's last step, from the newest checkpoint in `out` (default runs/NAME). Returns the folder.
 
-    pause_at: an earlier step to save and end at, as if stopped there: several runs then advance in turns, each still planned
-    for all its steps.
-    Raises RecipeError if the folder was begun with another recipe, TrainingError if a loss is not finite, Interrupted after a
-    stop was asked for and all was saved.
+    fresh: delete the run in the folder first. pause_at: an earlier step at which to save and return, so that several runs can
+    advance in turns; learning rates still follow the recipe's steps.
+    Raises RecipeError if the run was started with another recipe, TrainingError if a loss is not finite, and Interrupted after a
+    stop request, when the run is saved.
     """
     folder = RunFolder(out or Path("runs") / recipe.name)
     if device == "cpu":
@@ -52,13 +52,13 @@ def train(
         run = assemble(recipe, folder, ranks, weights_dir)
         steps = run.tables.steps
         if run.first_step > steps or (run.first_step == steps and folder.is_done):
-            console.print(f"{folder.path} is finished ({run.first_step} steps). --set steps=N goes on, --fresh starts over.")
+            console.print(f"{folder.path} is finished ({run.first_step} steps). --set steps=N continues it, --fresh restarts it.")
             return folder.path
         if pause_at is not None and pause_at <= run.first_step < steps:
             return folder.path
         wait_for_all()
         try:
-            with stop_request() as stop:      # not before: until the first step there is nothing to save
+            with stop_request() as stop:      # not earlier: before the first step there is nothing to save
                 Watch(run, console, stop, pause_at).run_training()
         except TrainingError as error:
             if ranks.first:
@@ -76,7 +76,7 @@ def dry_run(
     device: str = "cpu",
     weights_dir: Path | None = None,
 ) -> None:
-    """Load everything, time a step of each kind there will be, print memory and how long the whole run would take."""
+    """Load everything, time steps with and without the discriminator, and print memory and the duration of the whole run."""
     if device == "cpu":
         keep_freed_memory()
     with joined(device) as ranks:
@@ -87,20 +87,20 @@ def dry_run(
         together = _step_seconds(run, joins) if joins < steps else 0.0
     memory = peak_memory()
     lines = [
-        f"{recipe.path}: {steps} steps; a trial, no run was begun.",
+        f"{recipe.path}: {steps} steps; dry run, nothing is saved.",
         *run.summary,
         *(f"{player}: {sum(p.numel() for p in module.parameters()):,} parameters" for player, module in task.players.items()),
         f"step {alone * 1e3:.0f} ms",
         *([f"step {together * 1e3:.0f} ms with the discriminator, from step {joins} on"] if together else []),
         f"peak memory {'unknown' if memory is None else f'{memory / 2**30:.2f} GiB'}",
-        f"whole run about {duration(alone * joins + together * (steps - joins))}, validation and saving not counted",
+        f"whole run about {duration(alone * joins + together * (steps - joins))}, without validation and saving",
         *run.tables.remarks(),
     ]
     console.print("\n  ".join(lines))
 
 
 def _step_seconds(run: Run, step: int) -> float:
-    """Mean seconds of the second and third step from `step` on, each to its end on the device; the first one warms up."""
+    """Mean seconds of the second and third step from `step` on, including the work on the device; the first is a warm-up."""
     seconds = []
     began = time.perf_counter()
     for report in islice(run.reports(step), 3):

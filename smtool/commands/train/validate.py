@@ -1,4 +1,4 @@
-"""What a training run looks at every so often: scores, a grid, and the spectrum of the latents."""
+"""Validation of an autoencoder run: scores, a grid of reconstructions, and the spectrum of the latents."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ SMALLEST_FITTED = 8
 
 
 def open_validation(data: Data) -> ImageShards:
-    """The validation images of a recipe: the split of its training source, or another source's (all of one without a split)."""
+    """The validation images of a recipe: of data.validation (all its images if it has no split), else of data.train."""
     if not data.validation:
         return open_images(data.train, "val", image_size=data.image_size)
     try:
@@ -30,7 +30,7 @@ def open_validation(data: Data) -> ImageShards:
 
 
 class Validator:
-    """Holds the validation images of a run and scores its autoencoder on them, with the posterior's mode."""
+    """Scores the autoencoder of a run on its validation images, decoding the posterior's mode."""
 
     def __init__(
         self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], Autoencoder]
@@ -50,7 +50,7 @@ class Validator:
 
     @torch.no_grad()
     def look(self, trackers: Trackers, step: int) -> dict[str, float]:
-        """Score, draw the grid into the trackers, and return the row: val_psnr, val_ssim, val_delta ..."""
+        """Log a grid and the spectrum, and return a row of scores: val_psnr, val_ssim, val_delta ..."""
         autoencoder = self.result()
         training = autoencoder.training
         autoencoder.eval()
@@ -82,7 +82,7 @@ class Validator:
         return scores
 
     def _spectra(self, latents: Tensor) -> dict[str, float]:
-        """Std and REFERENCE divergence of the latents, and their PHYSICAL delta where they are large enough to fit one."""
+        """Std and REFERENCE divergence of the latents, and their PHYSICAL delta if they are large enough to fit it."""
         size = (latents.shape[-2], latents.shape[-1])
         image_power = radial_power(self.images, REFERENCE.loss, size)
         divergence = reference_divergence(image_power, radial_power(latents, REFERENCE.loss), REFERENCE.loss, delta=self.delta)
@@ -93,5 +93,5 @@ class Validator:
 
 
 def _normalized(latents: Tensor) -> Tensor:
-    """Each channel at unit standard deviation over the set, as a transformer would see it."""
+    """Latents scaled to unit standard deviation per channel over the set, as a transformer would get them."""
     return latents / latents.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-12)

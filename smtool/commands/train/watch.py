@@ -1,4 +1,4 @@
-"""What goes on around the steps of a training run: rows, checkpoints, validations, an early or a regular end."""
+"""Everything around the steps of a training run: log rows, checkpoints, validation, stop requests, the end."""
 
 import math
 from contextlib import ExitStack
@@ -14,11 +14,11 @@ from smtool.training.loop import StepReport
 from smtool.training.meter import Meter
 
 STEPS_BETWEEN_VOTES = 8
-"""On several GPUs, since each vote on whether to stop lets the host wait for its device."""
+"""Interval of stop checks on several GPUs. Each check makes the host wait for its device."""
 
 
 class Watch:
-    """Consumes the loop's reports. Collectives are called by every rank at the same steps; only the first looks and writes."""
+    """Consumes the loop's reports. Every rank calls collectives at the same steps; only the first validates and writes."""
 
     def __init__(self, run: Run, console: Console, stop: StopRequest, pause_at: int | None = None) -> None:
         self.run, self.console, self.stop, self.pause_at = run, console, stop, pause_at
@@ -28,8 +28,8 @@ class Watch:
         self.trackers: Trackers | None = None
 
     def run_training(self) -> None:
-        """Train to the last step, to the pause, or until a stop is asked for. A step is saved before it is looked at, which may
-        take long."""
+        """Train to the last step, to the pause, or until a stop request. Each step is saved before it is validated, which may be
+        slow."""
         run = self.run
         with ExitStack() as stack:
             if self.ranks.first:
@@ -60,7 +60,7 @@ class Watch:
         self.console.log_file = run.folder.log
         for line in (*run.summary, *self.tables.remarks()):
             self.console.log(line)
-        self.console.log(f"{run.folder.path}: {'going on' if run.first_step else 'starting'} at step {run.first_step}")
+        self.console.log(f"{run.folder.path}: {'resuming' if run.first_step else 'starting'} at step {run.first_step}")
 
     def _trackers(self) -> Trackers:
         tracking = self.tables.tracking
@@ -75,7 +75,7 @@ class Watch:
         return step % every == 0 or step == self.tables.steps
 
     def _catch_up(self) -> None:
-        """Look at the step that the run goes on from, if it was cut off before that."""
+        """Validate the step that the run resumes from, if it was interrupted before its validation."""
         step = self.run.first_step
         missed = False
         if self.ranks.first and step > 0 and self._due(step, self.tables.evaluate_every):
@@ -85,7 +85,7 @@ class Watch:
             self._look(step)
 
     def _log(self, report: StepReport, line: TrainingLine) -> None:
-        """A row, where one is due."""
+        """Log a row if one is due at this step."""
         self.meter.add(report)
         if not self._due(report.step, self.tables.log_every):
             return
@@ -105,28 +105,28 @@ class Watch:
         return min(self.tables.steps, (step // self.tables.save_every + 1) * self.tables.save_every)
 
     def _checked(self, step: int) -> dict[str, float]:
-        """The losses since the last row; one that is not finite ends the run."""
+        """Mean losses since the last row. Raises TrainingError if one is not finite."""
         values = self.meter.losses()
-        fp16 = self.tables.precision == "fp16"  # there an infinite gradient is an update left out, not the end
+        fp16 = self.tables.precision == "fp16"  # in which an update with infinite gradients is skipped
         bad = [k for k, value in values.items() if not math.isfinite(value) and not (fp16 and k.endswith("_gradient"))]
         if bad:
             latest = self.run.checkpoints.latest()
             raise TrainingError(
-                f"step {step}: not finite: {', '.join(bad)}; the run has diverged.",
-                hint=(f"The checkpoint of step {latest} is whole. " if latest else "")
+                f"Step {step}: {', '.join(bad)} not finite; the run has diverged.",
+                hint=(f"The checkpoint of step {latest} is intact. " if latest else "")
                 + 'Lower optimizer.lr, lengthen optimizer.warmup, or use precision = "fp32", with another --out or --fresh.',
             )
         return values
 
     def _is_to_stop(self, step: int) -> bool:
-        """Whether any rank was asked to."""
+        """Whether a stop was requested on any rank."""
         on_gpus = self.ranks.world > 1 and self.ranks.device.startswith("cuda")
         if on_gpus and step % STEPS_BETWEEN_VOTES:
             return False
         return any_rank(self.stop.asked, self.ranks.device)
 
     def _save(self, step: int) -> None:
-        """A checkpoint folder and the file to share; the losses are looked at first, so that no diverged weights are kept."""
+        """Save a checkpoint and export ckpt.safetensors. Losses are checked first, so that no diverged weights are saved."""
         self._checked(step)
         run = self.run
         run.checkpoints.save(step, run.training)
@@ -136,7 +136,7 @@ class Watch:
         wait_for_all()
 
     def _look(self, step: int) -> None:
-        """Validate, and draw the report anew; the last one is drawn when the run is done."""
+        """Validate, and rewrite the report; after the last step the report is written at the end."""
         with self.run.whole_results():
             if self.trackers and self.observer:
                 self.trackers.log(step, self.observer.look(self.trackers, step))
@@ -148,11 +148,11 @@ class Watch:
         if self.ranks.first:
             write_report(self.run.folder)
         raise Interrupted(
-            f"Stopped after step {step}; all is saved in {self.run.folder.path}.", hint="The same command goes on from here."
+            f"Stopped after step {step}; the run is saved in {self.run.folder.path}.", hint="Repeat the command to resume."
         )
 
 
 def _losses(values: dict[str, float]) -> dict[str, float]:
-    """What the live line shows of a row: the losses, not rates, factors or gradients."""
+    """The values of a row that the live line shows: losses, without learning rates, factors and gradients."""
     hidden = ("lr_", "images_per", "waiting")
     return {k: v for k, v in values.items() if not k.startswith(hidden) and not k.endswith(("_factor", "_gradient"))}

@@ -1,4 +1,4 @@
-"""Pictures of numbers, by subject; what all of them share is in `style`."""
+"""Figures, one module for each subject; the common style is in `style`."""
 
 from smtool.report.grids import DIFFERENCE_GAIN as DIFFERENCE_GAIN
 from smtool.report.grids import reconstruction_grid as reconstruction_grid

@@ -1,4 +1,4 @@
-"""How latents vary in direction, and where their bits are."""
+"""Figures of directional variation and of capacity: spatial measures of latents, and their bits by band and channel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ _WAYS = (
 
 @dataclass(frozen=True)
 class Before:
-    """One measure of one latent: value and half-width as it is, and after each of the two filters; None where there is none."""
+    """One measure of one latent: (value, half-width) unfiltered and after each of the two filters; None if not measured."""
 
     values: Sequence[tuple[float | None, float | None]]
 
 
 def direction_figure(measures: Mapping[str, Mapping[str, Before]], energy: Sequence[Curve]) -> "Figure":
-    """A panel for each measure with a row for each latent; below, where in frequency the directional energy lies."""
+    """A panel for each measure with a row for each latent; the last panel shows the directional energy by frequency band."""
     with styled():
         names = list(next(iter(measures.values())))
         figure = new_figure(11.0, 2.2 + 0.55 * len(names))
@@ -58,14 +58,14 @@ def _draw_measure(axes: "Axes", rows: Mapping[str, Before]) -> None:
 
 
 def capacity_figure(bands: Sequence[Curve], channels: Sequence[Curve], *, distortion: float) -> "Figure":
-    """Bits of one image by latent band and by channel, the richest channel first, at one distortion."""
+    """Bits per image at one distortion, by latent band and by channel (the channel with most bits first)."""
     with styled():
         figure = new_figure(11.0, 3.6)
         panels = figure.subplots(1, 2)
         draw(panels[0], bands)
         draw(panels[1], channels)
         panels[0].set(xlabel="latent band (1 = lowest)", ylabel=f"bits per image at {100 * distortion:g} % distortion")
-        panels[1].set(xlabel="channel, richest first", ylabel="bits per image and channel")
+        panels[1].set(xlabel="channel, by decreasing bits", ylabel="bits per image and channel")
         for axes in panels:
             axes.set_ylim(bottom=0)
             few_ticks(axes, integer=True)

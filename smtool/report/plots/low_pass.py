@@ -1,4 +1,4 @@
-"""Low-pass reconstruction: does the decoder follow a removal?"""
+"""Figure of low-pass reconstruction: PSNR when high frequencies are removed from latents and images."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 def low_pass_figure(
     curves: Sequence[Curve], gaps: Sequence[Curve], distances: Sequence[Curve], *, features: str, title: str, note: str
 ) -> "Figure":
-    """PSNR after removing anti-diagonals from every block of latents and images; what the removal costs; and, where it was
-    measured, the kernel distance of the same pairs on `features`."""
+    """Panels over the number n of anti-diagonals removed from every block of latents and images.
+
+    curves: PSNR; gaps: loss of PSNR against n = 0; distances: kernel distance of the same pairs on `features`, or empty.
+    """
     with styled():
-        drawn = [(curves, "PSNR (dB)"), (gaps, "gap: PSNR at n = 0 less PSNR at n (dB)")]
+        drawn = [(curves, "PSNR (dB)"), (gaps, "gap: PSNR at n = 0 minus PSNR at n (dB)")]
         drawn += [(distances, f"kernel distance on {features} features")] if distances else []
         figure = new_figure(10.6, 5.0)
         panels = figure.subplots(1, len(drawn), sharex=True)

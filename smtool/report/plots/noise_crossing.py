@@ -1,4 +1,4 @@
-"""What diffusion noise does to latents, band by band."""
+"""Figures of the noise crossing: signal and noise of a diffusion model's latents in each frequency band."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,11 @@ _WIDEST = 4
 
 @dataclass(frozen=True)
 class BandsOverTime:
-    """Rows belong to the times, columns to the frequencies (cycles per side). readable: fraction of a band's power that x_t
-    tells; floor: squared error of v that a perfect network keeps."""
+    """Curves of one latent over time. Arrays have a row for each time and a column for each frequency (cycles per side).
+
+    readable: fraction of a band's power that can be predicted from x_t; floor: squared error of v of a perfect network;
+    crossing: time t at which the SNR of each frequency is 1.
+    """
 
     times: Sequence[float]
     cycles: Sequence[float]
@@ -28,7 +31,7 @@ class BandsOverTime:
 
 
 def noise_crossing_figure(latents: Mapping[str, BandsOverTime]) -> "Figure":
-    """A column for each latent: above, how much of each band can still be read at time t; below, the loss floor."""
+    """A column for each latent: above, the fraction of each band's power that is predictable at time t; below, the loss floor."""
     with styled():
         columns = min(_WIDEST, len(latents))
         blocks = -(-len(latents) // columns)
@@ -46,7 +49,7 @@ def noise_crossing_figure(latents: Mapping[str, BandsOverTime]) -> "Figure":
             lower.set_yscale("log")
             lower.set_xlabel("diffusion time t (1: noise)")
             if column == 0:
-                upper.set_ylabel("fraction of power readable")
+                upper.set_ylabel("predictable fraction of power")
                 lower.set_ylabel("loss floor of v")
         for index in range(len(latents), blocks * columns):
             block, column = divmod(index, columns)
@@ -58,7 +61,7 @@ def noise_crossing_figure(latents: Mapping[str, BandsOverTime]) -> "Figure":
 
 
 def _draw_bands(axes: "Axes", latent: BandsOverTime, table: np.ndarray) -> None:
-    """Dark: low frequencies; light: high ones. Thicker towards low, so that grey paper is enough."""
+    """Draw a line for each band: dark and thick for low frequencies, light and thin for high ones."""
     from matplotlib import colormaps
 
     for shade, index in zip(np.linspace(0.0, 0.85, len(latent.cycles)), range(len(latent.cycles)), strict=True):
@@ -69,11 +72,11 @@ def _draw_bands(axes: "Axes", latent: BandsOverTime, table: np.ndarray) -> None:
 def crossing_figure(
     crossings: Sequence[Curve], fractions: Sequence[Curve], gains: Sequence[Curve], *, sampler: str, control: str
 ) -> "Figure":
-    """When the SNR of frequencies falls below 1; where the loss floor lies; what the last step of samplers returns."""
+    """Three panels over frequency: time at which SNR = 1, cumulative fraction of the loss floor, variance after the last step."""
     with styled():
         figure = new_figure(11.0, 4.4)
         panels = figure.subplots(1, 3, sharex=True)
-        labels = ("time t at which SNR = 1", "fraction of the loss floor up to here", "variance the last step returns")
+        labels = ("time t at which SNR = 1", "cumulative fraction of the loss floor", "variance after the last sampler step")
         for axes, curves, label in zip(panels, (crossings, fractions, gains), labels, strict=True):
             draw(axes, curves)
             axes.set(xscale="log", ylabel=label, xlabel="cycles per image side")
@@ -82,7 +85,7 @@ def crossing_figure(
         panels[1].set_ylim(0, 1.02)
         panels[2].axhline(1.0, color=GREY, linestyle="--", linewidth=1.2)
         panels[2].set_ylim(min(0.88, panels[2].get_ylim()[0]))
-        panels[1].set_title("dashed: if all were equally loud (white)", fontsize=8, color=GREY)
+        panels[1].set_title("dashed: white latents (equal power at all frequencies)", fontsize=8, color=GREY)
         panels[2].set_title(f"solid: {sampler}\ndashed: {control}", fontsize=8, color=GREY)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
         return frozen(figure)

@@ -1,4 +1,4 @@
-"""Figures as files, as part of a page, and as pictures for trackers."""
+"""Conversion of figures: to files, to inline SVG for a page, to tensors for trackers."""
 
 import io
 import re
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def figure_bytes(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
-    """The figure as a file; the same figure gives the same bytes."""
+    """The bytes of a PNG or SVG file. Equal figures give equal bytes."""
     data = io.BytesIO()
     with styled():
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
@@ -25,9 +25,9 @@ def figure_bytes(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
 
 
 def inline_svg(figure: "Figure", name: str, *, alt: str) -> str:
-    """The figure as an <svg> element for a page: real text, no address, ids that begin with `name`.
+    """The figure as an <svg> element for a page: text stays text, no URLs, all ids begin with `name`.
 
-    name: unique on the page. alt: what the figure shows, for those who cannot see it.
+    name: unique on the page. alt: what the figure shows, for screen readers.
     """
     data = io.StringIO()
     with styled({"svg.fonttype": "none"}):
@@ -44,7 +44,7 @@ def inline_svg(figure: "Figure", name: str, *, alt: str) -> str:
 
 
 def rasterized(figure: "Figure") -> Tensor:
-    """The figure as a picture, uint8 (3, H, W), for trackers."""
+    """The figure as a tensor, uint8 (3, H, W), for trackers."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

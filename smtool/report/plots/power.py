@@ -1,4 +1,4 @@
-"""Power spectra: is it flattened like it should be?"""
+"""Figures of power spectra: images, latents and the flattened target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reading:
-    """One autoencoder on the scale of delta: its name, what is said in bold beside it and small below it, and where it lies."""
+    """One autoencoder on the scale of delta. said: bold text beside the name; remark: small text below; value: its delta."""
 
     name: str
     said: str
@@ -38,7 +38,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Gauge:
-    """A scale of delta, one row for each colour; `asked` +- `tolerance` is shaded. white: where latents would be white."""
+    """A scale of delta with one row for each reading. asked ± tolerance: shaded target range; white: delta of white latents."""
 
     readings: Sequence[Reading]
     asked: float
@@ -47,9 +47,9 @@ class Gauge:
 
 
 def flattening_figure(curves: Sequence[Curve], residuals: Sequence[Curve], gauge: Gauge, *, title: str, note: str) -> "Figure":
-    """Power against cycles per image side, both logarithmic; below it latents over target in dB; beside it the scale of delta.
+    """Power against cycles per image side, both logarithmic; below, latents over target in dB; on the right, the scale of delta.
 
-    The scale names the latents' lines; the legend above it the others.
+    The scale labels the lines of latents; the legend above it labels all others.
     """
     with styled():
         figure = new_figure(11.0, 6.4)
@@ -71,7 +71,7 @@ def flattening_figure(curves: Sequence[Curve], residuals: Sequence[Curve], gauge
 
 
 def power_figure(curves: Sequence[Curve], *, title: str, note: str) -> "Figure":
-    """Power against cycles per image side of images alone."""
+    """Power of images against cycles per image side."""
     with styled():
         figure = new_figure(9.6, 4.6)
         axes = figure.subplots()
@@ -82,7 +82,7 @@ def power_figure(curves: Sequence[Curve], *, title: str, note: str) -> "Figure":
 
 
 def readings_figure(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
-    """Power of the same latents read in several ways, a panel for each autoencoder."""
+    """A panel for each autoencoder: power of the same latents by several estimators."""
     with styled():
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
@@ -99,7 +99,7 @@ def readings_figure(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
 
 
 def reference_figure(curves: Sequence[Curve], ratios: Sequence[Curve], *, title: str, note: str) -> "Figure":
-    """Shares of the 16 REFERENCE bins (they sum to 1) against the bin's number; below, latents over their target."""
+    """Fraction of power in each of the 16 REFERENCE bins (they sum to 1); below, latents over their target."""
     with styled():
         figure = new_figure(10.6, 6.0 if ratios else 4.6)
         heights = [3, 1.1] if ratios else [1]
@@ -124,7 +124,7 @@ def _draw_power(axes: "Axes", curves: Sequence[Curve], label: str) -> None:
 
 
 def _plain_ratios(axes: "Axes") -> None:
-    """At least a half to double, so that small deviations look small."""
+    """Logarithmic range of at least 0.45 to 2.2, so that small deviations look small."""
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.45), max(high, 2.2))
     log_ticks(axes.yaxis)
@@ -136,7 +136,7 @@ def _cycles(axes: "Axes") -> None:
 
 
 def _lines_legend(axes: "Axes", curves: Sequence[Curve]) -> None:
-    """What is no latent, and one line for all fits."""
+    """Draw a legend of all labelled curves that are not latents."""
     axes.set_axis_off()
     named = [curve for curve in curves if curve.role != "latent" and curve.label]
     for curve in named:
@@ -145,7 +145,7 @@ def _lines_legend(axes: "Axes", curves: Sequence[Curve]) -> None:
 
 
 def _draw_gauge(axes: "Axes", gauge: Gauge) -> None:
-    """From a copy of the images over the target to white."""
+    """Draw the scale: marks for a copy of the images (delta 0), the target and white, and a row for each reading."""
     marks = [(0.0, "copy of\nimages", INK, "-"), (gauge.asked, "target", GREY, "--")]
     marks += [(gauge.white, "white", GREY, ":")] if gauge.white is not None else []
     axes.axvspan(gauge.asked - gauge.tolerance, gauge.asked + gauge.tolerance, color=GREY, alpha=0.12, linewidth=0)

@@ -1,4 +1,4 @@
-"""The figures of the quickstart's page: a first look, losses by band, spectra of samples."""
+"""Figures of the quickstart's page: power spectra and low-pass curves, losses by band, spectra of samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def overview_figure(power: Sequence[Curve], low_pass: Sequence[Curve]) -> "Figure":
-    """The power spectrum (PHYSICAL) with the low-pass curve beside it, for the first look of a report."""
+    """Power spectra (PHYSICAL) on the left, low-pass curves on the right."""
     with styled():
         figure = new_figure(11.0, 5.2)
         left, right = figure.subplots(1, 2)
@@ -27,7 +27,7 @@ def overview_figure(power: Sequence[Curve], low_pass: Sequence[Curve]) -> "Figur
 
 
 def learning_figure(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
-    """Losses against steps, a panel for each title, each with its own range."""
+    """Losses against steps, a panel with its own range for each title."""
     with styled():
         figure = new_figure(11.0, 3.6)
         row = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
@@ -42,7 +42,7 @@ def learning_figure(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
 
 
 def samples_figure(power: Sequence[Curve], ratios: Sequence[Curve]) -> "Figure":
-    """Power spectra of images and samples (PHYSICAL); beside them, each one's ratio to the images, in dB."""
+    """Power spectra (PHYSICAL) of images and samples on the left; on the right, their ratio to the images, in dB."""
     with styled():
         figure = new_figure(11.0, 4.4)
         left, right = figure.subplots(1, 2, sharex=True)
@@ -50,7 +50,7 @@ def samples_figure(power: Sequence[Curve], ratios: Sequence[Curve]) -> "Figure":
         left.set(xscale="log", yscale="log", ylabel="power per DCT coefficient")
         right.axhline(0.0, color=INK, linewidth=1.4)
         draw(right, ratios)
-        right.set_ylabel("power / that of the training crops (dB)")
+        right.set_ylabel("power / power of the training crops (dB)")
         for axes in (left, right):
             axes.set_xlabel("spatial frequency (cycles per image side)")
         plain_log_ticks(left)

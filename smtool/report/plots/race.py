@@ -1,4 +1,4 @@
-"""The figures of a race: every seed as a dot, curves with the range of the seeds, predictors against what they predict."""
+"""Figures of a race: scores of every seed, training curves, spectra, predictors against generation distance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LEGEND_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Strip:
-    """The scores of one racer: one for each seed, their mean, and the half width of its interval (None: a single seed)."""
+    """The scores of one racer: one for each seed, their mean, and the half-width of its interval (None for a single seed)."""
 
     label: str
     values: Sequence[float]
@@ -25,9 +25,9 @@ class Strip:
 
 
 def strips_figure(panels: Mapping[str, Sequence[Strip]]) -> "Figure":
-    """A panel for each score, a line for each racer: seeds as dots, the mean as a bar, its 95 % interval as a line.
+    """A panel for each score, a row for each racer: seeds as dots, the mean as a bar, its 95 % interval as a line.
 
-    An interval wider than twice the spread of all dots is cut off at the panel's edge: it says "not known", at any width.
+    The panel spans twice the range of all dots; a wider interval is cut off at its edge.
     """
     rows = max(len(strips) for strips in panels.values())
     with styled():
@@ -51,7 +51,7 @@ def strips_figure(panels: Mapping[str, Sequence[Strip]]) -> "Figure":
 
 
 def race_curves_figure(panels: Mapping[str, Sequence[Curve]], ylabels: Sequence[str]) -> "Figure":
-    """Against steps, a panel for each title; bands are the range of the seeds."""
+    """Curves against steps, a panel for each title; bands show the range of the seeds."""
     with styled():
         figure = new_figure(11.0, 4.0)
         row = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -65,10 +65,10 @@ def race_curves_figure(panels: Mapping[str, Sequence[Curve]], ylabels: Sequence[
 
 
 def race_spectra_figure(samples: Sequence[Curve], latents: Sequence[Curve]) -> "Figure":
-    """Power of samples and reconstructions over that of the images; beside it, of latents over the flattened images."""
+    """Left: power of samples and reconstructions over the power of the images. Right: power of latents over their target."""
     panels = {
-        "Samples (solid), reconstructions (dashed)": (samples, "power / that of the images (dB)"),
-        "Latents": (latents, "power / the target's, delta 1 (dB)"),
+        "Samples (solid), reconstructions (dashed)": (samples, "power / power of the images (dB)"),
+        "Latents": (latents, "power / power of the target, delta 1 (dB)"),
     }
     shown = {title: panel for title, panel in panels.items() if panel[0]}
     with styled():
@@ -86,7 +86,7 @@ def race_spectra_figure(samples: Sequence[Curve], latents: Sequence[Curve]) -> "
 
 @dataclass(frozen=True)
 class PredictorPanel:
-    """One predictor: its value and what became of it for each autoencoder, and their rank correlation in words."""
+    """One predictor: (value, generation distance) of each autoencoder. note: their rank correlation, as text."""
 
     title: str
     points: Mapping[str, tuple[float, float]]
@@ -94,8 +94,8 @@ class PredictorPanel:
 
 
 def predictor_panels_figure(panels: Sequence[PredictorPanel]) -> "Figure":
-    """A small panel for each predictor, the generation distance upwards; the points are autoencoders."""
-    columns = min((5, 4, 6), key=lambda number: -len(panels) % number)      # the fewest empty panels
+    """A small panel for each predictor, with the generation distance on the vertical axis; each point is an autoencoder."""
+    columns = min((5, 4, 6), key=lambda number: -len(panels) % number)      # the number that leaves fewest panels empty
     rows = -(-len(panels) // columns)
     names = list(dict.fromkeys(name for panel in panels for name in panel.points))
     with styled():
@@ -118,7 +118,7 @@ def predictor_panels_figure(panels: Sequence[PredictorPanel]) -> "Figure":
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:
-    """All values with half their range on either side."""
+    """Axis limits: the range of the values, extended by half of it on either side."""
     low, high = min(values), max(values)
     room = 0.5 * (high - low) or 0.05 * abs(high) or 1.0
     return low - room, high + room

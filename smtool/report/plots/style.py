@@ -1,6 +1,6 @@
-"""How every figure looks: matplotlib's object interface only (no pyplot, no global state), in colours everyone can tell apart.
+"""Common style of all figures: matplotlib's object interface (no pyplot, no global state) and colour-blind safe colours.
 
-matplotlib takes half a second to import, so it is imported when a figure is made, not when a command starts.
+matplotlib is imported when a figure is made, not when a command starts, because its import takes half a second.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette without black (images) and yellow (too light for lines), in the order the eye separates best.
+# Okabe and Ito's palette without black (used for images) and yellow (too light for lines), ordered by contrast.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, GREY, FAINT = "#000000", "#555555", "#e4e4e4"
@@ -33,7 +33,7 @@ Role = Literal["image", "target", "fitted", "latent", "control", "published"]
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a figure. low and high bound its band, where it has one. role decides the look; `colour` which of COLOURS.
+    """A line of a figure. low, high: bounds of its band, or None; role: decides the line style; colour: index into COLOURS.
 
     Curves of one autoencoder share a colour. "control" is drawn dashed, "fitted" dash-dotted, "published" thin and dotted.
     """
@@ -48,7 +48,7 @@ class Curve:
 
 
 def styled(changes: Mapping[Any, Any] | None = None) -> AbstractContextManager[None]:
-    """While figures are made and written: SETTINGS, and what is changed of them."""
+    """Context in which figures are made and written: applies SETTINGS, updated by `changes`."""
     from matplotlib import rc_context
 
     settings: dict[Any, Any] = {**SETTINGS, **(changes or {})}
@@ -56,7 +56,7 @@ def styled(changes: Mapping[Any, Any] | None = None) -> AbstractContextManager[N
 
 
 def new_figure(width: float, height: float, *, solved: bool = True) -> "Figure":
-    """Inches. solved: the layout is solved once, by `frozen`; otherwise the caller places the axes."""
+    """An empty figure of this size in inches. solved: with constrained layout (see `frozen`); else the caller places axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -66,7 +66,7 @@ def new_figure(width: float, height: float, *, solved: bool = True) -> "Figure":
 
 
 def draw(axes: "Axes", curves: Sequence[Curve]) -> None:
-    """Lines and their bands; curves without a label stay out of legends."""
+    """Draw lines and their bands. Curves with an empty label are not in legends."""
     for curve in curves:
         shown = look(curve.role, curve.colour)
         axes.plot(curve.x, curve.y, label=curve.label, **shown)
@@ -75,7 +75,7 @@ def draw(axes: "Axes", curves: Sequence[Curve]) -> None:
 
 
 def look(role: Role, colour: int) -> Mapping[str, Any]:
-    """Colour, dashes and markers: no two lines differ by colour alone."""
+    """Line properties for matplotlib: colour, line style and marker. Roles never differ by colour alone."""
     own = COLOURS[colour % len(COLOURS)]
     looks: dict[Role, dict[str, Any]] = {
         "image": {"color": INK, "linewidth": 1.4},
@@ -89,7 +89,7 @@ def look(role: Role, colour: int) -> Mapping[str, Any]:
 
 
 def sign(number: int) -> dict[str, Any]:
-    """Colour and marker of one of many: of the first 36, no two are alike, and every second half dozen is hollow."""
+    """Colour and marker of a curve by its number. The first 36 differ; every second group of six has hollow markers."""
     again, colour = divmod(number, len(COLOURS))
     own = COLOURS[colour]
     marker = MARKERS[(number + again) % len(MARKERS)]
@@ -97,9 +97,9 @@ def sign(number: int) -> dict[str, Any]:
 
 
 def titled(figure: "Figure", axes: "Axes", title: str, note: str) -> "Figure":
-    """Title, and below it what must be known to read the figure; the layout is then final.
+    """Add a title to the figure and a note above the axes; the layout is then fixed.
 
-    The note may be wider than the panel it stands on: the title keeps its lines free.
+    The title has empty lines below it, where the note is drawn, because the note may be wider than the axes.
     """
     figure.suptitle(title + "\n" * (note.count("\n") + 1), x=0.01, ha="left", fontsize=11.5)
     frozen(figure)
@@ -109,19 +109,19 @@ def titled(figure: "Figure", axes: "Axes", title: str, note: str) -> "Figure":
 
 
 def frozen(figure: "Figure") -> "Figure":
-    """With its layout solved and kept, so that files can be compared."""
+    """Solve the layout once and keep it, so that drawing again gives the same bytes."""
     figure.canvas.draw()
     figure.set_layout_engine("none")
     return figure
 
 
 def plain_log_ticks(axes: "Axes") -> None:
-    """1, 2, 5, 10, 20 ... instead of powers of ten: an image has few octaves."""
+    """Set ticks 1, 2, 5, 10, 20 ... on the horizontal axis, instead of powers of ten."""
     log_ticks(axes.xaxis)
 
 
 def log_ticks(axis: "Axis") -> None:
-    """1, 2 and 5 of every power of ten, as plain numbers."""
+    """Set ticks at 1, 2 and 5 times every power of ten, as plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -130,18 +130,18 @@ def log_ticks(axis: "Axis") -> None:
 
 
 def few_ticks(axes: "Axes", most: int = 10, **options: Any) -> None:
-    """At most so many intervals on the horizontal axis; options as of matplotlib's MaxNLocator."""
+    """Set at most `most` intervals on the horizontal axis. options: of matplotlib's MaxNLocator."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(most, **options))
 
 
 def at_least(axes: "Axes", span: float) -> None:
-    """A symmetric range of at least +-span, so that small deviations look small."""
+    """Set a symmetric vertical range of at least ±span, so that small deviations look small."""
     widest = max(span, *(abs(bound) for bound in axes.get_ylim()))
     axes.set_ylim(-widest, widest)
 
 
 def legend_beside(figure: "Figure", axes: "Axes") -> None:
-    """To the right of all panels, never on the data; a long one does not push the panels apart."""
+    """Draw the legend to the right of all panels, outside the data."""
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")

@@ -1,4 +1,4 @@
-"""Band transfer: which image frequencies answer when one band of latent frequencies is perturbed."""
+"""Figure of band transfer: response of each image band when one band of latent frequencies is perturbed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 GAP = 0.35
 _WIDE, _TALL = 5.75, 4.0
-# Not the ink of the page: words on coloured cells stay as they are where the page is dark.
+# Text on coloured cells: colours that a dark page does not invert.
 _ON_LIGHT, _ON_DARK = "#111111", "#fefefe"
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """One decoder's: absolute (K, K + 1), the last column above the latent's Nyquist, and relative (K, K); rows sum to 1.
+    """Transfer matrices of one decoder; rows sum to 1.
 
-    answered: (K,), rows that have a response.
+    absolute: (K, K + 1), image bands in cycles per image, the last column above the latent's Nyquist frequency; relative: (K, K),
+    image bands in fractions of Nyquist; answered: (K,), rows that have a response.
     """
 
     title: str
@@ -34,7 +35,7 @@ class Matrices:
 
 
 def transfer_figure(decoders: Sequence[Matrices]) -> "Figure":
-    """For each decoder the absolute matrix, with its numbers, and the relative one smaller beside it."""
+    """For each decoder, the absolute matrix with its numbers, and the relative matrix, smaller, beside it."""
     with styled({"axes.grid": False}):
         columns = min(2, len(decoders))
         rows = -(-len(decoders) // columns)
@@ -50,7 +51,7 @@ def transfer_figure(decoders: Sequence[Matrices]) -> "Figure":
 
 
 def _axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
-    """In inches."""
+    """New axes at this position, in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
@@ -64,7 +65,7 @@ def _draw_absolute(axes: "Axes", one: Matrices) -> "QuadMesh":
     middles = [*range(1, count + 1), count + 1 + GAP]
     axes.set_xticks(middles, [*map(str, range(1, count + 1)), "above"])
     axes.set(xlim=(0.5, count + 1.5 + GAP), ylabel="latent band perturbed")
-    axes.set_xlabel("image band that answers (same cycles per image)")
+    axes.set_xlabel("image band that responds (same cycles per image)")
     axes.set_title(one.title, fontsize=9.5)
     return mesh
 
@@ -72,7 +73,7 @@ def _draw_absolute(axes: "Axes", one: Matrices) -> "QuadMesh":
 def _label_row(axes: "Axes", row: int, one: Matrices) -> None:
     count = len(one.absolute)
     if not one.answered[row]:
-        axes.text(0.7, row + 1, "no answer", va="center", fontsize=7.5, color=_ON_DARK)
+        axes.text(0.7, row + 1, "no response", va="center", fontsize=7.5, color=_ON_DARK)
         return
     for column, value in enumerate(one.absolute[row]):
         if value >= 0.005:
@@ -91,7 +92,7 @@ def _draw_relative(axes: "Axes", one: Matrices) -> None:
 
 
 def _cells(axes: "Axes", values: np.ndarray, left: float) -> "QuadMesh":
-    """Latent bands from low (bottom) to high, so that a faithful decoder is a diagonal that rises."""
+    """Draw a matrix with low latent bands at the bottom, so that a faithful decoder gives a rising diagonal."""
     rows, columns = values.shape
     mesh = axes.pcolormesh(left + np.arange(columns + 1), 0.5 + np.arange(rows + 1), values, cmap=HEAT, vmin=0, vmax=1)
     axes.set_aspect("equal", anchor="SW")

@@ -8,13 +8,13 @@ from smtool.report.plots import figure_bytes
 
 
 def settings() -> dict[str, object]:
-    """matplotlib's global state, without the backend it settles on by itself."""
+    """matplotlib's global settings, except the backend, which it chooses itself."""
     return {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
 
 
 @pytest.fixture
 def check_figure() -> Callable[[Callable[[], Figure]], Figure]:
-    """Draws twice: all inside the paper, axes named, global settings untouched, the same bytes each time."""
+    """check(draw) draws twice and asserts: all is inside the figure, axes are labelled, settings unchanged, bytes equal."""
 
     def check(draw: Callable[[], Figure]) -> Figure:
         before = settings()

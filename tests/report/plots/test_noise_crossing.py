@@ -12,21 +12,21 @@ LATENT = BandsOverTime(TIMES.tolist(), [1.0, 4.0, 16.0], SNR / (1 + SNR), POWER 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_every_latent_has_its_column_and_bands_share_one_legend(count, check_figure):
+def test_every_latent_has_a_column_and_bands_share_one_legend(count, check_figure):
     figure = check_figure(lambda: noise_crossing_figure({f"latent {index}": LATENT for index in range(count)}))
     assert len(figure.axes) == 2 * count
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["1", "4", "16"]
 
 
-def test_the_snr_of_bands_falls_below_1_where_their_lines_cross_one_half():
+def test_the_snr_of_a_band_is_1_where_its_line_crosses_one_half():
     upper = noise_crossing_figure({"latent": LATENT}).axes[0]
     for band, line in enumerate(upper.get_lines()[:3]):
         times, readable = line.get_data()
         at = np.interp(0.5, readable[::-1], np.asarray(times)[::-1])
-        assert abs(at - LATENT.crossing[band]) < 0.01      # t* of S = 10, 1, 0.1: the definition sheet, section 5
+        assert abs(at - LATENT.crossing[band]) < 0.01      # t* for S = 10, 1, 0.1: spectrum.md#noise-crossing
 
 
-def test_the_side_by_side_figure_fits_its_paper(check_figure):
+def test_the_crossing_figure_fits_its_page(check_figure):
     line = Curve("a", [1, 4, 16], [0.8, 0.5, 0.2])
     check_figure(lambda: crossing_figure([line], [line], [line], sampler="euler-maruyama, 100 steps", control="heun, 50 steps"))

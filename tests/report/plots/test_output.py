@@ -17,12 +17,12 @@ def figure() -> Figure:
     return power_figure(curves, title="t", note="n")
 
 
-def test_a_file_is_what_its_name_says(figure):
+def test_figure_bytes_have_the_requested_format(figure):
     assert ElementTree.fromstring(figure_bytes(figure, "svg")).tag.endswith("svg")
     assert figure_bytes(figure, "png").startswith(b"\x89PNG")
 
 
-def test_an_inline_drawing_is_words_without_addresses_and_is_read_aloud(figure):
+def test_an_inline_svg_keeps_text_and_alt_text_and_has_no_url(figure):
     drawing = inline_svg(figure, "power", alt='falls & "rises"')
     root = ElementTree.fromstring(drawing)
     assert root.attrib["role"] == "img"
@@ -33,7 +33,7 @@ def test_an_inline_drawing_is_words_without_addresses_and_is_read_aloud(figure):
     assert "spatial frequency (cycles per image side)" in words
 
 
-def test_two_drawings_on_one_page_share_no_id_and_every_reference_is_met(figure):
+def test_two_svgs_on_one_page_share_no_id_and_every_reference_resolves(figure):
     ids = []
     for name in ("one", "two"):
         root = ElementTree.fromstring(inline_svg(figure, name, alt=""))
@@ -49,4 +49,4 @@ def test_a_rasterized_figure_is_a_picture_for_trackers(figure):
     assert picture.dtype == torch.uint8
     assert picture.shape[0] == 3
     assert picture.min() < 50
-    assert picture.float().mean() > 200      # mostly paper
+    assert picture.float().mean() > 200      # mostly white background

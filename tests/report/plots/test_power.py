@@ -33,7 +33,7 @@ BINS = [replace(curve, x=range(1, 13)) for curve in curves()]
     lambda: reference_figure(BINS, [Curve("", range(1, 13), np.full(12, 1.1))], title="t", note="n"),
     lambda: reference_figure(BINS, [], title="t", note="n"),
 ])
-def test_a_figure_has_units_and_nothing_overlaps_and_is_the_same_each_time(draw, check_figure):
+def test_a_figure_has_units_no_overlaps_and_is_deterministic(draw, check_figure):
     check_figure(draw)
 
 

@@ -10,5 +10,5 @@ LINE = Curve("plain", [1.0, 2.0, 4.0], [1.0, 0.5, 0.25])
     lambda: learning_figure({"all": [LINE], "band 1": [LINE]}),
     lambda: samples_figure([LINE], [LINE]),
 ])
-def test_the_figures_of_the_quickstart_fit_their_paper(draw, check_figure):
+def test_the_figures_of_the_quickstart_fit_their_page(draw, check_figure):
     check_figure(draw)

@@ -11,16 +11,16 @@ def identity(name: str, bands: int = 8) -> Matrices:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_every_decoder_has_its_two_matrices_and_they_share_one_scale(count, check_figure):
+def test_every_decoder_has_two_matrices_and_all_share_one_scale(count, check_figure):
     figure = check_figure(lambda: transfer_figure([identity(f"decoder {index}") for index in range(count)]))
     assert len(figure.axes) == 2 * count + 1
     meshes = [mesh for axes in figure.axes[:-1] for mesh in axes.collections]
     assert {mesh.get_clim() for mesh in meshes} == {(0.0, 1.0)}
 
 
-def test_a_faithful_decoder_is_a_rising_diagonal_of_hundreds_and_silence_is_named():
+def test_a_faithful_decoder_is_a_rising_diagonal_and_a_row_without_response_is_labelled():
     axes = transfer_figure([identity("crop", bands=4)]).axes[0]
     cells = {text.get_text(): text.get_position() for text in axes.texts}
     assert cells["100"][0] == cells["100"][1]
-    assert [text.get_text() for text in axes.texts] == ["100"] * 3 + ["no answer"]
+    assert [text.get_text() for text in axes.texts] == ["100"] * 3 + ["no response"]
     assert axes.get_xticklabels()[-1].get_text() == "above"
