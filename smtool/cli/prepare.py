@@ -127,13 +127,14 @@ def _refuse_idle(context: typer.Context, source: str, *, cache: bool) -> None:
 
 
 def _summary(folder: Path) -> str:
-    """One line for the console: the number of images in each split, classes, and images left out."""
+    """One line for the console: images in each split, classes, images that were enlarged, and images left out."""
     from smtool.data.images.card import read_card
 
     card = read_card(folder)
     classes = f"{card.num_classes:,} classes" if card.num_classes else "no classes"
-    skipped = f", {card.skipped:,} unusable ones left out (skipped.jsonl)" if card.skipped else ""
-    return f"{card.count('train'):,} images for training, {card.count('val'):,} for validation, {classes}{skipped}"
+    enlarged = f", {card.upscaled:,} enlarged to {card.image_size} px" if card.upscaled else ""
+    skipped = f", {card.skipped:,} left out (skipped.jsonl)" if card.skipped else ""
+    return f"{card.count('train'):,} images for training, {card.count('val'):,} for validation, {classes}{enlarged}{skipped}"
 
 
 def _is_prepared(source: str) -> bool:

@@ -80,8 +80,9 @@ def open_tokenizer(
     """Open a tokenizer, frozen and in eval mode. Raises CheckpointError, RecipeError or WeightsError.
 
     name: a file, run or folder of an autoencoder, `specimen:plain` or `specimen:dsm`, `pixels`, `timm:MODEL`, `squeezenet`, a
-    Python object `module:attribute`, or a control `control:NAME`. image_size: side of the (square) images to encode, for encoders whose grid depends on it.
-    downsample_pad: padding of an SD-VAE; None: that of its file. weights_dir: searched first for weights of encoders.
+    Python object `module:attribute`, or a control `control:NAME`. image_size: side of the (square) images to encode, for encoders
+    whose grid depends on it. downsample_pad: padding of an SD-VAE; None: that of its file. weights_dir: searched first for
+    weights of encoders.
     """
     found = identify(name)
     return _opened(found, device, downsample_pad, image_size, weights_dir).to(device).eval().requires_grad_(False)

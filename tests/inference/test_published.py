@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from smtool.checkpoints import write_autoencoder
+from smtool.commands.inspect.diffusion import checkpoint_rows
 from smtool.diffusion import Sampler
 from smtool.inference.diffusion_model import read_diffusion, write_diffusion
 from smtool.inference.generate import generate
@@ -61,6 +62,8 @@ def test_as_a_checkpoint_of_smtool_it_needs_no_other_file(studio, repa_file, aut
     autoencoder.unlink()
     again = read_diffusion(tmp_path / "ckpt.safetensors")
     assert again.metadata["source"] == "0000008.pt: REPA-2 blocks of 32/2 for latents of 2x8x8, 3 classes"
+    rows = checkpoint_rows(tmp_path / "ckpt.safetensors")
+    assert (rows["step"], rows["trained on"]) == ("not known", f"not known; imported from {again.metadata['source']}")
     first, second = (
         next(iter(generate(m, range(2), seed=0, sampler=Sampler(steps=2), labels=[0, 1], batch=2)))[1] for m in (model, again)
     )

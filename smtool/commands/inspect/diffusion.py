@@ -45,12 +45,14 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         "process": _process(model.tables),
         "sampler": _sampler(model.tables),
         "alignment": _alignment(model.tables),
-        "step": f"{facts['step']:,}, {facts['weights']} weights",
+        "step": "not known" if facts["step"] is None else f"{facts['step']:,}, {facts['weights']} weights",
         "autoencoder": f"{_short(tokenizer)}, "
         + ("in this file" if facts["autoencoder"]["embedded"] else f"in {facts['autoencoder_path']}")
         + f", digest {facts['autoencoder']['digest']}",
-        "trained on": f"{facts['data']} at {facts['image_size']} px, digest {facts['data_digest']}",
-        "statistics": f"{model.stats.kind}, of {model.stats.count:,} latents",
+        "trained on": f"{facts['data']} at {facts['image_size']} px, digest {facts['data_digest']}"
+        if "data" in facts
+        else f"not known; imported from {facts['source']}",
+        "statistics": f"{model.stats.kind}, {f'of {model.stats.count:,} latents' if model.stats.count else 'published'}",
         "digest": facts["digest"],
     }
 

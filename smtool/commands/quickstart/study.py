@@ -27,7 +27,7 @@ RECIPES = {"plain": "quickstart/plain", "dsm": "quickstart/dsm"}
 """Trained here, for about a minute."""
 SPECIMENS = {"plain": "specimen:plain", "dsm": "specimen:dsm"}
 """Trained for an hour, by recipes/specimen; they come with smtool. All comparisons are at the size of their images."""
-GRID_IMAGES = 10
+GRID_IMAGES, NUM_SCORED = 10, 128
 
 
 def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path:
@@ -85,7 +85,7 @@ def _prepared(source: str, sizes: list[int], console: Console) -> ImageShards:
 
 def _look(autoencoder: Tokenizer, images: ImageShards, console: Console) -> Look:
     """Scores, and one crop of each of the first photographs with its reconstruction from the mean of the posterior."""
-    evaluation = evaluate(autoencoder.source, EvalOptions(data=str(images.folder)), console=console)
+    evaluation = evaluate(autoencoder.source, EvalOptions(data=str(images.folder), num_images=min(NUM_SCORED, len(images))), console=console)
     assert isinstance(evaluation, ReconstructionEvaluation)
     groups = images.groups or [str(i) for i in range(len(images))]
     first = [groups.index(group) for group in dict.fromkeys(groups)][:GRID_IMAGES]

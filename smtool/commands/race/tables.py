@@ -167,7 +167,8 @@ def _digits(entries: Iterable[tuple[float, float | None]]) -> int:
 
 
 def _with_interval(mean: SeedMean, digits: int) -> str:
-    return interval(mean.value, mean.half_width, digits=digits)
+    """An interval of exactly 0 is not shown: all seeds share one autoencoder, so its scores have no spread."""
+    return interval(mean.value, mean.half_width or None, digits=digits)
 
 
 def _note(result: Result) -> str:

@@ -52,7 +52,8 @@ def train(
         run = assemble(recipe, folder, ranks, weights_dir)
         steps = run.tables.steps
         if run.first_step > steps or (run.first_step == steps and folder.is_done):
-            console.print(f"{folder.path} is finished ({run.first_step} steps). --set steps=N continues it, --fresh restarts it.")
+            longer = "" if run.tables.optimizer.schedule == "cosine" else "--set steps=N continues it, "
+            console.print(f"{folder.path} is finished ({run.first_step} steps). {longer}--fresh restarts it.")
             return folder.path
         if pause_at is not None and pause_at <= run.first_step < steps:
             return folder.path

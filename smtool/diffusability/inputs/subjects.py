@@ -127,11 +127,14 @@ def open_measured(data: str, size: int, console: Console) -> ImageShards:
     """Open the validation images, or the training images if there are fewer than FEWEST_HELD_OUT validation images."""
     if _prepared_size(data) is not None:
         card = read_card(Path(data))
-        held_out, trained = card.count("val"), card.count("train")
-        return open_images(data, "val" if held_out >= FEWEST_HELD_OUT or not trained else "train", image_size=size)
-    with console.progress(f"preparing {data}") as report:
-        images = open_images(data, "train", image_size=size, report=report)
-    return open_images(data, "val", image_size=size) if images.card.count("val") >= FEWEST_HELD_OUT else images
+    else:
+        with console.progress(f"preparing {data}") as report:
+            card = open_images(data, "train", image_size=size, report=report).card
+    held_out = card.count("val")
+    if held_out >= FEWEST_HELD_OUT or not card.count("train"):
+        return open_images(data, "val", image_size=size)
+    console.print(f"{data}: {held_out} validation images are fewer than {FEWEST_HELD_OUT}; its training images are measured.")
+    return open_images(data, "train", image_size=size)
 
 
 def label_of_reference(name: str | None, names: Sequence[str], subjects: Sequence[Subject]) -> str | None:

@@ -58,8 +58,15 @@ def test_the_command_says_how_many_of_what_there_are_and_where(tmp_path, photogr
     code, out, err = command("prepare", photographs, "--out", folder, *options)
     assert code == 0, err
     card = read_card(tmp_path / "out")
-    found = f"{card.count('train')} images for training, {card.count('val')} for validation, no classes, 1 unusable ones left out"
-    assert out.splitlines()[-2:] == [f"{found} (skipped.jsonl)", folder]
+    found = f"{card.count('train')} images for training, {card.count('val')} for validation, no classes"
+    assert out.splitlines()[-2:] == [f"{found}, 1 left out (skipped.jsonl)", folder]
+
+
+def test_the_command_says_how_many_pictures_were_enlarged(tmp_path, photographs, command):
+    code, out, err = command("prepare", photographs, "--out", str(tmp_path / "out"), "--size", "512", "--workers", "1")
+    assert code == 0, err
+    count = read_card(tmp_path / "out").upscaled
+    assert count > 0 and f", {count} enlarged to 512 px" in out
 
 
 @pytest.mark.parametrize(

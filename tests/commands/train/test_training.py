@@ -234,7 +234,7 @@ def test_a_finished_run_says_so_a_longer_one_goes_on_and_a_changed_one_is_refuse
     unbroken = here / "unbroken"
     call = ["train-ae", str(recipe), "--out", "unbroken"]
     code, shown, _ = command(*call)
-    assert (code, "is finished (40 steps)" in shown) == (0, True)
+    assert (code, "is finished (40 steps). --set steps=N continues it, --fresh restarts it." in shown) == (0, True)
     code, _, said = command(*call, "--set", "steps=42")
     assert code == 0, said
     assert read_metadata(unbroken / "ckpt.safetensors")["step"] == 42
