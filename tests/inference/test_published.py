@@ -76,7 +76,7 @@ def test_a_scale_that_is_given_goes_before_the_autoencoders(studio, repa_file, a
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        ([], 3, "name the autoencoder of its latents: --autoencoder PATH"),
+        ([], 3, "also pass the autoencoder of its latents: --autoencoder PATH"),
         (["--autoencoder", "runs/tiny", "--heads", "2"], 3, "does not say by what its latents are scaled"),
         (["--autoencoder", "runs/tiny"], 3, "Say it: --heads 1"),
         (["--autoencoder", "nowhere"], 3, "nowhere: no such file, folder or run"),
@@ -91,7 +91,7 @@ def test_what_is_missing_is_asked_for(studio, repa_file, command, options, code,
 
 def test_a_checkpoint_of_ours_brings_its_own_autoencoder(finished, command):
     code, _, err = command("sample", str(finished), "--autoencoder", "runs/tiny")
-    assert (code, "carries the autoencoder of its latents" in err) == (2, True), err
+    assert (code, "already contains its autoencoder" in err) == (2, True), err
 
 
 def test_latents_of_other_channels_are_refused(studio, repa_file, command, tmp_path):
