@@ -1,4 +1,4 @@
-"""What the tests of training runs share: weights of teachers, and reading what a run has left."""
+"""Fixtures of training runs: weights of teachers, and readers of a run's files."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ DINOV2_S = "vit_small_patch14_dinov2.lvd142m"
 
 @pytest.fixture(scope="session")
 def state_of() -> Callable[[Path], dict[str, torch.Tensor]]:
-    """Run folder -> the tensors of its newest checkpoint and of the file to share."""
+    """Run folder -> the tensors of its newest checkpoint and of ckpt.safetensors."""
 
     def read(run: Path) -> dict[str, torch.Tensor]:
         newest = sorted((run / "checkpoints").iterdir())[-1]

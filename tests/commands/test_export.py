@@ -1,4 +1,4 @@
-"""What `smtool export` writes, diffusers opens and computes alike, with the same gradients; and back again."""
+"""Exports: diffusers computes the same values and gradients, and the exported folder can be imported again."""
 
 import json
 import subprocess
@@ -74,17 +74,17 @@ def test_diffusers_computes_the_same_with_the_same_gradients(shape, saved, tmp_p
     path = saved(STATS[shape], **SHAPES[shape])
     code, said = smtool("export", path, "--to", "diffusers", "--out", tmp_path / "vae")
     assert code == 0, said
-    # float64: the claim is about formulas, and float32 rounds differently from processor to processor
+    # float64: formulas are compared, and float32 rounding depends on the processor
     theirs, ours = AutoencoderKL.from_pretrained(tmp_path / "vae").eval().double(), load_autoencoder(path).double()
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     for mine, expected in zip(*both_ways(ours, theirs, images), strict=True):
-        # gradients are small, hence the share of their largest value
+        # relative to the largest gradient, since gradients are small
         assert_close(mine, expected, rtol=1e-9, atol=1e-11 * expected.detach().abs().max().item())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_was_exported_comes_back_with_weights_digest_and_statistics(shape, saved, tmp_path):
+def test_an_exported_folder_is_imported_with_weights_digest_and_statistics(shape, saved, tmp_path):
     path = saved(STATS[shape], **SHAPES[shape])
     assert smtool("export", path, "--out", tmp_path / "vae")[0] == 0
     assert smtool("export", tmp_path / "vae", "--to", "smtool", "--out", tmp_path / "back.safetensors")[0] == 0
@@ -100,7 +100,7 @@ def test_what_was_exported_comes_back_with_weights_digest_and_statistics(shape, 
 
 
 @pytest.mark.slow
-def test_symmetric_padding_is_refused_and_with_its_note_gives_the_same_function(saved, tmp_path):
+def test_symmetric_padding_is_an_error_and_with_the_note_gives_the_same_function(saved, tmp_path):
     path = saved(**SHAPES["sd1"], downsample_pad="symmetric")
     code, said = smtool("export", path, "--out", tmp_path / "vae")
     assert code == 3 and "symmetric" in said and not (tmp_path / "vae").exists()
@@ -117,7 +117,7 @@ def test_symmetric_padding_is_refused_and_with_its_note_gives_the_same_function(
 
 
 @pytest.mark.slow
-def test_nothing_that_exists_is_written_over(saved, tmp_path):
+def test_an_existing_file_or_folder_is_not_overwritten(saved, tmp_path):
     path = saved(**SHAPES["sd1"])
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text(json.dumps({"mine": 1}))

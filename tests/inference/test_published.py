@@ -79,7 +79,7 @@ def test_a_given_scale_takes_precedence_over_the_autoencoders(studio, repa_file,
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        ([], 3, "name the autoencoder of its latents: --autoencoder PATH"),
+        ([], 3, "also pass the autoencoder of its latents: --autoencoder PATH"),
         (["--autoencoder", "runs/tiny", "--heads", "2"], 3, "does not state the scale of its latents"),
         (["--autoencoder", "runs/tiny"], 3, "Pass --heads 1"),
         (["--autoencoder", "nowhere"], 3, "nowhere: no such file, folder or run"),
@@ -94,7 +94,7 @@ def test_errors_name_the_missing_option(studio, repa_file, command, options, cod
 
 def test_a_checkpoint_of_smtool_has_its_own_autoencoder(finished, command):
     code, _, err = command("sample", str(finished), "--autoencoder", "runs/tiny")
-    assert (code, "carries the autoencoder of its latents" in err) == (2, True), err
+    assert (code, "already contains its autoencoder" in err) == (2, True), err
 
 
 def test_latents_of_other_channels_are_refused(studio, repa_file, command, tmp_path):

@@ -1,4 +1,4 @@
-"""Which of the two evaluations answers, and what neither can score."""
+"""Choice between the two evaluations, and inputs that neither can score."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ from smtool.storage import write_tensors
 
 @pytest.fixture
 def asked_of(monkeypatch, tmp_path):
-    """Names of the evaluations that were called, with the path; the working folder is empty."""
+    """The evaluations that were called, by name, with their paths. The working folder is empty."""
     monkeypatch.chdir(tmp_path)
     called = []
     for name in ("reconstructions", "generations"):
@@ -33,7 +33,7 @@ def asking(what, **options):
     return evaluate(what, EvalOptions(**options), console=Console(quiet=True))
 
 
-def test_autoencoders_are_reconstructed_and_all_else_is_compared(asked_of):
+def test_autoencoders_are_scored_by_reconstructions_and_others_by_samples(asked_of):
     checkpoint("runs/ae/ckpt.safetensors", "autoencoder")
     checkpoint("runs/sit/ckpt.safetensors", "diffusion")
     os.utime("runs/ae/ckpt.safetensors", (1, 1))
@@ -51,14 +51,14 @@ def test_autoencoders_are_reconstructed_and_all_else_is_compared(asked_of):
     ]
 
 
-def test_what_cannot_be_written_or_found_is_said_before_anything_is_opened(asked_of):
+def test_a_bad_table_path_or_a_missing_run_is_an_error_before_anything_is_opened(asked_of):
     with pytest.raises(RecipeError, match=r"--table scores\.tex: the name must end in \.md or \.csv"):
         asking(None, table_path=Path("scores.tex"))
-    with pytest.raises(CheckpointError, match="no run under nowhere/"):
+    with pytest.raises(CheckpointError, match="There is no run in nowhere/"):
         newest_run(Path("nowhere"))
     with pytest.raises(CheckpointError, match="no such file, folder or run"):
         asking("nowhere")
     checkpoint("runs/sit/ckpt.safetensors", "diffusion")
-    with pytest.raises(RecipeError, match="--data names images to reconstruct"):
+    with pytest.raises(RecipeError, match="--data is for reconstructions"):
         asking("runs/sit", data="builtin:photos")
     assert asked_of == []

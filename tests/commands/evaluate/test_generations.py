@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def checkpoint(folder, tmp_path, monkeypatch):
-    """A transformer of random weights, 32 px -> 8 x 8 latents, trained on 30 crops, as it says."""
+    """A transformer with random weights, 32 px -> 8 x 8 latents; its metadata states training on 30 crops."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder / "data", tmp_path / "data")
     return write(tmp_path / "runs/tiny/ckpt.safetensors")
@@ -134,7 +134,7 @@ def test_without_flags_the_newest_run_is_scored_against_its_training_images(chec
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_the_passport_says_what_decided_the_score(checkpoint, frechet):
+def test_the_passport_holds_everything_the_score_depends_on(checkpoint, frechet):
     result = scored(checkpoint, num_images=12, seed=3, changes={"kind": "heun", "steps": 3})
     passport = result.to_json()["scores"]["fd_random"]["passport"]
     del passport["sampling"]
@@ -160,7 +160,7 @@ def test_the_passport_says_what_decided_the_score(checkpoint, frechet):
     assert (sampling.sampler.kind, sampling.sampler.steps, sampling.sampler.cfg_scale) == ("heun", 3, 1.0)
 
 
-def test_what_was_computed_is_reused_only_while_it_is_the_same(checkpoint, monkeypatch):
+def test_features_are_reused_only_if_nothing_they_depend_on_changed(checkpoint, monkeypatch):
     passes = []
     once = feature_pass._pass
 
@@ -190,7 +190,7 @@ def test_what_was_computed_is_reused_only_while_it_is_the_same(checkpoint, monke
 
 
 @pytest.mark.parametrize("kind", ["png", "shards", "npz"])
-def test_samples_in_files_score_as_those_drawn_on_the_way(checkpoint, kind):
+def test_samples_in_files_get_the_scores_of_samples_drawn_during_evaluation(checkpoint, kind):
     samples = sample_images(str(checkpoint), console=Console(quiet=True), num_images=COUNT, kind=kind, batch=8)
     assert (samples / "grid.png").is_file()
     result = scored(samples)
@@ -217,17 +217,17 @@ def test_references_may_be_folders_archives_and_npz(checkpoint, tmp_path):
         assert found.reference.count == COUNT
     prepared = open_images(SOURCE, "train", image_size=SIDE)
     assert values(scored(checkpoint, reference=str(prepared.folder))) == expected
-    # overwritten by another picture of the same name: the stored features no longer hold
+    # another picture under the same name: the stored features must not be used
     Image.fromarray(255 - pixels[0]).save(tmp_path / "real/000.png")
     assert values(scored(checkpoint, reference=str(tmp_path / "real"))) != expected
 
 
-def test_images_that_cannot_be_compared_are_refused(checkpoint, command, tmp_path):
+def test_images_that_cannot_be_compared_are_an_error(checkpoint, command, tmp_path):
     few = tmp_path / "few"
     few.mkdir()
     for number in range(3):
         Image.new("RGB", (SIDE, SIDE), (number, 0, 0)).save(few / f"{number}.png")
-    with pytest.raises(DataError, match="3 images are too few to compare distributions by: at least 10 are needed") as caught:
+    with pytest.raises(DataError, match="3 images are too few to compare distributions; at least 10 are needed") as caught:
         scored(checkpoint, reference=str(few))
     assert "65 for random, 2,049 for Inception" in str(caught.value)
     code, _, err = command("eval", str(checkpoint), "--reference", str(few))
@@ -237,12 +237,12 @@ def test_images_that_cannot_be_compared_are_refused(checkpoint, command, tmp_pat
     with pytest.raises(DataError, match=r"05\.png has 32x40 px, but the images before it have 32x32 px"):
         scored(few, reference=SOURCE)
     write_npz(tmp_path / "large.npz", np.zeros((12, 48, 48, 3), np.uint8), None)
-    with pytest.raises(DataError, match="samples and reference differ in size") as caught:
+    with pytest.raises(DataError, match="Samples and reference differ in size") as caught:
         scored(checkpoint, reference=str(tmp_path / "large.npz"))
     assert "--size 32" in str(caught.value)
 
 
-def test_training_images_that_changed_are_no_reference(checkpoint):
+def test_changed_training_images_are_not_accepted_as_reference(checkpoint):
     with pytest.raises(RecipeError, match="does not name images to compare with"):
         scored(open_images(SOURCE, "train", image_size=SIDE).folder)
     path = write(checkpoint)
@@ -254,7 +254,7 @@ def test_training_images_that_changed_are_no_reference(checkpoint):
     assert "--reference" in str(caught.value)
 
 
-def test_a_teacher_is_named_next_to_its_own_scores(checkpoint, tmp_path, screen):
+def test_scores_by_the_teacher_have_a_note(checkpoint, tmp_path, screen):
     from torchvision.models import squeezenet1_1
 
     torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet1_1_torchvision_fp16.pth")
@@ -267,7 +267,7 @@ def test_a_teacher_is_named_next_to_its_own_scores(checkpoint, tmp_path, screen)
     assert "squeezenet was this transformer's teacher: rank by another network" in " ".join(shown().split())
 
 
-def test_classes_and_options_that_do_not_fit_are_refused(checkpoint, tmp_path):
+def test_invalid_classes_and_options_are_errors(checkpoint, tmp_path):
     labelled = write(tmp_path / "classes/ckpt.safetensors", classes=3, labels={})
     result = scored(labelled, labels="0,2", num_images=10)
     assert result.samples.drawn.labels == "0,2"
@@ -276,17 +276,17 @@ def test_classes_and_options_that_do_not_fit_are_refused(checkpoint, tmp_path):
         scored(labelled, labels="3")
     with pytest.raises(RecipeError, match="'psnr' is not a score of generated images"):
         scored(checkpoint, scores={"psnr"})
-    with pytest.raises(RecipeError, match="--data names images to reconstruct"):
+    with pytest.raises(RecipeError, match="--data is for reconstructions"):
         scored(checkpoint, data=SOURCE)
     write_npz(tmp_path / "drawn.npz", drawn(checkpoint, 12).permute(0, 2, 3, 1).numpy(), None)
-    with pytest.raises(RecipeError, match="drawn already"):
+    with pytest.raises(RecipeError, match="holds finished images"):
         scored(tmp_path / "drawn.npz", changes={"steps": 3}, reference=SOURCE)
     with pytest.raises(DataError, match=r"--num-images 13: .*drawn\.npz holds only 12 images"):
         scored(tmp_path / "drawn.npz", num_images=13, reference=SOURCE)
 
 
-def test_a_limit_of_no_distance_is_refused(checkpoint, inception):
-    with pytest.raises(RecipeError, match="--infinity is for Frechet distances, and none is asked"):
+def test_infinity_without_a_frechet_distance_is_an_error(checkpoint, inception):
+    with pytest.raises(RecipeError, match="--infinity has no effect without a Frechet distance"):
         scored(checkpoint, scores={"is"}, infinity=True)
 
 
@@ -302,7 +302,7 @@ class Inception(nn.Module):
 
 @pytest.fixture
 def inception(monkeypatch):
-    """The extractor that `load_extractor("inception")` gives here, published as it says."""
+    """The extractor that `load_extractor("inception")` returns here, marked as published."""
     summary = {"name": "inception", "digest": "0" * 64, "dim": 48, "size": 299, "resize": "bilinear-tf1"}
     extractor = Extractor(Inception(), **summary, is_published_inception=True)
     monkeypatch.setattr("smtool.evaluation.generation_judges.load_extractor", lambda name, **options: extractor)
@@ -343,14 +343,14 @@ def test_inception_gives_its_scores_in_one_pass_and_takes_adms_reference_file(ch
         scored(checkpoint, protocol="clean", reference=str(tmp_path / "moments.npz"), **options)
 
 
-def test_absent_inception_weights_stop_it_before_anything_is_drawn(checkpoint, no_network, monkeypatch):
+def test_missing_inception_weights_are_an_error_before_anything_is_drawn(checkpoint, no_network, monkeypatch):
     monkeypatch.setattr("smtool.commands.evaluate.generations.read_diffusion", lambda *args: pytest.fail("opened the model"))
     for score in ("fid", "sfid", "is", "kid", "pr"):
         with pytest.raises(WeightsError, match=r"Inception v3 .* is needed"):
             scored(checkpoint, scores={score})
 
 
-def test_an_npz_that_is_no_reference_is_refused(checkpoint, tmp_path):
+def test_an_npz_without_reference_data_is_an_error(checkpoint, tmp_path):
     np.savez(tmp_path / "floats.npz", arr_0=np.zeros((12, SIDE, SIDE, 3), np.float32))
     with pytest.raises(DataError, match=r"arr_0 is float32 \(12, 32, 32, 3\), but uint8"):
         scored(checkpoint, reference=str(tmp_path / "floats.npz"))

@@ -105,7 +105,7 @@ def test_the_frechet_distance_is_that_of_images_and_reconstructions(checkpoint, 
     assert not any("unreliable" in note for note in found.notes)      # 24 images for 3 features
 
 
-def test_without_flags_the_newest_run_is_scored_by_what_needs_no_weights(checkpoint, tmp_path, screen):
+def test_without_flags_the_newest_run_gets_the_scores_that_need_no_weights(checkpoint, tmp_path, screen):
     other = tmp_path / "runs/older/ckpt.safetensors"
     write_autoencoder(other, tiny().build(), recipe())
     os.utime(other, (1, 1))
@@ -123,7 +123,7 @@ def test_without_flags_the_newest_run_is_scored_by_what_needs_no_weights(checkpo
     assert newest_run() == checkpoint.relative_to(tmp_path)
 
 
-def test_the_passport_says_what_decided_the_score(checkpoint, frechet):
+def test_the_passport_holds_everything_the_score_depends_on(checkpoint, frechet):
     passport = scored(checkpoint, num_images=9, seed=3)["fd_random"].passport.model_dump()
     digest = open_images(SOURCE, "val", image_size=SIDE).digest
     assert passport == {
@@ -183,7 +183,7 @@ def test_the_paper_protocol_samples_latents_and_saves_both_sides_as_jpeg(checkpo
 
 
 def test_the_paper_protocol_takes_ssim_and_lpips_of_the_decoders_floats(checkpoint, tmp_path):
-    """As vae_trainer.py of the released code: torchmetrics on floats clamped to [-1, 1], lpips on floats as they are."""
+    """torchmetrics on floats clamped to [-1, 1], lpips on unclamped floats (released-code.md#evaluation)."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet1_1_torchvision_fp16.pth")
@@ -232,12 +232,12 @@ def test_other_images_may_be_the_reference_of_frechet_distances(checkpoint, pict
     assert found.value == pytest.approx(frechet(features(x), features(pictures[1])), rel=1e-3)
     assert found.passport.reference_sha256 == others.digest
     assert found.passport.num_reference == 80
-    with pytest.raises(DataError, match=r"stats\.npz: statistics of other pixels are no reference"):
+    with pytest.raises(DataError, match=r"stats\.npz: an \.npz cannot be the reference of reconstructions"):
         scored(checkpoint, reference="stats.npz")
 
 
 class PooledLayers(nn.Module):
-    """Stands for the network inside the TorchScript Inception: 299 px in, 2048 numbers out."""
+    """Replaces the network inside the TorchScript Inception: 299 px in, 2048 features out."""
 
     def __init__(self):
         super().__init__()
@@ -277,7 +277,7 @@ def test_rfid_is_printed_only_with_the_published_weights(checkpoint, tmp_path, m
     assert published["rfid"].passport.resize == "bicubic-antialias to 299"
 
 
-def test_absent_inception_weights_stop_it_before_anything_is_computed(checkpoint, no_network, monkeypatch):
+def test_missing_inception_weights_are_an_error_before_anything_is_computed(checkpoint, no_network, monkeypatch):
     opened = "smtool.commands.evaluate.reconstructions.open_tokenizer"
     monkeypatch.setattr(opened, lambda *args, **kwargs: pytest.fail("computed something"))
     with pytest.raises(WeightsError, match=r"Inception v3 .* is needed for FID") as caught:
@@ -285,7 +285,7 @@ def test_absent_inception_weights_stop_it_before_anything_is_computed(checkpoint
     assert "91 MB" in str(caught.value) and "--features random" in str(caught.value)
 
 
-def test_a_network_of_the_loss_is_not_an_unbiased_judge(checkpoint, screen):
+def test_a_score_by_a_network_of_the_loss_has_a_warning(checkpoint, screen):
     path = checkpoint.with_name("lpips.safetensors")
     write_autoencoder(path, load_autoencoder(checkpoint), recipe(perceptual={"net": "squeeze", "weight": 0.5}))
     torch.save(squeezenet1_1(weights=None).state_dict(), path.with_name("squeezenet1_1_torchvision_fp16.pth"))
@@ -297,7 +297,7 @@ def test_a_network_of_the_loss_is_not_an_unbiased_judge(checkpoint, screen):
     assert math.isfinite(result.scores["lpips_squeeze"].value)
 
 
-def test_images_of_ones_own_are_taken_at_their_own_size(checkpoint, tmp_path):
+def test_images_of_data_keep_their_own_size(checkpoint, tmp_path):
     open_images("builtin:photos?train=2&val=6", "val", image_size=40, root=tmp_path / "mine")
     (prepared,) = (tmp_path / "mine").iterdir()
     result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, data=str(prepared)), console=Console(quiet=True))
@@ -305,7 +305,7 @@ def test_images_of_ones_own_are_taken_at_their_own_size(checkpoint, tmp_path):
     assert result.scores["psnr"].passport.num_images == 6
 
 
-def test_what_cannot_be_scored_is_said_in_a_sentence(checkpoint, tmp_path):
+def test_what_cannot_be_scored_is_an_error_of_one_sentence(checkpoint, tmp_path):
     other = tmp_path / "teacher.safetensors"
     write_tensors(other, {"x": torch.zeros(1)}, {"kind": "teacher"})
     with pytest.raises(CheckpointError, match="holds kind 'teacher', which `eval` cannot score"):
@@ -313,28 +313,28 @@ def test_what_cannot_be_scored_is_said_in_a_sentence(checkpoint, tmp_path):
     write_tensors(other, {"x": torch.zeros(1)}, {"kind": "diffusion"})
     with pytest.raises(CheckpointError, match="does not state its training data"):
         scored(other)
-    with pytest.raises(RecipeError, match="there is no sampler to choose"):
+    with pytest.raises(RecipeError, match="sampler options have no effect"):
         scored(checkpoint, changes={"steps": 3})
     silent = tmp_path / "silent.safetensors"
     write_autoencoder(silent, load_autoencoder(checkpoint), {})
-    with pytest.raises(CheckpointError, match="does not say which images it is for") as caught:
+    with pytest.raises(CheckpointError, match="does not name images to reconstruct") as caught:
         scored(silent)
     assert "--data" in str(caught.value)
-    with pytest.raises(DataError, match="is not prepared, and the checkpoint does not say at which size"):
+    with pytest.raises(DataError, match="is not prepared, and the checkpoint does not state an image size"):
         scored(silent, data="builtin:photos")
     with pytest.raises(RecipeError, match="no score of reconstructions called 'pnsr'"):
         scored(checkpoint, scores={"pnsr"})
-    with pytest.raises(CheckpointError, match="no run under nowhere/"):
+    with pytest.raises(CheckpointError, match="There is no run in nowhere/"):
         newest_run(Path("nowhere"))
 
 
-def test_it_is_said_which_images_these_are_and_whether_they_were_trained_on(checkpoint, screen, tmp_path):
+def test_the_output_names_the_images_and_says_if_they_were_trained_on(checkpoint, screen, tmp_path):
     whole = prepare(SOURCE.split("?")[0] + "?train=6&val=0", out=tmp_path / "mine", size=SIDE, workers=1)
     write_autoencoder(checkpoint, load_autoencoder(checkpoint), {**recipe(), "data": read_card(whole).split_digest("train")})
     console, shown = screen
     result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, data=str(whole)), console=console)
     assert "6 of 6 images of photos" in " ".join(shown().split())
-    assert "These are the images that it was trained on." in shown()
+    assert "The autoencoder was trained on these images." in shown()
     assert result.images.trained_on
     result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, num_images=8), console=console)
     assert f"8 of {COUNT} validation images of photos" in " ".join(shown().split())
@@ -342,14 +342,14 @@ def test_it_is_said_which_images_these_are_and_whether_they_were_trained_on(chec
     assert not result.images.trained_on
 
 
-def test_what_would_change_nothing_is_refused(checkpoint):
-    with pytest.raises(RecipeError, match="--reference is for Frechet distances, and none is asked"):
+def test_an_option_without_effect_is_an_error(checkpoint):
+    with pytest.raises(RecipeError, match="--reference has no effect without a Frechet distance"):
         scored(checkpoint, scores={"psnr"}, reference=SOURCE)
     with pytest.raises(DataError, match=f"--num-images 25: .* holds only {COUNT} images"):
         scored(checkpoint, scores={"psnr"}, num_images=25)
 
 
-def test_images_that_do_not_fit_are_refused_before_they_are_encoded(checkpoint, tmp_path):
+def test_images_of_a_wrong_size_are_an_error_before_they_are_encoded(checkpoint, tmp_path):
     for size in (30, 8):
         open_images(f"builtin:photos?train=1&val={size}", "val", image_size=size, root=tmp_path / "odd")
     with pytest.raises(DataError, match="multiples of 4, such as"):
@@ -368,8 +368,8 @@ def test_a_reconstruction_that_is_not_finite_names_the_image(checkpoint):
         scored(checkpoint)
 
 
-def test_any_tokenizer_that_decodes_is_scored_and_an_encoder_alone_refused(checkpoint, tmp_path, monkeypatch):
-    """Nearest-neighbour control: every 8x8 block becomes its mean. Pixels: nothing changes, and PSNR has no mean."""
+def test_any_tokenizer_with_a_decoder_is_scored_and_an_encoder_is_an_error(checkpoint, tmp_path, monkeypatch):
+    """Nearest-neighbour control: every 8x8 block becomes its mean. Pixels: reconstructions are exact, so PSNR is infinite."""
     shards = open_images(SOURCE, "val", image_size=SIDE)
     images, data = to_uint8(shards.read(range(COUNT)).images).double().numpy(), str(shards.folder)
     blocks = images.reshape(COUNT, 3, SIDE // 8, 8, SIDE // 8, 8).mean((3, 5))
@@ -382,5 +382,5 @@ def test_any_tokenizer_that_decodes_is_scored_and_an_encoder_alone_refused(check
     monkeypatch.setenv("SMTOOL_WEIGHTS", str(tmp_path))
     torch.save({name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()},
                tmp_path / "squeezenet1_1_torchvision_fp16.pth")
-    with pytest.raises(CheckpointError, match="squeezenet only encodes: it has no reconstructions"):
+    with pytest.raises(CheckpointError, match="squeezenet has no decoder and cannot reconstruct"):
         scored("squeezenet", scores={"psnr"}, data=data)

@@ -1,4 +1,4 @@
-"""Files that an evaluation leaves: the CSV has every digit and the passport, whatever was scored; Markdown is the table."""
+"""Files of an evaluation: CSV with all digits and the passport, Markdown with the table, JSON."""
 
 import csv
 import json
@@ -94,7 +94,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_a_csv_has_all_digits_and_where_they_come_from(tmp_path):
+def test_a_csv_has_all_digits_and_the_passport(tmp_path):
     left(reconstruction(), tmp_path, "a.csv")
     (row,) = rows(tmp_path / "a.csv")
     assert (row["what"], row["checkpoint"], row["step"]) == ("runs/dsm/ckpt.safetensors", "a" * 64, "5")
@@ -102,7 +102,7 @@ def test_a_csv_has_all_digits_and_where_they_come_from(tmp_path):
     assert (row["posterior"], row["num_images"], row["sampler"], row["notes"]) == ("mode", "1200", "", "one thing; another")
     left(generation(DRAWN), tmp_path, "b.csv")
     (drawn,) = rows(tmp_path / "b.csv")
-    assert list(drawn) == list(row)      # several files make one table
+    assert list(drawn) == list(row)      # so that several files can be joined
     assert (drawn["what"], drawn["checkpoint"], drawn["step"]) == ("samples of runs/sit", "c" * 64, "7")
     assert (drawn["sampler"], drawn["steps"], drawn["cfg_scale"], drawn["weights"]) == ("euler", "20", "1.5", "average")
     assert (row["pixels"], row["rounding"], drawn["pixels"], drawn["rounding"]) == ("uint8", "nearest", "uint8", "truncate")
@@ -115,12 +115,12 @@ def test_images_of_unknown_origin_have_no_sampler(tmp_path):
     assert {row[name] for name in ("checkpoint", "step", "weights", "labels", "sampler", "steps", "cfg_scale")} == {""}
 
 
-def test_markdown_is_the_table_with_what_is_said_below_it(tmp_path):
+def test_markdown_is_the_table_with_the_sentences_below_it(tmp_path):
     left(reconstruction(), tmp_path, "a.md")
     text = (tmp_path / "a.md").read_text()
     assert "| PSNR, dB ↑ | 30.12 ± 0.25 | 1,200 | eeeeeeee |" in text
     assert "PSNR, dB: one thing.\n" in text
-    assert text.endswith("Protocol clean: decoding the posterior's mode.\n\nComputed in float32 on cpu.\n")
+    assert text.endswith("Protocol clean: the posterior's mode is decoded.\n\nComputed in float32 on cpu.\n")
 
 
 def test_json_says_how_it_was_computed(tmp_path):
@@ -132,7 +132,7 @@ def test_json_says_how_it_was_computed(tmp_path):
     assert json.loads(written)["scores"]["psnr"]["passport"]["num_images"] == 1200
 
 
-def test_a_score_that_is_not_finite_is_refused():
+def test_a_score_that_is_not_finite_is_an_error():
     """JSON has no NaN, and an infinite PSNR is None."""
     score = dict(reconstruction().scores["psnr"])
     with pytest.raises(ValidationError, match="finite"):
@@ -140,7 +140,7 @@ def test_a_score_that_is_not_finite_is_refused():
 
 
 @pytest.mark.parametrize(("allowed", "precision"), [(True, "float32, convolutions in TF32"), (False, "float32")])
-def test_a_gpu_that_rounds_is_told(monkeypatch, allowed, precision):
+def test_tf32_on_a_gpu_is_reported(monkeypatch, allowed, precision):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"name of {device}")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
     assert computation("cuda:1").device == "name of cuda:1"

@@ -1,4 +1,4 @@
-"""eval's JSON of earlier versions, read back and shown again; its schema; files that are damaged."""
+"""JSON of `smtool eval`: files of earlier versions, the schema, damaged files."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from smtool.report.console import Console
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "eval.schema.json"
 BEFORE = Path(__file__).with_name("before-typed-results")
-"""Written, with the tables of the same names, before scores had types (commit c0e8964, those without rounding 7e36d47)."""
+"""Files with their tables, written by earlier versions (commit c0e8964; those without rounding: 7e36d47)."""
 
 RECONSTRUCTIONS = ("reconstructions", "warned", "reconstructions-without-rounding")
 SAMPLES = ("samples", "unknown-origin", "moments", "samples-without-rounding")
@@ -49,14 +49,14 @@ def test_a_file_of_an_earlier_version_is_written_again_with_the_same_names_numbe
 
 
 def test_passports_without_rounding_are_of_uint8_to_the_nearest_level():
-    """As all were before there was a choice: so they compare with those of today."""
+    """Older versions always rounded so; their scores are comparable with new ones."""
     old, new = (read(name).scores["psnr"] for name in ("reconstructions-without-rounding", "reconstructions"))
     assert (old.passport.pixels, old.passport.rounding) == ("uint8", "nearest")
     assert old.passport == new.passport
     assert old.value == pytest.approx(new.value, rel=1e-6)
 
 
-def test_of_images_of_unknown_origin_nothing_is_known():
+def test_images_of_unknown_origin_have_an_empty_passport():
     assert not read("unknown-origin").samples.drawn.known
     drawn = read("samples").samples.drawn
     assert drawn.known and (drawn.sampler.kind, drawn.labels, drawn.step) == ("heun", "0,2", 7)
@@ -79,7 +79,7 @@ def _of_samples(found):
 
 
 @pytest.mark.parametrize("damage", [_without_a_passport, _with_a_strange_key, _with_text_for_a_number, _of_samples])
-def test_a_damaged_file_is_not_read(damage):
+def test_a_damaged_file_is_an_error(damage):
     found = json.loads(text("reconstructions"))
     damage(found)
     with pytest.raises(ValidationError):

@@ -41,14 +41,14 @@ def test_a_checkpoint_names_its_network_autoencoder_and_data(trained):
     assert "in this file" in rows["autoencoder"]
 
 
-def test_a_cache_names_the_autoencoder_it_was_made_by(trained, monkeypatch):
+def test_a_latent_cache_names_its_autoencoder(trained, monkeypatch):
     from smtool import load_autoencoder
 
     (cache,) = (trained / "data" / "latents").iterdir()
     rows = describe(str(cache)).rows
     assert rows["kind"] == "latent cache"
     assert load_autoencoder(trained / "ae.safetensors").digest in rows["autoencoder"]
-    assert rows["latents"].endswith("of the mirrored images too")
+    assert rows["latents"].endswith("with mirrored images")
 
 
 def test_a_cache_of_features_names_its_teacher_and_its_images(trained, tmp_path):

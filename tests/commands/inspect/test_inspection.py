@@ -1,4 +1,4 @@
-"""What `inspect` says of checkpoints, prepared data and recipes, and of paths that are none of them."""
+"""Descriptions of checkpoints, prepared data and recipes, and errors for other paths."""
 
 import io
 import json
@@ -44,7 +44,7 @@ start = 50
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """No runs/ of the machine's user."""
+    """Run in an empty folder, without the user's runs/."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -96,12 +96,12 @@ def test_an_autoencoder_that_diffusers_runs_is_described(tmp_path):
 
 def test_a_tokenizer_without_a_file_is_described(tmp_path):
     rows = describe("pixels").rows
-    assert (rows["kind"], rows["latent"]) == ("the images themselves, as latents", "3 x 256 x 256 for images of 256 x 256")
+    assert (rows["kind"], rows["latent"]) == ("the pixels themselves as latents", "3 x 256 x 256 for images of 256 x 256")
     assert "parameters" not in rows
     assert describe("control:crop").rows["architecture"].startswith("control f8, 3 channels")
 
 
-def test_a_file_that_cannot_be_read_is_not_called_absent(tmp_path):
+def test_the_error_for_an_unreadable_file_does_not_call_it_missing(tmp_path):
     (tmp_path / "cut.pt").write_bytes(b"no pickle")
     with pytest.raises(CheckpointError, match=r"cut\.pt is not a readable file"):
         describe("cut.pt")
@@ -111,7 +111,7 @@ def test_another_safetensors_file_is_described_by_its_size(tmp_path):
     save_file({"a": torch.zeros(2, 3), "b": torch.zeros(1)}, tmp_path / "x.safetensors", {"kind": json.dumps("training-state")})
     save_file({"a": torch.zeros(2, 3)}, tmp_path / "y.safetensors")
     assert describe("x.safetensors").rows == {"kind": "training-state", "tensors": "2, with 7 numbers"}
-    assert "smtool did not write" in describe("y.safetensors").rows["kind"]
+    assert "not written by smtool" in describe("y.safetensors").rows["kind"]
 
 
 def test_a_recipe_is_described_by_what_it_would_build_and_do(tmp_path):
@@ -121,7 +121,7 @@ def test_a_recipe_is_described_by_what_it_would_build_and_do(tmp_path):
     assert rows["latent"] == "4 x 4 x 4 for images of 32 x 32"
     assert rows["methods"] == "kl, dsm"
     assert rows["losses"].startswith("L1, PatchGAN (")
-    assert rows["steps"] == "100, 400 images; 75 of them update the autoencoder, the others the discriminator"
+    assert rows["steps"] == "100, 400 images; 75 of these update the autoencoder, the others the discriminator"
     assert rows["run"] == "runs/mine"
 
 
@@ -134,7 +134,7 @@ def test_a_bare_name_is_a_recipe_first_and_a_run_after(tmp_path, monkeypatch):
     assert describe("mine").rows["kind"] == "recipe of `smtool train-ae`"
 
 
-def test_a_prepared_folder_is_described_by_its_card_and_its_files_are_looked_for(tmp_path, rng):
+def test_a_prepared_folder_is_described_by_its_card_and_missing_shards_are_an_error(tmp_path, rng):
     (tmp_path / "faces").mkdir()
     for index in range(12):
         pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -147,7 +147,7 @@ def test_a_prepared_folder_is_described_by_its_card_and_its_files_are_looked_for
     assert rows["images"] == "9 for training, 3 for validation"
     assert rows["size"] == "32 x 32, png, center crop"
     assert rows["skipped"] == "1 damaged images (skipped.jsonl)"
-    assert rows["digest of train"] == open_images("prepared", "train", image_size=32).digest  # what a checkpoint names
+    assert rows["digest of train"] == open_images("prepared", "train", image_size=32).digest  # as in checkpoints
     next(folder.glob("val-*.tar")).unlink()
     with pytest.raises(DataError, match=r"val-\d+\.tar"):
         describe("prepared")
@@ -162,11 +162,11 @@ def test_it_is_printed_with_every_row(tmp_path):
         assert name in printed.getvalue()
 
 
-def test_a_path_that_is_nothing_is_refused_with_what_would_work(tmp_path):
+def test_an_unknown_path_is_an_error_that_says_what_would_work(tmp_path):
     with pytest.raises(CheckpointError, match=r"no such file, folder, recipe or run[\s\S]*recipes list"):
         describe("nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match=r"holds nothing[\s\S]*smtool prepare"):
+    with pytest.raises(CheckpointError, match=r"recognizes nothing in this folder[\s\S]*smtool prepare"):
         describe("empty")
     with pytest.raises(RecipeError, match="no such recipe"):
         describe("absent.toml")

@@ -1,4 +1,4 @@
-"""How large the transformer of a recipe is, with and without its autoencoder on the disk."""
+"""Size of a recipe's transformer, with and without a trained autoencoder."""
 
 import pytest
 
@@ -16,12 +16,12 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_run_of_a_packaged_recipe_need_not_be_there():
+def test_the_run_of_a_packaged_recipe_need_not_exist():
     """runs/dsm is f4 with 4 channels at 64 px."""
     rows = rows_of("sit")
     assert rows["latent"] == "4 x 16 x 16, 8 x 8 tokens"
     with_size = rows_of("sit", "model.size=S")
-    # facts section 8: 32,957,200 at (4, 32, 32) and 1000 classes; without classes 1001 rows less, and 192 positions less
+    # released-code.md#sizes-of-sit: 32,957,200 at (4, 32, 32) and 1000 classes; here 1001 class rows and 192 positions fewer
     assert with_size["parameters"] == f"{32_957_200 - 1001 * 384 - 192 * 384:,}"
     assert rows_of("sit", "latents.autoencoder=runs/dsm/ckpt.safetensors") == rows
 
@@ -34,11 +34,11 @@ def test_a_paper_recipe_has_the_published_size():
 
 def test_classes_that_are_not_known_yet_are_counted_per_class():
     rows = rows_of("sit", "labels={}", "model.size=S")
-    base, each = 32_957_200 - 1000 * 384 - 192 * 384, 384      # the row for "none" is there in any case
+    base, each = 32_957_200 - 1000 * 384 - 192 * 384, 384      # the row of the null class is in the base
     assert rows["parameters"] == f"{base:,}, and {each:,} for each class of the images"
 
 
-def test_the_autoencoder_itself_comes_first(studio, monkeypatch):
+def test_an_existing_autoencoder_is_preferred_to_its_recipe(studio, monkeypatch):
     monkeypatch.chdir(studio.folder)
     rows = rows_of(studio.recipe)
     assert rows["latent"] == "2 x 8 x 8, 4 x 4 tokens"
@@ -54,7 +54,7 @@ def test_the_autoencoder_itself_comes_first(studio, monkeypatch):
         (["model.patch=3"], "unknown: a latent of 16x16 cannot be cut into patches of patch = 3"),
     ],
 )
-def test_what_cannot_be_known_is_said(changes, words):
+def test_unknown_sizes_are_stated(changes, words):
     assert rows_of("sit", *changes)["parameters"].startswith(words)
 
 

@@ -22,7 +22,7 @@ def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def test_a_folder_becomes_a_prepared_one_that_can_be_opened(tmp_path, photographs):
+def test_a_prepared_folder_can_be_opened(tmp_path, photographs):
     steps = []
     out = prepare(photographs, out=tmp_path / "out", size=16, val_fraction=0.25, workers=1, report=lambda *s: steps.append(s))
     assert out == tmp_path / "out"
@@ -51,7 +51,7 @@ def test_format_crop_and_seed_reach_the_card_and_the_shards(tmp_path, photograph
     assert read_card(other).digest != card.digest
 
 
-def test_the_command_says_how_many_of_what_there_are_and_where(tmp_path, photographs, command):
+def test_the_command_prints_counts_classes_and_the_folder(tmp_path, photographs, command):
     (tmp_path / "photographs" / "broken.png").write_text("no image")
     folder = str(tmp_path / "out")
     options = ("--size", "16", "--split", "0.25", "--workers", "1", "--max-bad", "0.1")
@@ -72,13 +72,13 @@ def test_the_command_says_how_many_pictures_were_enlarged(tmp_path, photographs,
 @pytest.mark.parametrize(
     "wrong", [{"crop": "corner"}, {"image_format": "gif"}, {"size": 2}, {"val_fraction": 1.5}, {"max_bad": -0.1}]
 )
-def test_settings_that_cannot_be_used_are_recipe_errors_and_write_nothing(tmp_path, photographs, wrong):
+def test_invalid_settings_are_recipe_errors_and_write_nothing(tmp_path, photographs, wrong):
     with pytest.raises(RecipeError):
         prepare(photographs, **{"out": tmp_path / "out", "size": 16, "workers": 1, **wrong})
     assert not (tmp_path / "out").exists()
 
 
-def test_a_source_that_is_not_there_is_a_data_error(tmp_path):
+def test_a_missing_source_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         prepare(str(tmp_path / "nothing"), out=tmp_path / "out", size=16)
     assert not (tmp_path / "out").exists()

@@ -35,7 +35,7 @@ def written(seed):
     return autoencoder.digest
 
 
-def test_a_cache_lies_where_the_digests_say_and_opens_with_them(run):
+def test_the_folder_of_a_cache_follows_from_the_digests(run):
     told, seen = [], []
     hear = {"announce": lambda *said: told.append(said), "report": lambda *said: seen.append(said)}
     folder = prepare_latents("runs/tiny", data="data/photos", **hear)
@@ -48,7 +48,7 @@ def test_a_cache_lies_where_the_digests_say_and_opens_with_them(run):
     assert (seen[0], seen[-1]) == ((0, 12), (12, 12))
 
 
-def test_departures_from_the_defaults_have_folders_of_their_own(run):
+def test_other_settings_have_other_folders(run):
     folders = [
         prepare_latents("runs/tiny", data="data/photos", **settings)
         for settings in ({}, {"flip": False}, {"dtype": "fp32"}, {"flip": False, "dtype": "fp32"}, {"split": "val"})
@@ -64,14 +64,14 @@ def test_an_unprepared_source_needs_a_size_and_is_prepared_then(run):
     assert open_latents(folder, autoencoder=run, data=None).latent_shape == (3, 8, 8)
 
 
-def test_what_is_not_there_is_said(run):
+def test_a_missing_input_is_an_error(run):
     with pytest.raises(CheckpointError, match="no such file, folder or run"):
         prepare_latents("runs/nothing", data="data/photos")
     with pytest.raises(DataError, match=r"holds images of 16 px, but 32 px are asked for"):
         prepare_latents("runs/tiny", data="data/photos", image_size=32)
 
 
-def test_a_retrained_autoencoder_gets_a_cache_of_its_own_and_cannot_use_the_old_one(run):
+def test_a_retrained_autoencoder_needs_a_new_cache(run):
     first = prepare_latents("runs/tiny", data="data/photos")
     retrained = written(1)
     assert prepare_latents("runs/tiny", data="data/photos") != first
@@ -81,7 +81,7 @@ def test_a_retrained_autoencoder_gets_a_cache_of_its_own_and_cannot_use_the_old_
         prepare_latents("runs/tiny", data="data/photos", out=first)
 
 
-def test_a_cache_is_made_on_first_use_and_only_opened_afterwards(run):
+def test_a_cache_is_written_on_first_use_and_opened_afterwards(run):
     autoencoder = load_autoencoder("runs/tiny")
     preparation = LatentPreparation(
         autoencoder, open_images("data/photos", "train", image_size=16), autoencoder_digest=run, checkpoint="runs/tiny"
@@ -89,7 +89,7 @@ def test_a_cache_is_made_on_first_use_and_only_opened_afterwards(run):
     seen = []
     first = cached_latents(preparation, report=lambda *a: seen.append(a))
     assert seen[-1] == (12, 12)
-    autoencoder.encode = None    # nothing is encoded any more
+    autoencoder.encode = None    # encoding again would fail
     again = cached_latents(preparation, stats="scalar", report=lambda *a: seen.append("again"))
     assert "again" not in seen
     assert (again.stats.kind, again.digest) == ("scalar", first.digest)

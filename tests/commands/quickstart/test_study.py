@@ -180,7 +180,7 @@ def test_a_stop_reaches_the_runs_and_is_no_failure(finished, tmp_path):
     recipe = load(str(tmp_path / "long.toml"), TrainAE)
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
-    with pytest.raises(Interrupted, match="same command goes on"):
+    with pytest.raises(Interrupted, match="Repeat the command to resume"):
         train_side_by_side([Job(recipe, tmp_path / "run")], console=Console(quiet=True))
     timer.join()
     assert not (tmp_path / "run" / "DONE").exists()
@@ -190,7 +190,7 @@ def test_a_stop_reaches_the_runs_and_is_no_failure(finished, tmp_path):
 def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one(finished):
     folder = finished[0]
     other = load(str(folder / "dsm.toml"), TrainAE)
-    with pytest.raises(RecipeError, match="begun with another recipe"):
+    with pytest.raises(RecipeError, match="started with another recipe"):
         train_side_by_side([Job(other, folder / "runs/quickstart/plain")], console=Console(quiet=True))
 
 

@@ -1,4 +1,4 @@
-"""A race recipe that is planned and not run; scores that are made up; a race.json that an earlier version wrote."""
+"""Fixtures of races: plans of a small recipe, invented scores, and a race.json of an earlier version."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,13 +45,13 @@ def planned(tmp_path) -> Callable[..., RacePlan]:
 
 @pytest.fixture(scope="session")
 def written() -> Path:
-    """race.json of 4 racers (3 autoencoders), 2 seeds, and one that broke, written by smtool before there were models for it."""
+    """race.json of an earlier version: 4 racers (3 autoencoders), 2 seeds, and one failed racer."""
     return Path(__file__).parent / "race.json"
 
 
 @pytest.fixture(scope="session")
 def scored() -> Callable[..., TrialScores]:
-    """(racer, seed, extractor -> (reconstruction distance, gap)) -> scores, all else made up."""
+    """(racer, seed, extractor -> (reconstruction distance, gap)) -> scores; all other fields are invented."""
 
     def scores(racer: str, seed: int, distances: Mapping[str, tuple[float, float]]) -> TrialScores:
         ring = (1.0,)

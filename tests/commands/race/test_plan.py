@@ -24,7 +24,7 @@ def checkpoints(tmp_path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def test_each_racer_and_seed_has_a_run_of_its_own_and_all_know_their_seed(planned):
+def test_each_racer_and_seed_has_its_own_run_with_its_seed(planned):
     plan = planned()
     assert [trial.key for trial in plan.trials] == ["plain-seed0", "plain-seed1", "dsm-seed0", "dsm-seed1"]
     for trial in plan.trials:
@@ -54,17 +54,17 @@ def test_larger_latents_get_larger_patches():
 @pytest.mark.parametrize(
     ("sides", "patch", "words"),
     [
-        ((8, 10), 2, "b's latents are 10 cells a side, which 4 tokens a side (a's, 8 cells in patches of 2) do not"),
+        ((8, 10), 2, "the 10 x 10 latents of b cannot be divided into 4 x 4 tokens, those of a (8 cells per side, patch 2)"),
         ((7, 7), 2, "patch = 2 does not divide 7, the side of a's latents"),
     ],
 )
-def test_tokens_that_cannot_be_equal_are_refused(sides, patch, words):
+def test_unequal_numbers_of_tokens_are_an_error(sides, patch, words):
     with pytest.raises(RecipeError) as caught:
         equal_tokens({"a": (4, sides[0], sides[0]), "b": (4, sides[1], sides[1])}, {"a": patch, "b": patch})
     assert words in str(caught.value)
 
 
-def test_checkpoints_race_under_their_runs_names_on_what_they_were_trained_on(checkpoints, tmp_path):
+def test_checkpoints_are_named_after_their_runs_and_use_their_training_images(checkpoints, tmp_path):
     loaded, entries = adhoc_race(checkpoints, tmp_path / "out")
     plan = plan_race(loaded.tables, entries, tmp_path / "out")
     assert plan.racers == ("f4", "f2")
@@ -88,14 +88,14 @@ def test_a_broken_checkpoint_is_left_out_and_named(checkpoints, tmp_path):
     assert "not a readable safetensors file" in str(plan.broken["f2"])
 
 
-def test_checkpoints_of_unlike_images_need_to_be_told_which(checkpoints, tmp_path):
+def test_checkpoints_with_different_images_need_data(checkpoints, tmp_path):
     write_autoencoder(Path(checkpoints[1]), CHECKPOINTS["f2"].build(), {"recipe": {"data": {"train": "x", "image_size": 64}}})
     loaded, entries = adhoc_race(checkpoints, tmp_path / "out")
     with pytest.raises(RecipeError, match=r"data\.train is not given, and the checkpoints were trained with builtin:photos"):
         plan_race(loaded.tables, entries, tmp_path / "out")
 
 
-def test_any_tokenizer_races_and_an_encoder_alone_is_left_out(checkpoints, tmp_path, monkeypatch):
+def test_any_tokenizer_with_a_decoder_can_race(checkpoints, tmp_path, monkeypatch):
     with torch.random.fork_rng():
         state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
     torch.save(state, tmp_path / "squeezenet1_1_torchvision_fp16.pth")

@@ -1,4 +1,4 @@
-"""How well predictors rank made-up autoencoders, against scipy."""
+"""Rank correlations of predictors over invented autoencoders, compared with scipy."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def trials(distances, scored) -> list[TrialScores]:
 
 @pytest.mark.parametrize("features", ["random", "squeezenet"])
 @pytest.mark.parametrize("what", ["generation", "gap"])
-def test_each_predictor_is_correlated_with_what_each_extractor_found(points, trials, distances, features, what):
+def test_each_predictor_is_correlated_with_the_distances_of_each_extractor(points, trials, distances, features, what):
     found = predictor_correlations(points, trials)[features].predictors
     assert list(found) == ["rfd", "psnr", "flatness"]
     for name, entry in found.items():
@@ -75,12 +75,12 @@ def test_seeds_are_compared_with_the_mean_of_the_others(points, trials, distance
     assert getattr(found, what) == pytest.approx(expected, abs=1e-12)
 
 
-def test_seeds_of_a_racer_that_broke_in_one_of_them_are_not_compared(points, trials):
+def test_seeds_are_not_compared_if_a_racer_failed_in_one_of_them(points, trials):
     agree = predictor_correlations(points, trials[:-1])["random"].seeds_agree
     assert agree == SeedsAgreement(generation=None, gap=None)
 
 
-def test_the_reconstruction_distance_is_that_of_the_extractor_that_judges(points, distances):
+def test_the_reconstruction_distance_is_on_the_same_extractor(points, distances):
     for features in ("random", "squeezenet"):
         assert value_of(points["a4"], "rfd", features) == pytest.approx(distances[features]["reconstruction"][4].mean())
 

@@ -1,4 +1,4 @@
-"""`smtool race`: whole, killed, with a racer that is broken."""
+"""`smtool race`: complete races, interrupted races, races with a failing racer."""
 
 import io
 import json
@@ -68,7 +68,7 @@ def studio(tmp_path_factory) -> Path:
 
 
 class Here:
-    """A worker in this process: it does what a process does."""
+    """A worker that runs jobs in this process."""
 
     def do(self, job) -> Outcome:
         return outcome(job, Place("cpu", None))
@@ -96,7 +96,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _found(folder: Path) -> dict:
-    """All but what depends on the folder's place and the machine's speed."""
+    """The result without paths and times."""
     result = json.loads((folder / "race.json").read_text())
     return {key: value for key, value in result.items() if key not in {"costs", "images"}}
 
@@ -125,7 +125,7 @@ def test_a_race_trains_scores_and_ranks_every_racer_with_every_seed(unbroken):
 
 
 @pytest.mark.slow
-def test_reconstructions_are_compared_with_images_that_are_not_their_own(studio, unbroken):
+def test_reconstructions_are_compared_with_other_images(studio, unbroken):
     result = read_race(unbroken)
     autoencoder = load_autoencoder(unbroken / "autoencoders" / "dsm-seed1").eval()
     images = open_images(result.images.train, "train", image_size=32).read(range(96)).images
@@ -151,7 +151,7 @@ def test_racers_with_one_autoencoder_share_it_and_seeds_differ(unbroken):
 
 
 @pytest.mark.slow
-def test_a_finished_race_does_nothing_and_says_the_same(studio, unbroken):
+def test_a_finished_race_trains_nothing_and_prints_the_same(studio, unbroken):
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("ckpt.safetensors")}
     expected = _found(unbroken)
     _race(studio, "race.toml", "unbroken")
@@ -160,7 +160,7 @@ def test_a_finished_race_does_nothing_and_says_the_same(studio, unbroken):
 
 
 @pytest.mark.slow
-def test_a_race_is_redrawn_from_its_file(unbroken, tmp_path):
+def test_the_page_can_be_written_again_from_race_json(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "again")
     result = RaceResult.model_validate_json((unbroken / "race.json").read_text())
     for path in write_report(result, tmp_path / "again"):
@@ -184,7 +184,7 @@ def test_a_race_of_processes_killed_and_stopped_gives_the_same_table(studio, unb
 
 
 @pytest.mark.slow
-def test_a_broken_racer_leaves_the_others_alone_and_decides_how_the_race_ends(studio, unbroken):
+def test_a_failing_racer_does_not_stop_the_others_and_its_error_is_raised(studio, unbroken):
     with pytest.raises(CheckpointError, match=r"broken broke: broken\.safetensors is not a readable safetensors file"):
         _race(studio, "four.toml", "four", "turn=4", "seeds=[0]", "judge.predictors=false")
     result = read_race(studio / "four")
@@ -196,9 +196,9 @@ def test_a_broken_racer_leaves_the_others_alone_and_decides_how_the_race_ends(st
 
 
 @pytest.mark.slow
-def test_a_racer_that_diverges_is_told_after_the_others_are_done(studio):
+def test_the_error_of_a_diverging_racer_is_raised_after_the_others_are_done(studio):
     diverging = "racers.plain.changes=['regularizers.kl.weight=1e38']"
-    with pytest.raises(TrainingError, match=r"plain-seed0 broke: step \d: not finite"):
+    with pytest.raises(TrainingError, match=r"plain-seed0 failed: Step \d: .* not finite"):
         _race(studio, "race.toml", "diverged", diverging, "seeds=[0]", "judge.predictors=false")
     result = read_race(studio / "diverged")
     assert {trial.racer for trial in result.trials} == {"dsm", "wide"}
@@ -206,9 +206,9 @@ def test_a_racer_that_diverges_is_told_after_the_others_are_done(studio):
 
 
 @pytest.mark.slow
-def test_a_budget_ends_all_at_the_same_step_and_may_grow(studio):
+def test_a_budget_ends_all_runs_at_the_same_step_and_can_be_extended(studio):
     little = ("seeds=[0]", "judge.predictors=false")
-    for budget, step in ((Budget(seconds=0), 2), (Budget(steps=4), 4)):      # the first round is always run
+    for budget, step in ((Budget(seconds=0), 2), (Budget(steps=4), 4)):      # the first turn is always run
         result = _race(studio, "race.toml", "budget", *little, budget=budget)
         assert {trial.step for trial in result.trials} == {step} == {result.step}
 
@@ -236,18 +236,18 @@ def test_races_are_pooled_over_all_their_autoencoders(studio, unbroken):
         pair.sentence for pair in pooled.rankings["random"].generation.pairs
     }
     assert PooledResult.model_validate_json((studio / "pool" / "pooled.json").read_text()) == pooled
-    assert "one seed, for the mean of the others" in (studio / "pool" / "report.html").read_text()
+    assert "one seed with the mean of the others" in (studio / "pool" / "report.html").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"seeds": [0]}, r"do not compare:\n  seeds: \[0, 1\] and \[0\]"), ({"steps": 9}, r"compare:\n  steps: 6 and 9"),
-        ({"schema": "smtool.race/1"}, r"holds no finished race of this version \(smtool.race/1\)"),
+        ({"seeds": [0]}, r"are not comparable:\n  seeds: \[0, 1\] and \[0\]"), ({"steps": 9}, r"comparable:\n  steps: 6 and 9"),
+        ({"schema": "smtool.race/1"}, r"holds no finished race of version smtool.race/2 \(found: smtool.race/1\)"),
     ],
 )
-def test_only_races_that_compare_are_pooled(studio, unbroken, change, words):
+def test_only_comparable_races_are_pooled(studio, unbroken, change, words):
     write_json(studio / "fewer" / "race.json", json.loads((unbroken / "race.json").read_text()) | change)
     with pytest.raises((RecipeError, CheckpointError), match=words):
         _pooled(unbroken, studio / "fewer")
@@ -263,7 +263,7 @@ def test_only_races_that_compare_are_pooled(studio, unbroken, change, words):
         (["broken.safetensors", "nothing"], "data.train is not given"),
     ],
 )
-def test_mistakes_are_sentences(studio, command, monkeypatch, arguments, words):
+def test_invalid_arguments_are_errors_of_one_sentence(studio, command, monkeypatch, arguments, words):
     monkeypatch.chdir(studio)
     code, _, said = command("race", *arguments, "--device", "cpu")
     assert code == 2

@@ -1,4 +1,4 @@
-"""race.json of an earlier version, read back; its schema; files that are damaged."""
+"""race.json: a file of an earlier version, the schema, damaged files."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def test_what_was_read_is_written_with_the_same_names_and_numbers(result, writte
     assert read_race(tmp_path) == result
 
 
-def test_tables_and_sentences_are_those_of_the_version_that_wrote_the_file(result, written, monkeypatch):
+def test_tables_and_sentences_of_an_old_file_have_its_numbers(result, written, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     said = io.StringIO()
     show(result, Console(file=said))
@@ -48,14 +48,14 @@ def test_rankings_and_correlations_follow_from_trials_and_points(result):
     assert result.predictor_correlations == predictor_correlations(result.points, result.trials)
 
 
-def test_figures_show_every_racer_that_did_not_break_the_best_first(result):
+def test_figures_show_every_racer_that_did_not_fail_the_best_first(result):
     for axes in seeds_figure(result).axes:
         assert len(axes.lines) == 3 * 4      # interval, mean and seeds of each
     labels = [label.get_text() for label in seeds_figure(result).axes[0].get_yticklabels()]
     assert labels == result.by_generation() == ["plain", "esm", "dsm", "wide"]
     panels = predictors_figure(result).axes
     assert len(panels) == len(result.predictor_correlations["random"].predictors)
-    assert {len(axes.lines) for axes in panels} == {3}      # an autoencoder each; wide has that of dsm
+    assert {len(axes.lines) for axes in panels} == {3}      # one for each autoencoder; wide and dsm share one
 
 
 def _of_another_version(race: dict) -> None:
@@ -81,14 +81,14 @@ def _without_trials(race: dict) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (_of_another_version, r"holds no finished race of this version \(smtool\.race/1\)"),
+        (_of_another_version, r"holds no finished race of version smtool\.race/2 \(found: smtool\.race/1\)"),
         (_without_trials, "holds no finished race"),
         (_without_steps, "is damaged: 1 validation error"),
         (_with_a_strange_key, "is damaged"),
         (_with_text_for_a_number, "is damaged"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(damage, words, written, tmp_path):
+def test_a_damaged_file_is_an_error(damage, words, written, tmp_path):
     race = json.loads(written.read_text())
     damage(race)
     (tmp_path / "race.json").write_text(json.dumps(race))
@@ -97,13 +97,13 @@ def test_a_file_that_does_not_fit_is_refused(damage, words, written, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema"'])
-def test_a_file_that_is_no_race_is_refused(text, tmp_path):
+def test_a_file_without_a_race_is_an_error(text, tmp_path):
     (tmp_path / "race.json").write_text(text)
     with pytest.raises(CheckpointError, match="is damaged"):
         read_race(tmp_path)
 
 
-def test_scores_of_a_trial_that_are_missing_or_of_another_format_are_not_kept(result, tmp_path):
+def test_missing_scores_or_scores_of_another_format_are_not_reused(result, tmp_path):
     result.trials[0].write(tmp_path / "whole.json")
     assert read_kept(tmp_path / "whole.json", TrialScores) == result.trials[0]
     (tmp_path / "other.json").write_text('{"facts": {}}')

@@ -1,11 +1,11 @@
-"""The order of a race, played without doing any work."""
+"""The order of a race's jobs, without doing them."""
 
 from smtool.commands.race.schedule import Schedule, ScheduledJob
 from smtool.errors import DataError
 
 
 def _played(schedule: Schedule, workers: int = 1, breaking: str = "") -> list[list[ScheduledJob]]:
-    """All workers take a job, then all finish, until there is none; `breaking`: a key whose first job fails."""
+    """Rounds in which all workers take a job and finish it, until none is left. breaking: key whose first job fails."""
     rounds = []
     while True:
         taken = [job for _ in range(workers) if (job := schedule.next()) is not None]
@@ -24,7 +24,7 @@ def _schedule(plan, reached=None, steps=9, may_open=lambda rounds: True):
     return Schedule(plan, reached or {}, steps=steps, may_open=may_open)
 
 
-def test_all_racers_of_a_seed_take_their_turn_before_the_next_and_nobody_is_two_rounds_ahead(planned):
+def test_all_racers_of_a_seed_take_a_turn_before_the_next_seed(planned):
     order = _flat(_played(_schedule(planned())))
     training = [(job.key, job.step) for job in order if job.stage == "train-ae"]
     runs = ["plain-seed0", "dsm-seed0", "plain-seed1", "dsm-seed1"]
@@ -53,7 +53,7 @@ def test_several_workers_never_do_two_jobs_of_one_run_and_never_before_what_they
     assert len(done) == 4 * (3 + 1 + 1) + 6 * (3 + 1)
 
 
-def test_what_is_on_the_disk_is_not_done_again(planned):
+def test_finished_steps_are_not_repeated(planned):
     plan = planned()
     order = _flat(_played(_schedule(plan, {("train-ae", "plain-seed0"): 10, ("train-ae", "dsm-seed0"): 8})))
     keys = [(job.key, job.step) for job in order if job.stage == "train-ae"]
@@ -61,7 +61,7 @@ def test_what_is_on_the_disk_is_not_done_again(planned):
                     ("dsm-seed0", 10), ("plain-seed1", 10), ("dsm-seed1", 10)]  # fmt: skip
 
 
-def test_a_budget_that_ends_leaves_all_at_the_same_step_and_still_scores(planned):
+def test_at_the_end_of_a_budget_all_are_at_the_same_step_and_are_scored(planned):
     asked = []
 
     def may_open(rounds):
@@ -77,7 +77,7 @@ def test_a_budget_that_ends_leaves_all_at_the_same_step_and_still_scores(planned
     assert schedule.step == 8
 
 
-def test_a_broken_autoencoder_takes_its_transformer_along_and_nobody_else(planned):
+def test_a_failed_autoencoder_removes_only_its_own_transformers(planned):
     schedule = _schedule(planned())
     order = _flat(_played(schedule, breaking="dsm-seed1"))
     assert set(schedule.broken) == {"dsm-seed1"}
@@ -85,13 +85,13 @@ def test_a_broken_autoencoder_takes_its_transformer_along_and_nobody_else(planne
     assert {job.key for job in order if job.stage == "score"} == {"plain-seed0", "dsm-seed0", "plain-seed1"}
 
 
-def test_racers_that_share_an_autoencoder_break_together(planned):
+def test_racers_that_share_a_failed_autoencoder_all_fail(planned):
     schedule = _schedule(planned("racers.again={recipe='dsm', transformer=['labels={}']}"))
     _played(schedule, breaking="dsm-seed0")
     assert set(schedule.broken) == {"dsm-seed0", "again-seed0"}
 
 
-def test_more_steps_than_before_go_on_from_there(planned):
+def test_more_steps_continue_a_finished_race(planned):
     plan = planned()
     reached = {("train-ae", run.key): 10 for run in plan.autoencoders} | {("train-dit", trial.key): 4 for trial in plan.trials}
     order = _flat(_played(_schedule(plan, reached)))
@@ -99,7 +99,7 @@ def test_more_steps_than_before_go_on_from_there(planned):
     assert {job.step for job in order if job.step} == {8, 9}
 
 
-def test_what_one_transformer_has_begun_all_finish_whatever_the_budget(planned):
+def test_a_started_turn_is_finished_by_all_whatever_the_budget(planned):
     schedule = _schedule(planned(), {("train-dit", "dsm-seed0"): 8}, steps=4, may_open=lambda rounds: False)
     order = _flat(_played(schedule))
     assert sum(job.stage == "train-dit" for job in order) == 2 * 4 - 2

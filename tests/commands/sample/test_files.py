@@ -1,4 +1,4 @@
-"""Files of samples: each format is read back by those who defined it."""
+"""Files of samples: each format can be read by the tools that defined it."""
 
 import json
 import tarfile
@@ -40,7 +40,7 @@ def test_parts_cover_every_image_once(tmp_path):
     assert parts == [range(4), range(4, 8), range(8, 10)]
 
 
-def test_png_files_are_the_images_and_labels_lie_beside(tmp_path):
+def test_png_files_hold_the_images_and_labels_json_their_classes(tmp_path):
     assert written(tmp_path, "png").finish() == tmp_path
     for index in range(COUNT):
         pixels = np.asarray(Image.open(tmp_path / f"{index:06d}.png"))
@@ -67,7 +67,7 @@ def test_shards_without_classes_hold_images_only(tmp_path):
 
 @pytest.mark.parametrize("labels", [LABELS, None])
 def test_an_npz_is_adms(tmp_path, labels):
-    """arr_0 uint8 NHWC and arr_1 int64, as guided-diffusion's evaluator reads them, and nothing that needs pickle."""
+    """arr_0 uint8 NHWC and arr_1 int64, as read by guided-diffusion's evaluator, without pickled objects."""
     path = written(tmp_path, "npz", labels).finish()
     assert path == tmp_path / "samples.npz"
     with np.load(path, allow_pickle=False) as archive:
@@ -77,11 +77,11 @@ def test_an_npz_is_adms(tmp_path, labels):
         if labels is not None:
             assert archive["arr_1"].dtype == np.int64
             assert archive["arr_1"].tolist() == labels
-    assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]      # its parts are gone
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]      # the parts are removed
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_part_is_there_only_when_it_is_whole_and_written_again_it_is_the_same(tmp_path, kind):
+def test_a_part_is_written_atomically_and_deterministically(tmp_path, kind):
     files = SampleFolder(tmp_path, kind, COUNT, LABELS)
     assert not any(files.has(part) for part in files.parts())
     files.write(files.parts()[1], IMAGES[4:8])
@@ -102,26 +102,26 @@ def test_a_finished_npz_has_all_parts_and_is_not_joined_again(tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_an_npz_is_whole_or_absent(tmp_path, monkeypatch):
+def test_an_npz_is_written_atomically(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez", lambda file, **arrays: file.write(b"half") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_npz(tmp_path / "samples.npz", np.zeros((1, 2, 2, 3), np.uint8), None)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_passport_is_written_once_and_tells_what_differs(tmp_path):
+def test_a_passport_is_written_once_and_differences_are_named(tmp_path):
     passport = {"rounding": "nearest", "seed": 0, "sampler": {"kind": "euler", "cfg_interval": (0.0, 1.0)}, "labels": None}
     assert check_passport(tmp_path, Sampling(**passport)) == []
     written = json.loads((tmp_path / "samples.json").read_text())
-    assert written == {**passport, "sampler": Sampler(kind="euler").model_dump(mode="json")}      # nothing of what is not known
+    assert written == {**passport, "sampler": Sampler(kind="euler").model_dump(mode="json")}      # unknown fields are left out
     assert check_passport(tmp_path, Sampling(**passport)) == []
     assert check_passport(tmp_path, Sampling(**{**passport, "seed": 1, "labels": "random"})) == ["labels", "seed"]
     assert check_passport(tmp_path, Sampling(**{**passport, "sampler": {"kind": "ddim"}})) == ["sampler"]
-    assert check_passport(tmp_path, Sampling(**passport)) == []      # asking for others did not change it
+    assert check_passport(tmp_path, Sampling(**passport)) == []      # the check did not change it
     assert read_sampling(tmp_path) == Sampling(**passport)
 
 
-def test_samples_from_before_there_was_a_choice_of_rounding_are_to_the_nearest_level(tmp_path):
+def test_samples_of_versions_without_the_option_are_rounded_to_nearest(tmp_path):
     check_passport(tmp_path, Sampling(seed=0))
     assert check_passport(tmp_path, Sampling(seed=0, rounding="nearest")) == []
     assert check_passport(tmp_path, Sampling(seed=0, rounding="truncate")) == ["rounding"]

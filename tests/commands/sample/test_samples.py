@@ -1,4 +1,4 @@
-"""`smtool sample` as a user runs it: formats, kills, ranks, and what bad input prints."""
+"""`smtool sample` on the command line: formats, interruptions, ranks, errors."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def pixels_of(folder):
     return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("0*.png"))]).astype(int)
 
 
-def test_a_checkpoint_becomes_pictures_a_grid_labels_and_a_passport(studio, finished, command, tmp_path):
+def test_sampling_writes_images_a_grid_labels_and_a_passport(studio, finished, command, tmp_path):
     code, out, err = command("sample", str(finished), "--num-images", "9", "--out", str(tmp_path / "out"), "--seed", "4")
     assert code == 0, err
     assert str(tmp_path / "out") in out
@@ -55,7 +55,7 @@ def test_all_formats_hold_the_same_pictures(studio, finished, command, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["png", "shards", "npz"])
-def test_a_run_that_lost_parts_goes_on_and_gives_the_same_files(studio, finished, command, tmp_path, small_parts, kind):
+def test_missing_parts_are_drawn_again_and_give_the_same_files(studio, finished, command, tmp_path, small_parts, kind):
     arguments = ["sample", str(finished), "--num-images", "20", "--out", str(tmp_path / "out"), "--format", kind]
     arguments += ["--sampler", "euler-maruyama", "--steps", "3"]
     assert command(*arguments)[0] == 0
@@ -81,7 +81,7 @@ def test_pictures_and_their_classes_do_not_depend_on_the_size_of_parts(studio, f
     assert (difference > 0).mean() < 1e-3
 
 
-def test_other_samples_in_the_same_folder_are_refused_and_the_same_ones_are_not_drawn_again(
+def test_other_settings_in_the_same_folder_are_an_error_and_finished_samples_are_kept(
     studio, finished, command, tmp_path, monkeypatch
 ):
     arguments = ["sample", str(finished), "--num-images", "3", "--out", str(tmp_path / "out")]
@@ -90,14 +90,14 @@ def test_other_samples_in_the_same_folder_are_refused_and_the_same_ones_are_not_
     for changes, key in ((["--sampler", "heun"], "sampler"), (["--seed", "1"], "seed"), (["--labels", "1"], "labels")):
         code, _, err = command(*arguments, *changes)
         assert (code, "Traceback" in err) == (2, False)
-        assert f"holds samples drawn otherwise ({key} differ)" in err
+        assert f"holds samples with other settings ({key} differ)" in err
         assert "Choose another --out" in err
     monkeypatch.setattr(pipeline, "generate", None)
     assert command(*arguments)[0] == 0
     assert contents(tmp_path / "out") == before
 
 
-def test_without_out_the_folder_lies_beside_the_checkpoint_and_is_named_after_the_sampler(
+def test_the_default_folder_is_next_to_the_checkpoint_and_named_after_the_sampler(
     studio, finished, command, tmp_path, monkeypatch
 ):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_without_out_the_folder_lies_beside_the_checkpoint_and_is_named_after_th
 
 @pytest.mark.slow
 def test_sixty_four_images_on_two_ranks_are_those_of_one(studio, finished, command, tmp_path):
-    """More than a part (256 images), so that both ranks draw."""
+    """More than one part of 16 images, so that both ranks draw."""
     arguments = ["sample", str(finished), "--num-images", "64", "--steps", "4"]
     assert command(*arguments, "--out", str(tmp_path / "one"))[0] == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
@@ -152,12 +152,12 @@ def test_bad_options_are_one_sentence_and_write_nothing(studio, finished, comman
         ("dit.toml", "is not a readable safetensors file"),
     ],
 )
-def test_files_of_another_kind_end_with_code_three(studio, command, what, words):
+def test_files_of_another_kind_have_exit_code_three(studio, command, what, words):
     code, _, err = command("sample", what)
     assert (code, words in err, "Traceback" in err) == (3, True, False), err
 
 
-def test_a_diffusion_checkpoint_given_where_an_autoencoder_is_needed_ends_with_code_three(studio, finished, command, tmp_path):
+def test_a_diffusion_checkpoint_instead_of_an_autoencoder_has_exit_code_three(studio, finished, command, tmp_path):
     code, _, err = command("spectrum", str(finished), "--out", str(tmp_path), "--num-images", "4")
     assert (code, "Traceback" in err) == (3, False)
     assert "holds kind 'diffusion', but an autoencoder is needed" in err

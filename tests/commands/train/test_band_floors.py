@@ -46,7 +46,7 @@ def test_learnt_is_0_at_the_start_and_1_at_the_floor(rng):
     assert_close(floors.learnt(floors.floor), torch.ones(4, dtype=torch.float64))
 
 
-def test_a_network_that_knows_the_gaussian_reaches_the_floor(rng):
+def test_the_optimal_prediction_for_a_gaussian_reaches_the_floor(rng):
     """Simulated: the posterior mean of v for coefficients of known power, over uniform times."""
     scale = torch.tensor([[3.0, 1.5, 0.8, 0.5]]).double() * torch.tensor([[1.0], [0.7], [0.5], [0.3]]).double()
     z = torch.from_numpy(rng.standard_normal((200_000, 1, 4, 4))) * scale
@@ -59,7 +59,7 @@ def test_a_network_that_knows_the_gaussian_reaches_the_floor(rng):
     assert_close(band_floors(latents).floor.tolist(), expected, rtol=0.02, atol=0)
 
 
-def test_floors_are_told_for_the_processes_they_are_true_of():
+def test_floors_are_given_only_for_processes_they_apply_to():
     assert has_floors(Flow())
     others = [{"path": "cosine"}, {"prediction": "x"}, {"time": "logit-normal"}, {"shift": 2.0}]
     assert not any(has_floors(Flow(**change)) for change in others)

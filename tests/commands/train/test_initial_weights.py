@@ -1,4 +1,4 @@
-"""Runs that start from other weights: of a run, of a published file, with other classes; and what does not fit."""
+"""Runs that start from the weights of another run or of a published file, also with other classes; mismatches are errors."""
 
 import io
 
@@ -19,7 +19,7 @@ def _network_of(run):
 
 
 def test_a_run_starts_where_another_ended(studio, finished, tmp_path):
-    """A rate of almost 0 leaves the weights where they were."""
+    """With a learning rate near 0 the weights do not change."""
     studio.train(tmp_path / "run", "optimizer.lr=1e-12", "ema=", f"model.init={finished}", "steps=1")
     for name, value in _network_of(finished).items():
         torch.testing.assert_close(_network_of(tmp_path / "run")[name], value, rtol=0, atol=1e-9)
@@ -27,7 +27,7 @@ def test_a_run_starts_where_another_ended(studio, finished, tmp_path):
     assert f'init = "{finished}"' in (tmp_path / "run" / "resolved.toml").read_text()
 
 
-def test_a_run_that_has_begun_does_not_ask_for_the_file_again(studio, finished, tmp_path):
+def test_a_resumed_run_does_not_read_the_file_again(studio, finished, tmp_path):
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes((finished / "ckpt.safetensors").read_bytes())
     studio.train(tmp_path / "run", f"model.init={moved}", "steps=1")
@@ -36,10 +36,10 @@ def test_a_run_that_has_begun_does_not_ask_for_the_file_again(studio, finished, 
     assert "going on at step 1" in (tmp_path / "run" / "log.txt").read_text()
 
 
-def test_other_classes_start_anew_and_all_else_is_taken(studio, finished):
+def test_with_other_classes_all_but_the_class_embeddings_is_copied(studio, finished):
     network = SiT(**TINY).build((2, 8, 8), 7)
     before = network.y_embedder.embedding_table.weight.clone()
-    assert start_from(network, str(finished), heads=2).endswith("but with new classes")
+    assert start_from(network, str(finished), heads=2).endswith("with new class embeddings")
     assert torch.equal(network.y_embedder.embedding_table.weight, before)
     assert torch.equal(network.blocks[1].mlp.fc2.weight, _network_of(finished)["blocks.1.mlp.fc2.weight"])
     unconditional = SiT(**TINY).build((2, 8, 8), 0)
@@ -55,7 +55,7 @@ def test_other_classes_start_anew_and_all_else_is_taken(studio, finished):
         (UViT(**TINY), (2, 8, 8), "is .* there, absent here"),
     ],
 )
-def test_what_does_not_fit_is_named(studio, finished, config, shape, words):
+def test_a_mismatch_is_an_error_that_names_it(studio, finished, config, shape, words):
     with pytest.raises(CheckpointError, match=words):
         start_from(config.build(shape, 3), str(finished), heads=2)
 

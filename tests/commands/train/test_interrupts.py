@@ -8,7 +8,7 @@ from smtool.commands.train.interrupts import stop_request
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_is_a_request_and_handlers_come_back(number):
+def test_a_signal_sets_the_request_and_handlers_are_restored(number):
     before = signal.getsignal(number)
     with stop_request() as stop:
         assert not stop.asked
@@ -17,7 +17,7 @@ def test_a_signal_is_a_request_and_handlers_come_back(number):
     assert signal.getsignal(number) == before
 
 
-def test_a_ctrl_c_is_answered_and_a_second_one_stops_at_once(capfd):
+def test_a_first_ctrl_c_prints_a_message_and_a_second_one_stops_at_once(capfd):
     with stop_request() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert "Ctrl-C once more stops at once" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""report.html of whole runs: what it shows, when it is written, and of what broken or bare folders it can be made."""
+"""report.html of runs: its contents, when it is written, and pages of incomplete folders."""
 
 import base64
 import io
@@ -46,7 +46,7 @@ grid = 4
 
 
 def words(page: str) -> str:
-    """What a reader sees, figures' titles included, without tags."""
+    """The text of a page, including titles in figures, without tags."""
     return re.sub(r"\s+", " ", unescape(re.sub(r"<style.*?</style>|<[^>]*>", " ", page, flags=re.S)))
 
 
@@ -70,7 +70,7 @@ def test_a_run_of_train_dit_leaves_curves_bands_scores_samples_recipe_and_passpo
     last = [row for row in rows_of(finished) if "diffusion" in row][-1]
     assert "Finished: 8 steps" in text
     assert "Latents (2, 8, 8) of 42 images, 8 a step" in text
-    for config in ("Losses", "Validation", "Samples", "Progress", "Recipe", "Passport", "Go on"):
+    for config in ("Losses", "Validation", "Samples", "Progress", "Recipe", "Environment", "Next commands"):
         assert f">{config}</h2>" in page
     assert f"diffusion, all frequencies: {last['diffusion']:.3g}" in text
     for number, name in enumerate(["band 1, lowest", "band 2", "band 3", "band 4, highest"], start=1):
@@ -106,13 +106,13 @@ def test_a_run_of_train_ae_shows_its_terms_scores_and_reconstructions(trained, r
     assert f"smtool spectrum {trained} --plot" in text
 
 
-def test_it_is_written_at_each_validation_and_says_that_the_run_goes_on(studio, tmp_path, monkeypatch):
+def test_it_is_written_at_each_validation_and_states_the_step(studio, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(watch, "write_report", lambda folder: seen.append((write_report(folder).read_text(), folder)))
     studio.train(tmp_path / "run", "evaluate_every=2", "steps=6")
-    states = [re.search(r"Under way, or stopped: step (\d)|Finished: (\d) steps", page).group() for page, _ in seen]
-    assert states == [*(f"Under way, or stopped: step {step}" for step in (2, 4)), "Finished: 6 steps"]
-    stages = pictures(seen[-1][0])[1]      # of each step the first row: the same noise, so each has its place
+    states = [re.search(r"Running or stopped: at step (\d)|Finished: (\d) steps", page).group() for page, _ in seen]
+    assert states == [*(f"Running or stopped: at step {step}" for step in (2, 4)), "Finished: 6 steps"]
+    stages = pictures(seen[-1][0])[1]      # the first row of each step, from the same noise
     grids = [np.array(Image.open(tmp_path / "run" / "samples" / f"{step:08d}-samples.png")) for step in (2, 4, 6)]
     tall = (grids[0].shape[0] + 1) // 2 - 1
     for number, grid in enumerate(grids):
@@ -120,7 +120,7 @@ def test_it_is_written_at_each_validation_and_says_that_the_run_goes_on(studio, 
 
 
 def test_grids_of_another_size_stay_out_of_the_stages(finished, tmp_path):
-    """validation.grid may change when a run goes on."""
+    """validation.grid may change when a run is resumed."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     (last,) = (run / "samples").iterdir()
@@ -137,7 +137,7 @@ def test_a_run_that_diverged_says_so(studio, tmp_path):
     assert "Failed: step" in text and "diverged" in text
 
 
-def test_an_old_a_bare_and_a_cut_off_folder_have_their_page(finished, tmp_path):
+def test_a_folder_with_missing_or_incomplete_files_has_a_page(finished, tmp_path):
     """Without facts, rows or pictures; with nulls where numbers were not finite, and half a line at the end."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -151,14 +151,14 @@ def test_an_old_a_bare_and_a_cut_off_folder_have_their_page(finished, tmp_path):
     assert "Losses" not in words(write_report(RunFolder(run)).read_text())
 
 
-def test_what_a_recipe_holds_is_text_and_not_html(finished, tmp_path):
+def test_text_of_a_recipe_is_escaped(finished, tmp_path):
     run = tmp_path / "<b>run"
     shutil.copytree(finished, run)
     page = write_report(RunFolder(run)).read_text()
     assert "<b>run" not in page and "&lt;b&gt;run" in page
 
 
-def test_titles_of_everything_that_is_ever_logged_fit_above_their_panels():
+def test_titles_of_all_logged_quantities_fit_above_their_panels():
     names = [*_TITLES, "lr_autoencoder", "discriminator_gradient", "adversarial_factor", "scale_equivariance", "band1", "band4"]
     names += ["val_kid_timm_vit_giant_patch14_reg4_dinov2.lvd142m", "val_fd_random"]
     rows = [{"step": step, **dict.fromkeys(names, 0.01234 * step), "lr_autoencoder": 4.56e-5 / step} for step in (1, 2)]
@@ -168,4 +168,4 @@ def test_titles_of_everything_that_is_ever_logged_fit_above_their_panels():
         assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
         assert not [(i, j) for i, one in enumerate(boxes) for j in range(i) if one.overlaps(boxes[j])]
     shown = [panel.title for panels in (loss_panels, band_panels, score_panels, progress_panels) for panel in panels(rows)]
-    assert len(shown) == len(names)      # each in one place
+    assert len(shown) == len(names)      # each in one panel

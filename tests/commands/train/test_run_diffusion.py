@@ -1,4 +1,4 @@
-"""A run of train-dit, assembled in this process: its batches, its teachers, what resuming gives, and what is refused."""
+"""Runs of train-dit, assembled in this process: batches, teachers, resuming, errors."""
 
 import functools
 import hashlib
@@ -35,7 +35,7 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def _teachers():
-    """Frozen, so one of each serves all tests."""
+    """Teachers, loaded once, since they are frozen."""
     return functools.cache(load_teacher)
 
 
@@ -62,7 +62,7 @@ def aligned(kind: str, teacher: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["squeezenet", "dinov2-s"])
 @pytest.mark.parametrize("kind", METHODS)
-def test_aligned_runs_train_and_go_on_without_changing_a_bit(studio, weights, tmp_path, kind, teacher, state_of, rows_of):
+def test_a_resumed_aligned_run_equals_an_unbroken_one_bit_for_bit(studio, weights, tmp_path, kind, teacher, state_of, rows_of):
     changes = [*aligned(kind, teacher), "save_every=2"]
     whole = studio.train(tmp_path / "whole", *changes, "steps=4", weights_dir=weights)
     broken = studio.train(tmp_path / "broken", *changes, "steps=2", weights_dir=weights)
@@ -77,7 +77,7 @@ def test_aligned_runs_train_and_go_on_without_changing_a_bit(studio, weights, tm
     assert not [name for name in load_file(whole / "ckpt.safetensors") if "alignment" in name]
 
 
-def test_a_run_names_what_it_learned_from_and_goes_on_with_those_weights_only(studio, weights, tmp_path):
+def test_a_run_records_its_teacher_and_resumes_only_with_the_same_weights(studio, weights, tmp_path):
     changes = [*aligned("irepa", "squeezenet"), "save_every=2"]
     folder = studio.train(tmp_path / "run", *changes, "steps=2", weights_dir=weights)
     metadata = read_metadata(folder / "ckpt.safetensors")
@@ -93,8 +93,8 @@ def test_a_run_names_what_it_learned_from_and_goes_on_with_those_weights_only(st
     studio.train(folder, *changes, "steps=4", weights_dir=weights)
 
 
-def test_a_run_keeps_the_statistics_that_it_began_with(studio, tmp_path):
-    """Scalar statistics once subtracted their mean; a run begun so must not change its latents half-way."""
+def test_a_resumed_run_keeps_its_statistics(studio, tmp_path):
+    """Earlier versions subtracted the mean of scalar statistics; a run started so must keep its latents."""
     changes = ["latents.stats=scalar", "save_every=2"]
     folder = studio.train(tmp_path / "run", *changes, "steps=2")
     metadata, tensors = read_metadata(folder / "ckpt.safetensors"), load_file(folder / "ckpt.safetensors")
@@ -110,7 +110,7 @@ def test_a_run_keeps_the_statistics_that_it_began_with(studio, tmp_path):
     assert read_metadata(tmp_path / "new/ckpt.safetensors")["stats"]["mean"] == [0.0]
 
 
-def test_a_run_does_not_go_on_with_another_autoencoder(studio, tmp_path):
+def test_a_run_cannot_be_resumed_with_another_autoencoder(studio, tmp_path):
     place = tmp_path / "ae.safetensors"
     studio.write_autoencoder(place, 0)
     changes = [f"latents.autoencoder={place}", "save_every=2"]
@@ -123,12 +123,12 @@ def test_a_run_does_not_go_on_with_another_autoencoder(studio, tmp_path):
 
 @pytest.mark.parametrize("teacher", ["squeezenet", "dinov2-s"])
 @pytest.mark.parametrize("kind", METHODS)
-def test_only_blocks_up_to_the_depth_and_the_projector_feel_a_real_teacher(studio, weights, kind, teacher):
+def test_the_alignment_has_gradients_only_in_blocks_up_to_its_depth_and_the_projector(studio, weights, kind, teacher):
     run = assembled(studio, *aligned(kind, teacher), weights_dir=weights)
     task = run.training.task
     (batch,) = batches_of(run, 1)
     draws = torch.Generator().manual_seed(0)
-    with torch.no_grad():      # as built, SiT's blocks are the identity and pass no gradient on to what is inside them
+    with torch.no_grad():      # at initialization SiT's blocks are the identity, without gradients for their inner layers
         for parameter in task.network.blocks.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=draws), alpha=0.02)
     x = torch.randn((8, 2, 8, 8), generator=draws)
@@ -143,7 +143,7 @@ def test_only_blocks_up_to_the_depth_and_the_projector_feel_a_real_teacher(studi
 
 @pytest.fixture
 def own_features(studio, weights, monkeypatch):
-    """own_features(dtype, ...): a cache of SqueezeNet's features of data/classes, in its own place until the test ends."""
+    """own_features(dtype, ...): a cache of SqueezeNet's features of data/classes, in its default folder until the test ends."""
     made = []
 
     def make(dtype="fp32", **settings):
@@ -160,7 +160,7 @@ def own_features(studio, weights, monkeypatch):
 
 
 @pytest.mark.parametrize("changes", [[], ["latents.online=true"], ["data.flip=false"], ["warmup.steps=2", "warmup.cutoff=0.1"]])
-def test_a_cache_gives_the_losses_that_the_teacher_gives(studio, weights, own_features, changes):
+def test_cached_features_give_the_same_losses_as_the_teacher(studio, weights, own_features, changes):
     changes = [*aligned("repa-dog", "squeezenet"), "latents.dtype=fp32", *changes]
     online = assembled(studio, *changes, weights_dir=weights)
     folder = own_features("fp32")
@@ -168,13 +168,13 @@ def test_a_cache_gives_the_losses_that_the_teacher_gives(studio, weights, own_fe
     assert online.training.task.teacher is not None and cached.training.task.teacher is None
     assert "computed while training" in online.summary[2] and "--features squeezenet --tokens 4x4" in online.summary[2]
     assert f"cached in {folder} (fp32)" in cached.summary[2]
-    assert online.summary[3:] == cached.summary[3:]      # what was measured of the features
+    assert online.summary[3:] == cached.summary[3:]      # the measures of the features
     for ours, theirs in zip(islice(cached.reports(0), 4), islice(online.reports(0), 4), strict=True):
         for name in ("alignment", "diffusion"):
             torch.testing.assert_close(ours.values[name], theirs.values[name], rtol=1e-5, atol=1e-6)
 
 
-def test_a_bf16_cache_costs_a_256th_of_a_feature_and_no_more(studio, weights, own_features):
+def test_a_bf16_cache_changes_features_by_at_most_a_256th(studio, weights, own_features):
     changes = aligned("repa", "squeezenet")
     online = assembled(studio, *changes, weights_dir=weights)
     own_features("bf16")
@@ -182,27 +182,27 @@ def test_a_bf16_cache_costs_a_256th_of_a_feature_and_no_more(studio, weights, ow
     ours, theirs = (next(islice(run.reports(0), 1)).values["alignment"] for run in (cached, online))
     assert 0 < (ours - theirs).abs() < 1e-3
     whole = own_features("fp32")
-    assert str(whole) in assembled(studio, *changes, weights_dir=weights).summary[2]      # the more exact one is taken
+    assert str(whole) in assembled(studio, *changes, weights_dir=weights).summary[2]      # the fp32 cache is preferred
     assert "computed while training" in assembled(studio, *changes, "alignment.features=online", weights_dir=weights).summary[2]
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_the_features_it_began_with(studio, weights, own_features, tmp_path, state_of):
+def test_a_resumed_run_uses_the_same_source_of_features(studio, weights, own_features, tmp_path, state_of):
     changes = [*aligned("irepa", "squeezenet"), "save_every=2"]
     whole = studio.train(tmp_path / "whole", *changes, "steps=4", weights_dir=weights)
     broken = studio.train(tmp_path / "broken", *changes, "steps=2", weights_dir=weights)
-    folder = own_features("bf16")      # made meanwhile, and not taken: its features are rounded
+    folder = own_features("bf16")      # written meanwhile, but not used: its features are rounded
     studio.train(broken, *changes, "steps=4", weights_dir=weights)
     assert all(torch.equal(tensor, state_of(broken)[name]) for name, tensor in state_of(whole).items())
     cached = studio.train(tmp_path / "cached", *changes, "steps=2", weights_dir=weights)
     shutil.rmtree(folder)
-    with pytest.raises(DataError, match=r"begun with the cached features [0-9a-f]{8} of squeezenet; that cache is not there"):
+    with pytest.raises(DataError, match=r"cached features [0-9a-f]{8} of squeezenet; that cache no longer exists"):
         studio.train(cached, *changes, "steps=4", weights_dir=weights)
     own_features("bf16")
     studio.train(cached, *changes, "steps=4", weights_dir=weights)
 
 
-def test_a_cache_that_is_named_must_be_this_teachers_of_these_images_on_this_grid(studio, weights, own_features, tmp_path):
+def test_a_named_cache_must_match_teacher_images_and_grid(studio, weights, own_features, tmp_path):
     folder = own_features("fp32", out=tmp_path / "mine", flip=False)
     named = f"alignment.features={folder}"
     changes = aligned("repa", "squeezenet")
@@ -229,7 +229,7 @@ def test_the_teacher_of_a_warm_up_sees_unfiltered_images(studio, weights):
     assert (warm[0].mean - plain[0].mean).abs().max() > 0.1      # while the latents are those of filtered images
 
 
-def test_a_teacher_of_another_grid_is_refused_or_resampled(studio, weights):
+def test_a_teacher_with_another_grid_is_an_error_or_resampled(studio, weights):
     changes = aligned("repa", "timm:resnet10t")
     with pytest.raises(RecipeError, match="the transformer has 4x4 tokens, but timm:resnet10t has"):
         assembled(studio, *changes, weights_dir=weights)
@@ -238,7 +238,7 @@ def test_a_teacher_of_another_grid_is_refused_or_resampled(studio, weights):
     assert torch.isfinite(report.values["alignment"])
 
 
-def test_the_table_of_positions_does_not_learn_and_all_else_does(studio, finished):
+def test_all_parameters_but_the_position_table_are_trained(studio, finished):
     found = load_file(finished / "checkpoints" / "00000008" / "model.safetensors")
     assert torch.equal(found["transformer/network.pos_embed"], position_table((4, 4), 32)[None])
     begun = assembled(studio).training.task.players["transformer"].state_dict()
@@ -257,12 +257,12 @@ def test_a_run_leaves_rows_of_losses_bands_scores_and_a_grid(finished, rows_of):
     assert (finished / "DONE").exists()
 
 
-def test_the_first_loss_of_a_network_that_says_nothing_is_that_of_noise_and_data(finished, rows_of):
+def test_the_first_loss_is_that_of_the_output_zero(finished, rows_of):
     """SiT starts as the function 0: the mean square of noise - x for normalized x is 2."""
     assert rows_of(finished)[0]["diffusion"] == pytest.approx(2, abs=0.2)
 
 
-def test_the_loss_falls_to_what_latents_that_are_nearly_white_allow(studio):
+def test_the_loss_falls_to_the_floor_of_white_latents(studio):
     """From 2 to the mean over t of 2 - (2t - 1)^2 / (t^2 + (1 - t)^2) = pi / 2 for white Gaussian latents."""
     run = assembled(studio, "steps=250", "optimizer.lr=3e-3")
     losses = [float(report.values["diffusion"]) for report in run.reports(0)]
@@ -286,7 +286,7 @@ def test_online_latents_are_those_of_a_float32_cache(studio, tmp_path, stats):
 
 
 @pytest.mark.parametrize("online", [False, True])
-def test_the_slices_of_two_ranks_make_up_the_batches_of_one(studio, online):
+def test_the_slices_of_two_ranks_together_are_the_batches_of_one(studio, online):
     changes = [f"latents.online={str(online).lower()}"]
     whole = batches_of(assembled(studio, *changes), 3)
     halves = [batches_of(assembled(studio, *changes, ranks=Ranks(rank, 2, "cpu")), 3) for rank in (0, 1)]
@@ -320,7 +320,7 @@ def test_a_warm_up_encodes_low_passed_images_and_then_reads_the_cache(studio):
     assert torch.equal(batches_of(assembled(studio, "warmup.steps=2"), 1, first=3)[0].mean, plain[3].mean)
 
 
-def test_a_run_resumed_within_its_warm_up_goes_on_alike(studio, tmp_path, state_of):
+def test_a_run_resumed_within_its_warm_up_equals_an_unbroken_one(studio, tmp_path, state_of):
     changes = ["warmup.steps=3", "save_every=2"]
     whole = studio.train(tmp_path / "whole", *changes, "steps=4")
     broken = studio.train(tmp_path / "broken", *changes, "steps=2")
@@ -351,23 +351,23 @@ def test_a_u_vit_with_ddpm_and_scalar_statistics_trains(studio, tmp_path, rows_o
         (["data.train=nowhere"], DataError, "nowhere"),
         (["data.train=photos/photos-train42-val2-32"], DataError, "has no classes, but the recipe has a [labels] table"),
         (["data.image_size=64"], DataError, "32 px, but 64 px are asked for"),
-        (["latents.stats=published"], RecipeError, "brings no published statistics"),
+        (["latents.stats=published"], RecipeError, "has no published statistics"),
         (["model.patch=3"], RecipeError, "cannot be cut into patches of patch = 3"),
         (["alignment.kind=repa", "alignment.teacher=dinov9", "alignment.depth=1"], RecipeError, "no teacher is called 'dinov9'"),
     ],
 )
-def test_what_cannot_be_trained_is_a_sentence(studio, changes, error, words):
+def test_an_impossible_recipe_is_an_error_of_one_sentence(studio, changes, error, words):
     with pytest.raises(error) as caught:
         assembled(studio, *changes)
     assert words in str(caught.value)
 
 
-def test_a_batch_that_ranks_cannot_share_is_refused(studio):
+def test_a_batch_that_ranks_cannot_share_is_an_error(studio):
     with pytest.raises(RecipeError, match=r"data\.batch = 8 is not a multiple of 3 ranks x 1"):
         assembled(studio, ranks=Ranks(0, 3, "cpu"))
 
 
-def test_an_autoencoder_that_does_not_know_its_data_needs_them_said(studio, tmp_path):
+def test_an_autoencoder_without_training_data_needs_data_train(studio, tmp_path):
     write_autoencoder(tmp_path / "ckpt.safetensors", load_autoencoder("runs/tiny"), {})
     here = f"latents.autoencoder={tmp_path}"
     with pytest.raises(RecipeError, match=r"data\.train is required, because .* does not say what it was trained on"):
@@ -379,13 +379,13 @@ def test_an_autoencoder_that_does_not_know_its_data_needs_them_said(studio, tmp_
 
 
 def caches() -> set[Path]:
-    """The latent caches of data/classes as they are by default."""
+    """The latent caches of data/classes in their default folder."""
     return {path.absolute() for path in Path("data/latents").glob("classes-*") if not path.name.endswith(("-fp32", "-noflip"))}
 
 
 @pytest.fixture
 def own_cache(studio, tmp_path, monkeypatch) -> Path:
-    """A copy of the working folder, with the one latent cache of its autoencoder, whose card is to be damaged."""
+    """A copy of the working folder, with the one latent cache of its autoencoder, whose card the test damages."""
     assembled(studio)
     for name in ("data/classes", "runs/tiny"):
         shutil.copytree(studio.folder / name, tmp_path / name)
@@ -408,7 +408,7 @@ def test_latents_of_the_wrong_std_stop_the_run_before_its_first_step(studio, own
     assembled(studio, "latents.stats=scalar")
 
 
-def test_a_stale_cache_is_refused(studio, own_cache):
+def test_a_stale_cache_is_an_error(studio, own_cache):
     card = json.loads(own_cache.read_text())
     own_cache.write_text(json.dumps({**card, "autoencoder": "f" * 64}))
     with pytest.raises(DataError, match="is a stale latent cache: made with autoencoder ffffffff"):
@@ -416,7 +416,7 @@ def test_a_stale_cache_is_refused(studio, own_cache):
 
 
 def test_latents_of_other_images_stop_the_run(studio, own_cache):
-    """The cache of another autoencoder under the names of this one."""
+    """The cache of another autoencoder, with the digests of this one."""
     studio.write_autoencoder(Path("runs/other/ckpt.safetensors"), 1)
     assembled(studio, "latents.autoencoder=runs/other")
     (other,) = caches() - {own_cache.parent}
@@ -429,8 +429,8 @@ def test_latents_of_other_images_stop_the_run(studio, own_cache):
         assembled(studio)
 
 
-def test_an_encoder_alone_is_refused_for_training(studio, weights, tmp_path, monkeypatch):
+def test_an_encoder_without_decoder_is_an_error(studio, weights, tmp_path, monkeypatch):
     monkeypatch.setenv("SMTOOL_WEIGHTS", str(weights))
     changes = ("latents.autoencoder='timm:resnet10t'", "data.train='data/classes'", "data.image_size=64")
-    with pytest.raises(CheckpointError, match="only encodes: samples of a transformer on its latents could not be decoded"):
+    with pytest.raises(CheckpointError, match="has no decoder: samples of a transformer on its latents could not be decoded"):
         studio.train(tmp_path / "run", *changes)

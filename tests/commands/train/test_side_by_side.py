@@ -9,7 +9,7 @@ from smtool.worker_process import WorkerDied
 
 
 def _raised(*errors: Exception | None) -> SmtoolError:
-    """What runs that ended so, in the folders 0, 1 ..., come to."""
+    """The error raised if the runs in folders 0, 1 ... ended with these errors."""
     runs = []
     for error in errors:
         run: Future[None] = Future()
@@ -21,22 +21,22 @@ def _raised(*errors: Exception | None) -> SmtoolError:
 
 
 @pytest.mark.parametrize("kind", SmtoolError.__subclasses__())
-def test_every_error_of_a_run_keeps_its_kind_and_hint_and_names_the_run(kind):
+def test_an_error_keeps_its_class_and_hint_and_names_the_run(kind):
     raised = _raised(None, kind("words", hint="Look there."))
     assert type(raised) is kind
     assert (raised.message, raised.hint) == ("1: words", "Look there.")
 
 
-def test_the_run_that_failed_is_told_and_not_those_that_were_stopped_for_it():
+def test_the_error_is_of_the_failed_run_not_of_those_stopped_because_of_it():
     assert str(_raised(Interrupted("Stopped."), WorkerDied(-15), TrainingError("not finite"))) == "2: not finite"
 
 
-def test_a_death_and_a_fault_of_ours_name_the_run():
+def test_a_dead_worker_and_an_internal_error_name_the_run():
     assert str(_raised(WorkerDied(-9))) == "0: the worker process died (exit code -9)."
     assert str(_raised(ZeroDivisionError("by zero"))) == "0: internal error: ZeroDivisionError: by zero"
 
 
-def test_runs_that_are_done_raise_nothing():
+def test_finished_runs_raise_nothing():
     run: Future[None] = Future()
     run.set_result(None)
     _raise_failure([Job(None, Path("0"))], [run])

@@ -33,10 +33,10 @@ def test_measures_are_those_of_the_features_before_and_after_the_filter(tmp_path
     expected = [rmsc(features).mean().item(), rmsc(spatial_normalize(features, 0.6)).mean().item()]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=0, atol=1e-3)
     assert "CDS" in lines[1]
-    assert found[1] > found[0]        # without most of its mean, a map's directions differ more
+    assert found[1] > found[0]        # directions differ more after most of the mean is removed
 
 
-def test_a_small_grid_says_what_it_cannot_tell(tmp_path):
+def test_a_measure_that_needs_a_larger_grid_is_named(tmp_path):
     class Small(Colours):
         def __call__(self, images):
             return torch.nn.functional.adaptive_avg_pool2d(images.float(), 3)

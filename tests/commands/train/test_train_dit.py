@@ -1,4 +1,4 @@
-"""`smtool train-dit` as a user runs it: a kill, ranks, and what bad input prints. See test_run_diffusion.py for the rest."""
+"""`smtool train-dit` on the command line: interruptions, ranks, errors. See test_run_diffusion.py for the rest."""
 
 import json
 import os
@@ -18,8 +18,8 @@ def _command(*arguments: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_kill_changes_not_one_bit(studio, weights, tmp_path, state_of, rows_of):
-    """Labels, EMA and an alignment on; killed at a moment of its own, then the same command again."""
+def test_a_killed_and_resumed_run_equals_an_unbroken_one_bit_for_bit(studio, weights, tmp_path, state_of, rows_of):
+    """Labels, EMA and an alignment on; killed at a random moment, then resumed."""
     aligned = ["alignment.kind=irepa", "alignment.teacher=squeezenet", "alignment.depth=1", "steps=60"]
     arguments = ["train-dit", studio.recipe, "--weights-dir", str(weights), *(part for a in aligned for part in ("--set", a))]
     quiet = {"env": SINGLE_THREADED, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
@@ -46,13 +46,13 @@ def test_a_kill_changes_not_one_bit(studio, weights, tmp_path, state_of, rows_of
 
 @pytest.mark.slow
 def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of):
-    """A large eps keeps Adam smooth: at its usual size the sign of a gradient that is zero but for rounding moves a weight."""
+    """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight."""
     changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2")
     said = _on_two_ranks(studio, tmp_path / "two", *changes)
     studio.train(tmp_path / "one", *changes)
     _assert_same_weights(state_of(tmp_path / "two"), state_of(tmp_path / "one"))
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
-    assert said.count("done: ") == 1        # only the first rank speaks
+    assert said.count("done: ") == 1        # only the first rank prints
 
 
 @pytest.mark.slow
@@ -72,11 +72,11 @@ def test_shards_give_the_weights_of_one_rank_and_the_same_files(studio, weights,
     _assert_same_weights(state_of(tmp_path / "mixed"), state_of(tmp_path / "one"))
     norms = [[row["transformer_gradient"] for row in rows_of(tmp_path / name) if "diffusion" in row] for name in ("mixed", "one")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
-    assert min(norms[1]) > 0.2      # or nothing was clipped
+    assert min(norms[1]) > 0.2      # so gradients were clipped
 
 
 def _on_two_ranks(studio, out, *changes: str) -> str:
-    """`train-dit` under torchrun, with --set for each change; returns what was printed."""
+    """`train-dit` under torchrun, with --set for each change; returns its output."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     options = [part for change in changes for part in (("--set", change) if "=" in change else (change,))]
     command = [*torchrun, "-m", "smtool", "train-dit", studio.recipe, "--out", str(out), *options]
@@ -86,20 +86,20 @@ def _on_two_ranks(studio, out, *changes: str) -> str:
 
 
 def _assert_same_weights(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    """To rounding; of the optimizer the same names and shapes."""
+    """Equal up to rounding; optimizer states have equal names and shapes."""
     assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()}
     for name in (name for name in expected if not name.startswith("optimizer/")):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5, msg=name)
 
 
-def test_a_dry_run_says_what_it_found_and_begins_no_run(studio, command):
+def test_a_dry_run_prints_sizes_and_saves_nothing(studio, command):
     code, out, err = command("train-dit", studio.recipe, "--dry-run", "--set", "steps=50")
     assert code == 0, err
     for words in ("50 steps", "latents (2, 8, 8) of 42 images, 8 a step, from", "3 classes", "peak memory", "whole run about"):
         assert words in out
 
 
-def test_online_makes_no_cache(studio, command, tmp_path, monkeypatch):
+def test_online_writes_no_cache(studio, command, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "tiny").symlink_to(studio.folder / "runs" / "tiny")
     (tmp_path / "data").mkdir()
@@ -124,7 +124,7 @@ def test_online_makes_no_cache(studio, command, tmp_path, monkeypatch):
         (["--set", "accumulate=3"], 2, "accumulate: 3 micro-batches do not divide data.batch = 8"),
     ],
 )
-def test_bad_input_is_one_sentence_and_no_run_is_begun(studio, finished, command, tmp_path, arguments, code, words):
+def test_bad_input_is_one_sentence_and_nothing_is_saved(studio, finished, command, tmp_path, arguments, code, words):
     found, _, err = command("train-dit", studio.recipe, "--out", str(tmp_path / "run"), *arguments)
     assert (found, words in err, "Traceback" in err) == (code, True, False), err
     assert not (tmp_path / "run").exists()

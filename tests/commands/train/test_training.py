@@ -1,4 +1,4 @@
-"""`smtool train-ae` as a user runs it: whole runs, kills, ranks, and what bad input prints."""
+"""`smtool train-ae` on the command line: complete runs, interruptions, ranks, errors."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def unbroken(recipe, tmp_path_factory) -> Path:
-    """A whole run, to be looked at and not touched."""
+    """A complete run; tests must not change it."""
     folder = tmp_path_factory.mktemp("runs")
     done = _run("train-ae", str(recipe), "--out", "unbroken", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def unbroken(recipe, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_leaves_what_the_design_promises_and_the_file_needs_nothing_else(unbroken, photos):
+def test_a_run_writes_all_its_files_and_the_checkpoint_is_self_contained(unbroken, photos):
     names = {path.name for path in unbroken.iterdir() if "tfevents" not in path.name}
     promised = {"recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt", "samples", "checkpoints"}
     assert names == promised | {"ckpt.safetensors", "report.html", "DONE"}
@@ -124,8 +124,8 @@ def test_rows_hold_both_players_and_validation(unbroken, rows_of):
 
 
 @pytest.mark.slow
-def test_three_kills_at_random_moments_change_not_one_bit(recipe, unbroken, tmp_path, state_of, rows_of):
-    """GAN, EMA and DSM on; the same command again each time."""
+def test_a_run_killed_three_times_equals_an_unbroken_one_bit_for_bit(recipe, unbroken, tmp_path, state_of, rows_of):
+    """With GAN, EMA and DSM; the command is repeated after each kill."""
     rng = random.Random(0)
     kills = 0
     while kills < 3:
@@ -133,7 +133,7 @@ def test_three_kills_at_random_moments_change_not_one_bit(recipe, unbroken, tmp_
             _command("train-ae", str(recipe), "--out", "killed"), cwd=tmp_path, env=SINGLE_THREADED, stderr=subprocess.PIPE
         )
         checkpoints = tmp_path / "killed" / "checkpoints"
-        goal = 4 + 8 * kills      # die somewhere after this step, at a moment of its own
+        goal = 4 + 8 * kills      # killed at a random moment after this step
         while process.poll() is None and not (checkpoints / f"{goal:08d}").exists():
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.3))
@@ -154,7 +154,7 @@ def test_three_kills_at_random_moments_change_not_one_bit(recipe, unbroken, tmp_
 
 @pytest.mark.slow
 def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
-    """A large eps keeps Adam smooth: at its usual size the sign of a gradient that is zero but for rounding moves a weight.
+    """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight.
 
     One rank with another number of threads differs by as much: 7e-5 in the discriminator, 1e-5 in the autoencoder.
     """
@@ -170,11 +170,11 @@ def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
         tolerance = 2e-4 if "discriminator" in name else 2e-5
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=tolerance, msg=name)
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
-    assert two.stdout.count("done: ") == 1        # only the first rank speaks
+    assert two.stdout.count("done: ") == 1        # only the first rank prints
 
 
 @pytest.mark.slow
-def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, unbroken, tmp_path, state_of):
+def test_sigterm_saves_after_the_step_and_the_run_can_be_resumed(recipe, unbroken, tmp_path, state_of):
     command = _command("train-ae", str(recipe), "--out", "stopped", "--set", "save_every=1000")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=tmp_path, env=SINGLE_THREADED, **pipes)
@@ -184,8 +184,8 @@ def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, un
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "all is saved" in errors
-    assert "same command goes on" in errors
+    assert "the run is saved" in errors
+    assert "Repeat the command to resume" in errors
     assert (tmp_path / "stopped" / "ckpt.safetensors").exists()
     assert _run("train-ae", str(recipe), "--out", "stopped", cwd=tmp_path).returncode == 0
     expected, found = state_of(unbroken), state_of(tmp_path / "stopped")
@@ -193,7 +193,7 @@ def test_sigterm_finishes_the_step_saves_and_the_same_command_goes_on(recipe, un
 
 
 @pytest.mark.slow
-def test_a_run_cut_off_while_it_was_looked_at_was_saved_before_and_is_looked_at_again(recipe, tmp_path, monkeypatch, rows_of):
+def test_a_run_interrupted_in_validation_is_already_saved_and_validated_when_resumed(recipe, tmp_path, monkeypatch, rows_of):
     """Twice: in the middle and after the last step."""
     loaded, out = load(str(recipe), TrainAE, ["steps=8", "evaluate_every=4"]), tmp_path / "run"
     look, deadly = Validator.look, {4, 8}
@@ -215,7 +215,7 @@ def test_a_run_cut_off_while_it_was_looked_at_was_saved_before_and_is_looked_at_
     assert [row["step"] for row in rows if "val_psnr" in row] == [4, 8]
 
 
-def test_a_ctrl_c_before_the_first_step_is_not_kept_waiting(recipe, tmp_path):
+def test_a_ctrl_c_before_the_first_step_stops_at_once(recipe, tmp_path):
     def preparing(*asked: object) -> Run:
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the signal was put off")
@@ -229,7 +229,7 @@ def test_a_ctrl_c_before_the_first_step_is_not_kept_waiting(recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_finished_run_says_so_a_longer_one_goes_on_and_a_changed_one_is_refused(recipe, unbroken, here, command):
+def test_a_finished_run_can_be_extended_but_not_changed(recipe, unbroken, here, command):
     shutil.copytree(unbroken, here / "unbroken")
     unbroken = here / "unbroken"
     call = ["train-ae", str(recipe), "--out", "unbroken"]
@@ -248,10 +248,10 @@ def test_a_finished_run_says_so_a_longer_one_goes_on_and_a_changed_one_is_refuse
     assert read_metadata(unbroken / "ckpt.safetensors")["weights"] == "last"
 
 
-def test_dry_run_says_memory_time_and_parameters_and_writes_nothing(recipe, here, command):
+def test_a_dry_run_prints_memory_time_and_parameters_and_saves_nothing(recipe, here, command):
     code, shown, said = command("train-ae", str(recipe), "--dry-run")
     assert code == 0, said
-    for words in ("40 steps; a trial", "8 a step", "latents (2, 8, 8)", "discriminator:", "peak memory", "from step 5"):
+    for words in ("40 steps; dry run", "8 a step", "latents (2, 8, 8)", "discriminator:", "peak memory", "from step 5"):
         assert words in shown
     assert not (here / "runs").exists()
 
@@ -276,8 +276,8 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(here, command, argumen
 
 
 @pytest.mark.slow
-def test_a_diverging_run_ends_with_code_six_and_keeps_its_last_whole_checkpoint(recipe, here, command):
-    """A learning rate no network survives, after a stretch that one does."""
+def test_a_diverging_run_has_exit_code_six_and_keeps_its_last_good_checkpoint(recipe, here, command):
+    """A huge learning rate after steps with a usual one."""
     call = ["train-ae", str(recipe), "--out", "run"]
     assert command(*call, "--set", "steps=4")[0] == 0
     resolved = here / "run" / "resolved.toml"
@@ -285,14 +285,14 @@ def test_a_diverging_run_ends_with_code_six_and_keeps_its_last_whole_checkpoint(
     code, _, said = command(*call, "--set", "optimizer.lr=1e30")
     assert code == 6, said
     assert "not finite" in said
-    assert "The checkpoint of step 4 is whole" in said
+    assert "The checkpoint of step 4 is intact" in said
     assert (here / "run" / "FAILED").exists()
     assert all(torch.isfinite(v).all() for v in load_file(here / "run" / "ckpt.safetensors").values())
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_with_code_seven_and_leaves_the_last_checkpoint(recipe, tmp_path):
-    """Files may grow to 200 kB only, which the optimizer's state does not fit in."""
+def test_a_full_disk_has_exit_code_seven_and_keeps_the_last_checkpoint(recipe, tmp_path):
+    """Files are limited to 200 kB, which is less than the optimizer's state."""
     limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *_command("train-ae", str(recipe), "--out", "run")]
     wide = ["--set", "model.channels=[16, 16, 32]"]
     done = subprocess.run([*limited, *wide], capture_output=True, text=True, cwd=tmp_path, env=SINGLE_THREADED, timeout=300)
@@ -302,10 +302,10 @@ def test_a_full_disk_ends_with_code_seven_and_leaves_the_last_checkpoint(recipe,
 
 
 @pytest.mark.slow
-def test_a_run_that_pauses_twice_equals_an_unbroken_one_and_says_it_is_not_done(recipe, unbroken, tmp_path, state_of):
+def test_a_run_paused_twice_equals_an_unbroken_one(recipe, unbroken, tmp_path, state_of):
     loaded, out = load(str(recipe), TrainAE), tmp_path / "turns"
-    with one_thread():      # as the unbroken one
-        for step in (8, 8, 20):      # what is reached already is left alone
+    with one_thread():      # as in the unbroken run
+        for step in (8, 8, 20):      # a step that is already reached changes nothing
             training.train(loaded, console=Console(quiet=True), out=out, pause_at=step)
             assert read_metadata(out / "ckpt.safetensors")["step"] == step
             assert not (out / "DONE").exists()
