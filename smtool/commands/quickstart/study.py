@@ -85,7 +85,8 @@ def _prepared(source: str, sizes: list[int], console: Console) -> ImageShards:
 
 def _look(autoencoder: Tokenizer, images: ImageShards, console: Console) -> Look:
     """Scores, and one crop of each of the first photographs with its reconstruction from the mean of the posterior."""
-    evaluation = evaluate(autoencoder.source, EvalOptions(data=str(images.folder), num_images=min(NUM_SCORED, len(images))), console=console)
+    options = EvalOptions(data=str(images.folder), num_images=min(NUM_SCORED, len(images)))
+    evaluation = evaluate(autoencoder.source, options, console=console)
     assert isinstance(evaluation, ReconstructionEvaluation)
     groups = images.groups or [str(i) for i in range(len(images))]
     first = [groups.index(group) for group in dict.fromkeys(groups)][:GRID_IMAGES]
