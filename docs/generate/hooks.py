@@ -1,4 +1,4 @@
-"""A hook of mkdocs: pages whose text lies at the top of the repository."""
+"""Hooks of mkdocs: pages whose text lies at the top of the repository, and links for the citations in docstrings."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,16 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     text = (ROOT / TEXTS[page.file.src_uri]).read_text(encoding="utf-8")
     text = re.sub(r"\]\(docs/", "](", text)
     return re.sub(r"\[([^\]]+)\]\(((?![a-z]+:|#)[^)]+)\)", lambda link: link[0] if _is_page(link[2]) else link[1], text)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Make links of citations such as released-code.md#esm, which docstrings give as plain text."""
+    up = "../" * page.file.src_uri.count("/")
+
+    def linked(found: re.Match[str]) -> str:
+        return f'<a href="{up}reference/{found[1]}.html#{found[2]}">{found[0]}</a>'
+
+    return re.sub(r"(?<![\w/.\">])(released-code|spectrum)\.md#([\w-]*\w)", linked, html)
 
 
 def _is_page(target: str) -> bool:
