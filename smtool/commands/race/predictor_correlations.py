@@ -35,7 +35,7 @@ TITLES: Mapping[str, str] = {
     "cds": "CDS",
     "eq_error": "equivariance error (EQ-VAE's)",
     "scale_error": "scale-equivariance error",
-    "viv": "VIV (our reading of the paper)",
+    "viv": "VIV, our reading",
 }
 PUBLISHED: Mapping[str, str] = {
     "rfd": "rfid", "psnr": "psnr", "eq_error": "eq_loss", "scale_error": "se_loss", "viv": "viv", "lds": "lds", "cds": "cds",

@@ -175,7 +175,7 @@ def _note(result: Result) -> str:
     lines = [
         f"Mean over seeds ± 95 % (Student's t); {result.tokens} tokens for all. Place: a range if differences are insignificant.",
         "Generation, reconstruction: distances of equally many images to the same training images; gap: their difference.",
-        "Learnt: 0 % is the initial loss, 100 % the loss of an optimal network that knows only the spectrum; mean over bands.",
+        "Learnt: 0 % is the initial loss, 100 % the loss of an optimal network that uses only the spectrum; mean over bands.",
     ]
     lines += [f"{key} failed: {error.message}" for key, error in result.broken.items()]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_HEARD = b"\nsmtool: stopping after the current step is saved. Press Ctrl-C again to stop at once.\n"
+_HEARD = b"\nsmtool: stopping; the current step is finished and saved first. Press Ctrl-C again to stop at once.\n"
 
 
 class StopRequest:

@@ -181,5 +181,5 @@ def _images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -
     size = known.get("image_size") if data.image_size == "autoencoder" else data.image_size
     if not source or size is None:
         missing = "data.train" if not source else "data.image_size"
-        raise RecipeError(f"{recipe.path}: {missing} is required, because {place} does not state its training images.")
+        raise RecipeError(f"{recipe.path}: {missing} is required, because {place} does not state its training data.")
     return source, int(size)

@@ -37,7 +37,7 @@ def _source(aligned: Aligned, images: ImageShards, *, flip: bool) -> str:
     teacher, tokens = aligned.teacher, aligned.module.token_grid
     size = estimated_bytes(FeaturePreparation(teacher, images, tokens, flip=flip))
     command = prepare_command(images.folder, teacher.name, tokens) + ("" if flip else " --no-flip")
-    return f"computed in every step (a cache of {size / 1e6:,.0f} MB avoids this: {command})"
+    return f"computed while training (a cache of {size / 1e6:,.0f} MB avoids this: {command})"
 
 
 def _measured(features: Tensor) -> str:

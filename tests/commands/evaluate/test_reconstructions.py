@@ -308,7 +308,7 @@ def test_images_of_data_keep_their_own_size(checkpoint, tmp_path):
 def test_what_cannot_be_scored_is_an_error_of_one_sentence(checkpoint, tmp_path):
     other = tmp_path / "teacher.safetensors"
     write_tensors(other, {"x": torch.zeros(1)}, {"kind": "teacher"})
-    with pytest.raises(CheckpointError, match="holds kind 'teacher', which `eval` cannot score"):
+    with pytest.raises(CheckpointError, match="holds a file of kind 'teacher', which `eval` cannot score"):
         scored(other)
     write_tensors(other, {"x": torch.zeros(1)}, {"kind": "diffusion"})
     with pytest.raises(CheckpointError, match="does not state its training data"):

@@ -74,7 +74,7 @@ def test_weights_that_were_changed_after_writing_are_noticed(tmp_path):
     tensors = load_file(path)
     tensors["decoder.conv_out.bias"] += 1.0
     save_file(tensors, path, metadata)
-    assert "changed after it was written" in describe(str(path)).rows["digest"]
+    assert "its weights were changed later" in describe(str(path)).rows["digest"]
 
 
 def test_a_diffusers_folder_is_described_with_its_published_statistics(tmp_path):
@@ -110,7 +110,7 @@ def test_the_error_for_an_unreadable_file_does_not_call_it_missing(tmp_path):
 def test_another_safetensors_file_is_described_by_its_size(tmp_path):
     save_file({"a": torch.zeros(2, 3), "b": torch.zeros(1)}, tmp_path / "x.safetensors", {"kind": json.dumps("training-state")})
     save_file({"a": torch.zeros(2, 3)}, tmp_path / "y.safetensors")
-    assert describe("x.safetensors").rows == {"kind": "training-state", "tensors": "2, with 7 numbers"}
+    assert describe("x.safetensors").rows == {"kind": "training-state", "tensors": "2, with 7 elements"}
     assert "not written by smtool" in describe("y.safetensors").rows["kind"]
 
 

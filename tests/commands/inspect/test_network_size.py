@@ -35,7 +35,7 @@ def test_a_paper_recipe_has_the_published_size():
 def test_classes_that_are_not_known_yet_are_counted_per_class():
     rows = rows_of("sit", "labels={}", "model.size=S")
     base, each = 32_957_200 - 1000 * 384 - 192 * 384, 384      # the row of the null class is in the base
-    assert rows["parameters"] == f"{base:,}, and {each:,} for each class of the images"
+    assert rows["parameters"] == f"{base:,} plus {each:,} for each class of the images"
 
 
 def test_an_existing_autoencoder_is_preferred_to_its_recipe(studio, monkeypatch):

@@ -110,4 +110,4 @@ def test_any_tokenizer_with_a_decoder_can_race(checkpoints, tmp_path, monkeypatc
         "pixels": ("pixels", 16),      # 2 x 2 tokens, as for the control's 4 x 4 latents
         "control-crop": ("control:crop", 2),
     }
-    assert "squeezenet only encodes" in str(plan.broken["squeezenet"])
+    assert "squeezenet has no decoder" in str(plan.broken["squeezenet"])

@@ -33,7 +33,7 @@ def test_a_resumed_run_does_not_read_the_file_again(studio, finished, tmp_path):
     studio.train(tmp_path / "run", f"model.init={moved}", "steps=1")
     moved.unlink()
     studio.train(tmp_path / "run", f"model.init={moved}", "steps=2")
-    assert "going on at step 1" in (tmp_path / "run" / "log.txt").read_text()
+    assert "resuming at step 1" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_with_other_classes_all_but_the_class_embeddings_is_copied(studio, finished):

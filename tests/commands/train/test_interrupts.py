@@ -20,7 +20,7 @@ def test_a_signal_sets_the_request_and_handlers_are_restored(number):
 def test_a_first_ctrl_c_prints_a_message_and_a_second_one_stops_at_once(capfd):
     with stop_request() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert "Ctrl-C once more stops at once" in capfd.readouterr().err
+        assert "Press Ctrl-C again to stop at once" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert stop.asked

@@ -370,7 +370,7 @@ def test_a_batch_that_ranks_cannot_share_is_an_error(studio):
 def test_an_autoencoder_without_training_data_needs_data_train(studio, tmp_path):
     write_autoencoder(tmp_path / "ckpt.safetensors", load_autoencoder("runs/tiny"), {})
     here = f"latents.autoencoder={tmp_path}"
-    with pytest.raises(RecipeError, match=r"data\.train is required, because .* does not say what it was trained on"):
+    with pytest.raises(RecipeError, match=r"data\.train is required, because .* does not state its training data"):
         assembled(studio, here)
     with pytest.raises(RecipeError, match=r"data\.image_size is required"):
         assembled(studio, here, "data.train=data/classes")
