@@ -148,7 +148,7 @@ def test_the_recipes_differ_in_dsm_only_and_are_small():
     plain, dsm = (load(str(packaged() / "quickstart" / f"{name}.toml"), TrainAE).resolved() for name in ("plain", "dsm"))
     assert dsm["regularizers"].pop("dsm")["rows_removed"] == [0, 8, 10, 12]
     assert plain == dsm
-    assert plain["steps"] * plain["data"]["batch"] <= 400 * 16
+    assert plain["steps"] * plain["data"]["batch"] <= 320 * 16
     assert "perceptual" not in plain
     sit = load("quickstart/sit", TrainDiT).tables
     assert sit.steps * sit.data.batch <= 500 * 32
