@@ -108,6 +108,8 @@ def test_scores_are_the_same_numbers_with_the_same_passports(folder, smtool):
 def test_spectra_are_the_same_numbers(folder, smtool):
     smtool("spectrum", "runs/ae", "control:crop", "--data", "data/photos", "--json", "again.json")
     found, expected = (json.loads(Path(name).read_text()) for name in ("again.json", "expected/spectrum.json"))
+    for one in expected["autoencoders"]:      # a warning that the first band, of the mean alone, has no effect; it is gone
+        one["verdict"] = [said for said in one["verdict"] if not said["sentence"].endswith("no effect on the image: 1.")]
     unlike = list(differences(found, expected, ""))
     assert not unlike, unlike[:10]
 

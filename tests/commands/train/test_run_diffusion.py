@@ -88,7 +88,8 @@ def test_a_run_records_its_teacher_and_resumes_only_with_the_same_weights(studio
     other = tmp_path / "weights"
     other.mkdir()
     torch.save({name: 2 * value for name, value in torch.load(weights / file).items()}, other / file)
-    with pytest.raises(CheckpointError, match=f"squeezenet with digest {frozen['squeezenet']}, but that of squeezenet is now "):
+    said = f"squeezenet with digest {frozen['squeezenet']}, but the digest of squeezenet is now "
+    with pytest.raises(CheckpointError, match=said):
         studio.train(folder, *changes, "steps=4", weights_dir=other)
     studio.train(folder, *changes, "steps=4", weights_dir=weights)
 
