@@ -185,7 +185,7 @@ def test_a_race_of_processes_killed_and_stopped_gives_the_same_table(studio, unb
 
 @pytest.mark.slow
 def test_a_failing_racer_does_not_stop_the_others_and_its_error_is_raised(studio, unbroken):
-    with pytest.raises(CheckpointError, match=r"broken broke: broken\.safetensors is not a readable safetensors file"):
+    with pytest.raises(CheckpointError, match=r"broken failed: broken\.safetensors is not a readable safetensors file"):
         _race(studio, "four.toml", "four", "turn=4", "seeds=[0]", "judge.predictors=false")
     result = read_race(studio / "four")
     assert {trial.racer for trial in result.trials} == {"plain", "dsm", "wide"}
