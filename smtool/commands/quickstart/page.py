@@ -32,7 +32,7 @@ class Study:
     """All that the page shows.
 
     specimens, live: name -> label, of the autoencoders that come with smtool and of those trained here. looks, following: by
-    label. spectrum: of the specimens. generations: by name of the specimen.
+    label. spectrum: of the specimens. generations: by label of the specimen.
     """
 
     recipes: Mapping[str, Recipe[TrainAE]]

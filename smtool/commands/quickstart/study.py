@@ -57,7 +57,9 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
         console.rule(f"6/6  smtool sample, smtool eval, for {' and '.join(map(str, transformers.values()))}")
         samples = {name: generation.draw_samples(run, console=console) for name, run in transformers.items()}
         crops = open_images(data.train, "train", image_size=size)
-        generations = {name: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()}
+        generations = {
+            specimens[name].label: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()
+        }
         study = Study(
             recipes, runs,
             specimens={name: one.label for name, one in specimens.items()},
