@@ -58,7 +58,8 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
         samples = {name: generation.draw_samples(run, console=console) for name, run in transformers.items()}
         crops = open_images(data.train, "train", image_size=size)
         generations = {
-            specimens[name].label: generation.look_at(run, samples[name], crops, console=console) for name, run in transformers.items()
+            specimens[name].label: generation.look_at(run, samples[name], crops, console=console)
+            for name, run in transformers.items()
         }
         study = Study(
             recipes, runs,
