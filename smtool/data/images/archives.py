@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import posixpath
 import re
 import tarfile
 import zipfile
@@ -10,13 +11,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from smtool.data.images.entries import FileRange, ZipMember
 from smtool.errors import DataError
 from smtool.storage import replacing
 
 _MAX_EXPANSION = 100
+_BLOCK = 512  # bytes; members of a tar begin at multiples
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +30,26 @@ class TarMember:
 
 
 def tar_members(path: Path, name: str, within: FileRange | None = None) -> list[TarMember]:
-    """The regular files of an uncompressed tar; for equal names, the last one. within: position of the tar inside another tar."""
+    """The files of an uncompressed tar, links to its own files included; for equal names, the last one.
+
+    within: position of the tar inside another tar. Raises DataError for a tar that does not end with the blocks of zeros that end
+    every complete one: it was cut off between two members.
+    """
     start = within.offset if within else 0
-    members = {}
+    members: dict[str, TarMember] = {}
     try:
         with path.open("rb") as file:
             file.seek(start)
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
+                    clean = member.name.removeprefix("./")
                     if member.isreg():
                         _refuse_climbing(name, member.name)
-                        clean = member.name.removeprefix("./")
                         members[clean] = TarMember(clean, FileRange(str(path), member.offset_data, member.size))
+                    elif (target := members.get(_link_target(member))) is not None:
+                        _refuse_climbing(name, member.name)
+                        members[clean] = TarMember(clean, target.data)
+                _refuse_cut_off(name, file, tar.offset)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(
             f"{name}: not a complete tar archive ({error}).", hint="It may be truncated; download or copy it again."
@@ -47,8 +57,27 @@ def tar_members(path: Path, name: str, within: FileRange | None = None) -> list[
     return list(members.values())
 
 
+def _link_target(member: tarfile.TarInfo) -> str:
+    """Name of the member that a hard or symbolic link leads to; "" for other members."""
+    if member.islnk():
+        return member.linkname.removeprefix("./")
+    if member.issym():
+        return posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
+    return ""
+
+
+def _refuse_cut_off(name: str, file: BinaryIO, end: int) -> None:
+    """end: where the member after the last one would begin."""
+    file.seek(end)
+    if file.read(_BLOCK) != bytes(_BLOCK):
+        raise DataError(
+            f"{name}: not a complete tar archive (it ends without the block of zeros that ends every tar).",
+            hint="It may be truncated; download or copy it again. If it is whole, pack its files again with tar.",
+        )
+
+
 def zip_members(path: Path) -> list[tuple[str, ZipMember]]:
-    """The files of a zip archive: (name, member) pairs."""
+    """The files of a zip archive: (name, member) pairs. Names that were written with backslashes (Windows) get slashes."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
@@ -58,7 +87,9 @@ def zip_members(path: Path) -> list[tuple[str, ZipMember]]:
         ) from error
     for member in members:
         _refuse_climbing(path.name, member.filename)
-    return [(member.filename, ZipMember(str(path), member.filename, member.file_size)) for member in members]
+    return [
+        (member.filename.replace("\\", "/"), ZipMember(str(path), member.filename, member.file_size)) for member in members
+    ]
 
 
 def unpacked(path: Path, scratch: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -17,7 +18,7 @@ from smtool.data.images.reader import ImageShards
 from smtool.data.images.shards import write_shard
 from smtool.data.images.sources import Source
 from smtool.data.images.transform import CROP_RULES, Rule
-from smtool.data.images.unfinished import ShardNote, alone_in, begin, end, read_note, write_note
+from smtool.data.images.unfinished import ShardNote, alone_in, begin, end, read_note, refuse, write_note
 from smtool.data.images.workers import made_samples
 from smtool.errors import DataError
 from smtool.spectrum import PHYSICAL, spectrum_of
@@ -85,6 +86,9 @@ def _run(
         )
     finally:
         _write_skipped(out, progress.skipped)
+    if progress.has_too_many_unusable:
+        refuse(out)
+        raise progress.too_many_unusable()
     card = _card(preparation, listing, notes, plan)
     if not card.count("train"):
         raise DataError(
@@ -151,7 +155,7 @@ class _Kept:
         for number, result in enumerate(self.made, self.first):
             if isinstance(result, Skipped):
                 self.skipped.append({"shard": self.shard, "id": result.entry.id, "reason": result.reason})
-                self.progress.add_bad(self.skipped[-1])
+                self.progress.skipped.append(self.skipped[-1])
             else:
                 self.upscaled += min(result.width, result.height) < self.size
                 yield number, result
@@ -159,7 +163,7 @@ class _Kept:
 
 
 class _Progress:
-    """Counts finished images, and raises DataError when more than the allowed fraction is unusable."""
+    """Counts finished images and lists the unusable ones."""
 
     def __init__(self, total: int, max_bad: float, report: Report | None) -> None:
         self.total, self.allowed, self.report = total, max_bad * total, report
@@ -171,19 +175,23 @@ class _Progress:
         if self.report:
             self.report(self.done, self.total)
 
-    def add_bad(self, skipped: dict[str, str]) -> None:
-        self.skipped.append(skipped)
-        if len(self.skipped) > self.allowed:
-            raise DataError(
-                f"{len(self.skipped)} of {self.total} images cannot be used, more than --max-bad allows."
-                f" The last one: {skipped['id']}: {skipped['reason']}",
-                hint="skipped.jsonl lists them. Repair or remove them, or repeat the command with a larger --max-bad.",
-            )
-
     def add_finished(self, count: int, note: ImageNote) -> None:
-        for skipped in note.skipped:
-            self.add_bad(skipped)
+        self.skipped += note.skipped
         self.add(count)
+
+    @property
+    def has_too_many_unusable(self) -> bool:
+        return len(self.skipped) > self.allowed
+
+    def too_many_unusable(self) -> DataError:
+        """The error that counts the unusable images by reason."""
+        reasons = Counter(skipped["reason"] for skipped in self.skipped)
+        listed = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3))
+        return DataError(
+            f"{len(self.skipped):,} of {self.total:,} images cannot be used, more than --max-bad allows: {listed}."
+            f" The first one: {self.skipped[0]['id']}.",
+            hint="skipped.jsonl lists all of them. Repair or remove them, or repeat the command with a larger --max-bad.",
+        )
 
 
 def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote], plan: dict[str, Any]) -> DatasetCard:

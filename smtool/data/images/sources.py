@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,9 @@ from smtool.data.images.card import CARD_NAME, UNFINISHED, read_card
 from smtool.errors import DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".jp2", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm",
+)
 _WHOLE = 2**28  # files up to 256 MiB are hashed in full, larger ones by 256 blocks of 1 MiB
 _BLOCK = 2**20
 
@@ -68,9 +71,25 @@ def find_source(text: str) -> Source:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All images in a folder and its subfolders, sorted by path; hidden files and folders are skipped."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in found if not is_hidden(path.relative_to(folder).as_posix()) and path.is_file())
+    """All images in a folder and its subfolders, sorted by path; hidden files and folders are skipped.
+
+    Symbolic links count as files and folders at the place of the link; a link to a folder that contains it is not followed.
+    """
+    found = (path for path in _files(folder, frozenset()) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in found if not is_hidden(path.relative_to(folder).as_posix()))
+
+
+def _files(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Files below a folder. above: device and inode of the folders that lead to it, so that circles of links end."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files(path, above | {here})
+        elif path.is_file():
+            yield path
 
 
 def is_tar(path: Path) -> bool:

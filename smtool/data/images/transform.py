@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from smtool.errors import RecipeError
 
 Crop = Literal["center", "random", "none"]
+_PNG = b"\x89PNG\r\n\x1a\n"
 MAX_PIXELS = 2**27  # 134 megapixels; an image whose header states more is treated as a decompression bomb
 
 
@@ -60,19 +61,38 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise UnusableImage("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_PIXELS:
-                raise UnusableImage(f"{image.width}x{image.height} pixels, above {MAX_PIXELS}: a decompression bomb?")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+        return _decoded(data)
     except UnusableImage:
         raise
+    except ValueError as error:  # Pillow refuses large text and color profiles, which say nothing about the pixels
+        if "MAX_TEXT" not in str(error) or not data.startswith(_PNG):
+            raise UnusableImage(f"{type(error).__name__}: {error}") from error
+        return decode(_without_text(data))
     except Image.UnidentifiedImageError as error:  # its message contains a memory address
         raise UnusableImage("not an image of a known format") from error
     except Exception as error:  # decoders raise exceptions of many types on damaged files
         raise UnusableImage(f"{type(error).__name__}: {error}") from error
+
+
+def _decoded(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise UnusableImage(f"{image.width}x{image.height} pixels, above {MAX_PIXELS}: a decompression bomb?")
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def _without_text(data: bytes) -> bytes:
+    """A PNG without its chunks of text and color profile."""
+    kept, start = [_PNG], len(_PNG)
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)
 
 
 def to_square(image: Image.Image, rule: Rule, sample: str) -> Image.Image:

@@ -25,6 +25,7 @@ class ShardNote(Config):
     shard: Shard
 
 
+_REFUSED = "refused"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
 Note = TypeVar("Note", bound=ShardNote)
 
@@ -58,20 +59,26 @@ def _lock(handle: int) -> None:
 def begin(folder: Path, plan: dict[str, Any]) -> None:
     """Write the plan into an empty folder, or resume an interrupted run of the same plan.
 
-    An interrupted run with another plan is a DataError if it finished a shard; otherwise it is discarded.
+    An interrupted run with another plan is a DataError if it finished a shard. It is discarded if it finished none, or if it
+    ended because of unusable images (`refuse`), which have been repaired since.
     """
     path = folder / UNFINISHED / "plan.json"
+    refused = path.with_name(_REFUSED).is_file()
+    ours = {f"{note.stem}{suffix}" for note in path.parent.glob("*.json") for suffix in (".tar", ".npy")} if refused else set()
     foreign = sorted(item.name for item in folder.iterdir() if item.name != UNFINISHED)
     if not path.is_file() and foreign:
         raise DataError(f"{folder} is not empty ({foreign[0]}) and not a prepared folder.", hint="Choose another --out.")
     if path.is_file() and json.loads(path.read_text()) != plan:
-        if any(note != path for note in path.parent.glob("*.json")):
+        if any(note != path for note in path.parent.glob("*.json")) and not refused:
             raise DataError(
                 f"{folder} holds an unfinished preparation of other data or with other settings.",
                 hint="Choose another --out, or delete that folder first.",
             )
+        for name in ours:
+            (folder / name).unlink(missing_ok=True)
         end(folder)
     write_json(path, plan)
+    path.with_name(_REFUSED).unlink(missing_ok=True)
     for aside in [*folder.glob(".*.part"), *(folder / UNFINISHED).glob(".*.part")]:  # left by a run killed while writing
         aside.unlink()
 
@@ -88,6 +95,11 @@ def read_note(folder: Path, name: str, kind: type[Note]) -> Note | None:
     note = kind.model_validate_json(path.read_text())
     shard = folder / note.shard.name
     return note if shard.is_file() and shard.stat().st_size == note.shard.bytes else None
+
+
+def refuse(folder: Path) -> None:
+    """Note that the run ended because too many images are unusable."""
+    (folder / UNFINISHED / _REFUSED).touch()
 
 
 def end(folder: Path) -> None:

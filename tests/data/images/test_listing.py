@@ -156,17 +156,80 @@ def test_an_archive_with_paths_outside_itself_is_refused(tmp_path, pngs, name, k
         entries_of(source, tmp_path)
 
 
-def test_links_in_a_tar_are_not_followed(tmp_path, pngs):
+def linked_tar(members, links):
+    """A tar of files (name -> bytes), then of links (name -> (type, target))."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
-        link = tarfile.TarInfo("passwd.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
-        info = tarfile.TarInfo("a.png")
-        info.size = len(pngs[0])
-        tar.addfile(info, io.BytesIO(pngs[0]))
-    (tmp_path / "x.tar").write_bytes(file.getvalue())
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for name, (kind, target) in links.items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            tar.addfile(link)
+    return file.getvalue()
+
+
+def test_links_that_lead_out_of_a_tar_are_not_followed(tmp_path, pngs):
+    links = {"passwd.png": (tarfile.SYMTYPE, "/etc/passwd"), "up.png": (tarfile.SYMTYPE, "../a.png")}
+    (tmp_path / "x.tar").write_bytes(linked_tar({"a.png": pngs[0]}, links))
     assert list(entries_of(tmp_path / "x.tar", tmp_path)[0]) == ["a.png"]
+
+
+def test_links_inside_a_tar_count_where_they_stand(tmp_path, pngs):
+    """GNU tar writes a second name of the same inode as a hard link."""
+    members = {"x/cat/1.png": pngs[0], "x/cat/2.png": pngs[1]}
+    links = {"x/dog/1.png": (tarfile.LNKTYPE, "x/cat/1.png"), "x/emu/1.png": (tarfile.SYMTYPE, "../cat/2.png")}
+    (tmp_path / "x.tar").write_bytes(linked_tar(members, links))
+    found, listing = entries_of(tmp_path / "x.tar", tmp_path)
+    assert listing.class_names == ("cat", "dog", "emu")
+    assert {name: entry.label for name, entry in found.items()} == {
+        "x/cat/1.png": 0, "x/cat/2.png": 0, "x/dog/1.png": 1, "x/emu/1.png": 2,
+    }
+    assert found["x/dog/1.png"].place.read() == pngs[0]
+    assert found["x/emu/1.png"].place.read() == pngs[1]
+
+
+def test_links_in_folders_count_where_they_stand_and_circles_end(tmp_path, pngs):
+    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    for folder in (source / "cat", elsewhere):
+        folder.mkdir(parents=True)
+    (source / "cat" / "1.png").write_bytes(pngs[0])
+    (elsewhere / "2.png").write_bytes(pngs[1])
+    (source / "dog").symlink_to(elsewhere)
+    (source / "cat" / "again").symlink_to(source)
+    (source / "cat" / "3.png").symlink_to(elsewhere / "2.png")
+    (source / "cat" / "gone.png").symlink_to(elsewhere / "nothing.png")
+    found, listing = entries_of(source, tmp_path)
+    assert {name: entry.label for name, entry in found.items()} == {"cat/1.png": 0, "cat/3.png": 0, "dog/2.png": 1}
+    assert listing.class_names == ("cat", "dog")
+
+
+def test_a_tar_cut_off_between_two_members_is_named(tmp_path, pngs):
+    whole = linked_tar({"0.png": pngs[0], "1.png": pngs[1]}, {})
+    first = 512 + -(-len(pngs[0]) // 512) * 512      # a header, and the data in whole blocks
+    (tmp_path / "cut.tar").write_bytes(whole[:first])
+    with pytest.raises(DataError, match=r"cut\.tar: not a complete tar archive \(it ends without"):
+        entries_of(tmp_path / "cut.tar", tmp_path)
+    (tmp_path / "whole.tar").write_bytes(whole)
+    assert len(entries_of(tmp_path / "whole.tar", tmp_path)[0]) == 2
+
+
+def test_backslashes_in_a_zip_are_folders(tmp_path, pngs):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("pets\\cat\\1.png", "pets\\dog\\1.png"):
+            archive.writestr(name, pngs[0])
+    found, listing = entries_of(tmp_path / "x.zip", tmp_path)
+    assert listing.class_names == ("cat", "dog")
+    assert found["pets/dog/1.png"].place.image().size == Image.open(io.BytesIO(pngs[0])).size
+
+
+@pytest.mark.parametrize("suffix", [".JPE", ".jfif", ".avif", ".jp2", ".Tif"])
+def test_less_common_suffixes_are_images_too(tmp_path, pngs, suffix):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / f"a{suffix}").write_bytes(pngs[0])
+    assert list(entries_of(tmp_path / "x", tmp_path)[0]) == [f"a{suffix}"]
 
 
 def test_a_compressed_tar_that_expands_too_much_is_refused(tmp_path):

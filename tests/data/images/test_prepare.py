@@ -203,7 +203,17 @@ def test_a_folder_of_other_contents_or_settings_is_not_touched(tmp_path, photo_f
     assert set(contents(tmp_path / "mine")) == {"thesis.txt"}
 
 
-def test_an_interrupted_run_without_finished_shards_is_discarded(tmp_path, photo_folder):
+def test_all_unusable_images_are_listed_before_the_run_ends_with_their_number_by_reason(tmp_path, photo_folder):
+    source = photo_folder(20)
+    for number in (3, 7, 11):
+        (source / f"{number:04d}.png").write_bytes(b"")
+    (source / "0015.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"4 of 20 images cannot be used.*: 3 empty file; 1 not an image of a known format\."):
+        prepared(source, tmp_path / "out")
+    assert len((tmp_path / "out" / "skipped.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_run_refused_for_unusable_images_is_discarded_when_they_are_repaired(tmp_path, photo_folder):
     source = photo_folder(12)
     good = (source / "0003.png").read_bytes()
     (source / "0003.png").write_bytes(b"")

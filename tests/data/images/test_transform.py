@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from smtool.data.images.transform import Rule, UnusableImage, decode, encode, to_square
 from smtool.errors import RecipeError
@@ -144,3 +145,15 @@ def test_png_is_lossless_and_jpeg_has_the_stated_quality(noise):
 def test_an_invalid_rule_is_a_recipe_error(wrong):
     with pytest.raises(RecipeError):
         Rule(**wrong)
+
+
+@pytest.mark.parametrize("kind", ["text", "compressed text", "color profile"])
+def test_large_text_and_profiles_of_a_png_do_not_hide_its_pixels(rng, kind):
+    """Pillow refuses them: they could fill the memory when they are unpacked."""
+    image = Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8))
+    large, notes, options = "x" * 2**21, PngInfo(), {}
+    if kind == "color profile":
+        options["icc_profile"] = large.encode()
+    else:
+        notes.add_text("prompt", large, zip=kind == "compressed text")
+    assert np.array_equal(np.array(decode(encoded(image, pnginfo=notes, **options))), np.array(image))
