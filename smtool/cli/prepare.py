@@ -132,6 +132,7 @@ def _summary(folder: Path) -> str:
 
     card = read_card(folder)
     classes = f"{card.num_classes:,} classes" if card.num_classes else "no classes"
+    classes += f" ({card.unlabelled})" if card.unlabelled else ""
     enlarged = f", {card.upscaled:,} enlarged to {card.image_size} px" if card.upscaled else ""
     skipped = f", {card.skipped:,} left out (skipped.jsonl)" if card.skipped else ""
     return f"{card.count('train'):,} images for training, {card.count('val'):,} for validation, {classes}{enlarged}{skipped}"

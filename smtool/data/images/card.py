@@ -69,6 +69,8 @@ class DatasetCard(Config):
     """0 for images without labels."""
     class_names: tuple[str, ...]
     """Names by label, where the source has them."""
+    unlabelled: str = ""
+    """Why images that lie in several folders have no labels."""
     group_names: tuple[str, ...]
     """Names of the photographs from which images were cut, by group number; () when each image is a photograph of its own."""
     skipped: int

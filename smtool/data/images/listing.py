@@ -17,10 +17,14 @@ _VALIDATION = ("val", "valid", "validation", "test")  # the first of these that 
 
 @dataclass(frozen=True)
 class Listing:
-    """The entries of a source, sorted by id; class_names: by label, () if classes have no names."""
+    """The entries of a source, sorted by id.
+
+    class_names: by label, () if classes have no names. unlabelled: why images in several folders have no labels, or "".
+    """
 
     entries: tuple[Entry, ...]
     class_names: tuple[str, ...] = ()
+    unlabelled: str = ""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -80,7 +84,17 @@ def _from_paths(found: Iterable[tuple[str, Place]]) -> Listing:
     entries = (
         Entry(name, places[name], labels[part[0]] if labelled else None, splits.get(name)) for name, part in sorted(parts.items())
     )
-    return Listing(tuple(entries), tuple(classes) if labelled else ())
+    return Listing(tuple(entries), tuple(classes) if labelled else (), "" if labelled else _why_unlabelled(parts))
+
+
+def _why_unlabelled(parts: dict[str, tuple[str, ...]]) -> str:
+    """The images that keep folders from being class folders: those above or below the folders that hold most of the images."""
+    inside = [name for name, part in parts.items() if len(part) == 2]
+    if len({parts[name][0] for name in inside}) < 2:
+        return ""
+    others = sorted(parts.keys() - set(inside))
+    are = "image is" if len(others) == 1 else "images are"
+    return f"{len(others):,} of {len(parts):,} {are} not directly in a class folder, the first {others[0]}"
 
 
 def _refuse_labels_of_one_split(parts: dict[str, tuple[str, ...]], splits: dict[str, str]) -> None:

@@ -210,6 +210,7 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
         val=tuple(note.shard for name, note in notes.items() if name.startswith("val")),
         num_classes=max(len(listing.class_names), max(labels, default=-1) + 1),
         class_names=listing.class_names,
+        unlabelled=listing.unlabelled,
         group_names=listing.groups,
         skipped=sum(len(note.skipped) for note in notes.values()),
         upscaled=sum(note.upscaled for note in notes.values()),

@@ -84,6 +84,18 @@ def test_class_folders_give_labels_in_the_order_of_their_names(packed, tmp_path,
     assert np.array_equal(entries["pets/cat/2.png"].place.image(), pixels_of(pngs[2]))
 
 
+@pytest.mark.parametrize(("stray", "said"), [
+    ("stray.png", "1 of 5 images is not directly in a class folder, the first stray.png"),
+    ("cat/deep/1.png", "1 of 5 images is not directly in a class folder, the first cat/deep/1.png"),
+])
+def test_what_keeps_folders_from_being_classes_is_said(packed, tmp_path, pngs, stray, said):
+    names = ["cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", stray]
+    _, listing = entries_of(packed(dict.fromkeys(names, pngs[0])), tmp_path)
+    assert listing.class_names == ()
+    assert {entry.label for entry in listing.entries} == {None}
+    assert listing.unlabelled == said
+
+
 def test_a_source_with_train_and_val_folders_keeps_its_split_and_its_classes(packed, tmp_path, pngs):
     members = {"train/cat/1.png": pngs[0], "train/dog/1.png": pngs[1], "val/cat/1.png": pngs[2], "val/dog/1.png": pngs[3]}
     entries, listing = entries_of(packed({**members, "test/cat/9.png": pngs[4]}), tmp_path)
