@@ -1,5 +1,8 @@
 """Opening by path or name, and errors for those without a tokenizer."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,8 +11,9 @@ from smtool.errors import CheckpointError, RecipeError
 from smtool.networks.sd_vae import SDVAE
 from smtool.recipe import TrainAE, load
 from smtool.storage import read_tensors
-from smtool.tokenizers import identify, load_autoencoder, open_tokenizer
+from smtool.tokenizers import identify, load_autoencoder, open_tokenizer, specimens
 
+ROOT = Path(__file__).parents[2]
 SECTION = SDVAE(downsample=2, channels=(4, 4), norm_groups=2, blocks_per_level=1)
 
 
@@ -83,3 +87,13 @@ def test_specimens_are_float16_files_of_the_recipes_in_the_repository():
 def test_an_unknown_specimen_is_refused_with_the_names_there_are():
     with pytest.raises(RecipeError, match=r"specimen:esm: no such specimen[\s\S]*specimen:dsm, specimen:plain"):
         open_tokenizer("specimen:esm")
+
+
+def test_the_wheel_holds_the_specimens_where_they_are_looked_for(tmp_path, monkeypatch):
+    included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    folder = next(target for source, target in included.items() if (ROOT / source / "dsm.safetensors").is_file())
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "dsm.safetensors").write_bytes(identify("specimen:dsm").path.read_bytes())
+    monkeypatch.setattr(specimens, "__file__", str(tmp_path / "smtool" / "tokenizers" / "specimens.py"))
+    assert identify("specimen:dsm").path == tmp_path / folder / "dsm.safetensors"
+    assert specimens.names() == ["dsm"]
