@@ -93,8 +93,8 @@ def _why_unlabelled(parts: dict[str, tuple[str, ...]]) -> str:
     if len({parts[name][0] for name in inside}) < 2:
         return ""
     others = sorted(parts.keys() - set(inside))
-    are = "image is" if len(others) == 1 else "images are"
-    return f"{len(others):,} of {len(parts):,} {are} not directly in a class folder, the first {others[0]}"
+    are = "is" if len(others) == 1 else "are"
+    return f"{len(others):,} of {len(parts):,} images {are} not directly in a class folder, the first {others[0]}"
 
 
 def _refuse_labels_of_one_split(parts: dict[str, tuple[str, ...]], splits: dict[str, str]) -> None:
@@ -152,7 +152,17 @@ def _from_shards(archives: dict[str, list[TarMember]]) -> Listing:
     if len({entry.label is None for entry in entries}) > 1:
         bare = next(entry.id for entry in entries if entry.label is None)
         raise DataError(f"{bare} has no .cls member, but other images of the source have one.")
-    return Listing(tuple(sorted(entries, key=lambda entry: entry.id)))
+    unlabelled = "" if entries and entries[0].label is not None else _unused_labels(archives)
+    return Listing(tuple(sorted(entries, key=lambda entry: entry.id)), unlabelled=unlabelled)
+
+
+def _unused_labels(archives: dict[str, list[TarMember]]) -> str:
+    """The .cls members of samples whose names hold dots; "" where there are none."""
+    unused = [member.name for members in archives.values() for member in members if member.name.endswith(".cls")]
+    if not unused:
+        return ""
+    are = "member is" if len(unused) == 1 else "members are"
+    return f"{len(unused):,} .cls {are} not used, the first {unused[0]}: in webdataset a sample's name ends at its first dot"
 
 
 def _shard_entries(archive: str, members: list[TarMember]) -> list[Entry]:

@@ -266,6 +266,18 @@ def test_a_truncated_archive_is_named(tmp_path, pngs, suffix, mode):
         entries_of(source, tmp_path)
 
 
+def test_labels_of_samples_with_dots_in_their_names_are_missed_aloud(tmp_path, pngs):
+    members = {"img.v1.0.png": pngs[0], "img.v1.0.cls": b"3", "img.v1.1.png": pngs[1], "img.v1.1.cls": b"4"}
+    (tmp_path / "x.tar").write_bytes(tar_of(members))
+    _, listing = entries_of(tmp_path / "x.tar", tmp_path)
+    assert {entry.label for entry in listing.entries} == {None}
+    assert listing.unlabelled == (
+        "2 .cls members are not used, the first img.v1.0.cls: in webdataset a sample's name ends at its first dot"
+    )
+    (tmp_path / "y.tar").write_bytes(tar_of({"a.png": pngs[0], "a.cls": b"3"}))
+    assert entries_of(tmp_path / "y.tar", tmp_path)[1].unlabelled == ""
+
+
 def test_a_label_that_is_not_a_number_and_a_missing_label_are_named(tmp_path, pngs):
     (tmp_path / "a.tar").write_bytes(tar_of({"1.png": pngs[0], "1.cls": b"cat"}))
     with pytest.raises(DataError, match=r"a\.tar: 1\.cls holds 'cat'"):
