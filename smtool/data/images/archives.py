@@ -37,6 +37,7 @@ def tar_members(path: Path, name: str, within: FileRange | None = None) -> list[
     """
     start = within.offset if within else 0
     members: dict[str, TarMember] = {}
+    links: dict[str, str] = {}
     try:
         with path.open("rb") as file:
             file.seek(start)
@@ -46,15 +47,22 @@ def tar_members(path: Path, name: str, within: FileRange | None = None) -> list[
                     if member.isreg():
                         _refuse_climbing(name, member.name)
                         members[clean] = TarMember(clean, FileRange(str(path), member.offset_data, member.size))
-                    elif (target := members.get(_link_target(member))) is not None:
+                    elif target := _link_target(member):
                         _refuse_climbing(name, member.name)
-                        members[clean] = TarMember(clean, target.data)
+                        links[clean] = target
                 _refuse_cut_off(name, file, tar.offset)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(
             f"{name}: not a complete tar archive ({error}).", hint="It may be truncated; download or copy it again."
         ) from error
+    _resolve(links, members)
     return list(members.values())
+
+
+def _resolve(links: dict[str, str], members: dict[str, TarMember]) -> None:
+    """Add the links that lead, perhaps over other links, to a member. Links may stand before what they lead to."""
+    while found := {link: members[target] for link, target in links.items() if target in members and link not in members}:
+        members.update({link: TarMember(link, member.data) for link, member in found.items()})
 
 
 def _link_target(member: tarfile.TarInfo) -> str:

@@ -203,6 +203,21 @@ def test_links_inside_a_tar_count_where_they_stand(tmp_path, pngs):
     assert found["x/emu/1.png"].place.read() == pngs[1]
 
 
+def test_links_of_a_tar_may_stand_before_what_they_lead_to_and_lead_over_other_links(tmp_path, pngs):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, target in (("a.png", "b.png"), ("b.png", "c.png"), ("x.png", "y.png"), ("y.png", "x.png")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link)
+        info = tarfile.TarInfo("c.png")
+        info.size = len(pngs[0])
+        tar.addfile(info, io.BytesIO(pngs[0]))
+    (tmp_path / "x.tar").write_bytes(file.getvalue())
+    found, _ = entries_of(tmp_path / "x.tar", tmp_path)
+    assert {name: entry.place.read() for name, entry in found.items()} == dict.fromkeys(("a.png", "b.png", "c.png"), pngs[0])
+
+
 def test_links_in_folders_count_where_they_stand_and_circles_end(tmp_path, pngs):
     source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
     for folder in (source / "cat", elsewhere):
