@@ -12,7 +12,7 @@ import smtool
 
 PACKAGE = Path(smtool.__file__).parent
 ROOMS = (
-    ("errors", "config", "devices", "randomness", "storage", "worker_process"),
+    ("errors", "config", "devices", "randomness", "storage", "worker_process", "own_code"),
     ("spectrum", "metrics"),
     ("networks",),
     ("features",),

@@ -1,6 +1,6 @@
 """The regularizers. To add one, write a file with its recipe table and module, and add one line to `Regularizers`.
 
-A method of one's own needs neither: a recipe names it as `[regularizers."module:Class"]`.
+A method of the user's own code needs neither: a recipe names it as `[regularizers."module:Class"]`.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import ModelWrapValidatorHandler, create_model, model_validator
 
 from smtool.config import Config, LossConfig
+from smtool.own_code import names_own_code
 from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerConfig, Shapes
 from smtool.regularizers.dsm import DSM
 from smtool.regularizers.eq_vae import EQVAE
 from smtool.regularizers.esm import ESM
 from smtool.regularizers.kl import KL
-from smtool.regularizers.own import is_own, own_class
+from smtool.regularizers.own import own_class
 from smtool.regularizers.scale_equivariance import ScaleEquivariance
 
 __all__ = [
@@ -48,12 +49,13 @@ class Regularizers(LossConfig):
     @model_validator(mode="wrap")
     @classmethod
     def _with_own(cls, values: Any, handler: ModelWrapValidatorHandler["Regularizers"]) -> "Regularizers":
-        new = [key for key in values if is_own(key) and key not in cls.model_fields] if isinstance(values, Mapping) else []
-        return _extended(cls, tuple((key, own_class(key)) for key in new)).model_validate(values) if new else handler(values)
+        keys = values if isinstance(values, Mapping) else ()
+        own = tuple((key, own_class(key)) for key in keys if names_own_code(key) and key not in cls.model_fields)
+        return _extended(cls, own).model_validate(values) if own else handler(values)
 
     @classmethod
     def imported_table(cls, key: str) -> type[Config] | None:
-        return own_class(key) if is_own(key) else None
+        return own_class(key) if names_own_code(key) else None
 
     @property
     def present(self) -> dict[str, RegularizerConfig]:

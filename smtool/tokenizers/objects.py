@@ -1,11 +1,8 @@
 """Python objects with `encode` and optionally `decode` as tokenizers: `module:attribute`, and diffusers' classes."""
 
 import hashlib
-import importlib
-import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 from smtool.errors import CheckpointError, RecipeError
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.tokenizer import point_posterior
+from smtool.own_code import importing, names_own_code
 from smtool.storage import file_digest, tensor_digest
 from smtool.tokenizers.functions import FunctionTokenizer
 
@@ -25,7 +23,7 @@ _FAR = 8.0
 
 
 def is_object(what: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", what) is not None and not Path(what).exists()
+    return names_own_code(what) and not Path(what).exists()
 
 
 def open_object(what: str, *, device: str = "cpu", image_size: int | None = None) -> FunctionTokenizer:
@@ -33,19 +31,11 @@ def open_object(what: str, *, device: str = "cpu", image_size: int | None = None
 
     Modules in the current folder can be imported. Raises RecipeError if this fails, CheckpointError if the object is unsuitable.
     """
-    module_name, attribute = what.split(":")
-    with importing_from_here():
-        try:
-            found = getattr(importlib.import_module(module_name), attribute)
-            made = found() if isinstance(found, type) or (callable(found) and not hasattr(found, "encode")) else found
-        except Exception as error:      # any exception of the module
-            raise RecipeError(
-                f"{what} could not be opened: {type(error).__name__}: {error}.",
-                hint="It must name a module that can be imported here, and in it an object, or a function that returns one.",
-            ) from error
+    with importing(what) as found:
+        made = found() if isinstance(found, type) or (callable(found) and not hasattr(found, "encode")) else found
     if not callable(getattr(made, "encode", None)):
         raise RecipeError(f"{what} is {type(made).__name__}, which has no method encode(images).")
-    return object_tokenizer(made, label=attribute, source=what, device=device, image_size=image_size)
+    return object_tokenizer(made, label=what.split(":")[1], source=what, device=device, image_size=image_size)
 
 
 def object_tokenizer(
@@ -168,14 +158,3 @@ def _digest(made: Any) -> str:
         file = getattr(sys.modules.get(type(made).__module__), "__file__", None)
         content = "" if file is None else file_digest(Path(file))
     return hashlib.sha256(f"{type(made).__qualname__}|{content}".encode()).hexdigest()
-
-
-@contextmanager
-def importing_from_here() -> Iterator[None]:
-    """Within the block, Python finds the modules of the current folder too."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)

@@ -1,3 +1,4 @@
+import io
 import time
 
 import pytest
@@ -85,6 +86,17 @@ def test_an_encoder_made_for_one_size_is_opened_for_the_images(monkeypatch, data
 def test_folders_are_measured_at_their_own_size_and_split(data):
     images = open_measured(data, 32, Console(quiet=True))
     assert (images.split, images.image_size, len(images)) == ("val", 32, 48)
+
+
+def test_training_images_are_measured_aloud_where_few_are_held_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = io.StringIO()
+    images = open_measured("builtin:photos?train=24&val=15", 16, Console(file=shown))
+    assert (images.split, len(images)) == ("train", 24)
+    assert "15 validation images are fewer than 16; its training images are measured." in " ".join(shown.getvalue().split())
+    again = io.StringIO()
+    assert open_measured(str(images.folder), 16, Console(file=again)).split == "train"
+    assert "15 validation images are fewer than 16" in " ".join(again.getvalue().split())
 
 
 def test_a_codec_that_takes_no_such_image_is_named():

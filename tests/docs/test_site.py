@@ -52,6 +52,17 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
         html = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=\"([^\"]+)|<link[^>]* href=\"([^\"]+)", html)
         assert not [one for pair in loaded for one in pair if re.match(r"(https?:)?//", one)], page
+    _check_citations(tmp_path / "site" / "reference")
+
+
+def _check_citations(reference):
+    """Docstrings cite released-code.md#x and spectrum.md#x as plain text, which a hook turns into links."""
+    html = {page: page.read_text(encoding="utf-8") for page in reference.rglob("*.html")}
+    links = [(page, *link) for page, text in html.items() for link in
+             re.findall(r'<a href="([^"]*(?:released-code|spectrum)\.html)#([^"]+)">(?:released-code|spectrum)\.md#', text)]
+    assert len(links) > 20
+    for page, target, anchor in links:
+        assert f'id="{anchor}"' in html[(page.parent / target).resolve()], (page, target, anchor)
 
 
 def _links():

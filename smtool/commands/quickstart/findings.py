@@ -10,9 +10,15 @@ from smtool.diffusability.sections.parts import headline
 from smtool.diffusability.sections.physical import Decibel, Delta, Slope
 from smtool.report.tables import interval
 
+LIVE = (
+    "A minute of training gives blurred images and does not rank methods: intervals resample the photographs, and another seed "
+    "moves the numbers too. recipes/specimen has the long trainings of the specimens; for the published comparison see arXiv "
+    "2603.14645 and recipes/paper."
+)
+
 
 def following_sentence(following: Following, plain: str, dsm: str) -> str:
-    """What the strongest removal changes for either decoder, and whether the paired difference can be told from 0."""
+    """What the strongest removal changes for either decoder, and whether the paired difference is significant."""
     changes = {label: _signed(*following.change(label)) for label in (plain, dsm)}
     mean, half_width = following.difference(dsm, plain)
     if mean - half_width > 0:
@@ -26,14 +32,6 @@ def following_sentence(following: Following, plain: str, dsm: str) -> str:
     return (
         f"Removing n = {ROWS_REMOVED[-1]} changes the PSNR of {plain} by {changes[plain]} dB and that of {dsm} by {changes[dsm]} "
         f"dB ({crops}; 95 % intervals). {verdict}: the paired difference is {_signed(mean, half_width)} dB."
-    )
-
-
-def live_sentence() -> str:
-    return (
-        "A training of a minute blurs and does not rank methods: intervals resample the photographs, and another seed moves the "
-        "numbers too. recipes/specimen is what the specimens were trained by; for the published comparison see arXiv 2603.14645 "
-        "and recipes/paper."
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smtool.commands.quickstart.findings import following_sentence, live_sentence, psnr_sentence, spectra_sentence
+from smtool.commands.quickstart.findings import LIVE, following_sentence, psnr_sentence, spectra_sentence
 from smtool.commands.quickstart.generation import Generation
 from smtool.commands.quickstart.generation_page import generation_sections
 from smtool.commands.quickstart.scores import Look, score_tables
@@ -119,7 +119,7 @@ def _trained_here(page: Page, study: Study) -> None:
         caption="As above, decoded by the autoencoders trained here.",
     )
     page.text(following_sentence(study.following, *study.live.values()))
-    page.text(live_sentence())
+    page.text(LIVE)
 
 
 def _columns() -> list[str]:

@@ -57,11 +57,11 @@ def ranking_table(result: Result, features: str | None = None) -> Table:
     rows = []
     for name in result.by_generation(features):
         trials = result.trials_of(name)
-        distances = [_with_interval(means[name], number) for means, number in zip(columns, digits, strict=True)]
+        distances = [mean_cell(means[name], number) for means, number in zip(columns, digits, strict=True)]
         psnr = mean_over_seeds({trial.seed: trial.psnr.value for trial in trials})
         learnt = fmean(fmean(trial.losses.learnt) for trial in trials)
         place = rankings.generation.racers[name].place
-        rows.append((place, name, *distances, _with_interval(psnr, 2), f"{100 * learnt:.0f} %", str(len(trials))))
+        rows.append((place, name, *distances, mean_cell(psnr, 2), f"{100 * learnt:.0f} %", str(len(trials))))
     for name in result.racers:
         if name not in rankings.generation.racers:
             rows.append(("-", name, "failed", "", "", "", "", "0"))
@@ -166,8 +166,8 @@ def _digits(entries: Iterable[tuple[float, float | None]]) -> int:
     return min(6, max(0, significant - 1 - math.floor(math.log10(size)))) if size else 2
 
 
-def _with_interval(mean: SeedMean, digits: int) -> str:
-    """An interval of exactly 0 is not shown: all seeds share one autoencoder, so its scores have no spread."""
+def mean_cell(mean: SeedMean, digits: int) -> str:
+    """A mean with its interval. An interval of exactly 0 is not shown: all seeds share one autoencoder."""
     return interval(mean.value, mean.half_width or None, digits=digits)
 
 

@@ -65,9 +65,10 @@ def decode(data: bytes) -> Image.Image:
     except UnusableImage:
         raise
     except ValueError as error:  # Pillow refuses large text and color profiles, which say nothing about the pixels
-        if "MAX_TEXT" not in str(error) or not data.startswith(_PNG):
+        bare = _without_text(data) if "MAX_TEXT" in str(error) and data.startswith(_PNG) else data
+        if len(bare) == len(data):
             raise UnusableImage(f"{type(error).__name__}: {error}") from error
-        return decode(_without_text(data))
+        return decode(bare)
     except Image.UnidentifiedImageError as error:  # its message contains a memory address
         raise UnusableImage("not an image of a known format") from error
     except Exception as error:  # decoders raise exceptions of many types on damaged files

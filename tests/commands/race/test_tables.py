@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from smtool.commands.race.result import Correlation
-from smtool.commands.race.tables import chance, told
+from smtool.commands.race.result import Correlation, SeedMean
+from smtool.commands.race.tables import chance, mean_cell, told
 
 
 def test_there_is_one_sentence_for_each_winner_the_best_first(ranked):
@@ -35,3 +35,8 @@ def test_every_significant_pair_is_in_exactly_one_sentence(ranked):
 @pytest.mark.parametrize(("fraction", "words"), [(0.0005, "< 0.01"), (0.0049, "< 0.01"), (0.005, "0.01"), (0.33, "0.33")])
 def test_a_very_small_p_value_is_not_shown_as_zero(fraction, words):
     assert chance(Correlation(value=0.5, low=None, high=None, chance=fraction, points=3)) == words
+
+
+@pytest.mark.parametrize(("half_width", "shown"), [(0.25, "23.49 ± 0.25"), (0.0, "23.49"), (None, "23.49")])
+def test_scores_that_all_seeds_share_have_no_interval(half_width, shown):
+    assert mean_cell(SeedMean(value=23.49, half_width=half_width, seeds=3), 2) == shown
