@@ -229,6 +229,17 @@ def test_a_ctrl_c_before_the_first_step_stops_at_once(recipe, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_finished_run_with_a_cosine_schedule_does_not_offer_to_be_extended(recipe, here, command):
+    call = ["train-ae", str(recipe), "--out", "cosine", "--set", "optimizer.schedule=cosine", "--set", "optimizer.warmup=0"]
+    short = ["--set", "steps=2", "--set", "evaluate_every=2", "--set", "save_every=2"]
+    code, _, said = command(*call, *short)
+    assert code == 0, said
+    code, shown, _ = command(*call, *short)
+    assert (code, "is finished (2 steps). --fresh restarts it." in shown) == (0, True)
+    assert command(*call, *short, "--set", "steps=4")[0] == 2
+
+
+@pytest.mark.slow
 def test_a_finished_run_can_be_extended_but_not_changed(recipe, unbroken, here, command):
     shutil.copytree(unbroken, here / "unbroken")
     unbroken = here / "unbroken"
