@@ -56,7 +56,7 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
 
 
 def _check_citations(reference):
-    """Docstrings cite released-code.md#x and spectrum.md#x as plain text, which a hook turns into links."""
+    """Docstrings cite headings of the two reference pages as plain text, which a hook turns into links."""
     html = {page: page.read_text(encoding="utf-8") for page in reference.rglob("*.html")}
     links = [(page, *link) for page, text in html.items() for link in
              re.findall(r'<a href="([^"]*(?:released-code|spectrum)\.html)#([^"]+)">(?:released-code|spectrum)\.md#', text)]
