@@ -13,11 +13,11 @@ from torch import Tensor
 from smtool.data import ImageShards, open_images, validation_batches
 from smtool.data.batches import Rounding, to_uint8
 from smtool.data.images.card import CARD_NAME, read_card
+from smtool.data.images.decoding import UnusableImage
 from smtool.data.images.entries import Entry
 from smtool.data.images.listing import list_entries
 from smtool.data.images.loading import prefetched
 from smtool.data.images.sources import Source, find_source
-from smtool.data.images.transform import UnusableImage
 from smtool.diffusion import Sampler
 from smtool.errors import DataError
 from smtool.evaluation.moments import Moments

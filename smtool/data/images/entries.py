@@ -7,7 +7,8 @@ from typing import Protocol
 
 from PIL import Image
 
-from smtool.data.images.transform import Rule, UnusableImage, decode, encode, to_square
+from smtool.data.images.decoding import UnusableImage, decode
+from smtool.data.images.transform import Rule, encode, to_square
 
 MAX_BYTES = 2**28  # encoded images above 256 MiB are not read
 

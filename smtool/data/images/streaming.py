@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from smtool.data.batches import ImageBatch, to_signed
-from smtool.data.images.transform import UnusableImage, decode
+from smtool.data.images.decoding import UnusableImage, decode
 from smtool.errors import DataError
 
 SCHEMES = ("http", "https", "gs", "hf")

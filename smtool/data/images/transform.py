@@ -1,4 +1,4 @@
-"""Decode an image, make it a square RGB image of one size, and encode it for a shard.
+"""Make a decoded image a square of one size, and encode it for a shard.
 
 Imports only Pillow and numpy, so that the worker processes of `prepare` start in a fraction of a second.
 """
@@ -6,23 +6,16 @@ Imports only Pillow and numpy, so that the worker processes of `prepare` start i
 import hashlib
 import io
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from smtool.data.images.decoding import MAX_PIXELS, UnusableImage
 from smtool.errors import RecipeError
 
 Crop = Literal["center", "random", "none"]
-_PNG = b"\x89PNG\r\n\x1a\n"
-MAX_PIXELS = 2**27  # 134 megapixels; an image whose header states more is treated as a decompression bomb
-
-
-class UnusableImage(Exception):
-    """An image that cannot be used for training; the message is the reason written to skipped.jsonl."""
-
 
 CROP_RULES = {
     "center": "2x2 box halving while the short side is at least twice the size, bicubic to the size, middle square (ADM)",
@@ -52,50 +45,6 @@ class Rule:
         return "png" if self.image_format == "png" else "jpg"
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode bytes to an upright 8-bit RGB image. Raises UnusableImage.
-
-    EXIF orientation is applied; an animation gives its first frame. Gray is repeated over three channels, 16-bit gray is
-    rounded to 8 bits, CMYK is converted, transparent parts are composited on white. Color profiles are ignored.
-    """
-    if not data:
-        raise UnusableImage("empty file")
-    try:
-        return _decoded(data)
-    except UnusableImage:
-        raise
-    except ValueError as error:  # Pillow refuses large text and color profiles, which say nothing about the pixels
-        bare = _without_text(data) if "MAX_TEXT" in str(error) and data.startswith(_PNG) else data
-        if len(bare) == len(data):
-            raise UnusableImage(f"{type(error).__name__}: {error}") from error
-        return decode(bare)
-    except Image.UnidentifiedImageError as error:  # its message contains a memory address
-        raise UnusableImage("not an image of a known format") from error
-    except Exception as error:  # decoders raise exceptions of many types on damaged files
-        raise UnusableImage(f"{type(error).__name__}: {error}") from error
-
-
-def _decoded(data: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise UnusableImage(f"{image.width}x{image.height} pixels, above {MAX_PIXELS}: a decompression bomb?")
-        image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
-
-
-def _without_text(data: bytes) -> bytes:
-    """A PNG without its chunks of text and color profile."""
-    kept, start = [_PNG], len(_PNG)
-    while start + 12 <= len(data):
-        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        if data[start + 4 : start + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
-            kept.append(data[start:end])
-        start = end
-    return b"".join(kept)
-
-
 def to_square(image: Image.Image, rule: Rule, sample: str) -> Image.Image:
     """Crop or resize an RGB image of any shape to size x size. sample: the image's id, which seeds a random crop."""
     if rule.crop == "none":
@@ -122,20 +71,6 @@ def _quality(image_format: str) -> int:
     if name != "jpeg" or not quality.isdecimal() or not 1 <= int(quality) <= 100:
         raise RecipeError(f"unknown image format {image_format!r}.", hint="Use png, or jpeg with a quality such as jpeg:95.")
     return int(quality)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        levels = np.asarray(image).astype(np.int64)
-        if levels.size and (levels.min() < 0 or levels.max() > 65535):
-            raise UnusableImage("integer pixels outside 0..65535")
-        image = Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
-    elif image.mode == "F":
-        raise UnusableImage("floating-point pixels, whose range is unknown")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def _center_crop(image: Image.Image, size: int) -> Image.Image:

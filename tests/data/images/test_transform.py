@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from smtool.data.images.transform import Rule, UnusableImage, decode, encode, to_square
+from smtool.data.images.decoding import UnusableImage, decode
+from smtool.data.images.transform import Rule, encode, to_square
 from smtool.errors import RecipeError
 
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from smtool.data.images.builtin import PhotoCrop
+from smtool.data.images.decoding import UnusableImage
 from smtool.data.images.entries import Entry, Sample, Skipped
-from smtool.data.images.transform import Rule, UnusableImage
+from smtool.data.images.transform import Rule
 from smtool.data.images.workers import made_samples
 from smtool.errors import DataError
 
