@@ -56,11 +56,6 @@ def read_label_file(name: str, place: Stored, rule: LabelRule) -> LabelFile:
     return LabelFile(name, _by_image(name, ((row.get(images), row.get(column)) for row in rows)))
 
 
-def is_stylegan(head: bytes) -> bool:
-    """Whether a dataset.json that begins with these bytes is one of StyleGAN's form."""
-    return re.match(rb'\s*\{\s*"labels"\s*:', head) is not None
-
-
 def _stylegan(name: str, data: bytes) -> LabelFile:
     """{"labels": [[path, number], ...]}, or a mapping instead of the list; null where there are no labels."""
     if _CARD in data[:256]:
