@@ -13,9 +13,9 @@ from torch import Tensor
 from smtool.data import ImageShards, open_images, validation_batches
 from smtool.data.batches import Rounding, to_uint8
 from smtool.data.images.card import is_prepared, read_card
+from smtool.data.images.columns import LabelRule
 from smtool.data.images.decoding import AS_STORED, UnusableImage
 from smtool.data.images.entries import Entry
-from smtool.data.images.columns import LabelRule
 from smtool.data.images.listing import list_entries
 from smtool.data.images.loading import prefetched
 from smtool.data.images.sources import Source, find_source

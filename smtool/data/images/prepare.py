@@ -22,7 +22,7 @@ from smtool.data.images.transform import CROP_RULES, Rule
 from smtool.data.images.unfinished import alone_in, begin, end, read_note, refuse, write_note
 from smtool.data.images.workers import made_samples
 from smtool.errors import DataError
-from smtool.storage import write_json, write_text
+from smtool.storage import printable, write_json, write_text
 
 IMAGES_PER_SHARD = 1024
 VAL_FRACTION = 0.05
@@ -47,7 +47,11 @@ class Preparation:
         later = {} if self.source.builtin else {**reading, **asdict(self.samples), **asdict(self.labels)}
         return {
             "format": "smtool dataset 1",
-            "source": {"name": self.source.name, "kind": self.source.kind, "digest": self.source.digest(self.labels)},
+            "source": {
+                "name": printable(self.source.name),
+                "kind": self.source.kind,
+                "digest": self.source.digest(self.labels),
+            },
             "rule": rule,
             "val_fraction": self.val_fraction,
             "images_per_shard": self.images_per_shard,
@@ -77,7 +81,11 @@ def _run(
     preparation: Preparation, out: Path, plan: dict[str, Any], workers: int, max_bad: float, report: Report | None
 ) -> DatasetCard:
     listing = list_entries(
-        preparation.source, size=preparation.rule.size, scratch=out / UNFINISHED, samples=preparation.samples, labels=preparation.labels
+        preparation.source,
+        size=preparation.rule.size,
+        scratch=out / UNFINISHED,
+        samples=preparation.samples,
+        labels=preparation.labels,
     )
     splits = _split(listing, preparation)
     progress = Progress(sum(map(len, splits.values())), max_bad, report)
@@ -86,7 +94,8 @@ def _run(
             out, _chunks(splits, preparation.images_per_shard), preparation.rule, listing.groups, workers, progress
         )
     finally:
-        _write_skipped(out, [*progress.skipped, *(other._asdict() for other in listing.left_out)])
+        others = [{"id": printable(other.id), "reason": other.reason} for other in listing.left_out]
+        _write_skipped(out, [*progress.skipped, *others])
     if progress.has_too_many_unusable:
         refuse(out)
         raise progress.too_many_unusable()
@@ -156,9 +165,9 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
         train=tuple(note.shard for name, note in notes.items() if name.startswith("train")),
         val=tuple(note.shard for name, note in notes.items() if name.startswith("val")),
         num_classes=max(len(listing.class_names), max(labels, default=-1) + 1),
-        class_names=listing.class_names,
-        unlabelled=listing.unlabelled,
-        group_names=listing.groups,
+        class_names=tuple(map(printable, listing.class_names)),
+        unlabelled=printable(listing.unlabelled),
+        group_names=tuple(map(printable, listing.groups)),
         skipped=len(skipped),
         left_out=_counted([without_numbers(reason) for reason in skipped] + [other.reason for other in listing.left_out]),
         upscaled=sum(note.upscaled for note in notes.values()),

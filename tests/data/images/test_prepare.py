@@ -354,7 +354,7 @@ def test_remarks_on_images_are_counted_also_over_interruptions(tmp_path, photo_f
     for number in range(0, 20, 4):
         frames[0].save(source / f"{number:04d}.png", "PNG", save_all=True, append_images=frames[1:])
     whole = prepared(source, tmp_path / "whole")
-    assert whole.remarks == {"have several frames or pages: the first is used": 5}
+    assert whole.remarks == {"several frames or pages, the first is used": 5}
 
     def stop(done, total):
         if done == 13:
