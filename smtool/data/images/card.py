@@ -130,7 +130,8 @@ def is_prepared(folder: Path) -> bool:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):  # a damaged card: its shards are there
         return any(folder.glob("train-*.npy"))
-    return isinstance(content, dict) and (str(content.get("format")).startswith("smtool") or {"source", "image_size"} <= content.keys())
+    keys = content.keys() if isinstance(content, dict) else set()
+    return {"source", "image_size"} <= keys or ("format" in keys and str(content["format"]).startswith("smtool"))
 
 
 def read_card(folder: Path) -> DatasetCard:

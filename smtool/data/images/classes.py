@@ -14,8 +14,8 @@ def numbered(
 ) -> tuple[dict[str, int], tuple[str, ...], str]:
     """(class number by image, names of the classes, "") of labels by image; ({}, (), the reason) where no image has a label.
 
-    declared: names by number, or (). where: names the labels in messages. None, "" and -1 stand for no label. Names are numbered in
-    alphabetical order. Raises DataError if only some images have a label, and for labels that are not classes.
+    declared: names by number, or (). where: names the labels in messages. None, "" and -1 stand for no label. Names get numbers
+    in alphabetical order. Raises DataError if only some images have a label, and for labels that are not classes.
     """
     given = {id: value for id, value in values.items() if value is not None and value != "" and value != -1 and value != "-1"}
     if not given:

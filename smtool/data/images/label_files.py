@@ -1,4 +1,4 @@
-"""Files that hold the labels of the images beside them: Hugging Face's metadata files, and dataset.json of StyleGAN, EDM and REPA."""
+"""Files with the labels of the images beside them: Hugging Face's metadata files, and dataset.json of StyleGAN, EDM and REPA."""
 
 import csv
 import io
@@ -68,7 +68,9 @@ def _stylegan(name: str, data: bytes) -> LabelFile:
         return LabelFile(name, reason=f"{name} says that the images have no labels")
     pairs = list(labels.items()) if isinstance(labels, dict) else labels
     if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-        raise DataError(f"{name}: labels is not a list of [path, number] pairs.", hint="Make it again with StyleGAN's dataset_tool.py.")
+        raise DataError(
+            f"{name}: labels is not a list of [path, number] pairs.", hint="Make it again with StyleGAN's dataset_tool.py."
+        )
     if any(isinstance(label, list | float) for _, label in pairs):
         return LabelFile(name, reason=f"the labels of {name} are vectors, not classes")
     return LabelFile(name, _by_image(name, pairs))

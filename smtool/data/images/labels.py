@@ -17,9 +17,10 @@ _CHUNK = re.compile(r"(?:.*/)?\d{5}/img\d{8}\.\w+")  # StyleGAN's folders of 1,0
 
 @dataclass(frozen=True)
 class Labels:
-    """Class number by image ({} for none), class names by number, why there are no labels, and what else of the source is not used.
+    """Class number by image ({} for none) and class names by number.
 
-    used: the label files that are used.
+    unlabelled: why there are no labels; left_out: label files that are not used, and images that are missing; used: label files
+    that are used.
     """
 
     numbers: Mapping[str, int]
@@ -124,8 +125,8 @@ def _agreed(folders: Folders, labels: Labels, rule: LabelRule) -> tuple[Mapping[
         if len(numbers_of[folder]) > 1 or len(folders_of[number]) > 1:
             named = f"class {labels.class_names[number] if labels.class_names else number}"
             raise DataError(
-                f"The class folders and {', '.join(sorted(labels.used)[:3])} disagree: {image} is of {named}, and so are not exactly"
-                f" the images of folder {folder}.",
+                f"The class folders and {', '.join(sorted(labels.used)[:3])} disagree:"
+                f" {image} is of {named}, and the images of that class are not exactly those of folder {folder}.",
                 hint="Choose one of them: --labels file, --labels folders or --labels none.",
             )
     if labels.class_names or sorted(folders_of) != list(range(len(folders_of))):

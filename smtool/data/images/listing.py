@@ -10,14 +10,16 @@ from smtool.data.images.columns import AUTO, LabelRule
 from smtool.data.images.entries import Entry, FileRange, Place, Stored
 from smtool.data.images.folders import folder_images, label_files
 from smtool.data.images.kinds import HIDDEN, IMAGE_SUFFIXES, LeftOut, pick_images, suffix_of
-from smtool.data.images.label_files import is_label_file
+from smtool.data.images.label_files import LABEL_FILES, STYLEGAN, is_label_file
 from smtool.data.images.labels import Folders, choose_labels
 from smtool.data.images.samples import BY_FIRST_DOT, SampleRule, sample_listing
 from smtool.data.images.sources import Source, is_synset_tar
 from smtool.data.images.splits import own_splits
-from smtool.data.images.table_sources import relative_names
+from smtool.data.images.table_sources import NOT_NAMED, is_table, relative_names
 from smtool.data.images.tables import named_files, table_rows
 from smtool.errors import DataError, RecipeError
+
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Listing:
         return replace(self, left_out=tuple(sorted([*self.left_out, *others])))
 
 
-def list_entries(source: Source, *, size: int, scratch: Path, samples: SampleRule = BY_FIRST_DOT, labels: LabelRule = AUTO) -> Listing:
+def list_entries(
+    source: Source, *, size: int, scratch: Path, samples: SampleRule = BY_FIRST_DOT, labels: LabelRule = AUTO
+) -> Listing:
     """List all images of a source. Raises DataError if there are none.
 
     scratch: folder for decompressed tars and copies of tables; size: side in pixels for which built-in images are made; samples:
@@ -91,7 +95,14 @@ def _from_members(members: Members, rule: LabelRule) -> Listing:
 def _from_tables(source: Source, scratch: Path, rule: LabelRule) -> Listing:
     tables = relative_names(source.files)
     rows = table_rows(tables, rule, scratch)
-    named = {name for name, _ in named_files(tables, rule)} if source.beside else set()
+    folder = source.folder or Path()
+    images = {other.id for other in source.beside if other.reason == NOT_NAMED}
+    named = {path.relative_to(folder).as_posix() for _, path in named_files(tables, rule)} if images else set()
+    if images and images.isdisjoint(named):
+        raise DataError(
+            f"{folder} holds {len(tables):,} tables of images and {len(images):,} image files, the first {min(images)}.",
+            hint=f"Prepare the tables alone with a pattern, such as {source.files[0]}, or move the image files out.",
+        )
     beside = (other for other in source.beside if other.id not in named)
     return Listing(rows.entries, rows.class_names, rows.unlabelled, rows.left_out).without(beside)
 
@@ -118,9 +129,20 @@ def _from_paths(
     if splits and not labels.numbers and rule.labels == "auto":
         _refuse_labels_of_one_split(parts, splits)
     entries = tuple(Entry(name, places[name], labels.numbers.get(name), splits.get(name)) for name in folders.images)
+    unlabelled = [labels.unlabelled] * bool(labels.unlabelled) + ([] if labels.numbers else _unread(others, files, rule))
     reasons = {**{other.id: other for other in others}, **{other.id: other for other in labels.left_out}}
     left_out = [other for other in reasons.values() if other.id not in labels.used]
-    return Listing(entries, labels.class_names, labels.unlabelled, tuple(unused)).without(left_out)
+    return Listing(entries, labels.class_names, "; ".join(unlabelled), tuple(unused)).without(left_out)
+
+
+def _unread(others: Sequence[LeftOut], files: Mapping[str, Stored], rule: LabelRule) -> list[str]:
+    """The first file that may hold labels and is not read, as a reason."""
+    names = [id for id, reason in others if suffix_of(id) in _TABLES and id not in files and reason != HIDDEN]
+    if not names or rule.labels != "auto":
+        return []
+    if is_table(Path(names[0])):
+        return [f"{names[0]} is not read: a table is a source of its own"]
+    return [f"{names[0]} is not read: labels are read from {', '.join(LABEL_FILES[:2])} and {STYLEGAN}"]
 
 
 def _why_unlabelled(parts: dict[str, tuple[str, ...]]) -> str:
@@ -170,9 +192,10 @@ def _from_tars(source: Source, scratch: Path, samples: SampleRule, rule: LabelRu
 
 
 def _chosen(listing: Listing, rule: LabelRule) -> Listing:
-    """The listing of shards, without labels if the rule says so. Raises DataError if it asks for labels that shards do not have."""
+    """The listing of shards, without labels if the rule says so. Raises RecipeError if it asks for labels of other sources."""
     if rule.labels == "none":
-        return replace(listing, entries=tuple(replace(entry, label=None) for entry in listing.entries), unlabelled="--labels none")
+        entries = tuple(replace(entry, label=None) for entry in listing.entries)
+        return replace(listing, entries=entries, unlabelled="--labels none")
     if rule.labels != "auto" or rule.label_column is not None:
         option = f"--labels {rule.labels}" if rule.labels != "auto" else f"--label-column {rule.label_column}"
         raise RecipeError(f"{option} has no effect on shards, whose labels are .cls members.", hint="Leave it out.")

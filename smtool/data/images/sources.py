@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from smtool.data.images.builtin import Builtin, parse_builtin
@@ -14,7 +14,15 @@ from smtool.data.images.columns import AUTO, LabelRule
 from smtool.data.images.folders import folder_images, label_files
 from smtool.data.images.kinds import LeftOut, is_hidden
 from smtool.data.images.table_files import TABLE_SUFFIXES
-from smtool.data.images.table_sources import has_images, holds_tables, is_table, relative_names, tables_in
+from smtool.data.images.table_sources import (
+    DESCRIBING,
+    NOT_NAMED,
+    has_images,
+    holds_tables,
+    is_table,
+    relative_names,
+    tables_in,
+)
 from smtool.data.images.tables import named_files
 from smtool.errors import DataError
 from smtool.storage import file_digest
@@ -26,13 +34,17 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Source:
-    """A recognized source. files: its archives or tables, or its one folder; beside: other files of the folder, which are not used."""
+    """A recognized source. files: its archives or tables, or its one folder; beside: files beside them, which are not used.
+
+    folder: the folder that was given, in which `beside` are paths.
+    """
 
     name: str
     kind: Literal["folder", "zip", "tar", "imagenet", "table", "builtin"]
     files: tuple[Path, ...] = ()
     builtin: Builtin | None = None
     beside: tuple[LeftOut, ...] = ()
+    folder: Path | None = None
 
     def digest(self, rule: LabelRule = AUTO) -> str:
         """sha256 over names and sizes (a folder), names and content (archives, tables), or options (a built-in).
@@ -135,17 +147,12 @@ def _from_tables(path: Path, name: str) -> Source:
     """A folder that holds tables: a source of tables, or one of images if there are images and the tables hold none."""
     images, others = folder_images(path)
     tables, unused = tables_in(path, (other.id for other in others))
-    if images:
-        if not has_images(path, tables):
-            return Source(name, "folder", (path,))
-        if next(named_files({table: path / table for table in tables}, AUTO), None) is None:
-            raise DataError(
-                f"{path} holds {len(tables):,} tables of images and {len(images):,} image files, the first {images[0][0]}.",
-                hint=f"Prepare the tables alone with a pattern, {path / tables[0]}, or move the ones or the others out.",
-            )
-    not_used = {*tables, *(other.id for other in unused)}
-    beside = tuple(sorted([*unused, *(other for other in others if other.id not in not_used)]))
-    return Source(name, "table", tuple(path / table for table in tables), beside=beside)
+    if not tables or (images and not has_images(path, tables)):
+        return Source(name, "folder", (path,))
+    known = {*tables, *(other.id for other in unused)}
+    rest = (other for other in others if other.id not in known and PurePosixPath(other.id).name not in DESCRIBING)
+    beside = tuple(sorted([*unused, *(LeftOut(name, NOT_NAMED) for name, _ in images), *rest]))
+    return Source(name, "table", tuple(path / table for table in tables), beside=beside, folder=path)
 
 
 def is_synset_tar(name: str) -> bool:

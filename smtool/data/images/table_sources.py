@@ -18,6 +18,10 @@ from smtool.errors import DataError
 _OF = re.compile(r"(.*)-(\d{5})-of-(\d{5})(.*)")
 STATE, SPLITS = "state.json", "dataset_dict.json"
 """Files of `save_to_disk`: the names of a data set's Arrow files; the names of the folders that hold its splits."""
+DESCRIBING = (STATE, SPLITS, "dataset_info.json")
+"""Files that describe tables, and are read or repeat what the tables say."""
+
+NOT_NAMED = "an image file that no row of the tables names"
 
 
 def is_table(path: Path) -> bool:
@@ -50,9 +54,8 @@ def tables_in(folder: Path, files: Iterable[str]) -> tuple[list[str], list[LeftO
 
 
 def has_images(folder: Path, tables: Iterable[str]) -> bool:
-    """Whether the first of these tables holds images, or declares a column of them."""
-    first = next(iter(tables), None)
-    return first is not None and bool(embedded_columns(open_table(folder / first, first).schema))
+    """Whether one of these tables holds images, or declares a column of them."""
+    return any(embedded_columns(open_table(folder / name, name).schema) for name in tables)
 
 
 def relative_names(paths: Iterable[Path]) -> dict[str, Path]:
@@ -121,7 +124,7 @@ def _refuse_several_sets(folder: Path, names: Iterable[str]) -> None:
         first, second, *_ = sorted(sets)
         raise DataError(
             f"{folder} holds tables in {len(sets):,} folders that are no splits, such as {first or '.'} and {second}.",
-            hint=f"Pass one of them: {folder / second}; or, if they are parts of one data set, a pattern for all: '{folder}/*/*'.",
+            hint=f"Pass one of them, {folder / second}; or, for parts of one data set, a pattern for all: '{folder}/*/*'.",
         )
 
 
