@@ -162,7 +162,7 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
         left_out=_counted([without_numbers(reason) for reason in skipped] + [other.reason for other in listing.left_out]),
         upscaled=sum(note.upscaled for note in notes.values()),
         remarks=dict(sorted(sum((Counter(note.remarks) for note in notes.values()), Counter()).items())),
-        icc=rule.reading.icc,
+        icc="ignore" if preparation.source.builtin else rule.reading.icc,
         white=rule.reading.white,
         spectrum=None,
         plan=_hash(json.dumps(plan, sort_keys=True)).hex(),
