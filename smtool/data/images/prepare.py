@@ -106,6 +106,7 @@ def _split(listing: Listing, preparation: Preparation) -> dict[Split, list[Entry
     if listing.has_splits:
         return {"train": [e for e in entries if e.split == "train"], "val": [e for e in entries if e.split == "val"]}
     count = round(preparation.val_fraction * len(entries)) or min(1, preparation.val_fraction > 0)
+    count = min(count, len(entries) - 1)  # one image at least is for training
     return {"train": entries[count:], "val": entries[:count]}
 
 
