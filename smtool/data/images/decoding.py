@@ -101,7 +101,7 @@ def _decoded(data: bytes, reading: Reading) -> Decoded:
         if image.mode.startswith("I") or _has_16_bits(image, data):
             image, bits = _in_8_bits(image, data, reading.white)
             remarks.append(depth_remark(bits))
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if reading.icc == "convert":
             image, remark = to_srgb(image)
             remarks += [remark] if remark else []
@@ -174,4 +174,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -116,6 +116,7 @@ def _split(listing: Listing, preparation: Preparation) -> dict[Split, list[Entry
     if listing.has_splits:
         return {"train": [e for e in entries if e.split == "train"], "val": [e for e in entries if e.split == "val"]}
     count = round(preparation.val_fraction * len(entries)) or min(1, preparation.val_fraction > 0)
+    count = min(count, len(entries) - 1)  # one image at least is for training
     return {"train": entries[count:], "val": entries[:count]}
 
 
@@ -172,7 +173,7 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
         left_out=_counted([without_numbers(reason) for reason in skipped] + [other.reason for other in listing.left_out]),
         upscaled=sum(note.upscaled for note in notes.values()),
         remarks=dict(sorted(sum((Counter(note.remarks) for note in notes.values()), Counter()).items())),
-        icc=rule.reading.icc,
+        icc="ignore" if preparation.source.builtin else rule.reading.icc,
         white=rule.reading.white,
         spectrum=None,
         plan=_hash(json.dumps(plan, sort_keys=True)).hex(),
