@@ -38,8 +38,8 @@ def prepare(
 
     size: height and width in pixels. val_fraction: in [0, 1], used if the source has no validation images. workers: processes,
     0 for one per core. max_bad: largest fraction of unreadable images, in [0, 1]. icc, white: as in `Reading`; sample_key,
-    member: as in `SampleRule`, for webdataset shards; labels,
-    label_column, image_column: as in `LabelRule`. report(done, total) is called after each image. The same call resumes an unfinished preparation and verifies a finished one.
+    member: as in `SampleRule`, for webdataset shards; labels, label_column, image_column: as in `LabelRule`.
+    report(done, total) is called after each image. The same call resumes an unfinished preparation and verifies a finished one.
     """
     for name, share in (("--split", val_fraction), ("--max-bad", max_bad)):
         if not 0 <= share <= 1:
