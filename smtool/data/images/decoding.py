@@ -70,12 +70,14 @@ def decode(data: bytes, reading: Reading) -> Decoded:
     except ValueError as error:  # Pillow refuses large text and color profiles, which say nothing about the pixels
         bare = _without_text(data) if "MAX_TEXT" in str(error) and data.startswith(_PNG) else data
         if len(bare) == len(data):
-            raise UnusableImage(f"{type(error).__name__}: {error}") from error
+            raise UnusableImage(f"cannot be decoded: {error}") from error
         return decode(bare, reading)
     except Image.UnidentifiedImageError as error:  # its message contains a memory address
         raise UnusableImage("not an image of a known format") from error
+    except OSError as error:
+        raise UnusableImage(f"cannot be decoded: {error}") from error
     except Exception as error:  # decoders raise exceptions of many types on damaged files
-        raise UnusableImage(f"{type(error).__name__}: {error}") from error
+        raise UnusableImage(f"cannot be decoded: {type(error).__name__}: {error}") from error
 
 
 def is_image(data: bytes) -> bool:
