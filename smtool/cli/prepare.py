@@ -19,6 +19,9 @@ _OF_IMAGES = {
     "white": "--white",
     "sample_key": "--sample-key",
     "member": "--member",
+    "labels": "--labels",
+    "label_column": "--label-column",
+    "image_column": "--image-column",
 }
 _REASONS = 8  # largest number of reasons in the summary
 _OF_CACHES = {"dtype": "--dtype", "flip": "--flip"}
@@ -28,7 +31,7 @@ _OF_CACHES = {"dtype": "--dtype", "flip": "--flip"}
 def prepare(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="Folder of images, zip, tar, webdataset shards, ImageNet's tars, or builtin:photos.")
+        str, typer.Argument(help="Folder of images, zip, tar, webdataset shards, ImageNet's tars, parquet, or builtin:photos.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder to write. Default: data/SOURCE-SIZE; for caches, one below data/.")
@@ -58,6 +61,16 @@ def prepare(
     ] = "first-dot",
     member: Annotated[
         str | None, typer.Option(metavar="NAME", help="Member that is the image where samples hold several, such as input.png.")
+    ] = None,
+    labels: Annotated[
+        Literal["auto", "folders", "file", "none"],
+        typer.Option(help="Labels from class folders or from a label file, where both are there; none: no labels."),
+    ] = "auto",
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of a table or a label file that holds the labels.")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of a table that holds the images.")
     ] = None,
     latents: Annotated[
         str | None, typer.Option(metavar="CKPT", help="Cache the latents of SOURCE, encoded by this autoencoder.")
@@ -136,6 +149,9 @@ def prepare(
                 white=white,
                 sample_key=sample_key,
                 member=member,
+                labels=labels,
+                label_column=label_column,
+                image_column=image_column,
                 report=report,
             )
         for line in _summary(folder):
@@ -177,4 +193,6 @@ def _summary(folder: Path) -> list[str]:
 
 
 def _is_prepared(source: str) -> bool:
-    return (Path(source) / "dataset.json").is_file()
+    from smtool.data.images.card import is_prepared
+
+    return is_prepared(Path(source))

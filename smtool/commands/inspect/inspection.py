@@ -13,7 +13,7 @@ from torch import nn
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.commands.inspect.diffusion import cache_rows, checkpoint_rows, feature_rows, recipe_rows
 from smtool.data.features.card import FEATURE_CARD_NAME
-from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, read_card
+from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, is_prepared, read_card
 from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
 from smtool.networks.posterior import LatentStats
@@ -61,7 +61,7 @@ def inspect(what: str, *, console: Console) -> None:
 def describe(what: str) -> Description:
     """Describe a path; a bare name is first looked up among the packaged recipes, then among runs and tokenizers."""
     path = Path(what)
-    if (path / CARD_NAME).is_file():
+    if is_prepared(path):
         return _data(path, read_card(path))
     if path.name == CARD_NAME:
         return describe(str(path.parent))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from smtool.data.images.card import CARD_NAME, read_card
+from smtool.data.images.card import is_prepared, read_card
 from smtool.errors import CheckpointError
 from smtool.networks.shapes_only import shapes_only
 from smtool.recipe import TrainAE, TrainDiT, load
@@ -49,7 +49,7 @@ def _parameters(tables: TrainDiT, shape: Shape, source: str) -> str:
     """Number of parameters for the classes of the prepared images; without prepared images, with the number for each class."""
     if tables.labels is None:
         return f"{_count(tables, shape, 0):,}"
-    if (Path(source) / CARD_NAME).is_file() and (num_classes := read_card(Path(source)).num_classes):
+    if is_prepared(Path(source)) and (num_classes := read_card(Path(source)).num_classes):
         return f"{_count(tables, shape, num_classes):,} for {num_classes:,} classes"
     one, two = (_count(tables, shape, classes) for classes in (1, 2))
     return f"{2 * one - two:,} plus {two - one:,} for each class of the images"

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from smtool.data.images.columns import LabelRule, LabelSource
 from smtool.data.images.decoding import WHITE, Profiles, Reading
 from smtool.data.images.prepare import IMAGES_PER_SHARD, VAL_FRACTION, Preparation, prepare_images
 from smtool.data.images.samples import KeyEnd, SampleRule
@@ -27,6 +28,9 @@ def prepare(
     white: int = WHITE,
     sample_key: KeyEnd = "first-dot",
     member: str | None = None,
+    labels: LabelSource = "auto",
+    label_column: str | None = None,
+    image_column: str | None = None,
     report: Callable[[int, int], object] | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Path:
@@ -34,8 +38,8 @@ def prepare(
 
     size: height and width in pixels. val_fraction: in [0, 1], used if the source has no validation images. workers: processes,
     0 for one per core. max_bad: largest fraction of unreadable images, in [0, 1]. icc, white: as in `Reading`; sample_key,
-    member: as in `SampleRule`, for webdataset shards. report(done, total) is called after each image.
-    The same call resumes an unfinished preparation and verifies a finished one.
+    member: as in `SampleRule`, for webdataset shards; labels, label_column, image_column: as in `LabelRule`.
+    report(done, total) is called after each image. The same call resumes an unfinished preparation and verifies a finished one.
     """
     for name, share in (("--split", val_fraction), ("--max-bad", max_bad)):
         if not 0 <= share <= 1:
@@ -43,6 +47,7 @@ def prepare(
     found = find_source(source)
     folder = out or Path("data") / f"{found.name}-{size}"
     rule = Rule(size, crop, image_format, seed, Reading(icc, white))
-    preparation = Preparation(found, rule, val_fraction, images_per_shard, SampleRule(sample_key, member))
+    columns = LabelRule(labels, label_column, image_column)
+    preparation = Preparation(found, rule, val_fraction, images_per_shard, SampleRule(sample_key, member), columns)
     prepare_images(preparation, folder, workers=workers or os.cpu_count() or 1, max_bad=max_bad, report=report)
     return folder

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smtool.commands.race.result import Images
-from smtool.data.images.card import CARD_NAME, read_card
+from smtool.data.images.card import is_prepared, read_card
 from smtool.errors import CheckpointError, RecipeError, SmtoolError
 from smtool.recipe import TrainAE, TrainDiT
 from smtool.recipe.race import Entry, Judge, Race, Training
@@ -131,7 +131,7 @@ def _images(race: Race, entries: Sequence[Entry]) -> Images:
     known = [found for entry in entries if entry.racer.checkpoint and (found := _trained_on(entry.racer.checkpoint))]
     train = data.train or _agreed("train", known)
     validation = data.validation or ("" if data.train else next((str(k["validation"]) for k in known if k.get("validation")), ""))
-    prepared = read_card(Path(train)).image_size if (Path(train) / CARD_NAME).is_file() else 0
+    prepared = read_card(Path(train)).image_size if is_prepared(Path(train)) else 0
     image_size = data.image_size or prepared or int(_agreed("image_size", known))
     return Images(train=train, validation=validation, image_size=image_size)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +14,10 @@ from smtool.storage import file_digest
 
 CARD_NAME = "dataset.json"
 UNFINISHED = ".unfinished"
+_FORMAT = b'"smtool dataset '
+_STYLEGAN = re.compile(rb'\s*\{\s*"labels"\s*:')  # its first key
+_HEAD = 256  # bytes; a card begins with its format
+_LARGEST_CARD = 2**24  # bytes
 Split = Literal["train", "val"]
 Card = TypeVar("Card", bound=Config)
 
@@ -110,11 +115,30 @@ class DatasetCard(Config):
         return _digest(self.image_size, *((shard.name, shard.sha256) for shard in self.shards(split)))
 
 
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder has a card. StyleGAN's data sets have a file of labels of the same name, which is not one."""
+    path = folder / CARD_NAME
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if _FORMAT in head:
+        return True
+    if path.stat().st_size > _LARGEST_CARD or _STYLEGAN.match(head):
+        return False
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):  # a damaged card: its shards are there
+        return any(folder.glob("train-*.npy"))
+    keys = content.keys() if isinstance(content, dict) else set()
+    return {"source", "image_size"} <= keys or ("format" in keys and str(content["format"]).startswith("smtool"))
+
+
 def read_card(folder: Path) -> DatasetCard:
     """The card of a prepared folder. Raises DataError if it is missing or invalid."""
     path = folder / CARD_NAME
-    if not path.is_file():
-        raise DataError(f"{folder} is not a prepared folder: it has no {CARD_NAME}.", hint=_unprepared_hint(folder))
+    if not is_prepared(folder):
+        raise DataError(f"{folder} is not a prepared folder: it has no {CARD_NAME} of smtool.", hint=_unprepared_hint(folder))
     return parse_card(path, DatasetCard)
 
 

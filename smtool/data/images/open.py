@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from smtool.data.images.card import CARD_NAME, Split, read_card
+from smtool.data.images.card import Split, is_prepared, read_card
 from smtool.data.images.prepare import Preparation, prepare_images
 from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
@@ -20,7 +20,7 @@ def open_images(
     report(done, total) is called during preparation. Raises DataError if the image size differs or the split is empty.
     """
     folder = Path(source)
-    if not (folder / CARD_NAME).is_file():
+    if not is_prepared(folder):
         folder = _prepared(find_source(source), source, image_size, root, report)
     card = read_card(folder)
     if card.image_size != image_size:
@@ -38,7 +38,7 @@ def open_images(
 
 def _prepared(source: Source, text: str, image_size: int, root: Path, report: Report | None) -> Path:
     folder = root / f"{source.name}-{image_size}"
-    if (folder / CARD_NAME).is_file():
+    if is_prepared(folder):
         if read_card(folder).source.digest != source.digest():
             raise DataError(
                 f"{folder} was prepared from another source than {text}.",

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from smtool.data.images.card import CARD_NAME, UNFINISHED, DatasetCard, SourceNote, Split, read_card, verify
+from smtool.data.images.card import CARD_NAME, UNFINISHED, DatasetCard, SourceNote, Split, is_prepared, read_card, verify
+from smtool.data.images.columns import AUTO, LabelRule
 from smtool.data.images.decoding import WHITE
 from smtool.data.images.entries import Entry
 from smtool.data.images.listing import Listing, list_entries
@@ -25,7 +26,7 @@ from smtool.storage import printable, write_json, write_text
 
 IMAGES_PER_SHARD = 1024
 VAL_FRACTION = 0.05
-_EARLIER = {"icc": "ignore", "white": WHITE, **asdict(BY_FIRST_DOT)}
+_EARLIER = {"icc": "ignore", "white": WHITE, **asdict(BY_FIRST_DOT), **asdict(AUTO)}
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,20 @@ class Preparation:
     val_fraction: float = VAL_FRACTION
     images_per_shard: int = IMAGES_PER_SHARD
     samples: SampleRule = BY_FIRST_DOT
+    labels: LabelRule = AUTO
 
     def plan(self) -> dict[str, Any]:
         """All that decides the bytes. Settings at the value that earlier versions had without naming it are left out."""
         rule = asdict(self.rule)
         reading = rule.pop("reading")
-        later = {} if self.source.builtin else {"icc": reading["icc"], "white": reading["white"], **asdict(self.samples)}
+        later = {} if self.source.builtin else {**reading, **asdict(self.samples), **asdict(self.labels)}
         return {
             "format": "smtool dataset 1",
-            "source": {"name": printable(self.source.name), "kind": self.source.kind, "digest": self.source.digest()},
+            "source": {
+                "name": printable(self.source.name),
+                "kind": self.source.kind,
+                "digest": self.source.digest(self.labels),
+            },
             "rule": rule,
             "val_fraction": self.val_fraction,
             "images_per_shard": self.images_per_shard,
@@ -62,7 +68,7 @@ def prepare_images(
     """
     with alone_in(out):
         plan = preparation.plan()
-        if (out / CARD_NAME).is_file():
+        if is_prepared(out):
             card = _finished(out, plan)
         else:
             begin(out, plan)
@@ -75,7 +81,11 @@ def _run(
     preparation: Preparation, out: Path, plan: dict[str, Any], workers: int, max_bad: float, report: Report | None
 ) -> DatasetCard:
     listing = list_entries(
-        preparation.source, size=preparation.rule.size, scratch=out / UNFINISHED, samples=preparation.samples
+        preparation.source,
+        size=preparation.rule.size,
+        scratch=out / UNFINISHED,
+        samples=preparation.samples,
+        labels=preparation.labels,
     )
     splits = _split(listing, preparation)
     progress = Progress(sum(map(len, splits.values())), max_bad, report)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smtool.data import ImageShards, open_images, read_card
-from smtool.data.images.card import CARD_NAME
+from smtool.data.images.card import is_prepared
 from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
 from smtool.inference.reconstruct import decoded_in_parts, images_at_once
@@ -168,7 +168,7 @@ def _with_folder(codec: Tokenizer) -> str:
 
 def _prepared_size(data: str) -> int | None:
     """The image size of a prepared folder; None for data that is not prepared."""
-    return read_card(Path(data)).image_size if (Path(data) / CARD_NAME).is_file() else None
+    return read_card(Path(data)).image_size if is_prepared(Path(data)) else None
 
 
 def _natural_size(codecs: Mapping[str, Tokenizer]) -> int:
