@@ -14,7 +14,7 @@ Rounding = Literal["nearest", "truncate"]
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images (B, 3, H, W), float32 in [-1, 1]; labels (B,) int64 or None; ids: the samples' keys in their shards."""
+    """Images (B, C, H, W), float32 in [-1, 1], with one to four channels; labels (B,) int64 or None; ids: the samples' keys in their shards."""
 
     images: Tensor
     labels: Tensor | None
@@ -40,7 +40,7 @@ class ImageBatch:
 class LatentBatch:
     """Posterior moments before normalization: mean, logvar (B, C, h, w) float32; labels (B,) int64 or None; ids as in ImageBatch.
 
-    images: (B, 3, H, W) uint8 or None, mirrored where the latent is that of a mirrored image. features: the teacher's features
+    images: (B, C, H, W) uint8 or None, mirrored where the latent is that of a mirrored image. features: the teacher's features
     of those images, (B, D, h, w) float32, or None.
     """
 

@@ -10,23 +10,26 @@ from smtool.data.images.reader import ImageShards
 from smtool.data.images.sources import Source, find_source
 from smtool.data.images.transform import Rule
 from smtool.errors import DataError
+from smtool.image_shape import ImageSize, SizeLike
 
 
 def open_images(
-    source: str, split: Split, *, image_size: int, root: Path = Path("data"), report: Report | None = None
+    source: str, split: Split, *, image_size: SizeLike, root: Path = Path("data"), report: Report | None = None
 ) -> ImageShards:
     """Open one split of a prepared folder; any other source is prepared on first use as `root/NAME-SIZE` and then reused.
 
-    report(done, total) is called during preparation. Raises DataError if the image size differs or the split is empty.
+    image_size: a number for squares, or height and width. report(done, total) is called during preparation. Raises DataError if
+    the image size differs or the split is empty.
     """
+    image_size = ImageSize.of(image_size)
     folder = Path(source)
     if not (folder / CARD_NAME).is_file():
         folder = _prepared(find_source(source), source, image_size, root, report)
     card = read_card(folder)
     if card.image_size != image_size:
         raise DataError(
-            f"{folder} holds images of {card.image_size} px, but {image_size} px are asked for.",
-            hint=f"Set image_size = {card.image_size}, or prepare again: smtool prepare {card.source.name} --size {image_size}",
+            f"{folder} holds images of {card.image_size.words}, but {image_size.words} are asked for.",
+            hint=f"Set image_size = {card.image_size.stored}, or prepare again: smtool prepare {card.source.name} --size {image_size}",
         )
     if card.count(split) == 0:
         raise DataError(
@@ -36,7 +39,7 @@ def open_images(
     return ImageShards(folder, card, split)
 
 
-def _prepared(source: Source, text: str, image_size: int, root: Path, report: Report | None) -> Path:
+def _prepared(source: Source, text: str, image_size: ImageSize, root: Path, report: Report | None) -> Path:
     folder = root / f"{source.name}-{image_size}"
     if (folder / CARD_NAME).is_file():
         if read_card(folder).source.digest != source.digest():

@@ -17,7 +17,7 @@ from smtool.data.images.progress import ImageNote, Kept, Progress, Report, witho
 from smtool.data.images.samples import BY_FIRST_DOT, SampleRule
 from smtool.data.images.shards import write_shard
 from smtool.data.images.sources import Source
-from smtool.data.images.transform import CROP_RULES, Rule
+from smtool.data.images.transform import Rule
 from smtool.data.images.unfinished import alone_in, begin, end, read_note, refuse, write_note
 from smtool.data.images.workers import made_samples
 from smtool.errors import DataError
@@ -42,6 +42,8 @@ class Preparation:
         """All that decides the bytes. Settings at the value that earlier versions had without naming it are left out."""
         rule = asdict(self.rule)
         reading = rule.pop("reading")
+        rule["size"] = self.rule.size.stored
+        mode = {} if self.rule.mode == "RGB" else {"mode": self.rule.mode}
         later = {} if self.source.builtin else {"icc": reading["icc"], "white": reading["white"], **asdict(self.samples)}
         return {
             "format": "smtool dataset 1",
@@ -50,6 +52,7 @@ class Preparation:
             "val_fraction": self.val_fraction,
             "images_per_shard": self.images_per_shard,
             **{name: value for name, value in later.items() if value != _EARLIER[name]},
+            **mode,
         }
 
 
@@ -75,7 +78,7 @@ def _run(
     preparation: Preparation, out: Path, plan: dict[str, Any], workers: int, max_bad: float, report: Report | None
 ) -> DatasetCard:
     listing = list_entries(
-        preparation.source, size=preparation.rule.size, scratch=out / UNFINISHED, samples=preparation.samples
+        preparation.source, size=max(preparation.rule.size), scratch=out / UNFINISHED, samples=preparation.samples
     )
     splits = _split(listing, preparation)
     progress = Progress(sum(map(len, splits.values())), max_bad, report)
@@ -146,8 +149,9 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
     return DatasetCard(
         source=SourceNote(**plan["source"], images=len(listing.entries)),
         image_size=rule.size,
+        mode=rule.mode,
         crop=rule.crop,
-        crop_rule=CROP_RULES[rule.crop],
+        crop_rule=rule.crop_rule,
         image_format=rule.image_format,
         seed=rule.seed,
         split_rule="the source's own" if listing.has_splits else held_out,
@@ -184,7 +188,7 @@ def _finished(out: Path, plan: dict[str, Any]) -> DatasetCard:
     card = read_card(out)
     if card.plan != _hash(json.dumps(plan, sort_keys=True)).hex():
         raise DataError(
-            f"{out} already holds {card.source.name} at {card.image_size} px, prepared from other data or with other settings.",
+            f"{out} already holds {card.source.name} at {card.image_size.words}, prepared from other data or with other settings.",
             hint=f"Choose another --out, or delete that folder first.{_before_profiles(card, plan)}",
         )
     verify(out, card)
