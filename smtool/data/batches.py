@@ -14,7 +14,10 @@ Rounding = Literal["nearest", "truncate"]
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images (B, C, H, W), float32 in [-1, 1], with one to four channels; labels (B,) int64 or None; ids: the samples' keys in their shards."""
+    """Images (B, C, H, W), float32 in [-1, 1]; labels (B,) int64 or None; ids: the samples' keys in their shards.
+
+    C: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha; alpha is 1 where the image is opaque, -1 where it is clear.
+    """
 
     images: Tensor
     labels: Tensor | None

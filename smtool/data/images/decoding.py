@@ -56,7 +56,7 @@ AS_STORED = Reading(icc="ignore")
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright 8-bit image of the mode of the Reading. remarks: what was done to it, each as the end of the sentence "N images ..."."""
+    """An upright 8-bit image. remarks: what was done to it, each as the end of the sentence "N images ..."."""
 
     image: Image.Image
     remarks: tuple[str, ...] = ()

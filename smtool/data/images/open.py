@@ -4,32 +4,43 @@ import os
 from pathlib import Path
 
 from smtool.data.images.card import CARD_NAME, Split, read_card
+from smtool.data.images.decoding import Reading
 from smtool.data.images.prepare import Preparation, prepare_images
 from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.sources import Source, find_source
 from smtool.data.images.transform import Rule
 from smtool.errors import DataError
-from smtool.image_shape import ImageSize, SizeLike
+from smtool.image_shape import CHANNELS, MODES, ImageMode, ImageSize, SizeLike
 
 
 def open_images(
-    source: str, split: Split, *, image_size: SizeLike, root: Path = Path("data"), report: Report | None = None
+    source: str, split: Split, *, image_size: SizeLike, channels: int | None = None, root: Path = Path("data"),
+    report: Report | None = None,
 ) -> ImageShards:
     """Open one split of a prepared folder; any other source is prepared on first use as `root/NAME-SIZE` and then reused.
 
-    image_size: a number for squares, or height and width. report(done, total) is called during preparation. Raises DataError if
-    the image size differs or the split is empty.
+    image_size: a number for squares, or height and width. channels: of the images, 1 to 4; None: those of a prepared folder, and
+    RGB for any other source. report(done, total) is called during preparation. Raises DataError if size or channels differ or the
+    split is empty.
     """
     image_size = ImageSize.of(image_size)
+    mode = None if channels is None else MODES[channels]
     folder = Path(source)
     if not (folder / CARD_NAME).is_file():
-        folder = _prepared(find_source(source), source, image_size, root, report)
+        folder = _prepared(find_source(source), source, Rule(image_size, reading=Reading(mode=mode or "RGB")), root, report)
     card = read_card(folder)
     if card.image_size != image_size:
         raise DataError(
             f"{folder} holds images of {card.image_size.words}, but {image_size.words} are asked for.",
-            hint=f"Set image_size = {card.image_size.stored}, or prepare again: smtool prepare {card.source.name} --size {image_size}",
+            hint=f"Set image_size = {card.image_size.stored}, or prepare again: "
+            f"smtool prepare {card.source.name} --size {image_size}",
+        )
+    if mode not in (None, card.mode):
+        raise DataError(
+            f"{folder} holds images of {_channels(card.mode)}, but {_channels(mode)} are asked for.",
+            hint=f"Use an autoencoder of {_channels(card.mode)} (model.image_channels = {card.channels} in its recipe), or "
+            f"prepare again: smtool prepare {card.source.name} --size {image_size} --mode {mode}",
         )
     if card.count(split) == 0:
         raise DataError(
@@ -39,15 +50,29 @@ def open_images(
     return ImageShards(folder, card, split)
 
 
-def _prepared(source: Source, text: str, image_size: ImageSize, root: Path, report: Report | None) -> Path:
-    folder = root / f"{source.name}-{image_size}"
+def known_channels(source: str) -> int:
+    """Number of channels of the images of a prepared folder; 3 for any other source, which is prepared as RGB."""
+    return read_card(Path(source)).channels if (Path(source) / CARD_NAME).is_file() else CHANNELS["RGB"]
+
+
+def folder_name(source: Source, rule: Rule) -> str:
+    """Default name of the folder of prepared images: NAME-SIZE, or NAME-SIZE-MODE for other modes than RGB."""
+    return f"{source.name}-{rule.size}" + ("" if rule.mode == "RGB" else f"-{rule.mode}")
+
+
+def _channels(mode: ImageMode) -> str:
+    return f"{CHANNELS[mode]} channel{'s'[: CHANNELS[mode] != 1]} ({mode})"
+
+
+def _prepared(source: Source, text: str, rule: Rule, root: Path, report: Report | None) -> Path:
+    folder = root / folder_name(source, rule)
     if (folder / CARD_NAME).is_file():
         if read_card(folder).source.digest != source.digest():
             raise DataError(
                 f"{folder} was prepared from another source than {text}.",
-                hint=f"Prepare it elsewhere and use that folder: smtool prepare {text} --size {image_size} --out OTHER",
+                hint=f"Prepare it elsewhere and use that folder: smtool prepare {text} --size {rule.size} --out OTHER",
             )
         return folder
     workers = 1 if source.builtin else os.cpu_count() or 1
-    prepare_images(Preparation(source, Rule(image_size)), folder, workers=workers, report=report)
+    prepare_images(Preparation(source, rule), folder, workers=workers, report=report)
     return folder

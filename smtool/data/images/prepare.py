@@ -188,7 +188,8 @@ def _finished(out: Path, plan: dict[str, Any]) -> DatasetCard:
     card = read_card(out)
     if card.plan != _hash(json.dumps(plan, sort_keys=True)).hex():
         raise DataError(
-            f"{out} already holds {card.source.name} at {card.image_size.words}, prepared from other data or with other settings.",
+            f"{out} already holds {card.source.name} at {card.image_size.words}, "
+            "prepared from other data or with other settings.",
             hint=f"Choose another --out, or delete that folder first.{_before_profiles(card, plan)}",
         )
     verify(out, card)

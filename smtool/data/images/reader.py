@@ -56,7 +56,7 @@ class ImageShards:
         return [names[number] for number in self._rows["group"]] if names else None
 
     def read(self, indices: Sequence[int]) -> ImageBatch:
-        """The images at these indices, (B, C, H, W) in this order. Raises DataError if the stored bytes have changed since writing."""
+        """The images at these indices, in this order. Raises DataError if the stored bytes have changed since writing."""
         rows = self._rows[list(indices)]
         images = np.empty((len(rows), self.channels, *self.image_size), np.float32)
         for image, index in zip(images, indices, strict=True):
