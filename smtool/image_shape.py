@@ -13,6 +13,11 @@ MODES: dict[int, ImageMode] = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Mode of images by their number of channels."""
 
 
+def in_channels(channels: int) -> str:
+    """The number of channels and its mode, for messages: "1 channel (L)"."""
+    return f"{channels} channel{'s'[: channels != 1]} ({MODES[channels]})"
+
+
 @dataclass(frozen=True)
 class ImageSize:
     """Height and width of images in pixels.
@@ -74,7 +79,7 @@ class ImageSize:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        side = core_schema.int_schema(ge=1)
+        side = core_schema.int_schema()
         stored = core_schema.union_schema([side, core_schema.list_schema(side, min_length=2, max_length=2)])
         return core_schema.no_info_plain_validator_function(
             cls.of,

@@ -69,10 +69,10 @@ class Tokenizer(nn.Module):
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latent of an image. Raises ValueError, with sides that would fit, if it cannot be encoded."""
-        if self.image_size not in (None, asked := ImageSize(height, width)):
-            only = "x".join(map(str, self.image_size))
+        if self.image_size is not None and (height, width) != tuple(self.image_size):
+            only, asked = "x".join(map(str, self.image_size)), height if height == width else [height, width]
             raise ValueError(
-                f"{self.label} was opened for images of {only}, not {height}x{width}: open it with image_size={asked.stored}"
+                f"{self.label} was opened for images of {only}, not {height}x{width}: open it with image_size={asked}"
             )
         f = self.downsample
         if min(height, width) < f:

@@ -5,6 +5,7 @@ Grids are RGB: images of other channels are shown as `as_rgb` converts them.
 
 import io
 import math
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
@@ -65,7 +66,7 @@ def fitted(picture: Tensor, side: int) -> Tensor:
     return picture[:, rows][:, :, columns]
 
 
-def centred(picture: Tensor, size: tuple[int, int]) -> Tensor:
+def centred(picture: Tensor, size: Sequence[int]) -> Tensor:
     """uint8 (C, h, w) in the middle of a white picture (C, *size), which is at least as large."""
     (height, width), (tall, wide) = picture.shape[-2:], size
     top, left = (tall - height) // 2, (wide - width) // 2

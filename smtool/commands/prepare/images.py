@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smtool.data.images.decoding import WHITE, Profiles, Reading
-from smtool.data.images.open import folder_name
 from smtool.data.images.prepare import IMAGES_PER_SHARD, VAL_FRACTION, Preparation, prepare_images
 from smtool.data.images.samples import KeyEnd, SampleRule
 from smtool.data.images.sources import find_source
@@ -37,8 +36,8 @@ def prepare(
 
     out: default data/NAME-SIZE, or data/NAME-SIZE-MODE for other modes than RGB. size: height and width in pixels, a number for
     squares. val_fraction: in [0, 1], used if the source has no validation images. workers: processes, 0 for one per core.
-    max_bad: largest fraction of unreadable images, in [0, 1]. icc, white, mode: as in `Reading`; sample_key, member: as in `SampleRule`,
-    for webdataset shards. report(done, total) is called after each image.
+    max_bad: largest fraction of unreadable images, in [0, 1]. icc, white, mode: as in `Reading`; sample_key, member: as in
+    `SampleRule`, for webdataset shards. report(done, total) is called after each image.
     The same call resumes an unfinished preparation and verifies a finished one.
     """
     for name, share in (("--split", val_fraction), ("--max-bad", max_bad)):
@@ -46,7 +45,7 @@ def prepare(
             raise RecipeError(f"{name} must be between 0 and 1, but is {share}.")
     found = find_source(source)
     rule = Rule(ImageSize.of(size), crop, image_format, seed, Reading(icc, white, mode))
-    folder = out or Path("data") / folder_name(found, rule)
     preparation = Preparation(found, rule, val_fraction, images_per_shard, SampleRule(sample_key, member))
+    folder = out or Path("data") / preparation.folder_name
     prepare_images(preparation, folder, workers=workers or os.cpu_count() or 1, max_bad=max_bad, report=report)
     return folder

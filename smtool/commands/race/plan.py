@@ -119,11 +119,12 @@ def equal_tokens(shapes: dict[str, Shape], patches: dict[str, int]) -> tuple[dic
             hint='Add "model.patch=1" to transformer.changes.',
         )
     rows, columns = height // patch, width // patch
+    cells = f"{height} cells per side" if height == width else f"{height} x {width} cells"
     for name, (high, wide) in sizes.items():
         if high % rows or wide % columns or high // rows != wide // columns:
             raise RecipeError(
                 f"Racers must have equally many tokens, but the {high} x {wide} latents of {name} cannot be divided into {rows} "
-                f"x {columns} tokens, those of {smallest} ({height} x {width} cells, patch {patch}).",
+                f"x {columns} tokens, those of {smallest} ({cells}, patch {patch}).",
                 hint="Race autoencoders whose latent sides differ by a whole factor, or choose another model.patch.",
             )
     return {name: high // rows for name, (high, _) in sizes.items()}, rows * columns

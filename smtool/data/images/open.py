@@ -11,7 +11,7 @@ from smtool.data.images.reader import ImageShards
 from smtool.data.images.sources import Source, find_source
 from smtool.data.images.transform import Rule
 from smtool.errors import DataError
-from smtool.image_shape import CHANNELS, MODES, ImageMode, ImageSize, SizeLike
+from smtool.image_shape import CHANNELS, MODES, ImageSize, SizeLike, in_channels
 
 
 def open_images(
@@ -25,10 +25,9 @@ def open_images(
     split is empty.
     """
     image_size = ImageSize.of(image_size)
-    mode = None if channels is None else MODES[channels]
     folder = Path(source)
     if not (folder / CARD_NAME).is_file():
-        folder = _prepared(find_source(source), source, Rule(image_size, reading=Reading(mode=mode or "RGB")), root, report)
+        folder = _prepared(find_source(source), source, Rule(image_size, reading=Reading(mode=MODES[channels or 3])), root, report)
     card = read_card(folder)
     if card.image_size != image_size:
         raise DataError(
@@ -36,11 +35,11 @@ def open_images(
             hint=f"Set image_size = {card.image_size.stored}, or prepare again: "
             f"smtool prepare {card.source.name} --size {image_size}",
         )
-    if mode not in (None, card.mode):
+    if channels not in (None, card.channels):
         raise DataError(
-            f"{folder} holds images of {_channels(card.mode)}, but {_channels(mode)} are asked for.",
-            hint=f"Use an autoencoder of {_channels(card.mode)} (model.image_channels = {card.channels} in its recipe), or "
-            f"prepare again: smtool prepare {card.source.name} --size {image_size} --mode {mode}",
+            f"{folder} holds images of {in_channels(card.channels)}, but {in_channels(channels)} are asked for.",
+            hint=f"Use an autoencoder of {in_channels(card.channels)}, in a recipe model.image_channels = {card.channels}, or "
+            f"prepare again: smtool prepare {card.source.name} --size {image_size} --mode {MODES[channels]}",
         )
     if card.count(split) == 0:
         raise DataError(
@@ -55,17 +54,9 @@ def known_channels(source: str) -> int:
     return read_card(Path(source)).channels if (Path(source) / CARD_NAME).is_file() else CHANNELS["RGB"]
 
 
-def folder_name(source: Source, rule: Rule) -> str:
-    """Default name of the folder of prepared images: NAME-SIZE, or NAME-SIZE-MODE for other modes than RGB."""
-    return f"{source.name}-{rule.size}" + ("" if rule.mode == "RGB" else f"-{rule.mode}")
-
-
-def _channels(mode: ImageMode) -> str:
-    return f"{CHANNELS[mode]} channel{'s'[: CHANNELS[mode] != 1]} ({mode})"
-
-
 def _prepared(source: Source, text: str, rule: Rule, root: Path, report: Report | None) -> Path:
-    folder = root / folder_name(source, rule)
+    preparation = Preparation(source, rule)
+    folder = root / preparation.folder_name
     if (folder / CARD_NAME).is_file():
         if read_card(folder).source.digest != source.digest():
             raise DataError(
@@ -74,5 +65,5 @@ def _prepared(source: Source, text: str, rule: Rule, root: Path, report: Report 
             )
         return folder
     workers = 1 if source.builtin else os.cpu_count() or 1
-    prepare_images(Preparation(source, rule), folder, workers=workers, report=report)
+    prepare_images(preparation, folder, workers=workers, report=report)
     return folder

@@ -38,6 +38,11 @@ class Preparation:
     images_per_shard: int = IMAGES_PER_SHARD
     samples: SampleRule = BY_FIRST_DOT
 
+    @property
+    def folder_name(self) -> str:
+        """Default name of the prepared folder: NAME-SIZE, or NAME-SIZE-MODE for other modes than RGB."""
+        return f"{self.source.name}-{self.rule.size}" + ("" if self.rule.mode == "RGB" else f"-{self.rule.mode}")
+
     def plan(self) -> dict[str, Any]:
         """All that decides the bytes. Settings at the value that earlier versions had without naming it are left out."""
         rule = asdict(self.rule)

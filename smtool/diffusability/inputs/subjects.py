@@ -16,7 +16,7 @@ from smtool.data.images.card import CARD_NAME
 from smtool.data.images.open import known_channels
 from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
-from smtool.image_shape import ImageSize
+from smtool.image_shape import MODES, ImageSize, in_channels
 from smtool.inference.reconstruct import decoded_in_parts, images_at_once
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import Posterior
@@ -119,7 +119,7 @@ def open_subjects(
     opened = partial(opened, image_channels=channels)
     codecs = [opened(name, image_size=prepared) for name in names]
     labels = _labels(codecs)
-    _refuse_other_channels(dict(zip(labels, codecs, strict=True)))
+    _refuse_other_channels(dict(zip(labels, codecs, strict=True)), data, channels if prepared else None)
     size = prepared or _natural_size(dict(zip(labels, codecs, strict=True)))
     for i, codec in enumerate(codecs):
         if codec.image_size not in (None, size):
@@ -174,8 +174,15 @@ def _with_folder(codec: Tokenizer) -> str:
     return f"{path.parent.name}/{codec.label}"
 
 
-def _refuse_other_channels(codecs: Mapping[str, Tokenizer]) -> None:
-    """Raise CheckpointError if the autoencoders encode images of different numbers of channels."""
+def _refuse_other_channels(codecs: Mapping[str, Tokenizer], data: str, prepared: int | None) -> None:
+    """Raise CheckpointError if the autoencoders encode images of different numbers of channels, or of others than prepared."""
+    for codec in codecs.values():
+        if prepared not in (None, codec.image_channels):
+            raise CheckpointError(
+                f"{codec.source} encodes images of {in_channels(codec.image_channels)}, but those of {data} have "
+                f"{in_channels(prepared)}.",
+                hint=f"Prepare other images: smtool prepare SOURCE --mode {MODES[codec.image_channels]}",
+            )
     if len({codec.image_channels for codec in codecs.values()}) > 1:
         listed = ", ".join(f"{label} {codec.image_channels}" for label, codec in codecs.items())
         raise CheckpointError(
