@@ -16,7 +16,7 @@ from smtool.data.features.card import FEATURE_CARD_NAME
 from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, read_card
 from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
-from smtool.image_shape import ImageSize
+from smtool.image_shape import ImageSize, in_channels
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
@@ -152,7 +152,7 @@ def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
     return {
         "architecture": tokenizer.architecture,
         **({"parameters": f"{_count(tokenizer):,}"} if tokenizer.network is not None else {}),
-        "latent": f"{channels} x {height} x {width} for images of {_by(size)}",
+        "latent": f"{channels} x {height} x {width} for images of {_by(size)}{_unless_rgb(tokenizer.image_channels)}",
     }
 
 
@@ -168,12 +168,16 @@ def _network(config: SDVAE, image_size: ImageSize) -> dict[str, str]:
         "architecture": f"{config.kind} f{config.downsample}d{config.latent_channels}, widths {widths}, "
         f"{blocks} a level, {config.downsample_pad} padding",
         "parameters": f"{_count(autoencoder):,} (encoder {encoder:,}, decoder {decoder:,})",
-        "latent": f"{channels} x {height} x {width} for images of {_by(image_size)}",
+        "latent": f"{channels} x {height} x {width} for images of {_by(image_size)}{_unless_rgb(config.image_channels)}",
     }
 
 
 def _by(size: ImageSize) -> str:
     return f"{size.height} x {size.width}" if size.is_square else size.words
+
+
+def _unless_rgb(channels: int) -> str:
+    return "" if channels == 3 else f" with {in_channels(channels)}"
 
 
 def _count(module: nn.Module) -> int:
@@ -198,7 +202,7 @@ def _data(folder: Path, card: DatasetCard) -> Description:
         "source": f"{card.source.name} ({card.source.kind})",
         "images": f"{card.count('train'):,} for training, {card.count('val'):,} for validation"
         + (f", from {card.photographs:,} photographs" if card.photographs else ""),
-        "size": f"{_by(card.image_size)}, {card.image_format}, {card.crop} crop",
+        "size": f"{_by(card.image_size)}{_unless_rgb(card.channels)}, {card.image_format}, {card.crop} crop",
         "classes": f"{card.num_classes:,}" if card.num_classes else "none",
         "shards": f"{len(shards):,}, {sum(shard.bytes for shard in shards) / 1e6:,.1f} MB, all present",
     }
