@@ -165,7 +165,8 @@ def _bounds(metadata: Any) -> list[str]:
 
 def _name(annotation: Any, *, plural: bool = False) -> str:
     """A type in words: integer, number, string, true / false, list of ..., or the values there are."""
-    words = {int: "integer", float: "number", str: "string", bool: "true / false", type(None): "absent", ImageSize: "integer or list of 2 integers"}
+    words = {int: "integer", float: "number", str: "string", bool: "true / false", type(None): "absent"}
+    words[ImageSize] = "integer or list of 2 integers"
     if annotation in words:
         return words[annotation] + ("s" if plural and annotation in (int, float, str) else "")
     origin, arguments = get_origin(annotation), get_args(annotation)
