@@ -84,7 +84,7 @@ def shards_source(images: ImageShards) -> ImageSource:
 
     split = "training" if images.split == "train" else "validation"
     name = f"{split} images of {images.card.source.name}"
-    return ImageSource(name, images.digest, len(images), (images.image_size, images.image_size), read)
+    return ImageSource(name, images.digest, len(images), (images.image_size.height, images.image_size.width), read)
 
 
 def drawn_source(

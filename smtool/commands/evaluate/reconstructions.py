@@ -20,6 +20,7 @@ from smtool.evaluation.reconstruction_pass import SharedReading
 from smtool.evaluation.reconstruction_scores import Origin, reconstruction_scores
 from smtool.evaluation.references import MOST_IMAGES
 from smtool.evaluation.scores import ReconstructionScore
+from smtool.image_shape import SizeLike
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Data
 from smtool.report.console import Console
@@ -131,7 +132,7 @@ def _images(path: str, metadata: Mapping[str, Any], data: str | None) -> ImageSh
         raise CheckpointError(f"{path}: its recipe names no images ({error}).", hint="Pass some: --data FOLDER") from error
 
 
-def _other_images(source: str, image_size: int | None) -> ImageShards:
+def _other_images(source: str, image_size: SizeLike | None) -> ImageShards:
     """The validation split of a source, or all its images if it has no such split."""
     if source.endswith(".npz"):
         raise DataError(
