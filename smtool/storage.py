@@ -1,4 +1,7 @@
-"""Atomic writes (to a temporary file, flushed and renamed) of safetensors, JSON and text, and reading of safetensors."""
+"""Atomic writes (to a temporary file, flushed and renamed) of safetensors, JSON and text, and reading of safetensors.
+
+Only functions that move tensors import torch.
+"""
 
 import errno
 import hashlib
@@ -7,14 +10,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from smtool.errors import CheckpointError, DiskError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -54,8 +57,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:
     """Write a safetensors file. Metadata values are stored as JSON; tensors are moved to the CPU and made contiguous."""
+    from safetensors.torch import save_file
+
     plain: dict[str, Tensor] = {}
     memory: set[int] = set()
     for name, tensor in tensors.items():
@@ -71,13 +76,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         aside.chmod(mode)
 
 
-def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+def read_tensors(path: Path, device: str = "cpu") -> "dict[str, Tensor]":
     """All tensors of a safetensors file. Raises CheckpointError if it is missing, truncated or of another format."""
     with _opened(path, device) as file:
         return {name: file.get_tensor(name) for name in _names(file)}
 
 
-def each_tensor(path: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def each_tensor(path: Path, prefix: str = "") -> "Iterator[tuple[str, Tensor]]":
     """Yield (name without the prefix, tensor on the CPU) for each tensor whose name begins with `prefix`."""
     with _opened(path, "cpu") as file:
         for name in _names(file):
@@ -103,8 +108,10 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+def tensor_digest(tensors: "Mapping[str, Tensor]") -> str:
     """sha256 over names, dtypes, shapes and values, independent of the order of tensors and of the file."""
+    import torch
+
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

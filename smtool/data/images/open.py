@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from smtool.data.images.card import CARD_NAME, Split, read_card
-from smtool.data.images.prepare import Preparation, Report, prepare_images
+from smtool.data.images.prepare import Preparation, prepare_images
+from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.sources import Source, find_source
 from smtool.data.images.transform import Rule
