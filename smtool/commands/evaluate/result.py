@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from smtool.config import Config
 from smtool.evaluation.scores import FRECHET, ReconstructionScore, SampleScore, Score
@@ -52,21 +52,33 @@ class Reconstructed(Images):
     trained_on: bool | None = None
 
 
-class Samples(Config):
-    """The generated images. drawn: how they were sampled; empty if it is unknown."""
+class Compared(Config):
+    """One of two compared sets of images. remarks: what was done to images of loose files, each as the end of the sentence "N
+    images ...", with N; left_out: why files were not used, with their number. Files of older versions lack both."""
 
     source: str
     sha256: str
     count: int
+    remarks: Mapping[str, int] = Field(default_factory=dict)
+    left_out: Mapping[str, int] = Field(default_factory=dict)
+
+    def sentences(self) -> list[str]:
+        """Sentences on images that were changed and files that were not used."""
+        said = [f"{self.source}: {count:,} images {remark}." for remark, count in self.remarks.items()]
+        if self.left_out:
+            reasons = "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+            said.append(f"{self.source}: {sum(self.left_out.values()):,} files are not used: {reasons}.")
+        return said
+
+
+class Samples(Compared):
+    """The generated images. drawn: how they were sampled; empty if it is unknown."""
+
     drawn: Sampling
 
 
-class Reference(Config):
+class Reference(Compared):
     """The images that samples are compared with. count: 0 if the reference is a file of statistics that does not state it."""
-
-    source: str
-    sha256: str
-    count: int
 
 
 class Evaluation(Config):
@@ -84,6 +96,14 @@ class Evaluation(Config):
     @property
     def has_frechet(self) -> bool:
         return any(score.passport.metric == FRECHET for score in self.scores.values())
+
+    def size_warnings(self) -> list[str]:
+        """Sentences with the warnings in the passports and the titles of their scores."""
+        titles: dict[str, list[str]] = {}
+        for score in self.scores.values():
+            if score.passport.warning:
+                titles.setdefault(score.passport.warning, []).append(score.title)
+        return [f"{', '.join(names)}: {warning}." for warning, names in titles.items()]
 
     def to_json(self) -> dict[str, Any]:
         """The JSON that --json writes. Unknown keys of samples and passports are left out."""
@@ -106,12 +126,12 @@ class ReconstructionEvaluation(Evaluation):
             said.append("The autoencoder was trained on these images.")
         if self.has_frechet:
             said.append("Frechet distances decrease with N: compare them only at equal N, images and extractor.")
-        said += [f"{name}: {warning}." for name, warning in self.warnings.items()]
+        said += [f"{name}: {warning}." for name, warning in self.warnings.items()] + self.size_warnings()
         return [*said, self.computed.sentence]
 
 
 class SampleEvaluation(Evaluation):
-    """Evaluation of generated images. reference: None if no score needs one; image_size: height and width."""
+    """Evaluation of generated images. reference: None if no score needs one; image_size: height and width, () for several."""
 
     samples: Samples
     reference: Reference | None
@@ -120,7 +140,9 @@ class SampleEvaluation(Evaluation):
 
     def sentences(self) -> list[str]:
         """Sentences to print below the table."""
-        said = _drawing(self.samples.drawn, self.protocol)
+        said = [sentence for images in (self.samples, self.reference) if images for sentence in images.sentences()]
+        said += self.size_warnings()
+        said += _drawing(self.samples.drawn, self.protocol)
         intervals = "95 %, for another draw of samples with the same reference"
         said.append(f"Protocol {self.protocol.name}. Intervals: {intervals}.")
         if self.has_frechet:
