@@ -164,8 +164,9 @@ def _summary(folder: Path) -> list[str]:
     classes = f"{card.num_classes:,} classes" if card.num_classes else "no classes"
     classes += f" ({card.unlabelled})" if card.unlabelled else ""
     lines = [f"{card.count('train'):,} images for training, {card.count('val'):,} for validation, {classes}"]
-    enlarged = {f"are smaller than {card.image_size} px and were enlarged": card.upscaled} if card.upscaled else {}
-    lines += [f"{count:,} images {remark}" for remark, count in {**enlarged, **card.remarks}.items()]
+    remarks = {**({f"smaller than {card.image_size} px, enlarged": card.upscaled} if card.upscaled else {}), **card.remarks}
+    total = card.count("train") + card.count("val")
+    lines += [f"{count:,} of {total:,} images: {remark}" for remark, count in remarks.items()]
     if bits := used_bits(card.remarks, card.white):
         lines.append(f"These images are dark: no level is above {2**bits - 1}. --white {2**bits - 1} shows it as white.")
     if card.left_out:

@@ -78,7 +78,7 @@ class DatasetCard(Config):
     left_out: dict[str, int] = Field(default_factory=dict)
     """Number of files, members and samples of the source that are not used, by reason; skipped.jsonl lists each."""
     remarks: dict[str, int] = Field(default_factory=dict)
-    """Number of images by what was done to them, as the end of the sentence "N images ..."."""
+    """Number of images by what is unusual about their files and what was done, such as a conversion to sRGB."""
     icc: str = "ignore"
     """Whether color profiles were converted to sRGB ("convert") or ignored."""
     white: int = 65535

@@ -19,7 +19,7 @@ FORMATS = (
 """Pillow's formats of pixels that it decodes by itself: no vector graphics, which it gives to other programs, and no video."""
 MAX_PIXELS = 2**27  # 134 megapixels; an image whose header states more is treated as a decompression bomb
 WHITE = 65535
-FIRST_FRAME = "have several frames or pages: the first is used"
+FIRST_FRAME = "several frames or pages, the first is used"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_BITS = 258  # number of the tag BitsPerSample
 
@@ -49,7 +49,7 @@ AS_STORED = Reading(icc="ignore")
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright 8-bit RGB image. remarks: what was done to it, each as the end of the sentence "N images ..."."""
+    """An upright 8-bit RGB image. remarks: what is unusual about its file and what was done, for counting over images."""
 
     image: Image.Image
     remarks: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ def _decoded(data: bytes, reading: Reading) -> Decoded:
         if image.mode.startswith("I") or _has_16_bits(image, data):
             image, bits = _in_8_bits(image, data, reading.white)
             remarks.append(depth_remark(bits))
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if reading.icc == "convert":
             image, remark = to_srgb(image)
             remarks += [remark] if remark else []
@@ -111,7 +111,7 @@ def _decoded(data: bytes, reading: Reading) -> Decoded:
 
 def depth_remark(bits: int) -> str:
     """The remark about an image of 16 bits a channel whose highest level has this number of bits."""
-    return f"have 16 bits a channel and use {bits} of them"
+    return f"16 bits a channel, {bits} of them used"
 
 
 def used_bits(remarks: Mapping[str, int], white: int) -> int:
@@ -174,4 +174,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -21,7 +21,7 @@ from smtool.data.images.transform import CROP_RULES, Rule
 from smtool.data.images.unfinished import alone_in, begin, end, read_note, refuse, write_note
 from smtool.data.images.workers import made_samples
 from smtool.errors import DataError
-from smtool.storage import write_json, write_text
+from smtool.storage import printable, write_json, write_text
 
 IMAGES_PER_SHARD = 1024
 VAL_FRACTION = 0.05
@@ -45,7 +45,7 @@ class Preparation:
         later = {} if self.source.builtin else {"icc": reading["icc"], "white": reading["white"], **asdict(self.samples)}
         return {
             "format": "smtool dataset 1",
-            "source": {"name": self.source.name, "kind": self.source.kind, "digest": self.source.digest()},
+            "source": {"name": printable(self.source.name), "kind": self.source.kind, "digest": self.source.digest()},
             "rule": rule,
             "val_fraction": self.val_fraction,
             "images_per_shard": self.images_per_shard,
@@ -84,7 +84,8 @@ def _run(
             out, _chunks(splits, preparation.images_per_shard), preparation.rule, listing.groups, workers, progress
         )
     finally:
-        _write_skipped(out, [*progress.skipped, *(other._asdict() for other in listing.left_out)])
+        others = [{"id": printable(other.id), "reason": other.reason} for other in listing.left_out]
+        _write_skipped(out, [*progress.skipped, *others])
     if progress.has_too_many_unusable:
         refuse(out)
         raise progress.too_many_unusable()
@@ -105,6 +106,7 @@ def _split(listing: Listing, preparation: Preparation) -> dict[Split, list[Entry
     if listing.has_splits:
         return {"train": [e for e in entries if e.split == "train"], "val": [e for e in entries if e.split == "val"]}
     count = round(preparation.val_fraction * len(entries)) or min(1, preparation.val_fraction > 0)
+    count = min(count, len(entries) - 1)  # one image at least is for training
     return {"train": entries[count:], "val": entries[:count]}
 
 
@@ -154,14 +156,14 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
         train=tuple(note.shard for name, note in notes.items() if name.startswith("train")),
         val=tuple(note.shard for name, note in notes.items() if name.startswith("val")),
         num_classes=max(len(listing.class_names), max(labels, default=-1) + 1),
-        class_names=listing.class_names,
-        unlabelled=listing.unlabelled,
-        group_names=listing.groups,
+        class_names=tuple(map(printable, listing.class_names)),
+        unlabelled=printable(listing.unlabelled),
+        group_names=tuple(map(printable, listing.groups)),
         skipped=len(skipped),
         left_out=_counted([without_numbers(reason) for reason in skipped] + [other.reason for other in listing.left_out]),
         upscaled=sum(note.upscaled for note in notes.values()),
         remarks=dict(sorted(sum((Counter(note.remarks) for note in notes.values()), Counter()).items())),
-        icc=rule.reading.icc,
+        icc="ignore" if preparation.source.builtin else rule.reading.icc,
         white=rule.reading.white,
         spectrum=None,
         plan=_hash(json.dumps(plan, sort_keys=True)).hex(),

@@ -10,8 +10,8 @@ from PIL import Image
 if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsProfile, ImageCmsTransform
 
-CONVERTED = "have a color profile and were converted to sRGB"
-UNUSABLE = "have a color profile that cannot be used; their pixels were kept"
+CONVERTED = "another color profile, converted to sRGB"
+UNUSABLE = "a color profile that cannot be used, ignored"
 
 
 def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:

@@ -11,6 +11,7 @@ from smtool.data.images.card import Shard
 from smtool.data.images.entries import Sample, Skipped
 from smtool.data.images.unfinished import ShardNote
 from smtool.errors import DataError
+from smtool.storage import printable
 
 Report = Callable[[int, int], object]
 
@@ -71,7 +72,7 @@ class Kept:
     def __iter__(self) -> Iterator[tuple[int, Sample]]:
         for number, result in enumerate(self.made, self.first):
             if isinstance(result, Skipped):
-                self.skipped.append({"shard": self.shard, "id": result.entry.id, "reason": result.reason})
+                self.skipped.append({"shard": self.shard, "id": printable(result.entry.id), "reason": result.reason})
                 self.progress.skipped.append(self.skipped[-1])
             else:
                 self.upscaled += min(result.width, result.height) < self.size

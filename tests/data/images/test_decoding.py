@@ -116,7 +116,7 @@ def test_white_scales_levels_of_twelve_bits_and_keeps_all_of_them(rng, channels)
     data = png_of_16_bits(levels)
     dark, bright = decode(data, CONVERTED), decode(data, Reading(white=4095))
     assert np.array(dark.image).max() <= 16
-    assert dark.remarks == bright.remarks == ("have 16 bits a channel and use 12 of them",)
+    assert dark.remarks == bright.remarks == ("16 bits a channel, 12 of them used",)
     expected = np.rint(levels[..., :3] * 255 / 4095)
     assert np.array_equal(np.array(bright.image)[..., : min(channels, 3)], expected)
 
@@ -128,7 +128,7 @@ def test_levels_above_white_become_white(rng):
 
 def test_images_that_reach_less_than_a_quarter_of_white_are_dark():
     def remarks(*bits):
-        return {f"have 16 bits a channel and use {n} of them": 3 for n in bits}
+        return {f"16 bits a channel, {n} of them used": 3 for n in bits}
 
     assert used_bits(remarks(12), 65535) == used_bits(remarks(10, 12), 65535) == 12
     assert used_bits(remarks(14), 65535) == 14
@@ -141,7 +141,7 @@ def test_sixteen_bit_color_of_a_tiff_cannot_be_scaled(rng):
 
     file = io.BytesIO()
     tifffile.imwrite(file, rng.integers(0, 4096, (9, 7, 3)).astype(np.uint16), photometric="rgb")
-    assert decode(file.getvalue(), CONVERTED).remarks == ("have 16 bits a channel and use 12 of them",)
+    assert decode(file.getvalue(), CONVERTED).remarks == ("16 bits a channel, 12 of them used",)
     with pytest.raises(UnusableImage, match="16-bit TIFF of mode RGB, of which only the upper 8 bits can be read"):
         decode(file.getvalue(), Reading(white=4095))
 

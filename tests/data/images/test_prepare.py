@@ -181,6 +181,12 @@ def test_more_bad_images_than_allowed_is_an_error_after_which_the_run_can_be_res
     assert contents(tmp_path / "out") == contents(tmp_path / "other")
 
 
+@pytest.mark.parametrize("count, val_fraction", [(1, 0.05), (2, 0.9)])
+def test_one_image_at_least_is_for_training(tmp_path, photo_folder, count, val_fraction):
+    card = prepared(photo_folder(count), tmp_path / "out", val_fraction=val_fraction)
+    assert (card.count("train"), card.count("val")) == (1, count - 1)
+
+
 def test_no_usable_image_is_an_error_whatever_the_allowed_fraction(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"")
@@ -354,7 +360,7 @@ def test_remarks_on_images_are_counted_also_over_interruptions(tmp_path, photo_f
     for number in range(0, 20, 4):
         frames[0].save(source / f"{number:04d}.png", "PNG", save_all=True, append_images=frames[1:])
     whole = prepared(source, tmp_path / "whole")
-    assert whole.remarks == {"have several frames or pages: the first is used": 5}
+    assert whole.remarks == {"several frames or pages, the first is used": 5}
 
     def stop(done, total):
         if done == 13:
