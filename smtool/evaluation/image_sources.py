@@ -30,8 +30,8 @@ class ImageSource:
     The order is random, so that the first images are a random subset, except for npz files and samples, which keep their order.
     name: for messages; digest: sha256 of everything that decides the pixels; count: number of images; sizes: of each image, or
     one of all images. sampling: how samples were drawn, empty if unknown. moments: moments of features stored in an npz file of
-    ADM or smtool; count may then be 0. remarks: what is done to images of loose files, each as the end of the sentence "N images
-    ...", with N; left_out: why files are not used, with their number.
+    ADM or smtool; count may then be 0. remarks: what is unusual about images of loose files, with their number; left_out: why files are
+    not used, with their number.
     """
 
     name: str

@@ -26,7 +26,6 @@ from smtool.evaluation.image_sizes import Size
 from smtool.features.pictures import Pictures
 from smtool.inference.sampling import SAMPLING_FILE
 
-SIXTEEN_BITS = "have 16 bits a channel and are rounded to 8"
 _READERS = 4
 _AT_ONCE = 16
 _REASONS = 5      # largest number of reasons in an error
@@ -48,7 +47,8 @@ class Survey:
 class LooseImages:
     """All images of a folder or archive. digest: of everything that decides their pixels and order.
 
-    sizes: of each image; remarks: what is done to images, with their number; left_out: why files are not used, with their number.
+    sizes: of each image; remarks: what is unusual about images, with their number; left_out: why files are not used, with their
+    number.
     Raises DataError if any image cannot be read; the message counts all of them by reason.
     """
 
@@ -143,17 +143,15 @@ def _header(data: bytes) -> tuple[Size, tuple[str, ...]] | None:
             remarks = [FIRST_FRAME] if image.format != "MPO" and getattr(image, "n_frames", 1) > 1 else []
     except Exception:      # parsers raise exceptions of many types; `decode` gives the reason
         return None
-    if turned and image.format == "TIFF":
-        return None      # Pillow turns these itself, and which size it states has changed
-    deep = image.mode.startswith("I") or (image.format == "PNG" and data[24:25] == b"\x10")
+    if image.mode.startswith("I") or (image.format == "PNG" and data[24:25] == b"\x10") or image.format == "TIFF":
+        return None      # of 16 bits, the levels in use are stated; Pillow turns a TIFF when it is decoded
     size = (image.width, image.height) if turned else (image.height, image.width)
-    return size, (*remarks, *([SIXTEEN_BITS] if deep else []))
+    return size, tuple(remarks)
 
 
 def _decoded_header(data: bytes) -> tuple[Size, tuple[str, ...]]:
     decoded = decode(data, AS_STORED)
-    remarks = (remark if remark == FIRST_FRAME else SIXTEEN_BITS for remark in decoded.remarks)
-    return (decoded.image.height, decoded.image.width), tuple(remarks)
+    return (decoded.image.height, decoded.image.width), decoded.remarks
 
 
 def _pixels(entry: Entry) -> Tensor:

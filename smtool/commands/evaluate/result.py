@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, TypeAdapter
 
 from smtool.config import Config
+from smtool.data.images.decoding import WHITE, used_bits
 from smtool.evaluation.scores import FRECHET, ReconstructionScore, SampleScore, Score
 from smtool.features.protocol import PROTOCOLS, Protocol
 from smtool.inference.sampling import Sampling
@@ -53,8 +54,8 @@ class Reconstructed(Images):
 
 
 class Compared(Config):
-    """One of two compared sets of images. remarks: what was done to images of loose files, each as the end of the sentence "N
-    images ...", with N; left_out: why files were not used, with their number. Files of older versions lack both."""
+    """One of two compared sets of images. remarks: what is unusual about images of loose files, with their number; left_out: why
+    files were not used, with their number. Files of older versions lack both."""
 
     source: str
     sha256: str
@@ -64,7 +65,14 @@ class Compared(Config):
 
     def sentences(self) -> list[str]:
         """Sentences on images that were changed and files that were not used."""
-        said = [f"{self.source}: {count:,} images {remark}." for remark, count in self.remarks.items()]
+        said = []
+        if self.remarks:
+            unusual = "; ".join(f"{count:,} with {remark}" for remark, count in self.remarks.items())
+            said.append(f"{self.source}, unusual images: {unusual}.")
+        if bits := used_bits(self.remarks, WHITE):
+            white = 2**bits - 1
+            hint = f"smtool prepare {self.source} --size SIZE --white {white} shows it as white"
+            said.append(f"{self.source}: its images of 16 bits are dark, because no level is above {white}. {hint}.")
         if self.left_out:
             reasons = "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
             said.append(f"{self.source}: {sum(self.left_out.values()):,} files are not used: {reasons}.")

@@ -104,16 +104,17 @@ def test_what_is_changed_or_not_used_is_said_with_its_number(sets, screen):
     console, shown = screen
     Path("equal/notes.txt").write_text("about these images")
     Path("equal/.hidden.png").write_bytes(Path("equal/00.png").read_bytes())
-    Image.fromarray(np.full((24, 40), 40_000, np.uint16)).save("equal/deep.png")
+    Image.fromarray(np.full((24, 40), 4_000, np.uint16)).save("equal/deep.png")
     frames = [Image.new("RGB", (40, 24), (level, 0, 0)) for level in (10, 200)]
     frames[0].save("equal/moving.gif", save_all=True, append_images=frames[1:])
     result = scored("equal", console, reference="b")
     assert result.samples.count == EACH * len(MIXED) + 2
     assert result.samples.remarks == {
-        "have 16 bits a channel and are rounded to 8": 1,
-        "have several frames or pages: the first is used": 1,
+        "16 bits a channel, 12 of them used": 1,
+        "several frames or pages, the first is used": 1,
     }
     assert result.samples.left_out == {"hidden": 1, "not an image (.txt)": 1}
     text = " ".join(shown().split())
-    assert "equal: 1 images have several frames or pages: the first is used." in text
+    assert "equal, unusual images: 1 with " in text and "1 with several frames or pages, the first is used" in text
+    assert "equal: its images of 16 bits are dark, because no level is above 4095." in text
     assert "equal: 2 files are not used: 1 hidden; 1 not an image (.txt)." in text
