@@ -1,6 +1,7 @@
 """Images as feature networks get them: a batch of one size or a list of several sizes, of one to four channels."""
 
 from collections.abc import Callable, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -11,9 +12,21 @@ ALPHA = (2, 4)
 """Numbers of channels of which the last is alpha: grey with alpha, and RGBA."""
 
 
+@overload
+def each(pictures: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor: ...
+
+
+@overload
+def each(pictures: Sequence[Tensor], change: Callable[[Tensor], Tensor]) -> Sequence[Tensor]: ...
+
+
 def each(pictures: Pictures, change: Callable[[Tensor], Tensor]) -> Pictures:
     """Apply a function of batches (B, C, H, W) to a batch, or to each image of a list by itself."""
     return change(pictures) if isinstance(pictures, Tensor) else [change(image[None])[0] for image in pictures]
+
+
+def moved(pictures: Pictures, device: torch.device) -> Pictures:
+    return each(pictures, lambda images: images.to(device))
 
 
 def as_rgb(images: Tensor) -> Tensor:
