@@ -305,7 +305,7 @@ def test_images_of_data_keep_their_own_size(checkpoint, tmp_path):
     open_images("builtin:photos?train=2&val=6", "val", image_size=40, root=tmp_path / "mine")
     (prepared,) = (tmp_path / "mine").iterdir()
     result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, data=str(prepared)), console=Console(quiet=True))
-    assert result.images.image_size == 40
+    assert result.images.image_size.stored == 40
     assert result.scores["psnr"].passport.num_images == 6
 
 
