@@ -14,6 +14,7 @@ from smtool.config import Config
 from smtool.data.images.decoding import WHITE, used_bits
 from smtool.evaluation.scores import FRECHET, ReconstructionScore, SampleScore, Score
 from smtool.features.protocol import PROTOCOLS, Protocol
+from smtool.image_shape import ImageSize
 from smtool.inference.sampling import Sampling
 
 
@@ -43,7 +44,7 @@ class Images(Config):
     source: str
     folder: str
     split: str
-    image_size: int
+    image_size: ImageSize
     sha256: str
 
 
