@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, features
 
 from smtool.errors import DataError
 from smtool.evaluation.image_sources import open_source
+from smtool.image_shape import ImageSize
 
 HEIGHT, WIDTH = 12, 20
 
@@ -89,10 +90,10 @@ def test_every_kind_of_image_is_used_at_its_upright_size(folder):
     assert (source.count, source.left_out) == (len(FILES), {})
     found = {image.permute(1, 2, 0).numpy().tobytes() for image in images(source)}
     assert found == {upright(data).tobytes() for data in FILES.values()}
-    sizes = [tuple(image.shape[1:]) for image in images(source)]
+    sizes = [ImageSize(*image.shape[1:]) for image in images(source)]
     assert sizes == list(source.sizes)      # in the order of the images
     wide = sum(upright(data).shape[:2] == (HEIGHT, WIDTH) for data in FILES.values())
-    assert source.sizes_of(source.count) == {(HEIGHT, WIDTH): wide, (WIDTH, HEIGHT): len(FILES) - wide}
+    assert source.sizes_of(source.count) == {ImageSize(HEIGHT, WIDTH): wide, ImageSize(WIDTH, HEIGHT): len(FILES) - wide}
     assert wide == len(FILES) - 5
 
 
@@ -169,6 +170,6 @@ def test_several_images_in_a_sample_of_a_shard_are_refused_with_the_way_on(tmp_p
 
 
 def test_a_folder_without_an_image_says_what_it_holds(tmp_path):
-    Path(tmp_path / "a.mp4").touch()
-    with pytest.raises(DataError, match=r"no images found, but 1 ending in \.mp4"):
+    Path(tmp_path / "a.pdf").touch()
+    with pytest.raises(DataError, match=r"no images found, but 1 ending in \.pdf"):
         open_source(str(tmp_path))
