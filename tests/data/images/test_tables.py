@@ -160,7 +160,8 @@ def test_labels_without_declared_classes_are_numbers_or_names(tmp_path, write, d
 
 def test_missing_labels_are_an_error_or_a_reason(tmp_path, write, data):
     path = write(tmp_path / "set", {"image": data[:3], "label": [1, None, -1]})
-    with pytest.raises(DataError, match=r"2 of 3 images have no label in column label, .*/00000001\.[\s\S]*--labels none"):
+    said = r"2 of 3 images have no label in column label, the first .*/00000001\.[\s\S]*--labels none"
+    with pytest.raises(DataError, match=said):
         listed(path, tmp_path)
     unlabelled = listed(path, tmp_path, labels="none")
     assert {entry.label for entry in unlabelled.entries} == {None} and unlabelled.unlabelled == "--labels none"
