@@ -6,7 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
-from smtool.report.grids import DIFFERENCE_GAIN, centred, enlarged, fitted, framed, image_grid, png_bytes, reconstruction_grid, viridis
+from smtool.report.grids import (
+    DIFFERENCE_GAIN,
+    centred,
+    enlarged,
+    fitted,
+    framed,
+    image_grid,
+    png_bytes,
+    reconstruction_grid,
+    viridis,
+)
 
 
 def images_of(count, height=3, width=5):
