@@ -128,7 +128,8 @@ def test_all_images_that_cannot_be_read_are_counted_by_reason(folder):
     with pytest.raises(DataError) as caught:
         open_source(str(folder))      # the empty ones are found by their headers, and all others with them
     message = caught.value.message
-    assert f"6 of {len(FILES) + 6} images cannot be read: 3 cannot be decoded: image file is truncated (N bytes " in message
+    reason = "3 cannot be decoded: image file is truncated (N bytes not processed)"
+    assert f"6 of {len(FILES) + 6} images cannot be read: {reason}" in message
     assert "2 empty file (first: " in message and "1 not an image of a known format (first: photo.heic)" in message
     assert "--max-bad" in caught.value.hint
 
@@ -138,7 +139,7 @@ def test_images_whose_pixels_are_damaged_are_all_counted_when_they_are_read(fold
     for number in range(3):
         (folder / f"cut{number}.jpg").write_bytes(whole[: len(whole) // 2])
     source = open_source(str(folder))      # their headers are whole
-    with pytest.raises(DataError, match=f"3 of {len(FILES) + 3} images cannot be read: 3 cannot be decoded: .* truncated"):
+    with pytest.raises(DataError, match=f"3 of {len(FILES) + 3} images cannot be read: 3 cannot be decoded: image file"):
         images(source)
 
 
