@@ -18,7 +18,7 @@ from random import Random
 
 import torch
 
-from campaign.sandbox import Case, Sandbox, TimeUp
+from campaign.sandbox import Case, End, Sandbox, TimeUp
 
 SECONDS, MEMORY = 10, 2 << 30
 _STDERR = os.dup(2)
@@ -122,6 +122,8 @@ def run_one(make: MakeCase, number: int, seed: int, box: Sandbox) -> dict[str, o
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         end = box.run(case)
+    except TimeUp:      # after the call, while its end was judged
+        end = End("time", "over 10 s")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     spent = round(1e3 * (time.perf_counter() - began), 1)

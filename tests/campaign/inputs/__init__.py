@@ -17,13 +17,13 @@ KINDS: dict[str, Callable[[Path, Random, Sandbox], Case]] = {
     "run folders": runs.case,
 }
 SHARES = {
-    "recipes": 30,
+    "recipes": 32,
     "tensor files": 18,
     "prepared folders": 16,
     "archives": 12,
     "pictures": 12,
     "arrays and scores": 6,
-    "run folders": 6,
+    "run folders": 4,
 }
 
 

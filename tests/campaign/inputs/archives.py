@@ -53,7 +53,7 @@ def _hostile_tar(originals: Path, rng: Random, box: Sandbox) -> tuple[str, str]:
             kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
             member.type = rng.choice((*kinds, tarfile.REGTYPE, tarfile.REGTYPE, tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE))
             member.linkname = rng.choice((*_OUTSIDE, member.name, "/etc/passwd", "/dev/zero", "a/0.png", ""))
-            content = rng.choice((_picture(originals), _picture(originals), b"", bytes(3_000_000)))
+            content = rng.choice((_picture(originals), _picture(originals), b"", bytes(500_000)))
             member.size = len(content) if member.isreg() else 0
             said.append(f"{member.name[:30]!r} of type {member.type!r}")
             try:
@@ -77,7 +77,7 @@ def _hostile_zip(originals: Path, rng: Random, box: Sandbox) -> tuple[str, str]:
             member = zipfile.ZipInfo(name or "x")
             kind = rng.choice((stat.S_IFREG, stat.S_IFREG, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFDIR))
             member.external_attr = (kind | 0o644) << 16
-            content = rng.choice((_picture(originals), _picture(originals), b"../../outside", b"", bytes(5_000_000)))
+            content = rng.choice((_picture(originals), _picture(originals), b"../../outside", b"", bytes(500_000)))
             new.writestr(member, content, new.compression)
             said.append(f"{name[:30]!r} {kind:o}")
     data = path.read_bytes()

@@ -84,5 +84,5 @@ def _override(values: dict[str, Any], rng: Random) -> str:
             break
         table = table[key]
     _, changed = mutated_value({"value": table[key]}, rng)
-    text = next(iter(changed.values()), "")
+    text = next(iter(changed.values()), "") if isinstance(changed, dict) else changed
     return f"{'.'.join(parts)}={str(text)[:300]}"

@@ -30,7 +30,7 @@ def case(originals: Path, rng: Random, box: Sandbox) -> Case:
     run = box.out / "runs" / name
     shutil.copytree(originals / "old/runs" / name, run)
     what = rng.choice((_text, _text, _text, _tensors, _lost))(run, rng)
-    use = rng.choice(("resume", "resume", "page", "page", "sample", "describe"))
+    use = rng.choice((*("resume", "sample", "describe") * 5, "page"))      # a page takes a second of drawing
     (box.out / "data").symlink_to(originals / "old/data")
     return Case(f"{name}, {use}: {what}", lambda: _use(originals, run, name, use))
 
@@ -85,9 +85,9 @@ def _use(originals: Path, run: Path, name: str, use: str) -> None:
         sample_images(str(run), out=Path("drawn"), num_images=1, grid=0, console=console)
     else:
         recipe = originals / "old" / ("ae.toml" if name == "ae" else "dit.toml")
-        more = ["steps=5", "evaluate_every=99"]
+        more = ["steps=6", "evaluate_every=99"]
         if name == "ae":
-            training.train(load(str(recipe), TrainAE, more), autoencoder_run, console=console, out=run)
+            training.train(load(str(recipe), TrainAE, more), autoencoder_run, console=console, out=run, pause_at=5)
         else:
             shutil.copytree(originals / "old/runs/ae", "runs/ae", dirs_exist_ok=True)
-            training.train(load(str(recipe), TrainDiT, more), diffusion_run, console=console, out=run)
+            training.train(load(str(recipe), TrainDiT, more), diffusion_run, console=console, out=run, pause_at=5)
