@@ -6,9 +6,10 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from smtool.cli import INTERNAL_ERROR, OUT_OF_MEMORY, _report
 from smtool.errors import SmtoolError
 
 EXIT_CODES = (2, 3, 4, 6, 7, 130)
@@ -30,11 +31,15 @@ class Case:
 
 @dataclass(frozen=True)
 class End:
-    """How a case ended. fault: empty if it ended as it should, else one line that is the same for equal faults."""
+    """How a case ended. fault: empty if it ended as it should, else one line that is the same for equal faults.
+
+    said: the beginning of the message.
+    """
 
     ended: str
     fault: str = ""
     trace: str = ""
+    said: str = ""
 
     def row(self) -> dict[str, str]:
         return {key: value for key, value in asdict(self).items() if value}
@@ -59,7 +64,8 @@ class Sandbox:
         end = judged(case)
         if (after := set(self._listing())) != before:
             changed = sorted(name for name, *_ in before ^ after)
-            return End(end.ended, f"changed outside the output folder: {[Path(name).name for name in changed][:3]}", case.tried)
+            fault = f"changed outside the output folder: {[Path(name).name for name in changed][:3]}"
+            return replace(end, fault=fault)
         return end
 
     def _listing(self) -> Iterator[tuple[str, int, int, int]]:
@@ -82,14 +88,16 @@ def judged(case: Case) -> End:
     try:
         case.act()
     except SmtoolError as error:
-        return End(type(error).__name__, _message_fault(error), "" if not _message_fault(error) else str(error)[:2000])
+        return End(type(error).__name__, _message_fault(error), said=str(error)[:200])
     except TimeUp:
         return End("time", f"over 10 s at {_frames()}", traceback.format_exc()[-3000:])
     except SystemExit as error:
         return End("exit", f"SystemExit({error.code})", traceback.format_exc()[-3000:])
     except Exception as error:
-        if case.memory and _is_memory(error):
+        if _report(error) == OUT_OF_MEMORY and case.memory:
             return End("memory")
+        if _report(error) not in (INTERNAL_ERROR, OUT_OF_MEMORY):
+            return End(type(error).__name__)
         return End("error", f"{type(error).__name__} at {_frames()}: {_first_words(error)}", traceback.format_exc()[-3000:])
     return End("success")
 
@@ -101,11 +109,6 @@ def _message_fault(error: SmtoolError) -> str:
     if not error.message.strip() or "Traceback (most recent" in text:
         return f"no sentence in {type(error).__name__} at {_frames()}"
     return f"a message of {len(text)} characters at {_frames()}" if len(text) > _LONGEST else ""
-
-
-def _is_memory(error: Exception) -> bool:
-    text = str(error)
-    return isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text
 
 
 def _frames() -> str:

@@ -17,13 +17,13 @@ KINDS: dict[str, Callable[[Path, Random, Sandbox], Case]] = {
     "run folders": runs.case,
 }
 SHARES = {
-    "recipes": 32,
+    "recipes": 34,
     "tensor files": 18,
     "prepared folders": 16,
     "archives": 12,
     "pictures": 12,
     "arrays and scores": 6,
-    "run folders": 4,
+    "run folders": 2,
 }
 
 

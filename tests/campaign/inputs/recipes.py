@@ -61,7 +61,7 @@ def _as_toml(values: Any) -> bytes:
     """TOML of mutated values; what TOML cannot express (null, odd keys) is left out."""
     try:
         return tomli_w.dumps(_without_none(values)).encode(errors="surrogateescape")
-    except (TypeError, AttributeError, ValueError):
+    except (TypeError, AttributeError, ValueError, RecursionError):
         return repr(values).encode(errors="surrogateescape")
 
 

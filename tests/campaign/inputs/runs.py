@@ -44,7 +44,7 @@ def _text(run: Path, rng: Random) -> str:
         what, values = mutated_value(tomllib.loads(data.decode()), rng)
         try:
             data = tomli_w.dumps(values).encode(errors="surrogateescape")
-        except (TypeError, AttributeError, ValueError):
+        except (TypeError, AttributeError, ValueError, RecursionError):
             data = b"x = ["
     elif name.endswith(".jsonl"):
         what, rows = mutated_value([json.loads(line) for line in data.splitlines()], rng)

@@ -126,7 +126,7 @@ def _sample(kind: Any) -> Callable[[], object]:
 
 def _eval() -> object:
     options = EvalOptions(
-        features=("random",), scores=("kid",), num_images=8, json_path=Path("scores.json"), table_path=Path("scores.csv")
+        features=("random",), scores=("kid",), num_images=12, json_path=Path("scores.json"), table_path=Path("scores.csv")
     )
     return evaluate("sit", options, console=_console())
 
@@ -157,7 +157,7 @@ SCENARIOS: dict[str, Scenario] = {
     "sample to shards": Scenario(("sit",), ("drawn",), _sample("shards"), (*_DRAW, "shards")),
     "eval": Scenario(
         ("data", "sit"), ("scores.json", "scores.csv"), _eval,
-        ("eval", "sit", "--features", "random", "--kid", "--num-images", "8", "--json", "scores.json", "--table", "scores.csv",
+        ("eval", "sit", "--features", "random", "--kid", "--num-images", "12", "--json", "scores.json", "--table", "scores.csv",
          "--device", "cpu"),
     ),
     "race": Scenario(
