@@ -44,7 +44,7 @@ class Fault:
         elif self.kind == "full disk":
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             largest = int(10 ** (1 + 4 * self.moment / 1.1))
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
 
 
 class Operations:
