@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, help="default: 100,000 inputs, 1,000 kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="only this kind of inputs, or this scenario of kills")
+    parser.add_argument("--again", action="store_true", help="only the cases that broke before")
     parser.add_argument("--out", type=Path, default=Path("campaign"), help="folder of the JSONL files")
     parser.add_argument("--scratch", type=Path, help="folder for the cases' files; default: in memory, where there is /dev/shm")
     parser.add_argument("--workers", type=int, default=2)
@@ -58,10 +59,21 @@ def main() -> None:
 def _inputs(asked: argparse.Namespace, scratch: Path) -> None:
     from campaign.inputs import chosen
 
-    ledger = Ledger(asked.out / f"inputs-{asked.seed}.jsonl")
-    numbers = [number for number in range(asked.cases or 100_000) if asked.only in (None, chosen(number))]
+    ledger, numbers = _todo(asked, "inputs", asked.cases or 100_000)
+    numbers = [number for number in numbers if asked.only in (None, chosen(number))]
     run_cases(_maker(scratch), numbers, ledger, seed=asked.seed, scratch=scratch, workers=asked.workers)
     print("\n".join(summary(ledger.rows())))
+
+
+def _todo(asked: argparse.Namespace, what: str, cases: int) -> tuple[Ledger, list[int]]:
+    """The ledger and the numbers of the cases. With --again: those that broke, and a new ledger."""
+    ledger = Ledger(asked.out / f"{what}-{asked.seed}.jsonl")
+    if not asked.again:
+        return ledger, list(range(cases))
+    broken = sorted(int(str(row["case"])) for row in ledger.rows() if row.get("fault"))
+    again = Ledger(asked.out / f"{what}-{asked.seed}-again.jsonl")
+    again.path.unlink(missing_ok=True)
+    return again, broken
 
 
 def _maker(scratch: Path) -> MakeCase:
@@ -96,8 +108,8 @@ def _case(asked: argparse.Namespace, scratch: Path) -> None:
 def _kills(asked: argparse.Namespace, scratch: Path) -> None:
     from campaign.kills import run_kills
 
-    ledger = Ledger(asked.out / f"kills-{asked.seed}.jsonl")
-    run_kills(asked.cases or 1000, ledger, seed=asked.seed, scratch=scratch, workers=asked.workers, only=asked.only)
+    ledger, numbers = _todo(asked, "kills", asked.cases or 1000)
+    run_kills(numbers, ledger, seed=asked.seed, scratch=scratch, workers=asked.workers, only=asked.only)
     print("\n".join(summary(ledger.rows())))
 
 

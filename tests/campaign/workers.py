@@ -23,6 +23,7 @@ from campaign.sandbox import Case, End, Sandbox, TimeUp
 SECONDS, MEMORY = 10, 2 << 30
 _STDERR = os.dup(2)
 _GRACE = 10
+_RENEW = 9
 MakeCase = Callable[[int, Random, Sandbox], tuple[str, Case]]
 
 
@@ -83,7 +84,7 @@ class _Slot:
                 os.kill(self.process, signal.SIGKILL)
             return True
         self.process = 0
-        if status and position >= 0:
+        if status and position >= 0 and os.waitstatus_to_exitcode(status) != _RENEW:
             self.ledger.add({"case": self.todo[position], "kind": "?", "ended": "died", "fault": f"process died, status {status}"})
         self.todo = self.todo[position + 1 :] if status else []
         return bool(self.todo)
@@ -111,7 +112,10 @@ class _Slot:
         handle = os.open(self.mark, os.O_WRONLY)
         for position, number in enumerate(self.todo):
             os.pwrite(handle, struct.pack("<qd", position, time.time()), 0)
-            self.ledger.add(run_one(self.make, number, self.seed, self.box))
+            row = run_one(self.make, number, self.seed, self.box)
+            self.ledger.add(row)
+            if row["ended"] == "time":      # the alarm may have left a torch mode switched on
+                os._exit(_RENEW)
 
 
 def run_one(make: MakeCase, number: int, seed: int, box: Sandbox) -> dict[str, object]:

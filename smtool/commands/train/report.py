@@ -18,6 +18,7 @@ from smtool.commands.train.run_folder import RunFolder
 from smtool.report.curves import Panel, curves_figure
 from smtool.report.html import Page
 from smtool.report.trackers import read_metrics
+from smtool.storage import parsing
 
 _STAGES = 5
 _ABOUT = {
@@ -28,34 +29,35 @@ _ABOUT = {
 
 def write_report(folder: RunFolder) -> Path:
     """Write report.html from metrics.jsonl, samples/, resolved.toml and environment.json, and return its path."""
-    rows = read_metrics(folder.metrics)
-    tables = tomllib.loads((folder.path / "resolved.toml").read_text(encoding="utf-8"))
-    environment = json.loads((folder.path / "environment.json").read_text())
-    diffusion = "latents" in tables
-    page = Page(f"{folder.path.name}: {'a transformer on latents' if diffusion else 'an autoencoder'}")
-    page.text(_state(folder, rows, tables))
-    # an indented line continues the line before it
-    for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():
-        page.text(f"{sentence[0].upper()}{sentence[1:]}.")
-    if losses := loss_panels(rows):
-        page.section("Losses")
-        _figure(page, losses, "Every term of the loss, without its weight, against training steps. Titles show the last value.")
-    if bands := band_panels(rows):
-        _figure(page, bands, _about_bands(rows), columns=4)
-    if scores := score_panels(rows):
-        page.section("Validation")
-        _figure(page, scores, _protocol(tables, diffusion=diffusion))
-    _pictures(page, folder.path / "samples", tables)
-    if progress := progress_panels(rows):
-        page.section("Progress")
-        _figure(page, progress, "Learning rates, gradient norms, speed.")
-    page.section("Recipe")
-    page.text("The recipe of this run, including all changes by --set.")
-    page.commands(*(folder.path / "resolved.toml").read_text(encoding="utf-8").splitlines())
-    page.section("Environment")
-    page.commands(*_passport(folder, tables, environment))
-    page.section("Next commands")
-    page.commands(*_commands(folder, diffusion=diffusion))
+    with parsing(folder.path, hint="A file of this run is damaged: restore it, or start the run again with --fresh."):
+        rows = read_metrics(folder.metrics)
+        tables = tomllib.loads((folder.path / "resolved.toml").read_text(encoding="utf-8"))
+        environment = json.loads((folder.path / "environment.json").read_text())
+        diffusion = "latents" in tables
+        page = Page(f"{folder.path.name}: {'a transformer on latents' if diffusion else 'an autoencoder'}")
+        page.text(_state(folder, rows, tables))
+        # an indented line continues the line before it
+        for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():
+            page.text(f"{sentence[0].upper()}{sentence[1:]}.")
+        if losses := loss_panels(rows):
+            page.section("Losses")
+            _figure(page, losses, "Every term of the loss, without its weight, against training steps. Titles show the last value.")
+        if bands := band_panels(rows):
+            _figure(page, bands, _about_bands(rows), columns=4)
+        if scores := score_panels(rows):
+            page.section("Validation")
+            _figure(page, scores, _protocol(tables, diffusion=diffusion))
+        _pictures(page, folder.path / "samples", tables)
+        if progress := progress_panels(rows):
+            page.section("Progress")
+            _figure(page, progress, "Learning rates, gradient norms, speed.")
+        page.section("Recipe")
+        page.text("The recipe of this run, including all changes by --set.")
+        page.commands(*(folder.path / "resolved.toml").read_text(encoding="utf-8").splitlines())
+        page.section("Environment")
+        page.commands(*_passport(folder, tables, environment))
+        page.section("Next commands")
+        page.commands(*_commands(folder, diffusion=diffusion))
     page.write(folder.report)
     return folder.report
 
@@ -110,8 +112,11 @@ def _step(path: Path) -> int:
 
 
 def _read(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _figure(page: Page, panels: Sequence[Panel], caption: str, *, columns: int = 3) -> None:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from smtool.data.cache.card import CacheCard
 from smtool.data.cache.shards import CACHE_INDEX, unpacked
-from smtool.data.images.card import check_present
+from smtool.data.images.card import Shard, check_present
 from smtool.data.images.shards import read_index, read_member
 from smtool.errors import DataError
+from smtool.storage import parsing
 
 
 class CacheShards:
@@ -23,7 +24,23 @@ class CacheShards:
             check_present(folder, shard)
         self._paths = [folder / shard.name for shard in card.shards]
         self._shard_of = np.repeat(np.arange(len(card.shards)), [shard.images for shard in card.shards])
-        self._rows = np.concatenate([np.empty(0, CACHE_INDEX), *(read_index(folder, shard) for shard in card.shards)])
+        self._rows = np.concatenate([np.empty(0, CACHE_INDEX), *(self._index(shard) for shard in card.shards)])
+        if not len(self._rows):
+            raise DataError(f"{folder} holds no {card.noun}s.", hint=f"Make it again: {card.command()}")
+
+    def _index(self, shard: Shard) -> np.ndarray:
+        """The rows of a shard, checked: one for each image, within the shard, with labels below num_classes."""
+        path = self.folder / shard.index_name
+        with parsing(path, DataError, hint=f"Make the cache again: {self.card.command()}"):
+            rows = read_index(self.folder, shard)
+            if rows.dtype != CACHE_INDEX or rows.shape != (shard.images,):
+                raise ValueError(f"{rows.shape} rows of {rows.dtype}, not {shard.images} rows of an index")
+            ends = rows["offset"] + rows["bytes"][:, None].astype(np.uint64)
+            if (rows["offset"] > shard.bytes).any() or (ends > shard.bytes).any():
+                raise ValueError("a row that lies outside the shard")
+            if (rows["label"] < -1).any() or (rows["label"] >= max(self.card.num_classes, 1)).any():
+                raise ValueError("a label that is no class")
+        return rows
 
     def __len__(self) -> int:
         return len(self._rows)

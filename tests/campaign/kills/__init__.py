@@ -34,13 +34,13 @@ _TRIES = 4
 _LIMIT = 120
 
 
-def run_kills(cases: int, ledger: Ledger, *, seed: int, scratch: Path, workers: int, only: str | None) -> None:
+def run_kills(cases: list[int], ledger: Ledger, *, seed: int, scratch: Path, workers: int, only: str | None) -> None:
     """Run the cases that the ledger does not hold yet, in `workers` processes."""
     inputs = scratch / "inputs"
     inputs.mkdir()
     _child(partial(build, inputs), scratch / "status")
     done = ledger.done()
-    numbers = [number for number in range(cases) if number not in done and only in (None, _chosen(number))]
+    numbers = [number for number in cases if number not in done and only in (None, _chosen(number))]
     wanted = {(_chosen(number), _is_cold(number)) for number in numbers}
     expected = {(name, cold): _undisturbed(name, inputs, scratch, cold=cold) for name, cold in sorted(wanted)}
     processes = [os.fork() or _work(numbers[start::workers], expected, ledger, seed, inputs, scratch / str(start)) for start in range(workers)]
