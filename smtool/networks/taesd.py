@@ -30,7 +30,9 @@ class TAESD(Config):
     kind: Literal["taesd"] = "taesd"
     layout: Literal["plain", "pooled", "f32"] = "plain"
     latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
-    width: int = Field(64, ge=2, le=LARGEST_WIDTH, multiple_of=2, description="channels of every layer; 64 in the published networks")
+    width: int = Field(
+        64, ge=2, le=LARGEST_WIDTH, multiple_of=2, description="channels of every layer; 64 in the published networks"
+    )
 
     def build(self) -> "TinyAutoencoder":
         return TinyAutoencoder(self)

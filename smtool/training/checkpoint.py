@@ -15,7 +15,6 @@ from smtool.errors import CheckpointError, DiskError
 from smtool.training.loop import Training
 from smtool.training.sharding import gathered, refill
 
-
 _START_OVER = "Start over with --fresh, or pass another --out."
 
 

@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 from random import Random
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")      # before torch: a thread pool would not survive a fork
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: a thread pool would not survive a fork
 
 import torch
 
@@ -31,7 +31,9 @@ from campaign.workers import Ledger, MakeCase, limit_memory, run_cases
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m campaign", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m campaign", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("what", choices=("inputs", "kills", "versions", "case", "summary"))
     parser.add_argument("number", nargs="?", type=int, help="of `case`")
     parser.add_argument("--cases", type=int, help="default: 100,000 inputs, 1,000 kills")
@@ -49,7 +51,9 @@ def main() -> None:
     scratch = Path(tempfile.mkdtemp(prefix="campaign-", dir=base))
     began = time.time()
     try:
-        {"inputs": _inputs, "kills": _kills, "versions": _versions, "case": _case, "summary": _summary}[asked.what](asked, scratch)
+        {"inputs": _inputs, "kills": _kills, "versions": _versions, "case": _case, "summary": _summary}[asked.what](
+            asked, scratch
+        )
     finally:
         os.chdir("/")
         shutil.rmtree(scratch, ignore_errors=True)

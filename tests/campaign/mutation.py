@@ -25,7 +25,7 @@ def mutated_bytes(data: bytes, rng: Random) -> tuple[str, bytes]:
 
 def _one_change(data: bytes, rng: Random) -> tuple[str, bytes]:
     size = len(data)
-    early = rng.random() < 0.5      # headers are at the start
+    early = rng.random() < 0.5  # headers are at the start
     at = rng.randrange(max(1, min(size, 512) if early else size))
     length = min(rng.choice((1, 2, 4, 8, 64, 512, 4096)), max(0, size - at))
     match rng.choice(("flip", "set", "set", "cut", "cut", "insert", "delete", "double", "zero", "empty", "swap", "end")):
@@ -120,7 +120,7 @@ def _near(old: Any, rng: Random) -> Any:
 
 def _hostile(old: Any, rng: Random) -> Any:
     deep: Any = old
-    for _ in range(rng.choice((30, 300))):
+    for _ in range(rng.choice((30, 200))):
         deep = [deep]
     choices = (None, True, False, [], {}, [None], {"kind": "x"}, deep, str(old)[:1000], [old], _NUMBERS, _FLOATS, _STRINGS)
     chosen = rng.choice((*choices, _NUMBERS, _FLOATS, _STRINGS))

@@ -41,12 +41,11 @@ def _weights(checkpoint: Path, out: Path) -> None:
     torch.save(TAESD(latent_channels=4, width=8).build().encoder.state_dict(), out / "taesd_encoder.pth")
 
 
-
 def _pictures(out: Path) -> None:
     generator = np.random.default_rng(0)
     pixels = Image.fromarray(generator.integers(0, 256, (SIDE, SIDE + 4, 3), dtype=np.uint8))
     for kind in FORMATS:
-        if kind.upper() in Image.SAVE or Image.init() and kind.upper() in Image.SAVE:
+        if kind.upper() in Image.SAVE or (Image.init() and kind.upper() in Image.SAVE):
             pixels.save(out / f"rgb.{kind}", kind.upper())
     for mode in ("L", "LA", "P", "RGBA", "I;16", "1"):
         converted = pixels.convert("L").convert("I").convert("I;16") if mode == "I;16" else pixels.convert(mode)

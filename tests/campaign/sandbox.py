@@ -13,7 +13,7 @@ from smtool.cli import INTERNAL_ERROR, OUT_OF_MEMORY, _report
 from smtool.errors import SmtoolError
 
 EXIT_CODES = (2, 3, 4, 6, 7, 130)
-_LONGEST = 6000      # characters of a message, which may list several problems
+_LONGEST = 6000  # characters of a message, which may list several problems
 
 
 class TimeUp(BaseException):
@@ -115,7 +115,7 @@ def _frames() -> str:
     """The innermost frame of smtool, and the innermost frame of all."""
     stack = traceback.extract_tb(sys.exc_info()[2])
     ours = [frame for frame in stack if "/smtool/" in frame.filename]
-    shown = [frame for frame in (ours[-1:] + stack[-1:])]
+    shown = [*ours[-1:], *stack[-1:]]
     return " > ".join(dict.fromkeys(f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.name}" for frame in shown))
 
 

@@ -1,7 +1,7 @@
 """Forked processes that run cases, with limits on time and memory; they are started again when they die.
 
-A case may use 10 s (an alarm; a process that does not react is killed after 20 s) and 2 GiB beyond what the imports take. Each
-finished case is one line of a JSONL file, so that a campaign that was stopped goes on after its last case.
+A case may use 10 s of computing and 40 s in all (alarms; a process that does not react is killed) and 2 GiB beyond what the
+imports take. Each finished case is one line of a JSONL file, so that a campaign that was stopped goes on after its last case.
 """
 
 import json
@@ -17,10 +17,11 @@ from pathlib import Path
 from random import Random
 
 import torch
+import torch._dynamo  # the optimizer imports it, which takes seconds
 
 from campaign.sandbox import Case, End, Sandbox, TimeUp
 
-SECONDS, MEMORY = 10, 2 << 30
+SECONDS, WAITING, MEMORY = 10, 40, 2 << 30
 _STDERR = os.dup(2)
 _GRACE = 10
 _RENEW = 9
@@ -39,7 +40,7 @@ class Ledger:
             for line in self.path.read_text(errors="replace").splitlines():
                 try:
                     yield json.loads(line)
-                except json.JSONDecodeError:      # cut off by a kill
+                except json.JSONDecodeError:  # cut off by a kill
                     continue
 
     def done(self) -> set[int]:
@@ -57,7 +58,7 @@ def run_cases(make: MakeCase, numbers: list[int], ledger: Ledger, *, seed: int, 
     done = ledger.done()
     todo = [[n for n in numbers[start::workers] if n not in done] for start in range(workers)]
     slots = [_Slot(make, part, ledger, seed, scratch / f"worker-{number}") for number, part in enumerate(todo)]
-    while any([slot.is_busy() for slot in slots]):      # a list: every slot is looked after
+    while sum(slot.is_busy() for slot in slots):  # not any(): every slot is looked after
         time.sleep(0.1)
 
 
@@ -80,12 +81,14 @@ class _Slot:
         ended, status = os.waitpid(self.process, os.WNOHANG)
         position, began = self._current()
         if not ended:
-            if position >= 0 and time.time() - began > SECONDS + _GRACE:
+            if position >= 0 and time.time() - began > WAITING + _GRACE:
                 os.kill(self.process, signal.SIGKILL)
             return True
         self.process = 0
         if status and position >= 0 and os.waitstatus_to_exitcode(status) != _RENEW:
-            self.ledger.add({"case": self.todo[position], "kind": "?", "ended": "died", "fault": f"process died, status {status}"})
+            self.ledger.add(
+                {"case": self.todo[position], "kind": "?", "ended": "died", "fault": f"process died, status {status}"}
+            )
         self.todo = self.todo[position + 1 :] if status else []
         return bool(self.todo)
 
@@ -100,7 +103,9 @@ class _Slot:
             try:
                 self._work()
             except BaseException:
-                os.write(_STDERR, f"campaign: case {self.todo[self._current()[0]]} was not made: {traceback.format_exc()}".encode())
+                os.write(
+                    _STDERR, f"campaign: case {self.todo[self._current()[0]]} was not made: {traceback.format_exc()}".encode()
+                )
                 os._exit(3)
             os._exit(0)
 
@@ -109,12 +114,13 @@ class _Slot:
         silence()
         limit_memory(MEMORY)
         signal.signal(signal.SIGALRM, _alarm)
+        signal.signal(signal.SIGPROF, _alarm)
         handle = os.open(self.mark, os.O_WRONLY)
         for position, number in enumerate(self.todo):
             os.pwrite(handle, struct.pack("<qd", position, time.time()), 0)
             row = run_one(self.make, number, self.seed, self.box)
             self.ledger.add(row)
-            if row["ended"] == "time":      # the alarm may have left a torch mode switched on
+            if row["ended"] == "time":  # the alarm may have left a torch mode switched on
                 os._exit(_RENEW)
 
 
@@ -123,12 +129,14 @@ def run_one(make: MakeCase, number: int, seed: int, box: Sandbox) -> dict[str, o
     box.clear()
     began = time.perf_counter()
     kind, case = make(number, Random(f"{seed}/{number}"), box)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of this process: other programs may slow it down
+    signal.setitimer(signal.ITIMER_REAL, WAITING)
     try:
         end = box.run(case)
-    except TimeUp:      # after the call, while its end was judged
+    except TimeUp:  # after the call, while its end was judged
         end = End("time", "over 10 s")
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
     spent = round(1e3 * (time.perf_counter() - began), 1)
     return {"case": number, "kind": kind, "tried": case.tried[:300], "ms": spent, **end.row()}

@@ -8,8 +8,6 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import ValidationError
-
 from smtool.commands.race.trial import Part, TrialScores
 from smtool.errors import CheckpointError
 

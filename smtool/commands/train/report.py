@@ -28,38 +28,46 @@ _ABOUT = {
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write report.html from metrics.jsonl, samples/, resolved.toml and environment.json, and return its path."""
+    """Write report.html from metrics.jsonl, samples/, resolved.toml and environment.json, and return its path.
+
+    Raises CheckpointError if one of them is damaged.
+    """
     with parsing(folder.path, hint="A file of this run is damaged: restore it, or start the run again with --fresh."):
-        rows = read_metrics(folder.metrics)
-        tables = tomllib.loads((folder.path / "resolved.toml").read_text(encoding="utf-8"))
-        environment = json.loads((folder.path / "environment.json").read_text())
-        diffusion = "latents" in tables
-        page = Page(f"{folder.path.name}: {'a transformer on latents' if diffusion else 'an autoencoder'}")
-        page.text(_state(folder, rows, tables))
-        # an indented line continues the line before it
-        for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():
-            page.text(f"{sentence[0].upper()}{sentence[1:]}.")
-        if losses := loss_panels(rows):
-            page.section("Losses")
-            _figure(page, losses, "Every term of the loss, without its weight, against training steps. Titles show the last value.")
-        if bands := band_panels(rows):
-            _figure(page, bands, _about_bands(rows), columns=4)
-        if scores := score_panels(rows):
-            page.section("Validation")
-            _figure(page, scores, _protocol(tables, diffusion=diffusion))
-        _pictures(page, folder.path / "samples", tables)
-        if progress := progress_panels(rows):
-            page.section("Progress")
-            _figure(page, progress, "Learning rates, gradient norms, speed.")
-        page.section("Recipe")
-        page.text("The recipe of this run, including all changes by --set.")
-        page.commands(*(folder.path / "resolved.toml").read_text(encoding="utf-8").splitlines())
-        page.section("Environment")
-        page.commands(*_passport(folder, tables, environment))
-        page.section("Next commands")
-        page.commands(*_commands(folder, diffusion=diffusion))
+        page = _page(folder)
     page.write(folder.report)
     return folder.report
+
+
+def _page(folder: RunFolder) -> Page:
+    rows = read_metrics(folder.metrics)
+    tables = tomllib.loads((folder.path / "resolved.toml").read_text(encoding="utf-8"))
+    environment = json.loads((folder.path / "environment.json").read_text())
+    diffusion = "latents" in tables
+    page = Page(f"{folder.path.name}: {'a transformer on latents' if diffusion else 'an autoencoder'}")
+    page.text(_state(folder, rows, tables))
+    # an indented line continues the line before it
+    for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():
+        page.text(f"{sentence[0].upper()}{sentence[1:]}.")
+    if losses := loss_panels(rows):
+        page.section("Losses")
+        _figure(page, losses, "Every term of the loss, without its weight, against training steps. Titles show the last value.")
+    if bands := band_panels(rows):
+        _figure(page, bands, _about_bands(rows), columns=4)
+    if scores := score_panels(rows):
+        page.section("Validation")
+        _figure(page, scores, _protocol(tables, diffusion=diffusion))
+    _pictures(page, folder.path / "samples", tables)
+    if progress := progress_panels(rows):
+        page.section("Progress")
+        _figure(page, progress, "Learning rates, gradient norms, speed.")
+    page.section("Recipe")
+    page.text("The recipe of this run, including all changes by --set.")
+    page.commands(*(folder.path / "resolved.toml").read_text(encoding="utf-8").splitlines())
+    page.section("Environment")
+    page.commands(*_passport(folder, tables, environment))
+    page.section("Next commands")
+    page.commands(*_commands(folder, diffusion=diffusion))
+    return page
 
 
 def _state(folder: RunFolder, rows: Sequence[Mapping[str, Any]], tables: Mapping[str, Any]) -> str:

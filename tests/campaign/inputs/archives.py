@@ -14,9 +14,17 @@ from campaign.sandbox import Case, Sandbox
 from smtool.commands.prepare.images import prepare
 from smtool.evaluation.image_sources import open_source
 
-_OUTSIDE = ("../outside.png", "../../outside.png", "/tmp/campaign-outside.png", "a/../../b.png", "./a//b.png", "C:\\x.png", "a\\..\\x.png")
-_NAMES = ("", ".", "..", "a/", "x" * 255 + ".png", "\udcff.png", "é/b.png", "a\nb.png", "con.png", "-.png", ".hidden.png",
-          "__MACOSX/._a.png", "a.png/b.png", "x.tar", "n00000001.tar", "a/b/c/d/e.png", "0.png", "0.cls", "0.json", "0.txt")  # fmt: skip
+_OUTSIDE = (
+    "../outside.png",
+    "../../outside.png",
+    "/tmp/campaign-outside.png",
+    "a/../../b.png",
+    "./a//b.png",
+    "C:\\x.png",
+    "a\\..\\x.png",
+)
+_NAMES = ("", ".", "..", "a/", "x" * 255 + ".png", "\udcff.png", "é/b.png", "a\nb.png", "con.png", "-.png",
+          "__MACOSX/._a.png", "a.png/b.png", "x.tar", "n00000001.tar", "a/b/c/d/e.png", "0.png", "0.cls", "0.json")  # fmt: skip
 
 
 @cache
@@ -71,7 +79,9 @@ def _hostile_tar(originals: Path, rng: Random, box: Sandbox) -> tuple[str, str]:
 
 def _hostile_zip(originals: Path, rng: Random, box: Sandbox) -> tuple[str, str]:
     said, path = [], box.inside / "x.zip"
-    with zipfile.ZipFile(path, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))) as new:
+    with zipfile.ZipFile(
+        path, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    ) as new:
         for number in range(rng.choice((1, 2, 4))):
             name = rng.choice((*_OUTSIDE, *_NAMES, f"a/{number}.png")).encode(errors="replace").decode()
             member = zipfile.ZipInfo(name or "x")
@@ -93,7 +103,10 @@ def _shard(originals: Path, rng: Random, box: Sandbox) -> tuple[str, str]:
     said = []
     with tarfile.open(box.inside / "s-000000.tar", "w") as tar:
         for number in range(3):
-            members = {"png": _picture(originals), "cls": rng.choice((b"0", b"1", b"-1", b"x", b"", b"9" * 30, b"1.5", b"\xff", b"1\n", b"99999999"))}
+            members = {
+                "png": _picture(originals),
+                "cls": rng.choice((b"0", b"1", b"-1", b"x", b"", b"9" * 30, b"1.5", b"\xff", b"1\n", b"99999999")),
+            }
             members["json"] = rng.choice((b"{}", b"[]", b"{", b"null", b'{"id": 5}', b'{"group": [1]}', b"\xff\xfe"))
             if rng.random() < 0.3:
                 members[rng.choice(("jpg", "input.png", "txt", "seg.png", "npy", "PNG", "png", ""))] = _picture(originals)
@@ -112,9 +125,20 @@ def _folder(originals: Path, rng: Random, box: Sandbox) -> tuple[str, str]:
     for name in ("a", "b"):
         (root / name).mkdir(parents=True)
         (root / name / "0.png").write_bytes(_picture(originals))
-    targets = (root, root / "a", root / "a/0.png", Path("/dev/zero"), Path("/dev/null"), Path("nothing"), Path("/etc/passwd"), Path(".."))
+    targets = (
+        root,
+        root / "a",
+        root / "a/0.png",
+        Path("/dev/zero"),
+        Path("/dev/null"),
+        Path("nothing"),
+        Path("/etc/passwd"),
+        Path(".."),
+    )
     for number in range(rng.choice((1, 2, 3))):
-        name = rng.choice((f"a/{number + 1}.png", f"{number}.png", f"c{number}", f"b/\udcff{number}.png", "metadata.jsonl", "dataset.json"))
+        name = rng.choice(
+            (f"a/{number + 1}.png", f"{number}.png", f"c{number}", f"b/\udcff{number}.png", "metadata.jsonl", "dataset.json")
+        )
         path = root / name
         if path.exists() or path.is_symlink():
             continue

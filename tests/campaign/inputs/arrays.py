@@ -39,7 +39,10 @@ def _npz(originals: Path, rng: Random, box: Sandbox) -> Case:
 def _other_arrays(data: bytes, rng: Random) -> tuple[str, bytes]:
     arrays: dict[str, Any] = dict(np.load(io.BytesIO(data)))
     name = rng.choice(list(arrays))
-    value, what = arrays[name], rng.choice(("lost", "float", "flat", "nan", "objects", "turned", "none", "text", "renamed", "scalar"))
+    value, what = (
+        arrays[name],
+        rng.choice(("lost", "float", "flat", "nan", "objects", "turned", "none", "text", "renamed", "scalar")),
+    )
     if what in ("lost", "renamed"):
         del arrays[name]
         if what == "renamed":

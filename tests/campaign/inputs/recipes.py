@@ -21,7 +21,9 @@ _LINES = ("", "x", "=", "steps", "steps=", "steps==1", "=1", "a.b.c=1", "model=1
 
 @cache
 def _files(originals: Path) -> tuple[Path, ...]:
-    few = [path for path in sorted(packaged().rglob("*.toml")) if "ablations" not in path.parts and "table" not in str(path.parent)]
+    few = [
+        path for path in sorted(packaged().rglob("*.toml")) if "ablations" not in path.parts and "table" not in str(path.parent)
+    ]
     return (*(originals / "old" / name for name in _SMALL * 8), *few)
 
 

@@ -21,8 +21,16 @@ from smtool.commands.train.run_folder import RunFolder
 from smtool.recipe import TrainAE, TrainDiT, load
 from smtool.report.console import Console
 
-_TEXTS = ("metrics.jsonl", "metrics.jsonl", "resolved.toml", "environment.json", "checkpoints/00000004/state.json", "DONE", "recipe.toml")
-_TENSORS = tuple(f"checkpoints/00000004/{name}.safetensors" for name in ("model", "ema", "optimizer")) + ("ckpt.safetensors",)
+_TEXTS = (
+    "metrics.jsonl",
+    "metrics.jsonl",
+    "resolved.toml",
+    "environment.json",
+    "checkpoints/00000004/state.json",
+    "DONE",
+    "recipe.toml",
+)
+_TENSORS = ("ckpt.safetensors", *(f"checkpoints/00000004/{name}.safetensors" for name in ("model", "ema", "optimizer")))
 
 
 def case(originals: Path, rng: Random, box: Sandbox) -> Case:
@@ -30,7 +38,7 @@ def case(originals: Path, rng: Random, box: Sandbox) -> Case:
     run = box.out / "runs" / name
     shutil.copytree(originals / "old/runs" / name, run)
     what = rng.choice((_text, _text, _text, _tensors, _lost))(run, rng)
-    use = rng.choice((*("resume", "sample", "describe") * 5, "page"))      # a page takes a second of drawing
+    use = rng.choice((*("resume", "sample", "describe") * 5, "page"))  # a page takes a second of drawing
     (box.out / "data").symlink_to(originals / "old/data")
     return Case(f"{name}, {use}: {what}", lambda: _use(originals, run, name, use))
 

@@ -76,7 +76,10 @@ def _other_tensors(source: Path, path: Path, rng: Random) -> str:
     """Write the file with one tensor of another shape, type or value, or under another name."""
     tensors, metadata = dict(load_file(source)), _parts(_bytes(source))[0].get("__metadata__")
     name = rng.choice(sorted(tensors))
-    value, what = tensors.pop(name), rng.choice(("lost", "renamed", "cut", "nan", "inf", "int", "half", "scalar", "extra axis", "big"))
+    value, what = (
+        tensors.pop(name),
+        rng.choice(("lost", "renamed", "cut", "nan", "inf", "int", "half", "scalar", "extra axis", "big")),
+    )
     changed = {
         "cut": lambda: value[: len(value) // 2] if value.ndim else value,
         "nan": lambda: torch.full_like(value, torch.nan),
@@ -98,7 +101,7 @@ def _other_tensors(source: Path, path: Path, rng: Random) -> str:
 def _pickle(originals: Path, rng: Random, box: Sandbox) -> Case:
     name = rng.choice(_PICKLES)
     data, path = _bytes(originals / name), box.inside / Path(name).name
-    if rng.random() < 0.5:      # inside the archive, whose checksums would else report most changes
+    if rng.random() < 0.5:  # inside the archive, whose checksums would else report most changes
         what, data = _inner(data, rng)
     else:
         what, data = mutated_bytes(data, rng)

@@ -42,10 +42,16 @@ def run_kills(cases: list[int], ledger: Ledger, *, seed: int, scratch: Path, wor
     done = ledger.done()
     numbers = [number for number in cases if number not in done and only in (None, _chosen(number))]
     wanted = {(_chosen(number), _is_cold(number)) for number in numbers}
-    expected = {(name, cold): _undisturbed(name, inputs, scratch, cold=cold) for name, cold in sorted(wanted)}
-    processes = [os.fork() or _work(numbers[start::workers], expected, ledger, seed, inputs, scratch / str(start)) for start in range(workers)]
-    for process in processes:
-        os.waitpid(process, 0)
+    for cold in (False, True):
+        part = [number for number in numbers if _is_cold(number) == cold]
+        names = sorted({name for name, other in wanted if other == cold})
+        expected = {name: _undisturbed(name, inputs, scratch, cold=cold) for name in names}
+        places = [scratch / f"worker-{start}" for start in range(workers)]
+        processes = [
+            os.fork() or _work(part[start::workers], expected, ledger, seed, inputs, place) for start, place in enumerate(places)
+        ]
+        for process in processes:
+            os.waitpid(process, 0)
 
 
 def _is_cold(number: int) -> bool:
@@ -80,19 +86,24 @@ def _undisturbed(name: str, inputs: Path, scratch: Path, *, cold: bool) -> Undis
     return Undisturbed(files, seconds, int(str(row.get("operations", 0))))
 
 
-def _work(numbers: list[int], expected: dict[tuple[str, bool], Undisturbed], ledger: Ledger, seed: int, inputs: Path, scratch: Path) -> int:
+def _work(numbers: list[int], expected: dict[str, Undisturbed], ledger: Ledger, seed: int, inputs: Path, scratch: Path) -> int:
     """Run cases in this process, and end it."""
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)
     for number in numbers:
         began = time.time()
         name = _chosen(number)
         rng = Random(f"{seed}/{number}")
         cold = _is_cold(number)
         try:
-            tried, ended, fault, trace = _one(name, expected[name, cold], inputs, scratch, rng, cold=cold)
+            tried, ended, fault, trace = _one(name, expected[name], inputs, scratch, rng, cold=cold)
         except Exception:
             tried, ended, fault, trace = "", "campaign", "the campaign's own fault", traceback.format_exc()
-        row = {"case": number, "kind": f"{name}{', cold' if cold else ''}", "tried": tried, "ms": round(1e3 * (time.time() - began))}
+        row = {
+            "case": number,
+            "kind": f"{name}{', cold' if cold else ''}",
+            "tried": tried,
+            "ms": round(1e3 * (time.time() - began)),
+        }
         ledger.add({**row, "ended": ended, **({"fault": fault, "trace": trace[-3000:]} if fault else {})})
     os._exit(0)
 
@@ -113,12 +124,14 @@ def _one(name: str, expected: Undisturbed, inputs: Path, scratch: Path, rng: Ran
         return tried, str(row["ended"]), f"{fault.kind}: {row['fault']}", str(row.get("trace"))
     lost = _lose(folder, scenario, fault) if fault.kind == "lost shard" else ""
     for _ in range(_TRIES):
-        again = _cold(scenario, folder, None, 0.0) if cold else _child(partial(_run, scenario, folder, None, 0, pages=False), status)
+        again = (
+            _cold(scenario, folder, None, 0.0) if cold else _child(partial(_run, scenario, folder, None, 0, pages=False), status)
+        )
         if again.get("fault"):
             return f"{tried} {lost}", str(row["ended"]), f"resumed after {fault.kind}: {again['fault']}", str(again.get("trace"))
         if again["ended"] == "success":
             break
-        if lost:      # said in one sentence
+        if lost:  # said in one sentence
             return f"{tried} {lost}", f"{row['ended']}, then {again['ended']}", "", ""
     else:
         return tried, str(row["ended"]), f"not resumed after {fault.kind}: {again['ended']}", str(again)
@@ -137,7 +150,12 @@ def _shape(path: str) -> str:
 
 def _lose(folder: Path, scenario: Scenario, fault: Fault) -> str:
     """Delete one file of the interrupted results."""
-    files = sorted(path for name in scenario.out for path in (folder / name).rglob("*") if path.suffix in (".tar", ".npy", ".safetensors", ".png"))
+    files = sorted(
+        path
+        for name in scenario.out
+        for path in (folder / name).rglob("*")
+        if path.suffix in (".tar", ".npy", ".safetensors", ".png")
+    )
     if not files:
         return "nothing to lose"
     lost = files[int(fault.lose * len(files)) % len(files)]
@@ -183,9 +201,12 @@ def _child(call: Callable[[], object], status: Path, fault: Fault | None = None,
         os._exit(code)
     began = time.time()
     if fault is not None and fault.signal is not None:
-        while time.time() - began < fault.moment * seconds and os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while (
+            time.time() - began < fault.moment * seconds
+            and os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        ):
             time.sleep(0.002)
-        os.kill(process, fault.signal)      # a zombie at the latest: it is waited for below
+        os.kill(process, fault.signal)  # a zombie at the latest: it is waited for below
     while (ended := os.waitpid(process, os.WNOHANG)) == (0, 0):
         if time.time() - began > _LIMIT:
             os.kill(process, signal.SIGKILL)
@@ -217,4 +238,3 @@ def _cold(scenario: Scenario, folder: Path, fault: Fault | None, seconds: float)
     if code not in known or "Traceback" in errors:
         return {"ended": "error", "fault": f"exit code {code}", "trace": errors}
     return {"ended": known[code], "seconds": time.time() - began}
-

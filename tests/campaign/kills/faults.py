@@ -9,13 +9,15 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Set
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 KINDS = ("SIGKILL", "SIGTERM", "killed at a file operation", "no space at a file operation", "full disk", "lost shard")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_OPERATIONS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+_CREATING = {"os.rename", "os.mkdir"}  # removing a file needs no space
+_OPERATIONS = _CREATING | {"os.remove", "os.rmdir", "os.truncate"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Fault:
         if self.kind in ("killed at a file operation", "lost shard"):
             sys.addaudithook(Operations(at, _end))
         elif self.kind == "no space at a file operation":
-            sys.addaudithook(Operations(at, _no_space))
+            sys.addaudithook(Operations(at, _no_space, _CREATING))
         elif self.kind == "full disk":
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             largest = int(10 ** (1 + 4 * self.moment / 1.1))
@@ -48,16 +50,18 @@ class Fault:
 
 
 class Operations:
-    """An audit hook that counts file operations and calls `act` at one of them."""
+    """An audit hook that counts file operations and calls `act` at number `at`, or at the first after it among `events`."""
 
-    def __init__(self, at: int, act: Any) -> None:
-        self.at, self.act, self.count = at, act, 0
+    def __init__(self, at: int, act: Any, events: Set[str] = _OPERATIONS) -> None:
+        self.at, self.act, self.events, self.count, self.acted = at, act, events, 0, False
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in _OPERATIONS and not (event == "open" and _is_writing(arguments)):
+        opening = event == "open" and _is_writing(arguments)
+        if event not in _OPERATIONS and not opening:
             return
         self.count += 1
-        if self.count == self.at + 1:
+        if self.count > self.at >= 0 and not self.acted and (opening or event in self.events):
+            self.acted = True
             self.act()
 
 

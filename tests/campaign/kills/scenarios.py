@@ -139,7 +139,8 @@ _AE = ("train-ae", "ae.toml", "--out", "run", "--device", "cpu")
 _DRAW = ("sample", "sit", "--out", "drawn", "--num-images", "40", "--batch", "8", "--grid", "4", "--device", "cpu", "--format")
 SCENARIOS: dict[str, Scenario] = {
     "prepare": Scenario(
-        ("pictures",), ("prepared",), _prepare("pictures"), ("prepare", "pictures", "--size", "8", "--out", "prepared", "--workers", "1")
+        ("pictures",), ("prepared",), _prepare("pictures"),
+        ("prepare", "pictures", "--size", "8", "--out", "prepared", "--workers", "1"),
     ),
     "prepare a tar.gz": Scenario(
         ("pictures.tar.gz",), ("prepared",), _prepare("pictures.tar.gz"),
@@ -150,7 +151,8 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "train-ae": Scenario(("data", "ae.toml"), ("run",), _train_ae, _AE),
     "train-dit": Scenario(
-        ("data", "ae", "dit.toml"), ("run", "data/latents"), _train_dit, ("train-dit", "dit.toml", "--out", "run", "--device", "cpu")
+        ("data", "ae", "dit.toml"), ("run", "data/latents"), _train_dit,
+        ("train-dit", "dit.toml", "--out", "run", "--device", "cpu"),
     ),
     "sample to png": Scenario(("sit",), ("drawn",), _sample("png"), (*_DRAW, "png")),
     "sample to npz": Scenario(("sit",), ("drawn",), _sample("npz"), (*_DRAW, "npz")),
