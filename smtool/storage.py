@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_LONGEST_REASON = 200      # characters of an error of another library in a message
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -38,9 +37,9 @@ def parsing(path: Path, error: type[SmtoolError] = CheckpointError, *, hint: str
         raise error(message, hint=hint or "It may be damaged or changed; copy it again or restore it.") from found
 
 
-def shortened(text: str) -> str:
-    """A text of another library or of a file for a message: its first 200 characters."""
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+def shortened(text: str, length: int = 200) -> str:
+    """A text of another library or of a file for a message: its first `length` characters."""
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def printable(name: str) -> str:

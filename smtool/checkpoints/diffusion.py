@@ -8,10 +8,11 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from smtool import __version__
+from smtool.config import LARGEST_WIDTH
 from smtool.errors import CheckpointError
 from smtool.storage import read_metadata, read_tensors, tensor_digest, write_tensors
 
-Side = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
 
 
 class _Autoencoder(BaseModel):

@@ -136,7 +136,7 @@ def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Te
     """The tokenizer in the file, or else the named one, whose digest must be the same as in training."""
     described, place = metadata["autoencoder"], metadata["autoencoder_path"]
     if described["embedded"]:
-        tokenizer = rebuilt(path, described["model"])
+        tokenizer = rebuilt(path, described.get("model"))
         _load(path, tokenizer, weights)
         tokenizer.source, tokenizer.learned_from = place, tuple(described.get("learned_from", ()))
         return tokenizer.to(device).eval().requires_grad_(False)

@@ -50,6 +50,7 @@ def main() -> None:
     asked.out = asked.out.resolve()
     scratch = Path(tempfile.mkdtemp(prefix="campaign-", dir=base))
     began = time.time()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the files of the cases are removed
     try:
         {"inputs": _inputs, "kills": _kills, "versions": _versions, "case": _case, "summary": _summary}[asked.what](
             asked, scratch

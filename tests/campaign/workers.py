@@ -111,6 +111,7 @@ class _Slot:
 
     def _work(self) -> None:
         torch.set_num_threads(1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         silence()
         limit_memory(MEMORY)
         signal.signal(signal.SIGALRM, _alarm)

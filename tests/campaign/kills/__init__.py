@@ -88,6 +88,7 @@ def _undisturbed(name: str, inputs: Path, scratch: Path, *, cold: bool) -> Undis
 
 def _work(numbers: list[int], expected: dict[str, Undisturbed], ledger: Ledger, seed: int, inputs: Path, scratch: Path) -> int:
     """Run cases in this process, and end it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     scratch.mkdir(exist_ok=True)
     for number in numbers:
         began = time.time()
@@ -188,6 +189,7 @@ def _child(call: Callable[[], object], status: Path, fault: Fault | None = None,
     status.unlink(missing_ok=True)
     process = os.fork()
     if process == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         code = 0
         try:
             answer = call()
