@@ -26,7 +26,8 @@ def raise_problems(path: Path, problems: Sequence[str], *, cause: Exception | No
     """Raise one RecipeError that lists all problems; do nothing if there are none."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        shown = [*(shortened(problem, 500) for problem in problems[:_SHOWN]), *([f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else [])]
+        rest = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        shown = [*(shortened(problem, 500) for problem in problems[:_SHOWN]), *rest]
         raise RecipeError("\n  ".join([f"{path}: {count}", *shown])) from cause
 
 
