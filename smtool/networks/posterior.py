@@ -91,7 +91,7 @@ class LatentStats:
             raise ValueError(f"statistics of the shapes {tuple(mean.shape)} and {tuple(std.shape)}")
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
             raise ValueError("statistics that are not finite, or a std that is not positive")
-        return cls(value["kind"], mean, std, count, str(value["data"]), residual)  # type: ignore[arg-type]
+        return cls(value["kind"], mean, std, count, str(value["data"]), residual)
 
     def _broadcast(self, values: Tensor, latents: Tensor) -> Tensor:
         return to_device(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)
