@@ -67,6 +67,24 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `replacing` in a folder whose processes were killed while they wrote."""
+    for aside in folder.glob(".*.part"):
+        process = aside.name.split(".")[-2]
+        if aside.is_file() and process.isdecimal() and not _is_running(int(process)):
+            aside.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):      # of another user
+        return True
+    return True
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     with replacing(path) as aside:
         aside.write_bytes(data)

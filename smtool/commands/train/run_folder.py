@@ -82,6 +82,8 @@ class RunFolder:
         sources: Mapping[str, str] | None = None,
     ) -> None:
         """Write recipe and environment (with `Run.summary` and `Run.sources`), and remove DONE or FAILED of an earlier start."""
+        for folder in (self.path, self.path / "samples"):
+            storage.remove_leftovers(folder)
         storage.write_text(self.path / "recipe.toml", recipe.text)
         storage.write_text(self.path / "resolved.toml", recipe.resolved_toml())
         where = environment(device, world)

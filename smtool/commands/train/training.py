@@ -51,7 +51,7 @@ def train(
         wait_for_all()
         run = assemble(recipe, folder, ranks, weights_dir)
         steps = run.tables.steps
-        if run.first_step > steps or (run.first_step == steps and folder.is_done):
+        if run.first_step > steps or (run.first_step == steps and folder.is_done and folder.ckpt.is_file()):
             longer = "" if run.tables.optimizer.schedule == "cosine" else "--set steps=N continues it, "
             console.print(f"{folder.path} is finished ({run.first_step} steps). {longer}--fresh restarts it.")
             return folder.path

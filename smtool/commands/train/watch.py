@@ -36,6 +36,8 @@ class Watch:
                 self._begin()
                 self.trackers = stack.enter_context(self._trackers())
             line = stack.enter_context(self.console.training(self.tables.steps, first_step=run.first_step))
+            if run.first_step and not run.folder.ckpt.is_file():      # lost, or the run was killed before it was written
+                self._export(run.first_step)
             self._catch_up()
             for report in run.reports(run.first_step):
                 step = report.step
@@ -130,9 +132,13 @@ class Watch:
         self._checked(step)
         run = self.run
         run.checkpoints.save(step, run.training)
-        with run.whole_results():
+        self._export(step)
+
+    def _export(self, step: int) -> None:
+        """Write ckpt.safetensors."""
+        with self.run.whole_results():
             if self.ranks.first:
-                run.export(step)
+                self.run.export(step)
         wait_for_all()
 
     def _look(self, step: int) -> None:
