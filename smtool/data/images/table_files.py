@@ -52,7 +52,8 @@ class Table:
     def count(self) -> int:
         """Number of rows."""
         if self.is_arrow:
-            return sum(map(len, self.batches(self.schema.names[0], 1)))
+            with _read(self.name), _opened_arrow(self.path) as (reader, _):
+                return sum(batch.num_rows for batch in reader)
         with _read(self.name), _parquet(self.path) as file:
             return int(file.metadata.num_rows)
 

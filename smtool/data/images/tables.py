@@ -4,6 +4,7 @@ The order of preparation is shuffled, and a row of a parquet file can only be re
 images are copied once, row group after row group, into an Arrow file beside the output, as compressed tars are.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,7 +209,8 @@ def _copy(table: Table, column: str, scratch: Path) -> Path:
     """Path of an Arrow file in `scratch` with the table's images, uncompressed; made unless an interrupted run made it."""
     import pyarrow
 
-    target = scratch / f"{table.name.replace('/', '_')}.images.arrow"
+    name = table.name.encode("utf-8", "surrogateescape")
+    target = scratch / f"{hashlib.sha256(name).hexdigest()}.images.arrow"
     if target.is_file():
         return target
     kind = pyarrow.struct([("bytes", pyarrow.large_binary()), ("path", pyarrow.large_string())])
