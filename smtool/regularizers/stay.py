@@ -39,7 +39,7 @@ class Stay(RegularizerConfig):
         "all", description='bands to keep, 1 (lowest) to 4; "low": 1 and 2, "high": 3 and 4'
     )
     adaptive: bool = Field(
-        False, description="multiply by the ratio of the gradient norms of reconstruction and distance, at the encoder's last layer"
+        False, description="multiply by the ratio of gradient norms of reconstruction and distance at the encoder's last layer"
     )
     original: str = Field("", description="the autoencoder whose latents to keep; absent: model.init")
 

@@ -20,6 +20,7 @@ from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
+from smtool.networks.trainable import AutoencoderConfig
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
 from smtool.tokenizers import Found, identify, open_tokenizer
@@ -113,7 +114,7 @@ def _checkpoint(found: Found) -> Description:
     if isinstance(tokenizer, Autoencoder):
         rows |= _network(tokenizer.config, 256) | _training(metadata)
     else:
-        rows |= _sizes(tokenizer)
+        rows |= _sizes(tokenizer) | _training(metadata)
     rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}
     if metadata.get("digest") not in (None, rows["digest"]):
         rows["digest"] += f"\nbut the file states {metadata['digest']}: its weights were changed later"
@@ -144,9 +145,9 @@ def _training(metadata: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
+def _sizes(tokenizer: Tokenizer, image_size: int = 256) -> dict[str, str]:
     """Rows about the sizes of a tokenizer that is not an SD-VAE."""
-    side = tokenizer.image_size or 256
+    side = tokenizer.image_size or image_size
     channels, height, width = tokenizer.latent_shape(side, side)
     return {
         "architecture": tokenizer.architecture,
@@ -155,10 +156,12 @@ def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
     }
 
 
-def _network(config: SDVAE, image_size: int) -> dict[str, str]:
+def _network(config: AutoencoderConfig, image_size: int) -> dict[str, str]:
     """Rows about architecture, sizes and latent shape, from the configuration alone."""
     with shapes_only():
         autoencoder = config.build()
+    if not isinstance(config, SDVAE):
+        return _sizes(autoencoder, image_size)
     widths = "-".join(map(str, config.channels))
     channels, height, width = config.latent_shape(image_size, image_size)
     encoder, decoder = _count(autoencoder.encoder), _count(autoencoder.decoder)
@@ -210,6 +213,7 @@ def _recipe(recipe: Recipe[TrainAE]) -> Description:
     rows = {
         "kind": "recipe of `smtool train-ae`",
         **_network(tables.model, tables.data.image_size),
+        **({"starts from": f"{tables.model.init}, {_trained(tables)} trains"} if tables.model.init else {}),
         "data": f"{tables.data.train}, {tables.data.image_size} x {tables.data.image_size}, {tables.data.batch} a step",
         "losses": _losses(tables),
         "methods": ", ".join(tables.regularizers.present) or "none",
@@ -219,6 +223,10 @@ def _recipe(recipe: Recipe[TrainAE]) -> Description:
     if remarks := "\n".join(tables.remarks()):
         rows["remarks"] = remarks
     return Description(str(recipe.path), rows)
+
+
+def _trained(tables: TrainAE) -> str:
+    return tables.train if isinstance(tables.train, str) else ", ".join(tables.train)
 
 
 def _losses(tables: TrainAE) -> str:

@@ -33,8 +33,8 @@ def start_discriminator(discriminator: nn.Module, what: str) -> str:
     if shapes != expected:
         name = next(name for name in sorted(expected | shapes) if expected.get(name) != shapes.get(name))
         raise CheckpointError(
-            f"discriminator.init: {path} does not fit the recipe's [discriminator]: {name} is {shapes.get(name, 'absent')} there, "
-            f"{expected.get(name, 'absent')} here.",
+            f"discriminator.init: {path} does not fit the recipe's [discriminator]: {name} is "
+            f"{shapes.get(name, 'absent')} there, {expected.get(name, 'absent')} here.",
             hint=f"Set {_settings(shapes)} in [discriminator].",
         )
     tensors = file.read(found)

@@ -84,14 +84,15 @@ def assemble_training(
     optimizers: Mapping[str, AdamW],
     frozen: Mapping[str, str],
     parallel: Parallel | None = None,
+    multipliers: Mapping[str, Mapping[str, float]] = {},
 ) -> Training:
     """Build optimizers, averages and precision for a task, and shard its players if `parallel` applies to them.
 
-    frozen: see `Training.frozen`.
+    frozen: see `Training.frozen`. multipliers: player -> factors of learning rates by name of the parameter.
     """
     tables: TrainingTables = recipe.tables
     device = ranks.device
-    averages = {averaged: tables.ema.build(task.players[averaged])} if tables.ema else {}
+    averages = {averaged: tables.ema.build(task.players[averaged], share_frozen=parallel is None)} if tables.ema else {}
     copies = {}
     for player, module in task.players.items():
         if parallel is not None and parallel.applies(module, ranks):
@@ -102,7 +103,8 @@ def assemble_training(
     return Training(
         task=task,
         optimizers={
-            player: optimizers[player].build(module.named_parameters(), device) for player, module in task.players.items()
+            player: optimizers[player].build(module.named_parameters(), device, multipliers.get(player, {}))
+            for player, module in task.players.items()
         },
         averages=averages,
         precision=MixedPrecision(tables.precision, device),

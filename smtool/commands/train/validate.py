@@ -10,11 +10,12 @@ from smtool.data import ImageShards, open_images
 from smtool.errors import DataError
 from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
-from smtool.networks.sd_vae import Autoencoder
+from smtool.networks.trainable import TrainableAutoencoder
 from smtool.recipe import Data, TrainAE
 from smtool.report.plots import reconstruction_grid
 from smtool.report.trackers import Trackers
 from smtool.spectrum import REFERENCE, fit_delta, radial_power, reference_divergence
+from smtool.training.selection import evaluating
 
 SMALLEST_FITTED = 8
 
@@ -33,7 +34,7 @@ class Validator:
     """Scores the autoencoder of a run on its validation images, decoding the posterior's mode."""
 
     def __init__(
-        self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], Autoencoder]
+        self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], TrainableAutoencoder]
     ) -> None:
         self.result = result
         shards = open_validation(tables.data)
@@ -52,17 +53,15 @@ class Validator:
     def look(self, trackers: Trackers, step: int) -> dict[str, float]:
         """Log a grid and the spectrum, and return a row of scores: val_psnr, val_ssim, val_delta ..."""
         autoencoder = self.result()
-        training = autoencoder.training
-        autoencoder.eval()
-        latents, decodings = self._passed(autoencoder)
-        autoencoder.train(training)
+        with evaluating(autoencoder):
+            latents, decodings = self._passed(autoencoder)
         trackers.image(step, "reconstructions", reconstruction_grid(self.images[: self.grid], decodings[: self.grid]))
         if self.fits_delta:
             note = f"step {step:,}, {len(latents)} validation images, posterior mean, each channel at unit std"
             trackers.image(step, "spectrum", live_spectrum(self.images, latents, delta=self.delta, note=note))
         return {**self._scores(decodings), **self._spectra(latents)}
 
-    def _passed(self, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
+    def _passed(self, autoencoder: TrainableAutoencoder) -> tuple[Tensor, Tensor]:
         latents, decodings = [], []
         for part in reconstructed(autoencoder, self.validation.split(self.batch)):
             latents.append(part.latents.float().cpu())
