@@ -6,6 +6,7 @@ from typing import cast
 import torch
 
 from smtool.checkpoints.autoencoder import write_autoencoder
+from smtool.commands.train.comparison import AFTER, BEFORE, compare
 from smtool.commands.train.discriminator import start_discriminator
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_folder import RunFolder
@@ -13,12 +14,15 @@ from smtool.commands.train.start import SOURCE, Start, open_start, rate_factors,
 from smtool.commands.train.validate import Validator
 from smtool.data import ImageShards, open_images, training_batches
 from smtool.features.frozen import frozen_digests
+from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainAE
 from smtool.regularizers import Regularizer
+from smtool.report.trackers import Trackers
 from smtool.tasks.autoencoder import AutoencoderTask
 from smtool.training.distributed import Ranks, first_rank_ahead
+from smtool.training.selection import evaluating
 
 PLAYER = "autoencoder"
 MEASURED_IMAGES = 256
@@ -53,6 +57,14 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     def result() -> TrainableAutoencoder:
         return cast(TrainableAutoencoder, result_of(training, PLAYER).get_submodule("autoencoder"))
 
+    def conclude(observer: Validator, trackers: Trackers) -> tuple[str, ...]:
+        if start is None:
+            return ()
+        pair: dict[str, Tokenizer] = {BEFORE: start.original.to(ranks.device), AFTER: result()}
+        with evaluating(result()):
+            found = compare(observer, start.name, pair, folder=folder.path, trackers=trackers, step=tables.steps)
+        return (found.line(),)
+
     def export(step: int) -> None:
         weights = "average" if training.averages else "last"
         metadata = {"recipe": recipe.resolved(), "step": step, "data": images.digest, "weights": weights}
@@ -76,6 +88,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         ),
         first_step=first_step,
         sources={} if start is None else start.sources,
+        conclude=conclude,
     )
 
 

@@ -37,9 +37,9 @@ class Validator:
         self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], TrainableAutoencoder]
     ) -> None:
         self.result = result
-        shards = open_validation(tables.data)
-        count = min(tables.validation.num_images, len(shards))
-        self.validation = shards.read(range(count))
+        self.shards = open_validation(tables.data)
+        count = min(tables.validation.num_images, len(self.shards))
+        self.validation = self.shards.read(range(count))
         self.images = self.validation.images
         self.grid = min(tables.validation.grid, count)
         self.batch = tables.data.batch
@@ -87,10 +87,10 @@ class Validator:
         divergence = reference_divergence(image_power, radial_power(latents, REFERENCE.loss), REFERENCE.loss, delta=self.delta)
         values = {"val_latent_std": latents.std().item(), "val_esm_divergence": divergence.mean().item()}
         if self.fits_delta:
-            values["val_delta"] = fit_delta(self.images, _normalized(latents)).delta
+            values["val_delta"] = fitted_delta(self.images, latents)
         return values
 
 
-def _normalized(latents: Tensor) -> Tensor:
-    """Latents scaled to unit standard deviation per channel over the set, as a transformer would get them."""
-    return latents / latents.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-12)
+def fitted_delta(images: Tensor, latents: Tensor) -> float:
+    """PHYSICAL delta of latents scaled to unit std per channel over the set, as a transformer would get them."""
+    return fit_delta(images, latents / latents.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-12)).delta

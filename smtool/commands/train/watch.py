@@ -49,6 +49,10 @@ class Watch:
                     self._end_early(step)
                 if pausing and step < self.tables.steps:
                     return
+            with run.whole_results():
+                if self.trackers:
+                    for said in run.conclude(self.observer, self.trackers):
+                        self.console.log(said)
         if self.ranks.first:
             run.folder.end("DONE", f"{self.tables.steps} steps")
             write_report(run.folder)
