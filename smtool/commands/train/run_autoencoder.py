@@ -60,7 +60,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     def conclude(observer: Validator, trackers: Trackers) -> tuple[str, ...]:
         if start is None:
             return ()
-        pair: dict[str, Tokenizer] = {BEFORE: start.original.to(ranks.device), AFTER: result()}
+        pair: dict[str, Tokenizer] = {BEFORE: start.original.to(ranks.device).to(memory_format=torch.channels_last), AFTER: result()}
         with evaluating(result()):
             found = compare(observer, start.name, pair, folder=folder.path, trackers=trackers, step=tables.steps)
         return (found.line(),)
