@@ -17,6 +17,11 @@ from torch import Tensor
 from smtool.errors import CheckpointError, DiskError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -95,6 +100,12 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor, without reading the data."""
     with _opened(path, "cpu") as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in _names(file)}
+
+
+def read_dtypes(path: Path) -> dict[str, torch.dtype]:
+    """Name and number format of each tensor, without reading the data."""
+    with _opened(path, "cpu") as file:
+        return {name: _DTYPES[file.get_slice(name).get_dtype()] for name in _names(file)}
 
 
 def file_digest(path: Path) -> str:

@@ -29,6 +29,9 @@ class Data(Config):
     batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="mirror each training image with probability 1/2")
     workers: int = Field(2, ge=1, description="threads that read and decode images, per rank")
+    max_bad: float = Field(
+        0.01, ge=0, le=1, description="largest fraction of unreadable images when images are prepared; more are an error"
+    )
 
 
 class Validation(Config):

@@ -8,12 +8,14 @@ from pydantic import Field
 from torch import Tensor
 
 from smtool.commands.train.live_spectrum import draw_live
+from smtool.commands.train.start import Start
 from smtool.commands.train.validate import Validator, fitted_delta
 from smtool.config import Config
 from smtool.diffusability.strips import ROWS_REMOVED, measure_following, strips
 from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.tokenizer import Tokenizer
+from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import generator
 from smtool.report.plots import rasterized
 from smtool.report.plots.strips import strips_figure
@@ -21,6 +23,7 @@ from smtool.report.tables import Table
 from smtool.report.trackers import Trackers
 from smtool.spectrum import band_transfer
 from smtool.storage import write_json
+from smtool.training.selection import evaluating
 
 BEFORE, AFTER = "before", "after"
 FILE = "comparison.json"
@@ -78,17 +81,26 @@ class Comparison(Config):
 
 @torch.no_grad()
 def compare(
-    validator: Validator, original: str, autoencoders: Mapping[str, Tokenizer], *, folder: Path, trackers: Trackers, step: int
+    validator: Validator, start: Start, result: TrainableAutoencoder, *, folder: Path, trackers: Trackers, step: int
 ) -> Comparison:
-    """Measure the autoencoders BEFORE and AFTER, write comparison.json and two pictures, and return the comparison."""
+    """Measure the original and its successor, write comparison.json and two pictures, and return the comparison."""
+    original = start.original.to(result.device).to(memory_format=torch.channels_last)      # as in training: equal to the last bit
+    autoencoders: dict[str, Tokenizer] = {BEFORE: original, AFTER: result}
+    with evaluating(result):
+        return _compared(validator, start.name, autoencoders, folder, trackers, step)
+
+
+def _compared(
+    validator: Validator, name: str, autoencoders: Mapping[str, Tokenizer], folder: Path, trackers: Trackers, step: int
+) -> Comparison:
     latents: dict[str, Tensor] = {}
     readings: dict[str, Reading] = {}
-    for name, autoencoder in autoencoders.items():
-        latents[name], readings[name] = _reading(validator, autoencoder)
+    for moment, autoencoder in autoencoders.items():
+        latents[moment], readings[moment] = _reading(validator, autoencoder)
     std = latents[BEFORE].double().std((0, 2, 3), keepdim=True).clamp(min=1e-12)
     moved = (latents[AFTER].double() - latents[BEFORE].double()) / std
     found = Comparison(
-        original=original, images=len(validator.images), before=readings[BEFORE], after=readings[AFTER],
+        original=name, images=len(validator.images), before=readings[BEFORE], after=readings[AFTER],
         drift=moved.square().mean().item(),
     )
     write_json(folder / FILE, found.model_dump(mode="json"))

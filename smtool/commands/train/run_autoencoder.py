@@ -6,15 +6,15 @@ from typing import cast
 import torch
 
 from smtool.checkpoints.autoencoder import write_autoencoder
-from smtool.commands.train.comparison import AFTER, BEFORE, compare
+from smtool.commands.train.comparison import compare
 from smtool.commands.train.discriminator import start_discriminator
+from smtool.commands.train.latent_statistics import describe_latents, statistics_line
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.start import SOURCE, Start, open_start, rate_factors, select_trained, start_lines
 from smtool.commands.train.validate import Validator
 from smtool.data import ImageShards, open_images, training_batches
 from smtool.features.frozen import frozen_digests
-from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainAE
@@ -22,7 +22,6 @@ from smtool.regularizers import Regularizer
 from smtool.report.trackers import Trackers
 from smtool.tasks.autoencoder import AutoencoderTask
 from smtool.training.distributed import Ranks, first_rank_ahead
-from smtool.training.selection import evaluating
 
 PLAYER = "autoencoder"
 MEASURED_IMAGES = 256
@@ -34,7 +33,9 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     tables = recipe.tables
     check_batch(recipe, tables.data.batch, ranks)
     with first_rank_ahead(ranks):      # which prepares missing images
-        images = open_images(tables.data.train, "train", image_size=tables.data.image_size)
+        images = open_images(
+            tables.data.train, "train", image_size=tables.data.image_size, max_bad=tables.data.max_bad
+        )
     start = open_start(tables, folder.recorded(SOURCE))
     task = build_task(tables, ranks.device, weights_dir, start)
     lines = start_lines(task.autoencoder, tables, start)
@@ -57,17 +58,18 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     def result() -> TrainableAutoencoder:
         return cast(TrainableAutoencoder, result_of(training, PLAYER).get_submodule("autoencoder"))
 
-    def conclude(observer: Validator, trackers: Trackers) -> tuple[str, ...]:
+    def conclude(observer: Validator, trackers: Trackers) -> list[str]:
         if start is None:
-            return ()
-        pair: dict[str, Tokenizer] = {BEFORE: start.original.to(ranks.device).to(memory_format=torch.channels_last), AFTER: result()}
-        with evaluating(result()):
-            found = compare(observer, start.name, pair, folder=folder.path, trackers=trackers, step=tables.steps)
-        return (found.line(),)
+            return []
+        found = compare(observer, start, result(), folder=folder.path, trackers=trackers, step=tables.steps)
+        changed = statistics_line(start.original.stats, result().stats)
+        return [found.line(), *([changed] if changed else [])]
 
     def export(step: int) -> None:
         weights = "average" if training.averages else "last"
         metadata = {"recipe": recipe.resolved(), "step": step, "data": images.digest, "weights": weights}
+        if start is not None and (step == tables.steps or not tables.trains_encoder):
+            metadata |= describe_latents(start, tables, result(), images)
         write_autoencoder(folder.ckpt, result(), {**metadata, "learned_from": tables.learned_from()})
 
     return Run(

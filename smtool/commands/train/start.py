@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from smtool.errors import CheckpointError
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.recipe import TrainAE
 from smtool.recipe.initial import start_of
 from smtool.recipe.selection import ALL, multipliers, trained_names
+from smtool.tokenizers import identify
 from smtool.training.selection import saved_bytes, train_only
 
 SOURCE = "autoencoder of model.init"
@@ -15,10 +18,16 @@ SOURCE = "autoencoder of model.init"
 
 @dataclass(frozen=True)
 class Start:
-    """The original autoencoder of `model.init`, frozen, on the CPU. name: as given."""
+    """The original autoencoder of `model.init`, frozen, on the CPU.
+
+    name: as given; place: its file or folder; published: it is not a file of smtool; metadata: that of a file of smtool.
+    """
 
     name: str
     original: TrainableAutoencoder
+    place: str
+    published: bool
+    metadata: Mapping[str, Any]
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -45,7 +54,9 @@ def open_start(tables: TrainAE, recorded: str | None) -> Start | None:
             f"{original.digest[:12]}.",
             hint="Restore the earlier file, or start over with --fresh.",
         )
-    return Start(name, original)
+    found = identify(name)
+    place = str(Path(found.place).resolve())
+    return Start(name, original, place, published=found.kind == "foreign", metadata=found.metadata)
 
 
 def select_trained(autoencoder: TrainableAutoencoder, tables: TrainAE) -> None:

@@ -23,11 +23,11 @@ SMALLEST_FITTED = 8
 def open_validation(data: Data) -> ImageShards:
     """The validation images of a recipe: of data.validation (all its images if it has no split), else of data.train."""
     if not data.validation:
-        return open_images(data.train, "val", image_size=data.image_size)
+        return open_images(data.train, "val", image_size=data.image_size, max_bad=data.max_bad)
     try:
-        return open_images(data.validation, "val", image_size=data.image_size)
+        return open_images(data.validation, "val", image_size=data.image_size, max_bad=data.max_bad)
     except DataError:
-        return open_images(data.validation, "train", image_size=data.image_size)
+        return open_images(data.validation, "train", image_size=data.image_size, max_bad=data.max_bad)
 
 
 class Validator:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from smtool.data.images.card import CARD_NAME, Split, read_card
-from smtool.data.images.prepare import Preparation, Report, prepare_images
+from smtool.data.images.prepare import MAX_BAD, Preparation, Report, prepare_images
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.sources import Source, find_source
 from smtool.data.images.transform import Rule
@@ -12,15 +12,21 @@ from smtool.errors import DataError
 
 
 def open_images(
-    source: str, split: Split, *, image_size: int, root: Path = Path("data"), report: Report | None = None
+    source: str,
+    split: Split,
+    *,
+    image_size: int,
+    root: Path = Path("data"),
+    max_bad: float = MAX_BAD,
+    report: Report | None = None,
 ) -> ImageShards:
     """Open one split of a prepared folder; any other source is prepared on first use as `root/NAME-SIZE` and then reused.
 
-    report(done, total) is called during preparation. Raises DataError if the image size differs or the split is empty.
+    max_bad: see prepare_images. report(done, total) is called during preparation. Raises DataError if the image size differs or the split is empty.
     """
     folder = Path(source)
     if not (folder / CARD_NAME).is_file():
-        folder = _prepared(find_source(source), source, image_size, root, report)
+        folder = _prepared(find_source(source), source, image_size, root, max_bad, report)
     card = read_card(folder)
     if card.image_size != image_size:
         raise DataError(
@@ -35,7 +41,7 @@ def open_images(
     return ImageShards(folder, card, split)
 
 
-def _prepared(source: Source, text: str, image_size: int, root: Path, report: Report | None) -> Path:
+def _prepared(source: Source, text: str, image_size: int, root: Path, max_bad: float, report: Report | None) -> Path:
     folder = root / f"{source.name}-{image_size}"
     if (folder / CARD_NAME).is_file():
         if read_card(folder).source.digest != source.digest():
@@ -45,5 +51,5 @@ def _prepared(source: Source, text: str, image_size: int, root: Path, report: Re
             )
         return folder
     workers = 1 if source.builtin else os.cpu_count() or 1
-    prepare_images(Preparation(source, Rule(image_size)), folder, workers=workers, report=report)
+    prepare_images(Preparation(source, Rule(image_size)), folder, workers=workers, max_bad=max_bad, report=report)
     return folder

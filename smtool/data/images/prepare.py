@@ -26,6 +26,8 @@ from smtool.storage import write_json, write_text
 
 IMAGES_PER_SHARD = 1024
 VAL_FRACTION = 0.05
+MAX_BAD = 0.01
+"""Largest fraction of unusable images that is not an error."""
 SPECTRUM_IMAGES = 256  # the card's spectrum is measured on this many of the first training images, a random sample
 Report = Callable[[int, int], object]
 
@@ -57,7 +59,7 @@ class Preparation:
 
 
 def prepare_images(
-    preparation: Preparation, out: Path, *, workers: int, max_bad: float = 0.01, report: Report | None = None
+    preparation: Preparation, out: Path, *, workers: int, max_bad: float = MAX_BAD, report: Report | None = None
 ) -> DatasetCard:
     """Prepare images in `out`; resume an interrupted run, or verify a finished one. Returns the card.
 
