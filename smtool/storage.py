@@ -1,4 +1,7 @@
-"""Atomic writes (to a temporary file, flushed and renamed) of safetensors, JSON and text, and reading of safetensors."""
+"""Atomic writes (to a temporary file, flushed and renamed) of safetensors, JSON and text, and reading of safetensors.
+
+Only functions that move tensors import torch.
+"""
 
 import errno
 import hashlib
@@ -7,22 +10,22 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from smtool.errors import CheckpointError, DiskError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def printable(name: str) -> str:
+    """A file name in which bytes that are not UTF-8, which Python reads as surrogates, are written out, as in caf\\udce9."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 @contextmanager
@@ -51,7 +54,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    """Write text in UTF-8, escaped where `printable` escapes it."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -59,8 +63,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:
     """Write a safetensors file. Metadata values are stored as JSON; tensors are moved to the CPU and made contiguous."""
+    from safetensors.torch import save_file
+
     plain: dict[str, Tensor] = {}
     memory: set[int] = set()
     for name, tensor in tensors.items():
@@ -76,13 +82,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         aside.chmod(mode)
 
 
-def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+def read_tensors(path: Path, device: str = "cpu") -> "dict[str, Tensor]":
     """All tensors of a safetensors file. Raises CheckpointError if it is missing, truncated or of another format."""
     with _opened(path, device) as file:
         return {name: file.get_tensor(name) for name in _names(file)}
 
 
-def each_tensor(path: Path, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def each_tensor(path: Path, prefix: str = "") -> "Iterator[tuple[str, Tensor]]":
     """Yield (name without the prefix, tensor on the CPU) for each tensor whose name begins with `prefix`."""
     with _opened(path, "cpu") as file:
         for name in _names(file):
@@ -102,10 +108,10 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in _names(file)}
 
 
-def read_dtypes(path: Path) -> dict[str, torch.dtype]:
-    """Name and number format of each tensor, without reading the data."""
+def read_formats(path: Path) -> dict[str, str]:
+    """Name and number format (F32, F16, BF16, I64 ...) of each tensor, without reading the data."""
     with _opened(path, "cpu") as file:
-        return {name: _DTYPES[file.get_slice(name).get_dtype()] for name in _names(file)}
+        return {name: file.get_slice(name).get_dtype() for name in _names(file)}
 
 
 def file_digest(path: Path) -> str:
@@ -114,8 +120,10 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+def tensor_digest(tensors: "Mapping[str, Tensor]") -> str:
     """sha256 over names, dtypes, shapes and values, independent of the order of tensors and of the file."""
+    import torch
+
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from smtool.errors import CheckpointError
-from smtool.storage import each_tensor, read_dtypes, read_shapes
+from smtool.storage import each_tensor, read_formats, read_shapes
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".th", ".tar")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -23,6 +23,9 @@ _BESIDE = ("argparse", "pytorch_lightning", "lightning", "numpy", "_codecs", "pa
 """Packages whose objects trainers store beside weights: options, callbacks, scores, paths. They are replaced by `_Inert`."""
 _WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|module)\.")
 """Parts that torch.compile and DistributedDataParallel insert into names."""
+
+_FORMATS = {"F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}
+"""Number formats of safetensors files other than float32."""
 
 
 class TensorFile:
@@ -56,7 +59,9 @@ class TensorFile:
 
     @cached_property
     def _stored_dtypes(self) -> dict[str, torch.dtype]:
-        return read_dtypes(self.path) if self._pickled is None else {name: t.dtype for name, t in self._pickled.items()}
+        if self._pickled is not None:
+            return {name: tensor.dtype for name, tensor in self._pickled.items()}
+        return {name: _FORMATS.get(format, torch.float32) for name, format in read_formats(self.path).items()}
 
     def _all(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) for at least these names, one by one."""

@@ -1,5 +1,6 @@
 """The `smtool` command: parse the arguments, call one pipeline, turn errors into exit codes. Imports no torch."""
 
+import io
 import sys
 import traceback
 
@@ -17,6 +18,9 @@ INTERNAL_ERROR, OUT_OF_MEMORY = 1, 5
 
 def main() -> None:
     """Run the command line. An error that a user can cause prints one sentence and sets its exit code, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are not UTF-8
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments)

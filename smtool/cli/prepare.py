@@ -9,7 +9,18 @@ from smtool.cli.app import app
 from smtool.cli.options import Device, WeightsDir, computing_device
 from smtool.errors import RecipeError
 
-_OF_IMAGES = {"crop": "--crop", "image_format": "--format", "split": "--split", "max_bad": "--max-bad", "seed": "--seed"}
+_OF_IMAGES = {
+    "crop": "--crop",
+    "image_format": "--format",
+    "split": "--split",
+    "max_bad": "--max-bad",
+    "seed": "--seed",
+    "icc": "--icc",
+    "white": "--white",
+    "sample_key": "--sample-key",
+    "member": "--member",
+}
+_REASONS = 8  # largest number of reasons in the summary
 _OF_CACHES = {"dtype": "--dtype", "flip": "--flip"}
 
 
@@ -35,6 +46,19 @@ def prepare(
         float, typer.Option(min=0.0, max=1.0, help="Largest fraction of unreadable images; more are an error.")
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random crops and of the split.")] = 0,
+    icc: Annotated[
+        Literal["convert", "ignore"], typer.Option(help="Convert images with a color profile to sRGB, or ignore the profile.")
+    ] = "convert",
+    white: Annotated[
+        int, typer.Option(min=1, max=65535, help="Level of 16-bit images that becomes white: 4095 for values of 12 bits.")
+    ] = 65535,
+    sample_key: Annotated[
+        Literal["first-dot", "last-dot"],
+        typer.Option(help="Dot at which the name of a sample in webdataset shards ends; the rest names the member."),
+    ] = "first-dot",
+    member: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Member that is the image where samples hold several, such as input.png.")
+    ] = None,
     latents: Annotated[
         str | None, typer.Option(metavar="CKPT", help="Cache the latents of SOURCE, encoded by this autoencoder.")
     ] = None,
@@ -108,9 +132,14 @@ def prepare(
                 workers=workers,
                 max_bad=max_bad,
                 seed=seed,
+                icc=icc,
+                white=white,
+                sample_key=sample_key,
+                member=member,
                 report=report,
             )
-        console.print(_summary(folder))
+        for line in _summary(folder):
+            console.print(line)
     console.print(str(folder))
 
 
@@ -126,16 +155,25 @@ def _refuse_idle(context: typer.Context, source: str, *, cache: bool) -> None:
             )
 
 
-def _summary(folder: Path) -> str:
-    """One line for the console: images in each split, classes, images that were enlarged, and images left out."""
+def _summary(folder: Path) -> list[str]:
+    """Lines for the console: images in each split, classes, what was done to images, and what was left out and why."""
     from smtool.data.images.card import read_card
+    from smtool.data.images.decoding import used_bits
 
     card = read_card(folder)
     classes = f"{card.num_classes:,} classes" if card.num_classes else "no classes"
     classes += f" ({card.unlabelled})" if card.unlabelled else ""
-    enlarged = f", {card.upscaled:,} enlarged to {card.image_size} px" if card.upscaled else ""
-    skipped = f", {card.skipped:,} left out (skipped.jsonl)" if card.skipped else ""
-    return f"{card.count('train'):,} images for training, {card.count('val'):,} for validation, {classes}{enlarged}{skipped}"
+    lines = [f"{card.count('train'):,} images for training, {card.count('val'):,} for validation, {classes}"]
+    remarks = {**({f"smaller than {card.image_size} px, enlarged": card.upscaled} if card.upscaled else {}), **card.remarks}
+    total = card.count("train") + card.count("val")
+    lines += [f"{count:,} of {total:,} images: {remark}" for remark, count in remarks.items()]
+    if bits := used_bits(card.remarks, card.white):
+        lines.append(f"These images are dark: no level is above {2**bits - 1}. --white {2**bits - 1} shows it as white.")
+    if card.left_out:
+        reasons = [f"{count:,} {reason}" for reason, count in card.left_out.items()]
+        more = f"; {len(reasons) - _REASONS:,} other reasons" if len(reasons) > _REASONS else ""
+        lines.append(f"left out: {sum(card.left_out.values()):,} (skipped.jsonl): {'; '.join(reasons[:_REASONS])}{more}")
+    return lines
 
 
 def _is_prepared(source: str) -> bool:

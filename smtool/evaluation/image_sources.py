@@ -13,7 +13,7 @@ from torch import Tensor
 from smtool.data import ImageShards, open_images, validation_batches
 from smtool.data.batches import Rounding, to_uint8
 from smtool.data.images.card import CARD_NAME, read_card
-from smtool.data.images.decoding import UnusableImage
+from smtool.data.images.decoding import AS_STORED, UnusableImage
 from smtool.data.images.entries import Entry
 from smtool.data.images.listing import list_entries
 from smtool.data.images.loading import prefetched
@@ -144,7 +144,7 @@ def _pixels(what: str, entries: Sequence[Entry], side: tuple[int, int] | None, s
     pictures = []
     for entry in entries:
         try:
-            image = entry.place.image()
+            image = entry.place.decoded(AS_STORED).image
         except UnusableImage as error:
             raise DataError(f"{what}: {entry.id} cannot be read: {error}.") from error
         side = side or (image.height, image.width)

@@ -112,7 +112,7 @@ class Console:
         if self.log_file is None or not self._is_first_rank:
             return
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("a", encoding="utf-8") as file:
+        with self.log_file.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
 

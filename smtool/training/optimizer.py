@@ -44,7 +44,7 @@ class AdamW(Config):
         multipliers: parameter name -> factor of its learning rate, 1 for names that are absent.
         """
         learning = {name: parameter for name, parameter in parameters if parameter.requires_grad}
-        return NamedOptimizer(self, learning, multipliers, fused=torch.device(device).type == "cuda")
+        return NamedOptimizer(self, learning, fused=torch.device(device).type == "cuda", multipliers=multipliers)
 
     def rate(self, update: int, last_update: int) -> float:
         """The learning rate of update number `update` (from 0); last_update: the last one of the run, where cosine decay ends."""
@@ -60,7 +60,7 @@ class NamedOptimizer:
     """torch.optim.AdamW over named parameters with a count of updates; its state is a flat dict of tensors by parameter name."""
 
     def __init__(
-        self, table: AdamW, parameters: dict[str, Parameter], multipliers: Mapping[str, float], *, fused: bool
+        self, table: AdamW, parameters: dict[str, Parameter], *, fused: bool, multipliers: Mapping[str, float] = {}
     ) -> None:
         self.table = table
         self.parameters = parameters

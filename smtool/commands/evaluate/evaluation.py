@@ -8,7 +8,7 @@ from smtool.commands.evaluate.generations import evaluate_generations
 from smtool.commands.evaluate.reconstructions import evaluate_reconstructions
 from smtool.commands.evaluate.record import check_table_path
 from smtool.commands.evaluate.result import AnyEvaluation
-from smtool.data.images.sources import image_files
+from smtool.data.images.folders import folder_images
 from smtool.errors import CheckpointError, RecipeError
 from smtool.evaluation.options import EvalOptions
 from smtool.inference.sampling import SAMPLING_FILE
@@ -60,6 +60,6 @@ def _found(what: str | None) -> Found | Path:
     try:
         return identify(what)      # also finds runs of transformers
     except CheckpointError:
-        if path.is_dir() and ((path / SAMPLING_FILE).is_file() or any(path.glob("*.tar")) or image_files(path)):
+        if path.is_dir() and ((path / SAMPLING_FILE).is_file() or any(path.glob("*.tar")) or folder_images(path)[0]):
             return path
         raise

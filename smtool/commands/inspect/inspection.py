@@ -197,11 +197,15 @@ def _data(folder: Path, card: DatasetCard) -> Description:
         "images": f"{card.count('train'):,} for training, {card.count('val'):,} for validation"
         + (f", from {card.photographs:,} photographs" if card.photographs else ""),
         "size": f"{card.image_size} x {card.image_size}, {card.image_format}, {card.crop} crop",
-        "classes": f"{card.num_classes:,}" if card.num_classes else "none",
+        "classes": f"{card.num_classes:,}" if card.num_classes else f"none: {card.unlabelled}" if card.unlabelled else "none",
         "shards": f"{len(shards):,}, {sum(shard.bytes for shard in shards) / 1e6:,.1f} MB, all present",
     }
-    if card.skipped:
-        rows["skipped"] = f"{card.skipped:,} damaged images (skipped.jsonl)"
+    if card.left_out:
+        rows["left out"] = "\n".join(f"{count:,} {reason}" for reason, count in card.left_out.items())
+    elif card.skipped:  # a folder of an earlier version
+        rows["left out"] = f"{card.skipped:,} unreadable images (skipped.jsonl)"
+    if card.remarks:
+        rows["noted"] = "\n".join(f"{count:,} images: {remark}" for remark, count in card.remarks.items())
     if card.upscaled:
         rows["upscaled"] = f"{card.upscaled:,} images were smaller and have no power at the highest frequencies"
     digests = {f"digest of {split}": card.split_digest(split) for split in ("train", "val") if card.shards(split)}

@@ -4,14 +4,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from smtool.commands.prepare.images import open_split
+from smtool.commands.prepare.open_split import open_split
 from smtool.data.cache.card import CacheDtype
 from smtool.data.cache.write import estimated_bytes, write_cache
 from smtool.data.features.card import FEATURE_CARD_NAME, Grid, features_folder
 from smtool.data.features.prepare import FeaturePreparation
 from smtool.data.features.shards import FeatureShards, open_features
 from smtool.data.images.card import Split
-from smtool.data.images.prepare import IMAGES_PER_SHARD, Report
+from smtool.data.images.prepare import IMAGES_PER_SHARD
+from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.errors import RecipeError
 from smtool.features.teachers import Teacher, load_teacher

@@ -4,10 +4,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from smtool.data.images.card import CARD_NAME, Split, read_card
-from smtool.data.images.open import open_images
+from smtool.data.images.decoding import WHITE, Profiles, Reading
 from smtool.data.images.prepare import IMAGES_PER_SHARD, VAL_FRACTION, Preparation, prepare_images
-from smtool.data.images.reader import ImageShards
+from smtool.data.images.samples import KeyEnd, SampleRule
 from smtool.data.images.sources import find_source
 from smtool.data.images.transform import Crop, Rule
 from smtool.errors import RecipeError
@@ -24,13 +23,18 @@ def prepare(
     workers: int = 0,
     max_bad: float = 0.01,
     seed: int = 0,
+    icc: Profiles = "convert",
+    white: int = WHITE,
+    sample_key: KeyEnd = "first-dot",
+    member: str | None = None,
     report: Callable[[int, int], object] | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Path:
     """Prepare `source` in `out` (default data/NAME-SIZE) and return that folder; read_card(folder) gives a summary.
 
     size: height and width in pixels. val_fraction: in [0, 1], used if the source has no validation images. workers: processes,
-    0 for one per core. max_bad: largest fraction of unreadable images, in [0, 1]. report(done, total) is called after each image.
+    0 for one per core. max_bad: largest fraction of unreadable images, in [0, 1]. icc, white: as in `Reading`; sample_key,
+    member: as in `SampleRule`, for webdataset shards. report(done, total) is called after each image.
     The same call resumes an unfinished preparation and verifies a finished one.
     """
     for name, share in (("--split", val_fraction), ("--max-bad", max_bad)):
@@ -38,15 +42,7 @@ def prepare(
             raise RecipeError(f"{name} must be between 0 and 1, but is {share}.")
     found = find_source(source)
     folder = out or Path("data") / f"{found.name}-{size}"
-    preparation = Preparation(found, Rule(size, crop, image_format, seed), val_fraction, images_per_shard)
+    rule = Rule(size, crop, image_format, seed, Reading(icc, white))
+    preparation = Preparation(found, rule, val_fraction, images_per_shard, SampleRule(sample_key, member))
     prepare_images(preparation, folder, workers=workers or os.cpu_count() or 1, max_bad=max_bad, report=report)
     return folder
-
-
-def open_split(data: str, split: Split, image_size: int | None) -> ImageShards:
-    """Open a split of a prepared folder, or of any source if image_size is given; a source is prepared on first use."""
-    if image_size is None:
-        if not (Path(data) / CARD_NAME).is_file():
-            raise RecipeError(f"{data} is not prepared yet, so its image size is unknown.", hint="Give the size: --size 256")
-        image_size = read_card(Path(data)).image_size
-    return open_images(data, split, image_size=image_size)

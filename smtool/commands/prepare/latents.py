@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from smtool.commands.prepare.images import open_split
+from smtool.commands.prepare.open_split import open_split
 from smtool.data.cache.card import CacheDtype
 from smtool.data.cache.write import estimated_bytes
 from smtool.data.images.card import Split
-from smtool.data.images.prepare import IMAGES_PER_SHARD, Report
+from smtool.data.images.prepare import IMAGES_PER_SHARD
+from smtool.data.images.progress import Report
 from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.data.latents.prepare import LatentPreparation, write_latents
 from smtool.data.latents.shards import LatentShards, open_latents

@@ -13,7 +13,7 @@ from smtool.data.cache.card import CacheCard, CacheDtype
 from smtool.data.cache.shards import CacheSample, bytes_per_image, write_cache_shard
 from smtool.data.images.card import Shard, verify_shards
 from smtool.data.images.loading import prefetched
-from smtool.data.images.prepare import Report
+from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.unfinished import ShardNote, alone_in, begin, end, read_note, write_note
 from smtool.errors import DataError, DiskError

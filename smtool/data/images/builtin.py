@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl
 import numpy as np
 from PIL import Image
 
-from smtool.data.images.entries import Entry, FileRange, Place
+from smtool.data.images.decoding import AS_STORED, Decoded, Reading
+from smtool.data.images.entries import Entry, FileRange
 from smtool.errors import DataError, RecipeError
 
 # Inside the scikit-image wheel, which describes them as free of copyright restrictions. One half of each photograph is for
@@ -84,8 +85,20 @@ def distinct_photographs(size: int) -> dict[str, str]:
     return {name: file for name, file in PHOTOGRAPHS.items() if min(_half("train", _photograph(file).size)[2:]) >= size}
 
 
+class _Made:
+    """An image that is made here: it has no color profile and 8 bits, so a Reading changes nothing."""
+
+    __slots__ = ()
+
+    def image(self) -> Image.Image:
+        raise NotImplementedError
+
+    def decoded(self, reading: Reading) -> Decoded:
+        return Decoded(self.image())
+
+
 @dataclass(frozen=True, slots=True)
-class PhotoCrop:
+class PhotoCrop(_Made):
     """A square of `side` pixels at (left, top) of a bundled photograph."""
 
     file: str
@@ -98,7 +111,7 @@ class PhotoCrop:
 
 
 @dataclass(frozen=True, slots=True)
-class PowerLawField:
+class PowerLawField(_Made):
     """A Gaussian random field whose power spectrum is f ** -exponent in each of its three correlated channels.
 
     It is cut from a canvas four times as wide, so that it is not periodic; mean 128, standard deviation 36 levels.
@@ -119,7 +132,7 @@ class PowerLawField:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLeaves:
+class DeadLeaves(_Made):
     """Opaque discs of random colour and of radius density r ** -3, the scale-invariant model of occlusion (Lee et al. 2001).
 
     Radii range from 1 pixel to half the side. Drawn at twice the size: the box halving of the center crop then antialiases edges.
@@ -198,8 +211,7 @@ def _photograph(file: str) -> Image.Image:
             f"builtin:photos needs {file}, which this scikit-image does not have.", hint="Install scikit-image 0.24 or newer."
         )
     path = folder / file
-    place: Place = FileRange(str(path), 0, path.stat().st_size)
-    return place.image()
+    return FileRange(str(path), 0, path.stat().st_size).decoded(AS_STORED).image
 
 
 @functools.lru_cache(maxsize=4)

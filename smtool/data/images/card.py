@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from smtool.config import Config
 from smtool.errors import DataError
@@ -74,6 +74,15 @@ class DatasetCard(Config):
     group_names: tuple[str, ...]
     """Names of the photographs from which images were cut, by group number; () when each image is a photograph of its own."""
     skipped: int
+    """Number of images of the source that cannot be used."""
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """Number of files, members and samples of the source that are not used, by reason; skipped.jsonl lists each."""
+    remarks: dict[str, int] = Field(default_factory=dict)
+    """Number of images by what is unusual about their files and what was done, such as a conversion to sRGB."""
+    icc: str = "ignore"
+    """Whether color profiles were converted to sRGB ("convert") or ignored."""
+    white: int = 65535
+    """Level of 16-bit images that became 255."""
     upscaled: int
     """Number of images that were smaller than image_size and were enlarged: their highest frequencies are empty."""
     spectrum: MeanSpectrum | None

@@ -5,18 +5,27 @@ import zipfile
 from dataclasses import dataclass
 from typing import Protocol
 
-from PIL import Image
-
-from smtool.data.images.decoding import UnusableImage, decode
+from smtool.data.images.decoding import Decoded, Reading, UnusableImage, decode
 from smtool.data.images.transform import Rule, encode, to_square
 
 MAX_BYTES = 2**28  # encoded images above 256 MiB are not read
 
 
 class Place(Protocol):
-    """Where an image is read from. `image` raises UnusableImage if it cannot be read or decoded."""
+    """Where an image is read from. `decoded` raises UnusableImage if it cannot be read or decoded."""
 
-    def image(self) -> Image.Image: ...
+    def decoded(self, reading: Reading) -> Decoded: ...
+
+
+class Stored(Place, Protocol):
+    """A file or the member of an archive. `head` gives the first bytes, `read` all. Both raise UnusableImage."""
+
+    @property
+    def size(self) -> int: ...
+
+    def head(self, count: int) -> bytes: ...
+
+    def read(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +36,18 @@ class FileRange:
     offset: int
     size: int
 
-    def image(self) -> Image.Image:
-        return decode(self.read())
+    def decoded(self, reading: Reading) -> Decoded:
+        return decode(self.read(), reading)
 
     def read(self) -> bytes:
         _refuse_giant(self.size)
+        return self.head(self.size)
+
+    def head(self, count: int) -> bytes:
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
-                return file.read(self.size)
+                return file.read(min(count, self.size))
         except OSError as error:
             raise UnusableImage(f"cannot be read: {error.strerror}") from error
 
@@ -48,13 +60,19 @@ class ZipMember:
     name: str
     size: int
 
-    def image(self) -> Image.Image:
+    def decoded(self, reading: Reading) -> Decoded:
+        return decode(self.read(), reading)
+
+    def read(self) -> bytes:
         _refuse_giant(self.size)
+        return self.head(self.size + 1)  # the checksum is compared at the end of the data
+
+    def head(self, count: int) -> bytes:
         try:
-            data = _archive(self.path).read(self.name)
+            with _archive(self.path).open(self.name) as file:
+                return file.read(count)
         except Exception as error:  # damaged members raise BadZipFile, zlib.error, NotImplementedError, RuntimeError ...
             raise UnusableImage(f"cannot be unpacked: {error}") from error
-        return decode(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +88,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A prepared image: its encoded bytes, and its width and height in the source."""
+    """A prepared image: its encoded bytes, its width and height in the source, and the remarks of its decoding."""
 
     entry: Entry
     data: bytes
     width: int
     height: int
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +112,11 @@ def make_samples(entries: list[Entry], rule: Rule) -> list[Sample | Skipped]:
 
 def _make_sample(entry: Entry, rule: Rule) -> Sample | Skipped:
     try:
-        image = entry.place.image()
-        square = to_square(image, rule, entry.id)
+        decoded = entry.place.decoded(rule.reading)
+        square = to_square(decoded.image, rule, entry.id)
     except UnusableImage as error:
         return Skipped(entry, str(error))
-    return Sample(entry, encode(square, rule.image_format), *image.size)
+    return Sample(entry, encode(square, rule.image_format), *decoded.image.size, decoded.remarks)
 
 
 def _refuse_giant(size: int) -> None:

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from smtool.data.images.card import CARD_NAME, Split, read_card
-from smtool.data.images.prepare import MAX_BAD, Preparation, Report, prepare_images
+from smtool.data.images.prepare import MAX_BAD, Preparation, prepare_images
+from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.sources import Source, find_source
 from smtool.data.images.transform import Rule
@@ -22,7 +23,8 @@ def open_images(
 ) -> ImageShards:
     """Open one split of a prepared folder; any other source is prepared on first use as `root/NAME-SIZE` and then reused.
 
-    max_bad: see prepare_images. report(done, total) is called during preparation. Raises DataError if the image size differs or the split is empty.
+    max_bad: see prepare_images; report(done, total) is called during preparation. Raises DataError if the image size differs or
+    the split is empty.
     """
     folder = Path(source)
     if not (folder / CARD_NAME).is_file():

@@ -3,40 +3,31 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from smtool.data.images.card import CARD_NAME, UNFINISHED, DatasetCard, MeanSpectrum, SourceNote, Split, read_card, verify
-from smtool.data.images.entries import Entry, Sample, Skipped
+from smtool.data.images.card import CARD_NAME, UNFINISHED, DatasetCard, SourceNote, Split, read_card, verify
+from smtool.data.images.decoding import WHITE
+from smtool.data.images.entries import Entry
 from smtool.data.images.listing import Listing, list_entries
-from smtool.data.images.reader import ImageShards
+from smtool.data.images.mean_spectrum import mean_spectrum
+from smtool.data.images.progress import ImageNote, Kept, Progress, Report, without_numbers
+from smtool.data.images.samples import BY_FIRST_DOT, SampleRule
 from smtool.data.images.shards import write_shard
 from smtool.data.images.sources import Source
 from smtool.data.images.transform import CROP_RULES, Rule
-from smtool.data.images.unfinished import ShardNote, alone_in, begin, end, read_note, refuse, write_note
+from smtool.data.images.unfinished import alone_in, begin, end, read_note, refuse, write_note
 from smtool.data.images.workers import made_samples
 from smtool.errors import DataError
-from smtool.spectrum import PHYSICAL, spectrum_of
-from smtool.storage import write_json, write_text
+from smtool.storage import printable, write_json, write_text
 
 IMAGES_PER_SHARD = 1024
 VAL_FRACTION = 0.05
 MAX_BAD = 0.01
 """Largest fraction of unusable images that is not an error."""
-SPECTRUM_IMAGES = 256  # the card's spectrum is measured on this many of the first training images, a random sample
-Report = Callable[[int, int], object]
-
-
-class ImageNote(ShardNote):
-    """A finished shard, and counts of its images."""
-
-    upscaled: int
-    skipped: tuple[dict[str, str], ...]
+_EARLIER = {"icc": "ignore", "white": WHITE, **asdict(BY_FIRST_DOT)}
 
 
 @dataclass(frozen=True)
@@ -47,14 +38,20 @@ class Preparation:
     rule: Rule
     val_fraction: float = VAL_FRACTION
     images_per_shard: int = IMAGES_PER_SHARD
+    samples: SampleRule = BY_FIRST_DOT
 
     def plan(self) -> dict[str, Any]:
+        """All that decides the bytes. Settings at the value that earlier versions had without naming it are left out."""
+        rule = asdict(self.rule)
+        reading = rule.pop("reading")
+        later = {} if self.source.builtin else {"icc": reading["icc"], "white": reading["white"], **asdict(self.samples)}
         return {
             "format": "smtool dataset 1",
-            "source": {"name": self.source.name, "kind": self.source.kind, "digest": self.source.digest()},
-            "rule": asdict(self.rule),
+            "source": {"name": printable(self.source.name), "kind": self.source.kind, "digest": self.source.digest()},
+            "rule": rule,
             "val_fraction": self.val_fraction,
             "images_per_shard": self.images_per_shard,
+            **{name: value for name, value in later.items() if value != _EARLIER[name]},
         }
 
 
@@ -79,15 +76,18 @@ def prepare_images(
 def _run(
     preparation: Preparation, out: Path, plan: dict[str, Any], workers: int, max_bad: float, report: Report | None
 ) -> DatasetCard:
-    listing = list_entries(preparation.source, size=preparation.rule.size, scratch=out / UNFINISHED)
+    listing = list_entries(
+        preparation.source, size=preparation.rule.size, scratch=out / UNFINISHED, samples=preparation.samples
+    )
     splits = _split(listing, preparation)
-    progress = _Progress(sum(map(len, splits.values())), max_bad, report)
+    progress = Progress(sum(map(len, splits.values())), max_bad, report)
     try:
         notes = _write_shards(
             out, _chunks(splits, preparation.images_per_shard), preparation.rule, listing.groups, workers, progress
         )
     finally:
-        _write_skipped(out, progress.skipped)
+        others = [{"id": printable(other.id), "reason": other.reason} for other in listing.left_out]
+        _write_skipped(out, [*progress.skipped, *others])
     if progress.has_too_many_unusable:
         refuse(out)
         raise progress.too_many_unusable()
@@ -96,7 +96,7 @@ def _run(
         raise DataError(
             f"{out}: none of {len(listing.entries)} images is usable for training.", hint="Its skipped.jsonl gives the reasons."
         )
-    card = card.model_copy(update={"spectrum": _mean_spectrum(out, card)})
+    card = card.model_copy(update={"spectrum": mean_spectrum(out, card)})
     write_json(out / CARD_NAME, card.model_dump(mode="json"))
     return card
 
@@ -108,6 +108,7 @@ def _split(listing: Listing, preparation: Preparation) -> dict[Split, list[Entry
     if listing.has_splits:
         return {"train": [e for e in entries if e.split == "train"], "val": [e for e in entries if e.split == "val"]}
     count = round(preparation.val_fraction * len(entries)) or min(1, preparation.val_fraction > 0)
+    count = min(count, len(entries) - 1)  # one image at least is for training
     return {"train": entries[count:], "val": entries[:count]}
 
 
@@ -126,7 +127,7 @@ def _write_shards(
     rule: Rule,
     groups: tuple[str, ...],
     workers: int,
-    progress: "_Progress",
+    progress: Progress,
 ) -> dict[str, ImageNote]:
     notes = {name: note for name in chunks if (note := read_note(out, name, ImageNote))}
     for name, note in notes.items():
@@ -134,71 +135,17 @@ def _write_shards(
     todo = {name: chunk for name, chunk in chunks.items() if name not in notes}
     with made_samples((entry for _, entries in todo.values() for entry in entries), rule, workers) as made:
         for name, (start, entries) in todo.items():
-            kept = _Kept(name, start, islice(made, len(entries)), rule.size, progress)
+            kept = Kept(name, start, islice(made, len(entries)), rule.size, progress)
             shard = write_shard(out / f"{name}.tar", kept, suffix=rule.suffix, groups={name: i for i, name in enumerate(groups)})
-            notes[name] = ImageNote(shard=shard, upscaled=kept.upscaled, skipped=tuple(kept.skipped))
+            notes[name] = kept.note(shard)
             write_note(out, name, notes[name])
     return {name: notes[name] for name in chunks}
-
-
-@dataclass
-class _Kept:
-    """Iterates over the usable images of a shard, numbered by position in the split, and counts the unusable ones."""
-
-    shard: str
-    first: int
-    made: Iterable[Sample | Skipped]
-    size: int
-    progress: "_Progress"
-    upscaled: int = 0
-    skipped: list[dict[str, str]] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[tuple[int, Sample]]:
-        for number, result in enumerate(self.made, self.first):
-            if isinstance(result, Skipped):
-                self.skipped.append({"shard": self.shard, "id": result.entry.id, "reason": result.reason})
-                self.progress.skipped.append(self.skipped[-1])
-            else:
-                self.upscaled += min(result.width, result.height) < self.size
-                yield number, result
-            self.progress.add()
-
-
-class _Progress:
-    """Counts finished images and lists the unusable ones."""
-
-    def __init__(self, total: int, max_bad: float, report: Report | None) -> None:
-        self.total, self.allowed, self.report = total, max_bad * total, report
-        self.done = 0
-        self.skipped: list[dict[str, str]] = []
-
-    def add(self, count: int = 1) -> None:
-        self.done += count
-        if self.report:
-            self.report(self.done, self.total)
-
-    def add_finished(self, count: int, note: ImageNote) -> None:
-        self.skipped += note.skipped
-        self.add(count)
-
-    @property
-    def has_too_many_unusable(self) -> bool:
-        return len(self.skipped) > self.allowed
-
-    def too_many_unusable(self) -> DataError:
-        """The error that counts the unusable images by reason."""
-        reasons = Counter(skipped["reason"] for skipped in self.skipped)
-        listed = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3))
-        return DataError(
-            f"{len(self.skipped):,} of {self.total:,} images cannot be used, more than --max-bad allows: {listed}."
-            f" The first one: {self.skipped[0]['id']}.",
-            hint="skipped.jsonl lists all of them. Repair or remove them, or repeat the command with a larger --max-bad.",
-        )
 
 
 def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote], plan: dict[str, Any]) -> DatasetCard:
     rule = preparation.rule
     labels = [entry.label for entry in listing.entries if entry.label is not None]
+    skipped = [line["reason"] for note in notes.values() for line in note.skipped]
     held_out = f"{preparation.val_fraction:g} of the images for validation, by a hash of seed and id"
     return DatasetCard(
         source=SourceNote(**plan["source"], images=len(listing.entries)),
@@ -211,25 +158,22 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
         train=tuple(note.shard for name, note in notes.items() if name.startswith("train")),
         val=tuple(note.shard for name, note in notes.items() if name.startswith("val")),
         num_classes=max(len(listing.class_names), max(labels, default=-1) + 1),
-        class_names=listing.class_names,
-        unlabelled=listing.unlabelled,
-        group_names=listing.groups,
-        skipped=sum(len(note.skipped) for note in notes.values()),
+        class_names=tuple(map(printable, listing.class_names)),
+        unlabelled=printable(listing.unlabelled),
+        group_names=tuple(map(printable, listing.groups)),
+        skipped=len(skipped),
+        left_out=_counted([without_numbers(reason) for reason in skipped] + [other.reason for other in listing.left_out]),
         upscaled=sum(note.upscaled for note in notes.values()),
+        remarks=dict(sorted(sum((Counter(note.remarks) for note in notes.values()), Counter()).items())),
+        icc="ignore" if preparation.source.builtin else rule.reading.icc,
+        white=rule.reading.white,
         spectrum=None,
         plan=_hash(json.dumps(plan, sort_keys=True)).hex(),
     )
 
 
-def _mean_spectrum(out: Path, card: DatasetCard) -> MeanSpectrum:
-    """The spectrum for the card, computed in float64 and rounded to 6 digits, so that it does not depend on thread count."""
-    images = ImageShards(out, card, "train")
-    count = min(SPECTRUM_IMAGES, len(images))
-    pieces = (range(start, min(start + 32, count)) for start in range(0, count, 32))
-    parts = [spectrum_of(images.read(piece).images.to(torch.float64), PHYSICAL) for piece in pieces]
-    power = torch.cat([part.power for part in parts]).mean(0)
-    frequency = tuple(float(f"{value:.6g}") for value in parts[0].frequency.tolist())
-    return MeanSpectrum(images=count, frequency=frequency, power=tuple(float(f"{value:.6g}") for value in power.tolist()))
+def _counted(reasons: list[str]) -> dict[str, int]:
+    return dict(sorted(Counter(reasons).items(), key=lambda item: (-item[1], item[0])))
 
 
 def _write_skipped(out: Path, skipped: list[dict[str, str]]) -> None:
@@ -245,10 +189,17 @@ def _finished(out: Path, plan: dict[str, Any]) -> DatasetCard:
     if card.plan != _hash(json.dumps(plan, sort_keys=True)).hex():
         raise DataError(
             f"{out} already holds {card.source.name} at {card.image_size} px, prepared from other data or with other settings.",
-            hint="Choose another --out, or delete that folder first.",
+            hint=f"Choose another --out, or delete that folder first.{_before_profiles(card, plan)}",
         )
     verify(out, card)
     return card
+
+
+def _before_profiles(card: DatasetCard, plan: dict[str, Any]) -> str:
+    """The advice for a folder of an earlier version, which differs from the plan in the color profiles only."""
+    earlier = {name: value for name, value in plan.items() if name != "icc"}
+    same = card.plan == _hash(json.dumps(earlier, sort_keys=True)).hex()
+    return " Its color profiles were ignored: --icc ignore keeps it as it is." if same else ""
 
 
 def _hash(text: str) -> bytes:

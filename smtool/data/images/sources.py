@@ -3,31 +3,30 @@
 import glob
 import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from smtool.data.images.builtin import Builtin, parse_builtin
 from smtool.data.images.card import CARD_NAME, UNFINISHED, read_card
+from smtool.data.images.folders import folder_images
+from smtool.data.images.kinds import LeftOut, is_hidden
 from smtool.errors import DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-IMAGE_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".jp2", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm",
-)
 _WHOLE = 2**28  # files up to 256 MiB are hashed in full, larger ones by 256 blocks of 1 MiB
 _BLOCK = 2**20
 
 
 @dataclass(frozen=True)
 class Source:
-    """A recognized source. files: its archives, or its one folder."""
+    """A recognized source. files: its archives, or its one folder; beside: files beside its archives, which are not used."""
 
     name: str
     kind: Literal["folder", "zip", "tar", "imagenet", "builtin"]
     files: tuple[Path, ...] = ()
     builtin: Builtin | None = None
+    beside: tuple[LeftOut, ...] = ()
 
     def digest(self) -> str:
         """sha256 over names and sizes (a folder), names and content (archives), or options (a built-in)."""
@@ -36,8 +35,8 @@ class Source:
             total.update(repr((self.builtin.name, sorted(self.builtin.options.items()))).encode())
         for path in self.files:
             if self.kind == "folder":
-                for file in image_files(path):
-                    total.update(f"{file.relative_to(path)}\0{file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+                for name, place in folder_images(path)[0]:
+                    total.update(f"{name}\0{place.size}\n".encode("utf-8", "surrogateescape"))
             else:
                 total.update(f"{path.name}\0{_sampled_digest(path)}\n".encode("utf-8", "surrogateescape"))
         return total.hexdigest()
@@ -70,35 +69,8 @@ def find_source(text: str) -> Source:
     )
 
 
-def image_files(folder: Path) -> list[Path]:
-    """All images in a folder and its subfolders, sorted by path; hidden files and folders are skipped.
-
-    Symbolic links count as files and folders at the place of the link; a link to a folder that contains it is not followed.
-    """
-    found = (path for path in _files(folder, frozenset()) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in found if not is_hidden(path.relative_to(folder).as_posix()))
-
-
-def _files(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    """Files below a folder. above: device and inode of the folders that lead to it, so that circles of links end."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _files(path, above | {here})
-        elif path.is_file():
-            yield path
-
-
 def is_tar(path: Path) -> bool:
     return path.name.lower().endswith(TAR_SUFFIXES)
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a path inside a source is a hidden or system file (.DS_Store, __MACOSX/._a.jpg)."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _from_pattern(text: str) -> Source:
@@ -124,9 +96,15 @@ def _from_folder(path: Path) -> Source:
     archives = tuple(sorted(file for file in path.iterdir() if file.is_file() and is_tar(file) and not is_hidden(file.name)))
     if not archives:
         return Source(name, "folder", (path,))
-    if all(is_synset_tar(file.name) for file in archives):
-        return Source(name, "imagenet", archives)
-    return Source(name, "tar", archives)
+    images, others = folder_images(path)
+    if images:
+        raise DataError(
+            f"{path} holds {len(archives):,} tar files and {len(images):,} images, the first {images[0][0]}.",
+            hint=f"Prepare the archives alone with a pattern, {path}/*.tar, or move them out of the folder.",
+        )
+    names = {archive.name for archive in archives}
+    beside = tuple(other for other in others if other.id not in names)
+    return Source(name, "imagenet" if all(map(is_synset_tar, names)) else "tar", archives, beside=beside)
 
 
 def is_synset_tar(name: str) -> bool:

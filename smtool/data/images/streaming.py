@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from smtool.data.batches import ImageBatch, to_signed
-from smtool.data.images.decoding import UnusableImage, decode
+from smtool.data.images.decoding import AS_STORED, UnusableImage, decode
 from smtool.errors import DataError
 
 SCHEMES = ("http", "https", "gs", "hf")
@@ -24,8 +24,9 @@ def stream_images(
     """Yield one epoch of this rank's remote shards, such as https://host/train-{000000..000063}.tar; full batches only.
 
     The order of the shards is drawn from (seed, epoch); samples are shuffled in a buffer of `shuffle`. Ranks read different
-    shards, so their epochs may differ in length. Only the URL schemes in SCHEMES are opened: no pipes, no local paths.
-    Raises DataError for a failed download. A remote shard that was truncated between two members is not detected.
+    shards, so their epochs may differ in length. Color profiles are ignored: `smtool prepare` has converted them. Only the URL
+    schemes in SCHEMES are opened: no pipes, no local paths. Raises DataError for a failed download. A remote shard that was
+    truncated between two members is not detected.
     """
     os.environ.setdefault("WDS_SECURE", "1")  # read by webdataset when it is imported
     import webdataset
@@ -72,6 +73,6 @@ def _pixels(sample: dict[str, Any]) -> np.ndarray:
     if suffix is None:
         raise DataError(f"{sample['__url__']}: the sample {sample['__key__']} holds no image.")
     try:
-        return np.asarray(decode(sample[suffix]))
+        return np.asarray(decode(sample[suffix], AS_STORED).image)
     except UnusableImage as error:
         raise DataError(f"{sample['__url__']}: the image {sample['__key__']} is damaged: {error}.") from error

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from smtool.data.images.decoding import MAX_PIXELS, UnusableImage
+from smtool.data.images.decoding import CONVERTED, MAX_PIXELS, Reading, UnusableImage
 from smtool.errors import RecipeError
 
 Crop = Literal["center", "random", "none"]
@@ -26,12 +26,13 @@ CROP_RULES = {
 
 @dataclass(frozen=True)
 class Rule:
-    """How each image is prepared: side of the square in pixels, crop, file format, seed of random crops."""
+    """How each image is prepared: side of the square in pixels, crop, file format, seed of random crops, reading of the files."""
 
     size: int
     crop: Crop = "center"
     image_format: str = "png"
     seed: int = 0
+    reading: Reading = CONVERTED
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 8192:

@@ -12,7 +12,8 @@ from smtool.data.cache.card import CacheDtype
 from smtool.data.cache.shards import packed, rounded
 from smtool.data.cache.write import shared_fields, write_cache
 from smtool.data.images.card import Shard
-from smtool.data.images.prepare import IMAGES_PER_SHARD, Report
+from smtool.data.images.prepare import IMAGES_PER_SHARD
+from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.unfinished import ShardNote
 from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard, latents_folder, read_latent_card

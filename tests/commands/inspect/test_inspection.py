@@ -146,7 +146,7 @@ def test_a_prepared_folder_is_described_by_its_card_and_missing_shards_are_an_er
     assert rows["source"].startswith("faces (")
     assert rows["images"] == "9 for training, 3 for validation"
     assert rows["size"] == "32 x 32, png, center crop"
-    assert rows["skipped"] == "1 damaged images (skipped.jsonl)"
+    assert rows["left out"] == "1 not an image of a known format"
     assert rows["digest of train"] == open_images("prepared", "train", image_size=32).digest  # as in checkpoints
     next(folder.glob("val-*.tar")).unlink()
     with pytest.raises(DataError, match=r"val-\d+\.tar"):

@@ -1,4 +1,8 @@
 import hashlib
+import io
+import json
+import os
+import tarfile
 
 import numpy as np
 import pytest
@@ -59,14 +63,70 @@ def test_the_command_prints_counts_classes_and_the_folder(tmp_path, photographs,
     assert code == 0, err
     card = read_card(tmp_path / "out")
     found = f"{card.count('train')} images for training, {card.count('val')} for validation, no classes"
-    assert out.splitlines()[-2:] == [f"{found}, 1 left out (skipped.jsonl)", folder]
+    assert out.splitlines()[-3:] == [found, "left out: 1 (skipped.jsonl): 1 not an image of a known format", folder]
 
 
 def test_the_command_says_how_many_pictures_were_enlarged(tmp_path, photographs, command):
     code, out, err = command("prepare", photographs, "--out", str(tmp_path / "out"), "--size", "512", "--workers", "1")
     assert code == 0, err
     count = read_card(tmp_path / "out").upscaled
-    assert count > 0 and f", {count} enlarged to 512 px" in out
+    assert count == 24 and "24 of 24 images: smaller than 512 px, enlarged" in out.splitlines()
+
+
+def test_dark_images_of_16_bits_are_said_with_the_option_that_shows_them(tmp_path, command):
+    (tmp_path / "scans").mkdir()
+    for number in range(4):
+        levels = np.random.default_rng(number).integers(0, 4000, (16, 16)).astype(np.uint16)
+        Image.fromarray(levels).save(tmp_path / "scans" / f"{number}.png")
+    common = ("prepare", str(tmp_path / "scans"), "--size", "16", "--workers", "1")
+    code, out, err = command(*common, "--out", str(tmp_path / "dark"))
+    assert code == 0, err
+    assert "4 of 4 images: 16 bits a channel, 12 of them used" in out
+    assert "These images are dark: no level is above 4095. --white 4095 shows it as white." in out
+    code, out, err = command(*common, "--out", str(tmp_path / "bright"), "--white", "4095")
+    assert code == 0 and "dark" not in out.replace(str(tmp_path), "")
+    dark, bright = (open_images(str(tmp_path / name), "train", image_size=16).read([0]).images for name in ("dark", "bright"))
+    assert dark.max() < -0.87 and bright.max() > 0.9
+
+
+def test_the_options_for_samples_and_profiles_reach_the_shards(tmp_path, command):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, color in (("a.v1.input.png", "red"), ("a.v1.mask.png", "blue"), ("b.v1.input.png", "red"), ("a.v1.cls", None)):
+            data = io.BytesIO(b"3")
+            if color:
+                Image.new("RGB", (16, 16), color).save(data, "PNG")
+            info = tarfile.TarInfo(name)
+            info.size = len(data.getvalue())
+            tar.addfile(info, io.BytesIO(data.getvalue()))
+    (tmp_path / "x.tar").write_bytes(file.getvalue())
+    common = ("prepare", str(tmp_path / "x.tar"), "--size", "16", "--split", "0")
+    code, _, err = command(*common, "--out", str(tmp_path / "out"))
+    assert code == 3 and "--member v1.input.png" in err and "--sample-key last-dot" in err
+    code, out, err = command(*common, "--out", str(tmp_path / "out"), "--member", "v1.input.png", "--icc", "ignore")
+    assert code == 0, err
+    assert "2 images for training, 0 for validation, no classes (1 .cls member is not used, the first a.v1.cls" in out
+    assert "1 not the member v1.input.png of its sample" in out and read_card(tmp_path / "out").icc == "ignore"
+    code, out, err = command("prepare", str(tmp_path / "out"), "--latents", "x", "--white", "4095")
+    assert code == 2 and "--white has no effect on a cache" in err
+
+
+def test_names_that_are_not_utf8_are_written_out(tmp_path, command):
+    folder = os.fsencode(tmp_path) + b"/source"
+    for name in (b"caf\xe9/1.png", b"dog/2\xe9.png", b"dog/3.png"):
+        os.makedirs(os.path.dirname(folder + b"/" + name), exist_ok=True)
+        Image.new("RGB", (16, 16)).save(os.fsdecode(folder + b"/" + name))
+    for name in (b"q\xe9.txt", b"dog/bad\xe9.png"):
+        with open(folder + b"/" + name, "wb"):
+            pass
+    common = ("prepare", str(tmp_path / "source"), "--size", "16", "--out", str(tmp_path / "out"))
+    code, _, err = command(*common)
+    assert code == 3 and r"The first one: dog/bad\udce9.png." in err
+    code, _, err = command(*common, "--max-bad", "0.5")
+    assert code == 0, err
+    assert read_card(tmp_path / "out").class_names == (r"caf\udce9", "dog")
+    ids = [json.loads(line)["id"] for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert ids == [r"dog/bad\udce9.png", r"q\udce9.txt"]
 
 
 @pytest.mark.parametrize(

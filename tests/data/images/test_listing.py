@@ -1,6 +1,7 @@
 """Listing of every kind of source that `prepare` accepts, on small real files."""
 
 import io
+import os
 import tarfile
 import zipfile
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from smtool.data.images.decoding import AS_STORED
 from smtool.data.images.listing import list_entries
 from smtool.data.images.sources import find_source
 from smtool.errors import DataError, RecipeError
@@ -80,8 +82,8 @@ def test_class_folders_give_labels_in_the_order_of_their_names(packed, tmp_path,
     assert listing.class_names == ("cat", "dog")
     labels = {name: entry.label for name, entry in entries.items()}
     assert labels == {"pets/cat/1.png": 0, "pets/cat/2.png": 0, "pets/dog/1.png": 1}
-    assert np.array_equal(entries["pets/dog/1.png"].place.image(), pixels_of(pngs[0]))
-    assert np.array_equal(entries["pets/cat/2.png"].place.image(), pixels_of(pngs[2]))
+    assert np.array_equal(entries["pets/dog/1.png"].place.decoded(AS_STORED).image, pixels_of(pngs[0]))
+    assert np.array_equal(entries["pets/cat/2.png"].place.decoded(AS_STORED).image, pixels_of(pngs[2]))
 
 
 @pytest.mark.parametrize(("stray", "said"), [
@@ -129,7 +131,7 @@ def test_webdataset_shards_give_labels_from_cls_and_splits_from_their_names(tmp_
     assert len(entries) == 8 and listing.has_splits
     assert entries["cifar-train-000.tar.gz/000002.png"].label == 2
     assert entries["cifar-test-000.tar/000004.png"].split == "val"
-    assert np.array_equal(entries["cifar-test-000.tar/000004.png"].place.image(), pixels_of(pngs[4]))
+    assert np.array_equal(entries["cifar-test-000.tar/000004.png"].place.decoded(AS_STORED).image, pixels_of(pngs[4]))
     by_pattern, _ = entries_of(folder / "cifar-{train,test}-*.tar*", tmp_path)
     assert by_pattern.keys() == entries.keys()
     one, one_listing = entries_of(folder / "cifar-test-000.tar", tmp_path)
@@ -249,7 +251,7 @@ def test_backslashes_in_a_zip_are_folders(tmp_path, pngs):
             archive.writestr(name, pngs[0])
     found, listing = entries_of(tmp_path / "x.zip", tmp_path)
     assert listing.class_names == ("cat", "dog")
-    assert found["pets/dog/1.png"].place.image().size == Image.open(io.BytesIO(pngs[0])).size
+    assert found["pets/dog/1.png"].place.decoded(AS_STORED).image.size == Image.open(io.BytesIO(pngs[0])).size
 
 
 @pytest.mark.parametrize("suffix", [".JPE", ".jfif", ".avif", ".jp2", ".Tif"])
@@ -279,27 +281,6 @@ def test_a_truncated_archive_is_named(tmp_path, pngs, suffix, mode):
     source.write_bytes(whole[: len(whole) // 3])
     with pytest.raises(DataError, match=f"cut{suffix}.*(archive|decompressed)"):
         entries_of(source, tmp_path)
-
-
-def test_labels_of_samples_with_dots_in_their_names_are_missed_aloud(tmp_path, pngs):
-    members = {"img.v1.0.png": pngs[0], "img.v1.0.cls": b"3", "img.v1.1.png": pngs[1], "img.v1.1.cls": b"4"}
-    (tmp_path / "x.tar").write_bytes(tar_of(members))
-    _, listing = entries_of(tmp_path / "x.tar", tmp_path)
-    assert {entry.label for entry in listing.entries} == {None}
-    assert listing.unlabelled == (
-        "2 .cls members are not used, the first img.v1.0.cls: in webdataset a sample's name ends at its first dot"
-    )
-    (tmp_path / "y.tar").write_bytes(tar_of({"a.png": pngs[0], "a.cls": b"3"}))
-    assert entries_of(tmp_path / "y.tar", tmp_path)[1].unlabelled == ""
-
-
-def test_a_label_that_is_not_a_number_and_a_missing_label_are_named(tmp_path, pngs):
-    (tmp_path / "a.tar").write_bytes(tar_of({"1.png": pngs[0], "1.cls": b"cat"}))
-    with pytest.raises(DataError, match=r"a\.tar: 1\.cls holds 'cat'"):
-        entries_of(tmp_path / "a.tar", tmp_path)
-    (tmp_path / "b.tar").write_bytes(tar_of({"1.png": pngs[0], "1.cls": b"3", "2.png": pngs[1]}))
-    with pytest.raises(DataError, match=r"2\.png has no \.cls"):
-        entries_of(tmp_path / "b.tar", tmp_path)
 
 
 def test_a_missing_or_unusable_source_is_an_error_with_a_hint(tmp_path):
@@ -339,3 +320,97 @@ def test_the_digest_depends_on_content_of_archives_and_sizes_in_folders_but_not_
         a, b, c = (find_source(str(tmp_path / where / name)).digest() for where in "abc")
         assert a == b != c
     assert find_source("builtin:photos").digest() != find_source("builtin:photos?val=8").digest()
+
+
+def test_every_other_file_of_a_folder_is_left_out_with_the_reason(tmp_path, pngs):
+    folder = tmp_path / "set"
+    (folder / ".git").mkdir(parents=True)
+    (folder / "more").mkdir()
+    for name, data in {
+        "a.png": pngs[0], "without-suffix": pngs[1], "b.0001": pngs[2], "c.dat": pngs[3], "broken.png": b"", "phone.heic": b"..",
+        "notes.txt": pngs[4], "README": b"BM is not an image", "list.json": b"[]", ".DS_Store": b"", ".git/x.png": pngs[5],
+        "more/__MACOSX": b"", "weights.ckpt": b"PK", "d.PnG": pngs[6],
+    }.items():  # fmt: skip
+        (folder / name).write_bytes(data)
+    (folder / "gone.png").symlink_to(folder / "nothing.png")
+    (folder / "more" / "up").symlink_to(folder)
+    os.mkfifo(folder / "pipe.png")
+    entries, listing = entries_of(folder, tmp_path)
+    assert set(entries) == {"a.png", "without-suffix", "b.0001", "c.dat", "broken.png", "phone.heic", "d.PnG"}
+    assert dict(listing.left_out) == {
+        "notes.txt": "not an image (.txt)", "README": "not an image that can be read (without a suffix)",
+        "list.json": "not an image (.json)", ".DS_Store": "hidden", ".git": "hidden folder", "more/__MACOSX": "hidden",
+        "weights.ckpt": "not an image that can be read (.ckpt)", "gone.png": "link to nothing",
+        "more/up": "link to a folder that contains it", "pipe.png": "not a regular file",
+    }  # fmt: skip
+
+
+def test_every_other_member_of_an_archive_is_left_out_with_the_reason(tmp_path, pngs):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, data in {"a.png": pngs[0], "b": pngs[1], "notes.md": b"", ".c.png": b"", "a.png ": b""}.items():
+            for _ in range(1 + (name == "a.png")):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        for name, kind, target in (
+            ("device.png", tarfile.CHRTYPE, ""), ("gone.png", tarfile.SYMTYPE, "no.png"), ("d", tarfile.DIRTYPE, ""),
+        ):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    (tmp_path / "x.tar").write_bytes(file.getvalue())
+    entries, listing = entries_of(tmp_path / "x.tar", tmp_path)
+    assert set(entries) == {"a.png", "b"}
+    assert dict(listing.left_out) == {
+        "notes.md": "not an image (.md)", ".c.png": "hidden", "a.png ": "not an image that can be read (without a suffix)",
+        "a.png": "replaced by a later member of the same name", "device.png": "not a regular file",
+        "gone.png": "link to nothing in the archive",
+    }  # fmt: skip
+
+
+def test_links_to_folders_inside_a_tar_count_where_they_stand(tmp_path, pngs):
+    links = {"x/dog": (tarfile.SYMTYPE, "cat"), "x/cat/loop": (tarfile.SYMTYPE, "..")}
+    (tmp_path / "x.tar").write_bytes(linked_tar({"x/cat/1.png": pngs[0], "x/cat/2.png": pngs[1]}, links))
+    entries, _ = entries_of(tmp_path / "x.tar", tmp_path)
+    once = {"x/cat/1.png", "x/cat/2.png", "x/dog/1.png", "x/dog/2.png"}
+    assert once <= set(entries) and len(entries) == 6        # the circle is followed once
+    assert entries["x/dog/2.png"].place.read() == pngs[1]
+
+
+def test_symbolic_links_in_a_zip_count_where_they_stand(tmp_path, pngs):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("cat/1.png", pngs[0])
+        for name, target in (("dog/1.png", "../cat/1.png"), ("dog/2.png", "/etc/passwd")):
+            link = zipfile.ZipInfo(name)
+            link.external_attr = 0o120777 << 16
+            archive.writestr(link, target)
+    entries, listing = entries_of(tmp_path / "x.zip", tmp_path)
+    assert {name: entry.label for name, entry in entries.items()} == {"cat/1.png": 0, "dog/1.png": 1}
+    assert entries["dog/1.png"].place.read() == pngs[0]
+    assert listing.left_out == (("dog/2.png", "link to nothing in the archive"),)
+
+
+def test_images_outside_the_split_folders_are_an_error_with_two_ways_on(packed, tmp_path, pngs):
+    members = {"train/cat/1.png": pngs[0], "train/dog/1.png": pngs[1], "val/cat/1.png": pngs[2], "thumb.png": pngs[3]}
+    said = r"1 of 4 images belong neither to train nor to val, the first thumb\.png\.[\s\S]*or rename"
+    with pytest.raises(DataError, match=said):
+        entries_of(packed(members), tmp_path)
+
+
+def test_deeper_folders_are_said_to_be_no_class_folders(packed, tmp_path, pngs):
+    _, listing = entries_of(packed({"a/b/1.png": pngs[0], "a/c/1.png": pngs[1], "d/e/1.png": pngs[2]}), tmp_path)
+    assert listing.unlabelled == "3 of 3 images are not directly in a class folder, the first a/b/1.png"
+
+
+def test_images_of_a_split_that_is_not_used_are_left_out(packed, tmp_path, pngs):
+    members = {"train/1.png": pngs[0], "val/2.png": pngs[1], "test/3.png": pngs[2]}
+    _, listing = entries_of(packed(members), tmp_path)
+    assert listing.left_out == (("test/3.png", "split test: val is used for validation"),)
+
+
+def test_archives_in_subfolders_are_named(tmp_path, pngs):
+    (tmp_path / "set" / "part").mkdir(parents=True)
+    (tmp_path / "set" / "part" / "0.tar").write_bytes(tar_of({"a.png": pngs[0]}))
+    with pytest.raises(DataError, match=r"no images found, but 1 ending in \.tar\.[\s\S]*/\*/\*\.tar"):
+        entries_of(tmp_path / "set", tmp_path)

@@ -17,7 +17,9 @@ import scipy.fft
 from PIL import Image
 
 from smtool.data import read_card
+from smtool.data.images.decoding import Reading
 from smtool.data.images.prepare import Preparation, prepare_images
+from smtool.data.images.reader import ImageShards
 from smtool.data.images.sources import find_source
 from smtool.data.images.transform import Rule
 from smtool.data.images.unfinished import alone_in
@@ -69,7 +71,9 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_worker_count_and_place
 KILLED = """
 import os, signal, subprocess, sys
 from pathlib import Path
+from smtool.data.images.decoding import Reading
 from smtool.data.images.prepare import Preparation, prepare_images
+from smtool.data.images.reader import ImageShards
 from smtool.data.images.sources import find_source
 from smtool.data.images.transform import Rule
 
@@ -111,7 +115,7 @@ def test_a_run_killed_twice_and_resumed_gives_the_bytes_of_an_uninterrupted_one(
     assert not (tmp_path / "out" / "dataset.json").exists()
     first = (tmp_path / "out" / "train-000000.tar").stat()
     workers = killed_at(source, tmp_path / "out", 24, 2, tmp_path)    # as the last image of the third shard is counted
-    assert len(workers) == 2
+    assert 1 <= len(workers) <= 2    # the second one starts only if the first is busy
     prepared(source, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "unbroken")
     assert (tmp_path / "out" / "train-000000.tar").stat().st_mtime_ns == first.st_mtime_ns    # finished shards were kept
@@ -175,6 +179,12 @@ def test_more_bad_images_than_allowed_is_an_error_after_which_the_run_can_be_res
     prepared(source, tmp_path / "out", max_bad=0.2)
     prepared(source, tmp_path / "other", max_bad=0.2)
     assert contents(tmp_path / "out") == contents(tmp_path / "other")
+
+
+@pytest.mark.parametrize("count, val_fraction", [(1, 0.05), (2, 0.9)])
+def test_one_image_at_least_is_for_training(tmp_path, photo_folder, count, val_fraction):
+    card = prepared(photo_folder(count), tmp_path / "out", val_fraction=val_fraction)
+    assert (card.count("train"), card.count("val")) == (1, count - 1)
 
 
 def test_no_usable_image_is_an_error_whatever_the_allowed_fraction(tmp_path):
@@ -327,3 +337,66 @@ def test_a_file_system_without_locks_can_be_used(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refuse)
     with alone_in(tmp_path / "out"):
         assert (tmp_path / "out").is_dir()
+
+
+def test_what_is_left_out_is_listed_and_counted_by_reason(tmp_path, photo_folder):
+    source = photo_folder(30)
+    for number in (3, 7):
+        (source / f"{number:04d}.png").write_bytes((source / f"{number:04d}.png").read_bytes()[: 300 + number])
+    (source / "notes.txt").write_text("")
+    (source / ".hidden.png").write_text("")
+    card = prepared(source, tmp_path / "out", max_bad=0.1)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in lines} == {"0003.png", "0007.png", "notes.txt", ".hidden.png"}
+    assert card.skipped == 2 and card.source.images == 30
+    assert sum(card.left_out.values()) == len(lines) and list(card.left_out.values()) == [2, 1, 1]
+    assert {"hidden", "not an image (.txt)"} < set(card.left_out)
+    assert card.count("train") + card.count("val") + len(lines) == len(list(source.iterdir()))
+
+
+def test_remarks_on_images_are_counted_also_over_interruptions(tmp_path, photo_folder, monkeypatch):
+    source = photo_folder(20)
+    frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
+    for number in range(0, 20, 4):
+        frames[0].save(source / f"{number:04d}.png", "PNG", save_all=True, append_images=frames[1:])
+    whole = prepared(source, tmp_path / "whole")
+    assert whole.remarks == {"several frames or pages, the first is used": 5}
+
+    def stop(done, total):
+        if done == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepared(source, tmp_path / "out", report=stop)
+    prepared(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_folder_prepared_before_color_profiles_were_converted_names_the_option_that_keeps_it(tmp_path, photo_folder):
+    source = photo_folder(8)
+    old = Rule(16, reading=Reading(icc="ignore"))
+    card = prepare_images(Preparation(find_source(str(source)), old), tmp_path / "out", workers=1)
+    assert card.icc == "ignore"
+    with pytest.raises(DataError, match="--icc ignore keeps it"):
+        prepare_images(Preparation(find_source(str(source)), Rule(16)), tmp_path / "out", workers=1)
+    plan = Preparation(find_source(str(source)), old).plan()
+    assert set(plan) == {"format", "source", "rule", "val_fraction", "images_per_shard"}     # as earlier versions wrote it
+    assert set(plan["rule"]) == {"size", "crop", "image_format", "seed"}
+
+
+@pytest.mark.parametrize("size", [8, 16, 17, 33, 96])
+def test_the_cards_spectrum_equals_that_of_the_spectrum_room(tmp_path, photo_folder, size):
+    from smtool.spectrum import PHYSICAL, spectrum_of
+
+    card = prepared(photo_folder(5), tmp_path / "out", size=size)
+    images = ImageShards(tmp_path / "out", card, "train")
+    spectrum = spectrum_of(images.read(range(len(images))).images.double(), PHYSICAL)
+    np.testing.assert_allclose(card.spectrum.power, spectrum.mean(), rtol=1e-5)
+    np.testing.assert_allclose(card.spectrum.frequency, spectrum.frequency, rtol=1e-5)
+
+
+def test_prepare_does_not_import_torch(tmp_path, photo_folder):
+    arguments = ["prepare", str(photo_folder(3)), "--size", "16", "--out", str(tmp_path / "out")]
+    code = f"import sys; from smtool.cli import app; app({arguments}, standalone_mode=False); print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False"

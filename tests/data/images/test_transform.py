@@ -1,15 +1,12 @@
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from smtool.data.images.decoding import UnusableImage, decode
+from smtool.data.images.decoding import UnusableImage
 from smtool.data.images.transform import Rule, encode, to_square
 from smtool.errors import RecipeError
 
@@ -69,64 +66,6 @@ def test_random_crops_reach_every_border():
     assert max(lefts) >= 18    # without shrinking, the last possible left border is 20
 
 
-def test_exif_orientation_is_applied(noise):
-    image = noise(24, 16)
-    exif = Image.Exif()
-    exif[0x0112] = 6    # the camera was held so that rows run down the right side
-    turned = decode(encoded(image, "PNG", exif=exif))
-    assert np.array_equal(np.array(turned), np.rot90(np.array(image), -1))
-
-
-def test_grey_is_repeated_and_sixteen_bits_keep_the_upper_eight(rng):
-    levels = rng.integers(0, 65536, (8, 8), dtype=np.uint16)
-    image = np.array(decode(encoded(Image.fromarray(levels))))
-    assert image.shape == (8, 8, 3)
-    assert np.array_equal(image[..., 0], np.round(levels / 257).astype(np.uint8))
-    grey = rng.integers(0, 256, (8, 8), dtype=np.uint8)
-    assert np.array_equal(np.array(decode(encoded(Image.fromarray(grey)))), np.stack([grey] * 3, -1))
-
-
-def test_transparent_parts_are_composited_on_white():
-    pixels = np.zeros((4, 4, 4), np.uint8)
-    pixels[..., 3] = [0, 255, 0, 255]
-    image = np.array(decode(encoded(Image.fromarray(pixels, "RGBA"))))
-    assert (image[:, [0, 2]] == 255).all()
-    assert (image[:, [1, 3]] == 0).all()
-
-
-def test_palette_and_cmyk_become_rgb(noise):
-    image = noise(16, 16)
-    flat = Image.new("RGB", (16, 16), (200, 30, 90))
-    assert decode(encoded(image.quantize(16))).mode == "RGB"
-    cmyk = np.array(decode(encoded(flat.convert("CMYK"), "JPEG", quality=100))).astype(int)
-    assert np.abs(cmyk - np.array(flat)).max() <= 4
-
-
-@pytest.mark.parametrize(
-    "data, reason",
-    [
-        (b"", "empty file"),
-        (b"hello, I am a text", "not an image of a known format"),
-        (encoded(Image.new("RGB", (64, 64), "red"), "JPEG")[:300], "(?i)truncated"),
-        (encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floating-point"),
-    ],
-)
-def test_unusable_bytes_are_named_by_reason_without_memory_addresses(data, reason):
-    with pytest.raises(UnusableImage, match=reason) as caught:
-        decode(data)
-    assert "0x" not in str(caught.value)
-
-
-def test_a_header_that_states_too_many_pixels_is_refused_before_decoding():
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 12000, 12000, 8, 2, 0, 0, 0))
-    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    with pytest.raises(UnusableImage, match="decompression bomb"):
-        decode(bomb)
-
-
 def test_an_extremely_elongated_image_is_refused_before_it_fills_memory():
     with pytest.raises(UnusableImage, match="elongated"):
         to_square(Image.new("RGB", (1, 5000)), Rule(512), "a")
@@ -134,7 +73,7 @@ def test_an_extremely_elongated_image_is_refused_before_it_fills_memory():
 
 def test_png_is_lossless_and_jpeg_has_the_stated_quality(noise):
     image = noise(32, 32)
-    assert np.array_equal(np.array(decode(encode(image, "png"))), np.array(image))
+    assert np.array_equal(np.array(Image.open(io.BytesIO(encode(image, "png")))), np.array(image))
     ours, pillows = encode(image, "jpeg:75"), encoded(image, "JPEG", quality=75)
     assert Image.open(io.BytesIO(ours)).quantization == Image.open(io.BytesIO(pillows)).quantization
     assert len(encode(image, "jpeg:95")) > len(encode(image, "jpeg:75"))
@@ -146,15 +85,3 @@ def test_png_is_lossless_and_jpeg_has_the_stated_quality(noise):
 def test_an_invalid_rule_is_a_recipe_error(wrong):
     with pytest.raises(RecipeError):
         Rule(**wrong)
-
-
-@pytest.mark.parametrize("kind", ["text", "compressed text", "color profile"])
-def test_large_text_and_profiles_of_a_png_do_not_hide_its_pixels(rng, kind):
-    """Pillow refuses them: they could fill the memory when they are unpacked."""
-    image = Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8))
-    large, notes, options = "x" * 2**21, PngInfo(), {}
-    if kind == "color profile":
-        options["icc_profile"] = large.encode()
-    else:
-        notes.add_text("prompt", large, zip=kind == "compressed text")
-    assert np.array_equal(np.array(decode(encoded(image, pnginfo=notes, **options))), np.array(image))

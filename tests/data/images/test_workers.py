@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from smtool.data.images.builtin import PhotoCrop
-from smtool.data.images.decoding import UnusableImage
+from smtool.data.images.decoding import Decoded, Reading, UnusableImage
 from smtool.data.images.entries import Entry, Sample, Skipped
 from smtool.data.images.transform import Rule
 from smtool.data.images.workers import made_samples
@@ -20,7 +20,7 @@ from smtool.errors import DataError
 class Deadly:
     """An image whose decoder ends its process."""
 
-    def image(self) -> Image.Image:
+    def decoded(self, reading: Reading) -> Decoded:
         os.kill(os.getpid(), signal.SIGSEGV)
         raise UnusableImage("unreachable")
 
@@ -31,11 +31,11 @@ class Flat:
 
     level: int
 
-    def image(self) -> Image.Image:
+    def decoded(self, reading: Reading) -> Decoded:
         print("a library may print")
         if self.level == 13:
             raise UnusableImage("unlucky")
-        return Image.new("RGB", (8, 8), (self.level,) * 3)
+        return Decoded(Image.new("RGB", (8, 8), (self.level,) * 3))
 
 
 @pytest.fixture(autouse=True)
