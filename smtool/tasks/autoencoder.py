@@ -130,16 +130,16 @@ class AutoencoderTask:
 def last_trained(autoencoder: TrainableAutoencoder, half: Layer) -> Tensor:
     """The weight at which the gradients of adaptive weights of a half are measured: that of its last convolution.
 
-    If it is frozen: the last trained weight of the half, else of the other half.
+    If it is frozen: the last trained weight of the half, else the same of the other half.
     """
-    last = autoencoder.encoder_last_layer if half == "encoder" else autoencoder.decoder_last_layer
-    if last.requires_grad:
-        return last
+    last = {"encoder": autoencoder.encoder_last_layer, "decoder": autoencoder.decoder_last_layer}
     weights = dict(autoencoder.named_parameters())
-    order = [*autoencoder.part("encoder"), *autoencoder.part("decoder")]
-    order = order if half == "decoder" else [*autoencoder.part("decoder"), *autoencoder.part("encoder")]
-    trained = [weights[name] for name in order if weights[name].requires_grad]
-    return trained[-1] if trained else last
+    for name in sorted(last, key=lambda name: name != half):
+        if last[name].requires_grad:
+            return last[name]
+        if trained := [weights[one] for one in autoencoder.part(name) if weights[one].requires_grad and weights[one].ndim > 1]:
+            return trained[-1]
+    return last[half]
 
 
 def _weighted(pairs: list[Pair], decodings: list[Tensor], compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
