@@ -149,6 +149,8 @@ class Autoencoder(TrainableAutoencoder):
     """
 
     config: SDVAE
+    encoder: Encoder
+    decoder: Decoder
 
     def __init__(self, config: SDVAE) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ precede the first blocks.
 """
 
 import hashlib
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -67,11 +67,11 @@ class TinyAutoencoder(TrainableAutoencoder):
 
     @property
     def encoder_last_layer(self) -> Tensor:
-        return self.encoder[-1].weight
+        return cast(nn.Conv2d, self.encoder[-1]).weight
 
     @property
     def decoder_last_layer(self) -> Tensor:
-        return self.decoder[-1].weight
+        return cast(nn.Conv2d, self.decoder[-1]).weight
 
     @property
     def network(self) -> "TinyAutoencoder":  # type: ignore[override]

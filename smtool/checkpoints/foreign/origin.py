@@ -42,8 +42,8 @@ class Origin:
 
     @classmethod
     def from_metadata(cls, value: Mapping[str, Any]) -> "Origin":
-        lists = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}
-        return cls(**lists)
+        mean, variance = (tuple(value[key]) if key in value else None for key in ("patch_mean", "patch_variance"))
+        return cls(value["place"], value["digest"], mean, variance)
 
 
 def has_patch_norm(place: Path) -> bool:

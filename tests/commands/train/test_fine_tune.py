@@ -104,6 +104,7 @@ def test_the_comparison_measures_both_autoencoders(heal):
     assert "transformers trained on the latents of runs/tiny will not fit" in said
 
 
+@pytest.mark.slow
 def test_stay_keeps_latents_nearer_than_without(heal):
     drifts = {}
     for name, changes in (("free", []), ("stay", ["regularizers.stay.weight=10"])):
@@ -113,6 +114,7 @@ def test_stay_keeps_latents_nearer_than_without(heal):
     assert "[regularizers.stay] keeps its latents near those of runs/tiny" in said
 
 
+@pytest.mark.slow
 def test_a_resumed_fine_tune_equals_an_unbroken_one(heal):
     """With a frozen half, an average, stay and a discriminator that first trains alone."""
     changes = [
@@ -155,6 +157,7 @@ def test_stay_with_unlike_shapes_is_refused_before_anything_is_written(heal, tmp
     assert not (tmp_path / "unlike").exists()
 
 
+@pytest.mark.slow
 def test_a_discriminator_starts_from_a_run_and_from_ldms_names(heal, tmp_path):
     table = "num_layers=1, channels=4, start=0, updates='simultaneous'"
     run, _ = heal("first", f"discriminator={{{table}, alone=0, ramp=0}}")
@@ -172,7 +175,8 @@ def test_a_discriminator_starts_from_a_run_and_from_ldms_names(heal, tmp_path):
 
 def test_a_discriminator_of_another_shape_is_refused_with_the_keys_that_fit(heal, tmp_path):
     state = PatchGAN(num_layers=2, channels=8).build().state_dict()
-    save_file({f"loss.discriminator.main.{name.removeprefix('layers.')}": t for name, t in state.items()}, tmp_path / "d.safetensors")
+    named = {f"loss.discriminator.main.{name.removeprefix('layers.')}": tensor for name, tensor in state.items()}
+    save_file(named, tmp_path / "d.safetensors")
     with pytest.raises(CheckpointError, match="Set num_layers = 2 and channels = 8 in"):
         heal("d", f"discriminator={{num_layers=1, channels=4, start=0, init='{tmp_path / 'd.safetensors'}'}}")
     with pytest.raises(CheckpointError, match="holds no PatchGAN"):
@@ -260,6 +264,7 @@ def test_taesd_trains_and_goes_back_into_its_two_files(heal, tmp_path):
     assert {t.dtype for t in load_file(tmp_path / "out" / "taesd_encoder.safetensors").values()} == {torch.float16}
 
 
+@pytest.mark.slow
 def test_an_original_that_is_gone_and_a_run_without_one_are_said(heal, tmp_path):
     quiet = Console(file=io.StringIO())
     run, _ = heal("own")
@@ -273,6 +278,7 @@ def test_an_original_that_is_gone_and_a_run_without_one_are_said(heal, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_descendant_of_a_fine_tune_still_knows_the_original(heal, tmp_path):
     sd = _sd(tmp_path, torch.float32)
     first, _ = heal("first", f"model.init={sd}", "steps=1")
