@@ -34,7 +34,7 @@ def test_the_package_exports_it():
 
 @pytest.mark.parametrize("name", ["pixels", "control:crop", "squeezenet", "os:getcwd"])
 def test_the_error_for_a_tokenizer_that_cannot_be_trained_names_the_commands_that_accept_it(name):
-    with pytest.raises(CheckpointError, match=r"but only AutoencoderKL can be trained and exported[\s\S]*open_tokenizer"):
+    with pytest.raises(CheckpointError, match=r"but only AutoencoderKL can be opened here[\s\S]*open_tokenizer"):
         load_autoencoder(name)
 
 
