@@ -39,7 +39,7 @@ def train_ae(
 
     smtool train-ae recipes/dsm.toml --data FOLDER --set steps=5000 --out runs/my-dsm
 
-    smtool train-ae recipes/heal/dsm.toml --data FOLDER --set model.init=sd-vae-ft-mse
+    smtool train-ae recipes/heal/dsm.toml --data FOLDER --set model.init=VAE
     """
     from smtool.commands.train import training
     from smtool.commands.train.given_data import data_changes, run_of
