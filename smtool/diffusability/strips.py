@@ -8,6 +8,7 @@ from torch import Tensor
 
 from smtool.data import ImageShards
 from smtool.data.batches import to_uint8
+from smtool.features.pictures import as_rgb
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.tokenizer import Tokenizer
 from smtool.report.plots.strips import Block
@@ -77,8 +78,8 @@ def _block(image: Tensor, autoencoders: Mapping[str, Tokenizer]) -> Block:
     notes: dict[str, Sequence[str]] = {}
     for label, autoencoder in autoencoders.items():
         targets, decoded, found = _decodings(autoencoder, image)
-        tiles.setdefault(TARGET, to_uint8(targets[0]))
-        tiles[label] = to_uint8(decoded[0])
+        tiles.setdefault(TARGET, to_uint8(as_rgb(targets[0])))
+        tiles[label] = to_uint8(as_rgb(decoded[0]))
         notes[label] = [f"{value:.1f} dB" for value in found[0].tolist()]
     return Block(tiles, notes)
 

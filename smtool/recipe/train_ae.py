@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, SerializeAsAny
 
 from smtool.config import Config
 from smtool.features.perceptual import Perceptual
+from smtool.image_shape import ImageSize
 from smtool.networks import AnyAutoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.trainable import ENCODER
@@ -25,7 +26,7 @@ class Data(Config):
         "builtin:photos", description="training images: a prepared folder, raw images, a shard pattern, or builtin:NAME"
     )
     validation: str = Field("", description="images for validation; empty: the validation split of `train`")
-    image_size: int = Field(ge=1, description="side in pixels of the square images")
+    image_size: ImageSize = Field(description="height and width of the images in pixels: one number for squares, else both")
     batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="mirror each training image with probability 1/2")
     workers: int = Field(2, ge=1, description="threads that read and decode images, per rank")
@@ -73,8 +74,8 @@ class TrainAE(TrainingTables):
     def shapes(self) -> Shapes:
         """Shapes of a global batch and of its latents."""
         size = self.data.image_size
-        latent = self.model.latent_shape(size, size)
-        return Shapes((self.data.batch, 3, size, size), (self.data.batch, *latent))
+        latent = self.model.latent_shape(*size)
+        return Shapes((self.data.batch, self.model.image_channels, *size), (self.data.batch, *latent))
 
     @classmethod
     def completed(cls, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from smtool.errors import RecipeError
 from smtool.features.frozen import Frozen
+from smtool.image_shape import ImageSize, in_channels
 from smtool.networks.tokenizer import Tokenizer
 from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig, Shapes
 from smtool.spectrum import dct2
@@ -57,15 +58,17 @@ class Stay(RegularizerConfig):
             yield "bands", f"a {height}x{width} latent has no cell in bands {self.numbers}"
 
     def build(self, shapes: Shapes, weights_dir: Path | None) -> "StayingNearOriginal":
-        opened = open_tokenizer(self.original, weights_dir=weights_dir, image_size=shapes.images[-1])
+        size = ImageSize(*shapes.images[-2:])
+        opened = open_tokenizer(self.original, weights_dir=weights_dir, image_size=size)
         try:
             found = opened.latent_shape(*shapes.images[-2:])
         except ValueError as error:
             raise RecipeError(f"regularizers.stay.original: {error}.") from error
-        if found != shapes.latents[1:]:
+        if (opened.image_channels, *found) != (shapes.images[1], *shapes.latents[1:]):
             raise RecipeError(
-                f"regularizers.stay.original: {self.original} has latents {found} for images of {shapes.images[-1]} px, but the "
-                f"model of the recipe has {shapes.latents[1:]}.",
+                f"regularizers.stay.original: {self.original} has latents {found} for images of {size} px and "
+                f"{in_channels(opened.image_channels)}, but the model of the recipe has {shapes.latents[1:]} for "
+                f"{in_channels(shapes.images[1])}.",
                 hint="Latents can only stay near latents of the same shape: name the autoencoder of model.init.",
             )
         return StayingNearOriginal(opened, self.weight, self.numbers, adaptive=self.adaptive)

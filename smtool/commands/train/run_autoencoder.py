@@ -34,7 +34,8 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     check_batch(recipe, tables.data.batch, ranks)
     with first_rank_ahead(ranks):      # which prepares missing images
         images = open_images(
-            tables.data.train, "train", image_size=tables.data.image_size, max_bad=tables.data.max_bad
+            tables.data.train, "train", image_size=tables.data.image_size, channels=tables.model.image_channels,
+            max_bad=tables.data.max_bad,
         )
     start = open_start(tables, folder.recorded(SOURCE))
     task = build_task(tables, ranks.device, weights_dir, start)

@@ -1,6 +1,7 @@
 """Validation of an autoencoder run: scores, a grid of reconstructions, and the spectrum of the latents."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +21,18 @@ from smtool.training.selection import evaluating
 SMALLEST_FITTED = 8
 
 
-def open_validation(data: Data) -> ImageShards:
-    """The validation images of a recipe: of data.validation (all its images if it has no split), else of data.train."""
+def open_validation(data: Data, channels: int | None = None) -> ImageShards:
+    """The validation images of a recipe: of data.validation (all its images if it has no split), else of data.train.
+
+    channels: as in `open_images`.
+    """
+    opened = partial(open_images, image_size=data.image_size, channels=channels, max_bad=data.max_bad)
     if not data.validation:
-        return open_images(data.train, "val", image_size=data.image_size, max_bad=data.max_bad)
+        return opened(data.train, "val")
     try:
-        return open_images(data.validation, "val", image_size=data.image_size, max_bad=data.max_bad)
+        return opened(data.validation, "val")
     except DataError:
-        return open_images(data.validation, "train", image_size=data.image_size, max_bad=data.max_bad)
+        return opened(data.validation, "train")
 
 
 class Validator:
@@ -37,7 +42,7 @@ class Validator:
         self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], TrainableAutoencoder]
     ) -> None:
         self.result = result
-        self.shards = open_validation(tables.data)
+        self.shards = open_validation(tables.data, tables.model.image_channels)
         count = min(tables.validation.num_images, len(self.shards))
         self.validation = self.shards.read(range(count))
         self.images = self.validation.images
