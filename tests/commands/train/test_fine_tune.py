@@ -152,7 +152,7 @@ def test_a_stay_whose_original_was_changed_is_noticed_too(heal, studio, tmp_path
 
 
 def test_stay_with_unlike_shapes_is_refused_before_anything_is_written(heal, tmp_path):
-    with pytest.raises(RecipeError, match=r"has latents \(4, 8, 8\) for images of 32 px and .*, but the model .* has \(2, 8, 8\)"):
+    with pytest.raises(RecipeError, match=r"has latents \(4, 8, 8\) for images of 32 px and .*, but the model .*\(2, 8, 8\)"):
         heal("unlike", "regularizers.stay.original=specimen:plain")
     assert not (tmp_path / "unlike").exists()
 
