@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
+from smtool.config import LARGEST_WIDTH
 from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, UpBlock, group_norm
 from smtool.networks.posterior import Posterior
 from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
@@ -26,13 +27,13 @@ class SDVAE(AutoencoderConfig):
 
     kind: Literal["sd-vae"] = "sd-vae"
     downsample: int = Field(8, ge=1, description="image side / latent side: 2 ** (number of widths - 1)")
-    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
     norm_groups: int = Field(32, ge=1, description="number of groups in every GroupNorm; must divide every width")
     channels: tuple[int, ...] = Field(
         (), validate_default=True,
         description="width of each level; absent: the published widths, which exist for downsample 8, 16, 32, 64",
     )
-    blocks_per_level: int = Field(2, ge=1, description="resnet blocks per encoder level; decoder levels have one more")
+    blocks_per_level: int = Field(2, ge=1, le=64, description="resnet blocks per encoder level; decoder levels have one more")
     downsample_pad: DownsamplePad = Field(
         "asymmetric",
         description='padding of the stride-2 convolutions: "asymmetric" (LDM, diffusers) or "symmetric" (released code)',
@@ -60,6 +61,8 @@ class SDVAE(AutoencoderConfig):
                 f"but downsample is {downsample}"
             )
         for width in channels:
+            if width > LARGEST_WIDTH:
+                raise ValueError(f"a width must be at most {LARGEST_WIDTH}, but is {width}")
             if width < 1 or width % groups:
                 raise ValueError(
                     f"width {width} is not a positive multiple of norm_groups = {groups}; "

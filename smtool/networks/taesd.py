@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from smtool.config import LARGEST_WIDTH
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import point_posterior
 from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
@@ -31,11 +32,13 @@ class TAESD(AutoencoderConfig):
     layout: Literal["plain", "pooled", "f32"] = Field(
         "plain", description='"plain": f8; "pooled": f8 with a pooled branch beside the latent; "f32": f32'
     )
-    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
     image_channels: int = Field(
         3, ge=1, le=4, description="channels of the images: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha"
     )
-    width: int = Field(64, ge=2, multiple_of=2, description="channels of every layer; 64 in the published networks")
+    width: int = Field(
+        64, ge=2, le=LARGEST_WIDTH, multiple_of=2, description="channels of every layer; 64 in the published networks"
+    )
 
     @property
     def downsample(self) -> int:

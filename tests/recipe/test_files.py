@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from smtool import cli
 from smtool.errors import RecipeError
 from smtool.recipe import TrainAE, find, load, packaged, run_name
 from smtool.recipe.catalog import copy, names, opening
@@ -246,3 +247,27 @@ def test_recipe_commands_work_as_a_user_types_them(tmp_path):
     assert (tmp_path / "mine.toml").exists()
     again = run("copy", "dsm", "mine.toml")
     assert (again.returncode, again.stderr.count("\n")) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("steps=18446744073709551616", "steps"),
+        ("model.latent_channels=1000000000", "model.latent_channels"),
+        ("model.blocks_per_level=1000", "model.blocks_per_level"),
+        ("model.channels=[4, 8, 16, 1000000]", "model.channels"),
+        ("discriminator.num_layers=1000000", "discriminator.num_layers"),
+        (f"data.train=[{'1, ' * 3000}]", "data.train"),
+    ],
+)
+def test_sizes_beyond_any_network_and_long_values_are_refused_in_a_short_message(change, key):
+    with pytest.raises(RecipeError, match=key) as found:
+        load("sd-vae", TrainAE, [change])
+    assert len(str(found.value)) < 1000
+
+
+def test_a_name_longer_than_the_system_takes_is_no_recipe():
+    for name in ("x" * 300, "x/" * 3000):
+        with pytest.raises((RecipeError, OSError)) as found:
+            load(name, TrainAE)
+        assert cli._report(found.value) in (2, 3)

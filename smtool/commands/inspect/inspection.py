@@ -24,6 +24,7 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import AutoencoderConfig
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
+from smtool.storage import parsing
 from smtool.tokenizers import Found, identify, open_tokenizer
 
 _KINDS = {
@@ -113,7 +114,8 @@ def _checkpoint(found: Found) -> Description:
     tokenizer, metadata = open_tokenizer(found.name), found.metadata
     rows = {"kind": _KINDS[found.kind].format(format=found.format, version=metadata.get("smtool", "(version not stated)"))}
     if isinstance(tokenizer, Autoencoder):
-        rows |= _network(tokenizer.config, ImageSize(256, 256)) | _training(metadata)
+        with parsing(Path(found.place)):
+            rows |= _network(tokenizer.config, ImageSize(256, 256)) | _training(metadata)
     else:
         rows |= _sizes(tokenizer) | _training(metadata)
     rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}
