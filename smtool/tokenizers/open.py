@@ -108,8 +108,8 @@ def load_autoencoder(
             return opened
         what[found.kind] = opened.architecture
     raise CheckpointError(
-        f"{found.place} is {what.get(found.kind, 'plain arithmetic')}, but only AutoencoderKL can be trained and exported.",
-        hint="All commands except `train-ae` and `export` accept it; in Python, smtool.open_tokenizer opens it.",
+        f"{found.place} is {what.get(found.kind, 'plain arithmetic')}, but only AutoencoderKL can be opened here.",
+        hint="Commands that measure, encode and sample accept it; in Python, smtool.open_tokenizer opens it.",
     )
 
 

@@ -19,9 +19,12 @@ from smtool.recipe import Recipe
 
 _FILES = (
     *("recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt"),
-    *("ckpt.safetensors", "report.html", "DONE", "FAILED"),
+    *("ckpt.safetensors", "comparison.json", "report.html", "DONE", "FAILED"),
 )
-_FREE_KEYS = {"steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "data.workers"}
+_FREE_KEYS = {
+    *("steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile"),
+    *("data.workers", "data.max_bad"),
+}
 _FREE_TABLES = {"tracking", "validation", "sampler", "parallel"}
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "webdataset", "lpips", "timm")
 
