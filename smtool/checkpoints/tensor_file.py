@@ -1,4 +1,5 @@
-"""The tensors of a file of any tool: safetensors, or a pickle (.pt, .pth, .ckpt, .bin) that is read without running its code."""
+"""The tensors of a file of any tool: safetensors, in one file or in shards with an index, or a pickle (.pt, .pth, .ckpt, .bin)
+that is read without running its code."""
 
 import os
 import pickle
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
+from smtool.checkpoints.shards import ShardedFile, is_index
 from smtool.errors import CheckpointError
-from smtool.storage import each_tensor, read_shapes
+from smtool.storage import each_tensor, read_shapes, refuse_pointer
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".th", ".tar")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -34,7 +36,11 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pickled = dict(_flat(_unpickled(path))) if path.suffix.lower() in PICKLED else None
-        found = read_shapes(path) if self._pickled is None else {name: tuple(t.shape) for name, t in self._pickled.items()}
+        self._sharded = ShardedFile(path) if is_index(path) else None
+        if self._pickled is not None:
+            found = {name: tuple(tensor.shape) for name, tensor in self._pickled.items()}
+        else:
+            found = read_shapes(path) if self._sharded is None else self._sharded.shapes
         self._stored = {_plain(name): name for name in found}
         self.shapes = {_plain(name): shape for name, shape in found.items()}
 
@@ -52,6 +58,8 @@ class TensorFile:
         """Yield (name, tensor) for at least these names, one by one."""
         if self._pickled is not None:
             yield from self._pickled.items()
+        elif self._sharded is not None:
+            yield from self._sharded.tensors(names)
         else:
             prefix = os.path.commonprefix(names)  # noqa: RUF071 (of names, not of paths)
             yield from ((f"{prefix}{rest}", tensor) for rest, tensor in each_tensor(self.path, prefix))
@@ -81,6 +89,7 @@ def _float32(tensor: Tensor) -> Tensor:
 def _unpickled(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
+    refuse_pointer(path)
     try:
         return _loaded(path)
     except pickle.UnpicklingError as error:

@@ -7,18 +7,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from smtool.checkpoints.foreign.diffusers import OURS, WEIGHTS, class_of, published_stats, read_config, weights_in
+from smtool.checkpoints.foreign.halves import refuse_half
 from smtool.checkpoints.foreign.inferred_classes import Found, config_of, find_class
 from smtool.checkpoints.foreign.vector_quantized import vq_tensors
+from smtool.checkpoints.shards import INDEX, is_index
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
 from smtool.networks.posterior import Posterior
+from smtool.storage import refuse_pointer
 from smtool.tokenizers.functions import FunctionTokenizer
 from smtool.tokenizers.objects import object_tokenizer
 
 
 def described(path: Path) -> Path | None:
     """The folder with a config.json of such a class, if `path` is the folder or its file of weights; else None."""
-    if not path.is_dir() and re.fullmatch(rf"{WEIGHTS}(\.fp16)?\.(safetensors|bin)", path.name) is None:
+    if not path.is_dir() and re.fullmatch(rf"{WEIGHTS}((\.fp16)?\.(safetensors|bin)|{re.escape(INDEX)})", path.name) is None:
         return None
     folder = path if path.is_dir() else path.parent
     config = folder / "config.json"
@@ -86,13 +89,17 @@ def _from_folder(folder: Path, path: Path) -> nn.Module:
     name = class_of(folder / "config.json") or ""
     kind = _class(folder, name)
     file = path if path.is_file() else weights_in(folder)
+    if is_index(file):
+        TensorFile(file)      # raises an error that names a missing shard
+    else:
+        refuse_pointer(file)
     try:
         return kind.from_pretrained(
             folder,
             local_files_only=True,
             low_cpu_mem_usage=False,
             variant="fp16" if ".fp16." in file.name else None,
-            use_safetensors=file.suffix == ".safetensors",
+            use_safetensors=file.suffix != ".bin",
         )
     except Exception as error:      # diffusers, torch and safetensors raise different types
         raise _refused(folder, name, error, "Copy the folder again.") from error
@@ -102,6 +109,7 @@ def _from_weights(path: Path) -> nn.Module:
     file = TensorFile(path)
     found = find_class(file.shapes)
     assert found is not None, "checked by the caller"
+    refuse_half(path, file.shapes)
     kind = _class(path, found.name)
     tensors = _tensors(file, found)
     try:
