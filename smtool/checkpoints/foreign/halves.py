@@ -25,7 +25,7 @@ def half_in(names: Iterable[str]) -> Half | None:
     names = list(names)
     parts = {part for name in names for part in name.split(".")}
     found = parts & {"encoder", "decoder"}
-    if len(found) == 1 and any(".conv" in name for name in names):
+    if len(found) == 1 and "quantize" not in parts and any(".conv" in name for name in names):
         return "encoder" if "encoder" in found else "decoder"
     down, up = (any(name.startswith(marks) for name in names) for marks in (_DOWN, _UP))
     if found or down == up or "conv_in.weight" not in names:

@@ -111,7 +111,7 @@ def test_a_pickle_inside_a_wrapper_is_opened_as_well(tmp_path):
 def test_half_of_the_weights_is_refused(half, tmp_path):
     kept = {name: tensor for name, tensor in sana_like().state_dict().items() if name.startswith(half) or ".1.0.conv1" in name}
     save_file(kept, tmp_path / "half.safetensors")
-    with pytest.raises(CheckpointError, match=r"key names of AutoencoderDC, but is incomplete"):
+    with pytest.raises(CheckpointError, match=r"names of AutoencoderDC, but is incomplete|only the encoder of"):
         open_tokenizer(str(tmp_path / "half.safetensors"))
 
 
