@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLFlux2
+from diffusers.models.autoencoders.vae import Decoder
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
@@ -265,3 +266,13 @@ def test_a_folder_without_weights_or_with_damaged_ones_is_refused(tmp_path):
     (tmp_path / "diffusion_pytorch_model.bin").unlink()
     with pytest.raises(CheckpointError, match=r"no diffusion_pytorch_model\.safetensors"):
         load_autoencoder(tmp_path)
+
+
+def test_encoder_and_decoder_of_unlike_depth(tmp_path):
+    theirs = tiny()
+    sizes = {"block_out_channels": (8, 8, 16), "norm_num_groups": 4, "up_block_types": ("UpDecoderBlock2D",) * 3}
+    theirs.decoder = Decoder(in_channels=3, out_channels=3, layers_per_block=3, **sizes)      # it has one block more
+    save_file(theirs.state_dict(), tmp_path / "vae.safetensors")
+    autoencoder = load_autoencoder(f"{tmp_path}/vae.safetensors,norm_groups=4")
+    assert (autoencoder.config.blocks_per_level, autoencoder.config.decoder_blocks) == (1, 4)
+    assert_same_function(autoencoder, theirs)
