@@ -12,7 +12,8 @@ from torch import Tensor
 
 from smtool.data import ImageShards, open_images, validation_batches
 from smtool.data.batches import Rounding, to_uint8
-from smtool.data.images.card import CARD_NAME, read_card
+from smtool.data.images.card import is_prepared, read_card
+from smtool.data.images.columns import LabelRule
 from smtool.data.images.decoding import AS_STORED, UnusableImage
 from smtool.data.images.entries import Entry
 from smtool.data.images.listing import list_entries
@@ -56,7 +57,7 @@ def open_source(what: str, *, image_size: int | None = None) -> ImageSource:
     unreadable images, images of different sizes, and unfinished samples.
     """
     path = Path(what)
-    if (path / CARD_NAME).is_file():
+    if is_prepared(path):
         card = read_card(path)
         return shards_source(ImageShards(path, card, "train" if card.count("train") else "val"))
     if what.startswith("builtin:"):
@@ -83,7 +84,7 @@ def shards_source(images: ImageShards) -> ImageSource:
 
     split = "training" if images.split == "train" else "validation"
     name = f"{split} images of {images.card.source.name}"
-    return ImageSource(name, images.digest, len(images), (images.image_size, images.image_size), read)
+    return ImageSource(name, images.digest, len(images), (images.image_size.height, images.image_size.width), read)
 
 
 def drawn_source(
@@ -125,7 +126,7 @@ def _npz_source(path: Path, drawn: Sampling) -> ImageSource:
 def _loose_source(what: str, drawn: Sampling) -> ImageSource:
     source = find_source(what)
     scratch = tempfile.TemporaryDirectory(prefix="smtool-")      # for compressed tars; kept as long as `read` exists
-    entries = list_entries(source, size=0, scratch=Path(scratch.name)).entries
+    entries = list_entries(source, size=0, scratch=Path(scratch.name), labels=LabelRule("none")).entries
     if drawn.known:
         entries = tuple(entry for entry in entries if entry.id != "grid.png")
     else:      # sorted names put classes one after another, so the first images would cover only a few classes

@@ -173,6 +173,7 @@ def workshop(tmp_path_factory) -> Path:
 
 GIVEN = {      # page -> what of the workshop it starts with; the other pages make what they need
     "my-own-images": ["photos", "odd"],
+    "prepare-images": ["odd"],
     "is-my-vae-diffusable": ["ae.safetensors", "data"],
     "alignment": [],
     "own-autoencoder": ["my-vae", "runs/dsm", "data"],

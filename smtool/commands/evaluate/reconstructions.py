@@ -11,7 +11,7 @@ from smtool.commands.evaluate.record import leave
 from smtool.commands.evaluate.result import Checkpoint, Images, Reconstructed, ReconstructionEvaluation, computation
 from smtool.commands.train.validate import open_validation
 from smtool.data import ImageShards
-from smtool.data.images.card import CARD_NAME, read_card
+from smtool.data.images.card import is_prepared, read_card
 from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.evaluation.judges import Judges, build_judges
 from smtool.evaluation.options import EvalOptions
@@ -20,6 +20,7 @@ from smtool.evaluation.reconstruction_pass import SharedReading
 from smtool.evaluation.reconstruction_scores import Origin, reconstruction_scores
 from smtool.evaluation.references import MOST_IMAGES
 from smtool.evaluation.scores import ReconstructionScore
+from smtool.image_shape import SizeLike
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Data
 from smtool.report.console import Console
@@ -131,7 +132,7 @@ def _images(path: str, metadata: Mapping[str, Any], data: str | None) -> ImageSh
         raise CheckpointError(f"{path}: its recipe names no images ({error}).", hint="Pass some: --data FOLDER") from error
 
 
-def _other_images(source: str, image_size: int | None) -> ImageShards:
+def _other_images(source: str, image_size: SizeLike | None) -> ImageShards:
     """The validation split of a source, or all its images if it has no such split."""
     if source.endswith(".npz"):
         raise DataError(
@@ -139,7 +140,7 @@ def _other_images(source: str, image_size: int | None) -> ImageShards:
             hint="Remove --reference, or pass images: a prepared folder, shards, or builtin:NAME.",
         )
     folder = Path(source)
-    size = read_card(folder).image_size if (folder / CARD_NAME).is_file() else image_size
+    size = read_card(folder).image_size if is_prepared(folder) else image_size
     if size is None:
         raise DataError(
             f"{source} is not prepared, and the checkpoint does not state an image size.",

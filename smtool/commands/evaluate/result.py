@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from smtool.config import Config
 from smtool.evaluation.scores import FRECHET, ReconstructionScore, SampleScore, Score
 from smtool.features.protocol import PROTOCOLS, Protocol
+from smtool.image_shape import ImageSize
 from smtool.inference.sampling import Sampling
 
 
@@ -42,7 +43,7 @@ class Images(Config):
     source: str
     folder: str
     split: str
-    image_size: int
+    image_size: ImageSize
     sha256: str
 
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from smtool.data.images.card import CARD_NAME, read_card
+from smtool.data.images.card import is_prepared, read_card
 from smtool.errors import CheckpointError
+from smtool.image_shape import ImageSize
 from smtool.networks.shapes_only import shapes_only
 from smtool.recipe import TrainAE, TrainDiT, load
 from smtool.recipe.catalog import autoencoder_recipe
@@ -31,25 +32,24 @@ def size_rows(tables: TrainDiT) -> dict[str, str]:
 def _latents(tables: TrainDiT) -> tuple[Shape | None, str]:
     """(C, h, w) of the latents and the source of the images, from the autoencoder, else from the recipe that trains it."""
     place, asked = tables.latents.autoencoder, tables.data.image_size
-    side = None if asked == "autoencoder" else asked
+    size = None if asked == "autoencoder" else asked
     try:
-        tokenizer = open_tokenizer(place, image_size=side)
+        tokenizer = open_tokenizer(place, image_size=size)
     except CheckpointError:
         if (found := autoencoder_recipe(place.removesuffix("/ckpt.safetensors"))) is None:
             raise
         recipe = load(found[0], TrainAE).tables
-        side = side or recipe.data.image_size
-        return recipe.model.latent_shape(side, side), recipe.data.train
+        return recipe.model.latent_shape(*(size or recipe.data.image_size)), recipe.data.train
     data = tokenizer.recipe.get("data", {})
-    side = side or data.get("image_size")
-    return None if side is None else tokenizer.latent_shape(side, side), data.get("train", "")
+    known = size or data.get("image_size")
+    return None if known is None else tokenizer.latent_shape(*ImageSize.of(known)), data.get("train", "")
 
 
 def _parameters(tables: TrainDiT, shape: Shape, source: str) -> str:
     """Number of parameters for the classes of the prepared images; without prepared images, with the number for each class."""
     if tables.labels is None:
         return f"{_count(tables, shape, 0):,}"
-    if (Path(source) / CARD_NAME).is_file() and (num_classes := read_card(Path(source)).num_classes):
+    if is_prepared(Path(source)) and (num_classes := read_card(Path(source)).num_classes):
         return f"{_count(tables, shape, num_classes):,} for {num_classes:,} classes"
     one, two = (_count(tables, shape, classes) for classes in (1, 2))
     return f"{2 * one - two:,} plus {two - one:,} for each class of the images"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -9,10 +10,15 @@ from pydantic import Field, ValidationError
 
 from smtool.config import Config
 from smtool.errors import DataError
+from smtool.image_shape import CHANNELS, ImageMode, ImageSize
 from smtool.storage import file_digest
 
 CARD_NAME = "dataset.json"
 UNFINISHED = ".unfinished"
+_FORMAT = b'"smtool dataset '
+_STYLEGAN = re.compile(rb'\s*\{\s*"labels"\s*:')  # its first key
+_HEAD = 256  # bytes; a card begins with its format
+_LARGEST_CARD = 2**24  # bytes
 Split = Literal["train", "val"]
 Card = TypeVar("Card", bound=Config)
 
@@ -41,7 +47,7 @@ class SourceNote(Config):
 
 
 class MeanSpectrum(Config):
-    """Ring means of the PHYSICAL power spectrum, averaged over RGB and images; frequency in cycles per pixel.
+    """Ring means of the PHYSICAL power spectrum, averaged over channels and images; frequency in cycles per pixel.
 
     Source: spectrum.md#power-spectrum.
     """
@@ -56,8 +62,10 @@ class DatasetCard(Config):
 
     format: Literal["smtool dataset 1"] = "smtool dataset 1"
     source: SourceNote
-    image_size: int
-    """Side of the square images, in pixels."""
+    image_size: ImageSize
+    """Height and width of the images in pixels: a number for squares, else both."""
+    mode: ImageMode = "RGB"
+    """Channels of the images, by Pillow's name."""
     crop: str
     crop_rule: str
     image_format: str
@@ -84,7 +92,7 @@ class DatasetCard(Config):
     white: int = 65535
     """Level of 16-bit images that became 255."""
     upscaled: int
-    """Number of images that were smaller than image_size and were enlarged: their highest frequencies are empty."""
+    """Number of images with a side below that of image_size, which were enlarged: their highest frequencies are empty."""
     spectrum: MeanSpectrum | None
     plan: str
     """Digest of all inputs and settings that determine the contents; a repeated `prepare` compares it."""
@@ -93,6 +101,11 @@ class DatasetCard(Config):
     def photographs(self) -> int | None:
         """Number of distinct photographs; None when each image is a photograph of its own."""
         return len(self.group_names) or None
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images, alpha included."""
+        return CHANNELS[self.mode]
 
     def shards(self, split: Split) -> tuple[Shard, ...]:
         return self.train if split == "train" else self.val
@@ -103,18 +116,37 @@ class DatasetCard(Config):
     @property
     def digest(self) -> str:
         """sha256 over the image size and each shard's name and sha256; the card's other fields do not enter."""
-        return _digest(self.image_size, *((shard.name, shard.sha256) for shard in self.train + self.val))
+        return _digest(self.image_size.stored, *((shard.name, shard.sha256) for shard in self.train + self.val))
 
     def split_digest(self, split: Split) -> str:
         """sha256 over the image size and one split's shards."""
-        return _digest(self.image_size, *((shard.name, shard.sha256) for shard in self.shards(split)))
+        return _digest(self.image_size.stored, *((shard.name, shard.sha256) for shard in self.shards(split)))
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder has a card. StyleGAN's data sets have a file of labels of the same name, which is not one."""
+    path = folder / CARD_NAME
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if _FORMAT in head:
+        return True
+    if path.stat().st_size > _LARGEST_CARD or _STYLEGAN.match(head):
+        return False
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):  # a damaged card: its shards are there
+        return any(folder.glob("train-*.npy"))
+    keys = content.keys() if isinstance(content, dict) else set()
+    return {"source", "image_size"} <= keys or ("format" in keys and str(content["format"]).startswith("smtool"))
 
 
 def read_card(folder: Path) -> DatasetCard:
     """The card of a prepared folder. Raises DataError if it is missing or invalid."""
     path = folder / CARD_NAME
-    if not path.is_file():
-        raise DataError(f"{folder} is not a prepared folder: it has no {CARD_NAME}.", hint=_unprepared_hint(folder))
+    if not is_prepared(folder):
+        raise DataError(f"{folder} is not a prepared folder: it has no {CARD_NAME} of smtool.", hint=_unprepared_hint(folder))
     return parse_card(path, DatasetCard)
 
 

@@ -1,11 +1,12 @@
 """The files below a folder. Links are followed; what cannot be followed or read is left out, with a reason."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from smtool.data.images.entries import FileRange, Stored
-from smtool.data.images.kinds import LeftOut, is_hidden, pick_images
+from smtool.data.images.kinds import HIDDEN, LeftOut, is_hidden, pick_images
+from smtool.data.images.label_files import is_label_file
 from smtool.errors import DataError
 
 Found = tuple[str, Stored] | LeftOut
@@ -26,6 +27,12 @@ def folder_images(folder: Path) -> tuple[list[tuple[str, Stored]], list[LeftOut]
             files.append(item)
     images, not_images = pick_images(sorted(files, key=lambda file: file[0].split("/")))
     return images, sorted(others + not_images)
+
+
+def label_files(folder: Path, others: Iterable[LeftOut]) -> dict[str, Stored]:
+    """The label files of a folder among its files that are no images, by path in the folder."""
+    names = sorted(id for id, reason in others if is_label_file(id) and reason != HIDDEN)
+    return {name: FileRange(str(folder / name), 0, (folder / name).stat().st_size) for name in names if (folder / name).is_file()}
 
 
 def _below(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[Found]:

@@ -18,6 +18,7 @@ OTHER_SUFFIXES = (
     ".mkv", ".wav", ".mp3", ".part", ".lock", ".db",
 )  # fmt: skip
 """Files that are not opened to find out what they are."""
+HIDDEN = "hidden"
 _LONGEST = 12  # longest part behind the last dot that is named as a suffix
 
 
@@ -42,7 +43,7 @@ def pick_images(files: Iterable[tuple[str, Stored]]) -> tuple[list[tuple[str, St
 def why_left_out(name: str, place: Stored) -> str:
     """Why a file is not used, "" for an image."""
     if is_hidden(name):
-        return "hidden"
+        return HIDDEN
     suffix = suffix_of(name)
     if suffix in IMAGE_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
         return ""

@@ -1,18 +1,25 @@
 """The entries of a source: every image with its path and, where there are any, its label and split; and what is left out."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from smtool.data.images.archives import Members, tar_members, unpacked, zip_members
-from smtool.data.images.entries import Entry, FileRange, Place
-from smtool.data.images.folders import folder_images
-from smtool.data.images.kinds import IMAGE_SUFFIXES, LeftOut, pick_images, suffix_of
+from smtool.data.images.columns import AUTO, LabelRule
+from smtool.data.images.entries import Entry, FileRange, Place, Stored
+from smtool.data.images.folders import folder_images, label_files
+from smtool.data.images.kinds import HIDDEN, IMAGE_SUFFIXES, LeftOut, pick_images, suffix_of
+from smtool.data.images.label_files import LABEL_FILES, STYLEGAN, is_label_file
+from smtool.data.images.labels import Folders, choose_labels
 from smtool.data.images.samples import BY_FIRST_DOT, SampleRule, sample_listing
 from smtool.data.images.sources import Source, is_synset_tar
 from smtool.data.images.splits import own_splits
-from smtool.errors import DataError
+from smtool.data.images.table_sources import NOT_NAMED, is_table, relative_names
+from smtool.data.images.tables import named_files, table_rows
+from smtool.errors import DataError, RecipeError
+
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -43,21 +50,27 @@ class Listing:
         return replace(self, left_out=tuple(sorted([*self.left_out, *others])))
 
 
-def list_entries(source: Source, *, size: int, scratch: Path, samples: SampleRule = BY_FIRST_DOT) -> Listing:
+def list_entries(
+    source: Source, *, size: int, scratch: Path, samples: SampleRule = BY_FIRST_DOT, labels: LabelRule = AUTO
+) -> Listing:
     """List all images of a source. Raises DataError if there are none.
 
-    scratch: folder for decompressed tars; size: side in pixels for which built-in images are made; samples: how the members of
-    webdataset shards form samples.
+    scratch: folder for decompressed tars and copies of tables; size: side in pixels for which built-in images are made; samples:
+    how the members of webdataset shards form samples; labels: where labels come from.
     """
+    if labels.image_column is not None and source.kind != "table":
+        raise RecipeError(f"--image-column {labels.image_column}: {source.name} is not a table.", hint="Leave it out.")
     if source.builtin:
         return Listing(tuple(source.builtin.entries(size)))
     if source.kind == "folder":
         images, others = folder_images(source.files[0])
-        listing = _from_paths(dict(images)).without(others)
+        listing = _from_paths(dict(images), label_files(source.files[0], others), others, labels)
     elif source.kind == "zip":
-        listing = _from_members(zip_members(source.files[0]))
+        listing = _from_members(zip_members(source.files[0]), labels)
+    elif source.kind == "table":
+        listing = _from_tables(source, scratch, labels)
     else:
-        listing = _from_tars(source, scratch, samples).without(source.beside)
+        listing = _from_tars(source, scratch, samples, labels).without(source.beside)
     if not listing.entries:
         raise _no_images(source, listing)
     return listing
@@ -73,27 +86,63 @@ def _no_images(source: Source, listing: Listing) -> DataError:
     return DataError(f"{source.files[0]}: no images found{found}.", hint=hint)
 
 
-def _from_members(members: Members) -> Listing:
+def _from_members(members: Members, rule: LabelRule) -> Listing:
     images, others = pick_images(members.places.items())
-    return _from_paths(dict(images)).without([*members.left_out, *others])
+    files = {id: members.places[id] for id, reason in others if is_label_file(id) and reason != HIDDEN}
+    return _from_paths(dict(images), files, [*members.left_out, *others], rule)
 
 
-def _from_paths(places: Mapping[str, Place]) -> Listing:
-    """Labels and splits from the folders of the images: [train|val/][class/]name."""
+def _from_tables(source: Source, scratch: Path, rule: LabelRule) -> Listing:
+    tables = relative_names(source.files)
+    rows = table_rows(tables, rule, scratch)
+    folder = source.folder or Path()
+    images = {other.id for other in source.beside if other.reason == NOT_NAMED}
+    named = {path.relative_to(folder).as_posix() for _, path in named_files(tables, rule)} if images else set()
+    if images and images.isdisjoint(named):
+        raise DataError(
+            f"{folder} holds {len(tables):,} tables of images and {len(images):,} image files, the first {min(images)}.",
+            hint=f"Prepare the tables alone with a pattern, such as {source.files[0]}, or move the image files out.",
+        )
+    beside = (other for other in source.beside if other.id not in named)
+    return Listing(rows.entries, rows.class_names, rows.unlabelled, rows.left_out).without(beside)
+
+
+def _from_paths(
+    places: Mapping[str, Place], files: Mapping[str, Stored], others: Sequence[LeftOut], rule: LabelRule
+) -> Listing:
+    """Splits from the folders of the images, [train|val/][class/]name; labels from these folders or from label files.
+
+    files: the label files of the source by path; others: all its files that are no images, label files among them.
+    """
     base = _common_folder(list(places))
     parts = {name: PurePosixPath(name).parts[base:] for name in places}
     splits, unused = own_splits({name: (part[0] if len(part) > 1 else "") for name, part in parts.items()}, "folders")
     if splits:
         parts = {name: parts[name][1:] for name in splits}
-        _refuse_labels_of_one_split(parts, splits)
-    classes = sorted({part[0] for part in parts.values()})
-    labelled = bool(parts) and all(len(part) == 2 for part in parts.values()) and len(classes) > 1
-    labels = {name: number for number, name in enumerate(classes)}
-    entries = (
-        Entry(name, places[name], labels[part[0]] if labelled else None, splits.get(name)) for name, part in sorted(parts.items())
+    labelled = all(len(part) == 2 for part in parts.values()) and len({part[0] for part in parts.values()}) > 1
+    folders = Folders(
+        tuple(sorted(parts)),
+        {name: part[0] for name, part in parts.items()} if labelled else {},
+        "" if labelled else _why_unlabelled(parts),
     )
-    unlabelled = "" if labelled else _why_unlabelled(parts)
-    return Listing(tuple(entries), tuple(classes) if labelled else (), unlabelled, tuple(unused))
+    labels = choose_labels(folders, files, {other.id for other in [*unused, *others]} - files.keys(), rule)
+    if splits and not labels.numbers and rule.labels == "auto":
+        _refuse_labels_of_one_split(parts, splits)
+    entries = tuple(Entry(name, places[name], labels.numbers.get(name), splits.get(name)) for name in folders.images)
+    unlabelled = [labels.unlabelled] * bool(labels.unlabelled) + ([] if labels.numbers else _unread(others, files, rule))
+    reasons = {**{other.id: other for other in others}, **{other.id: other for other in labels.left_out}}
+    left_out = [other for other in reasons.values() if other.id not in labels.used]
+    return Listing(entries, labels.class_names, "; ".join(unlabelled), tuple(unused)).without(left_out)
+
+
+def _unread(others: Sequence[LeftOut], files: Mapping[str, Stored], rule: LabelRule) -> list[str]:
+    """The first file that may hold labels and is not read, as a reason."""
+    names = [id for id, reason in others if suffix_of(id) in _TABLES and id not in files and reason != HIDDEN]
+    if not names or rule.labels != "auto":
+        return []
+    if is_table(Path(names[0])):
+        return [f"{names[0]} is not read: a table is a source of its own"]
+    return [f"{names[0]} is not read: labels are read from {', '.join(LABEL_FILES[:2])} and {STYLEGAN}"]
 
 
 def _why_unlabelled(parts: dict[str, tuple[str, ...]]) -> str:
@@ -125,7 +174,7 @@ def _common_folder(names: list[str]) -> int:
     return shared
 
 
-def _from_tars(source: Source, scratch: Path, samples: SampleRule) -> Listing:
+def _from_tars(source: Source, scratch: Path, samples: SampleRule, rule: LabelRule) -> Listing:
     archives = {name: tar_members(unpacked(path, scratch, name), name) for name, path in _names(source.files).items()}
     nested = next(iter(archives.values())).places if len(archives) == 1 else {}
     if nested and all(is_synset_tar(name) for name in nested):  # ImageNet's tar of tars
@@ -135,11 +184,22 @@ def _from_tars(source: Source, scratch: Path, samples: SampleRule) -> Listing:
         synsets = {name: name.removesuffix(".tar") for name in archives}
         places = {f"{synsets[name]}/{member}": place for name, each in archives.items() for member, place in each.places.items()}
         others = [LeftOut(f"{synsets[name]}/{id}", reason) for name, each in archives.items() for id, reason in each.left_out]
-        return _from_members(Members(places, tuple(others)))
+        return _from_members(Members(places, tuple(others)), rule)
     if samples.given or len(archives) > 1 or any(name.endswith(".cls") for each in archives.values() for name in each.places):
         entries, left_out, unlabelled = sample_listing(archives, samples)
-        return Listing(entries, (), unlabelled, left_out)
-    return _from_members(next(iter(archives.values())))
+        return _chosen(Listing(entries, (), unlabelled, left_out), rule)
+    return _from_members(next(iter(archives.values())), rule)
+
+
+def _chosen(listing: Listing, rule: LabelRule) -> Listing:
+    """The listing of shards, without labels if the rule says so. Raises RecipeError if it asks for labels of other sources."""
+    if rule.labels == "none":
+        entries = tuple(replace(entry, label=None) for entry in listing.entries)
+        return replace(listing, entries=entries, unlabelled="--labels none")
+    if rule.labels != "auto" or rule.label_column is not None:
+        option = f"--labels {rule.labels}" if rule.labels != "auto" else f"--label-column {rule.label_column}"
+        raise RecipeError(f"{option} has no effect on shards, whose labels are .cls members.", hint="Leave it out.")
+    return listing
 
 
 def _names(paths: tuple[Path, ...]) -> dict[str, Path]:

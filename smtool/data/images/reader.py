@@ -12,6 +12,7 @@ from torch import Tensor
 from smtool.data.batches import ImageBatch
 from smtool.data.images.card import DatasetCard, Split, check_present
 from smtool.data.images.shards import INDEX, read_index, read_member
+from smtool.image_shape import ImageSize
 
 
 class ImageShards:
@@ -35,8 +36,13 @@ class ImageShards:
         return self.card.split_digest(self.split)
 
     @property
-    def image_size(self) -> int:
+    def image_size(self) -> ImageSize:
         return self.card.image_size
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images, alpha included."""
+        return self.card.channels
 
     @property
     def num_classes(self) -> int:
@@ -52,7 +58,7 @@ class ImageShards:
     def read(self, indices: Sequence[int]) -> ImageBatch:
         """The images at these indices, in this order. Raises DataError if the stored bytes have changed since writing."""
         rows = self._rows[list(indices)]
-        images = np.empty((len(rows), 3, self.image_size, self.image_size), np.float32)
+        images = np.empty((len(rows), self.channels, *self.image_size), np.float32)
         for image, index in zip(images, indices, strict=True):
             _write_signed(self._pixels(index), image)
         return ImageBatch(torch.from_numpy(images), self._labels(rows), tuple(f"{key:08d}" for key in rows["key"]))
@@ -62,7 +68,8 @@ class ImageShards:
 
     def _pixels(self, index: int) -> np.ndarray:
         with Image.open(io.BytesIO(self._bytes(index))) as image:
-            return np.asarray(image)
+            pixels = np.asarray(image)
+        return pixels.reshape(*pixels.shape[:2], -1)  # Pillow gives gray images no axis of channels
 
     def _bytes(self, index: int) -> bytes:
         row = self._rows[index]
@@ -72,6 +79,6 @@ class ImageShards:
 
 
 def _write_signed(pixels: np.ndarray, image: np.ndarray) -> None:
-    """`to_signed` from (H, W, 3) uint8 into (3, H, W) float32; in numpy, because torch would start threads in each reader."""
+    """`to_signed` from (H, W, C) uint8 into (C, H, W) float32; in numpy, because torch would start threads in each reader."""
     np.divide(pixels.transpose(2, 0, 1), np.float32(127.5), out=image, dtype=np.float32)
     image -= 1

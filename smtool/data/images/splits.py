@@ -10,7 +10,7 @@ from smtool.errors import DataError
 _VALIDATION = ("val", "valid", "validation", "test")  # the first of these that a source has becomes its validation split
 
 
-def own_splits(words: Mapping[str, str], of: Literal["folders", "archives"]) -> tuple[dict[str, str], list[LeftOut]]:
+def own_splits(words: Mapping[str, str], of: Literal["folders", "archives", "files"]) -> tuple[dict[str, str], list[LeftOut]]:
     """Name -> "train" or "val" where every name has a split's word and both splits occur, else {}; and names of other splits.
 
     words: for each name, the folder or word that may name its split. Raises DataError if only some names belong to a split.
@@ -22,7 +22,7 @@ def own_splits(words: Mapping[str, str], of: Literal["folders", "archives"]) -> 
         return {}, []
     if outside := sorted(name for name, mark in marks.items() if mark not in found):
         raise DataError(
-            f"{len(outside):,} of {len(marks):,} {'images' if of == 'folders' else 'archives'} belong neither to train nor to"
+            f"{len(outside):,} of {len(marks):,} {'images' if of == 'folders' else of} belong neither to train nor to"
             f" {validation}, the first {outside[0]}.",
             hint=f"Move them into one of these {of}; or rename the {of} train and {validation}, if they are not splits.",
         )
@@ -34,6 +34,6 @@ def own_splits(words: Mapping[str, str], of: Literal["folders", "archives"]) -> 
 
 
 def split_word(name: str) -> str:
-    """The word in an archive's path that names its split, "" if there is none or several."""
-    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word in ("train", *_VALIDATION)]
-    return words[0] if len(words) == 1 else ""
+    """The word in an archive's path that names its split, "" if there is none or several different ones."""
+    words = {word for word in re.split(r"[^a-z]+", name.lower()) if word in ("train", *_VALIDATION)}
+    return words.pop() if len(words) == 1 else ""

@@ -31,7 +31,7 @@ def test_each_racer_and_seed_has_its_own_run_with_its_seed(planned):
         transformer, autoencoder = trial.training.load().tables, trial.autoencoder.training.load().tables
         assert transformer.seed == autoencoder.seed == trial.seed
         assert transformer.latents.autoencoder == str(trial.autoencoder.path)
-        assert (transformer.data.train, transformer.data.image_size, transformer.save_every) == ("builtin:photos", 32, 4)
+        assert (transformer.data.train, transformer.data.image_size.stored, transformer.save_every) == ("builtin:photos", 32, 4)
         assert transformer.log_every == autoencoder.log_every == 4      # not 50: a race may end after its first turn
     assert (plan.steps, plan.tokens) == (9, 16)
 
@@ -68,7 +68,7 @@ def test_checkpoints_are_named_after_their_runs_and_use_their_training_images(ch
     loaded, entries = adhoc_race(checkpoints, tmp_path / "out")
     plan = plan_race(loaded.tables, entries, tmp_path / "out")
     assert plan.racers == ("f4", "f2")
-    assert (plan.images.train, plan.images.image_size) == ("builtin:photos", 32)
+    assert (plan.images.train, plan.images.image_size.stored) == ("builtin:photos", 32)
     assert {run.key for run in plan.autoencoders} == {"f4", "f2"}      # the same for every seed
     assert plan.tokens == 16
     assert {trial.racer: trial.training.load().tables.model.patch for trial in plan.trials} == {"f4": 2, "f2": 4}

@@ -117,7 +117,7 @@ USED = {      # name -> (bytes, label)
 }
 UNUSABLE = {      # name -> (bytes, beginning of the reason)
     b"cat/empty.png": (b"", "empty file"),
-    b"cat/truncated.jpg": (file_of(rgb(), "JPEG")[:300], "OSError: "),
+    b"cat/truncated.jpg": (file_of(rgb(), "JPEG")[:300], "cannot be decoded: "),
     b"cat/text.png": (b"this is a text", "not an image of a known format"),
     b"cat/float.tif": (file_of(Image.fromarray(np.zeros((9, 9), np.float32)), "TIFF"), "floating-point pixels"),
     b"dog/phone.heic": (b"\0\0\0\x18ftypheic", "not an image of a known format"),

@@ -293,7 +293,7 @@ def test_a_missing_or_unusable_source_is_an_error_with_a_hint(tmp_path):
         str(tmp_path / "facex.tar"): "there is faces.tar",
         str(tmp_path / "faces.tar"): "no images found",
         str(tmp_path / "empty"): "no images found.",
-        str(tmp_path / "parquet"): "no images found, but 1 ending in .parquet",
+        str(tmp_path / "parquet"): "0.parquet: not a complete table",
         str(tmp_path / "table.csv"): "not a known kind of source",
         str(tmp_path / "no-{000..003}.tar"): "does not exist",
         "https://host/x.tar": "stream_images",
