@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from smtool.checkpoints.foreign.diffusers import OURS, WEIGHTS, class_of, published_stats, read_config, weights_in
@@ -15,9 +16,14 @@ from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
 from smtool.image_shape import ImageSize
 from smtool.networks.posterior import Posterior
+from smtool.networks.tokenizer import point_posterior
 from smtool.storage import refuse_pointer
 from smtool.tokenizers.functions import FunctionTokenizer
 from smtool.tokenizers.objects import object_tokenizer
+
+
+_ONE_VIDEO = ("AutoencoderKLHunyuanVideo15",)
+"""Classes whose attention mask does not allow several videos at once (diffusers 0.42)."""
 
 
 def described(path: Path) -> Path | None:
@@ -49,7 +55,7 @@ def open_by_diffusers(
     if kind == "AutoencoderRAE":
         made, stats = _ZeroToOne(made), None      # it normalizes latents internally
     if any(isinstance(layer, nn.Conv3d) for layer in made.modules()):
-        made = _OneFrame(made)
+        made, image_channels = _OneFrame(made), 3      # in_channels counts those of patches (Wan 2.2) or of features (Mochi)
     opened: dict[str, Any] = {"label": label, "source": source, "kind": kind, "device": device, "stats": stats}
     return object_tokenizer(made.float(), **opened, image_size=image_size, image_channels=image_channels)
 
@@ -70,19 +76,25 @@ class _ZeroToOne(nn.Module):
 
 
 class _OneFrame(nn.Module):
-    """Adapts an autoencoder of videos (B, C, T, H, W), such as Qwen-Image's, to still images."""
+    """Adapts an autoencoder of videos (B, C, T, H, W), such as Qwen-Image's, to still images: videos of one frame."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
+        self.alone = type(network).__name__ in _ONE_VIDEO
 
     def encode(self, images: Tensor) -> Posterior:
-        gaussian = self.network.encode(images.unsqueeze(2)).latent_dist
-        return Posterior(gaussian.mean.squeeze(2).float(), gaussian.logvar.squeeze(2).float())
+        return Posterior.joined(self._encoded(part) for part in (images.split(1) if self.alone else [images]))
 
     def decode(self, latents: Tensor) -> Tensor:
-        images: Tensor = self.network.decode(latents.unsqueeze(2)).sample.squeeze(2)
-        return images
+        parts = latents.split(1) if self.alone else [latents]
+        return torch.cat([self.network.decode(part.unsqueeze(2)).sample.squeeze(2) for part in parts])
+
+    def _encoded(self, images: Tensor) -> Posterior:
+        gaussian = self.network.encode(images.unsqueeze(2)).latent_dist
+        if not hasattr(gaussian, "mean"):      # Cosmos has no variance
+            return point_posterior(gaussian.mode().squeeze(2).float())
+        return Posterior(gaussian.mean.squeeze(2).float(), gaussian.logvar.squeeze(2).float())
 
 
 def _from_folder(folder: Path, path: Path) -> nn.Module:
