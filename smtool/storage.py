@@ -109,6 +109,12 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in _names(file)}
 
 
+def read_formats(path: Path) -> dict[str, str]:
+    """Name and number format (F32, F16, BF16, I64 ...) of each tensor, without reading the data."""
+    with _opened(path, "cpu") as file:
+        return {name: file.get_slice(name).get_dtype() for name in _names(file)}
+
+
 def refuse_pointer(path: Path) -> None:
     """Raise CheckpointError if the file is a pointer of Git LFS, as a clone without `git lfs` leaves in place of large files."""
     with path.open("rb") as file:

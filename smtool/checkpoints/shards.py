@@ -38,9 +38,9 @@ class ShardedFile:
     """The tensors of an index and its shards. Raises CheckpointError if a shard is missing or lacks tensors of the index."""
 
     def __init__(self, index: Path) -> None:
-        self._folders = _shards(index)
+        self._placed = _shards(index)
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for shard, names in self._folders.items():
+        for shard, names in self._placed.items():
             found = read_shapes(shard)
             if missing := [name for name in names if name not in found]:
                 raise CheckpointError(
@@ -49,10 +49,14 @@ class ShardedFile:
                 )
             self.shapes |= {name: found[name] for name in names}
 
+    @property
+    def shards(self) -> list[Path]:
+        return list(self._placed)
+
     def tensors(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) for these names, one by one."""
         wanted = set(names)
-        for shard, inside in self._folders.items():
+        for shard, inside in self._placed.items():
             if wanted.intersection(inside):
                 yield from ((name, tensor) for name, tensor in each_tensor(shard) if name in wanted)
 

@@ -16,7 +16,7 @@ from torch.serialization import safe_globals
 
 from smtool.checkpoints.shards import ShardedFile, is_index
 from smtool.errors import CheckpointError
-from smtool.storage import each_tensor, read_shapes, refuse_pointer
+from smtool.storage import each_tensor, read_formats, read_shapes, refuse_pointer
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".th", ".tar")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -53,6 +53,17 @@ class TensorFile:
         """Copies of tensors, floating-point ones as float32, under new names. wanted: name in the file -> new name."""
         given = {self._stored[name]: new for name, new in wanted.items()}
         return {given[name]: _float32(tensor).to(device) for name, tensor in self._all(list(given)) if name in given}
+
+    @property
+    def number_format(self) -> torch.dtype:
+        """The floating-point format of all weights: float16 or bfloat16 if all have it, else float32."""
+        if self._pickled is not None:
+            found = {tensor.dtype for tensor in self._pickled.values() if tensor.is_floating_point()}
+        else:
+            files = [self.path] if self._sharded is None else self._sharded.shards
+            stored = {one for file in files for one in read_formats(file).values() if one.startswith(("F", "BF"))}
+            found = {{"F16": torch.float16, "BF16": torch.bfloat16}.get(one, torch.float32) for one in stored}
+        return found.pop() if len(found) == 1 and found <= {torch.float16, torch.bfloat16} else torch.float32
 
     def _all(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) for at least these names, one by one."""

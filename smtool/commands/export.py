@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 
 from smtool.checkpoints import write_autoencoder
-from smtool.checkpoints.foreign.export_diffusers import write_diffusers
+from smtool.commands.export_folder import number_format, round_to_half, write_folder
 from smtool.errors import CheckpointError, RecipeError
 from smtool.inference.diffusion_model import write_diffusion
 from smtool.inference.published import import_transformer
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.sd_vae import Autoencoder
+from smtool.networks.tokenizer import Tokenizer
 from smtool.report.console import Console
 from smtool.tokenizers import identify, load_autoencoder
 
@@ -31,9 +32,9 @@ def export(
 ) -> list[Path]:
     """Write `what` to `out` (a folder for diffusers, a .safetensors file for smtool), which must not exist yet.
 
-    what: anything load_autoencoder opens; with `autoencoder`, a published SiT, REPA or U-ViT file. symmetric: see
-    write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see import_transformer. half: store the weights of an
-    autoencoder as float16.
+    what: anything load_autoencoder opens, for diffusers also what diffusers runs; with `autoencoder`, a published SiT, REPA or
+    U-ViT file. symmetric: unlike_padding of write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see
+    import_transformer. half: store the weights of an autoencoder as float16; else they keep their number format.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(f"--out {out} already exists.", hint="Choose a new path.")
@@ -44,12 +45,12 @@ def export(
     if autoencoder is not None:
         written = [_transformer(what, to, out, autoencoder, scale, heads)]
     else:
-        opened = load_autoencoder(what, downsample_pad=downsample_pad)
-        dtype = _round_to_half(what, opened) if half else torch.float32
         if to == "diffusers":
-            written = write_diffusers(out, opened, symmetric=symmetric, dtype=dtype)
+            opened, written = write_folder(what, out, unlike_padding=symmetric, downsample_pad=downsample_pad, half=half)
         else:
-            written = [_native(what, out, opened, dtype)]
+            opened = network = load_autoencoder(what, downsample_pad=downsample_pad)
+            dtype = round_to_half(what, network) if half else number_format(identify(what))
+            written = [_native(what, out, network, dtype)]
         console.print(_summary(opened))
     for path in written:
         console.print(str(path))
@@ -63,15 +64,6 @@ def _native(what: str, out: Path, autoencoder: Autoencoder, dtype: torch.dtype) 
     return out
 
 
-def _round_to_half(what: str, autoencoder: Autoencoder) -> torch.dtype:
-    """Round the weights, in place, to the values that float16 holds."""
-    largest = max(float(weight.abs().max()) for weight in autoencoder.state_dict().values())
-    if largest > torch.finfo(torch.float16).max:
-        raise CheckpointError(f"{what}: a weight of {largest:.3g} is beyond float16's largest, 65,504.", hint="Leave out --half.")
-    autoencoder.half().float()
-    return torch.float16
-
-
 def _transformer(what: str, to: str, out: Path, autoencoder: str, scale: float | None, heads: int | None) -> Path:
     if to != "smtool":
         raise RecipeError("--to diffusers exports autoencoders only.", hint="For a transformer, use --to smtool.")
@@ -82,10 +74,7 @@ def _transformer(what: str, to: str, out: Path, autoencoder: str, scale: float |
     return out
 
 
-def _summary(autoencoder: Autoencoder) -> str:
-    config, stats = autoencoder.config, autoencoder.stats
+def _summary(autoencoder: Tokenizer) -> str:
+    stats = autoencoder.stats
     normalized = "no LatentStats (scaling_factor: null)" if stats is None else f"LatentStats of kind {stats.kind}"
-    return (
-        f"f{config.downsample}, {config.latent_channels} channels, {config.downsample_pad} padding, {normalized}, "
-        f"digest {autoencoder.digest[:12]}"
-    )
+    return f"{autoencoder.architecture}, {normalized}, digest {autoencoder.digest[:12]}"

@@ -21,7 +21,6 @@ from smtool.storage import refuse_pointer
 from smtool.tokenizers.functions import FunctionTokenizer
 from smtool.tokenizers.objects import object_tokenizer
 
-
 _ONE_VIDEO = ("AutoencoderKLHunyuanVideo15",)
 """Classes whose attention mask does not allow several videos at once (diffusers 0.42)."""
 

@@ -21,7 +21,8 @@ from smtool.errors import CheckpointError
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 
-OURS = ("AutoencoderKL", "AutoencoderKLFlux2")
+FLUX2 = "AutoencoderKLFlux2"
+OURS = ("AutoencoderKL", FLUX2)
 """Classes of diffusers that smtool's SD-VAE can compute."""
 WEIGHTS = "diffusion_pytorch_model"
 DIFFUSERS = Family(

@@ -41,6 +41,13 @@ def imagenet_like() -> AutoencoderDC:
     return deep(*halves, attention_head_dim=32)
 
 
+def version_15_like() -> AutoencoderDC:
+    """Like dc-ae-1.5: residual blocks only, none at full size, no shortcut beside the latent, SiLU before the last convolution."""
+    sides = {"block_types": ("ResBlock",) * 3, "layers_per_block": (0, 1, 2), "qkv_multiscales": ((), (), ())}
+    without = {"encoder_out_shortcut": False, "decoder_in_shortcut": False, "decoder_conv_act_fn": "silu"}
+    return deep(sides, sides, **without)
+
+
 def tiny() -> AutoencoderTiny:
     return AutoencoderTiny(
         encoder_block_out_channels=(8,) * 3,
@@ -84,6 +91,7 @@ def residual_only() -> AutoencoderDC:
         (sana_like, lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()}),
         (imagenet_like, lambda tensors: tensors),
         (residual_only, by_authors),
+        (version_15_like, lambda tensors: tensors),
     ],
 )
 def test_weights_alone_compute_what_diffusers_computes(make, names, tmp_path):
