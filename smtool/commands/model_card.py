@@ -106,8 +106,8 @@ def _spectrum(path: Path, autoencoder: Tokenizer) -> str:
     low, high = delta.interval
     return (
         f"![Power spectra of images and latents]({PICTURE})\n\n"
-        f"The power of latents falls with frequency by an exponent that is {delta.delta:.2f} lower than that of images (delta; 95 % "
-        f"interval {low:.2f} to {high:.2f}). Measured on {note}, each channel at unit variance. "
+        f"The power of latents falls with frequency by an exponent that is {delta.delta:.2f} lower than that of images "
+        f"(delta; 95 % interval {low:.2f} to {high:.2f}). Measured on {note}, each channel at unit variance. "
         "`smtool spectrum` measures more, on your images."
     )
 

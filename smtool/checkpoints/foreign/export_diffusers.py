@@ -139,10 +139,16 @@ def _config(config: SDVAE) -> dict[str, Any]:
     }
 
 
-def _normalization(stats: LatentStats | None) -> dict[str, Any]:
+def normalization(stats: LatentStats | None) -> dict[str, Any]:
     """(z - shift) * scale for scalar statistics, (z - latents_mean) / latents_std per channel; a null scale if unknown."""
     if stats is None:
         return {"scaling_factor": None}
+    mean, std = ([_shortened(value) for value in values.tolist()] for values in (stats.mean, stats.std))
     if stats.kind == "channel":
-        return {"scaling_factor": 1.0, "latents_mean": stats.mean.tolist(), "latents_std": stats.std.tolist()}
-    return {"scaling_factor": 1.0 / stats.std.item(), "shift_factor": stats.mean.item() or None}
+        return {"scaling_factor": 1.0, "latents_mean": mean, "latents_std": std}
+    return {"scaling_factor": _shortened(1.0 / stats.std.item()), "shift_factor": mean[0] or None}
+
+
+def _shortened(value: float) -> float:
+    """The number with the 7 digits that float32 has: 0.13025, not 0.13025000038817525."""
+    return float(f"{value:.7g}")
