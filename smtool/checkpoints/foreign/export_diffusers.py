@@ -65,7 +65,7 @@ def write_diffusers(
     if flux2:
         weights |= patch_norm or _patch_norm(autoencoder.stats, config.latent_channels)
     write_tensors(written[0], weights, {"format": "pt"})
-    write_json(written[1], {**_config(config), **(_flux2(config) if flux2 else _normalization(autoencoder.stats))})
+    write_json(written[1], {**_config(config), **(_flux2(config) if flux2 else normalization(autoencoder.stats))})
     return written
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +85,12 @@ def test_every_short_name_is_a_name_on_the_hub():
     sd3, latents = PUBLISHED["sd3"].stats, torch.ones(1, 16, 1, 1)
     assert_close(sd3.normalize(latents), (latents - 0.0609) * 1.5305)
     assert PUBLISHED["sdxl"].normalization == "z * 0.13025"
+
+
+def test_the_page_lists_every_short_name():
+    page = (Path(__file__).parents[3] / "docs/how-to/own-autoencoder.md").read_text()
+    for name, published in PUBLISHED.items():
+        assert f"| `{name}` | `{published.place}` | {published.what} | {published.normalization} |" in page
 
 
 @pytest.mark.parametrize(
