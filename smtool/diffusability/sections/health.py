@@ -62,8 +62,8 @@ GRID_TEMPLATE = 0.03
 GRID_PHASE = 0.1
 """Chance gives 0.03 to 0.06, a plain trained autoencoder 0.14, bilinear upsampling 0.49, nearest upsampling 1."""
 EDGE_RATIO = 2.1
-"""Controls have 1.0 and two trained autoencoders 1.7; reflecting edges that they were trained to pad with zeros, they have 2.7 and
-3.1. This is halfway on a ratio scale."""
+"""Controls have 1.0 and two trained autoencoders 1.7; reflecting edges that they were trained to pad with zeros, these have 2.7
+and 3.1. This is halfway on a ratio scale."""
 SHIFT_RECONSTRUCTION = 0.05
 """An ideal crop has 0.003, a trained autoencoder 0.013, bilinear 0.016; nearest (0.14) and strided subsampling (0.61) fail."""
 SHIFT_CELLS = 0.05

@@ -42,7 +42,7 @@ def imagenet_like() -> AutoencoderDC:
 
 
 def version_15_like() -> AutoencoderDC:
-    """Like dc-ae-1.5: residual blocks only, none at full size, no shortcut beside the latent, SiLU before the last convolution."""
+    """Like dc-ae-1.5: residual blocks only, none at full size, no shortcut beside the latent, SiLU before the last layer."""
     sides = {"block_types": ("ResBlock",) * 3, "layers_per_block": (0, 1, 2), "qkv_multiscales": ((), (), ())}
     without = {"encoder_out_shortcut": False, "decoder_in_shortcut": False, "decoder_conv_act_fn": "silu"}
     return deep(sides, sides, **without)
