@@ -85,7 +85,7 @@ class Extractor(Frozen):
             return self.network.look(self._prepared(images))  # type: ignore[operator]
 
     def _prepared(self, images: Pictures) -> Tensor:
-        """The images (B, 3, size, size), resized and normalized. Raises ValueError for other than uint8 images of 1 to 4 channels."""
+        """The images (B, 3, size, size), resized and normalized. Raises ValueError if they are not uint8 of 1 to 4 channels."""
         if not isinstance(images, Tensor):
             return torch.cat([self._prepared(image[None]) for image in images])
         if images.dtype != torch.uint8 or images.ndim != 4:

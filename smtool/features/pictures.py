@@ -1,6 +1,7 @@
 """Images as feature networks get them: a batch of one size or a list of several sizes, of one to four channels."""
 
 from collections.abc import Callable, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -11,9 +12,21 @@ ALPHA = (2, 4)
 """Numbers of channels of which the last is alpha: grey with alpha, and RGBA."""
 
 
+@overload
+def each(pictures: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor: ...
+
+
+@overload
+def each(pictures: Sequence[Tensor], change: Callable[[Tensor], Tensor]) -> Sequence[Tensor]: ...
+
+
 def each(pictures: Pictures, change: Callable[[Tensor], Tensor]) -> Pictures:
     """Apply a function of batches (B, C, H, W) to a batch, or to each image of a list by itself."""
     return change(pictures) if isinstance(pictures, Tensor) else [change(image[None])[0] for image in pictures]
+
+
+def moved(pictures: Pictures, device: torch.device) -> Pictures:
+    return each(pictures, lambda images: images.to(device))
 
 
 def as_rgb(images: Tensor) -> Tensor:
@@ -32,6 +45,13 @@ def seen_channels(channels: int) -> str:
     done = ["alpha composited on grey"] if channels in ALPHA else []
     done += ["grey repeated to three channels"] if channels <= 2 else []
     return ", ".join(done) or "RGB"
+
+
+def seen_by_both(images: int, reference: int | None) -> str:
+    """What `as_rgb` does to images and to a reference with these numbers of channels; reference None: there is none."""
+    if reference is None or reference == images:
+        return seen_channels(images)
+    return f"images: {seen_channels(images)}; reference: {seen_channels(reference)}"
 
 
 def _over_grey(images: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Evaluation protocols: how pixels are processed between decoder and score. Scores of different protocols are not comparable."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from smtool.features.pictures import Pictures, each
+from smtool.features.pictures import ALPHA, Pictures, as_rgb, each
 
 ProtocolName = Literal["clean", "paper", "adm"]
 Resize = Literal["bicubic-antialias", "bilinear", "bilinear-tf1"]
@@ -40,10 +41,18 @@ class Protocol:
     def codec(self) -> str:
         return "none" if self.jpeg is None else f"jpeg:{self.jpeg} 4:2:0"
 
+    @overload
+    def coded(self, images: Tensor) -> Tensor: ...
+
+    @overload
+    def coded(self, images: Sequence[Tensor]) -> Sequence[Tensor]: ...
+
     def coded(self, images: Pictures) -> Pictures:
-        """uint8 images of one or three channels after the codec."""
+        """uint8 images of one to four channels after the codec. JPEG has no alpha: where there is any, `as_rgb` comes first."""
         quality = self.jpeg
-        return images if quality is None else each(images, lambda batch: jpeg_round_trip(batch, quality))
+        if quality is None:
+            return images
+        return each(images, lambda batch: jpeg_round_trip(as_rgb(batch) if batch.shape[1] in ALPHA else batch, quality))
 
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {

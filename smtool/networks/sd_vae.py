@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LARGEST_WIDTH, Config
 from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, Padding, UpBlock, group_norm, pad_by_reflection
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer
@@ -27,13 +27,13 @@ class SDVAE(Config):
 
     kind: Literal["sd-vae"] = "sd-vae"
     downsample: int = Field(8, ge=1, description="image side / latent side: 2 ** (number of widths - 1)")
-    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
     norm_groups: int = Field(32, ge=1, description="number of groups in every GroupNorm; must divide every width")
     channels: tuple[int, ...] = Field(
         (), validate_default=True,
         description="width of each level; absent: the published widths, which exist for downsample 8, 16, 32, 64",
     )
-    blocks_per_level: int = Field(2, ge=1, description="resnet blocks per encoder level; decoder levels have one more")
+    blocks_per_level: int = Field(2, ge=1, le=64, description="resnet blocks per encoder level; decoder levels have one more")
     downsample_pad: DownsamplePad = Field(
         "asymmetric",
         description='padding of the stride-2 convolutions: "asymmetric" (LDM, diffusers) or "symmetric" (released code)',
@@ -52,7 +52,7 @@ class SDVAE(Config):
         (), description="widths of the decoder's levels (0: full size), as in FLUX.2's small decoder; absent: those of `channels`"
     )
     decoder_blocks: int | None = Field(
-        None, ge=1, description="resnet blocks per decoder level; absent: one more than in the encoder"
+        None, ge=1, le=65, description="resnet blocks per decoder level; absent: one more than in the encoder"
     )
     padding: Padding = Field(
         "zeros",
@@ -225,6 +225,8 @@ class Autoencoder(Tokenizer):
 
 def _check_widths(channels: tuple[int, ...], groups: int) -> None:
     for width in channels:
+        if width > LARGEST_WIDTH:
+            raise ValueError(f"a width must be at most {LARGEST_WIDTH}, but is {width}")
         if width < 1 or width % groups:
             raise ValueError(
                 f"width {width} is not a positive multiple of norm_groups = {groups}; "

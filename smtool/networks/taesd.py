@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LARGEST_WIDTH, Config
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer, point_posterior
 from smtool.storage import tensor_digest
@@ -29,11 +29,13 @@ class TAESD(Config):
 
     kind: Literal["taesd"] = "taesd"
     layout: Literal["plain", "pooled", "f32"] = "plain"
-    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
     image_channels: int = Field(
         3, ge=1, le=4, description="channels of the images: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha"
     )
-    width: int = Field(64, ge=2, multiple_of=2, description="channels of every layer; 64 in the published networks")
+    width: int = Field(
+        64, ge=2, le=LARGEST_WIDTH, multiple_of=2, description="channels of every layer; 64 in the published networks"
+    )
 
     def build(self) -> "TinyAutoencoder":
         return TinyAutoencoder(self)

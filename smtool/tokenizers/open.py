@@ -35,7 +35,7 @@ Kind = Literal["pixels", "control", "encoder", "object", "trained", "foreign", "
 """trained: an autoencoder in a file of smtool; foreign: weights of another tool for a network of smtool; diffusers: weights that
 diffusers runs; diffusion: a checkpoint of `train-dit`; other: any other file."""
 _CONTROL, _TAESD = "control:", "TAESD"
-_OURS: dict[object, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
+_OURS: dict[str, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,8 @@ def _local(name: str) -> Path | None:
 
 def _file(name: str, path: Path) -> Found:
     metadata = {} if path.suffix.lower() in PICKLED or is_index(path) else read_metadata(path)
-    if (kind := metadata.get("kind")) in _OURS:
+    kind = metadata.get("kind")
+    if isinstance(kind, str) and kind in _OURS:
         return Found(name, _OURS[kind], path, metadata=metadata)
     if "smtool" in metadata:
         return Found(name, "other", path, metadata=metadata)

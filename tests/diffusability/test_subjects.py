@@ -79,7 +79,7 @@ def test_an_encoder_made_for_one_size_is_opened_for_the_images(monkeypatch, data
     monkeypatch.setattr("smtool.diffusability.inputs.subjects.open_tokenizer", opened)
     facts = {"downsample_pad": None, "weights_dir": None, "device": "cpu"}
     _, size = open_subjects(["timm:a", "timm:b"], data="builtin:photos", **facts)
-    assert (size.stored, asked) == (224, [None, None, ImageSize(224, 224)])      # the second one is opened again, for the size of the first
+    assert (size.stored, asked) == (224, [None, None, ImageSize(224, 224)])      # the second is opened again, at that size
     _, size = open_subjects(["timm:a"], data=data, **facts)
     assert (size.stored, asked[3:]) == (32, [ImageSize(32, 32)])
 

@@ -91,7 +91,7 @@ def test_impossible_sizes_and_names_are_errors(weights, tmp_path, monkeypatch):
         open_tokenizer(f"timm:{VIT}", image_size=8, weights_dir=weights)
     with pytest.raises(CheckpointError, match="as 3x3 cells: the side is not a multiple of its stride"):
         open_tokenizer(f"timm:{RESNET}", image_size=72, weights_dir=weights)
-    with pytest.raises(CheckpointError, match="no latent cell of at least 14 pixels, .* divides 32 and 50"):
+    with pytest.raises(CheckpointError, match=r"no latent cell of at least 14 pixels, .* divides 32 and 50"):
         open_tokenizer(f"timm:{DINO}", image_size=[32, 50], weights_dir=weights)
     with pytest.raises(RecipeError, match="Did you mean"):
         open_tokenizer("timm:vit_tiny_patch16_225", weights_dir=weights)

@@ -12,6 +12,7 @@ from smtool.checkpoints.foreign.settings import AS_STATED, Settings, padding_by_
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
 from smtool.networks.sd_vae import Autoencoder
+from smtool.storage import parsing
 
 
 def read_weights(path: Path, device: str = "cpu", settings: Settings = AS_STATED) -> Autoencoder:
@@ -32,7 +33,8 @@ def read_weights(path: Path, device: str = "cpu", settings: Settings = AS_STATED
     )
     _agree(path, config, found)
     autoencoder = assemble(path, found.config, file.read(found.names, device))
-    autoencoder.stats = published_stats(config) if "scaling_factor" in config else stats_beside(file, found.prefix)
+    with parsing(path.parent / "config.json"):
+        autoencoder.stats = published_stats(config) if "scaling_factor" in config else stats_beside(file, found.prefix)
     return autoencoder
 
 

@@ -25,6 +25,7 @@ from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
+from smtool.storage import parsing
 from smtool.tokenizers import Found, identify, open_tokenizer
 
 _KINDS = {
@@ -115,7 +116,8 @@ def _checkpoint(found: Found) -> Description:
     tokenizer, metadata = open_tokenizer(found.name), found.metadata
     rows = {"kind": _KINDS[found.kind].format(format=found.format, version=metadata.get("smtool", "(version not stated)"))}
     if isinstance(tokenizer, Autoencoder):
-        rows |= _network(tokenizer.config, ImageSize(256, 256)) | _training(metadata)
+        with parsing(Path(found.place)):
+            rows |= _network(tokenizer.config, ImageSize(256, 256)) | _training(metadata)
     else:
         rows |= _sizes(tokenizer)
     rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}

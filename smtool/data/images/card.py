@@ -26,9 +26,9 @@ Card = TypeVar("Card", bound=Config)
 class Shard(Config):
     """One tar file and its index."""
 
-    name: str
-    images: int
-    bytes: int
+    name: str = Field(pattern=r"^[\w.-]+\.tar$")
+    images: int = Field(ge=0, strict=True)
+    bytes: int = Field(ge=0, strict=True)
     sha256: str
     index_sha256: str
 

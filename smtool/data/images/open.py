@@ -27,7 +27,8 @@ def open_images(
     image_size = ImageSize.of(image_size)
     folder = Path(source)
     if not is_prepared(folder):
-        folder = _prepared(find_source(source), source, Rule(image_size, reading=Reading(mode=MODES[channels or 3])), root, report)
+        rule = Rule(image_size, reading=Reading(mode=MODES[channels or 3]))
+        folder = _prepared(find_source(source), source, rule, root, report)
     card = read_card(folder)
     if card.image_size != image_size:
         raise DataError(

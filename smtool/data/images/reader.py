@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from smtool.data.batches import ImageBatch
-from smtool.data.images.card import DatasetCard, Split, check_present
+from smtool.data.images.card import CARD_NAME, DatasetCard, Split, check_present, damaged
 from smtool.data.images.shards import INDEX, read_index, read_member
 from smtool.image_shape import ImageSize
 
@@ -26,6 +26,9 @@ class ImageShards:
         self._paths = [folder / shard.name for shard in shards]
         self._shard_of = np.repeat(np.arange(len(shards)), [shard.images for shard in shards])
         self._rows = np.concatenate([np.empty(0, INDEX), *(read_index(folder, shard) for shard in shards)])
+        for name, count in (("label", card.num_classes), ("group", len(card.group_names))):
+            if ((self._rows[name] < -1) | (self._rows[name] >= count)).any():
+                raise damaged(folder / CARD_NAME, f"the shards hold a {name} that is not among its {count}")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -69,7 +72,14 @@ class ImageShards:
     def _pixels(self, index: int) -> np.ndarray:
         with Image.open(io.BytesIO(self._bytes(index))) as image:
             pixels = np.asarray(image)
-        return pixels.reshape(*pixels.shape[:2], -1)  # Pillow gives gray images no axis of channels
+        pixels = pixels.reshape(*pixels.shape[:2], -1)  # Pillow gives gray images no axis of channels
+        if pixels.shape != (*self.image_size, self.channels):
+            height, width, channels = pixels.shape
+            raise damaged(
+                self._paths[self._shard_of[index]],
+                f"its images are {height} high and {width} wide with {channels} channels, which the card denies",
+            )
+        return pixels
 
     def _bytes(self, index: int) -> bytes:
         row = self._rows[index]

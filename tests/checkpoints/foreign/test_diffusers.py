@@ -276,3 +276,30 @@ def test_encoder_and_decoder_of_unlike_depth(tmp_path):
     autoencoder = load_autoencoder(f"{tmp_path}/vae.safetensors,norm_groups=4")
     assert (autoencoder.config.blocks_per_level, autoencoder.config.decoder_blocks) == (1, 4)
     assert_same_function(autoencoder, theirs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"block_out_channels": 255},
+        {"block_out_channels": None},
+        {"up_block_types": -1.5},
+        {"up_block_types": [["UpDecoderBlock2D"]] * 3},
+        {"down_block_types": {"x": 1}},
+        {"scaling_factor": "0.18"},
+        {"scaling_factor": 0},
+        {"latents_mean": 1.0, "latents_std": 1.0},
+        {"_class_name": ["AutoencoderKL"]},
+        {"layers_per_block": 1000},
+        {"norm_num_groups": "x"},
+        {"act_fn": "x" * 5000},
+    ],
+    ids=str,
+)
+def test_values_of_another_type_in_the_config_are_refused_in_a_short_sentence(change, tmp_path):
+    tiny().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CheckpointError) as found:
+        load_autoencoder(tmp_path)
+    assert len(str(found.value)) < 1000

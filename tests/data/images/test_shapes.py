@@ -1,5 +1,6 @@
 """Rectangles, and images of one to four channels, from the files of a source to batches."""
 
+import hashlib
 import io
 import json
 
@@ -84,7 +85,7 @@ def test_random_rectangles_reach_every_border_and_keep_the_aspect():
 def test_a_number_is_a_square_with_the_pixels_of_equal_sides(noise):
     assert Rule(24) == Rule(ImageSize(24, 24)) == Rule([24, 24])
     for size in (0, 4, [64, 4], [16, 9000]):
-        with pytest.raises((RecipeError, ValueError), match="8 and 8192|at least 1"):
+        with pytest.raises((RecipeError, ValueError), match=r"8 and 8192|at least 1"):
             Rule(size)
 
 
@@ -169,6 +170,8 @@ def test_the_digest_of_a_square_holds_one_number(photos, tmp_path):
     card = read_card(prepared(photos, tmp_path / "out", size=16))
     old = {**card.model_dump(mode="json"), "image_size": 16}
     del old["mode"]
+    parts = [16, *([shard.name, shard.sha256] for shard in card.train + card.val)]
+    assert card.digest == hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     assert DatasetCard.model_validate(old).digest == card.digest
     assert DatasetCard.model_validate({**old, "image_size": [16, 16]}).digest == card.digest
     assert DatasetCard.model_validate({**old, "image_size": [16, 24]}).digest != card.digest
@@ -176,7 +179,7 @@ def test_the_digest_of_a_square_holds_one_number(photos, tmp_path):
 
 def test_other_sizes_and_channels_are_errors_that_name_both_and_the_command(photos, tmp_path):
     out = prepared(photos, tmp_path / "out", size=RECTANGLE, mode="L")
-    said = r"holds images of 24 high, 40 wide, but 40 high, 24 wide are asked for[\s\S]*image_size = \[24, 40\][\s\S]*--size 40x24"
+    said = r"holds images of 24 high, 40 wide, but 40 high, 24 wide are asked for[\s\S]*size = \[24, 40\][\s\S]*--size 40x24"
     with pytest.raises(DataError, match=said):
         open_images(str(out), "train", image_size=[40, 24])
     said = r"1 channel \(L\), but 3 channels \(RGB\) are asked for[\s\S]*model.image_channels = 1[\s\S]*--size 24x40 --mode RGB"
