@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import torch
@@ -10,7 +11,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 from smtool import __version__
 from smtool.checkpoints.assemble import assemble
 from smtool.errors import CheckpointError
-from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.taesd import TAESD
@@ -41,15 +41,15 @@ def write_autoencoder(
     write_tensors(path, weights, {**metadata, **described})
 
 
-def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Tokenizer:
-    """Read a file of `write_autoencoder`, in float32. downsample_pad: overrides the padding that the file states.
+def read_autoencoder(path: Path, device: str = "cpu", settings: Mapping[str, Any] = MappingProxyType({})) -> Tokenizer:
+    """Read a file of `write_autoencoder`, in float32. settings: override what the file states (downsample_pad, padding).
 
     Raises CheckpointError.
     """
     metadata = read_metadata(path)
     config = _section(path, metadata)
-    if downsample_pad is not None and isinstance(config, SDVAE):
-        config = config.model_copy(update={"downsample_pad": downsample_pad})
+    if settings and isinstance(config, SDVAE):
+        config = config.model_copy(update=dict(settings))
     autoencoder = assemble(path, config, {name: tensor.float() for name, tensor in read_tensors(path, device).items()})
     if metadata.get("stats") is not None:
         with parsing(path):

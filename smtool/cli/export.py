@@ -24,7 +24,9 @@ def export(
     symmetric: Annotated[
         bool,
         typer.Option(
-            "--symmetric", help="Export to diffusers although the encoder pads symmetrically; README.md then says how to load it."
+            "--symmetric",
+            "--reflect",
+            help="Export to diffusers although it pads symmetrically or by reflection; README.md then says how to load it.",
         ),
     ] = False,
     downsample_pad: Annotated[
@@ -39,7 +41,7 @@ def export(
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of a transformer of unusual size.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights of an autoencoder as float16, half the size.")] = False,
 ) -> None:
-    """Export an autoencoder to diffusers, or convert another tool's checkpoint to smtool's format.
+    """Export an autoencoder to diffusers, with a model card, or convert another tool's checkpoint to smtool's format.
 
     Examples:
 

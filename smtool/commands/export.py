@@ -6,15 +6,16 @@ from typing import Literal
 import torch
 
 from smtool.checkpoints import write_autoencoder
-from smtool.checkpoints.foreign.export_diffusers import write_diffusers
 from smtool.checkpoints.foreign.origin import Origin, write_like
+from smtool.commands.export_folder import number_format, round_to_half, write_folder
 from smtool.errors import CheckpointError, RecipeError
 from smtool.inference.diffusion_model import write_diffusion
 from smtool.inference.published import import_transformer
 from smtool.networks.layers import DownsamplePad
+from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.report.console import Console
-from smtool.tokenizers import identify, load_autoencoder
+from smtool.tokenizers import identify
 from smtool.tokenizers.trainable import open_trainable
 
 Target = Literal["diffusers", "smtool", "original"]
@@ -35,10 +36,10 @@ def export(
 ) -> list[Path]:
     """Write `what` to `out` (a .safetensors file for smtool, else a folder), which must not exist yet.
 
-    what: any autoencoder that train-ae can train, for diffusers an SD-VAE; with `autoencoder`, a published SiT, REPA or U-ViT
-    file. to: "original" writes a fine-tuned autoencoder with the names and number formats of the file that it started from.
-    symmetric: see write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see import_transformer. half: store the
-    weights of an autoencoder as float16.
+    what: any autoencoder that train-ae can train, for diffusers an SD-VAE or what diffusers runs; with `autoencoder`, a published
+    SiT, REPA or U-ViT file. to: "original" writes a fine-tuned autoencoder with the names and number formats of the file that it
+    started from. symmetric: unlike_padding of write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see
+    import_transformer. half: store the weights of an autoencoder as float16; else they keep their number format.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(f"--out {out} already exists.", hint="Choose a new path.")
@@ -53,13 +54,11 @@ def export(
             raise RecipeError("--to original keeps the original's form: it takes no --half, --symmetric or --downsample-pad.")
         written = _like_original(what, out, console)
     elif to == "diffusers":
-        opened = load_autoencoder(what, downsample_pad=downsample_pad)
-        dtype = _round_to_half(what, opened) if half else torch.float32
-        written = write_diffusers(out, opened, symmetric=symmetric, dtype=dtype)
+        opened, written = write_folder(what, out, unlike_padding=symmetric, downsample_pad=downsample_pad, half=half)
         console.print(_summary(opened))
     else:
         network = open_trainable(what, downsample_pad=downsample_pad)
-        written = [_native(what, out, network, _round_to_half(what, network) if half else torch.float32)]
+        written = [_native(what, out, network, round_to_half(what, network) if half else number_format(identify(what)))]
         console.print(_summary(network))
     for path in written:
         console.print(str(path))
@@ -85,15 +84,6 @@ def _native(what: str, out: Path, autoencoder: TrainableAutoencoder, dtype: torc
     return out
 
 
-def _round_to_half(what: str, autoencoder: TrainableAutoencoder) -> torch.dtype:
-    """Round the weights, in place, to the values that float16 holds."""
-    largest = max(float(weight.abs().max()) for weight in autoencoder.state_dict().values())
-    if largest > torch.finfo(torch.float16).max:
-        raise CheckpointError(f"{what}: a weight of {largest:.3g} is beyond float16's largest, 65,504.", hint="Leave out --half.")
-    autoencoder.half().float()
-    return torch.float16
-
-
 def _transformer(what: str, to: Target, out: Path, autoencoder: str, scale: float | None, heads: int | None) -> Path:
     if to != "smtool":
         raise RecipeError("--to diffusers exports autoencoders only.", hint="For a transformer, use --to smtool.")
@@ -104,7 +94,7 @@ def _transformer(what: str, to: Target, out: Path, autoencoder: str, scale: floa
     return out
 
 
-def _summary(autoencoder: TrainableAutoencoder) -> str:
+def _summary(autoencoder: Tokenizer) -> str:
     stats = autoencoder.stats
     normalized = "no LatentStats (scaling_factor: null)" if stats is None else f"LatentStats of kind {stats.kind}"
     return f"{autoencoder.architecture}, {normalized}, digest {autoencoder.digest[:12]}"

@@ -70,7 +70,7 @@ def write_like(origin: Origin, weights: Mapping[str, Tensor], stats: LatentStats
         tensors = {
             old: weights[own].reshape(file.shapes[old]).to(file.dtype_of(old)) for old, own in names.items() if own in weights
         }
-        written.append(folder / f"{file.path.stem}.safetensors")
+        written.append(folder / f"{Path(file.path.name.removesuffix('.index.json')).stem}.safetensors")      # of shards: one file
         write_tensors(written[-1], {**tensors, **_patch_norm(file, prefix, origin)}, {"format": "pt"})
     beside = _config_of(place)
     if len(written) == 1 and (beside is not None or stats is not None):      # the pair of TAESD has no config.json

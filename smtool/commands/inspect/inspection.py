@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from smtool.checkpoints.foreign.detect import detect
 from smtool.checkpoints.tensor_file import TensorFile
+from smtool.checkpoints.transformers.read import is_transformer
 from smtool.commands.inspect.diffusion import cache_rows, checkpoint_rows, feature_rows, recipe_rows
 from smtool.data.features.card import FEATURE_CARD_NAME
 from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, is_prepared, read_card
@@ -92,7 +94,7 @@ def _found(what: str) -> Found:
     try:
         return identify(what)
     except CheckpointError as error:
-        if Path(what).is_file():      # a file that cannot be read
+        if Path(what).is_file() or not str(error).startswith(f"{what}: "):      # a file that cannot be read
             raise
         if Path(what).is_dir():
             raise CheckpointError(
@@ -108,7 +110,8 @@ def _found(what: str) -> Found:
 def _checkpoint(found: Found) -> Description:
     """Describe a file or folder of weights, or a tokenizer without weights."""
     if found.kind == "diffusion":
-        return Description(found.place, checkpoint_rows(Path(found.place)))
+        assert found.path is not None, "a file"
+        return Description(found.place, checkpoint_rows(found.path))
     if found.kind == "other":
         return Description(found.place, _unknown(found))
     tokenizer, metadata = open_tokenizer(found.name), found.metadata
@@ -125,12 +128,17 @@ def _checkpoint(found: Found) -> Description:
 
 
 def _unknown(found: Found) -> dict[str, str]:
-    """Rows of a file of tensors that is neither an autoencoder nor a transformer."""
-    shapes, metadata = TensorFile(Path(found.place)).shapes, found.metadata
+    """Rows of a file of tensors that is not an autoencoder. Raises CheckpointError if it is nothing known."""
+    assert found.path is not None, "a file"
+    shapes, metadata = TensorFile(found.path).shapes, found.metadata
     count = sum(torch.Size(shape).numel() for shape in shapes.values())
     kind = metadata.get("kind")
+    if not kind:
+        if not is_transformer(shapes):
+            detect(found.path, shapes)      # raises an error that says what the file looks like
+        kind = "diffusion transformer of another tool; `smtool export --autoencoder` converts it"
     rows = {
-        "kind": str(kind) if kind else "unknown, not written by smtool",
+        "kind": str(kind),
         "tensors": f"{len(shapes):,}, with {count:,} elements",
     }
     return rows | ({"step": f"{metadata['step']:,}"} if isinstance(metadata.get("step"), int) else {})
@@ -171,10 +179,24 @@ def _network(config: AutoencoderConfig, image_size: ImageSize) -> dict[str, str]
     blocks = "1 block" if config.blocks_per_level == 1 else f"{config.blocks_per_level} blocks"
     return {
         "architecture": f"{config.kind} f{config.downsample}d{config.latent_channels}, widths {widths}, "
-        f"{blocks} a level, {config.downsample_pad} padding",
+        f"{blocks} a level, {config.downsample_pad} padding{_unlike(config)}",
         "parameters": f"{_count(autoencoder):,} (encoder {encoder:,}, decoder {decoder:,})",
         "latent": f"{channels} x {height} x {width} for images of {_by(image_size)}{_unless_rgb(config.image_channels)}",
     }
+
+
+def _unlike(config: SDVAE) -> str:
+    """What differs from the published network of Stable Diffusion."""
+    parts = [f", {config.norm_groups} norm groups"]
+    if config.decoder_channels:
+        parts.append(f", decoder widths {'-'.join(map(str, config.decoder_channels))}")
+    if config.decoder_blocks is not None:
+        parts.append(f", decoder blocks {config.decoder_blocks}")
+    if not config.mid_attention:
+        parts.append(", no attention")
+    if config.padding == "reflect":
+        parts.append(", edges reflected")
+    return "".join(parts)
 
 
 def _by(size: ImageSize) -> str:
