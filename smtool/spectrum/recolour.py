@@ -8,7 +8,7 @@ ones, so recolouring is also a noise schedule for each frequency (`smtool.spectr
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from smtool.devices import to_device
 from smtool.spectrum.calibration import FitRange, expected_power
 from smtool.spectrum.dct import dct2, idct2
 from smtool.spectrum.delta import highest_frequency
+from smtool.spectrum.powerlaw import SMALLEST_SIDE as SMALLEST_SIDE_OF_FITS
 from smtool.spectrum.psd import Size
-from smtool.spectrum.radial_bands import RadialPower, band_count, band_frequency, band_means, cell_frequency
+from smtool.spectrum.radial_bands import SMALLEST_SIDE, RadialPower, band_count, band_frequency, band_means, cell_frequency
 
 Flatten = float | Literal["white"]
 LARGEST_GAIN = 32.0
@@ -48,6 +49,15 @@ class Recolouring:
         """The inverse of `apply`."""
         return self._filtered(latents, 1.0 / self.cell_gains)
 
+    def to_metadata(self) -> dict[str, object]:
+        return {"flatten": self.flatten, "size": list(self.size), "gains": self.gains.tolist()}
+
+    @classmethod
+    def from_metadata(cls, value: dict[str, Any]) -> "Recolouring":
+        """Read the result of `to_metadata`."""
+        height, width = value["size"]
+        return cls(value["flatten"], (height, width), torch.tensor(value["gains"], dtype=torch.float64))
+
     @cached_property
     def cell_gains(self) -> Tensor:
         """The gain of each DCT cell, (C, h, w) float64: ln gain interpolated linearly in ln frequency between bands.
@@ -74,15 +84,25 @@ class Recolouring:
         return idct2(dct2(latents.double()) * to_device(factor, latents.device)).to(latents.dtype)
 
 
+def check_size(size: Size, flatten: Flatten) -> None:
+    """Raise ValueError for a grid that is too small: "white" needs 3x3 cells, a fitted power law 8x8."""
+    least = SMALLEST_SIDE if flatten == "white" else SMALLEST_SIDE_OF_FITS
+    if min(size) < least:
+        other = '; "white" needs 3x3' if flatten != "white" and min(size) >= SMALLEST_SIDE else ""
+        raise ValueError(f"flatten = {flatten} needs latents of at least {least}x{least} cells, not {size[0]}x{size[1]}{other}")
+
+
 def recolouring(power: RadialPower, mean: Tensor, std: Tensor, flatten: Flatten) -> Recolouring:
     """The filter that gives latents, after (z - mean) / std per channel, the law `flatten` and variance 1 in every channel.
 
     mean, std: (C,), of the measured latents. The law sets the power of every band. The power below the fundamental is unknown,
-    so cell (0, 0) gets that of the lowest ring. Raises ValueError as `flattened_power` does.
+    so cell (0, 0) gets that of the lowest ring. Raises ValueError as `check_size` and `flattened_power` do.
     """
-    target = torch.ones(len(band_count(power.size)), dtype=torch.float64) if flatten == "white" else flattened_power(power, flatten)
+    check_size(power.size, flatten)
+    count = band_count(power.size)
+    target = torch.ones_like(count) if flatten == "white" else flattened_power(power, flatten)
     normalized = power.latent_power(mean) / std.double().square()[:, None]
-    return Recolouring(flatten, power.size, _gains(normalized, target, band_count(power.size)))
+    return Recolouring(flatten, power.size, _gains(normalized, target, count))
 
 
 def flattened_power(power: RadialPower, delta: float) -> Tensor:
@@ -91,11 +111,9 @@ def flattened_power(power: RadialPower, delta: float) -> Tensor:
     The DCT of a finite window leaks power between frequencies, differently for images and for latents and for every exponent. So
     the images' power is multiplied by the ratio of the expected powers of two power laws: that of their fitted exponent minus
     delta on the latent's grid, and that of their exponent on their own. `fit_delta` then finds delta.
-    Raises ValueError for fewer than 8x8 cells or images without power in a band.
+    Raises ValueError for images without power in a band. The grid must have at least 8x8 cells.
     """
     size, source = power.size, power.source
-    if min(size) < 8:
-        raise ValueError(f'{size[0]}x{size[1]} cells are too few for a power law (8x8 is the smallest); "white" needs no fit')
     images = power.image_power()
     rings = images[:-1]      # without the corner
     exponent = FitRange(size, source, 0.9 / min(size), highest_frequency(size, source)).exponent(rings).item()

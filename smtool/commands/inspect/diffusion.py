@@ -52,7 +52,7 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         "trained on": f"{facts['data']} at {facts['image_size']} px, digest {facts['data_digest']}"
         if "data" in facts
         else f"not known; imported from {facts['source']}",
-        "statistics": f"{model.stats.kind}, {f'of {model.stats.count:,} latents' if model.stats.count else 'published'}",
+        "statistics": f"{model.stats.name}, {f'of {model.stats.count:,} latents' if model.stats.count else 'published'}",
         "digest": facts["digest"],
     }
 
