@@ -35,7 +35,7 @@ class Latents(Config):
     stats: Literal["channel", "scalar", "published", "spectral"] = Field(
         "channel",
         description="normalize by mean and std per channel, by one std (the paper), by the published values of an import, or per "
-        "channel and then recolor (`flatten`)",
+        "channel and then recolour (`flatten`)",
     )
     flatten: Annotated[float, Field(ge=-1, le=4)] | Literal["white"] | None = Field(
         None,

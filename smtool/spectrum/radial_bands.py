@@ -68,9 +68,9 @@ class RadialPower:
         return self.images / self.num_images
 
 
-def has_bands(size: Size) -> bool:
-    """Whether a grid of this size has radial bands."""
-    return min(size) >= SMALLEST_SIDE
+def has_bands(size: Size, source: Size) -> bool:
+    """Whether a grid of this size has radial bands, each with cells of the images' DCT."""
+    return min(size) >= SMALLEST_SIDE and size[0] <= source[0] and size[1] <= source[1]
 
 
 def band_means(power: Tensor) -> Tensor:

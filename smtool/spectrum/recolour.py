@@ -2,7 +2,7 @@
 
 The filter multiplies each coefficient of the orthonormal DCT by a positive gain that depends on channel and radial frequency only,
 so it is undone by division. ESM (arXiv 2603.14645) trains an encoder for the spectrum of the images times f^delta; recolouring
-gives the latents of any encoder that spectrum. Noise that is white in recolored latents is colored by 1 / gain in the original
+gives the latents of any encoder that spectrum. Noise that is white in recoloured latents is coloured by 1 / gain in the original
 ones, so recolouring is also a noise schedule for each frequency (`smtool.spectrum.theory.recoloured_time`).
 """
 

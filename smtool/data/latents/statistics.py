@@ -37,7 +37,7 @@ StatsKind = Literal["channel", "scalar"] | Spectral
 class LatentMoments:
     """Moments of latents; `a + b` merges two. count: latents measured; cells: moments of the C-vectors at all positions.
 
-    power: radial power of latents and images; None for a grid that is too small for bands, or if any part has none.
+    power: radial power of latents and images; None for a grid without bands, or if any part has none.
     """
 
     count: int
@@ -56,7 +56,7 @@ class LatentMoments:
         drawn = (generator("latent statistics", seed, number, side) for number in numbers)
         latents = posterior.sample(noise_of(drawn, posterior.mean.shape[1:]))
         cells = FeatureStats.of(latents.transpose(0, 1).flatten(1).T)
-        measured = has_bands((latents.shape[-2], latents.shape[-1]))
+        measured = has_bands((latents.shape[-2], latents.shape[-1]), (images.shape[-2], images.shape[-1]))
         return cls(len(latents), cells, RadialPower.of(latents, images[: 0 if flipped else None]) if measured else None)
 
     def __add__(self, other: "LatentMoments") -> "LatentMoments":
@@ -133,14 +133,14 @@ class Measured(Config):
                 hint="The autoencoder does not use it: train it longer or with fewer latent_channels, or use scalar statistics.",
             )
         residual = torch.tensor([self.scalar_mean / self.scalar_std]) if kind == "scalar" else torch.zeros(len(mean))
-        recolored = self._recolouring(kind.flatten) if isinstance(kind, Spectral) else None
+        recoloured = self._recolouring(kind.flatten) if isinstance(kind, Spectral) else None
         name: Literal["channel", "scalar", "spectral"] = "spectral" if isinstance(kind, Spectral) else kind
-        return LatentStats(name, torch.tensor(mean), torch.tensor(std), self.count, data, residual, recolored)
+        return LatentStats(name, torch.tensor(mean), torch.tensor(std), self.count, data, residual, recoloured)
 
     def _recolouring(self, flatten: Flatten) -> Recolouring:
         if self.power is None:
             raise DataError(
-                "The spectrum of these latents was not measured, so they cannot be recolored.",
+                "The spectrum of these latents was not measured, so they cannot be recoloured.",
                 hint="Latents need at least 3x3 cells. A cache prepared by an earlier version has no spectrum: delete its folder, so "
                 "that it is prepared again, or use --set latents.online=true.",
             )
@@ -148,7 +148,7 @@ class Measured(Config):
         try:
             return recolouring(self.power.radial, mean, std, flatten)
         except ValueError as error:
-            raise DataError(f"Latents cannot be recolored: {error}.", hint='Use flatten = "white", or stats = "channel".') from error
+            raise DataError(f"Latents cannot be recoloured: {error}.", hint='Use flatten = "white", or stats = "channel".') from error
 
 
 def measure_latents(
