@@ -1,6 +1,6 @@
 """Mean DCT power of latents, per channel, and of their images in radial bands that cover every cell of the latent's grid.
 
-Bands: cell (0, 0) alone, then the PHYSICAL rings, then the corner beyond 0.5 cycles per pixel, if the grid has one (from 4x4 cells).
+Bands: cell (0, 0) alone, then the PHYSICAL rings, then the corner beyond 0.5 cycles per pixel (from 4x4 cells on).
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ SMALLEST_SIDE = 3
 class RadialPower:
     """Sums over latents and over images of the mean power in each band, float64 on the CPU; `a + b` merges two sets.
 
-    latents: (C, bands), raw, band 0 with the channel's mean. images: (bands - 1,), mean over channels, from the low DCT cells of the
-    full-size images (ideal downsampling), without cell (0, 0). source: (H, W) of the images.
+    latents: (C, bands), raw, band 0 with the channel's mean. images: (bands - 1,), mean over channels, from the low DCT cells of
+    the full-size images (ideal downsampling), without cell (0, 0). source: (H, W) of the images.
     """
 
     size: Size
@@ -104,7 +104,7 @@ def cell_frequency(size: Size) -> Tensor:
 @constant
 def _cell_band(height: int, width: int) -> Tensor:
     """(h w,) int64: the band of each cell, row by row."""
-    ring, count = cell_rings(height, width, PHYSICAL)
+    ring, _ = cell_rings(height, width, PHYSICAL)
     band = ring + 1
     band[0] = 0
     return band

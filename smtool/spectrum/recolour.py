@@ -1,9 +1,9 @@
 """Recolouring: a linear, invertible filter that gives latents another power spectrum without any training.
 
-The filter multiplies each coefficient of the orthonormal DCT by a positive gain that depends on channel and radial frequency only,
-so it is undone by division. ESM (arXiv 2603.14645) trains an encoder for the spectrum of the images times f^delta; recolouring
-gives the latents of any encoder that spectrum. Noise that is white in recoloured latents is coloured by 1 / gain in the original
-ones, so recolouring is also a noise schedule for each frequency (`smtool.spectrum.theory.recoloured_time`).
+The filter multiplies each coefficient of the orthonormal DCT by a positive gain, which depends on the channel and the radial
+frequency; division undoes it. ESM (arXiv 2603.14645) trains an encoder for the spectrum of the images times f^delta; this filter
+gives the latents of any encoder that spectrum. White noise in recoloured latents is noise of spectrum 1 / gain^2 in the original
+ones, so recolouring also gives each frequency its own noise schedule (`smtool.spectrum.theory.recoloured_crossing`).
 """
 
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ from smtool.spectrum.radial_bands import SMALLEST_SIDE, RadialPower, band_count,
 
 Flatten = float | Literal["white"]
 LARGEST_GAIN = 32.0
-"""Gains of latents with unit variance are limited to [1 / 32, 32], 30 dB. A band with less than 1 / 1024 of the power that the law
-asks for stays below the law: its content is mostly noise of the posterior or rounding, which more gain would only amplify. For
-bands with too much power, the limit bounds what decoding amplifies of a sampler's errors."""
+"""Gains of latents with unit variance are limited to [1 / 32, 32], 30 dB. A band with less than 1 / 1024 of the power that the
+law asks for stays below the law: its content is mostly noise of the posterior or rounding, which more gain would only amplify.
+For bands with too much power, the limit bounds by how much decoding amplifies a sampler's errors."""
 _BISECTIONS = 80
 
 

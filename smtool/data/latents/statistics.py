@@ -22,7 +22,6 @@ from smtool.spectrum.recolour import Flatten, Recolouring, recolouring
 from smtool.tokenizers.encode import encoded
 
 
-
 @dataclass(frozen=True)
 class Spectral:
     """Statistics per channel with a recolouring to the law `flatten`: delta relative to the images, or "white"."""
@@ -141,14 +140,15 @@ class Measured(Config):
         if self.power is None:
             raise DataError(
                 "The spectrum of these latents was not measured, so they cannot be recoloured.",
-                hint="Latents need at least 3x3 cells. A cache prepared by an earlier version has no spectrum: delete its folder, so "
-                "that it is prepared again, or use --set latents.online=true.",
+                hint="Latents need at least 3x3 cells. A cache prepared by an earlier version has no spectrum: delete its folder, "
+                "so that it is prepared again, or use --set latents.online=true.",
             )
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (self.channel_mean, self.channel_std))
         try:
             return recolouring(self.power.radial, mean, std, flatten)
         except ValueError as error:
-            raise DataError(f"Latents cannot be recoloured: {error}.", hint='Use flatten = "white", or stats = "channel".') from error
+            hint = 'Use flatten = "white", or stats = "channel".'
+            raise DataError(f"Latents cannot be recoloured: {error}.", hint=hint) from error
 
 
 def measure_latents(

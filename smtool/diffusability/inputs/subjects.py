@@ -119,7 +119,8 @@ def open_subjects(
 ) -> tuple[list[Subject], int]:
     """Open all autoencoders and choose the image size: that of prepared data, else the one the autoencoders were trained at.
 
-    A checkpoint of train-dit stands for its autoencoder with the statistics that normalized the transformer's latents. Labels are made unique. An encoder with a fixed input size is opened again for the chosen size.
+    A checkpoint of train-dit stands for its autoencoder with the statistics that normalized the transformer's latents. Labels
+    are made unique. An encoder with a fixed input size is opened again for the chosen size.
     """
     opened = partial(_opened, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
     prepared = _prepared_size(data)
