@@ -93,8 +93,8 @@ def gather(
     """
     groups = shards.groups
     units = Units("photograph", groups) if groups else Units("image", [str(i) for i in range(len(shards))])
-    own = min(REFERENCE_SIDE, shards.image_size)
-    sizes = list(dict.fromkeys(subject.latent_size(shards.image_size) for subject in subjects)) or [(own, own)]
+    own = (min(REFERENCE_SIDE, shards.image_size.height), min(REFERENCE_SIDE, shards.image_size.width))
+    sizes = list(dict.fromkeys(subject.latent_size(shards.image_size) for subject in subjects)) or [own]
     latents = [LatentRings(subject, estimators, keep=NUM_KEPT) for subject in subjects]
     gathered = Gathered(ImageRings(estimators, sizes), latents, units.first(0), shards, Counts.of(limit))
     start, count = time.monotonic(), 0

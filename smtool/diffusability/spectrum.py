@@ -86,7 +86,7 @@ def spectrum(
     names = [name for name in what if name != "images"]
     subjects, size = open_subjects(names, data=data, downsample_pad=downsample_pad, weights_dir=weights_dir, device=device)
     model = label_of_reference(reference, names, subjects)
-    shards = open_measured(data, size, console)
+    shards = open_measured(data, size, console, channels=subjects[0].codec.image_channels if subjects else None)
     limit = min(len(shards), num_images or (NUM_IMAGES if budget is None else len(shards)))
     clock = Clock()
     with clock("spectra"):

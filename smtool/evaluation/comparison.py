@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from smtool.evaluation.feature_pass import Table
+from smtool.evaluation.image_sizes import Size, compared, described
 from smtool.evaluation.scores import SamplePassport, SampleScore
 from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol
@@ -19,7 +20,8 @@ class Side:
     """One of two sets of images.
 
     digest: sha256 of the images; features: by an extractor's score name and view. moments: moments read from a file, by the same
-    keys, used instead of features; moments_count: number of images of these moments, None if the file does not state it.
+    keys, used instead of features; moments_count: number of images of these moments, None if the file does not state it. sizes:
+    number of the images of each size, empty if unknown.
     """
 
     digest: str
@@ -27,6 +29,7 @@ class Side:
     features: Table
     moments: Mapping[tuple[str, View], FeatureStats] = field(default_factory=dict)
     moments_count: int | None = None
+    sizes: Mapping[Size, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Seen:
     ) -> SampleScore:
         """A score with its passport. given: compared with moments from a file; alone: not compared with a reference."""
         this = self.comparison
+        reference = {} if alone or given else this.reference.sizes
         passport = SamplePassport(
             metric=metric,
             extractor=self.extractor.name,
@@ -93,6 +97,9 @@ class Seen:
             num_reference=None if alone else this.reference.moments_count if given else this.reference.count,
             reference_sha256=None if alone else this.reference.digest,
             seed=this.seed,
+            image_sizes=described(this.samples.sizes),
+            reference_sizes=described(reference),
+            warning=compared(this.samples.sizes, reference, resized=self.extractor.resize != "none"),
             sampling=this.sampling,
         )
         return SampleScore(

@@ -10,6 +10,7 @@ from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.evaluation.comparison import Side
 from smtool.evaluation.feature_pass import Table, Wanted, table_of_features
 from smtool.evaluation.generation_judges import Question
+from smtool.evaluation.image_sizes import described
 from smtool.evaluation.image_sources import ImageSource, open_source, shards_source
 from smtool.evaluation.moments import write_moments
 from smtool.evaluation.options import EvalOptions
@@ -59,8 +60,7 @@ def find_reference(
     images; reference: other images to use instead.
     """
     if reference is not None:
-        side = stored.side if stored else None
-        return open_source(reference, image_size=side[0] if side else metadata.get("image_size"))
+        return open_source(reference, image_size=_size_for(reference, stored, metadata))
     if all(question.kinds == {"recognition"} for question in questions):
         return None
     if not metadata:
@@ -98,7 +98,20 @@ def reference_side(real: ImageSource | None, questions: Sequence[Question], read
             )
         return Side(real.digest, known or 0, {}, given, known)
     count = min(MOST_IMAGES, real.count)
-    return Side(real.digest, count, reading.table(real, wanted, count), given, known)
+    return Side(real.digest, count, reading.table(real, wanted, count), given, known, real.sizes_of(count))
+
+
+def _size_for(reference: str, stored: ImageSource | None, metadata: Mapping[str, Any]) -> int | None:
+    """The size at which a built-in reference is made: that of the samples."""
+    if stored is None or not stored.count:
+        return metadata.get("image_size")
+    if reference.startswith("builtin:") and stored.side is None:
+        sizes = described(stored.sizes_of(stored.count))
+        raise DataError(
+            f"{reference} is made at the size of the samples, but the samples have several: {sizes}.",
+            hint=f"Prepare it at one size, and pass that folder: smtool prepare {reference} --size SIZE",
+        )
+    return stored.side[0] if stored.side else None
 
 
 def saved_judge(options: EvalOptions, real: ImageSource | None, questions: Sequence[Question]) -> Extractor | None:

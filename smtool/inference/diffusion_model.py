@@ -49,7 +49,7 @@ def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, A
     """Write a checkpoint. The weights of a tokenizer that smtool can rebuild are included if latents.embed is true; of other
     tokenizers, only name and digest are stored.
 
-    model.metadata: of the run: step, data, data_digest, image_size, weights, autoencoder_path.
+    model.metadata: of the run: step, data, data_digest, image_size, image_channels, weights, autoencoder_path.
     """
     tokenizer = model.autoencoder
     config, weights = tokenizer.config, tokenizer.state_dict()
@@ -139,7 +139,8 @@ def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Te
         _load(path, tokenizer, weights)
         tokenizer.source, tokenizer.learned_from = place, tuple(described.get("learned_from", ()))
         return tokenizer.to(device).eval().requires_grad_(False)
-    tokenizer = open_tokenizer(place, device=device, image_size=metadata["image_size"])
+    channels = metadata.get("image_channels", 3)
+    tokenizer = open_tokenizer(place, device=device, image_size=metadata["image_size"], image_channels=channels)
     if tokenizer.digest != described["digest"]:
         raise CheckpointError(
             f"{place} is not the autoencoder that {path} was trained on: its digest differs.",

@@ -28,6 +28,30 @@ def recipe(tmp_path) -> Path:
     return path
 
 
+def test_images_may_be_rectangles_of_other_channels(recipe):
+    changed = load(str(recipe), TrainAE, ["data.image_size=[64, 96]", "model.image_channels=1"])
+    assert changed.tables.shapes.images == (8, 1, 64, 96)
+    assert changed.tables.shapes.latents == (8, 4, 8, 12)
+    assert "image_size = [\n    64,\n    96,\n]" in changed.resolved_toml()
+    assert tomllib.loads(changed.resolved_toml())["data"]["image_size"] == [64, 96]
+    assert "image_size = 64" in load(str(recipe), TrainAE, ["data.image_size=[64, 64]"]).resolved_toml()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.image_size=[64, 100]", "data.image_size: an image of 64x100 cannot be encoded: both sides must be multiples of"),
+        ("data.image_size=[64, 96, 3]", "data.image_size: must be one whole number or [height, width], but is [64, 96, 3]."),
+        ("data.image_size=0", "data.image_size: must be at least 1 pixel a side, but is 0."),
+        ("model.image_channels=5", "model.image_channels: must be at most 4, but is 5."),
+    ],
+)
+def test_impossible_shapes_are_problems_of_the_recipe(change, words, recipe):
+    with pytest.raises(RecipeError) as caught:
+        load(str(recipe), TrainAE, [change])
+    assert words in str(caught.value)
+
+
 def test_recipes_were_found():
     assert len(AUTOENCODERS) >= 20
     assert {"dsm", "esm", "sd-vae", "scale-equivariance", "eq-vae", "paper/table2/f16d16-dsm.ae"} <= set(names())

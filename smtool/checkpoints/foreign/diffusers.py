@@ -33,6 +33,8 @@ DIFFUSERS = Family(
     ),
     downsample_pad="asymmetric",
 )
+IMAGE_CHANNELS = 3
+"""Default of diffusers for in_channels and out_channels."""
 # Defaults of diffusers for keys that are not in config.json (AutoencoderKL.__init__).
 _SILENT = {
     "block_out_channels": [64],
@@ -40,11 +42,11 @@ _SILENT = {
     "latent_channels": 4,
     "norm_num_groups": 32,
     "scaling_factor": 0.18215,
+    "in_channels": IMAGE_CHANNELS,
+    "out_channels": IMAGE_CHANNELS,
 }
 # The only values of these keys that the SD-VAE supports; also the defaults.
 _FIXED = {
-    "in_channels": 3,
-    "out_channels": 3,
     "act_fn": "silu",
     "mid_block_add_attention": True,
     "decoder_block_out_channels": None,
@@ -100,7 +102,11 @@ def weights_in(folder: Path) -> Path:
 def unknown_keys(config: Mapping[str, Any]) -> list[str]:
     """Settings in an AutoencoderKL's config.json that the SD-VAE does not support, one sentence each."""
     others = {key: value for key, value in _FIXED.items() if config.get(key, value) != value}
-    return [f"{key} is {config[key]!r}, but must be {value!r}" for key, value in others.items()]
+    found = [f"{key} is {config[key]!r}, but must be {value!r}" for key, value in others.items()]
+    channels = [config.get(key, IMAGE_CHANNELS) for key in ("in_channels", "out_channels")]
+    if channels[0] != channels[1]:
+        found.append("in_channels is {}, but out_channels is {}; they must be the same".format(*channels))
+    return found
 
 
 def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
@@ -135,6 +141,7 @@ def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: Downs
     try:
         return SDVAE(
             downsample=2 ** (len(channels) - 1),
+            image_channels=config["in_channels"],
             latent_channels=config["latent_channels"],
             norm_groups=config["norm_num_groups"],
             channels=tuple(channels),

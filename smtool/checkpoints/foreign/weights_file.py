@@ -39,6 +39,7 @@ def _agree(path: Path, config: Mapping[str, Any], found: Detected) -> None:
     """Raise CheckpointError if config.json belongs to another model, since its scale would be wrong."""
     network = found.config
     shown = {"block_out_channels": list(network.channels), "latent_channels": network.latent_channels}
+    shown |= dict.fromkeys(("in_channels", "out_channels"), network.image_channels)
     shown = {key: value for key, value in shown.items() if config.get(key, value) != value}
     problems = unknown_keys(config) + [f"{key} is {config[key]!r}, but {value!r} in the weights" for key, value in shown.items()]
     if problems:

@@ -52,7 +52,7 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
         save_reference(options.save_reference, fixed, judge, rules)
         console.print(f"{options.save_reference}: moments of {judge.name} features of {fixed.count:,} images")
     comparison = Comparison(
-        Side(samples.digest, count, found),
+        Side(samples.digest, count, found, sizes=samples.sizes_of(count)),
         fixed,
         rules,
         samples.sampling,
@@ -69,8 +69,19 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
     ]
     evaluation = SampleEvaluation(
         smtool=__version__,
-        samples=Samples(source=samples.name, sha256=samples.digest, count=count, drawn=samples.sampling),
-        reference=None if real is None else Reference(source=real.name, sha256=real.digest, count=fixed.count),
+        samples=Samples(
+            source=samples.name,
+            sha256=samples.digest,
+            count=count,
+            drawn=samples.sampling,
+            remarks=samples.remarks,
+            left_out=samples.left_out,
+        ),
+        reference=None
+        if real is None
+        else Reference(
+            source=real.name, sha256=real.digest, count=fixed.count, remarks=real.remarks, left_out=real.left_out
+        ),
         image_size=samples.side or (),
         computed=computation(options.device),
         scores={score.name: score for score in ranked},
@@ -117,7 +128,7 @@ def _samples(
 
 
 def _check(samples: ImageSource, count: int, real: ImageSource | None) -> None:
-    """Raise DataError if either side has too few images, or if their sizes differ."""
+    """Raise DataError if either side has too few images."""
     found = [(samples, count)]
     if real is not None and not (real.count == 0 and real.moments):
         found.append((real, real.count))
@@ -127,12 +138,6 @@ def _check(samples: ImageSource, count: int, real: ImageSource | None) -> None:
                 f"{source.name}: {number} images are too few to compare distributions; at least {FEWEST_IMAGES} are needed.",
                 hint="A reliable Frechet distance needs more images than features: 65 for random, 2,049 for Inception.",
             )
-    if real is not None and real.side is not None and real.side != samples.side:
-        sides = " and ".join(f"{source.name} {source.side[1]}x{source.side[0]}" for source in (samples, real) if source.side)
-        raise DataError(
-            f"Samples and reference differ in size: {sides} px.",
-            hint=f"Prepare the reference at that size: smtool prepare SOURCE --size {min(samples.side or real.side)}",
-        )
 
 
 def _title(samples: ImageSource, count: int, real: ImageSource | None) -> str:

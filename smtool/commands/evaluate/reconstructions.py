@@ -1,6 +1,7 @@
 """`smtool eval` of an autoencoder: scores of its reconstructions against their inputs or other images."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from smtool.commands.train.validate import open_validation
 from smtool.data import ImageShards
 from smtool.data.images.card import is_prepared, read_card
 from smtool.errors import CheckpointError, DataError, RecipeError
+from smtool.evaluation.image_sizes import Size
 from smtool.evaluation.judges import Judges, build_judges
 from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.partiality import lessons_of_autoencoder, partial_judges
@@ -20,6 +22,7 @@ from smtool.evaluation.reconstruction_pass import SharedReading
 from smtool.evaluation.reconstruction_scores import Origin, reconstruction_scores
 from smtool.evaluation.references import MOST_IMAGES
 from smtool.evaluation.scores import ReconstructionScore
+from smtool.image_shape import SizeLike
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Data
 from smtool.report.console import Console
@@ -94,10 +97,10 @@ def _scores(
     reading = SharedReading(options.batch, ranks, options.features_folder)
     with console.progress("reconstructing") as report:
         measured = reading.reconstructions(autoencoder, images, count, judges, protocol, seed=options.seed, report=report)
-    origin = Origin(images.digest, images.groups)
+    origin = Origin(images.digest, images.groups, size=_size(images))
     if reference is not None:
         others = reading.features(reference, min(MOST_IMAGES, len(reference)), judges.extractors, protocol)
-        origin = Origin(images.digest, images.groups, reference.digest, others)
+        origin = replace(origin, reference_sha256=reference.digest, reference=others, reference_size=_size(reference))
     if not ranks.first:
         return {}
     device = options.device if options.device.startswith("cuda") else "cpu"
@@ -131,7 +134,7 @@ def _images(path: str, metadata: Mapping[str, Any], data: str | None) -> ImageSh
         raise CheckpointError(f"{path}: its recipe names no images ({error}).", hint="Pass some: --data FOLDER") from error
 
 
-def _other_images(source: str, image_size: int | None) -> ImageShards:
+def _other_images(source: str, image_size: SizeLike | None) -> ImageShards:
     """The validation split of a source, or all its images if it has no such split."""
     if source.endswith(".npz"):
         raise DataError(
@@ -146,6 +149,10 @@ def _other_images(source: str, image_size: int | None) -> ImageShards:
             hint=f"Prepare it first: smtool prepare {source} --size SIZE",
         )
     return open_validation(Data(validation=source, image_size=size, batch=1))
+
+
+def _size(images: ImageShards) -> Size:
+    return images.image_size.height, images.image_size.width
 
 
 def _described(images: ImageShards) -> Images:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from smtool.commands.race.trial import Part, TrialScores
 from smtool.errors import CheckpointError
+from smtool.image_shape import ImageSize
 
 SCHEMA: Literal["smtool.race/2"] = "smtool.race/2"
 
@@ -21,7 +22,8 @@ class Images(Part):
 
     train: str
     validation: str
-    image_size: int
+    image_size: ImageSize
+    image_channels: int = 3
 
 
 class Failure(Part):

@@ -23,7 +23,8 @@ class CacheShards:
             check_present(folder, shard)
         self._paths = [folder / shard.name for shard in card.shards]
         self._shard_of = np.repeat(np.arange(len(card.shards)), [shard.images for shard in card.shards])
-        self._rows = np.concatenate([np.empty(0, CACHE_INDEX), *(read_index(folder, shard) for shard in card.shards)])
+        indices = (read_index(folder, shard, CACHE_INDEX) for shard in card.shards)
+        self._rows = np.concatenate([np.empty(0, CACHE_INDEX), *indices])
 
     def __len__(self) -> int:
         return len(self._rows)

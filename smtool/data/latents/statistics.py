@@ -140,7 +140,7 @@ class Measured(Config):
         if self.power is None:
             raise DataError(
                 "The spectrum of these latents was not measured, so they cannot be recoloured.",
-                hint="Latents need at least 3x3 cells. A cache prepared by an earlier version has no spectrum: delete its folder, "
+                hint="Latents need at least 3x3 cells. A cache of an earlier version has no spectrum: delete its folder, "
                 "so that it is prepared again, or use --set latents.online=true.",
             )
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (self.channel_mean, self.channel_std))

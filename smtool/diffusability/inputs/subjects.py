@@ -14,8 +14,10 @@ from torch import Tensor
 
 from smtool.data import ImageShards, open_images, read_card
 from smtool.data.images.card import is_prepared
+from smtool.data.images.open import known_channels
 from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
+from smtool.image_shape import MODES, ImageSize, in_channels
 from smtool.inference.diffusion_model import read_diffusion
 from smtool.inference.reconstruct import decoded_in_parts, images_at_once
 from smtool.networks.layers import DownsamplePad
@@ -24,7 +26,7 @@ from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer, identify, open_tokenizer
 
 Size = tuple[int, int]
-DEFAULT_SIZE = 256
+DEFAULT_SIZE = ImageSize(256, 256)
 FEWEST_HELD_OUT = 16
 SMALLEST_GRID = 3
 """Latent cells per side; a smaller grid leaves rings without a cell."""
@@ -48,12 +50,12 @@ class Subject:
         self._report: Callable[[int], None] = lambda done: None
 
     def encode(self, images: Tensor) -> Posterior:
-        """Images (B, 3, H, W) in [-1, 1] -> posterior of raw latents; convolutions in float32."""
+        """Images (B, C, H, W) in [-1, 1] -> posterior of raw latents; convolutions in float32."""
         with exact_convolutions(), self._timed(self.encoded, len(images)):
             return self.codec.encode(images)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Raw latents (B, C, h, w) -> images (B, 3, H, W), not clamped; convolutions in float32."""
+        """Raw latents (B, C, h, w) -> images (B, C, H, W), not clamped; convolutions in float32."""
         with exact_convolutions(), self._timed(self.decoded, len(latents)):
             return self.codec.decode(latents)
 
@@ -70,25 +72,26 @@ class Subject:
         """Batch size for latents (N, C, h, w), from the size of their images."""
         return images_at_once(*(side * self.codec.downsample for side in latents.shape[-2:]))
 
-    def latent_size(self, image_size: int) -> Size:
-        """(height, width) of the latent of a square image, in cells.
+    def latent_size(self, image_size: ImageSize) -> Size:
+        """(height, width) of the latent of an image, in cells.
 
         Raises CheckpointError if the codec does not accept this size or the grid is too small.
         """
         try:
-            _, height, width = self.codec.latent_shape(image_size, image_size)
+            _, height, width = self.codec.latent_shape(*image_size)
         except ValueError as error:
             raise CheckpointError(f"{self.codec.source}: {error}.", hint="Pass images of another size with --data.") from error
         filtered = None if self.codec.stats is None else self.codec.stats.recolouring
         if filtered is not None and filtered.size != (height, width):
+            measured_on = ImageSize(*(side * self.codec.downsample for side in filtered.size))
             raise CheckpointError(
-                f"{self.codec.source}: images of {image_size} px give {height}x{width} latent cells, but its spectral statistics "
-                f"are those of {filtered.size[0]}x{filtered.size[1]} cells.",
-                hint=f"Pass images of {filtered.size[0] * self.codec.downsample} px with --data.",
+                f"{self.codec.source}: images of {image_size.words} give {height}x{width} latent cells, but its spectral "
+                f"statistics are those of {filtered.size[0]}x{filtered.size[1]} cells.",
+                hint=f"Pass images of {measured_on.words} with --data.",
             )
         if min(height, width) < SMALLEST_GRID:
             raise CheckpointError(
-                f"{self.codec.source}: images of {image_size} px give {height}x{width} latent cells, too few for a spectrum.",
+                f"{self.codec.source}: images of {image_size.words} give {height}x{width} latent cells, too few for a spectrum.",
                 hint=f"Pass images of at least {SMALLEST_GRID * self.codec.downsample} px with --data.",
             )
         return height, width
@@ -116,16 +119,18 @@ class Subject:
 
 def open_subjects(
     names: Sequence[str], *, data: str, downsample_pad: DownsamplePad | None, weights_dir: Path | None, device: str
-) -> tuple[list[Subject], int]:
+) -> tuple[list[Subject], ImageSize]:
     """Open all autoencoders and choose the image size: that of prepared data, else the one the autoencoders were trained at.
 
     A checkpoint of train-dit stands for its autoencoder with the statistics that normalized the transformer's latents. Labels
     are made unique. An encoder with a fixed input size is opened again for the chosen size.
     """
     opened = partial(_opened, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
-    prepared = _prepared_size(data)
+    prepared, channels = _prepared_size(data), known_channels(data)
+    opened = partial(opened, image_channels=channels)
     codecs = [opened(name, image_size=prepared) for name in names]
     labels = _labels(codecs)
+    _refuse_other_channels(dict(zip(labels, codecs, strict=True)), data, channels if prepared else None)
     size = prepared or _natural_size(dict(zip(labels, codecs, strict=True)))
     for i, codec in enumerate(codecs):
         if codec.image_size not in (None, size):
@@ -145,18 +150,22 @@ def _opened(name: str, *, device: str, **settings: Any) -> Tokenizer:
     return codec
 
 
-def open_measured(data: str, size: int, console: Console) -> ImageShards:
-    """Open the validation images, or the training images if there are fewer than FEWEST_HELD_OUT validation images."""
+def open_measured(data: str, size: ImageSize, console: Console, *, channels: int | None = None) -> ImageShards:
+    """Open the validation images, or the training images if there are fewer than FEWEST_HELD_OUT validation images.
+
+    channels: of the images that the autoencoders encode; None without autoencoders.
+    """
+    opened = partial(open_images, image_size=size, channels=channels)
     if _prepared_size(data) is not None:
         card = read_card(Path(data))
     else:
         with console.progress(f"preparing {data}") as report:
-            card = open_images(data, "train", image_size=size, report=report).card
+            card = opened(data, "train", report=report).card
     held_out = card.count("val")
     if held_out >= FEWEST_HELD_OUT or not card.count("train"):
-        return open_images(data, "val", image_size=size)
+        return opened(data, "val")
     console.print(f"{data}: {held_out} validation images are fewer than {FEWEST_HELD_OUT}; its training images are measured.")
-    return open_images(data, "train", image_size=size)
+    return opened(data, "train")
 
 
 def label_of_reference(name: str | None, names: Sequence[str], subjects: Sequence[Subject]) -> str | None:
@@ -188,22 +197,39 @@ def _with_folder(codec: Tokenizer) -> str:
     return f"{path.parent.name}/{codec.label}"
 
 
-def _prepared_size(data: str) -> int | None:
+def _refuse_other_channels(codecs: Mapping[str, Tokenizer], data: str, prepared: int | None) -> None:
+    """Raise CheckpointError if the autoencoders encode images of different numbers of channels, or of others than prepared."""
+    for codec in codecs.values():
+        if prepared not in (None, codec.image_channels):
+            raise CheckpointError(
+                f"{codec.source} encodes images of {in_channels(codec.image_channels)}, but those of {data} have "
+                f"{in_channels(prepared)}.",
+                hint=f"Prepare other images: smtool prepare SOURCE --mode {MODES[codec.image_channels]}",
+            )
+    if len({codec.image_channels for codec in codecs.values()}) > 1:
+        listed = ", ".join(f"{label} {codec.image_channels}" for label, codec in codecs.items())
+        raise CheckpointError(
+            f"These autoencoders encode images of different numbers of channels ({listed}).",
+            hint="Measure those of one number of channels at a time.",
+        )
+
+
+def _prepared_size(data: str) -> ImageSize | None:
     """The image size of a prepared folder; None for data that is not prepared."""
     return read_card(Path(data)).image_size if is_prepared(Path(data)) else None
 
 
-def _natural_size(codecs: Mapping[str, Tokenizer]) -> int:
+def _natural_size(codecs: Mapping[str, Tokenizer]) -> ImageSize:
     """The image size of the recipes; without recipes, the smallest fixed input size, else DEFAULT_SIZE.
 
     Raises CheckpointError if the recipes state different sizes.
     """
-    sizes = {label: codec.recipe["data"]["image_size"] for label, codec in codecs.items() if "data" in codec.recipe}
+    sizes = {label: ImageSize.of(codec.recipe["data"]["image_size"]) for label, codec in codecs.items() if "data" in codec.recipe}
     if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{label} {size} px" for label, size in sizes.items())
+        listed = ", ".join(f"{label} {size.words}" for label, size in sizes.items())
         raise CheckpointError(
             f"These autoencoders were trained at different image sizes ({listed}), so the size to measure at must be given.",
             hint="Prepare images at one size and pass them: smtool prepare builtin:photos --size 64, then --data data/photos-64.",
         )
     fixed = [codec.image_size for codec in codecs.values() if codec.image_size is not None]
-    return next(iter(sizes.values()), min(fixed, default=DEFAULT_SIZE))
+    return next(iter(sizes.values()), min(fixed, key=min, default=DEFAULT_SIZE))

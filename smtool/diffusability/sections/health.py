@@ -154,7 +154,7 @@ class Health(Config):
 def measure(subject: Subject, images: Tensor, moments: LatentMoments, reconstructions: Tensor | None) -> Health:
     """All checks of one autoencoder.
 
-    moments: of all images of the pass. images (N, 3, H, W) and reconstructions: the first images of the pass; reconstructions is
+    moments: of all images of the pass. images (N, C, H, W) and reconstructions: the first images of the pass; reconstructions is
     None without a decoder. The shift errors encode the first 16 images twice and decode them three times; hooks record the
     largest activation during the first four of them.
     """

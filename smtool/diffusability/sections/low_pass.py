@@ -96,7 +96,7 @@ class LowPass(Config):
 class LowPassed:
     """The section, and pictures of LP x and D(LP z) for the first images.
 
-    shown: (images, 2, len(SHOWN_ROWS), 3, H, W) uint8, or None without a curve.
+    shown: (images, 2, len(SHOWN_ROWS), C, H, W) uint8, or None without a curve.
     """
 
     section: LowPass | Reason
@@ -113,7 +113,7 @@ def measure(
     *,
     extractor: Extractor | None = None,
 ) -> LowPassed:
-    """Measure the curve of images (N, 3, H, W) in [-1, 1] and their raw latents (N, C, h, w), sampled from the posterior.
+    """Measure the curve of images (N, C, H, W) in [-1, 1] and their raw latents (N, C, h, w), sampled from the posterior.
 
     reconstructions: D(z), the decodings without removal; 14 further decodings per image. PSNR compares unclamped images; the
     kernel distance compares 8-bit images on the extractor's features (default: "random", which needs no downloaded weights). A

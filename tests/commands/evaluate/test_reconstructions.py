@@ -141,6 +141,10 @@ def test_the_passport_holds_everything_the_score_depends_on(checkpoint, frechet)
         "num_reference": 9,
         "reference_sha256": digest,
         "seed": 3,
+        "image_sizes": f"{SIDE}x{SIDE}",
+        "reference_sizes": f"{SIDE}x{SIDE}",
+        "channels": "RGB",
+        "warning": "",
     }
 
 
