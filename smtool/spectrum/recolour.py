@@ -26,7 +26,9 @@ LARGEST_GAIN = 32.0
 """Gains of latents with unit variance are limited to [1 / 32, 32], 30 dB. A band with less than 1 / 1024 of the power that the
 law asks for stays below the law: its content is mostly noise of the posterior or rounding, which more gain would only amplify.
 For bands with too much power, the limit bounds by how much decoding amplifies a sampler's errors."""
-_BISECTIONS = 80
+SMALLEST_POWER = 1e-12
+"""Lower limit of a band's power, relative to the mean over all cells, so that it has a logarithm."""
+_BISECTIONS, _CORRECTIONS = 60, 20
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,10 @@ class Recolouring:
     def cell_gains(self) -> Tensor:
         """The gain of each DCT cell, (C, h, w) float64: ln gain interpolated linearly in ln frequency between bands.
 
-        Beyond the highest band the gain stays equal. Cell (0, 0), which has no frequency, has its own gain.
+        Cells outside the first and the last band's frequency continue the nearest line, within the limits of the gains. Cell
+        (0, 0), which has no frequency, has its own gain.
         """
-        at, of_bands = cell_frequency(self.size), band_frequency(self.size)[1:]
-        at[0, 0] = of_bands[0]
-        x, knots, values = at.log().flatten(), of_bands.log(), self.gains[:, 1:].log()
-        x = x.clamp(knots[0], knots[-1])
-        right = torch.searchsorted(knots, x).clamp(1, len(knots) - 1)
-        weight = (x - knots[right - 1]) / (knots[right] - knots[right - 1])
-        cells = torch.lerp(values[:, right - 1], values[:, right], weight).exp()
-        return torch.cat([self.gains[:, :1], cells[:, 1:]], dim=1).unflatten(1, self.size)
+        return _at_cells(self.gains, self.size).clamp(1 / LARGEST_GAIN, LARGEST_GAIN)
 
     @property
     def num_limited(self) -> int:
@@ -99,10 +95,9 @@ def recolouring(power: RadialPower, mean: Tensor, std: Tensor, flatten: Flatten)
     so cell (0, 0) gets that of the lowest ring. Raises ValueError as `check_size` and `flattened_power` do.
     """
     check_size(power.size, flatten)
-    count = band_count(power.size)
-    target = torch.ones_like(count) if flatten == "white" else flattened_power(power, flatten)
+    target = torch.ones_like(band_count(power.size)) if flatten == "white" else flattened_power(power, flatten)
     normalized = power.latent_power(mean) / std.double().square()[:, None]
-    return Recolouring(flatten, power.size, _gains(normalized, target, count))
+    return Recolouring(flatten, power.size, _gains(normalized, target, power.size))
 
 
 def flattened_power(power: RadialPower, delta: float) -> Tensor:
@@ -122,18 +117,49 @@ def flattened_power(power: RadialPower, delta: float) -> Tensor:
     return torch.cat([above[:1], above])
 
 
-def _gains(power: Tensor, target: Tensor, count: Tensor) -> Tensor:
-    """Gains sqrt(c target / power) within the limits, with c per channel such that the filtered channel has variance 1.
+def _gains(power: Tensor, target: Tensor, size: Size) -> Tensor:
+    """Gains sqrt(c target / power) at the bands' frequencies, within the limits; with c per channel for a variance of 1.
 
-    power: (C, bands) of the channels at variance 1. With c = 0 all bands have the lowest gain and less variance than 1, with a
-    large c the highest and more; the variance grows with c, so c is found by bisection.
+    power: (C, bands) of the channels at variance 1. The variance of filtered latents grows with c, from below to above 1 because
+    of the limits, so c is found by bisection.
     """
-    wanted = (target / power.clamp(min=1e-30)).log()
-    low, high = (torch.full((len(power), 1), sign * 200.0, dtype=torch.float64) for sign in (-1, 1))
-    limit = 2 * torch.tensor(LARGEST_GAIN, dtype=torch.float64).log()
+    power_knots = _knots(power.clamp(min=SMALLEST_POWER), size)
+    cells = _at_cells(power_knots, size)
+    wanted = 0.5 * (_knots(target[None], size).log() - power_knots.log())
+    low, high = (torch.full((len(power), 1), sign * 100.0, dtype=torch.float64) for sign in (-1, 1))
+
+    def limited(log_scale: Tensor) -> Tensor:
+        return (wanted + log_scale).exp().clamp(1 / LARGEST_GAIN, LARGEST_GAIN)
+
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        squared = (wanted + middle).clamp(-limit, limit).exp()
-        above = ((squared * power * count).sum(1, keepdim=True) > count.sum())
+        gains = _at_cells(limited(middle), size).clamp(1 / LARGEST_GAIN, LARGEST_GAIN)
+        above = ((gains.square() * cells).mean((1, 2)) > 1.0)[:, None]
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    return (0.5 * (wanted + low)).clamp(-limit / 2, limit / 2).exp()
+    return limited(low)
+
+
+def _knots(means: Tensor, size: Size) -> Tensor:
+    """Values at the bands' frequencies whose interpolation has these means over the bands' cells, (C, bands) -> (C, bands).
+
+    A fixed-point iteration, limited to a factor e: next to an empty band, no interpolation has its mean.
+    """
+    correction = torch.zeros_like(means)
+    for _ in range(_CORRECTIONS):
+        found = band_means(_at_cells(means * correction.exp(), size))
+        correction = (correction + (means / found).log()).clamp(-1.0, 1.0)
+    return means * correction.exp()
+
+
+def _at_cells(values: Tensor, size: Size) -> Tensor:
+    """Interpolate positive values at the bands' frequencies, (C, bands), to cells, (C, h, w): linear in ln over ln frequency.
+
+    Cells outside the first and the last band's frequency continue the nearest line. Cell (0, 0), which has no frequency, has the
+    value of its own band.
+    """
+    at, knots = cell_frequency(size).flatten()[1:].log(), band_frequency(size)[1:].log()
+    right = torch.searchsorted(knots, at).clamp(1, len(knots) - 1)
+    weight = (at - knots[right - 1]) / (knots[right] - knots[right - 1])
+    logs = values[:, 1:].log()
+    cells = torch.lerp(logs[:, right - 1], logs[:, right], weight).exp()
+    return torch.cat([values[:, :1], cells], dim=1).unflatten(1, size)
