@@ -116,5 +116,5 @@ def test_a_transformers_checkpoint_is_its_autoencoder_with_its_statistics(studio
     assert subject.codec.digest == open_tokenizer("runs/tiny").digest
     assert subject.codec.stats.name == "spectral (flatten = white)"
     assert subject.latent_size(size) == (8, 8)
-    with pytest.raises(CheckpointError, match=r"64 px give 16x16 latent cells, but its .* of 8x8 cells\.\n  Pass images of 32 px"):
+    with pytest.raises(CheckpointError, match=r"give 16x16 latent cells, but its .* of 8x8 cells\.\n  Pass images of 32 px"):
         subject.latent_size(ImageSize(64, 64))

@@ -194,7 +194,7 @@ def test_a_cache_of_an_earlier_version_opens_but_cannot_be_recoloured(tmp_path, 
     del card["measured"]["power"]
     (tmp_path / "old" / "latents.json").write_text(json.dumps(card))
     assert torch.equal(opened(tmp_path / "old").stats.std, exact.stats.std)
-    with pytest.raises(DataError, match="spectrum of these latents was not measured(.|\n)*delete its folder"):
+    with pytest.raises(DataError, match=r"spectrum of these latents was not measured(.|\n)*delete its folder"):
         opened(tmp_path / "old", stats=Spectral("white"))
 
 
