@@ -76,7 +76,8 @@ class Passport(Config):
 
     delta: of the target; reference: label of the autoencoder whose SNRs the time shifts match; downsample_pad: padding of all
     encoders, where it was requested; posterior: readings by label; stopped: why the pass ended; images: number of images by
-    section, the first ones of the data.
+    section, the first ones of the data; time_limit: in seconds; full_seconds: estimated time of the full protocol; cut: what was
+    left out of it to keep the limit.
     """
 
     data: Data
@@ -90,6 +91,9 @@ class Passport(Config):
     images: dict[str, int]
     device: str
     torch: str
+    time_limit: float | None = None
+    full_seconds: float | None = None
+    cut: tuple[str, ...] = ()
 
 
 class Passes(Config):

@@ -24,6 +24,7 @@ from smtool.tokenizers import Tokenizer, open_tokenizer
 Size = tuple[int, int]
 DEFAULT_SIZE = 256
 FEWEST_HELD_OUT = 16
+PROBED_SECONDS = 4.0
 SMALLEST_GRID = 3
 """Latent cells per side; a smaller grid leaves rings without a cell."""
 
@@ -34,6 +35,21 @@ class Meter:
 
     images: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PassSeconds:
+    """Seconds to encode and to decode one image of `side` pixels. The time is proportional to the number of pixels."""
+
+    encode: float
+    decode: float
+    side: int
+
+    def encode_at(self, side: int) -> float:
+        return self.encode * (side / self.side) ** 2
+
+    def decode_at(self, side: int) -> float:
+        return self.decode * (side / self.side) ** 2
 
 
 class Subject:
@@ -54,6 +70,24 @@ class Subject:
         """Raw latents (B, C, h, w) -> images (B, 3, H, W), not clamped; convolutions in float32."""
         with exact_convolutions(), self._timed(self.decoded, len(latents)):
             return self.codec.decode(latents)
+
+    @torch.no_grad()
+    def one_pass(self, images: Tensor) -> PassSeconds:
+        """Encode and decode the first of the images (B, 3, H, W), up to three times within PROBED_SECONDS; the fastest times.
+
+        The first pass of a network is slower than the others. These passes are not counted.
+        """
+        times, began = [], self._now()
+        with exact_convolutions():
+            while len(times) < 3 and (not times or self._now() - began < PROBED_SECONDS):
+                start = self._now()
+                latents = self.codec.encode(images[:1]).mode()
+                encoded = self._now()
+                if self.codec.can_decode:
+                    self.codec.decode(latents)
+                times.append((encoded - start, self._now() - encoded if self.codec.can_decode else 0.0))
+        encode, decode = map(min, zip(*times, strict=True))
+        return PassSeconds(encode, decode, images.shape[-1])
 
     def decode_all(self, latents: Tensor) -> Tensor:
         """`decode` of any number of latents, in batches sized to memory."""
@@ -94,14 +128,17 @@ class Subject:
         finally:
             self._report = former
 
+    def _now(self) -> float:
+        """The time, after the device has finished its work."""
+        self._wait()
+        return time.perf_counter()
+
     @contextmanager
     def _timed(self, meter: Meter, images: int) -> Iterator[None]:
-        self._wait()
-        start = time.perf_counter()
+        start = self._now()
         yield
-        self._wait()
         meter.images += images
-        meter.seconds += time.perf_counter() - start
+        meter.seconds += self._now() - start
         self._report(self.decoded.images)
 
 
