@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import Device, JsonFile, WeightsDir, computing_device, seconds
+from smtool.cli.options import Device, JsonFile, Tile, WeightsDir, computing_device, seconds
 from smtool.errors import RecipeError
 
 _WHAT = (
@@ -52,6 +52,7 @@ def spectrum(
     downsample_pad: Annotated[
         Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder. Default: read from the file.")
     ] = None,
+    tile: Tile = None,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
     json_path: JsonFile = None,
@@ -86,5 +87,6 @@ def spectrum(
         downsample_pad=downsample_pad,
         weights_dir=weights_dir,
         device=chosen,
+        tile=tile,
         console=Console(),
     )

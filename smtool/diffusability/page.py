@@ -195,6 +195,8 @@ def _command(report: Report) -> str:
         parts += ["--reference", passport.reference]
     if passport.downsample_pad:
         parts += ["--downsample-pad", passport.downsample_pad]
+    if passport.tile:
+        parts += ["--tile", str(passport.tile)]
     if report.images.physical is None or report.images.reference is None:
         parts += ["--estimator", "reference" if report.images.physical is None else "physical"]
     parts += [word for published in report.published for word in ("--published", published.name)]

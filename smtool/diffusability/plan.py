@@ -90,6 +90,8 @@ def plan_report(
     full = Protocol.full(images, first.shape[-1])
     if limit is None or not subjects:
         return Plan(full, full, limit if subjects else None, began)
+    for subject in subjects:
+        subject.latent_size(full.side)      # raises for a size that it does not accept
     passes = [subject.one_pass(first) for subject in subjects]
     plan = Plan(full, full, limit, began, passes)
     return replace(plan, protocol=full.fitted(passes, plan.seconds_left(), smaller_sides(subjects, full.side)))

@@ -70,6 +70,7 @@ def spectrum(
     downsample_pad: DownsamplePad | None = None,
     weights_dir: Path | None = None,
     device: str = "cpu",
+    tile: int | None = None,
     console: Console,
 ) -> Report:
     """Measure autoencoders (or "images" alone) on the same images, print tables, and write figures, page and spectrum.json.
@@ -79,6 +80,7 @@ def spectrum(
     full protocol. With `ends_early`, num_images defaults to all, and the pass ends once every delta is known to +-0.1. delta: of
     the target that latents are compared with; default: the delta of the recipes' ESM, else 1. reference: the autoencoder whose
     time schedule is to be matched; default the first. out: folder of the written files; default: beside the first checkpoint.
+    tile: side in pixels of overlapping tiles that are encoded and decoded one at a time; None: whole images.
     """
     if json_path == Path("-"):      # standard output holds only the JSON
         console = Console(quiet=True)
@@ -86,7 +88,9 @@ def spectrum(
     overlays = [_published(name) for name in published]
     estimators, data = _ESTIMATORS[estimator], data or BUILTIN
     names = [name for name in what if name != "images"]
-    subjects, size = open_subjects(names, data=data, downsample_pad=downsample_pad, weights_dir=weights_dir, device=device)
+    subjects, size = open_subjects(
+        names, data=data, downsample_pad=downsample_pad, weights_dir=weights_dir, device=device, tile=tile
+    )
     model = label_of_reference(reference, names, subjects)
     shards = open_measured(data, size, console)
     wanted = min(len(shards), num_images or (len(shards) if limit is not None and limit.ends_early else NUM_IMAGES))
@@ -110,7 +114,7 @@ def spectrum(
             posterior={latents.subject.label: list(latents.kinds) for latents in gathered.latents},
             interval=f"95%, jackknife over {gathered.units.name}s, Student's t", stopped=gathered.stopped,
             images=_images_of_sections(gathered), device=device, torch=torch.__version__,
-            time_limit=None if limit is None else limit.seconds, full_seconds=plan.full_seconds,
+            tile=tile, time_limit=None if limit is None else limit.seconds, full_seconds=plan.full_seconds,
             cut=tuple(gathered.cuts),
         ),
         cost=_cost(subjects, clock.seconds, device),

@@ -24,6 +24,7 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Data
 from smtool.report.console import Console
 from smtool.tokenizers import Found, open_tokenizer
+from smtool.tokenizers.tiled import tiled
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 
@@ -44,7 +45,8 @@ def evaluate_reconstructions(
         images = _images(path, metadata, options.data)
         others = None if options.reference is None else _other_images(options.reference, images.image_size)
     options.check_number(len(images), str(images.folder))
-    autoencoder = open_tokenizer(path, device=options.device, image_size=images.image_size, weights_dir=options.weights_dir)
+    opened = open_tokenizer(path, device=options.device, image_size=images.image_size, weights_dir=options.weights_dir)
+    autoencoder = tiled(opened, options.tile)
     if not autoencoder.can_decode:
         raise CheckpointError(f"{path} has no decoder and cannot reconstruct.", hint="`smtool spectrum` measures its latents.")
     scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
@@ -54,7 +56,9 @@ def evaluate_reconstructions(
     trained_on = metadata.get("data") == images.digest
     evaluation = ReconstructionEvaluation(
         smtool=__version__,
-        checkpoint=Checkpoint(path=path, sha256=autoencoder.digest, step=metadata.get("step")),
+        checkpoint=Checkpoint(
+            path=path, sha256=opened.digest, step=metadata.get("step"), **({} if options.tile is None else {"tile": options.tile})
+        ),
         images=Reconstructed(**dict(_described(images)), trained_on=trained_on),
         reference=_described(others or images),
         warnings=warnings,

@@ -15,6 +15,7 @@ from smtool.data.latents.prepare import LatentPreparation, write_latents
 from smtool.data.latents.shards import LatentShards, open_latents
 from smtool.data.latents.statistics import StatsKind
 from smtool.tokenizers import identify, open_tokenizer
+from smtool.tokenizers.tiled import tiled
 
 ENCODE_BATCH = 32
 
@@ -37,18 +38,20 @@ def prepare_latents(
     announce: Callable[[Path, int], object] | None = None,
     report: Report | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
+    tile: int | None = None,
 ) -> Path:
     """Encode a split of `data` with the tokenizer `checkpoint` and return the cache's folder, which open_latents reads.
 
     data: a prepared folder; with image_size, any source. stats_images: number of images to measure the statistics on, None for
-    all. announce(folder, bytes) is called before encoding, with the expected size; report(done, total) after each batch.
-    The same call resumes an unfinished cache and verifies a finished one.
+    all. tile: side in pixels of overlapping tiles that are encoded one at a time; None: whole images. announce(folder, bytes) is
+    called before encoding, with the expected size; report(done, total) after each batch. The same call resumes an unfinished
+    cache and verifies a finished one.
     """
     identify(checkpoint)      # raises for an unknown name before any images are prepared
     images = open_split(data, split, image_size)
     autoencoder = open_tokenizer(checkpoint, device=device, image_size=images.image_size, weights_dir=weights_dir)
     preparation = LatentPreparation(
-        autoencoder,
+        tiled(autoencoder, tile),
         images,
         autoencoder_digest=autoencoder.digest,
         checkpoint=checkpoint,
@@ -57,6 +60,7 @@ def prepare_latents(
         stats_images=stats_images,
         seed=seed,
         images_per_shard=images_per_shard,
+        tile=tile,
     )
     folder = out or preparation.folder
     if announce:

@@ -14,7 +14,7 @@ from smtool.commands.sample.files import Format, SampleFolder, check_passport
 from smtool.data.batches import Rounding
 from smtool.diffusion import Sampler
 from smtool.errors import CheckpointError, RecipeError
-from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, read_diffusion
+from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, in_tiles, read_diffusion
 from smtool.inference.generate import class_labels, generate
 from smtool.inference.published import import_transformer
 from smtool.inference.sampling import sampling_of
@@ -41,23 +41,26 @@ def sample_images(
     autoencoder: str | None = None,
     scale: float | None = None,
     heads: int | None = None,
+    tile: int | None = None,
 ) -> Path:
     """Draw samples, write them and return the folder. Parts that an earlier call wrote are kept.
 
     changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: number of images in
     grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder, scale, heads: for a published transformer, whose
-    file has no autoencoder (see import_transformer). Under torchrun the ranks share the work; an image does not depend on the
-    rank that draws it.
+    file has no autoencoder (see import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time.
+    Under torchrun the ranks share the work; an image does not depend on the rank that draws it.
     """
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
-        model = _model(path, autoencoder, scale, heads, ranks.device)
+        model = in_tiles(_model(path, autoencoder, scale, heads, ranks.device), tile)
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
         name += "" if rounding == "nearest" else f"-{rounding}"
+        name += "" if tile is None else f"-tile{tile}"
         folder = out or path.parent / name
         of_files = {"smtool": __version__, "num_images": num_images, "format": kind}
+        of_files |= {} if tile is None else {"tile": tile}
         passport = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, **of_files)
         if ranks.first and (differing := check_passport(folder, passport)):
             raise RecipeError(

@@ -20,6 +20,7 @@ from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import Posterior
 from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer, open_tokenizer
+from smtool.tokenizers.tiled import tiled
 
 Size = tuple[int, int]
 DEFAULT_SIZE = 256
@@ -143,11 +144,17 @@ class Subject:
 
 
 def open_subjects(
-    names: Sequence[str], *, data: str, downsample_pad: DownsamplePad | None, weights_dir: Path | None, device: str
+    names: Sequence[str],
+    *,
+    data: str,
+    downsample_pad: DownsamplePad | None,
+    weights_dir: Path | None,
+    device: str,
+    tile: int | None = None,
 ) -> tuple[list[Subject], int]:
     """Open all autoencoders and choose the image size: that of prepared data, else the one the autoencoders were trained at.
 
-    Labels are made unique. An encoder with a fixed input size is opened again for the chosen size.
+    Labels are made unique. An encoder with a fixed input size is opened again for the chosen size. tile: see `tiled`.
     """
     opened = partial(open_tokenizer, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
     prepared = _prepared_size(data)
@@ -157,7 +164,7 @@ def open_subjects(
     for i, codec in enumerate(codecs):
         if codec.image_size not in (None, size):
             codecs[i] = opened(names[i], image_size=size)
-    return [Subject(label, codec, device) for label, codec in zip(labels, codecs, strict=True)], size
+    return [Subject(label, tiled(codec, tile), device) for label, codec in zip(labels, codecs, strict=True)], size
 
 
 def open_measured(data: str, size: int, console: Console) -> ImageShards:
