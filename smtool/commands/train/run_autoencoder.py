@@ -11,6 +11,7 @@ from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.validate import Validator
 from smtool.data import open_images, training_batches
 from smtool.features.frozen import frozen_digests
+from smtool.networks.recompute import recompute_activations
 from smtool.networks.sd_vae import Autoencoder
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainAE
@@ -71,6 +72,8 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> Autoen
     """Build the networks and their losses, initialized from the recipe's seed."""
     with initializing(tables.seed, PLAYER):
         autoencoder = tables.model.build().to(device).to(memory_format=torch.channels_last)
+    if tables.memory == "checkpoint":
+        recompute_activations(autoencoder)
     methods = {}
     for name, table in tables.regularizers.present.items():
         with initializing(tables.seed, "regularizer", name):

@@ -21,7 +21,10 @@ _FILES = (
     *("recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt"),
     *("ckpt.safetensors", "report.html", "DONE", "FAILED"),
 )
-_FREE_KEYS = {"steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "data.workers"}
+_FREE_KEYS = {
+    *("steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every"),
+    *("compile", "data.workers", "memory"),
+}
 _FREE_TABLES = {"tracking", "validation", "sampler", "parallel"}
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "webdataset", "lpips", "timm")
 
