@@ -36,6 +36,7 @@ from smtool.diffusability.report import (
 from smtool.diffusability.sections import direction, health, low_pass, noise_crossing, physical, pictures, reference, transfer
 from smtool.diffusability.sections.parts import NOT_MEASURED, Reason, headline
 from smtool.errors import RecipeError
+from smtool.inference.tile_advice import advising_tiles
 from smtool.networks.layers import DownsamplePad
 from smtool.report.console import Console
 from smtool.report.grids import png_bytes
@@ -100,7 +101,10 @@ def spectrum(
         console.print(sentence)
     with clock("spectra"):
         gathered = gather(shards, subjects, estimators, plan, device=device, console=console)
-    decoded = {latents.subject.label: decode_sections(latents, gathered, clock, console) for latents in gathered.latents}
+    decoded = {}
+    for latents in gathered.latents:
+        with advising_tiles(latents.subject.codec, gathered.protocol.side, batch=None):
+            decoded[latents.subject.label] = decode_sections(latents, gathered, clock, console)
     aim = delta if delta is not None else _aim(subjects)
     with clock("fits"), one_thread():
         images = _images(gathered, aim)

@@ -20,6 +20,7 @@ from smtool.evaluation.reconstruction_pass import SharedReading
 from smtool.evaluation.reconstruction_scores import Origin, reconstruction_scores
 from smtool.evaluation.references import MOST_IMAGES
 from smtool.evaluation.scores import ReconstructionScore
+from smtool.inference.tile_advice import advising_tiles
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Data
 from smtool.report.console import Console
@@ -49,7 +50,8 @@ def evaluate_reconstructions(
     autoencoder = tiled(opened, options.tile)
     if not autoencoder.can_decode:
         raise CheckpointError(f"{path} has no decoder and cannot reconstruct.", hint="`smtool spectrum` measures its latents.")
-    scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
+    with advising_tiles(autoencoder, images.image_size, batch="--batch"):
+        scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return None
     warnings = partial_judges(judges.networks, lessons_of_autoencoder(metadata))

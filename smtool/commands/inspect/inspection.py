@@ -21,6 +21,7 @@ from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
+from smtool.recipe.activation_memory import autoencoder_activations
 from smtool.report.console import Console
 from smtool.tokenizers import Found, identify, open_tokenizer
 
@@ -215,6 +216,7 @@ def _recipe(recipe: Recipe[TrainAE]) -> Description:
         "kind": "recipe of `smtool train-ae`",
         **_network(tables.model, tables.data.image_size),
         "data": f"{tables.data.train}, {tables.data.image_size} x {tables.data.image_size}, {tables.data.batch} a step",
+        "activations": autoencoder_activations(tables).said(),
         "losses": _losses(tables),
         "methods": ", ".join(tables.regularizers.present) or "none",
         "steps": _steps(tables),

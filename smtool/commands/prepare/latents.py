@@ -14,6 +14,7 @@ from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.data.latents.prepare import LatentPreparation, write_latents
 from smtool.data.latents.shards import LatentShards, open_latents
 from smtool.data.latents.statistics import StatsKind
+from smtool.inference.tile_advice import advising_tiles
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.tiled import tiled
 
@@ -65,7 +66,8 @@ def prepare_latents(
     folder = out or preparation.folder
     if announce:
         announce(folder, estimated_bytes(preparation))
-    write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
+    with advising_tiles(preparation.autoencoder, images.image_size, batch=None):
+        write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
     return folder
 
 

@@ -18,6 +18,7 @@ from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, in_
 from smtool.inference.generate import class_labels, generate
 from smtool.inference.published import import_transformer
 from smtool.inference.sampling import sampling_of
+from smtool.inference.tile_advice import advising_tiles
 from smtool.recipe.problems import validation_problems
 from smtool.report.console import Console
 from smtool.report.grids import image_grid, png_bytes
@@ -75,19 +76,21 @@ def sample_images(
             for part in todo[ranks.rank :: ranks.world]:
                 part_classes = None if classes is None else classes[part.start : part.stop]
                 drawn = []
-                for _, images in generate(
-                    model,
-                    part,
-                    seed=seed,
-                    sampler=sampler,
-                    labels=part_classes,
-                    batch=batch,
-                    device=ranks.device,
-                    rounding=rounding,
-                ):
-                    drawn.append(images)
-                    done += len(images) * ranks.world
-                    report(min(done, num_images), num_images)
+                side = model.latent_shape[-1] * model.autoencoder.downsample
+                with advising_tiles(model.autoencoder, side, batch="--batch"):
+                    for _, images in generate(
+                        model,
+                        part,
+                        seed=seed,
+                        sampler=sampler,
+                        labels=part_classes,
+                        batch=batch,
+                        device=ranks.device,
+                        rounding=rounding,
+                    ):
+                        drawn.append(images)
+                        done += len(images) * ranks.world
+                        report(min(done, num_images), num_images)
                 images = torch.cat(drawn)
                 files.write(part, images)
         wait_for_all()
