@@ -1,12 +1,11 @@
 """Predicts the memory of activations by running a network without values, on the meta device."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.shapes_only import shapes_only
@@ -23,26 +22,26 @@ def peak_bytes(step: Callable[[], object]) -> int:
     from torch.distributed._tools.mem_tracker import MemTracker  # takes a second; imported only where it is asked for
 
     tracker = MemTracker()
-    with tracker, _FusedAttention():
+    with tracker, _fused_attention():
         step()
     peak = tracker.get_tracker_snapshot("peak")
     kinds = [(kind, size) for sizes in peak.values() for kind, size in sizes.items()]
     return sum(size for kind, size in kinds if getattr(kind, "name", "Total") not in {*_NOT_ACTIVATIONS, "Total"})
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Replaces attention by a product that stores as much as a fused kernel does: not the square of the number of tokens.
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Replace attention by a product that stores as much as a fused kernel does: not the square of the number of tokens.
 
-    On the meta device PyTorch would choose the kernel that stores it.
+    On the meta device PyTorch would choose the kernel that stores it. The function itself is replaced, because a mode for torch
+    functions is not active when blocks are recomputed in the backward pass.
     """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention:
-            query, key, value = args[:3]
-            return query * (key * value)
-        return func(*args, **(kwargs or {}))
+    usual = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = lambda query, key, value: query * (key * value)
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = usual
 
 
 def training_bytes(
