@@ -45,7 +45,8 @@ def of_latents(network):
 
 
 CASES = [
-    (autoencoder, of_images), (tiny, of_images), (lambda: transformer("sit"), of_latents), (lambda: transformer("uvit"), of_latents),
+    (autoencoder, of_images), (tiny, of_images),
+    (lambda: transformer("sit"), of_latents), (lambda: transformer("uvit"), of_latents),
 ]  # fmt: skip
 
 
