@@ -12,7 +12,7 @@ import smtool
 
 PACKAGE = Path(smtool.__file__).parent
 ROOMS = (
-    ("errors", "config", "devices", "randomness", "storage", "worker_process", "own_code"),
+    ("errors", "config", "devices", "randomness", "storage", "worker_process", "own_code", "image_shape"),
     ("spectrum", "metrics"),
     ("networks",),
     ("features",),

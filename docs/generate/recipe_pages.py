@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from recipe_examples import example
 
 from smtool.config import Config
+from smtool.image_shape import ImageSize
 from smtool.recipe import TrainAE, TrainDiT
 from smtool.recipe.race import Race
 
@@ -165,6 +166,7 @@ def _bounds(metadata: Any) -> list[str]:
 def _name(annotation: Any, *, plural: bool = False) -> str:
     """A type in words: integer, number, string, true / false, list of ..., or the values there are."""
     words = {int: "integer", float: "number", str: "string", bool: "true / false", type(None): "absent"}
+    words[ImageSize] = "integer or list of 2 integers"
     if annotation in words:
         return words[annotation] + ("s" if plural and annotation in (int, float, str) else "")
     origin, arguments = get_origin(annotation), get_args(annotation)

@@ -15,7 +15,7 @@ from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.taesd import TAESD, TinyAutoencoder
 from smtool.networks.tokenizer import Tokenizer
-from smtool.storage import read_metadata, read_tensors, write_tensors
+from smtool.storage import parsing, read_metadata, read_tensors, write_tensors
 
 StoredConfig = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
 """Configs of the networks that such a file can contain."""
@@ -51,7 +51,8 @@ def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: Downsam
         config = config.model_copy(update={"downsample_pad": downsample_pad})
     autoencoder = assemble(path, config, {name: tensor.float() for name, tensor in read_tensors(path, device).items()})
     if metadata.get("stats") is not None:
-        autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
+        with parsing(path):
+            autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
     return autoencoder
 
 

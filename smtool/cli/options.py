@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from smtool import errors
+from smtool.image_shape import ImageSize
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a packaged recipe (`smtool recipes list`).")
@@ -37,6 +38,14 @@ def seconds(time: str) -> float:
     if found is None or not (number := float(found[1])):
         raise errors.RecipeError(f"--budget {time}: expected a time such as 90s, 2m or 1h.")
     return number * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
+
+
+def image_size(text: str) -> ImageSize:
+    """The size of a text such as 256 or 512x768. Raises RecipeError for any other text."""
+    try:
+        return ImageSize.parse(text)
+    except ValueError as error:
+        raise errors.RecipeError(f"--size {error}.") from None
 
 
 def computing_device(name: str) -> str:

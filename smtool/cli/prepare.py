@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import Device, Tile, WeightsDir, computing_device
+from smtool.cli.options import Device, Tile, WeightsDir, computing_device, image_size
 from smtool.errors import RecipeError
 
 _OF_IMAGES = {
@@ -22,6 +22,7 @@ _OF_IMAGES = {
     "labels": "--labels",
     "label_column": "--label-column",
     "image_column": "--image-column",
+    "mode": "--mode",
 }
 _REASONS = 8  # largest number of reasons in the summary
 _OF_CACHES = {"dtype": "--dtype", "flip": "--flip"}
@@ -36,7 +37,9 @@ def prepare(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write. Default: data/SOURCE-SIZE; for caches, one below data/.")
     ] = None,
-    size: Annotated[int, typer.Option(min=1, help="Height and width of the prepared images, in pixels.")] = 256,
+    size: Annotated[
+        str, typer.Option(metavar="N|HxW", help="Height and width of the prepared images, in pixels; one number is a square.")
+    ] = "256",
     crop: Annotated[
         str, typer.Option(help="center (as in ADM), random, or none: scale both sides, without cropping.")
     ] = "center",
@@ -72,6 +75,9 @@ def prepare(
     image_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of a table that holds the images.")
     ] = None,
+    mode: Annotated[
+        Literal["L", "LA", "RGB", "RGBA"], typer.Option(help="Channels: L is gray, A is alpha. Without A, alpha is put on white.")
+    ] = "RGB",
     latents: Annotated[
         str | None, typer.Option(metavar="CKPT", help="Cache the latents of SOURCE, encoded by this autoencoder.")
     ] = None,
@@ -118,7 +124,7 @@ def prepare(
     _refuse_idle(context, source, cache=latents is not None or features is not None)
     caching: dict[str, Any] = {
         "data": source,
-        "image_size": None if _is_prepared(source) else size,
+        "image_size": None if _is_prepared(source) else image_size(size),
         "out": out,
         "flip": flip,
         "dtype": dtype,
@@ -141,7 +147,7 @@ def prepare(
             folder = prepare(
                 source,
                 out=out,
-                size=size,
+                size=image_size(size),
                 crop=crop,  # type: ignore[arg-type]
                 image_format=image_format,
                 val_fraction=split,
@@ -155,6 +161,7 @@ def prepare(
                 labels=labels,
                 label_column=label_column,
                 image_column=image_column,
+                mode=mode,
                 report=report,
             )
         for line in _summary(folder):
@@ -183,7 +190,7 @@ def _summary(folder: Path) -> list[str]:
     classes = f"{card.num_classes:,} classes" if card.num_classes else "no classes"
     classes += f" ({card.unlabelled})" if card.unlabelled else ""
     lines = [f"{card.count('train'):,} images for training, {card.count('val'):,} for validation, {classes}"]
-    remarks = {**({f"smaller than {card.image_size} px, enlarged": card.upscaled} if card.upscaled else {}), **card.remarks}
+    remarks = {**({f"smaller than {card.image_size.words}, enlarged": card.upscaled} if card.upscaled else {}), **card.remarks}
     total = card.count("train") + card.count("val")
     lines += [f"{count:,} of {total:,} images: {remark}" for remark, count in remarks.items()]
     if bits := used_bits(card.remarks, card.white):

@@ -14,7 +14,10 @@ Rounding = Literal["nearest", "truncate"]
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images (B, 3, H, W), float32 in [-1, 1]; labels (B,) int64 or None; ids: the samples' keys in their shards."""
+    """Images (B, C, H, W), float32 in [-1, 1]; labels (B,) int64 or None; ids: the samples' keys in their shards.
+
+    C: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha; alpha is 1 where the image is opaque, -1 where it is clear.
+    """
 
     images: Tensor
     labels: Tensor | None
@@ -40,7 +43,7 @@ class ImageBatch:
 class LatentBatch:
     """Posterior moments before normalization: mean, logvar (B, C, h, w) float32; labels (B,) int64 or None; ids as in ImageBatch.
 
-    images: (B, 3, H, W) uint8 or None, mirrored where the latent is that of a mirrored image. features: the teacher's features
+    images: (B, C, H, W) uint8 or None, mirrored where the latent is that of a mirrored image. features: the teacher's features
     of those images, (B, D, h, w) float32, or None.
     """
 

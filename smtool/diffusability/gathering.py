@@ -16,6 +16,7 @@ from smtool.diffusability.inputs.subjects import Size, Subject
 from smtool.diffusability.plan import Plan
 from smtool.diffusability.protocol import FEWEST_ENCODED, NUM_KEPT, Protocol
 from smtool.diffusability.sections.physical import Delta, headline_delta
+from smtool.image_shape import ImageSize
 from smtool.report.console import Console
 from smtool.spectrum import PHYSICAL, Estimator
 from smtool.spectrum.units import Units
@@ -47,7 +48,7 @@ class Gathered:
     kept: list[Tensor] = field(default_factory=list)
 
     def size(self, latents: LatentRings) -> Size:
-        return latents.subject.latent_size(self.protocol.side)
+        return latents.subject.latent_size(self.protocol.size)
 
     @property
     def cuts(self) -> list[str]:
@@ -77,8 +78,8 @@ def gather(
     """
     groups, protocol = shards.groups, plan.protocol
     units = Units("photograph", groups) if groups else Units("image", [str(i) for i in range(len(shards))])
-    own = min(REFERENCE_SIDE, protocol.side)
-    sizes = list(dict.fromkeys(subject.latent_size(protocol.side) for subject in subjects)) or [(own, own)]
+    own = (min(REFERENCE_SIDE, protocol.size.height), min(REFERENCE_SIDE, protocol.size.width))
+    sizes = list(dict.fromkeys(subject.latent_size(protocol.size) for subject in subjects)) or [own]
     latents = [LatentRings(subject, estimators, keep=NUM_KEPT) for subject in subjects]
     gathered = Gathered(ImageRings(estimators, sizes), latents, units.first(0), shards, protocol, plan.full)
     if protocol.encoded < plan.full.encoded:
@@ -86,7 +87,7 @@ def gather(
     start, count = time.monotonic(), 0
     with console.progress("measuring spectra") as report:
         for batch in validation_batches(shards, batch=BATCH, limit=protocol.encoded):
-            pixels = middle(batch.images, protocol.side).to(device)
+            pixels = middle(batch.images, protocol.size).to(device)
             gathered.images.add(pixels)
             for rings in latents:
                 rings.add(pixels, count)
@@ -101,10 +102,10 @@ def gather(
     return gathered
 
 
-def middle(images: Tensor, side: int) -> Tensor:
-    """The middle square of images (..., H, W)."""
-    top, left = ((length - side) // 2 for length in images.shape[-2:])
-    return images[..., top : top + side, left : left + side]
+def middle(images: Tensor, size: ImageSize) -> Tensor:
+    """The middle of images (..., H, W)."""
+    top, left = ((whole - part) // 2 for whole, part in zip(images.shape[-2:], size, strict=True))
+    return images[..., top : top + size.height, left : left + size.width]
 
 
 def _enough(gathered: Gathered, plan: Plan) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from smtool.diffusability.inputs.subjects import PassSeconds, Subject
 from smtool.diffusability.protocol import SMALLEST_SIDE, Protocol
 from smtool.errors import CheckpointError
+from smtool.image_shape import ImageSize
 
 MINUTES_ON_CPU = 5
 _EIGHTHS = (7, 6, 5, 4, 3, 2, 1)
@@ -65,7 +66,7 @@ class Plan:
         """The protocol for the decoding sections, after `encoded` images took `seconds`, more or less than was estimated."""
         if not self.passes:
             return self.protocol
-        whole = replace(self.full, encoded=encoded, side=self.protocol.side)
+        whole = replace(self.full, encoded=encoded, size=self.protocol.size)
         slower = max(_FASTEST, seconds / whole.encoding_seconds(self.passes))
         return whole.shortened(self.passes, self.seconds_left() / slower)
 
@@ -85,31 +86,33 @@ def plan_report(
 ) -> Plan:
     """Time one pass of every subject and choose the protocol.
 
-    first: an image (1, 3, side, side) on the device; images: their number; began: as in `Plan`.
+    first: an image (1, C, H, W) on the device; images: their number; began: as in `Plan`.
     """
-    full = Protocol.full(images, first.shape[-1])
+    full = Protocol.full(images, ImageSize(*first.shape[-2:]))
     if limit is None or not subjects:
         return Plan(full, full, limit if subjects else None, began)
     for subject in subjects:
-        subject.latent_size(full.side)      # raises for a size that it does not accept
+        subject.latent_size(full.size)      # raises for a size that it does not accept
     passes = [subject.one_pass(first) for subject in subjects]
     plan = Plan(full, full, limit, began, passes)
-    return replace(plan, protocol=full.fitted(passes, plan.seconds_left(), smaller_sides(subjects, full.side)))
+    return replace(plan, protocol=full.fitted(passes, plan.seconds_left(), smaller_sizes(subjects, full.size)))
 
 
-def smaller_sides(subjects: Sequence[Subject], side: int) -> list[int]:
-    """Multiples of an eighth of the side, from SMALLEST_SIDE on, that all subjects accept; descending."""
-    sides = [side * part // 8 for part in _EIGHTHS if side * part % 8 == 0]
-    return [smaller for smaller in sides if smaller >= SMALLEST_SIDE and all(_accepts(one, smaller) for one in subjects)]
+def smaller_sizes(subjects: Sequence[Subject], size: ImageSize) -> list[ImageSize]:
+    """The size in eighths, to a shorter side of SMALLEST_SIDE, that all subjects accept; descending."""
+    parts = [part for part in _EIGHTHS if not (size.height * part % 8 or size.width * part % 8)]
+    sizes = [ImageSize(size.height * part // 8, size.width * part // 8) for part in parts]
+    return [smaller for smaller in sizes
+            if smaller.shorter >= SMALLEST_SIDE and all(_accepts(one, smaller) for one in subjects)]
 
 
-def _accepts(subject: Subject, side: int) -> bool:
-    """Whether the subject encodes images of this side, and the blocks of the low-pass curve fill the latent."""
+def _accepts(subject: Subject, size: ImageSize) -> bool:
+    """Whether the subject encodes images of this size, and the blocks of the low-pass curve fill the latent."""
     try:
-        cells = min(subject.latent_size(side))
+        cells = subject.latent_size(size)
     except CheckpointError:
         return False
-    return cells < 8 or cells % 8 == 0
+    return not any(length % min(8, *cells) for length in cells)
 
 
 def shown_time(seconds: float) -> str:

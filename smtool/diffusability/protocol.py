@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from smtool.diffusability.inputs.subjects import PassSeconds
 from smtool.diffusability.sections.low_pass import ROWS_REMOVED
 from smtool.diffusability.sections.transfer import BANDS
+from smtool.image_shape import ImageSize
 
 NUM_KEPT, NUM_TRANSFER, NUM_SHIFTS = 32, 16, 16
 """Number of images kept whole for the decoding sections, and the largest numbers used for band transfer and shift errors."""
@@ -23,22 +24,22 @@ _DECODES_SHIFT, _ENCODES_SHIFT = 3, 2
 class Protocol:
     """Numbers of images and measurements of a report.
 
-    encoded: images that are encoded; side: of the square images, in pixels; decoded: images that are decoded, 0 for none;
+    encoded: images that are encoded; size: of the images; decoded: images that are decoded, 0 for none;
     removals: numbers of removed anti-diagonals, () without the low-pass curve; bands: of the band transfer, 0 without it;
     shifts: whether shift errors are measured.
     """
 
     encoded: int
-    side: int
+    size: ImageSize
     decoded: int
     removals: tuple[int, ...] = ROWS_REMOVED
     bands: int = BANDS
     shifts: bool = True
 
     @classmethod
-    def full(cls, images: int, side: int) -> "Protocol":
+    def full(cls, images: int, size: ImageSize) -> "Protocol":
         """The full protocol for this number of images (spectrum.md#cost-and-intervals)."""
-        return cls(images, side, min(NUM_KEPT, images))
+        return cls(images, size, min(NUM_KEPT, images))
 
     @property
     def low_pass_images(self) -> int:
@@ -61,23 +62,23 @@ class Protocol:
     def decoding_seconds(self, passes: Sequence[PassSeconds]) -> float:
         """Expected time of the sections that decode. passes: of every autoencoder."""
         encodes = _ENCODES_SHIFT * self.shift_images
-        return _OVERHEAD * sum(self.decodes * one.decode_at(self.side) + encodes * one.encode_at(self.side) for one in passes)
+        return _OVERHEAD * sum(self.decodes * one.decode_at(self.size) + encodes * one.encode_at(self.size) for one in passes)
 
     def encoding_seconds(self, passes: Sequence[PassSeconds]) -> float:
         """Expected time of encoding all images once."""
-        return _OVERHEAD * self.encoded * sum(one.encode_at(self.side) for one in passes)
+        return _OVERHEAD * self.encoded * sum(one.encode_at(self.size) for one in passes)
 
     def seconds(self, passes: Sequence[PassSeconds]) -> float:
         return self.encoding_seconds(passes) + self.decoding_seconds(passes)
 
-    def fitted(self, passes: Sequence[PassSeconds], seconds: float, sides: Sequence[int]) -> "Protocol":
+    def fitted(self, passes: Sequence[PassSeconds], seconds: float, sizes: Sequence[ImageSize]) -> "Protocol":
         """The first protocol in the order of the cuts that takes at most `seconds`; the smallest one if none does.
 
-        passes: of every autoencoder; sides: smaller sides that all of them accept, descending. Half of the time, or less if less
+        passes: of every autoencoder; sizes: smaller sizes that all of them accept, descending. Half of the time, or less if less
         suffices, is for encoding. The choice depends on the times only, not on measured values.
         """
         now = self
-        for now in self._cuts(sides):
+        for now in self._cuts(sizes):
             decoding = now.decoding_seconds(passes)
             if decoding + min(now.encoding_seconds(passes), seconds / 2) <= seconds:
                 break
@@ -103,8 +104,8 @@ class Protocol:
             said.append(f"transfer bands {full.bands} -> {self.bands}")
         if self.decoded and self.decoded != full.decoded:
             said.append(f"decoded images {full.decoded} -> {self.decoded}")
-        if self.side != full.side:
-            said.append(f"side {full.side} -> {self.side} px (crops of the middle)")
+        if self.size != full.size:
+            said.append(f"size {full.size} -> {self.size} px (crops of the middle)")
         if self.encoded != full.encoded:
             said.append(f"encoded images {full.encoded} -> {self.encoded}")
         left_out = {
@@ -113,8 +114,8 @@ class Protocol:
         }
         return said + [f"{section} not measured" for section, missing in left_out.items() if missing]
 
-    def _cuts(self, sides: Sequence[int]) -> Iterator["Protocol"]:
-        """This protocol, then ever smaller ones: removals, transfer bands, decoded images, side, whole sections."""
+    def _cuts(self, sizes: Sequence[ImageSize]) -> Iterator["Protocol"]:
+        """This protocol, then ever smaller ones: removals, transfer bands, decoded images, size, whole sections."""
         now = self
         yield now
         for removals in _REMOVALS:
@@ -126,8 +127,8 @@ class Protocol:
         for decoded in _DECODED:
             if decoded < now.decoded:
                 yield (now := replace(now, decoded=decoded))
-        for side in sides:
-            yield (now := replace(now, side=side))
+        for size in sizes:
+            yield (now := replace(now, size=size))
         yield (now := replace(now, shifts=False))
         yield (now := replace(now, bands=0))
         yield (now := replace(now, removals=()))

@@ -19,6 +19,7 @@ from smtool.diffusability.sections.parts import Finding, Reason
 from smtool.diffusability.sections.physical import PhysicalReading, Powers
 from smtool.diffusability.sections.reference import Published, ReferenceImages, ReferenceReading
 from smtool.diffusability.sections.transfer import Transfer
+from smtool.image_shape import ImageSize
 
 SCHEMA: Literal["smtool.spectrum/2"] = "smtool.spectrum/2"
 SCOPE = (
@@ -47,7 +48,7 @@ class Data(Config):
     split: Literal["validation", "training"]
     digest: str
     images: int
-    image_size: int
+    image_size: ImageSize
     unit: Literal["image", "photograph"]
     units: int
     origin: Origin
@@ -60,7 +61,7 @@ class Data(Config):
     @property
     def place(self) -> str:
         """Name of the data folder, split, and image size."""
-        return f"({self.source.rstrip('/').split('/')[-1]}, {self.split} split), {self.image_size} px"
+        return f"({self.source.rstrip('/').split('/')[-1]}, {self.split} split), {self.image_size.words}"
 
     @property
     def note(self) -> str:

@@ -93,7 +93,7 @@ def spectrum(
         names, data=data, downsample_pad=downsample_pad, weights_dir=weights_dir, device=device, tile=tile
     )
     model = label_of_reference(reference, names, subjects)
-    shards = open_measured(data, size, console)
+    shards = open_measured(data, size, console, channels=subjects[0].codec.image_channels if subjects else None)
     wanted = min(len(shards), num_images or (len(shards) if limit is not None and limit.ends_early else NUM_IMAGES))
     clock = Clock()
     plan = plan_report(subjects, shards.read([0]).images.to(device), images=wanted, limit=limit, began=began)
@@ -103,7 +103,7 @@ def spectrum(
         gathered = gather(shards, subjects, estimators, plan, device=device, console=console)
     decoded = {}
     for latents in gathered.latents:
-        with advising_tiles(latents.subject.codec, gathered.protocol.side, batch=None):
+        with advising_tiles(latents.subject.codec, gathered.protocol.size, batch=None):
             decoded[latents.subject.label] = decode_sections(latents, gathered, clock, console)
     aim = delta if delta is not None else _aim(subjects)
     with clock("fits"), one_thread():
@@ -244,7 +244,7 @@ def _data(gathered: Gathered, source: str) -> Data:
     shards, units, card = gathered.shards, gathered.units, gathered.shards.card
     return Data(
         source=source, split="validation" if shards.split == "val" else "training", digest=shards.digest,
-        images=len(units.groups), image_size=gathered.protocol.side, unit=units.name, units=len(units),
+        images=len(units.groups), image_size=gathered.protocol.size, unit=units.name, units=len(units),
         origin=Origin(name=card.source.name, kind=card.source.kind), crop=card.crop, crop_rule=card.crop_rule,
         stored_as=card.image_format,
         compression_before="not recorded: dataset.json states how images are stored, not how the source was compressed",

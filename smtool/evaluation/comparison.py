@@ -7,9 +7,12 @@ from typing import Literal
 from torch import Tensor
 
 from smtool.evaluation.feature_pass import Table
+from smtool.evaluation.image_sizes import compared, described
 from smtool.evaluation.scores import SamplePassport, SampleScore
 from smtool.features.extractor import Extractor, View
+from smtool.features.pictures import seen_by_both
 from smtool.features.protocol import Protocol
+from smtool.image_shape import ImageSize
 from smtool.inference.sampling import Sampling
 from smtool.metrics.frechet import FeatureStats
 
@@ -19,7 +22,8 @@ class Side:
     """One of two sets of images.
 
     digest: sha256 of the images; features: by an extractor's score name and view. moments: moments read from a file, by the same
-    keys, used instead of features; moments_count: number of images of these moments, None if the file does not state it.
+    keys, used instead of features; moments_count: number of images of these moments, None if the file does not state it. sizes:
+    number of the images of each size, empty if unknown; channels: of the images.
     """
 
     digest: str
@@ -27,6 +31,8 @@ class Side:
     features: Table
     moments: Mapping[tuple[str, View], FeatureStats] = field(default_factory=dict)
     moments_count: int | None = None
+    sizes: Mapping[ImageSize, int] = field(default_factory=dict)
+    channels: int = 3
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Seen:
     ) -> SampleScore:
         """A score with its passport. given: compared with moments from a file; alone: not compared with a reference."""
         this = self.comparison
+        reference = {} if alone or given else this.reference.sizes
         passport = SamplePassport(
             metric=metric,
             extractor=self.extractor.name,
@@ -93,6 +100,10 @@ class Seen:
             num_reference=None if alone else this.reference.moments_count if given else this.reference.count,
             reference_sha256=None if alone else this.reference.digest,
             seed=this.seed,
+            image_sizes=described(this.samples.sizes),
+            reference_sizes=described(reference),
+            channels=seen_by_both(this.samples.channels, this.reference.channels if reference else None),
+            warning=compared(this.samples.sizes, reference, resized=self.extractor.resize != "none"),
             sampling=this.sampling,
         )
         return SampleScore(

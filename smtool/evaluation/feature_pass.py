@@ -15,7 +15,8 @@ from smtool.errors import CheckpointError, DiskError
 from smtool.evaluation.image_sources import ImageSource
 from smtool.evaluation.moments import judge_summary
 from smtool.features.extractor import Extractor, View
-from smtool.features.protocol import Protocol, jpeg_round_trip
+from smtool.features.pictures import moved
+from smtool.features.protocol import Protocol
 from smtool.inference.rank_files import shared_pass
 from smtool.storage import read_metadata, read_tensors, write_tensors
 from smtool.training.distributed import ALONE, Ranks, wait_for_all
@@ -89,9 +90,9 @@ def _pass(
     views = {name: [view for other, view in parts if other == name] for name in extractors}
     done = 0
     for images in source.read(positions, batch):
-        coded = images if protocol.jpeg is None else jpeg_round_trip(images, protocol.jpeg)
+        coded = protocol.coded(images)
         for name, extractor in extractors.items():
-            seen = extractor.look(coded.to(extractor.device))
+            seen = extractor.look(moved(coded, extractor.device))
             for view in views[name]:
                 parts[name, view].append(seen[view].cpu())
         done += len(images)

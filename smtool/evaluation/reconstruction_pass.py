@@ -12,7 +12,7 @@ from smtool.data.batches import ImageBatch, to_uint8
 from smtool.errors import DataError
 from smtool.evaluation.judges import Judges
 from smtool.features.extractor import Extractor
-from smtool.features.protocol import Protocol, jpeg_round_trip
+from smtool.features.protocol import Protocol
 from smtool.inference.encode import mode, sampled_by_number
 from smtool.inference.rank_files import Pass, shared_pass
 from smtool.inference.reconstruct import reconstructed
@@ -107,7 +107,7 @@ def measure_reconstructions(
     draw = sampled_by_number(seed, "posterior") if protocol.posterior == "sample" else mode
     for part in reconstructed(autoencoder, _checked(batches, autoencoder, judges), draw, first=first):
         x, y = to_uint8(part.images), to_uint8(part.decoded, protocol.rounding)
-        coded_x, coded_y = _through_codec(x, protocol), _through_codec(y, protocol)
+        coded_x, coded_y = protocol.coded(x), protocol.coded(y)
         seen = {"coded": (coded_x, coded_y), "uint8": (x, y), "float": (part.images, part.decoded)}
         for judge in judges.pairs:
             pairs[judge.name].append(judge.measure(*seen[judge.pixels]).cpu().double())
@@ -128,14 +128,10 @@ def features_of(extractors: Sequence[Extractor], batches: Iterable[ImageBatch], 
     """Score name -> features (N, D) of the images after the protocol's codec."""
     features: dict[str, list[Tensor]] = {extractor.score: [] for extractor in extractors}
     for batch in batches:
-        coded = _through_codec(to_uint8(batch.images), protocol)
+        coded = protocol.coded(to_uint8(batch.images))
         for extractor in extractors:
             features[extractor.score].append(extractor(coded.to(extractor.device)).cpu())
     return {name: torch.cat(parts) for name, parts in features.items()}
-
-
-def _through_codec(images: Tensor, protocol: Protocol) -> Tensor:
-    return images if protocol.jpeg is None else jpeg_round_trip(images, protocol.jpeg)
 
 
 def _checked(batches: Iterable[ImageBatch], autoencoder: Tokenizer, judges: Judges) -> Iterator[ImageBatch]:

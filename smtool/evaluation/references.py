@@ -10,11 +10,13 @@ from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.evaluation.comparison import Side
 from smtool.evaluation.feature_pass import Table, Wanted, table_of_features
 from smtool.evaluation.generation_judges import Question
+from smtool.evaluation.image_sizes import described
 from smtool.evaluation.image_sources import ImageSource, open_source, shards_source
 from smtool.evaluation.moments import write_moments
 from smtool.evaluation.options import EvalOptions
 from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol
+from smtool.image_shape import SizeLike
 from smtool.metrics.frechet import FeatureStats
 from smtool.report.console import Console
 from smtool.training.distributed import Ranks
@@ -59,15 +61,16 @@ def find_reference(
     images; reference: other images to use instead.
     """
     if reference is not None:
-        side = stored.side if stored else None
-        return open_source(reference, image_size=side[0] if side else metadata.get("image_size"))
+        channels = stored.channels if stored else metadata.get("image_channels", 3)
+        return open_source(reference, image_size=_size_for(reference, stored, metadata), channels=channels)
     if all(question.kinds == {"recognition"} for question in questions):
         return None
     if not metadata:
         raise RecipeError(f"{what} does not name images to compare with.", hint="Name them: --reference FOLDER")
     if missing := [key for key in ("data", "data_digest", "image_size") if key not in metadata]:
         raise CheckpointError(f"{what} does not state its training data ({missing[0]}).", hint="Pass --reference FOLDER.")
-    images = open_images(metadata["data"], "train", image_size=metadata["image_size"])
+    channels = metadata.get("image_channels", 3)
+    images = open_images(metadata["data"], "train", image_size=metadata["image_size"], channels=channels)
     if images.digest != metadata["data_digest"]:
         raise DataError(
             f"{images.folder} no longer holds the images that {what} was trained on: its digest differs.",
@@ -98,7 +101,20 @@ def reference_side(real: ImageSource | None, questions: Sequence[Question], read
             )
         return Side(real.digest, known or 0, {}, given, known)
     count = min(MOST_IMAGES, real.count)
-    return Side(real.digest, count, reading.table(real, wanted, count), given, known)
+    return Side(real.digest, count, reading.table(real, wanted, count), given, known, real.sizes_of(count), real.channels)
+
+
+def _size_for(reference: str, stored: ImageSource | None, metadata: Mapping[str, Any]) -> SizeLike | None:
+    """The size at which a built-in reference is made: that of the samples."""
+    if stored is None or not stored.count:
+        return metadata.get("image_size")
+    if reference.startswith("builtin:") and stored.side is None:
+        sizes = described(stored.sizes_of(stored.count))
+        raise DataError(
+            f"{reference} is made at the size of the samples, but the samples have several: {sizes}.",
+            hint=f"Prepare it at one size, and pass that folder: smtool prepare {reference} --size SIZE",
+        )
+    return stored.side
 
 
 def saved_judge(options: EvalOptions, real: ImageSource | None, questions: Sequence[Question]) -> Extractor | None:

@@ -20,7 +20,8 @@ class AnyPassport(Config):
 
     extractor, extractor_sha256: the judging network and its weights, None for a formula. num_images, images_sha256: the scored
     images; num_reference, reference_sha256: the images they are compared with, None without a comparison. seed: of all random
-    draws.
+    draws. image_sizes, reference_sizes: height x width, with counts if there are several; "" if unknown. channels: what the score
+    saw of the channels. warning: if images differ in size, what was done. Older files lack these four keys; the defaults apply.
     """
 
     metric: str
@@ -34,6 +35,10 @@ class AnyPassport(Config):
     num_reference: int | None
     reference_sha256: str | None
     seed: int
+    image_sizes: str = ""
+    reference_sizes: str = ""
+    channels: str = "RGB"
+    warning: str = ""
 
 
 class Passport(AnyPassport):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from smtool.features.frozen import Frozen
+from smtool.features.pictures import Pictures, as_rgb
 from smtool.features.protocol import Resize, resized
 
 View = Literal["pooled", "spatial", "logits"]
@@ -14,10 +15,10 @@ View = Literal["pooled", "spatial", "logits"]
 
 
 class Extractor(Frozen):
-    """uint8 images (B, 3, H, W) -> features (B, dim) float32.
+    """uint8 images -> features (B, dim) float32. Images have one to four channels (`as_rgb`), and one size or several.
 
     name: used in `--features` and in score names; digest: sha256 of its weights.
-    size: side that images are resized to, by the rule `resize`; None: images are not resized.
+    size: side that every image is resized to by itself, by the rule `resize`; None: images are not resized.
     mean, std: per channel, for intensities in [0, 255]. is_published_inception: whether its Frechet distance is an FID.
     """
 
@@ -62,7 +63,7 @@ class Extractor(Frozen):
         return getattr(self.network, "views", ("pooled",))
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Pictures) -> Tensor:
         x = self._prepared(images)
         features = self.network(x).float().flatten(1)
         if features.shape[1] != self.dim:
@@ -70,16 +71,25 @@ class Extractor(Frozen):
         return features
 
     @torch.no_grad()
-    def look(self, images: Tensor) -> Mapping[View, Tensor]:
-        """All views of the images from one forward pass, each (B, its dim) float32, also under autocast."""
+    def look(self, images: Pictures) -> Mapping[View, Tensor]:
+        """All views of the images from one forward pass, each (B, its dim) float32, also under autocast.
+
+        Images of several sizes that are not resized have a forward pass each.
+        """
+        if self.size is None and not isinstance(images, Tensor):
+            parts = [self.look(image[None]) for image in images]
+            return {view: torch.cat([part[view] for part in parts]) for view in self.views}
         if len(self.views) == 1:
             return {"pooled": self(images)}
         with torch.autocast(self.device.type, enabled=False):
             return self.network.look(self._prepared(images))  # type: ignore[operator]
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        """The images resized and normalized. Raises ValueError for other than uint8 images (B, 3, H, W)."""
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"uint8 images (B, 3, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
-        x = images.float() if self.size is None else resized(images, self.size, self.rule)
+    def _prepared(self, images: Pictures) -> Tensor:
+        """The images (B, 3, size, size), resized and normalized. Raises ValueError if they are not uint8 of 1 to 4 channels."""
+        if not isinstance(images, Tensor):
+            return torch.cat([self._prepared(image[None]) for image in images])
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"uint8 images (B, C, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
+        colors = as_rgb(images)
+        x = colors.float() if self.size is None else resized(colors, self.size, self.rule)
         return (x - self.mean) / self.std

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from smtool.config import LossConfig
 from smtool.errors import WeightsError
 from smtool.features.frozen import Frozen
+from smtool.features.pictures import as_rgb
 from smtool.features.weights import LPIPS_TRUNKS, WEIGHTS, find_weights, load_state
 from smtool.storage import file_digest
 
@@ -40,8 +41,8 @@ class Perceptual(LossConfig):
 class PerceptualDistance(Frozen):
     """LPIPS v0.1 with the heads of the `lpips` package on torchvision's trunk.
 
-    Called with x and y (B, 3, H, W) in [-1, 1], returns (B,). Computes in float32, also under autocast; gradients flow to both
-    images.
+    Called with x and y (B, C, H, W) in [-1, 1] of one to four channels (`as_rgb`), returns (B,). Computes in float32, also under
+    autocast; gradients flow to both images.
     """
 
     def __init__(self, net: LPIPSNet, weights_dir: Path | None = None) -> None:
@@ -52,11 +53,13 @@ class PerceptualDistance(Frozen):
         self.smallest_input = _SMALLEST[net]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        if x.shape != y.shape or x.ndim != 4 or x.shape[1] != 3:
-            raise ValueError(f"LPIPS compares two batches (B, 3, H, W), found {tuple(x.shape)} and {tuple(y.shape)}")
+        if x.shape != y.shape or x.ndim != 4 or not 1 <= x.shape[1] <= 4:
+            raise ValueError(
+                f"LPIPS compares two batches (B, C, H, W) of 1 to 4 channels, found {tuple(x.shape)} and {tuple(y.shape)}"
+            )
         if min(x.shape[-2:]) < self.smallest_input:
             raise ValueError(f"{self.name} needs images of at least {self.smallest_input} px, found {tuple(x.shape[-2:])}")
-        return self.network(x.float(), y.float()).flatten()
+        return self.network(as_rgb(x.float()), as_rgb(y.float())).flatten()
 
 
 def _lpips(net: str, trunk: Path) -> nn.Module:

@@ -1,14 +1,17 @@
 """Evaluation protocols: how pixels are processed between decoder and score. Scores of different protocols are not comparable."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from smtool.features.pictures import ALPHA, Pictures, as_rgb, each
 
 ProtocolName = Literal["clean", "paper", "adm"]
 Resize = Literal["bicubic-antialias", "bilinear", "bilinear-tf1"]
@@ -37,6 +40,19 @@ class Protocol:
     @property
     def codec(self) -> str:
         return "none" if self.jpeg is None else f"jpeg:{self.jpeg} 4:2:0"
+
+    @overload
+    def coded(self, images: Tensor) -> Tensor: ...
+
+    @overload
+    def coded(self, images: Sequence[Tensor]) -> Sequence[Tensor]: ...
+
+    def coded(self, images: Pictures) -> Pictures:
+        """uint8 images of one to four channels after the codec. JPEG has no alpha: where there is any, `as_rgb` comes first."""
+        quality = self.jpeg
+        if quality is None:
+            return images
+        return each(images, lambda batch: jpeg_round_trip(as_rgb(batch) if batch.shape[1] in ALPHA else batch, quality))
 
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {
@@ -69,15 +85,17 @@ def resized(images: Tensor, size: int, rule: Resize) -> Tensor:
 
 
 def jpeg_round_trip(images: Tensor, quality: int) -> Tensor:
-    """uint8 images (B, 3, H, W) after JPEG coding and decoding with 4:2:0 chroma (PIL's default), on the same device."""
+    """uint8 images (B, 1 or 3, H, W) after JPEG coding and decoding with 4:2:0 chroma (PIL's default), on the same device."""
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"JPEG codes one or three channels, found {tuple(images.shape)}")
     decoded = [_through_jpeg(image, quality) for image in images.permute(0, 2, 3, 1).cpu().numpy()]
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().to(images.device)
 
 
 def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    return np.asarray(Image.open(buffer))
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.asarray(Image.open(buffer)).reshape(image.shape)
 
 
 def _tf1_matrix(side: int, size: int) -> Tensor:

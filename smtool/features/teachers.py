@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from smtool.errors import RecipeError
 from smtool.features.frozen import Frozen
+from smtool.features.pictures import as_rgb
 from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, fill, find_weights, load_state
 from smtool.storage import file_digest, tensor_digest
 
@@ -27,7 +28,7 @@ DINOV2 = {
 
 
 class Teacher(Frozen):
-    """uint8 images (B, 3, H, W) -> features (B, dim, *grid), float32.
+    """uint8 images (B, C, H, W) of one to four channels (`as_rgb`) -> features (B, dim, *grid), float32.
 
     size: (height, width) that images are resized to; mean, std: per channel, for intensities in [0, 1]; features: function that
     gets the features from the network and its input; digest: sha256 of its weights.
@@ -56,9 +57,9 @@ class Teacher(Frozen):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"uint8 images (B, 3, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
-        x = (images.float() / 255.0 - self.mean) / self.std
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"uint8 images (B, C, H, W) are needed, found {images.dtype} {tuple(images.shape)}")
+        x = (as_rgb(images).float() / 255.0 - self.mean) / self.std
         if x.shape[-2:] != self.size:
             x = F.interpolate(x, size=self.size, mode="bicubic", align_corners=False)
         return self.features(self.network, x).float()

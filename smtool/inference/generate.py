@@ -24,7 +24,7 @@ def generate(
     device: str = "cpu",
     rounding: Rounding = "nearest",
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Yield (indices, uint8 images (B, 3, H, W) on the CPU) in order.
+    """Yield (indices, uint8 images (B, C, H, W) on the CPU) in order.
 
     labels: the class of each of `indices`, None for an unconditional model; rounding: of pixels to uint8 (`to_uint8`).
     """

@@ -6,6 +6,7 @@ import torch
 
 from smtool.checkpoints.transformers import PublishedTransformer, read_transformer
 from smtool.errors import CheckpointError
+from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel
 from smtool.networks.posterior import LatentStats
 from smtool.networks.tokenizer import Tokenizer
@@ -26,7 +27,7 @@ def import_transformer(
     published = read_transformer(path, heads=heads)
     place = identify(autoencoder).place
     decoder = open_tokenizer(place, device=device)
-    channels, side, _ = published.latent_shape
+    channels, *sides = published.latent_shape
     if channels != decoder.latent_channels:
         raise CheckpointError(
             f"{path} is {published.description}, but the latents of {place} have {decoder.latent_channels} channels.",
@@ -38,7 +39,7 @@ def import_transformer(
     summary = {
         "step": None,
         "weights": {True: "average", False: "last", None: "published"}[published.averaged],
-        "image_size": side * decoder.downsample,
+        "image_size": ImageSize(*(side * decoder.downsample for side in sides)).stored,
         "autoencoder_path": place,
         "autoencoder": {"digest": decoder.digest},
         "digest": tensor_digest({f"network.{name}": tensor for name, tensor in network.state_dict().items()}),

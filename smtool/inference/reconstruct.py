@@ -18,7 +18,7 @@ LARGEST_BATCH = 64
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Images (B, 3, H, W), raw latents (B, C, h, w) and unclamped decodings (B, 3, H, W), all on the tokenizer's device."""
+    """Images (B, C, H, W), raw latents (B, C, h, w) and unclamped decodings (B, C, H, W), all on the tokenizer's device."""
 
     images: Tensor
     latents: Tensor
@@ -45,12 +45,12 @@ def reconstructed(
 
 
 def uint8_reconstructions(tokenizer: Tokenizer, batches: Iterable[ImageBatch]) -> Tensor:
-    """Reconstructions from the posteriors' modes: uint8 (N, 3, H, W) on the CPU."""
+    """Reconstructions from the posteriors' modes: uint8 (N, C, H, W) on the CPU."""
     return torch.cat([to_uint8(part.decoded).cpu() for part in reconstructed(tokenizer, batches)])
 
 
 def decoded_in_parts(decode: Callable[[Tensor], Tensor], latents: Tensor, batch: int) -> Tensor:
-    """Decode raw latents (N, C, h, w) to images (N, 3, H, W), `batch` at a time, on the latents' device."""
+    """Decode raw latents (N, C, h, w) to images (N, C, H, W), `batch` at a time, on the latents' device."""
     return torch.cat([decode(part) for part in latents.split(batch)])
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LARGEST_WIDTH, Config
 from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, UpBlock, group_norm
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer
@@ -27,19 +27,22 @@ class SDVAE(Config):
 
     kind: Literal["sd-vae"] = "sd-vae"
     downsample: int = Field(8, ge=1, description="image side / latent side: 2 ** (number of widths - 1)")
-    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
     norm_groups: int = Field(32, ge=1, description="number of groups in every GroupNorm; must divide every width")
     channels: tuple[int, ...] = Field(
         (), validate_default=True,
         description="width of each level; absent: the published widths, which exist for downsample 8, 16, 32, 64",
     )
-    blocks_per_level: int = Field(2, ge=1, description="resnet blocks per encoder level; decoder levels have one more")
+    blocks_per_level: int = Field(2, ge=1, le=64, description="resnet blocks per encoder level; decoder levels have one more")
     downsample_pad: DownsamplePad = Field(
         "asymmetric",
         description='padding of the stride-2 convolutions: "asymmetric" (LDM, diffusers) or "symmetric" (released code)',
     )
     quant_convs: bool = Field(
         True, description="use 1x1 convolutions after the encoder and before the decoder; FLUX and SD3 have none"
+    )
+    image_channels: int = Field(
+        3, ge=1, le=4, description="channels of the images: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha"
     )
     attention: tuple[int, ...] = Field(
         (), description="levels (0: full size) with self-attention after every block; LDM's f16 models have it at level 4"
@@ -58,6 +61,8 @@ class SDVAE(Config):
                 f"but downsample is {downsample}"
             )
         for width in channels:
+            if width > LARGEST_WIDTH:
+                raise ValueError(f"a width must be at most {LARGEST_WIDTH}, but is {width}")
             if width < 1 or width % groups:
                 raise ValueError(
                     f"width {width} is not a positive multiple of norm_groups = {groups}; "
@@ -86,12 +91,12 @@ class SDVAE(Config):
 
 
 class Encoder(nn.Module):
-    """Images (B, 3, H, W) -> moments (B, 2C, h, w)."""
+    """Images (B, image_channels, H, W) -> moments (B, 2C, h, w)."""
 
     def __init__(self, config: SDVAE) -> None:
         super().__init__()
         widths, groups, last = config.channels, config.norm_groups, len(config.channels) - 1
-        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(config.image_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             DownBlock(
                 widths[max(level - 1, 0)],
@@ -115,7 +120,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, C, h, w) -> images (B, 3, H, W), not clamped."""
+    """Latents (B, C, h, w) -> images (B, image_channels, H, W), not clamped."""
 
     def __init__(self, config: SDVAE) -> None:
         super().__init__()
@@ -134,7 +139,7 @@ class Decoder(nn.Module):
             for level, width in enumerate(widths)
         )
         self.conv_norm_out = group_norm(widths[-1], groups)
-        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], config.image_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         z = self.mid_block(self.conv_in(z))
@@ -155,7 +160,7 @@ class Autoencoder(Tokenizer):
         super().__init__()
         channels = config.latent_channels
         self.config = config
-        self.downsample, self.latent_channels = config.downsample, channels
+        self.downsample, self.latent_channels, self.image_channels = config.downsample, channels, config.image_channels
         self.label = f"{config.kind} f{config.downsample}d{channels}"
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)

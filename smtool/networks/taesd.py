@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LARGEST_WIDTH, Config
 from smtool.networks.posterior import Posterior
 from smtool.networks.recompute import Recomputable
 from smtool.networks.tokenizer import Tokenizer, point_posterior
@@ -30,8 +30,13 @@ class TAESD(Config):
 
     kind: Literal["taesd"] = "taesd"
     layout: Literal["plain", "pooled", "f32"] = "plain"
-    latent_channels: int = Field(4, ge=1, description="number of latent channels")
-    width: int = Field(64, ge=2, multiple_of=2, description="channels of every layer; 64 in the published networks")
+    latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
+    image_channels: int = Field(
+        3, ge=1, le=4, description="channels of the images: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha"
+    )
+    width: int = Field(
+        64, ge=2, le=LARGEST_WIDTH, multiple_of=2, description="channels of every layer; 64 in the published networks"
+    )
 
     def build(self) -> "TinyAutoencoder":
         return TinyAutoencoder(self)
@@ -47,6 +52,7 @@ class TinyAutoencoder(Tokenizer):
         super().__init__()
         self.config = config
         self.downsample, self.latent_channels = 32 if config.layout == "f32" else 8, config.latent_channels
+        self.image_channels = config.image_channels
         self.label = f"taesd f{self.downsample}d{config.latent_channels}"
         self.encoder, self.decoder = _encoder(config), _decoder(config)
 
@@ -95,9 +101,9 @@ class Clamp(nn.Module):
 def _encoder(config: TAESD) -> nn.Sequential:
     width = config.width
     if config.layout == "f32":
-        first = [_conv(3, width // 2, stride=2), nn.ReLU(), _conv(width // 2, width, stride=2), nn.ReLU()]
+        first = [_conv(config.image_channels, width // 2, stride=2), nn.ReLU(), _conv(width // 2, width, stride=2), nn.ReLU()]
     else:
-        first = [_conv(3, width)]
+        first = [_conv(config.image_channels, width)]
     layers: list[nn.Module] = [*first, Block(width, pooled=False)]
     for stage in range(3):
         pooled = config.layout == "pooled" and stage == 2
@@ -113,7 +119,7 @@ def _decoder(config: TAESD) -> nn.Sequential:
         pooled = config.layout == "pooled" and stage == 0
         layers += [Block(width, pooled=pooled) for _ in range(BLOCKS)]
         layers += [nn.Upsample(scale_factor=2), _conv(width, after, bias=False)]
-    return nn.Sequential(*layers, Block(config.width, pooled=False), _conv(config.width, 3))
+    return nn.Sequential(*layers, Block(config.width, pooled=False), _conv(config.width, config.image_channels))
 
 
 def _pool(width: int) -> nn.Sequential:

@@ -8,17 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from smtool.config import Config
+from smtool.image_shape import ImageSize
 from smtool.networks.posterior import LatentStats, Posterior
 
 
 class Tokenizer(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] -> posterior over raw latents (B, C, h, w), and back if it has a decoder.
+    """Images (B, channels, H, W) in [-1, 1] -> posterior over raw latents (B, C, h, w), and back if it has a decoder.
 
     label: short name; source: the name with which it was opened; downsample: image side / latent side; stats: published or
-    stored statistics, None if unknown; deterministic: the posterior has zero variance; image_size: the only side of (square)
-    images that it accepts, None for any multiple of downsample; recipe: {} unless smtool trained it; learned_from: names of the
-    frozen networks in its training losses; config: table from which smtool rebuilds it (with the weights, if any), None if
-    another library runs it; network: the module that computes, for hooks on its layers, None for plain arithmetic.
+    stored statistics, None if unknown; deterministic: the posterior has zero variance; image_size: the only size of images that
+    it accepts, None for any multiple of downsample; image_channels: of the images, 1 to 4; recipe: {} unless smtool trained it;
+    learned_from: names of the frozen networks in its training losses; config: table from which smtool rebuilds it (with the
+    weights, if any), None if another library runs it; network: the module that computes, for hooks on its layers, None for plain
+    arithmetic.
     """
 
     label: str = ""
@@ -27,7 +29,8 @@ class Tokenizer(nn.Module):
     latent_channels: int
     stats: LatentStats | None = None
     deterministic: bool = False
-    image_size: int | None = None
+    image_size: ImageSize | None = None
+    image_channels: int = 3
     config: Config | None = None
     network: nn.Module | None
 
@@ -57,19 +60,19 @@ class Tokenizer(nn.Module):
         return torch.device("cpu") if tensor is None else tensor.device
 
     def encode(self, images: Tensor) -> Posterior:
-        """Images (B, 3, H, W) in [-1, 1] -> posterior over raw latents (B, C, H / downsample, W / downsample)."""
+        """Images (B, channels, H, W) in [-1, 1] -> posterior over raw latents (B, C, H / downsample, W / downsample)."""
         raise NotImplementedError
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Raw latents (B, C, h, w) -> images (B, 3, h * downsample, w * downsample), not clamped."""
+        """Raw latents (B, C, h, w) -> images (B, channels, h * downsample, w * downsample), not clamped."""
         raise ValueError(f"{self.label} only encodes: it has no decoder")
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latent of an image. Raises ValueError, with sides that would fit, if it cannot be encoded."""
-        if self.image_size is not None and (height, width) != (self.image_size, self.image_size):
+        if self.image_size is not None and (height, width) != tuple(self.image_size):
+            only, asked = "x".join(map(str, self.image_size)), height if height == width else [height, width]
             raise ValueError(
-                f"{self.label} was opened for images of {self.image_size}x{self.image_size}, not {height}x{width}: "
-                f"open it with image_size={height} for square images of that side"
+                f"{self.label} was opened for images of {only}, not {height}x{width}: open it with image_size={asked}"
             )
         f = self.downsample
         if min(height, width) < f:

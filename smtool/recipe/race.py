@@ -4,12 +4,13 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from smtool.config import Config
 from smtool.errors import RecipeError
+from smtool.image_shape import ImageSize
 from smtool.recipe.catalog import command, find
 from smtool.recipe.files import Recipe, load
 from smtool.recipe.problems import raise_problems
@@ -27,7 +28,9 @@ class RaceData(Config):
         "", description="training images: a prepared folder, raw images or builtin:NAME; empty: those of the checkpoints"
     )
     validation: str = Field("", description="images for validation; empty: the validation split of `train`")
-    image_size: int = Field(0, ge=0, description="side of the images in pixels; 0: that of the checkpoints")
+    image_size: ImageSize | Literal[0] = Field(
+        0, description="height and width of the images in pixels: one number for squares, else both; 0: those of the checkpoints"
+    )
 
 
 class Racer(Config):
@@ -208,4 +211,4 @@ def _difference(name: str, what: str, ours: Config, theirs: Config, key: str, fi
 
 
 def _toml(value: object) -> str:
-    return str(value) if isinstance(value, int) else f"'{value}'"
+    return str(value) if isinstance(value, int | list) else f"'{value}'"

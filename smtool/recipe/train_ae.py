@@ -6,6 +6,7 @@ from pydantic import Field, SerializeAsAny
 
 from smtool.config import Config
 from smtool.features.perceptual import Perceptual
+from smtool.image_shape import ImageSize
 from smtool.networks import AnyAutoencoder
 from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
@@ -20,7 +21,7 @@ class Data(Config):
         "builtin:photos", description="training images: a prepared folder, raw images, a shard pattern, or builtin:NAME"
     )
     validation: str = Field("", description="images for validation; empty: the validation split of `train`")
-    image_size: int = Field(ge=1, description="side in pixels of the square images")
+    image_size: ImageSize = Field(description="height and width of the images in pixels: one number for squares, else both")
     batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="mirror each training image with probability 1/2")
     workers: int = Field(2, ge=1, description="threads that read and decode images, per rank")
@@ -48,8 +49,8 @@ class TrainAE(TrainingTables):
     def shapes(self) -> Shapes:
         """Shapes of a global batch and of its latents."""
         size = self.data.image_size
-        latent = self.model.latent_shape(size, size)
-        return Shapes((self.data.batch, 3, size, size), (self.data.batch, *latent))
+        latent = self.model.latent_shape(*size)
+        return Shapes((self.data.batch, self.model.image_channels, *size), (self.data.batch, *latent))
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """(key, sentence) for every impossible combination of values; checked when the recipe is loaded."""

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from smtool.config import Config
 from smtool.diffusion import DDPM, AnyAlignment, Flow, Sampler, Warmup
+from smtool.image_shape import ImageSize
 from smtool.networks import AnyBackbone
 from smtool.recipe.training import TrainingTables
 from smtool.tasks.diffusion import Labels
@@ -19,8 +20,9 @@ class LatentData(Config):
     train: str = Field(
         "", description="training images: a prepared folder, raw images or builtin:NAME; empty: those of the autoencoder"
     )
-    image_size: int | Literal["autoencoder"] = Field(
-        "autoencoder", description='side in pixels; "autoencoder": the size with which it was trained'
+    image_size: ImageSize | Literal["autoencoder"] = Field(
+        "autoencoder",
+        description='height and width in pixels: one number for squares, else both; "autoencoder": the size of its training',
     )
     batch: int = Field(ge=1, description="samples per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="train on the latents of mirrored images too")

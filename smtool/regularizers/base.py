@@ -15,7 +15,7 @@ from smtool.training.terms import AdaptiveWeight
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of a batch and of its latents: images (B, 3, H, W), latents (B, C, h, w), downsample = H / h."""
+    """Shapes of a batch and of its latents: images (B, C, H, W), latents (B, C, h, w), downsample = H / h."""
 
     images: tuple[int, int, int, int]
     latents: tuple[int, int, int, int]
@@ -27,7 +27,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Encoding:
-    """The encoded images (B, 3, H, W), their posterior, and the latents sampled from it (B, C, h, w)."""
+    """The encoded images (B, C, H, W), their posterior, and the latents sampled from it (B, C, h, w)."""
 
     images: Tensor
     posterior: Posterior
@@ -36,7 +36,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Pair:
-    """Latents (B, C, h', w') to decode, and the images (B, 3, f h', f w') with which the decodings are compared.
+    """Latents (B, C, h', w') to decode, and the images (B, C, f h', f w') with which the decodings are compared.
 
     f: downsample factor; weight: factor of the pair in the reconstruction loss.
     """

@@ -10,7 +10,7 @@ from smtool.spectrum.psd import radial_power, ring_frequency
 def esm_loss(images: Tensor, latents: Tensor, delta: float = 1.0, estimator: Estimator = REFERENCE.loss) -> Tensor:
     """Mean over the batch of KL(flattened image spectrum || latent spectrum), a scalar in nats. Gradients reach only the latents.
 
-    images: (B, 3, H, W). latents: (B, C, h, w). delta: the target is the image's power times (bin number)^delta; 0 keeps the
+    images: (B, C, H, W). latents: (B, C, h, w). delta: the target is the image's power times (bin number)^delta; 0 keeps the
     image's spectrum, larger values flatten it. estimator: a REFERENCE estimator; with gain = "match" the loss does not depend on
     the gain of the latents (`matched_gain`).
 

@@ -78,7 +78,7 @@ class ShiftErrors:
 
 
 def shift_errors(encode: Network, decode: Network, images: Tensor, *, downsample: int, batch: int = 16) -> ShiftErrors:
-    """The three errors on images (N, 3, H, W), with a shift of k = `shift_of(downsample)` pixels.
+    """The three errors on images (N, C, H, W), with a shift of k = `shift_of(downsample)` pixels.
 
     encode: maps images to latents (B, C, h, w) without noise (posterior means). decode: maps latents to images of the encoded
     size. Both are called in float32 (float64 stays), on `batch` images at a time: 2 encodings and 3 decodings of every image.

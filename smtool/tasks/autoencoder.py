@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from smtool.config import Config
 from smtool.data.batches import ImageBatch
 from smtool.devices import to_device
+from smtool.features.pictures import as_rgb
 from smtool.networks.sd_vae import Autoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
@@ -30,7 +31,8 @@ class Reconstruction(Config):
 class AutoencoderTask:
     """The task of training an autoencoder. Players: the autoencoder with its regularizers and, if present, the discriminator.
 
-    perceptual: distance (x, y) in [-1, 1] -> (B,), multiplied by its weight; flip: mirror each image with probability 1/2.
+    perceptual: distance (x, y) in [-1, 1] -> (B,), multiplied by its weight; flip: mirror each image with probability 1/2. For
+    the perceptual distance and the discriminator, gray is three equal channels, and alpha is composited on mid gray (`as_rgb`).
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class AutoencoderTask:
         terms = self._reconstruction_terms(pairs, decodings)
         if playing:
             assert self.discriminator is not None and self.adversary is not None
-            value = hinge_generator(self.discriminator, pairs, decodings)
+            value = hinge_generator(self.discriminator, pairs, [as_rgb(x) for x in decodings])
             terms.append(Term("adversarial", value, self.adversary.weight, AdaptiveWeight("decoder")))
         for name, method in self.methods.items():
             if (penalty := method.penalty(encoding, draws[name])) is not None:
@@ -93,8 +95,8 @@ class AutoencoderTask:
         assert self.discriminator is not None
         with torch.no_grad():
             _, pairs, _ = self._encoded(images, streams)
-            decodings = [self.autoencoder.decode(pair.latents) for pair in pairs]
-        values = hinge_discriminator(self.discriminator, [pair.images for pair in pairs], decodings)
+            decodings = [as_rgb(self.autoencoder.decode(pair.latents)) for pair in pairs]
+        values = hinge_discriminator(self.discriminator, [as_rgb(pair.images) for pair in pairs], decodings)
         return Loss(values["discriminator"], {name: value.detach() for name, value in values.items()})
 
     def _encoded(self, images: Tensor, streams: Streams) -> tuple[Encoding, list[Pair], dict[str, Any]]:

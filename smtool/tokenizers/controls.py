@@ -1,6 +1,6 @@
 """Controls: linear autoencoders with known spectra, band transfer and shift errors (spectrum.md#band-transfer).
 
-Each acts on color channels separately, with downsampling factor 8. They illustrate the scores and test the spectrum report.
+Each acts on image channels separately, with downsampling factor 8. They illustrate the scores and test the spectrum report.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ FACTOR = 8
 
 @dataclass(frozen=True)
 class Control:
-    """A description, the number of latent channels for 3 color channels, and the functions to encode and decode."""
+    """A description, the number of latent channels for each image channel, and the functions to encode and decode."""
 
     idea: str
-    latent_channels: int
+    widening: int
     encode: Callable[[Tensor], Tensor]
     decode: Callable[[Tensor], Tensor]
 
@@ -37,29 +37,33 @@ class NamedControl(Config):
 
     kind: Literal["control"] = "control"
     name: str
+    image_channels: int = 3
 
     def build(self) -> FunctionTokenizer:
         made = CONTROLS[self.name]
+        latent_channels = made.widening * self.image_channels
+        known = f"control:{self.name}:{FACTOR}" + ("" if self.image_channels == 3 else f":{self.image_channels}")
         return FunctionTokenizer(
             lambda images: point_posterior(made.encode(images)),
             made.decode,
             network=None,
             label=self.name,
             source=f"control:{self.name}",
-            architecture=f"control f{FACTOR}, {made.latent_channels} channels: {made.idea}",
-            digest=hashlib.sha256(f"control:{self.name}:{FACTOR}".encode()).hexdigest(),
+            architecture=f"control f{FACTOR}, {latent_channels} channels: {made.idea}",
+            digest=hashlib.sha256(known.encode()).hexdigest(),
             downsample=FACTOR,
-            latent_channels=made.latent_channels,
+            latent_channels=latent_channels,
+            image_channels=self.image_channels,
             deterministic=True,
             config=self,
         )
 
 
-def control(name: str) -> FunctionTokenizer:
-    """The control of this name. Raises RecipeError, with all names, if it is unknown."""
+def control(name: str, image_channels: int = 3) -> FunctionTokenizer:
+    """The control of this name for images of this number of channels. Raises RecipeError, with all names, if it is unknown."""
     if name not in CONTROLS:
         raise RecipeError(f"unknown control {name!r}.", hint=f"There are: {', '.join(CONTROLS)}.")
-    return NamedControl(name=name).build()
+    return NamedControl(name=name, image_channels=image_channels).build()
 
 
 def _low_cells(images: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ def _lower_half(cells: Tensor) -> Tensor:
 
 def _blockwise(images: Tensor) -> Tensor:
     """8x8 block DCT, one channel per coefficient."""
-    blocks = images.unflatten(-1, (-1, FACTOR)).unflatten(-3, (-1, FACTOR)).transpose(-3, -2)  # (B, 3, h, w, 8, 8)
+    blocks = images.unflatten(-1, (-1, FACTOR)).unflatten(-3, (-1, FACTOR)).transpose(-3, -2)  # (B, C, h, w, 8, 8)
     return dct2(blocks).flatten(-2).movedim(-1, 2).flatten(1, 2)
 
 
@@ -107,41 +111,41 @@ def _enlarged(latents: Tensor, mode: str) -> Tensor:
 
 CONTROLS = {
     "crop": Control(
-        "the low DCT cells, zero-padded back (absolute identity)", 3, lambda x: idct2(_low_cells(x)), lambda z: _padded(dct2(z))
+        "the low DCT cells, zero-padded back (absolute identity)", 1, lambda x: idct2(_low_cells(x)), lambda z: _padded(dct2(z))
     ),
     "crop-half": Control(
         "crop whose decoder drops the upper half of the latent's frequencies",
-        3,
+        1,
         lambda x: idct2(_low_cells(x)),
         lambda z: _padded(_lower_half(dct2(z))),
     ),
     "scrambled": Control(
         "crop with the order of cells reversed",
-        3,
+        1,
         lambda x: idct2(_reversed(_low_cells(x))),
         lambda z: _padded(_reversed(dct2(z))),
     ),
     "stretch": Control(
         "every 8x8 neighbourhood of DCT cells as the channels of one latent cell (relative identity, lossless)",
-        3 * FACTOR**2,
+        FACTOR**2,
         lambda x: idct2(F.pixel_unshuffle(dct2(x), FACTOR)),
         lambda z: idct2(F.pixel_shuffle(dct2(z), FACTOR)),
     ),
     "stretch-scrambled": Control(
         "stretch with the order of cells reversed",
-        3 * FACTOR**2,
+        FACTOR**2,
         lambda x: idct2(_reversed(F.pixel_unshuffle(dct2(x), FACTOR))),
         lambda z: idct2(F.pixel_shuffle(_reversed(dct2(z)), FACTOR)),
     ),
     "space-to-depth": Control(
         "every 8x8 block of pixels as the channels of one latent cell (perfect reconstruction)",
-        3 * FACTOR**2,
+        FACTOR**2,
         partial(F.pixel_unshuffle, downscale_factor=FACTOR),
         partial(F.pixel_shuffle, upscale_factor=FACTOR),
     ),
-    "block-dct": Control("8x8 block DCT as channels (perfect reconstruction)", 3 * FACTOR**2, _blockwise, _unblocked),
+    "block-dct": Control("8x8 block DCT as channels (perfect reconstruction)", FACTOR**2, _blockwise, _unblocked),
     **{
-        mode: Control(f"average pool, {mode} upsampling", 3, _average, partial(_enlarged, mode=mode))
+        mode: Control(f"average pool, {mode} upsampling", 1, _average, partial(_enlarged, mode=mode))
         for mode in ("nearest", "bilinear", "bicubic")
     },
 }

@@ -11,6 +11,7 @@ from smtool.checkpoints.foreign.inferred_classes import Found, config_of, find_c
 from smtool.checkpoints.foreign.vector_quantized import vq_tensors
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
+from smtool.image_shape import ImageSize
 from smtool.networks.posterior import Posterior
 from smtool.tokenizers.functions import FunctionTokenizer
 from smtool.tokenizers.objects import object_tokenizer
@@ -27,7 +28,7 @@ def described(path: Path) -> Path | None:
 
 
 def open_by_diffusers(
-    path: Path, *, source: str, device: str = "cpu", image_size: int | None = None
+    path: Path, *, source: str, device: str = "cpu", image_size: ImageSize | None = None
 ) -> FunctionTokenizer:
     """The tokenizer of a folder or file. LatentStats come from scale and shift in config.json; a file alone has none.
 
@@ -39,15 +40,15 @@ def open_by_diffusers(
     else:
         made, label = _from_folder(folder, path), folder.resolve().stem
         stats = published_stats(read_config(folder / "config.json"))
-    kind = type(made).__name__
+    kind, image_channels = type(made).__name__, getattr(getattr(made, "config", None), "in_channels", 3)
     if kind == "VQModel":
         kind += f" (latents before quantization to the nearest of {made.quantize.n_e} codes)"  # type: ignore[union-attr]
     if kind == "AutoencoderRAE":
         made, stats = _ZeroToOne(made), None      # it normalizes latents internally
     if any(isinstance(layer, nn.Conv3d) for layer in made.modules()):
         made = _OneFrame(made)
-    opened = {"label": label, "source": source, "kind": kind, "device": device}
-    return object_tokenizer(made.float(), **opened, image_size=image_size, stats=stats)
+    opened: dict[str, Any] = {"label": label, "source": source, "kind": kind, "device": device, "stats": stats}
+    return object_tokenizer(made.float(), **opened, image_size=image_size, image_channels=image_channels)
 
 
 class _ZeroToOne(nn.Module):

@@ -12,7 +12,7 @@ from smtool.networks.tokenizer import Tokenizer
 
 @torch.no_grad()
 def encoded(autoencoder: Tokenizer, images: Tensor, ids: Sequence[str], *, device: str | torch.device = "cpu") -> Posterior:
-    """The posteriors of images (B, 3, H, W) in [-1, 1], float32: computed on the autoencoder's device, returned on `device`.
+    """The posteriors of images (B, C, H, W) in [-1, 1], float32: computed on the autoencoder's device, returned on `device`.
 
     Raises DataError, naming the first image, if moments are not finite (the encoder overflows).
     """

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from smtool.config import Config
+from smtool.image_shape import ImageSize
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.tokenizer import Tokenizer
 
 
 class FunctionTokenizer(Tokenizer):
-    """encode: images (B, 3, H, W) in [-1, 1] -> posterior; decode: raw latents -> images, or None without a decoder.
+    """encode: images (B, channels, H, W) in [-1, 1] -> posterior; decode: raw latents -> images, or None without a decoder.
 
     network: the module that the functions use, or None. The other arguments are Tokenizer's attributes.
     """
@@ -31,7 +32,8 @@ class FunctionTokenizer(Tokenizer):
         latent_channels: int,
         stats: LatentStats | None = None,
         deterministic: bool = False,
-        image_size: int | None = None,
+        image_size: ImageSize | None = None,
+        image_channels: int = 3,
         recipe: Mapping[str, Any] | None = None,
         config: Config | None = None,
         device: str = "cpu",
@@ -41,7 +43,7 @@ class FunctionTokenizer(Tokenizer):
         self.label, self.source, self._architecture, self._digest = label, source, architecture, digest
         self.downsample, self.latent_channels, self.stats = downsample, latent_channels, stats
         self.deterministic, self.image_size, self.recipe = deterministic, image_size, dict(recipe or {})
-        self.config = config
+        self.config, self.image_channels = config, image_channels
         self._encode, self._decode, self._device = encode, decode, torch.device(device)
 
     @property

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from smtool.errors import CheckpointError, RecipeError
+from smtool.image_shape import ImageSize
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.tokenizer import point_posterior
 from smtool.own_code import importing, names_own_code
 from smtool.storage import file_digest, tensor_digest
 from smtool.tokenizers.functions import FunctionTokenizer
 
-PROBE = 256
-"""Default side of the images with which an object is tested when it is opened."""
+PROBE = ImageSize(256, 256)
+"""Default size of the images with which an object is tested when it is opened."""
 _FAR = 8.0
 """Limit of decoded values: a decoder of images in [-1, 1] does not exceed it."""
 
@@ -26,7 +27,9 @@ def is_object(what: str) -> bool:
     return names_own_code(what) and not Path(what).exists()
 
 
-def open_object(what: str, *, device: str = "cpu", image_size: int | None = None) -> FunctionTokenizer:
+def open_object(
+    what: str, *, device: str = "cpu", image_size: ImageSize | None = None, image_channels: int = 3
+) -> FunctionTokenizer:
     """Open `module:attribute`, an object or a function or class without arguments that returns one.
 
     Modules in the current folder can be imported. Raises RecipeError if this fails, CheckpointError if the object is unsuitable.
@@ -35,7 +38,9 @@ def open_object(what: str, *, device: str = "cpu", image_size: int | None = None
         made = found() if isinstance(found, type) or (callable(found) and not hasattr(found, "encode")) else found
     if not callable(getattr(made, "encode", None)):
         raise RecipeError(f"{what} is {type(made).__name__}, which has no method encode(images).")
-    return object_tokenizer(made, label=what.split(":")[1], source=what, device=device, image_size=image_size)
+    return object_tokenizer(
+        made, label=what.split(":")[1], source=what, device=device, image_size=image_size, image_channels=image_channels
+    )
 
 
 def object_tokenizer(
@@ -44,7 +49,8 @@ def object_tokenizer(
     label: str,
     source: str,
     device: str = "cpu",
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
+    image_channels: int = 3,
     stats: LatentStats | None = None,
     kind: str | None = None,
 ) -> FunctionTokenizer:
@@ -63,9 +69,11 @@ def object_tokenizer(
     def decode(latents: Tensor) -> Tensor:
         return _images(made.decode(latents), source)
 
-    side, has_decoder = image_size or PROBE, callable(getattr(made, "decode", None))
-    posterior = _tried(encode, decode if has_decoder else None, side=side, source=source, device=device)
+    size, has_decoder = image_size or PROBE, callable(getattr(made, "decode", None))
+    shape = (image_channels, *size)
+    posterior = _tried(encode, decode if has_decoder else None, shape=shape, source=source, device=device)
     channels, height = posterior.mean.shape[1:3]
+    downsample = size.height // height
     kind = kind or type(made).__name__
     return FunctionTokenizer(
         encode,
@@ -73,10 +81,11 @@ def object_tokenizer(
         network=made if isinstance(made, nn.Module) else None,
         label=label,
         source=source,
-        architecture=f"{kind} f{side // height}, {channels} channels{'' if has_decoder else ', encode only'}",
+        architecture=f"{kind} f{downsample}, {channels} channels{'' if has_decoder else ', encode only'}",
         digest=_digest(made),
-        downsample=side // height,
+        downsample=downsample,
         latent_channels=channels,
+        image_channels=image_channels,
         stats=stats,
         deterministic=bool(torch.isneginf(posterior.logvar).all()),
         device=device,
@@ -85,14 +94,19 @@ def object_tokenizer(
 
 @torch.no_grad()
 def _tried(
-    encode: Callable[[Tensor], Posterior], decode: Callable[[Tensor], Tensor] | None, *, side: int, source: str, device: str
+    encode: Callable[[Tensor], Posterior],
+    decode: Callable[[Tensor], Tensor] | None,
+    *,
+    shape: tuple[int, ...],
+    source: str,
+    device: str,
 ) -> Posterior:
     """The posterior of a black, a white and a noise image. Raises CheckpointError if shapes or decodings are wrong."""
-    noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     probes = torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise]).mul(2).sub(1).to(device)
     posterior = _run(lambda: encode(probes), f"{source}: encode, tested with images of {tuple(probes.shape)},")
     number, _, height, width = posterior.mean.shape
-    if number != len(probes) or height != width or not 0 < height <= side or side % height:
+    if number != len(probes) or not _shrunk(shape[1:], (height, width)):
         raise CheckpointError(
             f"{source}: encode returns latents of {tuple(posterior.mean.shape)} for images of {tuple(probes.shape)}, "
             "but (B, C, H / f, W / f) with an integer f is needed."
@@ -103,6 +117,12 @@ def _tried(
             raise CheckpointError(f"{source}: decode returns {tuple(images.shape)} for images of {tuple(probes.shape)}.")
         _check_range(images, source)
     return posterior
+
+
+def _shrunk(image: tuple[int, ...], latent: tuple[int, int]) -> bool:
+    """Whether the sides of the latent are those of the image divided by one whole number."""
+    factors = [side // cells if cells and side % cells == 0 else 0 for side, cells in zip(image, latent, strict=True)]
+    return factors[0] == factors[1] > 0
 
 
 def _run(call: Callable[[], Any], subject: str) -> Any:
@@ -142,7 +162,7 @@ def _posterior(returned: Any, source: str) -> Posterior:
 def _images(returned: Any, source: str) -> Tensor:
     returned = getattr(returned, "sample", returned)
     if not isinstance(returned, Tensor) or not returned.is_floating_point():
-        raise CheckpointError(f"{source}: decode returns {_described(returned)}, but images (B, 3, H, W) in [-1, 1] are needed.")
+        raise CheckpointError(f"{source}: decode returns {_described(returned)}, but images (B, C, H, W) in [-1, 1] are needed.")
     return returned.float()
 
 

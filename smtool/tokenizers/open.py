@@ -15,6 +15,7 @@ from smtool.checkpoints.foreign.weights_file import read_weights
 from smtool.checkpoints.learned_from import learned_from
 from smtool.checkpoints.tensor_file import PICKLED, TensorFile
 from smtool.errors import CheckpointError
+from smtool.image_shape import ImageSize, SizeLike
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.sd_vae import Autoencoder
 from smtool.networks.tokenizer import Tokenizer
@@ -30,7 +31,7 @@ Kind = Literal["pixels", "control", "encoder", "object", "trained", "foreign", "
 """trained: an autoencoder in a file of smtool; foreign: weights of another tool for a network of smtool; diffusers: weights that
 diffusers runs; diffusion: a checkpoint of `train-dit`; other: any other file."""
 _CONTROL, _TAESD = "control:", "TAESD"
-_OURS: dict[object, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
+_OURS: dict[str, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,20 @@ def open_tokenizer(
     *,
     device: str = "cpu",
     downsample_pad: DownsamplePad | None = None,
-    image_size: int | None = None,
+    image_size: SizeLike | None = None,
+    image_channels: int = 3,
     weights_dir: Path | None = None,
 ) -> Tokenizer:
     """Open a tokenizer, frozen and in eval mode. Raises CheckpointError, RecipeError or WeightsError.
 
     name: a file, run or folder of an autoencoder, `specimen:plain` or `specimen:dsm`, `pixels`, `timm:MODEL`, `squeezenet`, a
-    Python object `module:attribute`, or a control `control:NAME`. image_size: side of the (square) images to encode, for encoders
-    whose grid depends on it. downsample_pad: padding of an SD-VAE; None: that of its file. weights_dir: searched first for
-    weights of encoders.
+    Python object `module:attribute`, or a control `control:NAME`. image_size: of the images to encode, for encoders whose grid
+    depends on it; image_channels: of the images, for tokenizers that are made for any number of them. downsample_pad: padding of
+    an SD-VAE; None: that of its file. weights_dir: searched first for weights of encoders.
     """
     found = identify(name)
-    return _opened(found, device, downsample_pad, image_size, weights_dir).to(device).eval().requires_grad_(False)
+    form = None if image_size is None else ImageSize.of(image_size), image_channels
+    return _opened(found, device, downsample_pad, *form, weights_dir).to(device).eval().requires_grad_(False)
 
 
 def load_autoencoder(
@@ -100,7 +103,7 @@ def load_autoencoder(
     found = identify(path_or_name)
     what = {"diffusers": f"{found.format} of diffusers", "encoder": "a frozen encoder", "object": "a Python object"}
     if found.kind in ("trained", "foreign", "diffusion", "other"):
-        opened = _opened(found, device, downsample_pad, None, None)
+        opened = _opened(found, device, downsample_pad, None, 3, None)
         if isinstance(opened, Autoencoder):
             return opened
         what[found.kind] = opened.architecture
@@ -110,20 +113,22 @@ def load_autoencoder(
     )
 
 
-def _opened(found: Found, device: str, pad: DownsamplePad | None, image_size: int | None, weights_dir: Path | None) -> Tokenizer:
+def _opened(
+    found: Found, device: str, pad: DownsamplePad | None, size: ImageSize | None, channels: int, weights_dir: Path | None
+) -> Tokenizer:
     if pad not in (None, *get_args(DownsamplePad)):
         raise ValueError(f'downsample_pad must be "asymmetric" or "symmetric", but is {pad!r}')
     if found.kind == "pixels":
-        return Pixels().build()
+        return Pixels(image_channels=channels).build()
     if found.kind == "control":
-        return control(found.name.removeprefix(_CONTROL))
+        return control(found.name.removeprefix(_CONTROL), channels)
     if found.kind == "encoder":
-        return open_encoder(found.name, device=device, image_size=image_size, weights_dir=weights_dir)
+        return open_encoder(found.name, device=device, image_size=size, image_channels=channels, weights_dir=weights_dir)
     if found.kind == "object":
-        return open_object(found.name, device=device, image_size=image_size)
+        return open_object(found.name, device=device, image_size=size, image_channels=channels)
     assert found.path is not None, "all others are files"
     if found.kind == "diffusers":
-        return open_by_diffusers(found.path, source=found.name, device=device, image_size=image_size)
+        return open_by_diffusers(found.path, source=found.name, device=device, image_size=size)
     return _network(found, found.path, device, pad)
 
 
@@ -166,7 +171,8 @@ def _path(name: str) -> Path:
 
 def _file(name: str, path: Path) -> Found:
     metadata = {} if path.suffix.lower() in PICKLED else read_metadata(path)
-    if (kind := metadata.get("kind")) in _OURS:
+    kind = metadata.get("kind")
+    if isinstance(kind, str) and kind in _OURS:
         return Found(name, _OURS[kind], path, metadata=metadata)
     if "smtool" in metadata:
         return Found(name, "other", path, metadata=metadata)

@@ -16,18 +16,21 @@ class Pixels(Config):
     """The description of the identity tokenizer in a checkpoint."""
 
     kind: Literal["pixels"] = "pixels"
+    image_channels: int = 3
 
     def build(self) -> FunctionTokenizer:
+        known = PIXELS if self.image_channels == 3 else f"{PIXELS}:{self.image_channels}"
         return FunctionTokenizer(
             point_posterior,
             _unchanged,
             network=None,
             label=PIXELS,
             source=PIXELS,
-            architecture="pixels f1, 3 channels: the images themselves",
-            digest=hashlib.sha256(PIXELS.encode()).hexdigest(),
+            architecture=f"pixels f1, {self.image_channels} channels: the images themselves",
+            digest=hashlib.sha256(known.encode()).hexdigest(),
             downsample=1,
-            latent_channels=3,
+            latent_channels=self.image_channels,
+            image_channels=self.image_channels,
             deterministic=True,
             config=self,
         )

@@ -34,6 +34,7 @@ class Tiled(Tokenizer):
         self.label, self.source, self.stats = whole.label, whole.source, whole.stats
         self.downsample, self.latent_channels = whole.downsample, whole.latent_channels
         self.deterministic, self.image_size = whole.deterministic, whole.image_size
+        self.image_channels = whole.image_channels
         self.recipe, self.learned_from = whole.recipe, whole.learned_from
 
     @property
@@ -84,7 +85,7 @@ def tiled(tokenizer: Tokenizer, tile: int | None) -> Tokenizer:
         return tokenizer
     if tokenizer.image_size is not None:
         raise RecipeError(
-            f"--tile {tile}: {tokenizer.label} accepts only images of {tokenizer.image_size} px, so it cannot encode tiles.",
+            f"--tile {tile}: {tokenizer.label} accepts only images of {tokenizer.image_size.words}, so it cannot encode tiles.",
             hint="Leave --tile out.",
         )
     if tile < 1 or tile % tokenizer.downsample:
@@ -110,7 +111,7 @@ def receptive_field(tokenizer: Tokenizer) -> int:
     which depend on the whole image, are not counted. One cell for plain arithmetic.
     """
     side = _PROBE_CELLS * tokenizer.downsample
-    image = torch.zeros(1, 3, side, side, device=tokenizer.device)
+    image = torch.zeros(1, tokenizer.image_channels, side, side, device=tokenizer.device)
     with _reach_of_convolutions(tokenizer.network, side) as reach:
         latents = tokenizer.encode(image).mode()
         encoder = sum(reach)

@@ -68,7 +68,7 @@ def _of_large_cells(folder: Path, runs: Path) -> Path:
         (_pickled, "model.pt"),
         (_pickled_by_torch, "model.ckpt"),
         (_of_another_network, "other.safetensors"),
-        (_for_grey_images, "channel"),
+        (_for_grey_images, "encodes images of 1 channel (L), but those of"),
         (_of_large_cells, "32x32 is smaller than one latent cell"),
     ],
 )

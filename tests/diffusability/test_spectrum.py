@@ -20,6 +20,7 @@ from smtool.diffusability.sections.parts import NOT_MEASURED, Reason
 from smtool.diffusability.sections.transfer import KAPPA_SPREAD_CUT
 from smtool.diffusability.spectrum import _beside, spectrum
 from smtool.errors import CheckpointError, RecipeError
+from smtool.image_shape import ImageSize
 from smtool.networks.sd_vae import SDVAE
 from smtool.report.console import Console
 from smtool.tokenizers import open_tokenizer
@@ -168,7 +169,7 @@ def test_a_spent_limit_runs_the_smallest_protocol_and_names_what_is_missing(runs
 
 def test_a_cut_report_measures_what_its_passport_says(runs, data, monkeypatch):
     """Sections at a cut protocol: 3 removals, 4 bands, 4 images; more images for what only encodes."""
-    cut = Protocol(20, 32, 4, (0, 8, 12), 4)
+    cut = Protocol(20, ImageSize(32, 32), 4, (0, 8, 12), 4)
     monkeypatch.setattr(Protocol, "fitted", lambda *_: cut)
     monkeypatch.setattr(Protocol, "shortened", lambda *_: cut)
     report = spectrum([str(runs / "plain")], data=data, limit=Limit(1e6), console=quiet())

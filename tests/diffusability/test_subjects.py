@@ -10,6 +10,7 @@ from smtool.diffusability.inputs.subjects import (
     open_subjects,
 )
 from smtool.errors import CheckpointError
+from smtool.image_shape import ImageSize
 from smtool.networks.tokenizer import point_posterior
 from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer, open_tokenizer
@@ -72,20 +73,20 @@ def test_an_encoder_made_for_one_size_is_opened_for_the_images(monkeypatch, data
     def opened(name, *, image_size, **_) -> Tokenizer:
         asked.append(image_size)
         facts = {"source": name, "architecture": "", "digest": "", "downsample": 14, "latent_channels": 3}
-        facts |= {"network": None, "label": name, "image_size": image_size or {"timm:a": 224, "timm:b": 518}[name]}
+        facts |= {"network": None, "label": name, "image_size": image_size or ImageSize.of({"timm:a": 224, "timm:b": 518}[name])}
         return FunctionTokenizer(point_posterior, None, **facts)
 
     monkeypatch.setattr("smtool.diffusability.inputs.subjects.open_tokenizer", opened)
     facts = {"downsample_pad": None, "weights_dir": None, "device": "cpu"}
     _, size = open_subjects(["timm:a", "timm:b"], data="builtin:photos", **facts)
-    assert (size, asked) == (224, [None, None, 224])      # the second one is opened again, for the size of the first
+    assert (size.stored, asked) == (224, [None, None, ImageSize(224, 224)])      # the second is opened again, at that size
     _, size = open_subjects(["timm:a"], data=data, **facts)
-    assert (size, asked[3:]) == (32, [32])
+    assert (size.stored, asked[3:]) == (32, [ImageSize(32, 32)])
 
 
 def test_folders_are_measured_at_their_own_size_and_split(data):
-    images = open_measured(data, 32, Console(quiet=True))
-    assert (images.split, images.image_size, len(images)) == ("val", 32, 48)
+    images = open_measured(data, ImageSize(32, 32), Console(quiet=True))
+    assert (images.split, images.image_size.stored, len(images)) == ("val", 32, 48)
 
 
 def test_training_images_are_measured_aloud_where_few_are_held_out(tmp_path, monkeypatch):
@@ -104,4 +105,4 @@ def test_a_codec_that_takes_no_such_image_is_named():
     codec = FunctionTokenizer(point_posterior, None, network=None, label="a", **facts)
     subject = Subject("a", codec)
     with pytest.raises(CheckpointError, match="runs/a: an image of 32x32 is smaller than one latent cell"):
-        subject.latent_size(32)
+        subject.latent_size(ImageSize(32, 32))

@@ -97,11 +97,11 @@ def test_smallest_input_is_the_smallest_that_lpips_accepts(net):
             network(torch.zeros(1, 3, side - 1, side - 1), torch.ones(1, 3, side - 1, side - 1))
 
 
-def test_images_that_are_too_small_or_not_rgb_are_refused(distance):
+def test_images_that_are_too_small_or_of_five_channels_are_refused(distance):
     with pytest.raises(ValueError, match="lpips_squeeze needs images of at least 17 px"):
         distance(torch.zeros(1, 3, 16, 32), torch.zeros(1, 3, 16, 32))
-    with pytest.raises(ValueError, match=r"\(1, 1, 32, 32\)"):
-        distance(torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"\(1, 5, 32, 32\)"):
+        distance(torch.zeros(1, 5, 32, 32), torch.zeros(1, 5, 32, 32))
 
 
 def test_building_it_prints_nothing_warns_of_nothing_and_leaves_the_global_generator_alone(squeezenet_file, capfd):

@@ -5,6 +5,7 @@ import torch
 
 from smtool.devices import is_out_of_memory
 from smtool.errors import OutOfMemory
+from smtool.image_shape import ImageSize
 from smtool.inference.tile_advice import advising_tiles, decoding_bytes
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.shapes_only import shapes_only
@@ -20,7 +21,7 @@ def vae():
 
 
 def said(tokenizer, side: int, batch: str | None = "--batch") -> str:
-    with pytest.raises(OutOfMemory) as error, advising_tiles(tokenizer, side, batch=batch):
+    with pytest.raises(OutOfMemory) as error, advising_tiles(tokenizer, ImageSize(side, side), batch=batch):
         torch.empty(TOO_MUCH)
     return str(error.value)
 
@@ -30,7 +31,7 @@ def test_tiles_are_named_with_both_sizes(vae):
     assert text.startswith("out of memory (")
     assert "Lower --batch, or encode and decode tiles: --tile 512, which needs about" in text
     assert "instead of" in text
-    assert decoding_bytes(vae, 2048) / decoding_bytes(vae, 512) == pytest.approx(16, rel=0.2)
+    assert decoding_bytes(vae, ImageSize(2048, 2048)) / decoding_bytes(vae, ImageSize(512, 512)) == pytest.approx(16, rel=0.2)
 
 
 def test_tiles_are_not_named_where_they_do_not_help(vae):
@@ -48,11 +49,11 @@ def test_the_prediction_for_stable_diffusion_is_known():
     with shapes_only():
         network = SDVAE(downsample=8, latent_channels=4).build()
     one = 256 * 256 * 256 * 4
-    assert 2 * one <= decoding_bytes(network, 256) <= 4 * one
+    assert 2 * one <= decoding_bytes(network, ImageSize(256, 256)) <= 4 * one
 
 
 def test_other_errors_pass_unchanged(vae):
-    with pytest.raises(RuntimeError, match="shape"), advising_tiles(vae, 1024, batch=None):
+    with pytest.raises(RuntimeError, match="shape"), advising_tiles(vae, ImageSize(1024, 1024), batch=None):
         torch.zeros(2).reshape(3)
 
 

@@ -13,7 +13,7 @@ from replay.autoencoder import RandomPerceptual
 from torch import Tensor
 
 from smtool.data.batches import to_signed, to_uint8
-from smtool.data.images.transform import Rule, to_square
+from smtool.data.images.transform import Rule, to_size
 from smtool.features.extractor import Extractor
 from smtool.features.inception import Inception, fid_inception
 from smtool.features.protocol import PROTOCOLS, jpeg_round_trip
@@ -112,4 +112,4 @@ def test_rings_hold_the_same_cells(recorded, side, bins):
 
 
 def _pixels(size: tuple[int, int], crop: str) -> Tensor:
-    return torch.from_numpy(np.array(to_square(cases.picture(*size), Rule(cases.SIZE, crop), ""))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(to_size(cases.picture(*size), Rule(cases.SIZE, crop), ""))).permute(2, 0, 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from smtool import cli
 from smtool.errors import RecipeError
 from smtool.recipe import TrainAE, find, load, packaged, run_name
 from smtool.recipe.catalog import copy, names, opening
@@ -26,6 +27,30 @@ def recipe(tmp_path) -> Path:
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL)
     return path
+
+
+def test_images_may_be_rectangles_of_other_channels(recipe):
+    changed = load(str(recipe), TrainAE, ["data.image_size=[64, 96]", "model.image_channels=1"])
+    assert changed.tables.shapes.images == (8, 1, 64, 96)
+    assert changed.tables.shapes.latents == (8, 4, 8, 12)
+    assert "image_size = [\n    64,\n    96,\n]" in changed.resolved_toml()
+    assert tomllib.loads(changed.resolved_toml())["data"]["image_size"] == [64, 96]
+    assert "image_size = 64" in load(str(recipe), TrainAE, ["data.image_size=[64, 64]"]).resolved_toml()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.image_size=[64, 100]", "data.image_size: an image of 64x100 cannot be encoded: both sides must be multiples of"),
+        ("data.image_size=[64, 96, 3]", "data.image_size: must be one whole number or [height, width], but is [64, 96, 3]."),
+        ("data.image_size=0", "data.image_size: must be at least 1 pixel a side, but is 0."),
+        ("model.image_channels=5", "model.image_channels: must be at most 4, but is 5."),
+    ],
+)
+def test_impossible_shapes_are_problems_of_the_recipe(change, words, recipe):
+    with pytest.raises(RecipeError) as caught:
+        load(str(recipe), TrainAE, [change])
+    assert words in str(caught.value)
 
 
 def test_recipes_were_found():
@@ -222,3 +247,27 @@ def test_recipe_commands_work_as_a_user_types_them(tmp_path):
     assert (tmp_path / "mine.toml").exists()
     again = run("copy", "dsm", "mine.toml")
     assert (again.returncode, again.stderr.count("\n")) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("steps=18446744073709551616", "steps"),
+        ("model.latent_channels=1000000000", "model.latent_channels"),
+        ("model.blocks_per_level=1000", "model.blocks_per_level"),
+        ("model.channels=[4, 8, 16, 1000000]", "model.channels"),
+        ("discriminator.num_layers=1000000", "discriminator.num_layers"),
+        (f"data.train=[{'1, ' * 3000}]", "data.train"),
+    ],
+)
+def test_sizes_beyond_any_network_and_long_values_are_refused_in_a_short_message(change, key):
+    with pytest.raises(RecipeError, match=key) as found:
+        load("sd-vae", TrainAE, [change])
+    assert len(str(found.value)) < 1000
+
+
+def test_a_name_longer_than_the_system_takes_is_no_recipe():
+    for name in ("x" * 300, "x/" * 3000):
+        with pytest.raises((RecipeError, OSError)) as found:
+            load(name, TrainAE)
+        assert cli._report(found.value) in (2, 3)

@@ -60,7 +60,7 @@ def test_racers_apply_the_shared_changes_the_images_and_then_their_own_changes(r
     _, entries = load_race(recipe, ["racers.dsm.changes=['regularizers.dsm.rows_removed=[0, 8]']"])
     plain, dsm = (entry.autoencoder.tables for entry in entries)
     assert plain.model.channels == dsm.model.channels == (8, 8, 8)
-    assert (plain.data.train, plain.data.image_size, plain.steps) == ("builtin:photos", 32, 4)
+    assert (plain.data.train, plain.data.image_size.stored, plain.steps) == ("builtin:photos", 32, 4)
     assert dsm.regularizers.dsm.rows_removed == (0, 8)
     assert [entry.transformer.tables.steps for entry in entries] == [6, 6]
 

@@ -6,7 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
-from smtool.report.grids import DIFFERENCE_GAIN, enlarged, fitted, framed, image_grid, png_bytes, reconstruction_grid, viridis
+from smtool.report.grids import (
+    DIFFERENCE_GAIN,
+    centred,
+    enlarged,
+    fitted,
+    framed,
+    image_grid,
+    png_bytes,
+    reconstruction_grid,
+    viridis,
+)
 
 
 def images_of(count, height=3, width=5):
@@ -37,6 +47,31 @@ def test_png_keeps_every_value():
     image = images_of(1)[0]
     back = np.asarray(Image.open(io.BytesIO(png_bytes(image))))
     assert np.array_equal(back, image.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
+def test_a_png_has_the_mode_of_its_channels(channels, mode):
+    image = torch.randint(0, 256, (channels, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    back = Image.open(io.BytesIO(png_bytes(image)))
+    assert back.mode == mode
+    assert np.array_equal(np.asarray(back).reshape(5, 7, channels), image.permute(1, 2, 0).numpy())
+
+
+def test_grids_show_gray_as_gray_and_clear_parts_as_mid_gray():
+    gray = torch.full((1, 1, 2, 2), 77, dtype=torch.uint8)
+    assert (image_grid(gray) == 77).all() and image_grid(gray).shape == (3, 2, 2)
+    clear = torch.tensor([10, 20, 200, 0], dtype=torch.uint8).view(1, 4, 1, 1)
+    assert image_grid(clear).flatten().tolist() == [128, 128, 128]
+    solid = torch.tensor([10, 20, 200, 255], dtype=torch.uint8).view(1, 4, 1, 1)
+    assert image_grid(solid).flatten().tolist() == [10, 20, 200]
+    images = torch.rand(2, 2, 4, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    grid = reconstruction_grid(images, -images)
+    assert grid.shape == (3, 3 * 4 + 2, 2 * 6 + 1) and torch.equal(grid[0], grid[2])
+
+
+def test_a_picture_is_centred_on_white():
+    picture = centred(torch.zeros(3, 2, 4, dtype=torch.uint8), (6, 5))
+    assert picture.shape == (3, 6, 5) and (picture[:, 2:4, :4] == 0).all() and picture.sum() == 255 * 3 * (30 - 8)
 
 
 def test_the_grid_has_inputs_reconstructions_and_differences_in_rows():

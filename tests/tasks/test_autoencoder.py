@@ -39,6 +39,51 @@ def _task(*names: str, adversary: Adversary | None = None, flip: bool = False, *
     return AutoencoderTask(autoencoder, methods, adversary=adversary, discriminator=discriminator, flip=flip, **keys)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("size", [(32, 32), (32, 64)])
+def test_all_methods_train_on_rectangles_and_on_other_channels(channels, size):
+    table = SECTION.model_copy(update={"image_channels": channels})
+    shapes = Shapes((4, channels, *size), (4, 2, size[0] // 4, size[1] // 4))
+    adversary = Adversary(num_layers=1, channels=4, start=0)
+    task = AutoencoderTask(
+        table.build(),
+        {name: method.build(shapes, None) for name, method in METHODS.items()},
+        reconstruction=Reconstruction(), perceptual=None, adversary=adversary, discriminator=adversary.build(), flip=True,
+    )
+    images = torch.rand(4, channels, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    seen = []
+    task.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    for step in range(4):
+        player = "discriminator" if step % 2 else "autoencoder"
+        loss = task.loss(player, ImageBatch(images, None, tuple("abcd")), _draws(player, step), step)
+        loss.total.backward()
+        assert torch.isfinite(loss.total)
+    assert set(seen) == {3}
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in task.autoencoder.parameters())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_the_discriminator_sees_gray_as_three_channels_and_alpha_on_mid_gray(channels):
+    adversary = Adversary(num_layers=1, channels=4, start=0)
+    table = SECTION.model_copy(update={"image_channels": channels})
+    keys = {"reconstruction": Reconstruction(), "perceptual": None, "adversary": adversary, "flip": False}
+    task = AutoencoderTask(table.build(), {}, discriminator=adversary.build(), **keys)
+    images = torch.rand(4, channels, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    seen = []
+    task.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    task.loss("discriminator", ImageBatch(images, None, tuple("abcd")), _draws("discriminator", 1), 1)
+    task.loss("autoencoder", ImageBatch(images, None, tuple("abcd")), _draws("autoencoder", 0), 0)
+    decoded = task.autoencoder.decode(task.autoencoder.encode(images).sample(
+        _draws("autoencoder", 0).batch("posterior", (4, 2, 8, 8))
+    ))
+    for found, made in ((seen[0], images), (seen[2], decoded)):
+        levels = (made.double() + 1) / 2
+        alpha = levels[:, -1:] if channels in (2, 4) else 1.0
+        colors = levels[:, :1].repeat(1, 3, 1, 1) if channels < 3 else levels[:, :3]
+        expected = 2 * (alpha * colors + (1 - alpha) * 0.5) - 1
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
 def _batch() -> ImageBatch:
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     return ImageBatch(images, None, ("a", "b", "c", "d"))

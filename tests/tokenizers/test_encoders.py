@@ -49,7 +49,7 @@ def test_latents_are_timms_patch_tokens(weights):
 )
 def test_the_grid_follows_the_images(name, side, cell, words, weights):
     tokenizer = open_tokenizer(f"timm:{name}", image_size=side, weights_dir=weights)
-    assert (tokenizer.downsample, tokenizer.image_size) == (cell, side)
+    assert (tokenizer.downsample, *tokenizer.image_size) == (cell, side, side)
     assert words in tokenizer.architecture
     mean = tokenizer.encode(images(side)).mean
     assert mean.shape == (1, tokenizer.latent_channels, side // cell, side // cell)
@@ -57,10 +57,26 @@ def test_the_grid_follows_the_images(name, side, cell, words, weights):
         tokenizer.encode(images(2 * side))
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "cell", "words"),
+    [(VIT, (64, 96), 16, "encode only"), (DINO, (64, 96), 16, "resized to 56x84"), (RESNET, (64, 96), 32, "f32")],
+)
+def test_images_may_be_rectangles_and_gray(name, size, cell, words, weights):
+    color = open_tokenizer(f"timm:{name}", image_size=size, weights_dir=weights)
+    gray = open_tokenizer(f"timm:{name}", image_size=size, image_channels=1, weights_dir=weights)
+    assert words in gray.architecture and gray.downsample == cell
+    x = 2 * torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(1)) - 1
+    mean = gray.encode(x).mean
+    assert mean.shape == (2, gray.latent_channels, size[0] // cell, size[1] // cell)
+    assert_close(mean, color.encode(x.repeat(1, 3, 1, 1)).mean)
+    with pytest.raises(ValueError, match=r"opened for images of 64x96, not 96x64: open it with image_size=\[96, 64\]"):
+        gray.encode(x.mT)
+
+
 def test_without_images_it_is_opened_for_256(weights):
-    assert open_tokenizer(f"timm:{RESNET}", weights_dir=weights).image_size == 256
+    assert open_tokenizer(f"timm:{RESNET}", weights_dir=weights).image_size.stored == 256
     tokenizer = open_tokenizer("squeezenet", weights_dir=weights)
-    assert (tokenizer.image_size, tokenizer.downsample, tokenizer.latent_channels) == (256, 16, 512)
+    assert (tokenizer.image_size.stored, tokenizer.downsample, tokenizer.latent_channels) == (256, 16, 512)
 
 
 def test_hooks_on_its_layers_are_called(weights):
@@ -75,6 +91,8 @@ def test_impossible_sizes_and_names_are_errors(weights, tmp_path, monkeypatch):
         open_tokenizer(f"timm:{VIT}", image_size=8, weights_dir=weights)
     with pytest.raises(CheckpointError, match="as 3x3 cells: the side is not a multiple of its stride"):
         open_tokenizer(f"timm:{RESNET}", image_size=72, weights_dir=weights)
+    with pytest.raises(CheckpointError, match=r"no latent cell of at least 14 pixels, .* divides 32 and 50"):
+        open_tokenizer(f"timm:{DINO}", image_size=[32, 50], weights_dir=weights)
     with pytest.raises(RecipeError, match="Did you mean"):
         open_tokenizer("timm:vit_tiny_patch16_225", weights_dir=weights)
     monkeypatch.setattr("timm.create_model", _offline)

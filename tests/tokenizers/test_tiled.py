@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from smtool.errors import RecipeError
+from smtool.image_shape import ImageSize
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.taesd import TAESD
 from smtool.networks.tokenizer import Tokenizer, point_posterior
@@ -178,7 +179,7 @@ def test_a_tile_that_cells_do_not_fill_is_refused(vae):
 
 def test_an_encoder_of_one_image_size_is_refused(vae):
     fixed = Convolutional()
-    fixed.image_size = 224
+    fixed.image_size = ImageSize(224, 224)
     with pytest.raises(RecipeError, match="accepts only images of 224 px"):
         tiled(fixed, 64)
 

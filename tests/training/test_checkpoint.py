@@ -115,3 +115,16 @@ def test_a_run_is_not_resumed_with_another_frozen_network_of_the_same_name(tmp_p
     state = tmp_path / "00000005/state.json"      # as written by versions without digests
     state.write_text(json.dumps({name: value for name, value in json.loads(state.read_text()).items() if name != "frozen"}))
     checkpoints.load(5, replace(training, frozen={"dinov2-b": "bbbb"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"\xff\xfe", b'{"step": 1}', b'{"step": 1, "updates": {"net": -3}, "precision": {}}',
+     b'{"step": 1, "updates": {"net": []}, "precision": {}}', b'{"step": 1, "updates": {}, "precision": {}}'],
+)  # fmt: skip
+def test_a_damaged_state_is_named(tmp_path, text):
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_every=0)
+    folder = checkpoints.save(1, _training(0))
+    (folder / "state.json").write_bytes(text)
+    with pytest.raises(CheckpointError, match="00000001"):
+        checkpoints.load(1, _training(1))

@@ -10,6 +10,7 @@ from smtool.checkpoints.foreign.family import Family, numbers
 from smtool.checkpoints.foreign.key_names import FAMILIES, family_of
 from smtool.checkpoints.foreign.ldm import averages
 from smtool.errors import CheckpointError
+from smtool.image_shape import MODES
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.sd_vae import SDVAE
 
@@ -103,9 +104,11 @@ def _advice(names: Iterable[str]) -> str:
 
 def _section(path: Path, shapes: Mapping[str, Shape], norm_groups: int | None, downsample_pad: DownsamplePad) -> SDVAE:
     latent_channels, moments = shapes["decoder.conv_in.weight"][1], shapes["encoder.conv_out.weight"][0]
-    for what, channels in (("encodes", shapes[_FIRST][1]), ("decodes", shapes["decoder.conv_out.weight"][0])):
-        if channels != 3:
-            raise CheckpointError(f"{path} {what} images of {channels} channel{'s'[: channels != 1]}, but RGB images have 3.")
+    encoded, decoded = shapes[_FIRST][1], shapes["decoder.conv_out.weight"][0]
+    if encoded != decoded or encoded not in MODES:
+        raise CheckpointError(
+            f"{path} encodes images of {encoded} and decodes images of {decoded} channels; both must be the same number, 1 to 4."
+        )
     if moments != 2 * latent_channels:
         raise CheckpointError(
             f"{path}: the encoder has {moments} output channels for {latent_channels} latent channels, "
@@ -115,6 +118,7 @@ def _section(path: Path, shapes: Mapping[str, Shape], norm_groups: int | None, d
     return SDVAE(
         downsample=2 ** (len(widths) - 1),
         latent_channels=latent_channels,
+        image_channels=encoded,
         norm_groups=norm_groups or _groups(path, widths),
         channels=widths,
         blocks_per_level=blocks_per_level(shapes),

@@ -54,8 +54,8 @@ def _config(config: SDVAE) -> dict[str, Any]:
     down = [f"{'Attn' if level in config.attention else ''}DownEncoderBlock2D" for level in levels]
     return {
         "_class_name": "AutoencoderKL",
-        "in_channels": 3,
-        "out_channels": 3,
+        "in_channels": config.image_channels,
+        "out_channels": config.image_channels,
         "act_fn": "silu",
         "block_out_channels": list(config.channels),
         "down_block_types": down,

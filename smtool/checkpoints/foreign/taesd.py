@@ -79,7 +79,8 @@ def _section(encoder: TensorFile, decoder: TensorFile) -> TAESD:
     else:
         layout = "pooled" if any(".pool." in name for name in encoder.shapes) else "plain"
     channels, first = decoder.shapes["1.weight"][1], decoder.shapes["1.weight"][0]
-    return TAESD(layout=layout, latent_channels=channels, width=first // 4 if layout == "f32" else first)
+    images = encoder.shapes["0.weight"][1]
+    return TAESD(layout=layout, latent_channels=channels, image_channels=images, width=first // 4 if layout == "f32" else first)
 
 
 def _same(names: Mapping[str, Shape]) -> dict[str, str]:

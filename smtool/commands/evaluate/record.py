@@ -19,6 +19,7 @@ COLUMNS = (
     *("metric", "extractor", "extractor_sha256", "resize", "codec", "pixels", "rounding", "posterior", "protocol"),
     *("num_images", "images_sha256", "num_reference", "reference_sha256", "seed"),
     *("checkpoint", "step", "weights", "labels", "sampler", "steps", "cfg_scale", "notes"),
+    *("image_sizes", "reference_sizes", "channels", "warning"),
 )
 """Columns of a CSV file, the same for every evaluation."""
 

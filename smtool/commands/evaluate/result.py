@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from smtool.config import Config
+from smtool.data.images.decoding import WHITE, used_bits
 from smtool.evaluation.scores import FRECHET, ReconstructionScore, SampleScore, Score
 from smtool.features.protocol import PROTOCOLS, Protocol
+from smtool.image_shape import ImageSize
 from smtool.inference.sampling import Sampling
 
 
@@ -47,7 +49,7 @@ class Images(Config):
     source: str
     folder: str
     split: str
-    image_size: int
+    image_size: ImageSize
     sha256: str
 
 
@@ -57,21 +59,40 @@ class Reconstructed(Images):
     trained_on: bool | None = None
 
 
-class Samples(Config):
-    """The generated images. drawn: how they were sampled; empty if it is unknown."""
+class Compared(Config):
+    """One of two compared sets of images. remarks: what is unusual about images of loose files, with their number; left_out: why
+    files were not used, with their number. Files of older versions lack both."""
 
     source: str
     sha256: str
     count: int
+    remarks: Mapping[str, int] = Field(default_factory=dict)
+    left_out: Mapping[str, int] = Field(default_factory=dict)
+
+    def sentences(self) -> list[str]:
+        """Sentences on images that were changed and files that were not used."""
+        said = []
+        if self.remarks:
+            unusual = "; ".join(f"{count:,} with {remark}" for remark, count in self.remarks.items())
+            said.append(f"{self.source}, unusual images: {unusual}.")
+        if bits := used_bits(self.remarks, WHITE):
+            white = 2**bits - 1
+            hint = f"smtool prepare {self.source} --size SIZE --white {white} shows it as white"
+            said.append(f"{self.source}: its images of 16 bits are dark, because no level is above {white}. {hint}.")
+        if self.left_out:
+            reasons = "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+            said.append(f"{self.source}: {sum(self.left_out.values()):,} files are not used: {reasons}.")
+        return said
+
+
+class Samples(Compared):
+    """The generated images. drawn: how they were sampled; empty if it is unknown."""
+
     drawn: Sampling
 
 
-class Reference(Config):
+class Reference(Compared):
     """The images that samples are compared with. count: 0 if the reference is a file of statistics that does not state it."""
-
-    source: str
-    sha256: str
-    count: int
 
 
 class Evaluation(Config):
@@ -89,6 +110,14 @@ class Evaluation(Config):
     @property
     def has_frechet(self) -> bool:
         return any(score.passport.metric == FRECHET for score in self.scores.values())
+
+    def size_warnings(self) -> list[str]:
+        """Sentences with the warnings in the passports and the titles of their scores."""
+        titles: dict[str, list[str]] = {}
+        for score in self.scores.values():
+            if score.passport.warning:
+                titles.setdefault(score.passport.warning, []).append(score.title)
+        return [f"{', '.join(names)}: {warning}." for warning, names in titles.items()]
 
     def to_json(self) -> dict[str, Any]:
         """The JSON that --json writes. Unknown keys of samples and passports are left out."""
@@ -111,12 +140,12 @@ class ReconstructionEvaluation(Evaluation):
             said.append("The autoencoder was trained on these images.")
         if self.has_frechet:
             said.append("Frechet distances decrease with N: compare them only at equal N, images and extractor.")
-        said += [f"{name}: {warning}." for name, warning in self.warnings.items()]
+        said += [f"{name}: {warning}." for name, warning in self.warnings.items()] + self.size_warnings()
         return [*said, self.computed.sentence]
 
 
 class SampleEvaluation(Evaluation):
-    """Evaluation of generated images. reference: None if no score needs one; image_size: height and width."""
+    """Evaluation of generated images. reference: None if no score needs one; image_size: height and width, () for several."""
 
     samples: Samples
     reference: Reference | None
@@ -125,7 +154,9 @@ class SampleEvaluation(Evaluation):
 
     def sentences(self) -> list[str]:
         """Sentences to print below the table."""
-        said = _drawing(self.samples.drawn, self.protocol)
+        said = [sentence for images in (self.samples, self.reference) if images for sentence in images.sentences()]
+        said += self.size_warnings()
+        said += _drawing(self.samples.drawn, self.protocol)
         intervals = "95 %, for another draw of samples with the same reference"
         said.append(f"Protocol {self.protocol.name}. Intervals: {intervals}.")
         if self.has_frechet:

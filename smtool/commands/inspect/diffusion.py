@@ -7,6 +7,7 @@ from smtool.data.cache.card import CacheCard
 from smtool.data.features.card import read_feature_card
 from smtool.data.features.shards import FeatureShards
 from smtool.data.latents.shards import LatentShards, open_latents
+from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Recipe, TrainDiT
@@ -49,7 +50,8 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         "autoencoder": f"{_short(tokenizer)}, "
         + ("in this file" if facts["autoencoder"]["embedded"] else f"in {facts['autoencoder_path']}")
         + f", digest {facts['autoencoder']['digest']}",
-        "trained on": f"{facts['data']} at {facts['image_size']} px, digest {facts['data_digest']}"
+        "trained on": f"{facts['data']} at {ImageSize.of(facts['image_size']).words}, "
+        f"digest {facts.get('data_digest', 'not known')}"
         if "data" in facts
         else f"not known; imported from {facts['source']}",
         "statistics": f"{model.stats.kind}, {f'of {model.stats.count:,} latents' if model.stats.count else 'published'}",
@@ -99,7 +101,7 @@ def cache_rows(folder: Path) -> dict[str, str]:
 
 def _images_and_shards(card: CacheCard) -> dict[str, str]:
     return {
-        "images": f"{card.split} split of {card.images_folder} at {card.image_size} px, digest {card.data}",
+        "images": f"{card.split} split of {card.images_folder} at {card.image_size.words}, digest {card.data}",
         "shards": f"{len(card.shards)}, {sum(shard.bytes for shard in card.shards) / 1e6:,.1f} MB, all present",
     }
 

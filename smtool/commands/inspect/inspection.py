@@ -16,6 +16,7 @@ from smtool.data.features.card import FEATURE_CARD_NAME
 from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, is_prepared, read_card
 from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
+from smtool.image_shape import ImageSize, in_channels
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
@@ -23,6 +24,7 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.recipe.activation_memory import autoencoder_activations
 from smtool.report.console import Console
+from smtool.storage import parsing
 from smtool.tokenizers import Found, identify, open_tokenizer
 
 _KINDS = {
@@ -112,7 +114,8 @@ def _checkpoint(found: Found) -> Description:
     tokenizer, metadata = open_tokenizer(found.name), found.metadata
     rows = {"kind": _KINDS[found.kind].format(format=found.format, version=metadata.get("smtool", "(version not stated)"))}
     if isinstance(tokenizer, Autoencoder):
-        rows |= _network(tokenizer.config, 256) | _training(metadata)
+        with parsing(Path(found.place)):
+            rows |= _network(tokenizer.config, ImageSize(256, 256)) | _training(metadata)
     else:
         rows |= _sizes(tokenizer)
     rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}
@@ -147,29 +150,37 @@ def _training(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
     """Rows about the sizes of a tokenizer that is not an SD-VAE."""
-    side = tokenizer.image_size or 256
-    channels, height, width = tokenizer.latent_shape(side, side)
+    size = tokenizer.image_size or ImageSize(256, 256)
+    channels, height, width = tokenizer.latent_shape(*size)
     return {
         "architecture": tokenizer.architecture,
         **({"parameters": f"{_count(tokenizer):,}"} if tokenizer.network is not None else {}),
-        "latent": f"{channels} x {height} x {width} for images of {side} x {side}",
+        "latent": f"{channels} x {height} x {width} for images of {_by(size)}{_unless_rgb(tokenizer.image_channels)}",
     }
 
 
-def _network(config: SDVAE, image_size: int) -> dict[str, str]:
+def _network(config: SDVAE, image_size: ImageSize) -> dict[str, str]:
     """Rows about architecture, sizes and latent shape, from the configuration alone."""
     with shapes_only():
         autoencoder = config.build()
     widths = "-".join(map(str, config.channels))
-    channels, height, width = config.latent_shape(image_size, image_size)
+    channels, height, width = config.latent_shape(*image_size)
     encoder, decoder = _count(autoencoder.encoder), _count(autoencoder.decoder)
     blocks = "1 block" if config.blocks_per_level == 1 else f"{config.blocks_per_level} blocks"
     return {
         "architecture": f"{config.kind} f{config.downsample}d{config.latent_channels}, widths {widths}, "
         f"{blocks} a level, {config.downsample_pad} padding",
         "parameters": f"{_count(autoencoder):,} (encoder {encoder:,}, decoder {decoder:,})",
-        "latent": f"{channels} x {height} x {width} for images of {image_size} x {image_size}",
+        "latent": f"{channels} x {height} x {width} for images of {_by(image_size)}{_unless_rgb(config.image_channels)}",
     }
+
+
+def _by(size: ImageSize) -> str:
+    return f"{size.height} x {size.width}" if size.is_square else size.words
+
+
+def _unless_rgb(channels: int) -> str:
+    return "" if channels == 3 else f" with {in_channels(channels)}"
 
 
 def _count(module: nn.Module) -> int:
@@ -194,7 +205,7 @@ def _data(folder: Path, card: DatasetCard) -> Description:
         "source": f"{card.source.name} ({card.source.kind})",
         "images": f"{card.count('train'):,} for training, {card.count('val'):,} for validation"
         + (f", from {card.photographs:,} photographs" if card.photographs else ""),
-        "size": f"{card.image_size} x {card.image_size}, {card.image_format}, {card.crop} crop",
+        "size": f"{_by(card.image_size)}{_unless_rgb(card.channels)}, {card.image_format}, {card.crop} crop",
         "classes": f"{card.num_classes:,}" if card.num_classes else f"none: {card.unlabelled}" if card.unlabelled else "none",
         "shards": f"{len(shards):,}, {sum(shard.bytes for shard in shards) / 1e6:,.1f} MB, all present",
     }
@@ -215,7 +226,7 @@ def _recipe(recipe: Recipe[TrainAE]) -> Description:
     rows = {
         "kind": "recipe of `smtool train-ae`",
         **_network(tables.model, tables.data.image_size),
-        "data": f"{tables.data.train}, {tables.data.image_size} x {tables.data.image_size}, {tables.data.batch} a step",
+        "data": f"{tables.data.train}, {_by(tables.data.image_size)}, {tables.data.batch} a step",
         "activations": autoencoder_activations(tables).said(),
         "losses": _losses(tables),
         "methods": ", ".join(tables.regularizers.present) or "none",

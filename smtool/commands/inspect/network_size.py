@@ -4,6 +4,7 @@ from pathlib import Path
 
 from smtool.data.images.card import is_prepared, read_card
 from smtool.errors import CheckpointError
+from smtool.image_shape import ImageSize
 from smtool.networks.shapes_only import shapes_only
 from smtool.recipe import TrainAE, TrainDiT, load
 from smtool.recipe.activation_memory import transformer_activations
@@ -33,18 +34,17 @@ def size_rows(tables: TrainDiT) -> dict[str, str]:
 def _latents(tables: TrainDiT) -> tuple[Shape | None, str]:
     """(C, h, w) of the latents and the source of the images, from the autoencoder, else from the recipe that trains it."""
     place, asked = tables.latents.autoencoder, tables.data.image_size
-    side = None if asked == "autoencoder" else asked
+    size = None if asked == "autoencoder" else asked
     try:
-        tokenizer = open_tokenizer(place, image_size=side)
+        tokenizer = open_tokenizer(place, image_size=size)
     except CheckpointError:
         if (found := autoencoder_recipe(place.removesuffix("/ckpt.safetensors"))) is None:
             raise
         recipe = load(found[0], TrainAE).tables
-        side = side or recipe.data.image_size
-        return recipe.model.latent_shape(side, side), recipe.data.train
+        return recipe.model.latent_shape(*(size or recipe.data.image_size)), recipe.data.train
     data = tokenizer.recipe.get("data", {})
-    side = side or data.get("image_size")
-    return None if side is None else tokenizer.latent_shape(side, side), data.get("train", "")
+    known = size or data.get("image_size")
+    return None if known is None else tokenizer.latent_shape(*ImageSize.of(known)), data.get("train", "")
 
 
 def _parameters(tables: TrainDiT, shape: Shape, source: str) -> str:

@@ -16,6 +16,7 @@ from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.errors import RecipeError
 from smtool.features.teachers import Teacher, load_teacher
+from smtool.image_shape import SizeLike
 
 TEACHER_BATCH = 32
 
@@ -26,7 +27,7 @@ def prepare_features(
     data: str,
     tokens: Grid,
     split: Split = "train",
-    image_size: int | None = None,
+    image_size: SizeLike | None = None,
     out: Path | None = None,
     flip: bool = True,
     dtype: CacheDtype = "bf16",

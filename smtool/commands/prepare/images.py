@@ -11,13 +11,14 @@ from smtool.data.images.samples import KeyEnd, SampleRule
 from smtool.data.images.sources import find_source
 from smtool.data.images.transform import Crop, Rule
 from smtool.errors import RecipeError
+from smtool.image_shape import ImageMode, ImageSize, SizeLike
 
 
 def prepare(
     source: str,
     *,
     out: Path | None,
-    size: int,
+    size: SizeLike,
     crop: Crop = "center",
     image_format: str = "png",
     val_fraction: float = VAL_FRACTION,
@@ -31,23 +32,25 @@ def prepare(
     labels: LabelSource = "auto",
     label_column: str | None = None,
     image_column: str | None = None,
+    mode: ImageMode = "RGB",
     report: Callable[[int, int], object] | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Path:
-    """Prepare `source` in `out` (default data/NAME-SIZE) and return that folder; read_card(folder) gives a summary.
+    """Prepare `source` in `out` and return that folder; read_card(folder) gives a summary.
 
-    size: height and width in pixels. val_fraction: in [0, 1], used if the source has no validation images. workers: processes,
-    0 for one per core. max_bad: largest fraction of unreadable images, in [0, 1]. icc, white: as in `Reading`; sample_key,
-    member: as in `SampleRule`, for webdataset shards; labels, label_column, image_column: as in `LabelRule`.
-    report(done, total) is called after each image. The same call resumes an unfinished preparation and verifies a finished one.
+    out: default data/NAME-SIZE, or data/NAME-SIZE-MODE for other modes than RGB. size: height and width in pixels, a number for
+    squares. val_fraction: in [0, 1], used if the source has no validation images. workers: processes, 0 for one per core.
+    max_bad: largest fraction of unreadable images, in [0, 1]. icc, white, mode: as in `Reading`; sample_key, member: as in
+    `SampleRule`, for webdataset shards; labels, label_column, image_column: as in `LabelRule`. report(done, total) is called
+    after each image. The same call resumes an unfinished preparation and verifies a finished one.
     """
     for name, share in (("--split", val_fraction), ("--max-bad", max_bad)):
         if not 0 <= share <= 1:
             raise RecipeError(f"{name} must be between 0 and 1, but is {share}.")
     found = find_source(source)
-    folder = out or Path("data") / f"{found.name}-{size}"
-    rule = Rule(size, crop, image_format, seed, Reading(icc, white))
+    rule = Rule(ImageSize.of(size), crop, image_format, seed, Reading(icc, white, mode))
     columns = LabelRule(labels, label_column, image_column)
     preparation = Preparation(found, rule, val_fraction, images_per_shard, SampleRule(sample_key, member), columns)
+    folder = out or Path("data") / preparation.folder_name
     prepare_images(preparation, folder, workers=workers or os.cpu_count() or 1, max_bad=max_bad, report=report)
     return folder

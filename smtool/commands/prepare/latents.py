@@ -4,16 +4,18 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from smtool.commands.prepare.open_split import open_split
+from smtool.commands.prepare.open_split import open_split, size_of
 from smtool.data.cache.card import CacheDtype
 from smtool.data.cache.write import estimated_bytes
 from smtool.data.images.card import Split
+from smtool.data.images.open import known_channels
 from smtool.data.images.prepare import IMAGES_PER_SHARD
 from smtool.data.images.progress import Report
 from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.data.latents.prepare import LatentPreparation, write_latents
 from smtool.data.latents.shards import LatentShards, open_latents
 from smtool.data.latents.statistics import StatsKind
+from smtool.image_shape import SizeLike
 from smtool.inference.tile_advice import advising_tiles
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.tiled import tiled
@@ -26,7 +28,7 @@ def prepare_latents(
     *,
     data: str,
     split: Split = "train",
-    image_size: int | None = None,
+    image_size: SizeLike | None = None,
     out: Path | None = None,
     flip: bool = True,
     dtype: CacheDtype = "bf16",
@@ -48,9 +50,12 @@ def prepare_latents(
     called before encoding, with the expected size; report(done, total) after each batch. The same call resumes an unfinished
     cache and verifies a finished one.
     """
-    identify(checkpoint)      # raises for an unknown name before any images are prepared
-    images = open_split(data, split, image_size)
-    autoencoder = open_tokenizer(checkpoint, device=device, image_size=images.image_size, weights_dir=weights_dir)
+    identify(checkpoint)      # raises for an unknown name before anything is opened
+    size, channels = size_of(data, image_size), known_channels(data)
+    autoencoder = open_tokenizer(
+        checkpoint, device=device, image_size=size, image_channels=channels, weights_dir=weights_dir
+    )
+    images = open_split(data, split, size, autoencoder.image_channels)
     preparation = LatentPreparation(
         tiled(autoencoder, tile),
         images,

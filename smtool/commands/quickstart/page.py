@@ -110,8 +110,8 @@ def _trained_here(page: Page, study: Study) -> None:
     size = study.looks[study.live["plain"]].num_parameters
     page.text(
         f"Two smaller networks ({size / 1e6:.2f} million parameters) were trained in this run: "
-        f"{' and '.join(study.live.values())}, {tables.steps} steps of {tables.data.batch} crops of {tables.data.image_size} px, "
-        "one seed. All photographs ship inside scikit-image."
+        f"{' and '.join(study.live.values())}, {tables.steps} steps of {tables.data.batch} crops of "
+        f"{tables.data.image_size.words}, one seed. All photographs ship inside scikit-image."
     )
     page.figure(
         strips_figure(study.live_strips, _columns()),

@@ -15,6 +15,7 @@ from smtool.data import ImageShards, open_images
 from smtool.devices import one_thread
 from smtool.diffusability.spectrum import spectrum
 from smtool.evaluation.options import EvalOptions
+from smtool.image_shape import ImageSize
 from smtool.inference.reconstruct import reconstructed
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import TrainAE, load
@@ -39,7 +40,7 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
     recipes = {name: load(recipe, TrainAE) for name, recipe in RECIPES.items()}
     runs = {name: out / name for name in recipes}
     data = recipes["plain"].tables.data
-    size = identify(SPECIMENS["plain"]).metadata["recipe"]["data"]["image_size"]
+    size = ImageSize.of(identify(SPECIMENS["plain"]).metadata["recipe"]["data"]["image_size"])
     images = _prepared(data.train, [data.image_size, size], console)
     console.rule(f"2/6  smtool train-ae {' and '.join(RECIPES.values())}")
     train_side_by_side([Job(recipe, runs[name]) for name, recipe in recipes.items()], console=console)
@@ -76,7 +77,7 @@ def quickstart(out: Path = Path("runs/quickstart"), *, console: Console) -> Path
     return out / "report.html"
 
 
-def _prepared(source: str, sizes: list[int], console: Console) -> ImageShards:
+def _prepared(source: str, sizes: list[ImageSize], console: Console) -> ImageShards:
     """The validation images of the last size; prepares both splits on first use, at every size."""
     console.rule(f"1/6  smtool prepare {source} --size {' and --size '.join(map(str, sizes))}")
     for size in sizes:

@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from smtool.commands.race.figures import curves_figure, predictors_figure, seeds_figure, spectra_figure
+from smtool.commands.race.images import training_images
 from smtool.commands.race.result import PooledResult, RaceResult, Result
 from smtool.commands.race.scoring import GRID
 from smtool.commands.race.tables import H100_HOURS, cost_table, pair_table, predictor_table, ranking_table, told
 from smtool.commands.race.trial import scores_path
-from smtool.data import open_images
 from smtool.data.batches import to_uint8
 from smtool.report.grids import image_grid
 from smtool.report.html import Page
@@ -65,9 +65,9 @@ def _write(page: Page, result: Result, figures: Mapping[str, "Figure"], folder: 
 
 def _ranking(page: Page, result: Result) -> None:
     page.text(
-        f"{len(result.racers)} racers, {len(result.seeds)} seeds, images of {result.images.image_size} px. The same transformer "
-        f"is trained on the latents of every racer: {result.tokens} tokens, {result.step:,} steps, and for each seed the same "
-        "order of images, noise and initial weights. Then the same number of samples is drawn from the same noise."
+        f"{len(result.racers)} racers, {len(result.seeds)} seeds, images of {result.images.image_size.words}. The same "
+        f"transformer is trained on the latents of every racer: {result.tokens} tokens, {result.step:,} steps, and for each seed "
+        "the same order of images, noise and initial weights. Then the same number of samples is drawn from the same noise."
     )
     if result.trials:
         page.table(ranking_table(result))
@@ -115,7 +115,7 @@ def _seeds(page: Page, figures: Mapping[str, "Figure"]) -> None:
 
 def _samples(page: Page, result: RaceResult, folder: Path) -> None:
     page.section("Samples")
-    shards = open_images(result.images.train, "train", image_size=result.images.image_size)
+    shards = training_images(result.images)
     shown = shards.read(range(min(GRID, len(shards)))).images
     pictures = [(image_grid(to_uint8(shown)), "the first training images")]
     for racer in result.racers:

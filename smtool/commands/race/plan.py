@@ -7,7 +7,9 @@ from pathlib import Path
 
 from smtool.commands.race.result import Images
 from smtool.data.images.card import is_prepared, read_card
+from smtool.data.images.open import known_channels
 from smtool.errors import CheckpointError, RecipeError, SmtoolError
+from smtool.image_shape import ImageSize
 from smtool.recipe import TrainAE, TrainDiT
 from smtool.recipe.race import Entry, Judge, Race, Training
 from smtool.tokenizers import identify, open_tokenizer
@@ -84,7 +86,7 @@ def plan_race(race: Race, entries: Sequence[Entry], folder: Path) -> RacePlan:
     broken: dict[str, SmtoolError] = {}
     for entry in entries:
         try:
-            shapes[entry.name] = _latent_shape(entry, images.image_size)
+            shapes[entry.name] = _latent_shape(entry, images)
         except SmtoolError as error:
             broken[entry.name] = error
     if not shapes:
@@ -107,22 +109,25 @@ def equal_tokens(shapes: dict[str, Shape], patches: dict[str, int]) -> tuple[dic
     shapes: racer -> (C, h, w); patches: racer -> patch of its recipe, which the racer with the smallest latents keeps.
     Raises RecipeError if there are no such patches.
     """
-    sides = {name: shape[1] for name, shape in shapes.items()}
-    smallest = min(sides, key=lambda name: sides[name] / patches[name])
-    if sides[smallest] % patches[smallest]:
+    sizes = {name: shape[1:] for name, shape in shapes.items()}
+    smallest = min(sizes, key=lambda name: sizes[name][0] / patches[name])
+    patch, (height, width) = patches[smallest], sizes[smallest]
+    if height % patch or width % patch:
+        sides = height if height == width else f"{height} x {width}"
         raise RecipeError(
-            f"transformer: patch = {patches[smallest]} does not divide {sides[smallest]}, the side of {smallest}'s latents.",
+            f"transformer: patch = {patch} does not divide {sides}, the side of {smallest}'s latents.",
             hint='Add "model.patch=1" to transformer.changes.',
         )
-    grid = sides[smallest] // patches[smallest]
-    for name, side in sides.items():
-        if side % grid:
+    rows, columns = height // patch, width // patch
+    cells = f"{height} cells per side" if height == width else f"{height} x {width} cells"
+    for name, (high, wide) in sizes.items():
+        if high % rows or wide % columns or high // rows != wide // columns:
             raise RecipeError(
-                f"Racers must have equally many tokens, but the {side} x {side} latents of {name} cannot be divided into {grid} "
-                f"x {grid} tokens, those of {smallest} ({sides[smallest]} cells per side, patch {patches[smallest]}).",
+                f"Racers must have equally many tokens, but the {high} x {wide} latents of {name} cannot be divided into {rows} "
+                f"x {columns} tokens, those of {smallest} ({cells}, patch {patch}).",
                 hint="Race autoencoders whose latent sides differ by a whole factor, or choose another model.patch.",
             )
-    return {name: side // grid for name, side in sides.items()}, grid * grid
+    return {name: high // rows for name, (high, _) in sizes.items()}, rows * columns
 
 
 def _images(race: Race, entries: Sequence[Entry]) -> Images:
@@ -131,9 +136,18 @@ def _images(race: Race, entries: Sequence[Entry]) -> Images:
     known = [found for entry in entries if entry.racer.checkpoint and (found := _trained_on(entry.racer.checkpoint))]
     train = data.train or _agreed("train", known)
     validation = data.validation or ("" if data.train else next((str(k["validation"]) for k in known if k.get("validation")), ""))
-    prepared = read_card(Path(train)).image_size if is_prepared(Path(train)) else 0
-    image_size = data.image_size or prepared or int(_agreed("image_size", known))
-    return Images(train=train, validation=validation, image_size=image_size)
+    prepared = read_card(Path(train)).image_size if is_prepared(Path(train)) else None
+    image_size = data.image_size or prepared or ImageSize.of(json.loads(_agreed("image_size", known)))
+    return Images(train=train, validation=validation, image_size=image_size, image_channels=_channels(entries, train))
+
+
+def _channels(entries: Sequence[Entry], train: str) -> int:
+    """Number of channels of the images: that of the first autoencoder that is trained here, else of the prepared images."""
+    for entry in entries:
+        if entry.autoencoder is not None:
+            assert isinstance(entry.autoencoder.tables, TrainAE)
+            return entry.autoencoder.tables.model.image_channels
+    return known_channels(train)
 
 
 def _trained_on(checkpoint: str) -> dict[str, object]:
@@ -155,17 +169,29 @@ def _agreed(key: str, known: Sequence[dict[str, object]]) -> str:
     return values.pop()
 
 
-def _latent_shape(entry: Entry, image_size: int) -> Shape:
+def _latent_shape(entry: Entry, images: Images) -> Shape:
+    """(C, h, w) of the racer's latents. Raises an error if it encodes images of another size or of other channels."""
     if entry.autoencoder is not None:
         assert isinstance(entry.autoencoder.tables, TrainAE)
+        _check_channels(entry.name, entry.autoencoder.tables.model.image_channels, images)
         return entry.autoencoder.tables.shapes.latents[1:]
-    tokenizer = open_tokenizer(entry.racer.checkpoint, image_size=image_size)
+    checkpoint = entry.racer.checkpoint
+    tokenizer = open_tokenizer(checkpoint, image_size=images.image_size, image_channels=images.image_channels)
+    _check_channels(entry.racer.checkpoint, tokenizer.image_channels, images)
     if not tokenizer.can_decode:
         raise CheckpointError(f"{entry.racer.checkpoint} has no decoder.", hint="Race autoencoders that have one.")
     try:
-        return tokenizer.latent_shape(image_size, image_size)
+        return tokenizer.latent_shape(*images.image_size)
     except ValueError as error:
         raise CheckpointError(f"{entry.racer.checkpoint}: {error}.") from error
+
+
+def _check_channels(racer: str, channels: int, images: Images) -> None:
+    if channels != images.image_channels:
+        raise RecipeError(
+            f"{racer} encodes images with image_channels = {channels}, but those of the race have {images.image_channels}.",
+            hint="Race autoencoders of the same number of image channels, on images prepared with the --mode that has them.",
+        )
 
 
 def _patch(entry: Entry) -> int:
@@ -190,7 +216,7 @@ def _trial(race: Race, entry: Entry, seed: int, owner: str, patch: int, images: 
         f"seed={seed}",
         f"latents.autoencoder='{autoencoder.path}'",
         f"data.train='{images.train}'",
-        f"data.image_size={images.image_size}",
+        f"data.image_size={images.image_size.stored}",
         f"model.patch={patch}",
         *_saving(race, entry.transformer),
     )

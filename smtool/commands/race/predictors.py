@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from smtool import __version__
+from smtool.commands.race.images import training_images, validation_images
 from smtool.commands.race.plan import AutoencoderRun
 from smtool.commands.race.result import Images
 from smtool.commands.race.scoring import features_of
 from smtool.commands.race.spectral_predictors import spectral_predictors
 from smtool.commands.race.trial import Measured, Predictors, PredictorsKey, predictors_path, read_kept
-from smtool.commands.train.validate import open_validation
-from smtool.data import ImageShards, open_images, validation_batches
+from smtool.data import ImageShards, validation_batches
 from smtool.data.batches import ImageBatch, to_uint8
 from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
@@ -24,7 +24,6 @@ from smtool.metrics.predictors import NEIGHBOURS, equivariance_error, interpolat
 from smtool.networks.posterior import LatentStats
 from smtool.networks.tokenizer import Tokenizer
 from smtool.randomness import generator
-from smtool.recipe import Data
 from smtool.recipe.race import Judge
 from smtool.spectrum.jackknife import student_t_quantile
 from smtool.tokenizers import open_tokenizer
@@ -42,7 +41,7 @@ def measure_predictors(
 ) -> Predictors:
     """Measure all predictors of an autoencoder and write folder/predictors/KEY.json, or reuse it for the same weights."""
     path = predictors_path(folder, run.key)
-    autoencoder = open_tokenizer(run.path, device=device, image_size=images.image_size)
+    autoencoder = open_tokenizer(run.path, device=device, image_size=images.image_size, image_channels=images.image_channels)
     key = PredictorsKey(
         smtool=__version__,
         autoencoder=autoencoder.digest,
@@ -51,8 +50,8 @@ def measure_predictors(
     )
     if (known := read_kept(path, Predictors)) is not None and known.cache_key == key:
         return known
-    train = open_images(images.train, "train", image_size=images.image_size)
-    validation = open_validation(Data(train=images.train, validation=images.validation, image_size=images.image_size, batch=1))
+    train = training_images(images)
+    validation = validation_images(images)
     latents, stats = _normalized(autoencoder, train)
     spectral, residual = spectral_predictors(run.path, images, device)
     values = {**spectral, **_errors(autoencoder, validation), "viv": _ambiguity(latents)}
@@ -84,7 +83,7 @@ def _normalized(autoencoder: Tokenizer, images: ImageShards) -> tuple[Tensor, La
 
 
 def _interpolations(autoencoder: Tokenizer, images: ImageBatch, others: Tensor, stats: LatentStats) -> Tensor:
-    """Decodings, uint8 (N, 3, H, W), of latents halfway between those of an image and of one of its nearest neighbours."""
+    """Decodings, uint8 (N, C, H, W), of latents halfway between those of an image and of one of its nearest neighbours."""
     draws, found = generator("race", "neighbours"), []
     for part in encoded_latents(autoencoder, images.split(_BATCH), sampled_in_order(generator("race", "queries"))):
         between = interpolated(stats.normalize(part), others, draws=draws, count=min(NEIGHBOURS, len(others)))

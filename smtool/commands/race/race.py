@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smtool.commands.race.costs import Costs
+from smtool.commands.race.images import training_images, validation_images
 from smtool.commands.race.jobs import Encode, Job, Predict, Score, Train
 from smtool.commands.race.page import write_report
 from smtool.commands.race.plan import RacePlan, plan_race
@@ -16,12 +17,10 @@ from smtool.commands.race.schedule import Schedule, ScheduledJob
 from smtool.commands.race.tables import show
 from smtool.commands.race.workers import Outcome, Worker
 from smtool.commands.train.interrupts import StopRequest, stop_request
-from smtool.commands.train.validate import open_validation
-from smtool.data import open_images
 from smtool.data.images.unfinished import alone_in
 from smtool.errors import CheckpointError, Interrupted, SmtoolError
 from smtool.evaluation.partiality import lessons_of_transformer, partial_judges
-from smtool.recipe import Data, Recipe
+from smtool.recipe import Recipe
 from smtool.recipe.race import Entry, Race
 from smtool.report.console import Console
 from smtool.storage import read_metadata, write_text
@@ -85,8 +84,8 @@ def _prepare(plan: RacePlan, console: Console) -> None:
     """Prepare both splits before the workers need them."""
     images = plan.images
     with console.progress(f"preparing {images.train}") as report:
-        open_images(images.train, "train", image_size=images.image_size, report=report)
-    open_validation(Data(train=images.train, validation=images.validation, image_size=images.image_size, batch=1))
+        training_images(images, report)
+    validation_images(images)
 
 
 def _run(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smtool import __version__
+from smtool.commands.race.images import training_images, validation_images
 from smtool.commands.race.plan import Trial
 from smtool.commands.race.result import Images
 from smtool.commands.race.trial import (
@@ -21,8 +22,7 @@ from smtool.commands.race.trial import (
     scores_path,
 )
 from smtool.commands.train.band_floors import band_floors
-from smtool.commands.train.validate import open_validation
-from smtool.data import ImageShards, open_images
+from smtool.data import ImageShards
 from smtool.data.batches import ImageBatch, to_signed, to_uint8
 from smtool.errors import DataError
 from smtool.evaluation.feature_pass import Wanted, table_of_features
@@ -42,7 +42,6 @@ from smtool.metrics.kernel import kernel_distance
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.tokenizer import Tokenizer
 from smtool.randomness import generator
-from smtool.recipe import Data
 from smtool.recipe.race import Judge
 from smtool.report.grids import image_grid, png_bytes
 from smtool.report.trackers import read_metrics
@@ -76,7 +75,7 @@ def score_trial(
     if (known := read_kept(path, TrialScores)) is not None and known.cache_key == key:
         return known
     model = read_diffusion(checkpoint, device)
-    shards = open_images(images.train, "train", image_size=images.image_size)
+    shards = training_images(images)
     count = min(judge.num_images, len(shards) // 2)
     samples = _samples(model, count, device)
     shown = shards.read(range(count))
@@ -87,7 +86,7 @@ def score_trial(
         reference = _reference(shards, extractor, folder)[count:]
         distances[name] = _distances(extractor, samples, reconstructions, reference)
     write_bytes(path.with_suffix(".png"), png_bytes(image_grid(samples[:GRID])))
-    validation = open_validation(Data(train=images.train, validation=images.validation, image_size=images.image_size, batch=1))
+    validation = validation_images(images)
     found = TrialScores(
         cache_key=key,
         racer=trial.racer,
@@ -126,7 +125,7 @@ def _cache_key(trial: Trial, checkpoint: Path, images: Images, judge: Judge) -> 
 
 
 def _samples(model: DiffusionModel, count: int, device: str) -> Tensor:
-    """Samples, uint8 (N, 3, H, W). Sample i starts from the same noise for every racer and seed of the race."""
+    """Samples, uint8 (N, C, H, W). Sample i starts from the same noise for every racer and seed of the race."""
     labels = class_labels(count, model.num_classes, "balanced", seed=0)
     drawn = generate(model, range(count), seed=0, sampler=model.tables.sampler, labels=labels, batch=_BATCH, device=device)
     return torch.cat([part for _, part in drawn])
@@ -159,7 +158,7 @@ def _distances(extractor: Extractor, samples: Tensor, reconstructions: Tensor, r
 
 
 def features_of(images: Tensor, extractor: Extractor) -> Tensor:
-    """Features, float32 (N, dim) on the CPU, of uint8 images (N, 3, H, W)."""
+    """Features, float32 (N, dim) on the CPU, of uint8 images (N, C, H, W)."""
     return pooled_features(extractor, images.split(_BATCH))
 
 

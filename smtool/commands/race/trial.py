@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, JsonValue, ValidationError
 
 from smtool.config import Config
+from smtool.image_shape import ImageSize
 from smtool.storage import write_json
 
 _JSON_NAMES = {"schema_": "schema", "trials": "cells", "cache_key": "facts"} | {
@@ -159,7 +160,7 @@ class PredictorsKey(Part):
     smtool: str
     autoencoder: str
     features: tuple[str, ...]
-    images: tuple[str, str, int]
+    images: tuple[str, str, ImageSize]
 
 
 class Predictors(Part):

@@ -47,7 +47,7 @@ class SampleFolder:
         return self._part(part).exists() or (self.kind == "npz" and self._npz().exists())
 
     def write(self, part: range, images: Tensor) -> None:
-        """Write a part. images: uint8 (len(part), 3, H, W)."""
+        """Write a part. images: uint8 (len(part), C, H, W)."""
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
         if self.kind == "png":
             for index, image in zip(part, pixels, strict=True):
@@ -72,12 +72,13 @@ class SampleFolder:
         return self._npz() if self.kind == "npz" else self.folder
 
     def first(self, count: int) -> Tensor:
-        """The first images, uint8 (count, 3, H, W), read from the finished files."""
+        """The first images, uint8 (count, C, H, W), read from the finished files."""
         if self.kind == "npz":
             pixels = np.load(self._npz())["arr_0"][:count]
         else:
             files = self._first_files(count)
             pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+        pixels = pixels.reshape(*pixels.shape[:3], -1)      # Pillow gives gray images no axis of channels
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def _first_files(self, count: int) -> list[Path | io.BytesIO]:

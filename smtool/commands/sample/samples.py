@@ -14,6 +14,7 @@ from smtool.commands.sample.files import Format, SampleFolder, check_passport
 from smtool.data.batches import Rounding
 from smtool.diffusion import Sampler
 from smtool.errors import CheckpointError, RecipeError
+from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, in_tiles, read_diffusion
 from smtool.inference.generate import class_labels, generate
 from smtool.inference.published import import_transformer
@@ -76,8 +77,8 @@ def sample_images(
             for part in todo[ranks.rank :: ranks.world]:
                 part_classes = None if classes is None else classes[part.start : part.stop]
                 drawn = []
-                side = model.latent_shape[-1] * model.autoencoder.downsample
-                with advising_tiles(model.autoencoder, side, batch="--batch"):
+                size = ImageSize(*(cells * model.autoencoder.downsample for cells in model.latent_shape[1:]))
+                with advising_tiles(model.autoencoder, size, batch="--batch"):
                     for _, images in generate(
                         model,
                         part,

@@ -13,11 +13,13 @@ from smtool.commands.prepare.latents import cached_latents
 from smtool.commands.train.band_floors import floor_values, has_floors
 from smtool.data import ImageShards, LatentBatch, encoded_batches, latent_batches, open_images, validation_batches
 from smtool.data.features.shards import FeatureShards
+from smtool.data.images.open import known_channels
 from smtool.data.latents.prepare import LatentPreparation
 from smtool.data.latents.shards import LatentShards
 from smtool.data.latents.statistics import measure_latents
 from smtool.diffusion import DDPM, Flow
 from smtool.errors import CheckpointError, RecipeError
+from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import resumed_latents
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.tokenizer import Tokenizer
@@ -51,8 +53,7 @@ class LatentSource:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, h, w) of a latent."""
-        size = self.images.image_size
-        return self.autoencoder.latent_shape(size, size)
+        return self.autoencoder.latent_shape(*self.images.image_size)
 
     def floors(self, process: Flow | DDPM) -> dict[str, float]:
         """Lower bounds of the losses for Gaussian latents, measured on the first images (see `floor_values`).
@@ -108,7 +109,7 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
         autoencoder = _tokenizer(recipe, place, ranks.device)
         stored = None if resumed is None else resumed_latents(resumed, place, autoencoder)
         data, image_size = _images_behind(recipe, place, autoencoder)
-        images = open_images(data, "train", image_size=image_size)
+        images = open_images(data, "train", image_size=image_size, channels=autoencoder.image_channels)
         cache = None if tables.latents.online else _cache(tables, autoencoder, images, place)
         stats = stored or _stats(tables, autoencoder, images, cache, place)
     return LatentSource(autoencoder, place, data, images, cache, stats)
@@ -117,7 +118,10 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
 def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
     """Open the autoencoder, for the recipe's image size if it states one. Raises CheckpointError if it has no decoder."""
     size = recipe.tables.data.image_size
-    tokenizer = open_tokenizer(place, device=device, image_size=None if size == "autoencoder" else size)
+    channels = known_channels(recipe.tables.data.train)
+    tokenizer = open_tokenizer(
+        place, device=device, image_size=None if size == "autoencoder" else size, image_channels=channels
+    )
     if not tokenizer.can_decode:
         raise CheckpointError(
             f"{place} has no decoder: samples of a transformer on its latents could not be decoded into images.",
@@ -173,8 +177,8 @@ def _training_command(run: str) -> str | None:
     return f"smtool train-ae recipes/{name}.toml" + ("" if own else f" --out {run}")
 
 
-def _images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -> tuple[str, int]:
-    """(source, side) of the training images: from the recipe, else those that the autoencoder was trained on."""
+def _images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -> tuple[str, ImageSize]:
+    """(source, size) of the training images: from the recipe, else those that the autoencoder was trained on."""
     data = recipe.tables.data
     known = tokenizer.recipe.get("data", {})
     source = data.train or known.get("train")
@@ -182,4 +186,4 @@ def _images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -
     if not source or size is None:
         missing = "data.train" if not source else "data.image_size"
         raise RecipeError(f"{recipe.path}: {missing} is required, because {place} does not state its training data.")
-    return source, int(size)
+    return source, ImageSize.of(size)

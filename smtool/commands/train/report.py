@@ -18,6 +18,7 @@ from smtool.commands.train.run_folder import RunFolder
 from smtool.report.curves import Panel, curves_figure
 from smtool.report.html import Page
 from smtool.report.trackers import read_metrics
+from smtool.storage import parsing
 
 _STAGES = 5
 _ABOUT = {
@@ -27,7 +28,17 @@ _ABOUT = {
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write report.html from metrics.jsonl, samples/, resolved.toml and environment.json, and return its path."""
+    """Write report.html from metrics.jsonl, samples/, resolved.toml and environment.json, and return its path.
+
+    Raises CheckpointError if one of them is damaged.
+    """
+    with parsing(folder.path, hint="A file of this run is damaged: restore it, or start the run again with --fresh."):
+        page = _page(folder)
+    page.write(folder.report)
+    return folder.report
+
+
+def _page(folder: RunFolder) -> Page:
     rows = read_metrics(folder.metrics)
     tables = tomllib.loads((folder.path / "resolved.toml").read_text(encoding="utf-8"))
     environment = json.loads((folder.path / "environment.json").read_text())
@@ -56,8 +67,7 @@ def write_report(folder: RunFolder) -> Path:
     page.commands(*_passport(folder, tables, environment))
     page.section("Next commands")
     page.commands(*_commands(folder, diffusion=diffusion))
-    page.write(folder.report)
-    return folder.report
+    return page
 
 
 def _state(folder: RunFolder, rows: Sequence[Mapping[str, Any]], tables: Mapping[str, Any]) -> str:
@@ -110,8 +120,11 @@ def _step(path: Path) -> int:
 
 
 def _read(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _figure(page: Page, panels: Sequence[Panel], caption: str, *, columns: int = 3) -> None:

@@ -26,7 +26,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     tables = recipe.tables
     check_batch(recipe, tables.data.batch, ranks)
     with first_rank_ahead(ranks):      # which prepares missing images
-        images = open_images(tables.data.train, "train", image_size=tables.data.image_size)
+        images = open_images(tables.data.train, "train", image_size=tables.data.image_size, channels=tables.model.image_channels)
     task = build_task(tables, ranks.device, weights_dir)
     own = tables.discriminator.optimizer if tables.discriminator else None
     training = assemble_training(

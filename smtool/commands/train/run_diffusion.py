@@ -112,7 +112,8 @@ def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int
         "weights": "average" if training.averages else "last",
         "data": source.data,
         "data_digest": source.images.digest,
-        "image_size": source.images.image_size,
+        "image_size": source.images.image_size.stored,
+        "image_channels": source.images.channels,
         "autoencoder_path": source.place,
         "learned_from": tables.learned_from(),
     }

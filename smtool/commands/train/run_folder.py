@@ -96,16 +96,24 @@ class RunFolder:
         """One of `Run.sources` as of the last start; None if there is no checkpoint to resume from."""
         if not self.has_checkpoint:
             return None
-        found: str | None = json.loads((self.path / "environment.json").read_text()).get("sources", {}).get(source)
+        path = self.path / "environment.json"
+        with storage.parsing(path):
+            found: str | None = json.loads(path.read_text()).get("sources", {}).get(source)
         return found
 
     def end(self, mark: str, text: str) -> None:
         """Write the file DONE or FAILED with a line of text."""
         storage.write_text(self.path / mark, text + "\n")
 
+    def resolved(self) -> dict[str, Any]:
+        """The contents of resolved.toml. Raises CheckpointError if it is damaged."""
+        path = self.path / "resolved.toml"
+        with storage.parsing(path, hint="--fresh starts the run again."):
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+
     def check_same(self, recipe: Recipe[Any]) -> None:
         """Raise RecipeError if the run was started with another recipe, apart from keys that do not affect weights."""
-        before = tomllib.loads((self.path / "resolved.toml").read_text(encoding="utf-8"))
+        before = self.resolved()
         changes = _changes(recipe.as_resolved_now(before), recipe.resolved())
         if changes:
             raise RecipeError(

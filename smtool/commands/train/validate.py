@@ -1,6 +1,7 @@
 """Validation of an autoencoder run: scores, a grid of reconstructions, and the spectrum of the latents."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +20,18 @@ from smtool.spectrum import REFERENCE, fit_delta, radial_power, reference_diverg
 SMALLEST_FITTED = 8
 
 
-def open_validation(data: Data) -> ImageShards:
-    """The validation images of a recipe: of data.validation (all its images if it has no split), else of data.train."""
+def open_validation(data: Data, channels: int | None = None) -> ImageShards:
+    """The validation images of a recipe: of data.validation (all its images if it has no split), else of data.train.
+
+    channels: as in `open_images`.
+    """
+    opened = partial(open_images, image_size=data.image_size, channels=channels)
     if not data.validation:
-        return open_images(data.train, "val", image_size=data.image_size)
+        return opened(data.train, "val")
     try:
-        return open_images(data.validation, "val", image_size=data.image_size)
+        return opened(data.validation, "val")
     except DataError:
-        return open_images(data.validation, "train", image_size=data.image_size)
+        return opened(data.validation, "train")
 
 
 class Validator:
@@ -36,7 +41,7 @@ class Validator:
         self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], Autoencoder]
     ) -> None:
         self.result = result
-        shards = open_validation(tables.data)
+        shards = open_validation(tables.data, tables.model.image_channels)
         count = min(tables.validation.num_images, len(shards))
         self.validation = shards.read(range(count))
         self.images = self.validation.images

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 from smtool.config import Config
 from smtool.data.images.card import UNFINISHED, Shard, Split
 from smtool.errors import DataError
+from smtool.image_shape import ImageSize
 
 CacheDtype = Literal["bf16", "fp32"]
 
@@ -24,7 +25,7 @@ class CacheCard(Config):
     images_folder: str
     """Folder of the images when the cache was made."""
     split: Split
-    image_size: int
+    image_size: ImageSize
     dtype: CacheDtype
     flip: bool
     """Whether the outputs for mirrored images are stored too."""

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from smtool.data.images.entries import FileRange, Stored, ZipMember
@@ -78,7 +78,7 @@ def zip_members(path: Path) -> Members:
                     members.links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
                 else:
                     members.add(name, ZipMember(str(path), info.filename, info.file_size))
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise DataError(
             f"{path}: not a complete zip archive ({error}).", hint="It may be truncated; download or copy it again."
         ) from error
@@ -92,6 +92,9 @@ class _Collected:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def add(self, name: str, place: Stored) -> None:
+        if not PurePosixPath(name).name:
+            self.left_out.append(LeftOut(name, "member without a name"))
+            return
         if name in self.places:
             self.left_out.append(LeftOut(name, "replaced by a later member of the same name"))
         self.places[name] = place
@@ -148,7 +151,7 @@ def _decompress(path: Path, target: Path) -> None:
     limit, total = _MAX_EXPANSION * max(path.stat().st_size, 2**20), 0
     try:
         with openers.get(path.suffix.lower(), gzip.open)(path, "rb") as packed, target.open("wb") as plain:
-            while block := packed.read(2**20):
+            while block := _read(packed, path):
                 if (total := total + len(block)) > limit:
                     raise DataError(f"{path}: expands to more than {_MAX_EXPANSION} times its size: a decompression bomb?")
                 plain.write(block)
@@ -156,6 +159,13 @@ def _decompress(path: Path, target: Path) -> None:
         raise DataError(
             f"{path}: cannot be decompressed ({error}).", hint="It may be truncated; download or copy it again."
         ) from error
+
+
+def _read(packed: BinaryIO, path: Path) -> bytes:
+    try:
+        return packed.read(2**20)
+    except OSError as error:  # a damaged .bz2; errors of writing are the disk's
+        raise EOFError(str(error)) from error
 
 
 def _refuse_climbing(archive: str, name: str) -> None:

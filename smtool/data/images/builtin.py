@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 from PIL import Image
 
-from smtool.data.images.decoding import AS_STORED, Decoded, Reading
+from smtool.data.images.decoding import AS_STORED, Decoded, Reading, to_mode
 from smtool.data.images.entries import Entry, FileRange
 from smtool.errors import DataError, RecipeError
 
@@ -86,7 +86,7 @@ def distinct_photographs(size: int) -> dict[str, str]:
 
 
 class _Made:
-    """An image that is made here: it has no color profile and 8 bits, so a Reading changes nothing."""
+    """An image that is made here: it has no color profile and 8 bits, so a Reading changes only its mode."""
 
     __slots__ = ()
 
@@ -94,7 +94,7 @@ class _Made:
         raise NotImplementedError
 
     def decoded(self, reading: Reading) -> Decoded:
-        return Decoded(self.image())
+        return Decoded(to_mode(self.image(), reading.mode))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from smtool.config import Config
 from smtool.errors import DataError
+from smtool.image_shape import CHANNELS, ImageMode, ImageSize
 from smtool.storage import file_digest
 
 CARD_NAME = "dataset.json"
@@ -25,9 +26,9 @@ Card = TypeVar("Card", bound=Config)
 class Shard(Config):
     """One tar file and its index."""
 
-    name: str
-    images: int
-    bytes: int
+    name: str = Field(pattern=r"^[\w.-]+\.tar$")
+    images: int = Field(ge=0, strict=True)
+    bytes: int = Field(ge=0, strict=True)
     sha256: str
     index_sha256: str
 
@@ -46,7 +47,7 @@ class SourceNote(Config):
 
 
 class MeanSpectrum(Config):
-    """Ring means of the PHYSICAL power spectrum, averaged over RGB and images; frequency in cycles per pixel.
+    """Ring means of the PHYSICAL power spectrum, averaged over channels and images; frequency in cycles per pixel.
 
     Source: spectrum.md#power-spectrum.
     """
@@ -61,8 +62,10 @@ class DatasetCard(Config):
 
     format: Literal["smtool dataset 1"] = "smtool dataset 1"
     source: SourceNote
-    image_size: int
-    """Side of the square images, in pixels."""
+    image_size: ImageSize
+    """Height and width of the images in pixels: a number for squares, else both."""
+    mode: ImageMode = "RGB"
+    """Channels of the images, by Pillow's name."""
     crop: str
     crop_rule: str
     image_format: str
@@ -89,7 +92,7 @@ class DatasetCard(Config):
     white: int = 65535
     """Level of 16-bit images that became 255."""
     upscaled: int
-    """Number of images that were smaller than image_size and were enlarged: their highest frequencies are empty."""
+    """Number of images with a side below that of image_size, which were enlarged: their highest frequencies are empty."""
     spectrum: MeanSpectrum | None
     plan: str
     """Digest of all inputs and settings that determine the contents; a repeated `prepare` compares it."""
@@ -98,6 +101,11 @@ class DatasetCard(Config):
     def photographs(self) -> int | None:
         """Number of distinct photographs; None when each image is a photograph of its own."""
         return len(self.group_names) or None
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images, alpha included."""
+        return CHANNELS[self.mode]
 
     def shards(self, split: Split) -> tuple[Shard, ...]:
         return self.train if split == "train" else self.val
@@ -108,11 +116,11 @@ class DatasetCard(Config):
     @property
     def digest(self) -> str:
         """sha256 over the image size and each shard's name and sha256; the card's other fields do not enter."""
-        return _digest(self.image_size, *((shard.name, shard.sha256) for shard in self.train + self.val))
+        return _digest(self.image_size.stored, *((shard.name, shard.sha256) for shard in self.train + self.val))
 
     def split_digest(self, split: Split) -> str:
         """sha256 over the image size and one split's shards."""
-        return _digest(self.image_size, *((shard.name, shard.sha256) for shard in self.shards(split)))
+        return _digest(self.image_size.stored, *((shard.name, shard.sha256) for shard in self.shards(split)))
 
 
 def is_prepared(folder: Path) -> bool:

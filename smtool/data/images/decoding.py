@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from smtool.data.images.profiles import to_srgb
 from smtool.errors import RecipeError
+from smtool.image_shape import CHANNELS, ImageMode
 
 Profiles = Literal["convert", "ignore"]
 FORMATS = (
@@ -30,16 +31,22 @@ class UnusableImage(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """How bytes become pixels. icc: what happens to color profiles; white: the level of 16-bit images that becomes 255."""
+    """How bytes become pixels.
+
+    icc: what happens to color profiles; white: the level of 16-bit images that becomes 255; mode: channels of the result.
+    """
 
     icc: Profiles = "convert"
     white: int = WHITE
+    mode: ImageMode = "RGB"
 
     def __post_init__(self) -> None:
         if self.icc not in ("convert", "ignore"):
             raise RecipeError(f"unknown treatment of color profiles {self.icc!r}.", hint="Use convert or ignore.")
         if not 1 <= self.white <= WHITE:
             raise RecipeError(f"white must lie between 1 and {WHITE}, but is {self.white}.")
+        if self.mode not in CHANNELS:
+            raise RecipeError(f"unknown image mode {self.mode!r}.", hint=f"Use {', '.join(CHANNELS)}.")
 
 
 CONVERTED = Reading()
@@ -49,17 +56,18 @@ AS_STORED = Reading(icc="ignore")
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright 8-bit RGB image. remarks: what is unusual about its file and what was done, for counting over images."""
+    """An upright 8-bit image. remarks: what is unusual about its file and what was done, for counting over images."""
 
     image: Image.Image
     remarks: tuple[str, ...] = ()
 
 
 def decode(data: bytes, reading: Reading) -> Decoded:
-    """Decode bytes to an upright 8-bit RGB image. Raises UnusableImage.
+    """Decode bytes to an upright 8-bit image of the mode of the Reading. Raises UnusableImage.
 
-    EXIF orientation is applied; of several frames or pages the first is used. Gray is repeated over three channels, 16-bit pixels
-    are rounded to 8 bits, CMYK is converted, transparent parts are composited on white.
+    EXIF orientation is applied; of several frames or pages the first is used. Gray is repeated over three channels, or colors
+    become their luma; 16-bit pixels are rounded to 8 bits, CMYK is converted. LA and RGBA keep alpha; otherwise transparent parts
+    are composited on white.
     """
     if not data:
         raise UnusableImage("empty file")
@@ -108,7 +116,7 @@ def _decoded(data: bytes, reading: Reading) -> Decoded:
             image, remark = to_srgb(image)
             remarks += [remark] if remark else []
             image.info.pop("icc_profile", None)  # Pillow would write it into the shard
-        return Decoded(_to_rgb(image), tuple(remarks))
+        return Decoded(to_mode(image, reading.mode), tuple(remarks))
 
 
 def depth_remark(bits: int) -> str:
@@ -170,10 +178,14 @@ def _lower_bytes(image: Image.Image, data: bytes) -> Image.Image:
     return again
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_mode(image: Image.Image, mode: ImageMode) -> Image.Image:
+    """The image with the channels of `mode`. Gray is ITU-R 601 luma, as Pillow computes it; images without alpha are opaque."""
     if image.mode == "F":
         raise UnusableImage("floating-point pixels, whose range is unknown")
+    if mode in ("LA", "RGBA"):
+        return image.convert("RGBA").convert(mode)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    return image if mode == "RGB" else image.convert(mode)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from smtool.data.images.decoding import Decoded, Reading, UnusableImage, decode
-from smtool.data.images.transform import Rule, encode, to_square
+from smtool.data.images.transform import Rule, encode, to_size
 
 MAX_BYTES = 2**28  # encoded images above 256 MiB are not read
 
@@ -113,10 +113,10 @@ def make_samples(entries: list[Entry], rule: Rule) -> list[Sample | Skipped]:
 def _make_sample(entry: Entry, rule: Rule) -> Sample | Skipped:
     try:
         decoded = entry.place.decoded(rule.reading)
-        square = to_square(decoded.image, rule, entry.id)
+        prepared = to_size(decoded.image, rule, entry.id)
     except UnusableImage as error:
         return Skipped(entry, str(error))
-    return Sample(entry, encode(square, rule.image_format), *decoded.image.size, decoded.remarks)
+    return Sample(entry, encode(prepared, rule.image_format), *decoded.image.size, decoded.remarks)
 
 
 def _refuse_giant(size: int) -> None:

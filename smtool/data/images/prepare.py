@@ -18,7 +18,7 @@ from smtool.data.images.progress import ImageNote, Kept, Progress, Report, witho
 from smtool.data.images.samples import BY_FIRST_DOT, SampleRule
 from smtool.data.images.shards import write_shard
 from smtool.data.images.sources import Source
-from smtool.data.images.transform import CROP_RULES, Rule
+from smtool.data.images.transform import Rule
 from smtool.data.images.unfinished import alone_in, begin, end, read_note, refuse, write_note
 from smtool.data.images.workers import made_samples
 from smtool.errors import DataError
@@ -26,7 +26,7 @@ from smtool.storage import printable, write_json, write_text
 
 IMAGES_PER_SHARD = 1024
 VAL_FRACTION = 0.05
-_EARLIER = {"icc": "ignore", "white": WHITE, **asdict(BY_FIRST_DOT), **asdict(AUTO)}
+_EARLIER = {"icc": "ignore", "white": WHITE, "mode": "RGB", **asdict(BY_FIRST_DOT), **asdict(AUTO)}
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,19 @@ class Preparation:
     samples: SampleRule = BY_FIRST_DOT
     labels: LabelRule = AUTO
 
+    @property
+    def folder_name(self) -> str:
+        """Default name of the prepared folder: NAME-SIZE, or NAME-SIZE-MODE for other modes than RGB."""
+        return f"{self.source.name}-{self.rule.size}" + ("" if self.rule.mode == "RGB" else f"-{self.rule.mode}")
+
     def plan(self) -> dict[str, Any]:
         """All that decides the bytes. Settings at the value that earlier versions had without naming it are left out."""
         rule = asdict(self.rule)
         reading = rule.pop("reading")
-        later = {} if self.source.builtin else {**reading, **asdict(self.samples), **asdict(self.labels)}
+        rule["size"] = self.rule.size.stored
+        later = {**reading, **asdict(self.samples), **asdict(self.labels)}
+        if self.source.builtin:
+            later = {"mode": reading["mode"]}
         return {
             "format": "smtool dataset 1",
             "source": {
@@ -82,7 +90,7 @@ def _run(
 ) -> DatasetCard:
     listing = list_entries(
         preparation.source,
-        size=preparation.rule.size,
+        size=max(preparation.rule.size),
         scratch=out / UNFINISHED,
         samples=preparation.samples,
         labels=preparation.labels,
@@ -158,8 +166,9 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
     return DatasetCard(
         source=SourceNote(**plan["source"], images=len(listing.entries)),
         image_size=rule.size,
+        mode=rule.mode,
         crop=rule.crop,
-        crop_rule=CROP_RULES[rule.crop],
+        crop_rule=rule.crop_rule,
         image_format=rule.image_format,
         seed=rule.seed,
         split_rule="the source's own" if listing.has_splits else held_out,
@@ -196,7 +205,8 @@ def _finished(out: Path, plan: dict[str, Any]) -> DatasetCard:
     card = read_card(out)
     if card.plan != _hash(json.dumps(plan, sort_keys=True)).hex():
         raise DataError(
-            f"{out} already holds {card.source.name} at {card.image_size} px, prepared from other data or with other settings.",
+            f"{out} already holds {card.source.name} at {card.image_size.words}, "
+            "prepared from other data or with other settings.",
             hint=f"Choose another --out, or delete that folder first.{_before_profiles(card, plan)}",
         )
     verify(out, card)

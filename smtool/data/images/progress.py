@@ -11,6 +11,7 @@ from smtool.data.images.card import Shard
 from smtool.data.images.entries import Sample, Skipped
 from smtool.data.images.unfinished import ShardNote
 from smtool.errors import DataError
+from smtool.image_shape import ImageSize
 from smtool.storage import printable
 
 Report = Callable[[int, int], object]
@@ -63,7 +64,7 @@ class Kept:
     shard: str
     first: int
     made: Iterable[Sample | Skipped]
-    size: int
+    size: ImageSize
     progress: Progress
     upscaled: int = 0
     remarks: Counter[str] = field(default_factory=Counter)
@@ -75,7 +76,7 @@ class Kept:
                 self.skipped.append({"shard": self.shard, "id": printable(result.entry.id), "reason": result.reason})
                 self.progress.skipped.append(self.skipped[-1])
             else:
-                self.upscaled += min(result.width, result.height) < self.size
+                self.upscaled += result.height < self.size.height or result.width < self.size.width
                 self.remarks.update(result.remarks)
                 yield number, result
             self.progress.add()

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from smtool.data.batches import ImageBatch
-from smtool.data.images.card import DatasetCard, Split, check_present
+from smtool.data.images.card import CARD_NAME, DatasetCard, Split, check_present, damaged
 from smtool.data.images.shards import INDEX, read_index, read_member
+from smtool.image_shape import ImageSize
 
 
 class ImageShards:
@@ -25,6 +26,9 @@ class ImageShards:
         self._paths = [folder / shard.name for shard in shards]
         self._shard_of = np.repeat(np.arange(len(shards)), [shard.images for shard in shards])
         self._rows = np.concatenate([np.empty(0, INDEX), *(read_index(folder, shard) for shard in shards)])
+        for name, count in (("label", card.num_classes), ("group", len(card.group_names))):
+            if ((self._rows[name] < -1) | (self._rows[name] >= count)).any():
+                raise damaged(folder / CARD_NAME, f"the shards hold a {name} that is not among its {count}")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -35,8 +39,13 @@ class ImageShards:
         return self.card.split_digest(self.split)
 
     @property
-    def image_size(self) -> int:
+    def image_size(self) -> ImageSize:
         return self.card.image_size
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images, alpha included."""
+        return self.card.channels
 
     @property
     def num_classes(self) -> int:
@@ -52,7 +61,7 @@ class ImageShards:
     def read(self, indices: Sequence[int]) -> ImageBatch:
         """The images at these indices, in this order. Raises DataError if the stored bytes have changed since writing."""
         rows = self._rows[list(indices)]
-        images = np.empty((len(rows), 3, self.image_size, self.image_size), np.float32)
+        images = np.empty((len(rows), self.channels, *self.image_size), np.float32)
         for image, index in zip(images, indices, strict=True):
             _write_signed(self._pixels(index), image)
         return ImageBatch(torch.from_numpy(images), self._labels(rows), tuple(f"{key:08d}" for key in rows["key"]))
@@ -62,7 +71,15 @@ class ImageShards:
 
     def _pixels(self, index: int) -> np.ndarray:
         with Image.open(io.BytesIO(self._bytes(index))) as image:
-            return np.asarray(image)
+            pixels = np.asarray(image)
+        pixels = pixels.reshape(*pixels.shape[:2], -1)  # Pillow gives gray images no axis of channels
+        if pixels.shape != (*self.image_size, self.channels):
+            height, width, channels = pixels.shape
+            raise damaged(
+                self._paths[self._shard_of[index]],
+                f"its images are {height} high and {width} wide with {channels} channels, which the card denies",
+            )
+        return pixels
 
     def _bytes(self, index: int) -> bytes:
         row = self._rows[index]
@@ -72,6 +89,6 @@ class ImageShards:
 
 
 def _write_signed(pixels: np.ndarray, image: np.ndarray) -> None:
-    """`to_signed` from (H, W, 3) uint8 into (3, H, W) float32; in numpy, because torch would start threads in each reader."""
+    """`to_signed` from (H, W, C) uint8 into (C, H, W) float32; in numpy, because torch would start threads in each reader."""
     np.divide(pixels.transpose(2, 0, 1), np.float32(127.5), out=image, dtype=np.float32)
     image -= 1

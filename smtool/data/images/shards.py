@@ -37,13 +37,22 @@ def write_shard(path: Path, samples: Iterable[tuple[int, Sample]], *, suffix: st
     )
 
 
-def read_index(folder: Path, shard: Shard) -> np.ndarray:
-    """The rows of a shard's index, (images,) of dtype INDEX, checked against the card's sha256."""
+def read_index(folder: Path, shard: Shard, dtype: np.dtype = INDEX) -> np.ndarray:
+    """The rows of a shard's index, (images,), checked against the card: its sha256, one row per image, all inside the shard."""
     path = folder / shard.index_name
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != shard.index_sha256:
         raise damaged(path, "its sha256 differs from the card's")
-    return np.load(io.BytesIO(data), allow_pickle=False)
+    try:
+        rows = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # the header is parsed as Python: errors of many types
+        raise damaged(path, f"it is not an index ({type(error).__name__})") from error
+    if not isinstance(rows, np.ndarray) or rows.dtype != dtype or rows.shape != (shard.images,):
+        raise damaged(path, f"it does not hold the {shard.images} rows of an index")
+    last = shard.bytes - rows["bytes"].astype(np.int64)  # the largest offset from which these bytes can be read
+    if (last < 0).any() or (last.astype(np.uint64) < rows["offset"].T).any():
+        raise damaged(path, "it has a row that lies outside the shard")
+    return rows
 
 
 def read_member(path: Path, *, offset: int, size: int, crc32: int, what: str) -> bytes:

@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -30,6 +31,7 @@ from smtool.storage import file_digest
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _WHOLE = 2**28  # files up to 256 MiB are hashed in full, larger ones by 256 blocks of 1 MiB
 _BLOCK = 2**20
+_MAX_NAMES = 100_000  # in a pattern
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,10 @@ def is_tar(path: Path) -> bool:
 def _from_pattern(text: str) -> Source:
     from braceexpand import braceexpand
 
-    paths = sorted({Path(match) for piece in braceexpand(text) for match in glob.glob(piece) or [piece]})
+    pieces = list(islice(braceexpand(text), _MAX_NAMES + 1))
+    if len(pieces) > _MAX_NAMES:
+        raise DataError(f"{text}: the pattern names more than {_MAX_NAMES:,} files.", hint="Pass the folder of the archives.")
+    paths = sorted({Path(match) for piece in pieces for match in glob.glob(piece) or [piece]})
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise DataError(f"{text}: {missing[0]} does not exist ({len(missing)} of {len(paths)} files are missing).")

@@ -73,8 +73,9 @@ def _parts_of(folder: Path, state: str) -> set[str]:
     """The Arrow files that a state.json names."""
     content = _json(folder / state)
     named = content.get("_data_files") if isinstance(content, dict) else None
-    names = [part.get("filename") for part in named if isinstance(part, dict)] if isinstance(named, list) else []
-    if not names or not all(isinstance(name, str) for name in names):
+    parts_named = named if isinstance(named, list) else []
+    names = [str(part["filename"]) for part in parts_named if isinstance(part, dict) and isinstance(part.get("filename"), str)]
+    if not names or len(names) < len(parts_named):
         raise DataError(f"{folder / state}: it names no Arrow files.", hint="Save the data set again with save_to_disk.")
     if content.get("_indices_data_files") or content.get("_indices_files"):
         raise DataError(

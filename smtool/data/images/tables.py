@@ -30,11 +30,18 @@ _MAX_EXPANSION = 100
 
 @dataclass(frozen=True, slots=True)
 class NoImage:
-    """The place of a row without an image."""
+    """The place of a row without an image. All reading raises UnusableImage."""
 
     reason: str
+    size: int = 0
 
     def decoded(self, reading: Reading) -> NoReturn:
+        raise UnusableImage(self.reason)
+
+    def head(self, count: int) -> NoReturn:
+        raise UnusableImage(self.reason)
+
+    def read(self) -> NoReturn:
         raise UnusableImage(self.reason)
 
 

@@ -1,4 +1,4 @@
-"""Make a decoded image a square of one size, and encode it for a shard.
+"""Make a decoded image one of a given size, and encode it for a shard.
 
 Imports only Pillow and numpy, so that the worker processes of `prepare` start in a fraction of a second.
 """
@@ -14,6 +14,7 @@ from PIL import Image
 
 from smtool.data.images.decoding import CONVERTED, MAX_PIXELS, Reading, UnusableImage
 from smtool.errors import RecipeError
+from smtool.image_shape import ImageMode, ImageSize
 
 Crop = Literal["center", "random", "none"]
 
@@ -22,34 +23,52 @@ CROP_RULES = {
     "random": "as center, to a random short side of 1 to 1.25 sizes, then a random square, both seeded by the image's id (ADM)",
     "none": "the whole picture squeezed to the square, bilinear with antialiasing",
 }
+RECTANGLE_RULES = {
+    "center": "2x2 box halving while both sides are at least twice the size, bicubic to cover the size, middle rectangle",
+    "random": "as center, to cover 1 to 1.25 sizes, then a random rectangle, both seeded by the image's id",
+    "none": "the whole picture squeezed to the size, bilinear with antialiasing",
+}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How each image is prepared: side of the square in pixels, crop, file format, seed of random crops, reading of the files."""
+    """How each image is prepared: size (a number is a square), crop, file format, seed of random crops, reading of the files."""
 
-    size: int
+    size: ImageSize
     crop: Crop = "center"
     image_format: str = "png"
     seed: int = 0
     reading: Reading = CONVERTED
 
     def __post_init__(self) -> None:
-        if not 8 <= self.size <= 8192:
+        object.__setattr__(self, "size", ImageSize.of(self.size))
+        if not 8 <= min(self.size) <= max(self.size) <= 8192:
             raise RecipeError(f"size must lie between 8 and 8192 pixels, but is {self.size}.")
         if self.crop not in CROP_RULES:
             raise RecipeError(f"unknown crop {self.crop!r}.", hint="Use center, random or none.")
         _quality(self.image_format)
+        if self.mode in ("LA", "RGBA") and self.image_format != "png":
+            raise RecipeError(f"{self.image_format} cannot store the alpha of mode {self.mode}.", hint="Use --format png.")
+
+    @property
+    def mode(self) -> ImageMode:
+        """Mode of the prepared images, which decides the number of their channels."""
+        return self.reading.mode
+
+    @property
+    def crop_rule(self) -> str:
+        """The crop in words."""
+        return (CROP_RULES if self.size.is_square else RECTANGLE_RULES)[self.crop]
 
     @property
     def suffix(self) -> str:
         return "png" if self.image_format == "png" else "jpg"
 
 
-def to_square(image: Image.Image, rule: Rule, sample: str) -> Image.Image:
-    """Crop or resize an RGB image of any shape to size x size. sample: the image's id, which seeds a random crop."""
+def to_size(image: Image.Image, rule: Rule, sample: str) -> Image.Image:
+    """Crop or resize an image of any shape to the rule's size. sample: the image's id, which seeds a random crop."""
     if rule.crop == "none":
-        return image.resize((rule.size, rule.size), Image.Resampling.BILINEAR, reducing_gap=None)
+        return image.resize((rule.size.width, rule.size.height), Image.Resampling.BILINEAR, reducing_gap=None)
     if rule.crop == "center":
         return _center_crop(image, rule.size)
     return _random_crop(image, rule.size, f"{rule.seed}/{sample}")
@@ -74,28 +93,32 @@ def _quality(image_format: str) -> int:
     return int(quality)
 
 
-def _center_crop(image: Image.Image, size: int) -> Image.Image:
-    """The crop of ADM (Dhariwal & Nichol 2021): `_shrink`, then the middle square (released-code.md#images)."""
+def _center_crop(image: Image.Image, size: ImageSize) -> Image.Image:
+    """The crop of ADM (Dhariwal & Nichol 2021), also for rectangles: `_shrink`, then the middle (released-code.md#images)."""
     image = _shrink(image, size)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    left, top = (image.width - size.width) // 2, (image.height - size.height) // 2
+    return image.crop((left, top, left + size.width, top + size.height))
 
 
-def _random_crop(image: Image.Image, size: int, key: str) -> Image.Image:
-    """ADM's random crop: shrink the short side to a random length from 1 to 1.25 times `size`, then cut a random square."""
+def _random_crop(image: Image.Image, size: ImageSize, key: str) -> Image.Image:
+    """ADM's random crop: shrink to cover a random multiple of `size`, from 1 to 1.25, then cut at a random position.
+
+    The multiple is drawn as a whole number of pixels of the shorter side.
+    """
     draws = np.frombuffer(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest(), dtype="<u8")
-    short = size + int(draws[0]) % (math.ceil(size / 0.8) - size + 1)
-    image = _shrink(image, short)
-    left, top = int(draws[1]) % (image.width - size + 1), int(draws[2]) % (image.height - size + 1)
-    return image.crop((left, top, left + size, top + size))
+    side = min(size)
+    drawn = side + int(draws[0]) % (math.ceil(side / 0.8) - side + 1)
+    image = _shrink(image, ImageSize(*(round(length * drawn / side) for length in size)))
+    left, top = int(draws[1]) % (image.width - size.width + 1), int(draws[2]) % (image.height - size.height + 1)
+    return image.crop((left, top, left + size.width, top + size.height))
 
 
-def _shrink(image: Image.Image, short: int) -> Image.Image:
-    """Halve by 2x2 box averages while the short side is at least twice `short`, then resize bicubically to `short`."""
-    while min(image.size) >= 2 * short:
+def _shrink(image: Image.Image, size: ImageSize) -> Image.Image:
+    """Halve by 2x2 box averages while both sides are at least twice those of `size`, then resize bicubically to cover `size`."""
+    while image.width >= 2 * size.width and image.height >= 2 * size.height:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = short / min(image.size)
+    scale = max(size.width / image.width, size.height / image.height)
     width, height = round(image.width * scale), round(image.height * scale)
     if width * height > MAX_PIXELS:
-        raise UnusableImage(f"{image.width}x{image.height} pixels is too elongated for a square crop")
+        raise UnusableImage(f"{image.width}x{image.height} pixels is too elongated to be cropped")
     return image.resize((width, height), Image.Resampling.BICUBIC)

@@ -85,9 +85,8 @@ class LatentPreparation:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        size = self.images.image_size
         try:
-            return self.autoencoder.latent_shape(size, size)
+            return self.autoencoder.latent_shape(*self.images.image_size)
         except ValueError as error:
             raise DataError(f"{self.images.folder}: {error}.", hint="Prepare the images in another --size.") from error
 

@@ -70,7 +70,7 @@ def encoded_batches(
 ) -> Generator[LatentBatch]:
     """Yield the batches of `latent_batches`, with images, encoded on the autoencoder's device, `encode_batch` images per pass.
 
-    transform: changes images (B, 3, H, W) in [-1, 1] before encoding, such as the low-pass of a warm-up. The images and
+    transform: changes images (B, C, H, W) in [-1, 1] before encoding, such as the low-pass of a warm-up. The images and
     features in the batches are those of the unchanged images.
     """
     if flip:

@@ -85,7 +85,7 @@ class LatentRings:
         self._kept: list[Tensor] = []
 
     def add(self, images: Tensor, first: int) -> None:
-        """Encode images (B, 3, H, W). first: number of the first of them in the pass."""
+        """Encode images (B, C, H, W). first: number of the first of them in the pass."""
         for part in images.split(images_at_once(images.shape[-2], images.shape[-1])):
             self._add(part, first)
             first += len(part)

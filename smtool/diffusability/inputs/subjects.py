@@ -13,8 +13,10 @@ from torch import Tensor
 
 from smtool.data import ImageShards, open_images, read_card
 from smtool.data.images.card import is_prepared
+from smtool.data.images.open import known_channels
 from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
+from smtool.image_shape import MODES, ImageSize, in_channels
 from smtool.inference.reconstruct import decoded_in_parts, images_at_once
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import Posterior
@@ -23,7 +25,7 @@ from smtool.tokenizers import Tokenizer, open_tokenizer
 from smtool.tokenizers.tiled import tiled
 
 Size = tuple[int, int]
-DEFAULT_SIZE = 256
+DEFAULT_SIZE = ImageSize(256, 256)
 FEWEST_HELD_OUT = 16
 PROBED_SECONDS = 4.0
 SMALLEST_GRID = 3
@@ -40,17 +42,20 @@ class Meter:
 
 @dataclass(frozen=True)
 class PassSeconds:
-    """Seconds to encode and to decode one image of `side` pixels. The time is proportional to the number of pixels."""
+    """Seconds to encode and to decode one image of this size. The time is proportional to the number of pixels."""
 
     encode: float
     decode: float
-    side: int
+    size: ImageSize
 
-    def encode_at(self, side: int) -> float:
-        return self.encode * (side / self.side) ** 2
+    def encode_at(self, size: ImageSize) -> float:
+        return self.encode * self._area(size)
 
-    def decode_at(self, side: int) -> float:
-        return self.decode * (side / self.side) ** 2
+    def decode_at(self, size: ImageSize) -> float:
+        return self.decode * self._area(size)
+
+    def _area(self, size: ImageSize) -> float:
+        return (size.height * size.width) / (self.size.height * self.size.width)
 
 
 class Subject:
@@ -63,18 +68,18 @@ class Subject:
         self._report: Callable[[int], None] = lambda done: None
 
     def encode(self, images: Tensor) -> Posterior:
-        """Images (B, 3, H, W) in [-1, 1] -> posterior of raw latents; convolutions in float32."""
+        """Images (B, C, H, W) in [-1, 1] -> posterior of raw latents; convolutions in float32."""
         with exact_convolutions(), self._timed(self.encoded, len(images)):
             return self.codec.encode(images)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Raw latents (B, C, h, w) -> images (B, 3, H, W), not clamped; convolutions in float32."""
+        """Raw latents (B, C, h, w) -> images (B, C, H, W), not clamped; convolutions in float32."""
         with exact_convolutions(), self._timed(self.decoded, len(latents)):
             return self.codec.decode(latents)
 
     @torch.no_grad()
     def one_pass(self, images: Tensor) -> PassSeconds:
-        """Encode and decode the first of the images (B, 3, H, W), up to three times within PROBED_SECONDS; the fastest times.
+        """Encode and decode the first of the images (B, C, H, W), up to three times within PROBED_SECONDS; the fastest times.
 
         The first pass of a network is slower than the others. These passes are not counted.
         """
@@ -88,7 +93,7 @@ class Subject:
                     self.codec.decode(latents)
                 times.append((encoded - start, self._now() - encoded if self.codec.can_decode else 0.0))
         encode, decode = map(min, zip(*times, strict=True))
-        return PassSeconds(encode, decode, images.shape[-1])
+        return PassSeconds(encode, decode, ImageSize(*images.shape[-2:]))
 
     def decode_all(self, latents: Tensor) -> Tensor:
         """`decode` of any number of latents, in batches sized to memory."""
@@ -103,18 +108,18 @@ class Subject:
         """Batch size for latents (N, C, h, w), from the size of their images."""
         return images_at_once(*(side * self.codec.downsample for side in latents.shape[-2:]))
 
-    def latent_size(self, image_size: int) -> Size:
-        """(height, width) of the latent of a square image, in cells.
+    def latent_size(self, image_size: ImageSize) -> Size:
+        """(height, width) of the latent of an image, in cells.
 
         Raises CheckpointError if the codec does not accept this size or the grid is too small.
         """
         try:
-            _, height, width = self.codec.latent_shape(image_size, image_size)
+            _, height, width = self.codec.latent_shape(*image_size)
         except ValueError as error:
             raise CheckpointError(f"{self.codec.source}: {error}.", hint="Pass images of another size with --data.") from error
         if min(height, width) < SMALLEST_GRID:
             raise CheckpointError(
-                f"{self.codec.source}: images of {image_size} px give {height}x{width} latent cells, too few for a spectrum.",
+                f"{self.codec.source}: images of {image_size.words} give {height}x{width} latent cells, too few for a spectrum.",
                 hint=f"Pass images of at least {SMALLEST_GRID * self.codec.downsample} px with --data.",
             )
         return height, width
@@ -151,15 +156,17 @@ def open_subjects(
     weights_dir: Path | None,
     device: str,
     tile: int | None = None,
-) -> tuple[list[Subject], int]:
+) -> tuple[list[Subject], ImageSize]:
     """Open all autoencoders and choose the image size: that of prepared data, else the one the autoencoders were trained at.
 
     Labels are made unique. An encoder with a fixed input size is opened again for the chosen size. tile: see `tiled`.
     """
     opened = partial(open_tokenizer, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
-    prepared = _prepared_size(data)
+    prepared, channels = _prepared_size(data), known_channels(data)
+    opened = partial(opened, image_channels=channels)
     codecs = [opened(name, image_size=prepared) for name in names]
     labels = _labels(codecs)
+    _refuse_other_channels(dict(zip(labels, codecs, strict=True)), data, channels if prepared else None)
     size = prepared or _natural_size(dict(zip(labels, codecs, strict=True)))
     for i, codec in enumerate(codecs):
         if codec.image_size not in (None, size):
@@ -167,18 +174,22 @@ def open_subjects(
     return [Subject(label, tiled(codec, tile), device) for label, codec in zip(labels, codecs, strict=True)], size
 
 
-def open_measured(data: str, size: int, console: Console) -> ImageShards:
-    """Open the validation images, or the training images if there are fewer than FEWEST_HELD_OUT validation images."""
+def open_measured(data: str, size: ImageSize, console: Console, *, channels: int | None = None) -> ImageShards:
+    """Open the validation images, or the training images if there are fewer than FEWEST_HELD_OUT validation images.
+
+    channels: of the images that the autoencoders encode; None without autoencoders.
+    """
+    opened = partial(open_images, image_size=size, channels=channels)
     if _prepared_size(data) is not None:
         card = read_card(Path(data))
     else:
         with console.progress(f"preparing {data}") as report:
-            card = open_images(data, "train", image_size=size, report=report).card
+            card = opened(data, "train", report=report).card
     held_out = card.count("val")
     if held_out >= FEWEST_HELD_OUT or not card.count("train"):
-        return open_images(data, "val", image_size=size)
+        return opened(data, "val")
     console.print(f"{data}: {held_out} validation images are fewer than {FEWEST_HELD_OUT}; its training images are measured.")
-    return open_images(data, "train", image_size=size)
+    return opened(data, "train")
 
 
 def label_of_reference(name: str | None, names: Sequence[str], subjects: Sequence[Subject]) -> str | None:
@@ -210,22 +221,39 @@ def _with_folder(codec: Tokenizer) -> str:
     return f"{path.parent.name}/{codec.label}"
 
 
-def _prepared_size(data: str) -> int | None:
+def _refuse_other_channels(codecs: Mapping[str, Tokenizer], data: str, prepared: int | None) -> None:
+    """Raise CheckpointError if the autoencoders encode images of different numbers of channels, or of others than prepared."""
+    for codec in codecs.values():
+        if prepared not in (None, codec.image_channels):
+            raise CheckpointError(
+                f"{codec.source} encodes images of {in_channels(codec.image_channels)}, but those of {data} have "
+                f"{in_channels(prepared)}.",
+                hint=f"Prepare other images: smtool prepare SOURCE --mode {MODES[codec.image_channels]}",
+            )
+    if len({codec.image_channels for codec in codecs.values()}) > 1:
+        listed = ", ".join(f"{label} {codec.image_channels}" for label, codec in codecs.items())
+        raise CheckpointError(
+            f"These autoencoders encode images of different numbers of channels ({listed}).",
+            hint="Measure those of one number of channels at a time.",
+        )
+
+
+def _prepared_size(data: str) -> ImageSize | None:
     """The image size of a prepared folder; None for data that is not prepared."""
     return read_card(Path(data)).image_size if is_prepared(Path(data)) else None
 
 
-def _natural_size(codecs: Mapping[str, Tokenizer]) -> int:
+def _natural_size(codecs: Mapping[str, Tokenizer]) -> ImageSize:
     """The image size of the recipes; without recipes, the smallest fixed input size, else DEFAULT_SIZE.
 
     Raises CheckpointError if the recipes state different sizes.
     """
-    sizes = {label: codec.recipe["data"]["image_size"] for label, codec in codecs.items() if "data" in codec.recipe}
+    sizes = {label: ImageSize.of(codec.recipe["data"]["image_size"]) for label, codec in codecs.items() if "data" in codec.recipe}
     if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{label} {size} px" for label, size in sizes.items())
+        listed = ", ".join(f"{label} {size.words}" for label, size in sizes.items())
         raise CheckpointError(
             f"These autoencoders were trained at different image sizes ({listed}), so the size to measure at must be given.",
             hint="Prepare images at one size and pass them: smtool prepare builtin:photos --size 64, then --data data/photos-64.",
         )
     fixed = [codec.image_size for codec in codecs.values() if codec.image_size is not None]
-    return next(iter(sizes.values()), min(fixed, default=DEFAULT_SIZE))
+    return next(iter(sizes.values()), min(fixed, key=min, default=DEFAULT_SIZE))

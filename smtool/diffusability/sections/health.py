@@ -158,7 +158,7 @@ def measure(
 ) -> Health:
     """All checks of one autoencoder.
 
-    moments: of all images of the pass. images (N, 3, H, W) and reconstructions: the first images of the pass; reconstructions is
+    moments: of all images of the pass. images (N, C, H, W) and reconstructions: the first images of the pass; reconstructions is
     None without. with_shifts: whether shift errors and the largest activation are measured. The shift errors encode the first 16
     images twice and decode them three times; hooks record the largest activation during the first four of them.
     """

@@ -96,7 +96,7 @@ class LowPass(Config):
 class LowPassed:
     """The section, and pictures of LP x and D(LP z) for the first images.
 
-    shown: (rows, Tensor (images, 2, len(rows), 3, H, W) uint8), or None without a curve; rows: numbers of removed anti-diagonals.
+    shown: (rows, Tensor (images, 2, len(rows), C, H, W) uint8), or None without a curve; rows: numbers of removed anti-diagonals.
     """
 
     section: LowPass | Reason
@@ -114,7 +114,7 @@ def measure(
     removals: Sequence[int] = ROWS_REMOVED,
     extractor: Extractor | None = None,
 ) -> LowPassed:
-    """Measure the curve of images (N, 3, H, W) in [-1, 1] and their raw latents (N, C, h, w), sampled from the posterior.
+    """Measure the curve of images (N, C, H, W) in [-1, 1] and their raw latents (N, C, h, w), sampled from the posterior.
 
     reconstructions: D(z), the decodings without removal. removals: numbers of removed anti-diagonals, 0 first; every image is
     decoded once more for each of the others. PSNR compares unclamped images; the kernel distance compares 8-bit images on the

@@ -14,9 +14,10 @@ from smtool.data import to_uint8
 from smtool.diffusability.sections.direction import DOG_SIGMAS, GAMMA, filtered_by_dog
 from smtool.diffusability.sections.low_pass import SHOWN_ROWS
 from smtool.diffusability.sections.parts import Chapter
+from smtool.features.pictures import as_rgb
 from smtool.networks.posterior import LatentStats
 from smtool.randomness import generator
-from smtool.report.grids import enlarged, fitted, framed, image_grid, reconstruction_grid, viridis
+from smtool.report.grids import centred, enlarged, fitted, framed, image_grid, reconstruction_grid, viridis
 from smtool.spectrum import fitted_low_pass, spatial_normalize
 from smtool.spectrum.visualize import cosine_map, fit_pca, magnitude_normalized, mask_picture, pca_pictures
 
@@ -50,7 +51,7 @@ def visualize(
 ) -> dict[str, Picture]:
     """Pictures of one autoencoder by name, without those that it does not have.
 
-    images (N, 3, H, W) with their raw latents (N, C, h, w), and reconstructions of the first of them, None without; low_passed:
+    images (N, C, H, W) with their raw latents (N, C, h, w), and reconstructions of the first of them, None without; low_passed:
     `shown` of the low-pass section.
     """
     made = {}
@@ -82,7 +83,7 @@ def _reconstructions(images: Tensor, reconstructions: Tensor) -> Picture:
 
 
 def _low_passed(rows: Sequence[int], shown: Tensor) -> Picture:
-    """shown: (images, 2, len(rows), 3, H, W)."""
+    """shown: (images, 2, len(rows), C, H, W)."""
     tiles = enlarged(shown.flatten(0, 2), TILE)
     columns = ", ".join(map(str, rows))
     caption = (
@@ -105,14 +106,14 @@ def _principal(images: Tensor, normalized: Tensor) -> Picture:
 
 
 def _similarity(image: Tensor, features: Tensor) -> Picture:
-    """Token similarity of an image (1, 3, H, W) and its normalized latent (1, C, h, w): one row per chosen token."""
+    """Token similarity of an image (1, C, H, W) and its normalized latent (1, C, h, w): one row per chosen token."""
     maps = (features, spatial_normalize(features, GAMMA), filtered_by_dog(features))
     height, width = features.shape[-2:]
     side = max(TILE, *image.shape[-2:])
     tiles = []
     for down, right in chosen_places(image):
         row, column = int(down * height), int(right * width)
-        views = [to_uint8(image)[0].cpu(), *(viridis((cosine_map(x, row, column)[0] + 1) / 2) for x in maps)]
+        views = [as_rgb(to_uint8(image))[0].cpu(), *(viridis((cosine_map(x, row, column)[0] + 1) / 2) for x in maps)]
         tiles += [framed(fitted(view, side), row, column, (height, width)) for view in views]
     caption = (
         "Cosine similarity of all latent tokens with the framed one; dark blue -1, green 0, yellow 1. Columns: input; normalized "
@@ -133,8 +134,8 @@ def _magnitude_normalised(images: Tensor) -> Picture:
 
 def _masks(image: Tensor) -> Picture:
     side = max(TILE, *image.shape[-2:])
-    masks = [fitted(mask_picture(8, rows, cell=side // 8), side) for rows in SHOWN_ROWS]
-    lowered = [fitted(to_uint8(fitted_low_pass(image, rows))[0].cpu(), side) for rows in SHOWN_ROWS]
+    lowered = [as_rgb(fitted(to_uint8(fitted_low_pass(image, rows))[0].cpu(), side)[None])[0] for rows in SHOWN_ROWS]
+    masks = [centred(mask_picture(8, rows, cell=min(lowered[0].shape[-2:]) // 8), lowered[0].shape[-2:]) for rows in SHOWN_ROWS]
     caption = (
         f"Columns: n = {', '.join(map(str, SHOWN_ROWS))} of 15 anti-diagonals removed. Top: the DCT coefficients of an 8x8 block "
         "that are kept (light), with the mean at the top left. Below: the image with only these coefficients in every block."
@@ -143,7 +144,7 @@ def _masks(image: Tensor) -> Picture:
 
 
 def chosen_places(image: Tensor) -> list[tuple[float, float]]:
-    """Three places of different colour in an image (1, 3, H, W), as fractions of height and width; they depend on the image only.
+    """Three places of different colour in an image (1, C, H, W), as fractions of height and width; they depend on the image only.
 
     Among the inner cells of an 8x8 grid: first the cell nearest to the mean colour, then twice the cell whose colour is farthest
     from the chosen ones.
@@ -159,11 +160,11 @@ def chosen_places(image: Tensor) -> list[tuple[float, float]]:
 
 def _columns(images: Tensor) -> int:
     """Number of images in a picture: 4 large ones or 6 small ones."""
-    return min(len(images), 4 if images.shape[-1] > TILE else 6)
+    return min(len(images), 4 if max(images.shape[-2:]) > TILE else 6)
 
 
 def _two_rows(images: Tensor, below: Tensor) -> Tensor:
-    """Images (N, 3, H, W) in [-1, 1] above as many uint8 pictures, all resized to one size."""
+    """Images (N, C, H, W) in [-1, 1] above as many uint8 pictures, all resized to one size."""
     side = max(TILE, *images.shape[-2:])
-    tiles = [fitted(picture, side) for picture in (*to_uint8(images).cpu(), *below)]
+    tiles = [fitted(picture, side) for picture in (*as_rgb(to_uint8(images)).cpu(), *as_rgb(below))]
     return image_grid(torch.stack(tiles), columns=len(images), separator=LINE)

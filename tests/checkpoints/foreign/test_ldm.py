@@ -182,8 +182,8 @@ def test_published_f16_with_attention_at_16_cells_is_recognized(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoder.conv_in.weight": torch.zeros(32, 1, 3, 3)}, "encodes images of 1 channel, but RGB images have 3"),
-        ({"decoder.conv_out.weight": torch.zeros(1, 32, 3, 3)}, "decodes images of 1 channel, but"),
+        ({"encoder.conv_in.weight": torch.zeros(32, 1, 3, 3)}, "encodes images of 1 and decodes images of 3 channels"),
+        ({"decoder.conv_out.weight": torch.zeros(1, 32, 3, 3)}, "encodes images of 3 and decodes images of 1 channels"),
         ({"encoder.conv_out.weight": torch.zeros(5, 64, 3, 3)}, "has 5 output channels for 5 latent channels"),
         ({"quantize.embedding.weight": torch.zeros(8, 5)}, r"VQModel of diffusers, but only AutoencoderKL"),
         ({"encoder.down.1.extra.weight": torch.zeros(1)}, "1 unexpected, first encoder.down_blocks.1.extra.weight"),

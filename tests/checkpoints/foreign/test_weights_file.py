@@ -120,7 +120,20 @@ def test_an_unknown_architecture_is_refused_with_what_was_found_and_what_is_know
         load_autoencoder(tmp_path / "x.safetensors")
 
 
-def test_images_of_one_channel_are_refused(tmp_path):
-    path = written(tiny(in_channels=1, out_channels=1), tmp_path, ".safetensors")
-    with pytest.raises(CheckpointError, match="encodes images of 1 channel, but RGB images have 3"):
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_images_may_have_other_channels(channels, tmp_path):
+    theirs = tiny(in_channels=channels, out_channels=channels).eval()
+    opened = load_autoencoder(written(theirs, tmp_path, ".safetensors"))
+    images = torch.randn(2, channels, 16, 24)
+    with torch.no_grad():
+        mean = theirs.encode(images).latent_dist.mean
+        assert_close(opened.encode(images).mean, mean, rtol=1e-5, atol=1e-5)
+        assert_close(opened.decode(mean), theirs.decode(mean).sample, rtol=1e-5, atol=1e-5)
+    assert opened.image_channels == channels
+
+
+@pytest.mark.parametrize("channels", [(1, 3), (5, 5)])
+def test_other_numbers_of_channels_are_refused(channels, tmp_path):
+    path = written(tiny(in_channels=channels[0], out_channels=channels[1]), tmp_path, ".safetensors")
+    with pytest.raises(CheckpointError, match=f"encodes images of {channels[0]} and decodes images of {channels[1]} channels"):
         load_autoencoder(path)

@@ -1,5 +1,6 @@
 """JSON of `smtool eval`: files of earlier versions, the schema, damaged files."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -40,8 +41,12 @@ def test_a_file_of_an_earlier_version_is_written_again_with_the_same_names_numbe
     for ending in ("md", "csv"):
         options = EvalOptions(json_path=tmp_path / "a.json", table_path=tmp_path / f"a.{ending}")
         leave(evaluation, options, title=title, console=Console(quiet=True))
-        if (BEFORE / f"{name}.{ending}").exists():
-            assert (tmp_path / f"a.{ending}").read_text() == text(name, ending)
+    if (BEFORE / f"{name}.md").exists():
+        assert (tmp_path / "a.md").read_text() == text(name, "md")
+    if (BEFORE / f"{name}.csv").exists():
+        old, new = (list(csv.DictReader(table.splitlines())) for table in (text(name, "csv"), (tmp_path / "a.csv").read_text()))
+        assert [{column: row[column] for column in old[0]} for row in new] == old
+        assert list(new[0])[: len(old[0])] == list(old[0])      # later columns are at the end
     written = json.loads((tmp_path / "a.json").read_text())
     assert written == json.loads(text(name))
     assert list(written["scores"]) == list(json.loads(text(name))["scores"])      # in the order of the table

@@ -31,7 +31,7 @@ def test_each_racer_and_seed_has_its_own_run_with_its_seed(planned):
         transformer, autoencoder = trial.training.load().tables, trial.autoencoder.training.load().tables
         assert transformer.seed == autoencoder.seed == trial.seed
         assert transformer.latents.autoencoder == str(trial.autoencoder.path)
-        assert (transformer.data.train, transformer.data.image_size, transformer.save_every) == ("builtin:photos", 32, 4)
+        assert (transformer.data.train, transformer.data.image_size.stored, transformer.save_every) == ("builtin:photos", 32, 4)
         assert transformer.log_every == autoencoder.log_every == 4      # not 50: a race may end after its first turn
     assert (plan.steps, plan.tokens) == (9, 16)
 
@@ -49,6 +49,8 @@ def test_larger_latents_get_larger_patches():
     shapes = {"small": (4, 8, 8), "large": (4, 16, 16)}
     assert equal_tokens(shapes, {"small": 2, "large": 2}) == ({"small": 2, "large": 4}, 16)
     assert equal_tokens(shapes, {"small": 1, "large": 1}) == ({"small": 1, "large": 2}, 64)
+    shapes = {"small": (4, 4, 6), "large": (4, 8, 12)}
+    assert equal_tokens(shapes, {"small": 2, "large": 2}) == ({"small": 2, "large": 4}, 6)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +58,15 @@ def test_larger_latents_get_larger_patches():
     [
         ((8, 10), 2, "the 10 x 10 latents of b cannot be divided into 4 x 4 tokens, those of a (8 cells per side, patch 2)"),
         ((7, 7), 2, "patch = 2 does not divide 7, the side of a's latents"),
+        (((4, 6), (8, 14)), 2, "the 8 x 14 latents of b cannot be divided into 2 x 3 tokens, those of a (4 x 6 cells, patch 2)"),
+        (((4, 6), (8, 18)), 2, "the 8 x 18 latents of b cannot be divided into 2 x 3 tokens"),
+        (((4, 7), (8, 14)), 2, "patch = 2 does not divide 4 x 7, the side of a's latents"),
     ],
 )
 def test_unequal_numbers_of_tokens_are_an_error(sides, patch, words):
+    sizes = [(side, side) if isinstance(side, int) else side for side in sides]
     with pytest.raises(RecipeError) as caught:
-        equal_tokens({"a": (4, sides[0], sides[0]), "b": (4, sides[1], sides[1])}, {"a": patch, "b": patch})
+        equal_tokens({name: (4, *size) for name, size in zip("ab", sizes, strict=True)}, {"a": patch, "b": patch})
     assert words in str(caught.value)
 
 
@@ -68,7 +74,7 @@ def test_checkpoints_are_named_after_their_runs_and_use_their_training_images(ch
     loaded, entries = adhoc_race(checkpoints, tmp_path / "out")
     plan = plan_race(loaded.tables, entries, tmp_path / "out")
     assert plan.racers == ("f4", "f2")
-    assert (plan.images.train, plan.images.image_size) == ("builtin:photos", 32)
+    assert (plan.images.train, plan.images.image_size.stored) == ("builtin:photos", 32)
     assert {run.key for run in plan.autoencoders} == {"f4", "f2"}      # the same for every seed
     assert plan.tokens == 16
     assert {trial.racer: trial.training.load().tables.model.patch for trial in plan.trials} == {"f4": 2, "f2": 4}
@@ -78,6 +84,17 @@ def test_checkpoints_are_named_after_their_runs_and_use_their_training_images(ch
 def test_equal_names_are_numbered(checkpoints, tmp_path):
     loaded, _ = adhoc_race([checkpoints[0], checkpoints[0]], tmp_path / "out")
     assert list(loaded.tables.racers) == ["f4-1", "f4-2"]
+
+
+def test_racers_are_raced_on_rectangles_of_the_channels_of_their_autoencoders(planned):
+    plan = planned("data.image_size=[32, 64]", "autoencoders.changes=['model.image_channels=1']")
+    assert (plan.images.image_size.stored, plan.images.image_channels, plan.tokens) == ([32, 64], 1, 32)
+    tables = plan.trials[0].autoencoder.training.load().tables
+    assert tables.shapes.images[1:] == (1, 32, 64)
+    assert plan.trials[0].training.load().tables.data.image_size.stored == [32, 64]
+    mixed = planned("racers.gray={recipe='dsm', changes=['model.image_channels=1']}")
+    said = "gray encodes images with image_channels = 1, but those of the race have 3"
+    assert said in str(mixed.broken["gray"])
 
 
 def test_a_broken_checkpoint_is_left_out_and_named(checkpoints, tmp_path):

@@ -48,6 +48,22 @@ def test_png_files_hold_the_images_and_labels_json_their_classes(tmp_path):
     assert json.loads((tmp_path / "labels.json").read_text()) == LABELS
 
 
+@pytest.mark.parametrize("kind", ["png", "shards", "npz"])
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "LA"), (4, "RGBA")])
+def test_images_of_other_channels_and_shapes_are_kept(channels, mode, kind, tmp_path):
+    shape = (COUNT, channels, 6, 9)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    folder = SampleFolder(tmp_path, kind, COUNT, None)
+    for part in folder.parts():
+        folder.write(part, images[part.start : part.stop])
+    folder.finish()
+    assert torch.equal(folder.first(7), images[:7])
+    if kind == "png":
+        assert Image.open(tmp_path / "000000.png").mode == mode
+    if kind == "npz":
+        assert np.load(tmp_path / "samples.npz")["arr_0"].shape == (COUNT, 6, 9, channels)
+
+
 def test_shards_are_read_by_webdataset(tmp_path):
     written(tmp_path, "shards").finish()
     url = str(tmp_path / "samples-{000000..000002}.tar")

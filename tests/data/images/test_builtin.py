@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from smtool.data.images.builtin import PHOTOGRAPHS, DeadLeaves, PowerLawField, distinct_photographs, parse_builtin
-from smtool.data.images.transform import Rule, to_square
+from smtool.data.images.transform import Rule, to_size
 from smtool.errors import DataError
 from smtool.spectrum import PHYSICAL, spectrum_of
 from smtool.spectrum.powerlaw import fit_power_law
@@ -83,7 +83,7 @@ def test_dead_leaves_have_the_covariance_of_the_model():
 
 
 def test_dead_leaves_fall_about_as_the_square_of_frequency():
-    squares = [np.asarray(to_square(DeadLeaves(str(n), 32).image(), Rule(32), "")) for n in range(100)]
+    squares = [np.asarray(to_size(DeadLeaves(str(n), 32).image(), Rule(32), "")) for n in range(100)]
     images = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).double() / 127.5 - 1
     assert abs(fit_power_law(spectrum_of(images, PHYSICAL), highest=0.35).exponent - 2) < 0.15
 

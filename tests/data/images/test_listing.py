@@ -1,5 +1,6 @@
 """Listing of every kind of source that `prepare` accepts, on small real files."""
 
+import bz2
 import io
 import os
 import tarfile
@@ -414,3 +415,23 @@ def test_archives_in_subfolders_are_named(tmp_path, pngs):
     (tmp_path / "set" / "part" / "0.tar").write_bytes(tar_of({"a.png": pngs[0]}))
     with pytest.raises(DataError, match=r"no images found, but 1 ending in \.tar\.[\s\S]*/\*/\*\.tar"):
         entries_of(tmp_path / "set", tmp_path)
+
+
+def test_a_member_without_a_name_is_left_out(tmp_path, pngs):
+    (tmp_path / "x.tar").write_bytes(tar_of({"": pngs[0], ".": pngs[1], "con.png": pngs[2]}))
+    entries, listing = entries_of(tmp_path / "x.tar", tmp_path)
+    assert list(entries) == ["con.png"]
+    assert [other.reason for other in listing.left_out] == ["member without a name"] * 2
+
+
+def test_a_damaged_bzip2_is_named(tmp_path, pngs):
+    data = bytearray(bz2.compress(tar_of({"a.png": pngs[0]})))
+    data[len(data) // 2] ^= 255
+    (tmp_path / "x.tar.bz2").write_bytes(data)
+    with pytest.raises(DataError, match=r"x\.tar\.bz2: cannot be decompressed"):
+        entries_of(tmp_path / "x.tar.bz2", tmp_path)
+
+
+def test_a_pattern_of_too_many_names_is_refused_at_once():
+    with pytest.raises(DataError, match="the pattern names more than 100,000 files"):
+        find_source("s-{0..99999999}.tar")

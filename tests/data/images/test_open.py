@@ -8,6 +8,7 @@ from smtool.data.images.prepare import Preparation, prepare_images
 from smtool.data.images.sources import find_source
 from smtool.data.images.transform import Rule
 from smtool.errors import DataError
+from smtool.image_shape import ImageSize
 
 
 def write_tar(path, photo_bytes, numbers):
@@ -49,7 +50,7 @@ def test_a_folder_prepared_from_other_data_of_the_same_name_is_not_reused(tmp_pa
 def test_another_size_of_a_raw_source_is_prepared_beside_the_first(tmp_path, photo_bytes):
     tar = write_tar(tmp_path / "faces.tar", photo_bytes, range(20))
     sizes = [open_images(tar, "train", image_size=size, root=tmp_path / "data").image_size for size in (16, 24)]
-    assert sizes == [16, 24]
+    assert sizes == [ImageSize(16, 16), ImageSize(24, 24)]
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["faces-16", "faces-24"]
 
 

@@ -54,7 +54,7 @@ def test_every_image_is_in_exactly_one_split_and_the_card_counts_them(tmp_path, 
     assert len(train) == card.count("train") == 30
     assert train != sorted(train)    # shuffled
     assert card == read_card(tmp_path / "out")
-    assert (card.source.images, card.image_size, card.skipped, card.num_classes) == (40, 16, 0, 0)
+    assert (card.source.images, card.image_size.stored, card.skipped, card.num_classes) == (40, 16, 0, 0)
 
 
 def test_the_same_input_gives_the_same_bytes_whatever_the_worker_count_and_place(tmp_path, photo_folder):

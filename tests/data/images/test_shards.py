@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import tarfile
@@ -8,6 +9,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from smtool.data import open_images
 from smtool.data.images.card import read_card
 from smtool.data.images.prepare import Preparation, prepare_images
 from smtool.data.images.shards import read_index
@@ -90,3 +92,53 @@ def test_the_error_of_a_truncated_card_names_it(folder):
     (folder / "dataset.json").write_text(text[: len(text) // 2])
     with pytest.raises(DataError, match=r"dataset\.json"):
         read_card(folder)
+
+
+def rewritten(folder, change):
+    """Change the rows of the first training index, and state the new sha256 in the card, as a tool that writes both would."""
+    path = folder / "train-000000.npy"
+    rows = np.load(path)
+    made = change(rows)
+    if isinstance(made, bytes):
+        path.write_bytes(made)
+    else:
+        np.save(path, rows if made is None else made)
+    card = json.loads((folder / "dataset.json").read_text())
+    card["train"][0]["index_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "dataset.json").write_text(json.dumps(card))
+
+
+def put(field, value):
+    def change(rows):
+        rows[field][1] = value
+
+    return change
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda rows: b"", r"train-000000\.npy: damaged shard: it is not an index \(EOFError\)"),
+    (lambda rows: b"\x93NUMPY\x01\x00\x04\x00{(((", "it is not an index"),
+    (lambda rows: rows[:-1], "it does not hold the 5 rows of an index"),
+    (lambda rows: rows["key"], "it does not hold the 5 rows of an index"),
+    (put("offset", 2**64 - 1), "it has a row that lies outside the shard"),
+    (put("bytes", 2**32 - 1), "it has a row that lies outside the shard"),
+    (put("label", 2), r"dataset\.json: damaged shard: the shards hold a label that is not among its 2"),
+    (put("group", 0), "the shards hold a group that is not among its 0"),
+])  # fmt: skip
+def test_an_index_that_does_not_fit_its_card_is_named(folder, change, said):
+    rewritten(folder, change)
+    with pytest.raises(DataError, match=said):
+        open_images(str(folder), "train", image_size=16)
+
+
+@pytest.mark.parametrize("change", [
+    {"image_size": 8}, {"image_size": [16, 8]}, {"mode": "L"}, {"image_size": 0}, {"image_size": -16},
+    {"images": -5}, {"images": True}, {"bytes": -1}, {"name": "../train-000000.tar"}, {"name": "a/b.tar"},
+])  # fmt: skip
+def test_a_card_that_denies_its_shards_is_named(folder, change):
+    card = json.loads((folder / "dataset.json").read_text())
+    (card if set(change) & card.keys() else card["train"][0]).update(change)
+    (folder / "dataset.json").write_text(json.dumps(card))
+    size = change.get("image_size", 16)
+    with pytest.raises(DataError, match=r"dataset\.json|train-000000\.tar"):
+        open_images(str(folder), "train", image_size=16 if size in (0, -16) else size).read([0])

@@ -128,7 +128,7 @@ def test_a_row_without_an_image_is_listed_as_unusable(tmp_path, write, data):
     path = write(tmp_path / "photos", {"image": [*rows, None, {"bytes": None, "path": None}]}, {"image": PAIR})
     out = tmp_path / "out"
     preparation = Preparation(find_source(str(path)), Rule(8))
-    with pytest.raises(DataError, match="2 of 10 images cannot be used.*the row holds no image"):
+    with pytest.raises(DataError, match=r"2 of 10 images cannot be used.*the row holds no image"):
         prepare_images(preparation, out, workers=1)
     card = prepare_images(preparation, out, workers=2, max_bad=0.2)
     skipped = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
@@ -142,7 +142,7 @@ def test_declared_classes_give_names_and_numbers(tmp_path, write, data):
     listing = listed(path, tmp_path)
     assert listing.class_names == ("zebra", "ant", "bee") and [entry.label for entry in listing.entries] == [0, 2, 2]
     path = write(tmp_path / "set", {"image": data[:3], "kind": [0, 3, 2]}, metadata=said)
-    with pytest.raises(DataError, match="label '3' of .*00000001 is not a class number from 0 to 2"):
+    with pytest.raises(DataError, match=r"label '3' of .*00000001 is not a class number from 0 to 2"):
         listed(path, tmp_path)
 
 
@@ -160,7 +160,8 @@ def test_labels_without_declared_classes_are_numbers_or_names(tmp_path, write, d
 
 def test_missing_labels_are_an_error_or_a_reason(tmp_path, write, data):
     path = write(tmp_path / "set", {"image": data[:3], "label": [1, None, -1]})
-    with pytest.raises(DataError, match=r"2 of 3 images have no label in column label, the first .*/00000001\.[\s\S]*--labels none"):
+    said = r"2 of 3 images have no label in column label, the first .*/00000001\.[\s\S]*--labels none"
+    with pytest.raises(DataError, match=said):
         listed(path, tmp_path)
     unlabelled = listed(path, tmp_path, labels="none")
     assert {entry.label for entry in unlabelled.entries} == {None} and unlabelled.unlabelled == "--labels none"

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from smtool.data.images.decoding import UnusableImage
-from smtool.data.images.transform import Rule, encode, to_square
+from smtool.data.images.transform import Rule, encode, to_size
 from smtool.errors import RecipeError
 
 
@@ -34,41 +34,41 @@ def test_center_crop_is_box_halving_then_antialiased_bicubic_then_the_middle(rng
     target = (round(x.shape[-2] * scale), round(x.shape[-1] * scale))
     x = F.interpolate(x, size=target, mode="bicubic", antialias=True, align_corners=False)
     top, left = (target[0] - size) // 2, (target[1] - size) // 2
-    difference = tensor(to_square(image, Rule(size), "a")) - x[..., top : top + size, left : left + size]
+    difference = tensor(to_size(image, Rule(size), "a")) - x[..., top : top + size, left : left + size]
     assert difference.abs().max() < 3    # the bicubic, too, is rounded to 8 bits after each axis
     assert difference.abs().mean() < 0.6
 
 
 def test_center_crop_keeps_the_middle_and_leaves_an_image_of_the_right_size_unchanged(noise):
     image = noise(96, 32)
-    assert np.array_equal(np.array(to_square(image, Rule(32), "a")), np.array(image)[:, 32:64])
+    assert np.array_equal(np.array(to_size(image, Rule(32), "a")), np.array(image)[:, 32:64])
 
 
 def test_crop_none_shows_the_whole_picture(noise):
     image = noise(90, 60)
-    square = tensor(to_square(image, Rule(30, "none"), "a"))
+    square = tensor(to_size(image, Rule(30, "none"), "a"))
     expected = F.interpolate(tensor(image), size=(30, 30), mode="bilinear", antialias=True, align_corners=False)
     assert (square - expected).abs().max() < 2
 
 
 def test_random_crops_are_fixed_by_seed_and_sample_and_differ_between_samples(noise):
     image, rule = noise(64, 48), Rule(16, "random", seed=3)
-    crops = {np.array(to_square(image, rule, f"sample {n}")).tobytes() for n in range(20)}
+    crops = {np.array(to_size(image, rule, f"sample {n}")).tobytes() for n in range(20)}
     assert len(crops) == 20
-    assert np.array_equal(to_square(image, rule, "a"), to_square(image, rule, "a"))
-    assert not np.array_equal(to_square(image, rule, "a"), to_square(image, Rule(16, "random", seed=4), "a"))
+    assert np.array_equal(to_size(image, rule, "a"), to_size(image, rule, "a"))
+    assert not np.array_equal(to_size(image, rule, "a"), to_size(image, Rule(16, "random", seed=4), "a"))
 
 
 def test_random_crops_reach_every_border():
     ramp = Image.fromarray(np.tile(np.arange(100, dtype=np.uint8)[None, :, None], (100, 1, 3)))
-    lefts = [np.array(to_square(ramp, Rule(80, "random"), str(n)))[0, 0, 0] for n in range(200)]
+    lefts = [np.array(to_size(ramp, Rule(80, "random"), str(n)))[0, 0, 0] for n in range(200)]
     assert min(lefts) == 0
     assert max(lefts) >= 18    # without shrinking, the last possible left border is 20
 
 
 def test_an_extremely_elongated_image_is_refused_before_it_fills_memory():
     with pytest.raises(UnusableImage, match="elongated"):
-        to_square(Image.new("RGB", (1, 5000)), Rule(512), "a")
+        to_size(Image.new("RGB", (1, 5000)), Rule(512), "a")
 
 
 def test_png_is_lossless_and_jpeg_has_the_stated_quality(noise):
