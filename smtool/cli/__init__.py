@@ -14,7 +14,7 @@ from smtool.cli.options import first_line
 from smtool.cli import prepare, train, sample, evaluate, spectrum, race, export, quickstart, inspect, recipes  # noqa: F401
 # isort: on
 
-INTERNAL_ERROR, OUT_OF_MEMORY = 1, 5
+INTERNAL_ERROR = 1
 
 
 def main() -> None:
@@ -52,11 +52,7 @@ def _report(error: BaseException) -> int:
         print(f"smtool: {error.filename}: cannot be used ({error.strerror}).", file=sys.stderr)
         return errors.DiskError.exit_code if error.errno == errno.ENOSPC else errors.DataError.exit_code
     if _is_out_of_memory(error):
-        print(
-            f"smtool: out of memory ({first_line(error)}).\n"
-            "  Lower data.batch, or raise accumulate, which computes the batch in smaller parts; --dry-run shows the memory.",
-            file=sys.stderr,
-        )
-        return OUT_OF_MEMORY
+        print(f"smtool: out of memory ({first_line(error)}).\n  Lower the number of images at once.", file=sys.stderr)
+        return errors.OutOfMemory.exit_code
     print(f"smtool: internal error: {type(error).__name__}: {first_line(error)}\n  --debug shows the traceback.", file=sys.stderr)
     return INTERNAL_ERROR

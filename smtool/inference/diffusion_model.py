@@ -1,7 +1,7 @@
 """Checkpoints of diffusion transformers: transformer, process, latent statistics, and the tokenizer of its latents."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from smtool.recipe import TrainDiT
 from smtool.storage import parsing, shortened
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.stored import rebuilt
+from smtool.tokenizers.tiled import tiled
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class DiffusionModel:
     latent_shape: tuple[int, int, int]
     num_classes: int
     metadata: Mapping[str, Any]
+
+
+def in_tiles(model: DiffusionModel, tile: int | None) -> DiffusionModel:
+    """The model with a tokenizer that decodes tiles of `tile` pixels; the model itself for None. Errors: see `tiled`."""
+    return replace(model, autoencoder=tiled(model.autoencoder, tile))
 
 
 def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, Any]) -> None:

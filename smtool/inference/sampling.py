@@ -20,7 +20,8 @@ class Sampling(Config):
 
     checkpoint, autoencoder: digests; step: of training, None for published weights; weights: "average" or "last" of a run of
     smtool, "published" if the file does not state it; labels: the requested classes, None for a network without classes;
-    rounding: of pixels to uint8. smtool, num_images, format: of samples in files.
+    rounding: of pixels to uint8; tile: side of the tiles that were decoded, None for whole images. smtool, num_images, format: of
+    samples in files.
     """
 
     smtool: str | None = None
@@ -34,6 +35,7 @@ class Sampling(Config):
     rounding: Rounding | None = None
     num_images: int | None = None
     format: str | None = None
+    tile: int | None = None
 
     @property
     def known(self) -> bool:

@@ -9,6 +9,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smtool.networks.recompute import Recomputable
+
 DownsamplePad = Literal["asymmetric", "symmetric"]
 Padding = Literal["zeros", "reflect"]
 
@@ -17,7 +19,7 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(Recomputable):
     """GN -> SiLU -> conv3 -> GN -> SiLU -> conv3, added to the input; a 1x1 shortcut if the width changes."""
 
     def __init__(self, in_channels: int, out_channels: int, *, groups: int) -> None:
@@ -34,7 +36,7 @@ class ResnetBlock(nn.Module):
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
-class Attention(nn.Module):
+class Attention(Recomputable):
     """Self-attention over all positions with one head of the full width, added to the input."""
 
     def __init__(self, channels: int, *, groups: int) -> None:
@@ -76,7 +78,7 @@ def pad_by_reflection(network: nn.Module) -> None:
             module.padding_mode = "reflect"
 
 
-class Downsample(nn.Module):
+class Downsample(Recomputable):
     """Stride-2 convolution. "asymmetric" pads one row below and one column to the right (LDM, diffusers), "symmetric" pads one on
     every side (the paper's released code). With equal weights these are different functions (released-code.md#keys-of-diffusers).
     """
@@ -90,7 +92,7 @@ class Downsample(nn.Module):
         return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))
 
 
-class Upsample(nn.Module):
+class Upsample(Recomputable):
     """Nearest-neighbor upsampling by 2, then a convolution."""
 
     def __init__(self, channels: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from smtool.config import LARGEST_WIDTH
 from smtool.networks.posterior import Posterior
+from smtool.networks.recompute import Recomputable
 from smtool.networks.tokenizer import point_posterior
 from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.storage import tensor_digest
@@ -102,7 +103,7 @@ class TinyAutoencoder(TrainableAutoencoder):
         return 2 * images - 1
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     """ReLU(conv-ReLU-conv-ReLU-conv(x) + x); if pooled, of x + pool(x)."""
 
     def __init__(self, width: int, *, pooled: bool) -> None:

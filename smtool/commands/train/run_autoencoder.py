@@ -15,6 +15,7 @@ from smtool.commands.train.start import SOURCE, Start, open_start, rate_factors,
 from smtool.commands.train.validate import Validator
 from smtool.data import ImageShards, open_images, training_batches
 from smtool.features.frozen import frozen_digests
+from smtool.networks.recompute import recompute_activations
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainAE
@@ -102,6 +103,8 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None, start: St
     if start is not None:
         autoencoder.load_state_dict(start.original.state_dict())
     select_trained(autoencoder, tables)
+    if tables.memory == "checkpoint":
+        recompute_activations(autoencoder)
     methods = {}
     for name, table in tables.regularizers.present.items():
         with initializing(tables.seed, "regularizer", name):

@@ -22,7 +22,7 @@ _FILES = (
     *("ckpt.safetensors", "comparison.json", "report.html", "DONE", "FAILED"),
 )
 _FREE_KEYS = {
-    *("steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile"),
+    *("steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "memory"),
     *("data.workers", "data.max_bad"),
 }
 _FREE_TABLES = {"tracking", "validation", "sampler", "parallel"}

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from smtool.commands.train.interrupts import stop_request
+from smtool.commands.train.memory_advice import memory_advice
 from smtool.commands.train.report import write_report
 from smtool.commands.train.run import Run
 from smtool.commands.train.run_autoencoder import autoencoder_run
 from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.watch import Watch
-from smtool.errors import TrainingError
+from smtool.devices import is_out_of_memory, reason_of
+from smtool.errors import OutOfMemory, TrainingError
 from smtool.recipe import Recipe
 from smtool.recipe.selection import ALL
 from smtool.report.console import Console, duration, peak_memory
@@ -63,7 +65,11 @@ def train(
         try:
             with stop_request() as stop:      # not earlier: before the first step there is nothing to save
                 Watch(run, console, stop, pause_at).run_training()
-        except TrainingError as error:
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(f"out of memory ({reason_of(error)}).", hint=memory_advice(run)) from error
+            if not isinstance(error, TrainingError):
+                raise
             if ranks.first:
                 folder.end("FAILED", error.message)
                 write_report(folder)

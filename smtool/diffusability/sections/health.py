@@ -13,6 +13,7 @@ from smtool.config import Config
 from smtool.diffusability.inputs.accumulators import LatentMoments
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections.parts import (
+    NOT_MEASURED,
     Chapter,
     Finding,
     Number,
@@ -30,6 +31,7 @@ from smtool.diffusability.sections.parts import (
 )
 from smtool.inference.reconstruct import images_at_once
 from smtool.networks.activations import LargestActivation
+from smtool.networks.tokenizer import Tokenizer
 from smtool.report.plots import Curve
 from smtool.report.plots.health import capacity_figure
 from smtool.report.tables import Table
@@ -163,21 +165,26 @@ class Health(Config):
 
 
 @torch.no_grad()
-def measure(subject: Subject, images: Tensor, moments: LatentMoments, reconstructions: Tensor | None) -> Health:
+def measure(
+    subject: Subject, images: Tensor, moments: LatentMoments, reconstructions: Tensor | None, *, with_shifts: bool = True
+) -> Health:
     """All checks of one autoencoder.
 
     moments: of all images of the pass. images (N, C, H, W) and reconstructions: the first images of the pass; reconstructions is
-    None without a decoder. The shift errors encode the first 16 images twice and decode them three times; hooks record the
-    largest activation during the first four of them.
+    None without. with_shifts: whether shift errors and the largest activation are measured. The shift errors encode the first 16
+    images twice and decode them three times; hooks record the largest activation during the first four of them.
     """
     noise = None if subject.codec.deterministic else moments.noise
     activations = LargestActivation()
     return Health(
         channels=_channels(moments.channels, noise), effective_rank=_rank(moments.channels),
         capacity=_capacity(moments.bands), channel_capacity=_channel_capacity(moments.bands, noise),
-        grid=_grid(images, reconstructions, subject.codec.downsample),
-        edges=_edges(images, reconstructions, subject.codec.downsample),
-        shift=_shifts(subject, images[:SHIFTED_IMAGES], activations), fp16=fp16_of(moments.largest, activations),
+        grid=_grid(images, reconstructions, subject.codec),
+        edges=_edges(images, reconstructions, subject.codec),
+        shift=_shifts(subject, images[:SHIFTED_IMAGES], activations) if with_shifts else NOT_MEASURED,
+        fp16=fp16_of(moments.largest, activations) if with_shifts else Fp16(
+            largest_latent=moments.largest, reason=NOT_MEASURED.reason
+        ),
     )
 
 
@@ -213,19 +220,20 @@ def _bits(found: BandCapacity, moments: BandMoments) -> Bits:
 
 
 @or_reason
-def _grid(images: Tensor, reconstructions: Tensor | None, period: int) -> Grid:
+def _grid(images: Tensor, reconstructions: Tensor | None, codec: Tokenizer) -> Grid:
     if reconstructions is None:
-        raise ValueError("it has no decoder")
+        raise ValueError(NOT_MEASURED.reason if codec.can_decode else "it has no decoder")
+    period = codec.downsample
     found = grid_artefacts(grid_statistics(reconstructions, period), grid_statistics(images, period))
     template, phase = (GridReading.model_validate(one, from_attributes=True) for one in (found.template, found.phase))
     return Grid(period=period, images=len(images), template=template, phase=phase)
 
 
 @or_reason
-def _edges(images: Tensor, reconstructions: Tensor | None, cell: int) -> Edges:
+def _edges(images: Tensor, reconstructions: Tensor | None, codec: Tokenizer) -> Edges:
     if reconstructions is None:
-        raise ValueError("it has no decoder")
-    return Edges(images=len(images), ratio=edge_ratio(images, reconstructions, cell))
+        raise ValueError(NOT_MEASURED.reason if codec.can_decode else "it has no decoder")
+    return Edges(images=len(images), ratio=edge_ratio(images, reconstructions, codec.downsample))
 
 
 @or_reason
