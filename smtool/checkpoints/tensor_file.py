@@ -6,6 +6,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from smtool.errors import CheckpointError
-from smtool.storage import each_tensor, read_shapes
+from smtool.storage import each_tensor, read_formats, read_shapes
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".th", ".tar")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -22,6 +23,9 @@ _BESIDE = ("argparse", "pytorch_lightning", "lightning", "numpy", "_codecs", "pa
 """Packages whose objects trainers store beside weights: options, callbacks, scores, paths. They are replaced by `_Inert`."""
 _WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|module)\.")
 """Parts that torch.compile and DistributedDataParallel insert into names."""
+
+_FORMATS = {"F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}
+"""Number formats of safetensors files other than float32."""
 
 
 class TensorFile:
@@ -47,6 +51,17 @@ class TensorFile:
         """Copies of tensors, floating-point ones as float32, under new names. wanted: name in the file -> new name."""
         given = {self._stored[name]: new for name, new in wanted.items()}
         return {given[name]: _float32(tensor).to(device) for name, tensor in self._all(list(given)) if name in given}
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The number format in which a tensor is stored."""
+        stored = self._stored[name]
+        return self._stored_dtypes[stored]
+
+    @cached_property
+    def _stored_dtypes(self) -> dict[str, torch.dtype]:
+        if self._pickled is not None:
+            return {name: tensor.dtype for name, tensor in self._pickled.items()}
+        return {name: _FORMATS.get(format, torch.float32) for name, format in read_formats(self.path).items()}
 
     def _all(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) for at least these names, one by one."""
@@ -90,7 +105,7 @@ def _unpickled(path: Path) -> Any:
                 hint="If you trust it, load it with torch and save its state dict as safetensors.",
             ) from error
         raise _unreadable(path) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:  # depends on the damage
+    except Exception as error:      # of any class, depending on the damage
         raise _unreadable(path) from error
 
 

@@ -16,8 +16,11 @@ def export(
             metavar="CKPT", help="An autoencoder (any supported format); with --autoencoder, a diffusion transformer."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="What to write: a new folder for diffusers, a new .safetensors file for smtool.")],
-    to: Annotated[Literal["diffusers", "smtool"], typer.Option(help="Format to write.")] = "diffusers",
+    out: Annotated[Path, typer.Option(help="What to write: a new .safetensors file for smtool, else a new folder.")],
+    to: Annotated[
+        Literal["diffusers", "smtool", "original"],
+        typer.Option(help="Format to write; original: names and number formats of the published file it was fine-tuned from."),
+    ] = "diffusers",
     symmetric: Annotated[
         bool,
         typer.Option(

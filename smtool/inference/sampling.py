@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import PlainSerializer, ValidationError
+from pydantic import PlainSerializer
 
 from smtool.config import Config
 from smtool.data.batches import Rounding
@@ -69,6 +69,6 @@ def read_sampling(folder: Path) -> Sampling:
         return Sampling()
     try:
         return Sampling.model_validate({"rounding": "nearest", **json.loads(note.read_text(encoding="utf-8"))})
-    except (json.JSONDecodeError, TypeError, ValidationError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         first = str(error).splitlines()[0]
         raise DataError(f"{note} does not state how samples were drawn: {first}.", hint="Sample again, or delete it.") from error

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LARGEST_WIDTH
 from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, UpBlock, group_norm
 from smtool.networks.posterior import Posterior
-from smtool.networks.tokenizer import Tokenizer
+from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.storage import tensor_digest
 
 PUBLISHED_CHANNELS: dict[int, tuple[int, ...]] = {
@@ -22,18 +22,18 @@ PUBLISHED_CHANNELS: dict[int, tuple[int, ...]] = {
 }
 
 
-class SDVAE(Config):
+class SDVAE(AutoencoderConfig):
     """The convolutional autoencoder of Stable Diffusion, with published or custom widths."""
 
     kind: Literal["sd-vae"] = "sd-vae"
     downsample: int = Field(8, ge=1, description="image side / latent side: 2 ** (number of widths - 1)")
-    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
     norm_groups: int = Field(32, ge=1, description="number of groups in every GroupNorm; must divide every width")
     channels: tuple[int, ...] = Field(
         (), validate_default=True,
         description="width of each level; absent: the published widths, which exist for downsample 8, 16, 32, 64",
     )
-    blocks_per_level: int = Field(2, ge=1, description="resnet blocks per encoder level; decoder levels have one more")
+    blocks_per_level: int = Field(2, ge=1, le=64, description="resnet blocks per encoder level; decoder levels have one more")
     downsample_pad: DownsamplePad = Field(
         "asymmetric",
         description='padding of the stride-2 convolutions: "asymmetric" (LDM, diffusers) or "symmetric" (released code)',
@@ -61,6 +61,8 @@ class SDVAE(Config):
                 f"but downsample is {downsample}"
             )
         for width in channels:
+            if width > LARGEST_WIDTH:
+                raise ValueError(f"a width must be at most {LARGEST_WIDTH}, but is {width}")
             if width < 1 or width % groups:
                 raise ValueError(
                     f"width {width} is not a positive multiple of norm_groups = {groups}; "
@@ -146,24 +148,28 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(z)))
 
 
-class Autoencoder(Tokenizer):
+class Autoencoder(TrainableAutoencoder):
     """Encoder and decoder with the two 1x1 convolutions between them. Latents are raw: no scale factor is applied.
 
     stats: normalizes the latents for a diffusion model; stored in the checkpoint's metadata, not in the state dict.
     """
 
     config: SDVAE
+    encoder: Encoder
+    decoder: Decoder
 
     def __init__(self, config: SDVAE) -> None:
         super().__init__()
         channels = config.latent_channels
-        self.config = config
+        self.config = config.model_copy(update={"init": ""})
         self.downsample, self.latent_channels, self.image_channels = config.downsample, channels, config.image_channels
         self.label = f"{config.kind} f{config.downsample}d{channels}"
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if config.quant_convs else None
         self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.quant_convs else None
+        last = f"decoder.up_blocks.{len(config.channels) - 1}."
+        self.last_layers = (last, "decoder.conv_norm_out.", "decoder.conv_out.")
 
     @property
     def network(self) -> "Autoencoder":  # type: ignore[override]
@@ -182,12 +188,10 @@ class Autoencoder(Tokenizer):
 
     @property
     def encoder_last_layer(self) -> Tensor:
-        """Weight of the encoder's last convolution, whose gradients define adaptive weights of losses on latents."""
         return self.encoder.conv_out.weight
 
     @property
     def decoder_last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution, whose gradients define the adaptive weight of the adversarial loss."""
         return self.decoder.conv_out.weight
 
     def encode(self, images: Tensor) -> Posterior:

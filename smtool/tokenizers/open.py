@@ -31,7 +31,7 @@ Kind = Literal["pixels", "control", "encoder", "object", "trained", "foreign", "
 """trained: an autoencoder in a file of smtool; foreign: weights of another tool for a network of smtool; diffusers: weights that
 diffusers runs; diffusion: a checkpoint of `train-dit`; other: any other file."""
 _CONTROL, _TAESD = "control:", "TAESD"
-_OURS: dict[object, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
+_OURS: dict[str, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def load_autoencoder(
             return opened
         what[found.kind] = opened.architecture
     raise CheckpointError(
-        f"{found.place} is {what.get(found.kind, 'plain arithmetic')}, but only AutoencoderKL can be trained and exported.",
-        hint="All commands except `train-ae` and `export` accept it; in Python, smtool.open_tokenizer opens it.",
+        f"{found.place} is {what.get(found.kind, 'plain arithmetic')}, but only AutoencoderKL can be opened here.",
+        hint="Commands that measure, encode and sample accept it; in Python, smtool.open_tokenizer opens it.",
     )
 
 
@@ -171,7 +171,8 @@ def _path(name: str) -> Path:
 
 def _file(name: str, path: Path) -> Found:
     metadata = {} if path.suffix.lower() in PICKLED else read_metadata(path)
-    if (kind := metadata.get("kind")) in _OURS:
+    kind = metadata.get("kind")
+    if isinstance(kind, str) and kind in _OURS:
         return Found(name, _OURS[kind], path, metadata=metadata)
     if "smtool" in metadata:
         return Found(name, "other", path, metadata=metadata)

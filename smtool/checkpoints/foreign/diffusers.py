@@ -18,7 +18,9 @@ from smtool.errors import CheckpointError
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
+from smtool.storage import parsing, shortened
 
+_COPY_AGAIN = "Copy the diffusers folder again."
 OURS = ("AutoencoderKL", "AutoencoderKLFlux2")
 """Classes of diffusers that smtool's SD-VAE can compute."""
 WEIGHTS = "diffusion_pytorch_model"
@@ -66,26 +68,29 @@ def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: Downsam
             hint="`smtool spectrum` opens diffusers' other autoencoders too; for a pipeline, pass its folder `vae/`.",
         )
     config = {**_SILENT, **({} if found == "AutoencoderKL" else {"scaling_factor": None}), **read_config(path)}
-    network = _network_config(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
+    with parsing(path, hint=_COPY_AGAIN):
+        network = _network_config(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
     file = TensorFile(weights_in(folder))
     names = DIFFUSERS.our_names(name for name in file.shapes if not name.startswith("bn."))
     autoencoder = assemble(file.path, network, file.read(names, device))
-    autoencoder.stats = published_stats(config)
+    with parsing(path, hint=_COPY_AGAIN):
+        autoencoder.stats = published_stats(config)
     return autoencoder
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The contents of a config.json; {} if they are not an object. Raises CheckpointError if it is not JSON."""
     try:
-        config = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}.", hint="Copy the diffusers folder again.") from error
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}.", hint=_COPY_AGAIN) from error
     return config if isinstance(config, dict) else {}
 
 
 def class_of(path: Path) -> str | None:
     """The class of diffusers named in a config.json, or None."""
-    return read_config(path).get("_class_name")
+    name = read_config(path).get("_class_name")
+    return name if isinstance(name, str) else None
 
 
 def weights_in(folder: Path) -> Path:
@@ -102,7 +107,7 @@ def weights_in(folder: Path) -> Path:
 def unknown_keys(config: Mapping[str, Any]) -> list[str]:
     """Settings in an AutoencoderKL's config.json that the SD-VAE does not support, one sentence each."""
     others = {key: value for key, value in _FIXED.items() if config.get(key, value) != value}
-    found = [f"{key} is {config[key]!r}, but must be {value!r}" for key, value in others.items()]
+    found = [f"{key} is {shortened(repr(config[key]))}, but must be {value!r}" for key, value in others.items()]
     channels = [config.get(key, IMAGE_CHANNELS) for key in ("in_channels", "out_channels")]
     if channels[0] != channels[1]:
         found.append("in_channels is {}, but out_channels is {}; they must be the same".format(*channels))
@@ -129,8 +134,9 @@ def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: Downs
     attention = _attention(config.get("down_block_types", ["DownEncoderBlock2D"] * len(channels)), "DownEncoderBlock2D")
     mirrored = _attention(config.get("up_block_types", ["UpDecoderBlock2D"] * len(channels))[::-1], "UpDecoderBlock2D")
     if attention is None or mirrored is None:
-        others = ", ".join(sorted({*config["down_block_types"], *config["up_block_types"]}))
-        problems.append(f"it has {others}, but only (Attn)DownEncoderBlock2D and (Attn)UpDecoderBlock2D are known")
+        given = [*config.get("down_block_types", ()), *config.get("up_block_types", ())]
+        others = ", ".join(sorted({str(block) for block in given}))
+        problems.append(f"it has {shortened(others)}, but only (Attn)DownEncoderBlock2D and (Attn)UpDecoderBlock2D are known")
     elif attention != mirrored:
         problems.append(f"the encoder has attention at levels {attention}, the decoder at {mirrored}; they must be the same")
     quant_convs = config.get("use_quant_conv", True)
@@ -156,6 +162,6 @@ def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: Downs
 
 def _attention(blocks: list[str], plain: str) -> tuple[int, ...] | None:
     """Levels whose blocks have attention; None if there are blocks other than `plain` and "Attn" + `plain`."""
-    if not set(blocks) <= {plain, f"Attn{plain}"}:
+    if not all(block in (plain, f"Attn{plain}") for block in blocks):
         return None
     return tuple(level for level, block in enumerate(blocks) if block != plain)

@@ -41,7 +41,7 @@ def write_diffusers(
     written = [folder / "diffusion_pytorch_model.safetensors", folder / "config.json"]
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in autoencoder.state_dict().items()}
     write_tensors(written[0], weights, {"format": "pt"})
-    write_json(written[1], {**_config(config), **_normalization(autoencoder.stats)})
+    write_json(written[1], {**_config(config), **normalization(autoencoder.stats)})
     if config.downsample_pad == "symmetric":
         written.append(folder / "README.md")
         write_text(written[-1], SYMMETRIC_NOTE)
@@ -71,7 +71,7 @@ def _config(config: SDVAE) -> dict[str, Any]:
     }
 
 
-def _normalization(stats: LatentStats | None) -> dict[str, Any]:
+def normalization(stats: LatentStats | None) -> dict[str, Any]:
     """(z - shift) * scale for scalar statistics, (z - latents_mean) / latents_std per channel; a null scale if unknown."""
     if stats is None:
         return {"scaling_factor": None}

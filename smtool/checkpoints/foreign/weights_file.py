@@ -12,6 +12,7 @@ from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.sd_vae import Autoencoder
+from smtool.storage import parsing
 
 
 def read_weights(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
@@ -26,7 +27,8 @@ def read_weights(path: Path, device: str = "cpu", *, downsample_pad: DownsampleP
     found = detect(path, file.shapes, norm_groups=config.get("norm_num_groups"), downsample_pad=pad)
     _agree(path, config, found)
     autoencoder = assemble(path, found.config, file.read(found.names, device))
-    autoencoder.stats = published_stats(config) if "scaling_factor" in config else stats_beside(file, found.prefix)
+    with parsing(path.parent / "config.json"):
+        autoencoder.stats = published_stats(config) if "scaling_factor" in config else stats_beside(file, found.prefix)
     return autoencoder
 
 

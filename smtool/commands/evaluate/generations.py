@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from smtool import __version__
-from smtool.checkpoints.diffusion import is_diffusion
+from smtool.checkpoints.diffusion import is_diffusion, read_diffusion_metadata
 from smtool.commands.evaluate.record import leave
 from smtool.commands.evaluate.result import Reference, SampleEvaluation, Samples, computation
 from smtool.commands.sample.samples import changed_sampler
@@ -19,7 +19,7 @@ from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, r
 from smtool.features.pictures import ALPHA
 from smtool.inference.diffusion_model import read_diffusion
 from smtool.report.console import Console
-from smtool.storage import printable, read_metadata
+from smtool.storage import printable
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 FEWEST_IMAGES = 10
@@ -94,11 +94,11 @@ def _described(images: ImageSource) -> dict[str, Any]:
 def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
     """Metadata of the checkpoint; of a folder of samples, that of the checkpoint beside it that drew them; else {}."""
     if stored is None:
-        return read_metadata(what)
+        return read_diffusion_metadata(what)
     beside = what.parent / "ckpt.safetensors"
     if stored.sampling.checkpoint is None or not is_diffusion(beside):
         return {}
-    metadata = read_metadata(beside)
+    metadata = read_diffusion_metadata(beside)
     return metadata if metadata["digest"] == stored.sampling.checkpoint else {}
 
 

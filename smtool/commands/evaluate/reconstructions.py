@@ -102,8 +102,9 @@ def _scores(
     reference: images to take Frechet distances to, instead of the inputs.
     """
     protocol, count = options.rules, min(options.num_images or MOST_IMAGES, len(images))
-    if count < 2 and judges.extractors:
-        raise DataError(f"{images.folder}: a Frechet distance needs at least 2 images, found {count}.", hint="Use --psnr.")
+    for compared in (images, reference or images):
+        if judges.extractors and min(count, len(compared)) < 2:
+            raise DataError(f"{compared.folder}: a Frechet distance needs at least 2 images, found 1.", hint="Use --psnr.")
     reading = SharedReading(options.batch, ranks, options.features_folder)
     with console.progress("reconstructing") as report:
         measured = reading.reconstructions(autoencoder, images, count, judges, protocol, seed=options.seed, report=report)

@@ -21,8 +21,10 @@ from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
+from smtool.networks.trainable import AutoencoderConfig
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
+from smtool.storage import parsing
 from smtool.tokenizers import Found, identify, open_tokenizer
 
 _KINDS = {
@@ -112,9 +114,10 @@ def _checkpoint(found: Found) -> Description:
     tokenizer, metadata = open_tokenizer(found.name), found.metadata
     rows = {"kind": _KINDS[found.kind].format(format=found.format, version=metadata.get("smtool", "(version not stated)"))}
     if isinstance(tokenizer, Autoencoder):
-        rows |= _network(tokenizer.config, ImageSize(256, 256)) | _training(metadata)
+        with parsing(Path(found.place)):
+            rows |= _network(tokenizer.config, ImageSize(256, 256)) | _training(metadata)
     else:
-        rows |= _sizes(tokenizer)
+        rows |= _sizes(tokenizer) | _training(metadata)
     rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}
     if metadata.get("digest") not in (None, rows["digest"]):
         rows["digest"] += f"\nbut the file states {metadata['digest']}: its weights were changed later"
@@ -145,9 +148,9 @@ def _training(metadata: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
+def _sizes(tokenizer: Tokenizer, image_size: ImageSize = ImageSize(256, 256)) -> dict[str, str]:
     """Rows about the sizes of a tokenizer that is not an SD-VAE."""
-    size = tokenizer.image_size or ImageSize(256, 256)
+    size = tokenizer.image_size or image_size
     channels, height, width = tokenizer.latent_shape(*size)
     return {
         "architecture": tokenizer.architecture,
@@ -156,10 +159,12 @@ def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
     }
 
 
-def _network(config: SDVAE, image_size: ImageSize) -> dict[str, str]:
+def _network(config: AutoencoderConfig, image_size: ImageSize) -> dict[str, str]:
     """Rows about architecture, sizes and latent shape, from the configuration alone."""
     with shapes_only():
         autoencoder = config.build()
+    if not isinstance(config, SDVAE):
+        return _sizes(autoencoder, image_size)
     widths = "-".join(map(str, config.channels))
     channels, height, width = config.latent_shape(*image_size)
     encoder, decoder = _count(autoencoder.encoder), _count(autoencoder.decoder)
@@ -223,6 +228,7 @@ def _recipe(recipe: Recipe[TrainAE]) -> Description:
     rows = {
         "kind": "recipe of `smtool train-ae`",
         **_network(tables.model, tables.data.image_size),
+        **({"starts from": f"{tables.model.init}, {_trained(tables)} trains"} if tables.model.init else {}),
         "data": f"{tables.data.train}, {_by(tables.data.image_size)}, {tables.data.batch} a step",
         "losses": _losses(tables),
         "methods": ", ".join(tables.regularizers.present) or "none",
@@ -232,6 +238,10 @@ def _recipe(recipe: Recipe[TrainAE]) -> Description:
     if remarks := "\n".join(tables.remarks()):
         rows["remarks"] = remarks
     return Description(str(recipe.path), rows)
+
+
+def _trained(tables: TrainAE) -> str:
+    return tables.train if isinstance(tables.train, str) else ", ".join(tables.train)
 
 
 def _losses(tables: TrainAE) -> str:

@@ -162,3 +162,30 @@ def test_a_folder_without_weights_or_with_damaged_ones_is_refused(tmp_path):
     (tmp_path / "diffusion_pytorch_model.bin").unlink()
     with pytest.raises(CheckpointError, match=r"no diffusion_pytorch_model\.safetensors"):
         load_autoencoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"block_out_channels": 255},
+        {"block_out_channels": None},
+        {"up_block_types": -1.5},
+        {"up_block_types": [["UpDecoderBlock2D"]] * 3},
+        {"down_block_types": {"x": 1}},
+        {"scaling_factor": "0.18"},
+        {"scaling_factor": 0},
+        {"latents_mean": 1.0, "latents_std": 1.0},
+        {"_class_name": ["AutoencoderKL"]},
+        {"layers_per_block": 1000},
+        {"norm_num_groups": "x"},
+        {"act_fn": "x" * 5000},
+    ],
+    ids=str,
+)
+def test_values_of_another_type_in_the_config_are_refused_in_a_short_sentence(change, tmp_path):
+    tiny().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CheckpointError) as found:
+        load_autoencoder(tmp_path)
+    assert len(str(found.value)) < 1000
