@@ -77,7 +77,10 @@ def table_rows(files: Mapping[str, Path], rule: LabelRule, scratch: Path) -> Tab
         ]
         entries += rows
         if label is not None:
-            values.update(zip((row.id for row in rows), table.values(label), strict=True))
+            given = table.values(label)
+            if len(given) != len(rows):
+                raise DataError(f"{table.name}: not a complete table ({len(rows)} values of {image}, {len(given)} of {label}).")
+            values.update(zip((row.id for row in rows), given, strict=True))
     names: tuple[str, ...] = ()
     if label is not None:
         declared = class_names(used[0].schema, label)
@@ -193,7 +196,7 @@ def _ranges(data: "pyarrow.Array", address: int, size: int) -> np.ndarray | None
     if not address <= values.address <= values.address + values.size <= address + size:  # compressed
         return None
     kind = np.dtype("<i8" if data.type == pyarrow.large_binary() else "<i4")
-    rows = np.frombuffer(offsets, kind)[data.offset : data.offset + len(data) + 1]
+    rows = np.frombuffer(offsets, kind, len(data) + 1, data.offset * kind.itemsize)
     return rows.astype(np.int64) + (values.address - address)
 
 
