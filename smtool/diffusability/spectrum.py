@@ -181,7 +181,8 @@ def _decoded(latents: LatentRings, gathered: Gathered, clock: Clock) -> Decoded:
     subject, protocol = latents.subject, gathered.protocol
     images, first, stats = gathered.first_images, latents.first_latents, latents.stats(gathered.shards.digest)
     few, units = images[:protocol.decoded], gathered.units.first(len(images))
-    curve, moved = low_pass.LowPassed(NOT_MEASURED), NOT_MEASURED
+    curve = low_pass.LowPassed(NOT_MEASURED)
+    moved: transfer.Transfer | Reason = NOT_MEASURED
     with clock("reconstruction"):
         whole = subject.reconstruct(first[:len(few)]) if len(few) else None
     if protocol.removals:

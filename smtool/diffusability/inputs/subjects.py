@@ -85,7 +85,8 @@ class Subject:
 
         The first pass of a network is slower than the others. These passes are not counted.
         """
-        times, began = [], self._now()
+        times: list[tuple[float, float]] = []
+        began = self._now()
         with exact_convolutions():
             while len(times) < 3 and (not times or self._now() - began < PROBED_SECONDS):
                 start = self._now()
