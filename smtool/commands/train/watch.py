@@ -58,6 +58,7 @@ class Watch:
 
     def _begin(self) -> None:
         run = self.run
+        run.checkpoints.prune()
         run.folder.begin(run.recipe, self.ranks.device, self.ranks.world, summary=run.summary, sources=run.sources)
         self.console.log_file = run.folder.log
         for line in (*run.summary, *self.tables.remarks()):
