@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -82,9 +82,9 @@ class LatentStats:
 
         Raises ValueError, TypeError or KeyError for other values.
         """
-        mean, std = (torch.tensor(value[key], dtype=torch.float32) for key in ("mean", "std"))
+        mean, std = (_vector(value[key]) for key in ("mean", "std"))
         count = int(value["count"])  # type: ignore[call-overload]
-        residual = torch.tensor(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
+        residual = _vector(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
         if value["kind"] not in ("channel", "scalar") or count < 0:
             raise ValueError(f"statistics of kind {value['kind']!r} over {count} samples")
         if mean.ndim != 1 or mean.shape != std.shape or (residual is not None and residual.shape != mean.shape):
@@ -95,3 +95,7 @@ class LatentStats:
 
     def _broadcast(self, values: Tensor, latents: Tensor) -> Tensor:
         return to_device(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)
+
+
+def _vector(values: Any) -> Tensor:
+    return torch.tensor([float(value) for value in values], dtype=torch.float32)
