@@ -78,7 +78,8 @@ class Passport(Config):
 
     delta: of the target; reference: label of the autoencoder whose SNRs the time shifts match; downsample_pad: padding of all
     encoders, where it was requested; posterior: readings by label; stopped: why the pass ended; images: number of images by
-    section, the first ones of the data.
+    section, the first ones of the data; tile: side of the tiles that were coded; time_limit: in seconds; full_seconds: estimated
+    time of the full protocol; cut: what was left out of it to keep the limit.
     """
 
     data: Data
@@ -92,6 +93,10 @@ class Passport(Config):
     images: dict[str, int]
     device: str
     torch: str
+    tile: int | None = None
+    time_limit: float | None = None
+    full_seconds: float | None = None
+    cut: tuple[str, ...] = ()
 
 
 class Passes(Config):

@@ -7,10 +7,12 @@ from typing import Literal
 from torch import Tensor
 
 from smtool.evaluation.feature_pass import Table
-from smtool.evaluation.image_sizes import Size, compared, described
+from smtool.evaluation.image_sizes import compared, described
 from smtool.evaluation.scores import SamplePassport, SampleScore
 from smtool.features.extractor import Extractor, View
+from smtool.features.pictures import seen_by_both
 from smtool.features.protocol import Protocol
+from smtool.image_shape import ImageSize
 from smtool.inference.sampling import Sampling
 from smtool.metrics.frechet import FeatureStats
 
@@ -21,7 +23,7 @@ class Side:
 
     digest: sha256 of the images; features: by an extractor's score name and view. moments: moments read from a file, by the same
     keys, used instead of features; moments_count: number of images of these moments, None if the file does not state it. sizes:
-    number of the images of each size, empty if unknown.
+    number of the images of each size, empty if unknown; channels: of the images.
     """
 
     digest: str
@@ -29,7 +31,8 @@ class Side:
     features: Table
     moments: Mapping[tuple[str, View], FeatureStats] = field(default_factory=dict)
     moments_count: int | None = None
-    sizes: Mapping[Size, int] = field(default_factory=dict)
+    sizes: Mapping[ImageSize, int] = field(default_factory=dict)
+    channels: int = 3
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Seen:
             seed=this.seed,
             image_sizes=described(this.samples.sizes),
             reference_sizes=described(reference),
+            channels=seen_by_both(this.samples.channels, this.reference.channels if reference else None),
             warning=compared(this.samples.sizes, reference, resized=self.extractor.resize != "none"),
             sampling=this.sampling,
         )

@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from smtool.image_shape import ImageSize
+
 _NAMED = 3
 
 
-def one_size(counts: Mapping[Size, int]) -> Size | None:
+def one_size(counts: Mapping[ImageSize, int]) -> ImageSize | None:
     """The size of all images; None if there are several sizes or no images."""
     return next(iter(counts)) if len(counts) == 1 else None
 
 
-def described(counts: Mapping[Size, int]) -> str:
+def described(counts: Mapping[ImageSize, int]) -> str:
     """The size of all images, or how many images have each of the three commonest sizes; "" without images."""
     if len(counts) <= 1:
         return "".join(map(_written, counts))
-    common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_NAMED]
+    common = sorted(counts.items(), key=lambda item: (-item[1], *item[0]))[:_NAMED]
     parts = [f"{count:,} of {_written(size)}" for size, count in common]
     if more := len(counts) - len(common):
         rest = sum(counts.values()) - sum(count for _, count in common)
@@ -24,7 +24,7 @@ def described(counts: Mapping[Size, int]) -> str:
     return f"mixed: {', '.join(parts)}"
 
 
-def compared(images: Mapping[Size, int], reference: Mapping[Size, int], *, resized: bool) -> str:
+def compared(images: Mapping[ImageSize, int], reference: Mapping[ImageSize, int], *, resized: bool) -> str:
     """A warning about images of several sizes, or of two sets that differ in size; "" if all have one size.
 
     reference: {} for a score without a reference. resized: whether the features are of resized images.
@@ -36,5 +36,5 @@ def compared(images: Mapping[Size, int], reference: Mapping[Size, int], *, resiz
     return f"{', '.join(sets)} px (height x width): {done}"
 
 
-def _written(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
+def _written(size: ImageSize) -> str:
+    return f"{size.height}x{size.width}"

@@ -6,9 +6,10 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,45 +17,49 @@ from PIL import Image
 from torch import Tensor
 
 from smtool.data.images.columns import LabelRule
-from smtool.data.images.decoding import AS_STORED, FIRST_FRAME, FORMATS, UnusableImage, decode
-from smtool.data.images.entries import Entry, Stored
+from smtool.data.images.decoding import AS_STORED, FIRST_FRAME, FORMATS, Reading, UnusableImage, decode
+from smtool.data.images.entries import Entry, FileRange, ZipMember
 from smtool.data.images.listing import Listing, list_entries
 from smtool.data.images.loading import prefetched
 from smtool.data.images.progress import without_numbers
 from smtool.data.images.sources import Source, find_source
 from smtool.errors import DataError
-from smtool.evaluation.image_sizes import Size
-from smtool.features.pictures import Pictures
+from smtool.features.pictures import ALPHA, Pictures
+from smtool.image_shape import CHANNELS, MODES, ImageSize
 from smtool.inference.sampling import SAMPLING_FILE
 
 _READERS = 4
 _AT_ONCE = 16
 _REASONS = 5      # largest number of reasons in an error
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)      # EXIF
+ON_WHITE = "alpha, composited on white"
 _OF_SAMPLES = (SAMPLING_FILE, "grid.png", "labels.json")      # files that `smtool sample` writes beside samples
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one file says before its pixels are decoded. digest: sha256 of its bytes; size: upright; unusable: why it has none."""
+    """What one file says before its pixels are decoded. digest: sha256 of its bytes; size: upright; unusable: why it has none;
+    channels: those of the file."""
 
     digest: str
-    size: Size = (0, 0)
+    size: ImageSize | None = None
     remarks: tuple[str, ...] = ()
     unusable: str = ""
+    channels: int = 3
 
 
 class LooseImages:
     """All images of a folder or archive. digest: of everything that decides their pixels and order.
 
-    sizes: of each image; remarks: what is unusual about images, with their number; left_out: why files are not used, with their
-    number.
+    sizes: of each image; channels: of all; remarks: what is unusual about images, with their number; left_out: why files are not
+    used, with their number.
     Raises DataError if any image cannot be read; the message counts all of them by reason.
     """
 
-    def __init__(self, what: str, *, samples: bool) -> None:
-        """samples: whether `smtool sample` wrote the files. They keep their order; others are put in a fixed random order."""
+    def __init__(self, what: str, *, samples: bool, channels: int = 3) -> None:
+        """samples: whether `smtool sample` wrote the files. They keep their order and channels; others are put in a fixed random
+        order, and read with this number of channels."""
         self.what = what
         self._scratch = tempfile.TemporaryDirectory(prefix="smtool-")      # for compressed tars; kept as long as this object
         source = _samples_source(Path(what)) if samples else find_source(what)
@@ -64,8 +69,12 @@ class LooseImages:
         surveys = [survey for part in self._each(_survey, self._entries) for survey in part]
         if any(survey.unusable for survey in surveys):
             raise self._unreadable()
-        self.sizes = tuple(survey.size for survey in surveys)
+        self.sizes = tuple(survey.size for survey in surveys if survey.size is not None)
+        self.channels = surveys[0].channels if samples else channels
+        self._reading = replace(AS_STORED, mode=MODES[self.channels])
+        flattened = 0 if self.channels in ALPHA else sum(survey.channels in ALPHA for survey in surveys)
         self.remarks = _counted(remark for survey in surveys for remark in survey.remarks)
+        self.remarks |= {ON_WHITE: flattened} if flattened else {}
         self.left_out = _counted(others)
         self.digest = _loose_digest(source, self._entries, [survey.digest for survey in surveys])
 
@@ -73,9 +82,9 @@ class LooseImages:
         return len(self._entries)
 
     def read(self, positions: range, batch: int) -> Iterator[Pictures]:
-        """The images at these positions as uint8 (B, 3, H, W), in order; a batch with several sizes as a list of (3, H, W)."""
+        """The images at these positions as uint8 (B, C, H, W), in order; a batch with several sizes as a list of (C, H, W)."""
         try:
-            for pixels in self._each(_pixels, self._entries[positions.start : positions.stop], batch):
+            for pixels in self._each(partial(_pixels, self._reading), self._entries[positions.start : positions.stop], batch):
                 yield torch.stack(pixels) if len({image.shape for image in pixels}) == 1 else pixels
         except UnusableImage:
             raise self._unreadable() from None
@@ -121,43 +130,59 @@ def _in_order(listing: Listing, samples: bool) -> tuple[Entry, ...]:
 
 
 def _survey(entry: Entry) -> Survey:
+    if not isinstance(entry.place, FileRange | ZipMember):      # a row of a table without an image
+        return Survey("", unusable=_damage(entry))
     try:
-        data = cast(Stored, entry.place).read()      # only built-in images are not stored
+        data = entry.place.read()
     except UnusableImage as error:
         return Survey("", unusable=str(error))
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return Survey(digest, *(_header(data) or _decoded_header(data)))
+        return _header(digest, data) or _decoded_header(digest, data)
     except UnusableImage as error:
         return Survey(digest, unusable=str(error))
 
 
-def _header(data: bytes) -> tuple[Size, tuple[str, ...]] | None:
-    """Size and remarks from the header; None if only decoding can tell."""
+def _header(digest: str, data: bytes) -> Survey | None:
+    """A survey from the header; None if only decoding can tell."""
     if data.startswith(b"\x89PNG") and (b"eXIf" in data or b"XML:com.adobe.xmp" in data):
         return None      # these may come after the pixels
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            turned = image.format != "PNG" and image.getexif().get(_ORIENTATION) in _TURNED
-            remarks = [FIRST_FRAME] if image.format != "MPO" and getattr(image, "n_frames", 1) > 1 else []
+        image = _opened(data)
+        turned = image.format != "PNG" and image.getexif().get(_ORIENTATION) in _TURNED
+        remarks = [FIRST_FRAME] if image.format != "MPO" and getattr(image, "n_frames", 1) > 1 else []
     except Exception:      # parsers raise exceptions of many types; `decode` gives the reason
         return None
     if image.mode.startswith("I") or (image.format == "PNG" and data[24:25] == b"\x10") or image.format == "TIFF":
         return None      # of 16 bits, the levels in use are stated; Pillow turns a TIFF when it is decoded
-    size = (image.width, image.height) if turned else (image.height, image.width)
-    return size, tuple(remarks)
+    size = ImageSize(image.width, image.height) if turned else ImageSize(image.height, image.width)
+    return Survey(digest, size, tuple(remarks), channels=_channels(image))
 
 
-def _decoded_header(data: bytes) -> tuple[Size, tuple[str, ...]]:
+def _decoded_header(digest: str, data: bytes) -> Survey:
     decoded = decode(data, AS_STORED)
-    return (decoded.image.height, decoded.image.width), decoded.remarks
+    size = ImageSize(decoded.image.height, decoded.image.width)
+    try:
+        channels = _channels(_opened(data))
+    except Exception:      # of a header that `decode` repairs
+        channels = len(decoded.image.getbands())
+    return Survey(digest, size, decoded.remarks, channels=channels)
 
 
-def _pixels(entry: Entry) -> Tensor:
-    """(3, H, W) uint8."""
-    return torch.from_numpy(np.array(entry.place.decoded(AS_STORED).image)).permute(2, 0, 1).contiguous()
+def _opened(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _channels(image: Image.Image) -> int:
+    return 4 if image.has_transparency_data and image.mode != "LA" else CHANNELS.get(image.mode, 3)
+
+
+def _pixels(reading: Reading, entry: Entry) -> Tensor:
+    """(C, H, W) uint8."""
+    image = entry.place.decoded(reading).image
+    return torch.from_numpy(np.array(image).reshape(image.height, image.width, -1)).permute(2, 0, 1).contiguous()
 
 
 def _damage(entry: Entry) -> str:
@@ -176,7 +201,8 @@ def _counted(words: Iterable[str]) -> dict[str, int]:
 def _loose_digest(source: Source, entries: Sequence[Entry], digests: Sequence[str]) -> str:
     """Digest of the names and bytes of a folder's images, or of an archive's bytes, and of the order of the images."""
     names = [entry.id for entry in entries]
-    parts = (list(zip(names, digests, strict=True)),) if source.kind == "folder" else (source.digest(), names)
+    loose = source.kind in ("folder", "table")      # a table may name files
+    parts = (list(zip(names, digests, strict=True)),) if loose else (source.digest(), names)
     return hashlib.sha256(_encoded(repr(parts))).hexdigest()
 
 

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from smtool.evaluation.frechet_scores import replicates_for, too_few
-from smtool.evaluation.image_sizes import Size, compared, described
+from smtool.evaluation.image_sizes import compared, described
 from smtool.evaluation.judges import Judges, PairJudge
 from smtool.evaluation.reconstruction_pass import Measurements
 from smtool.evaluation.scores import FRECHET, Passport, ReconstructionScore, half_width
 from smtool.features.extractor import Extractor
 from smtool.features.perceptual import PerceptualDistance
-from smtool.features.pictures import ALPHA, seen_channels
+from smtool.features.pictures import ALPHA, seen_by_both, seen_channels
 from smtool.features.protocol import Protocol
+from smtool.image_shape import ImageSize
 from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import frechet_distance_of_features
 from smtool.randomness import generator
@@ -29,16 +30,18 @@ class Origin:
     """The images of a pass. groups: for each image, the photograph it is a crop of; None if all images are independent.
 
     reference: features of other images, by the extractor's score name, for Frechet distances; empty: compare with the images
-    themselves, as usual for reconstructions. size, reference_size: of all images, None if unknown; channels: of the images.
+    themselves, as usual for reconstructions. size, reference_size: of all images, None if unknown; channels,
+    reference_channels: of them.
     """
 
     images_sha256: str
     groups: Sequence[str] | None = None
     reference_sha256: str | None = None
     reference: Mapping[str, Tensor] = field(default_factory=dict)
-    size: Size | None = None
-    reference_size: Size | None = None
+    size: ImageSize | None = None
+    reference_size: ImageSize | None = None
     channels: int = 3
+    reference_channels: int | None = None
 
     def numbered_groups(self, count: int) -> Tensor:
         """The group number of each of the first `count` images: (count,) int64."""
@@ -173,13 +176,15 @@ class _Scorer:
             seed=self.seed,
             image_sizes=described(sizes),
             reference_sizes=described(others),
-            channels=_channels(origin.channels, network is not None or (codec != "none" and origin.channels in ALPHA)),
+            channels=self._channels(network is not None, codec, elsewhere=num_reference is not None),
             warning=compared(sizes, others, resized=resize != "none"),
         )
 
-
-def _channels(channels: int, by_network: bool) -> str:
-    """What a score saw of the channels: networks see three, formulas the images' own."""
-    if by_network or channels == 3:
-        return seen_channels(channels)
-    return "1 channel" if channels == 1 else f"{channels} channels"
+    def _channels(self, by_network: bool, codec: str, *, elsewhere: bool) -> str:
+        """What a score saw of the channels: networks and JPEG with alpha see three, formulas the images' own."""
+        channels = self.origin.channels
+        if by_network:
+            return seen_by_both(channels, self.origin.reference_channels if elsewhere else None)
+        if channels == 3 or (codec != "none" and channels in ALPHA):
+            return seen_channels(channels)
+        return "1 channel" if channels == 1 else f"{channels} channels"

@@ -16,6 +16,7 @@ from smtool.evaluation.moments import write_moments
 from smtool.evaluation.options import EvalOptions
 from smtool.features.extractor import Extractor, View
 from smtool.features.protocol import Protocol
+from smtool.image_shape import SizeLike
 from smtool.metrics.frechet import FeatureStats
 from smtool.report.console import Console
 from smtool.training.distributed import Ranks
@@ -60,14 +61,16 @@ def find_reference(
     images; reference: other images to use instead.
     """
     if reference is not None:
-        return open_source(reference, image_size=_size_for(reference, stored, metadata))
+        channels = stored.channels if stored else metadata.get("image_channels", 3)
+        return open_source(reference, image_size=_size_for(reference, stored, metadata), channels=channels)
     if all(question.kinds == {"recognition"} for question in questions):
         return None
     if not metadata:
         raise RecipeError(f"{what} does not name images to compare with.", hint="Name them: --reference FOLDER")
     if missing := [key for key in ("data", "data_digest", "image_size") if key not in metadata]:
         raise CheckpointError(f"{what} does not state its training data ({missing[0]}).", hint="Pass --reference FOLDER.")
-    images = open_images(metadata["data"], "train", image_size=metadata["image_size"])
+    channels = metadata.get("image_channels", 3)
+    images = open_images(metadata["data"], "train", image_size=metadata["image_size"], channels=channels)
     if images.digest != metadata["data_digest"]:
         raise DataError(
             f"{images.folder} no longer holds the images that {what} was trained on: its digest differs.",
@@ -98,10 +101,10 @@ def reference_side(real: ImageSource | None, questions: Sequence[Question], read
             )
         return Side(real.digest, known or 0, {}, given, known)
     count = min(MOST_IMAGES, real.count)
-    return Side(real.digest, count, reading.table(real, wanted, count), given, known, real.sizes_of(count))
+    return Side(real.digest, count, reading.table(real, wanted, count), given, known, real.sizes_of(count), real.channels)
 
 
-def _size_for(reference: str, stored: ImageSource | None, metadata: Mapping[str, Any]) -> int | None:
+def _size_for(reference: str, stored: ImageSource | None, metadata: Mapping[str, Any]) -> SizeLike | None:
     """The size at which a built-in reference is made: that of the samples."""
     if stored is None or not stored.count:
         return metadata.get("image_size")
@@ -111,7 +114,7 @@ def _size_for(reference: str, stored: ImageSource | None, metadata: Mapping[str,
             f"{reference} is made at the size of the samples, but the samples have several: {sizes}.",
             hint=f"Prepare it at one size, and pass that folder: smtool prepare {reference} --size SIZE",
         )
-    return stored.side[0] if stored.side else None
+    return stored.side
 
 
 def saved_judge(options: EvalOptions, real: ImageSource | None, questions: Sequence[Question]) -> Extractor | None:

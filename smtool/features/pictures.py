@@ -47,6 +47,13 @@ def seen_channels(channels: int) -> str:
     return ", ".join(done) or "RGB"
 
 
+def seen_by_both(images: int, reference: int | None) -> str:
+    """What `as_rgb` does to images and to a reference with these numbers of channels; reference None: there is none."""
+    if reference is None or reference == images:
+        return seen_channels(images)
+    return f"images: {seen_channels(images)}; reference: {seen_channels(reference)}"
+
+
 def _over_grey(images: Tensor) -> Tensor:
     colors, alpha = images[:, :-1], images[:, -1:]
     if images.is_floating_point():

@@ -95,11 +95,20 @@ class LatentStats:
 
     @classmethod
     def from_metadata(cls, value: dict[str, Any]) -> "LatentStats":
-        """Read the result of `to_metadata`. In old files without `residual`, it is 0 for measured statistics."""
+        """Read the result of `to_metadata`. In old files without `residual`, it is 0 for measured statistics.
+
+        Raises ValueError, TypeError or KeyError for other values.
+        """
         mean, std = (torch.tensor(value[key], dtype=torch.float32) for key in ("mean", "std"))
         count = int(value["count"])
         residual = torch.tensor(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
         recolouring = Recolouring.from_metadata(value["recolouring"]) if "recolouring" in value else None
+        if value["kind"] not in ("channel", "scalar", "spectral") or count < 0:
+            raise ValueError(f"statistics of kind {value['kind']!r} over {count} samples")
+        if mean.ndim != 1 or mean.shape != std.shape or (residual is not None and residual.shape != mean.shape):
+            raise ValueError(f"statistics of the shapes {tuple(mean.shape)} and {tuple(std.shape)}")
+        if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+            raise ValueError("statistics that are not finite, or a std that is not positive")
         return cls(value["kind"], mean, std, count, str(value["data"]), residual, recolouring)
 
     def _restore(self, latents: Tensor) -> Tensor:

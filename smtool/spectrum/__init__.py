@@ -21,6 +21,7 @@ from smtool.spectrum.direction import difference_of_gaussians as difference_of_g
 from smtool.spectrum.direction import directional_energy as directional_energy
 from smtool.spectrum.direction import rmsc as rmsc
 from smtool.spectrum.direction import spatial_normalize as spatial_normalize
+from smtool.spectrum.edges import edge_ratio as edge_ratio
 from smtool.spectrum.esm import esm_loss as esm_loss
 from smtool.spectrum.esm import matched_gain as matched_gain
 from smtool.spectrum.esm import reference_divergence as reference_divergence

@@ -10,6 +10,7 @@ from smtool.evaluation.feature_pass import Wanted, table_of_features
 from smtool.evaluation.image_sources import ImageSource
 from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
+from smtool.image_shape import ImageSize
 from smtool.randomness import generator
 
 COUNT = 12
@@ -22,7 +23,7 @@ class Pictures:
         self.reads = 0
 
     def source(self, digest="a" * 64):
-        return ImageSource("pictures", digest, COUNT, (16, 16), self.read)
+        return ImageSource("pictures", digest, COUNT, [ImageSize(16, 16)], self.read)
 
     def read(self, positions, batch):
         self.reads += 1

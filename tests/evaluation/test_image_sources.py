@@ -8,6 +8,7 @@ from PIL import Image
 
 from smtool.errors import DataError
 from smtool.evaluation.image_sources import open_source
+from smtool.image_shape import ImageSize
 
 CLASSES, EACH = "abcdef", 20
 
@@ -32,7 +33,7 @@ def classes(images):
 
 def test_the_first_images_of_a_sorted_folder_cover_all_classes(folder):
     source = open_source(str(folder))
-    assert (source.count, source.side) == (len(CLASSES) * EACH, (4, 4))
+    assert (source.count, source.side) == (len(CLASSES) * EACH, ImageSize(4, 4))
     found = classes(pixels(source, range(30)))
     assert {found.count(number) > 0 for number in range(6)} == {True}
     assert max(found.count(number) for number in range(6)) < EACH

@@ -115,3 +115,24 @@ def test_a_run_is_not_resumed_with_another_frozen_network_of_the_same_name(tmp_p
     state = tmp_path / "00000005/state.json"      # as written by versions without digests
     state.write_text(json.dumps({name: value for name, value in json.loads(state.read_text()).items() if name != "frozen"}))
     checkpoints.load(5, replace(training, frozen={"dinov2-b": "bbbb"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"\xff\xfe", b'{"step": 1}', b'{"step": 1, "updates": {"net": -3}, "precision": {}}',
+     b'{"step": 1, "updates": {"net": []}, "precision": {}}', b'{"step": 1, "updates": {}, "precision": {}}'],
+)  # fmt: skip
+def test_a_damaged_state_is_named(tmp_path, text):
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_every=0)
+    folder = checkpoints.save(1, _training(0))
+    (folder / "state.json").write_bytes(text)
+    with pytest.raises(CheckpointError, match="00000001"):
+        checkpoints.load(1, _training(1))
+
+
+def test_what_a_killed_run_left_of_other_checkpoints_is_removed_at_the_next_save(tmp_path):
+    for name in ("00000001", ".00000002.part", "notes"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").touch()
+    Checkpoints(tmp_path, keep_last=1, keep_every=0).save(3, _training(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003", "notes"]

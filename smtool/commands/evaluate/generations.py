@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from smtool import __version__
-from smtool.checkpoints.diffusion import is_diffusion
+from smtool.checkpoints.diffusion import is_diffusion, read_diffusion_metadata
 from smtool.commands.evaluate.record import leave
 from smtool.commands.evaluate.result import Reference, SampleEvaluation, Samples, computation
 from smtool.commands.sample.samples import changed_sampler
@@ -16,9 +16,10 @@ from smtool.evaluation.image_sources import ImageSource, drawn_source, open_sour
 from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.partiality import lessons_of_transformer, partial_judges
 from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
-from smtool.inference.diffusion_model import read_diffusion
+from smtool.features.pictures import ALPHA
+from smtool.inference.diffusion_model import in_tiles, read_diffusion
 from smtool.report.console import Console
-from smtool.storage import read_metadata
+from smtool.storage import printable
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 FEWEST_IMAGES = 10
@@ -40,6 +41,8 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
     metadata = _metadata(what, stored)
     with first_rank_ahead(ranks):
         real = find_reference(what, stored, metadata, options.reference, questions)
+    if stored and real and real.channels in ALPHA and not stored.sampling.known:
+        stored = open_source(str(what), channels=real.channels)      # alpha of both is composited in the same way
     samples, count = _samples(what, stored, options, real)
     _check(samples, count, real)
     judge = saved_judge(options, real, questions)
@@ -52,7 +55,7 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
         save_reference(options.save_reference, fixed, judge, rules)
         console.print(f"{options.save_reference}: moments of {judge.name} features of {fixed.count:,} images")
     comparison = Comparison(
-        Side(samples.digest, count, found, sizes=samples.sizes_of(count)),
+        Side(samples.digest, count, found, sizes=samples.sizes_of(count), channels=samples.channels),
         fixed,
         rules,
         samples.sampling,
@@ -69,20 +72,9 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
     ]
     evaluation = SampleEvaluation(
         smtool=__version__,
-        samples=Samples(
-            source=samples.name,
-            sha256=samples.digest,
-            count=count,
-            drawn=samples.sampling,
-            remarks=samples.remarks,
-            left_out=samples.left_out,
-        ),
-        reference=None
-        if real is None
-        else Reference(
-            source=real.name, sha256=real.digest, count=fixed.count, remarks=real.remarks, left_out=real.left_out
-        ),
-        image_size=samples.side or (),
+        samples=Samples(**_described(samples), count=count, drawn=samples.sampling),
+        reference=None if real is None else Reference(**_described(real), count=fixed.count),
+        image_size=tuple(samples.side or ()),
         computed=computation(options.device),
         scores={score.name: score for score in ranked},
     )
@@ -90,14 +82,23 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
     return evaluation
 
 
+def _described(images: ImageSource) -> dict[str, Any]:
+    return {
+        "source": printable(images.name),
+        "sha256": images.digest,
+        "remarks": images.remarks,
+        "left_out": images.left_out,
+    }
+
+
 def _metadata(what: Path, stored: ImageSource | None) -> dict[str, Any]:
     """Metadata of the checkpoint; of a folder of samples, that of the checkpoint beside it that drew them; else {}."""
     if stored is None:
-        return read_metadata(what)
+        return read_diffusion_metadata(what)
     beside = what.parent / "ckpt.safetensors"
     if stored.sampling.checkpoint is None or not is_diffusion(beside):
         return {}
-    metadata = read_metadata(beside)
+    metadata = read_diffusion_metadata(beside)
     return metadata if metadata["digest"] == stored.sampling.checkpoint else {}
 
 
@@ -108,7 +109,7 @@ def _samples(
     50,000."""
     if stored is None:
         count = options.num_images or min(MOST_IMAGES, (real.count if real else 0) or MOST_IMAGES)
-        model = read_diffusion(what, options.device)
+        model = in_tiles(read_diffusion(what, options.device), options.tile)
         sampler = changed_sampler(model, options.changes)
         source = drawn_source(
             what,
@@ -119,8 +120,11 @@ def _samples(
             seed=options.seed,
             rounding=options.rules.rounding,
             device=options.device,
+            tile=options.tile,
         )
         return source, count
+    if options.tile is not None:
+        raise RecipeError(f"{what} holds finished images: --tile has no effect on them.")
     if options.draws:
         raise RecipeError(f"{what} holds finished images: options of the sampler and --labels have no effect on them.")
     options.check_number(stored.count, str(what))

@@ -13,8 +13,8 @@ from smtool.commands.evaluate.result import Checkpoint, Images, Reconstructed, R
 from smtool.commands.train.validate import open_validation
 from smtool.data import ImageShards
 from smtool.data.images.card import is_prepared, read_card
+from smtool.data.images.open import known_channels
 from smtool.errors import CheckpointError, DataError, RecipeError
-from smtool.evaluation.image_sizes import Size
 from smtool.evaluation.judges import Judges, build_judges
 from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.partiality import lessons_of_autoencoder, partial_judges
@@ -23,11 +23,16 @@ from smtool.evaluation.reconstruction_scores import Origin, reconstruction_score
 from smtool.evaluation.references import MOST_IMAGES
 from smtool.evaluation.scores import ReconstructionScore
 from smtool.image_shape import SizeLike
+from smtool.inference.tile_advice import advising_tiles
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Data
+from smtool.recipe.problems import validation_problems
 from smtool.report.console import Console
 from smtool.tokenizers import Found, open_tokenizer
+from smtool.tokenizers.tiled import tiled
 from smtool.training.distributed import Ranks, first_rank_ahead
+
+_PASS_SOME = "Pass some: --data FOLDER"
 
 
 def evaluate_reconstructions(
@@ -43,21 +48,32 @@ def evaluate_reconstructions(
     judges = build_judges(options.scores, options.features, options.rules, weights_dir=options.weights_dir).to(options.device)
     if options.reference is not None and not judges.extractors:
         raise RecipeError("--reference has no effect without a Frechet distance.", hint="Add --fid or --features NAME.")
+    named = _named_images(path, metadata, options.data)
+    opened = open_tokenizer(
+        path,
+        device=options.device,
+        image_size=named.image_size,
+        image_channels=known_channels(named.validation or named.train),
+        weights_dir=options.weights_dir,
+    )
     with first_rank_ahead(ranks):
-        images = _images(path, metadata, options.data)
-        others = None if options.reference is None else _other_images(options.reference, images.image_size)
+        images = open_validation(named, opened.image_channels)
+        others = None if options.reference is None else _reference(options.reference, images)
     options.check_number(len(images), str(images.folder))
-    autoencoder = open_tokenizer(path, device=options.device, image_size=images.image_size, weights_dir=options.weights_dir)
+    autoencoder = tiled(opened, options.tile)
     if not autoencoder.can_decode:
         raise CheckpointError(f"{path} has no decoder and cannot reconstruct.", hint="`smtool spectrum` measures its latents.")
-    scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
+    with advising_tiles(autoencoder, images.image_size, batch="--batch"):
+        scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return None
     warnings = partial_judges(judges.networks, lessons_of_autoencoder(metadata))
     trained_on = metadata.get("data") == images.digest
     evaluation = ReconstructionEvaluation(
         smtool=__version__,
-        checkpoint=Checkpoint(path=path, sha256=autoencoder.digest, step=metadata.get("step")),
+        checkpoint=Checkpoint(
+            path=path, sha256=opened.digest, step=metadata.get("step"), **({} if options.tile is None else {"tile": options.tile})
+        ),
         images=Reconstructed(**dict(_described(images)), trained_on=trained_on),
         reference=_described(others or images),
         warnings=warnings,
@@ -92,15 +108,22 @@ def _scores(
     reference: images to take Frechet distances to, instead of the inputs.
     """
     protocol, count = options.rules, min(options.num_images or MOST_IMAGES, len(images))
-    if count < 2 and judges.extractors:
-        raise DataError(f"{images.folder}: a Frechet distance needs at least 2 images, found {count}.", hint="Use --psnr.")
+    for compared in (images, reference or images):
+        if judges.extractors and min(count, len(compared)) < 2:
+            raise DataError(f"{compared.folder}: a Frechet distance needs at least 2 images, found 1.", hint="Use --psnr.")
     reading = SharedReading(options.batch, ranks, options.features_folder)
     with console.progress("reconstructing") as report:
         measured = reading.reconstructions(autoencoder, images, count, judges, protocol, seed=options.seed, report=report)
-    origin = Origin(images.digest, images.groups, size=_size(images))
+    origin = Origin(images.digest, images.groups, size=images.image_size, channels=images.channels)
     if reference is not None:
         others = reading.features(reference, min(MOST_IMAGES, len(reference)), judges.extractors, protocol)
-        origin = replace(origin, reference_sha256=reference.digest, reference=others, reference_size=_size(reference))
+        origin = replace(
+            origin,
+            reference_sha256=reference.digest,
+            reference=others,
+            reference_size=reference.image_size,
+            reference_channels=reference.channels,
+        )
     if not ranks.first:
         return {}
     device = options.device if options.device.startswith("cuda") else "cpu"
@@ -118,23 +141,27 @@ def _metadata(found: Found) -> Mapping[str, Any]:
     return found.metadata
 
 
-def _images(path: str, metadata: Mapping[str, Any], data: str | None) -> ImageShards:
+def _named_images(path: str, metadata: Mapping[str, Any], data: str | None) -> Data:
     """The images to reconstruct: those of `data`, else the validation images of the checkpoint's recipe.
 
     Images of `data` that are not prepared get the size in the recipe.
     """
     recipe = metadata.get("recipe")
+    table = recipe.get("data") if isinstance(recipe, Mapping) else None
     if data is not None:
-        return _other_images(data, (recipe or {}).get("data", {}).get("image_size"))
+        return _other_images(data, table.get("image_size") if isinstance(table, Mapping) else None)
     if recipe is None:
-        raise CheckpointError(f"{path} does not name images to reconstruct.", hint="Pass some: --data FOLDER")
+        raise CheckpointError(f"{path} does not name images to reconstruct.", hint=_PASS_SOME)
+    if not isinstance(table, Mapping):
+        raise CheckpointError(f"{path} does not name images to reconstruct: its recipe has no table [data].", hint=_PASS_SOME)
     try:
-        return open_validation(Data.model_validate(recipe["data"]))
-    except (KeyError, ValidationError) as error:
-        raise CheckpointError(f"{path}: its recipe names no images ({error}).", hint="Pass some: --data FOLDER") from error
+        return Data.model_validate(table)
+    except ValidationError as error:
+        problems = "; ".join(f"data.{problem}" for problem in validation_problems(error, Data)).removesuffix(".")
+        raise CheckpointError(f"{path} holds a recipe that this version cannot read: {problems}.", hint=_PASS_SOME) from error
 
 
-def _other_images(source: str, image_size: SizeLike | None) -> ImageShards:
+def _other_images(source: str, image_size: SizeLike | None) -> Data:
     """The validation split of a source, or all its images if it has no such split."""
     if source.endswith(".npz"):
         raise DataError(
@@ -143,16 +170,19 @@ def _other_images(source: str, image_size: SizeLike | None) -> ImageShards:
         )
     folder = Path(source)
     size = read_card(folder).image_size if is_prepared(folder) else image_size
-    if size is None:
+    try:
+        return Data(validation=source, image_size=size, batch=1)
+    except ValidationError as error:
         raise DataError(
             f"{source} is not prepared, and the checkpoint does not state an image size.",
             hint=f"Prepare it first: smtool prepare {source} --size SIZE",
-        )
-    return open_validation(Data(validation=source, image_size=size, batch=1))
+        ) from error
 
 
-def _size(images: ImageShards) -> Size:
-    return images.image_size.height, images.image_size.width
+def _reference(source: str, images: ImageShards) -> ImageShards:
+    """Other images for Frechet distances: those of a prepared folder, or any others at the size and channels of `images`."""
+    channels = known_channels(source) if is_prepared(Path(source)) else images.channels
+    return open_validation(_other_images(source, images.image_size), channels)
 
 
 def _described(images: ImageShards) -> Images:

@@ -63,8 +63,9 @@ class LatentNote(ShardNote):
 class LatentPreparation:
     """All inputs and settings that determine the contents of a latent cache.
 
-    checkpoint: path of the autoencoder, recorded in the card. flip: encode the flipped images too. stats_images: number of
-    images on which the statistics are measured (None: all); with flip, their flipped latents are measured too.
+    checkpoint: path of the autoencoder, recorded in the card, as is tile, the side of the tiles that `autoencoder` encodes. flip:
+    encode the flipped images too. stats_images: number of images on which the statistics are measured (None: all); with flip,
+    their flipped latents are measured too.
     """
 
     autoencoder: Tokenizer
@@ -76,6 +77,7 @@ class LatentPreparation:
     stats_images: int | None = None
     seed: int = 0
     images_per_shard: int = IMAGES_PER_SHARD
+    tile: int | None = None
     what: ClassVar[str] = "latents"
     card_name: ClassVar[str] = LATENT_CARD_NAME
     note: ClassVar[type[LatentNote]] = LatentNote
@@ -90,6 +92,7 @@ class LatentPreparation:
             "stats_images": self.measured_images,
             "seed": self.seed,
             "images_per_shard": self.images_per_shard,
+            **({} if self.tile is None else {"tile": self.tile}),
         }
 
     @property
@@ -131,12 +134,13 @@ class LatentPreparation:
             latent_shape=self.latent_shape,
             seed=self.seed,
             measured=Measured.of(moments),
+            tile=self.tile,
             **shared_fields(self, notes),
         )
 
     def finished(self, folder: Path) -> tuple[LatentCard, dict[str, Any]]:
         card = read_latent_card(folder)
-        stated = card.model_dump(include={"autoencoder", "data", "flip", "dtype", "seed"})
+        stated = card.model_dump(include={"autoencoder", "data", "flip", "dtype", "seed", "tile"})
         return card, {**stated, "stats_images": card.measured.count // (1 + card.flip)}
 
 

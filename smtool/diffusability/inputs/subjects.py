@@ -24,10 +24,12 @@ from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import Posterior
 from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer, identify, open_tokenizer
+from smtool.tokenizers.tiled import tiled
 
 Size = tuple[int, int]
 DEFAULT_SIZE = ImageSize(256, 256)
 FEWEST_HELD_OUT = 16
+PROBED_SECONDS = 4.0
 SMALLEST_GRID = 3
 """Latent cells per side; a smaller grid leaves rings without a cell."""
 
@@ -38,6 +40,24 @@ class Meter:
 
     images: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PassSeconds:
+    """Seconds to encode and to decode one image of this size. The time is proportional to the number of pixels."""
+
+    encode: float
+    decode: float
+    size: ImageSize
+
+    def encode_at(self, size: ImageSize) -> float:
+        return self.encode * self._area(size)
+
+    def decode_at(self, size: ImageSize) -> float:
+        return self.decode * self._area(size)
+
+    def _area(self, size: ImageSize) -> float:
+        return (size.height * size.width) / (self.size.height * self.size.width)
 
 
 class Subject:
@@ -58,6 +78,25 @@ class Subject:
         """Raw latents (B, C, h, w) -> images (B, C, H, W), not clamped; convolutions in float32."""
         with exact_convolutions(), self._timed(self.decoded, len(latents)):
             return self.codec.decode(latents)
+
+    @torch.no_grad()
+    def one_pass(self, images: Tensor) -> PassSeconds:
+        """Encode and decode the first of the images (B, C, H, W), up to three times within PROBED_SECONDS; the fastest times.
+
+        The first pass of a network is slower than the others. These passes are not counted.
+        """
+        times: list[tuple[float, float]] = []
+        began = self._now()
+        with exact_convolutions():
+            while len(times) < 3 and (not times or self._now() - began < PROBED_SECONDS):
+                start = self._now()
+                latents = self.codec.encode(images[:1]).mode()
+                encoded = self._now()
+                if self.codec.can_decode:
+                    self.codec.decode(latents)
+                times.append((encoded - start, self._now() - encoded if self.codec.can_decode else 0.0))
+        encode, decode = map(min, zip(*times, strict=True))
+        return PassSeconds(encode, decode, ImageSize(*images.shape[-2:]))
 
     def decode_all(self, latents: Tensor) -> Tensor:
         """`decode` of any number of latents, in batches sized to memory."""
@@ -106,24 +145,33 @@ class Subject:
         finally:
             self._report = former
 
+    def _now(self) -> float:
+        """The time, after the device has finished its work."""
+        self._wait()
+        return time.perf_counter()
+
     @contextmanager
     def _timed(self, meter: Meter, images: int) -> Iterator[None]:
-        self._wait()
-        start = time.perf_counter()
+        start = self._now()
         yield
-        self._wait()
         meter.images += images
-        meter.seconds += time.perf_counter() - start
+        meter.seconds += self._now() - start
         self._report(self.decoded.images)
 
 
 def open_subjects(
-    names: Sequence[str], *, data: str, downsample_pad: DownsamplePad | None, weights_dir: Path | None, device: str
+    names: Sequence[str],
+    *,
+    data: str,
+    downsample_pad: DownsamplePad | None,
+    weights_dir: Path | None,
+    device: str,
+    tile: int | None = None,
 ) -> tuple[list[Subject], ImageSize]:
     """Open all autoencoders and choose the image size: that of prepared data, else the one the autoencoders were trained at.
 
     A checkpoint of train-dit stands for its autoencoder with the statistics that normalized the transformer's latents. Labels
-    are made unique. An encoder with a fixed input size is opened again for the chosen size.
+    are made unique. An encoder with a fixed input size is opened again for the chosen size. tile: see `tiled`.
     """
     opened = partial(_opened, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
     prepared, channels = _prepared_size(data), known_channels(data)
@@ -135,7 +183,7 @@ def open_subjects(
     for i, codec in enumerate(codecs):
         if codec.image_size not in (None, size):
             codecs[i] = opened(names[i], image_size=size)
-    return [Subject(label, codec, device) for label, codec in zip(labels, codecs, strict=True)], size
+    return [Subject(label, tiled(codec, tile), device) for label, codec in zip(labels, codecs, strict=True)], size
 
 
 def _opened(name: str, *, device: str, **settings: Any) -> Tokenizer:

@@ -152,6 +152,7 @@ def test_the_passport_holds_everything_the_score_depends_on(checkpoint, frechet)
         "seed": 3,
         "image_sizes": "32x32",
         "reference_sizes": "32x32",
+        "channels": "RGB",
         "warning": "",
     }
     model = read_diffusion(checkpoint)

@@ -26,6 +26,7 @@ from smtool.evaluation.options import EvalOptions
 from smtool.features import weights
 from smtool.features.load import load_extractor
 from smtool.features.perceptual import PerceptualDistance
+from smtool.image_shape import ImageSize
 from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import generator
 from smtool.report.console import Console
@@ -305,7 +306,7 @@ def test_images_of_data_keep_their_own_size(checkpoint, tmp_path):
     open_images("builtin:photos?train=2&val=6", "val", image_size=40, root=tmp_path / "mine")
     (prepared,) = (tmp_path / "mine").iterdir()
     result = evaluate(str(checkpoint), EvalOptions(scores={"psnr"}, data=str(prepared)), console=Console(quiet=True))
-    assert result.images.image_size == 40
+    assert result.images.image_size == ImageSize(40, 40)
     assert result.scores["psnr"].passport.num_images == 6
 
 

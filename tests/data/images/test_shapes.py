@@ -1,5 +1,6 @@
 """Rectangles, and images of one to four channels, from the files of a source to batches."""
 
+import hashlib
 import io
 import json
 
@@ -169,6 +170,8 @@ def test_the_digest_of_a_square_holds_one_number(photos, tmp_path):
     card = read_card(prepared(photos, tmp_path / "out", size=16))
     old = {**card.model_dump(mode="json"), "image_size": 16}
     del old["mode"]
+    parts = [16, *([shard.name, shard.sha256] for shard in card.train + card.val)]
+    assert card.digest == hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     assert DatasetCard.model_validate(old).digest == card.digest
     assert DatasetCard.model_validate({**old, "image_size": [16, 16]}).digest == card.digest
     assert DatasetCard.model_validate({**old, "image_size": [16, 24]}).digest != card.digest

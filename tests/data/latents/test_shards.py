@@ -1,6 +1,7 @@
 """Latent caches: contents, order, statistics, and errors."""
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -455,3 +456,55 @@ def test_images_of_a_size_that_the_autoencoder_cannot_encode_are_refused(tmp_pat
     odd = open_images(str(tmp_path / "odd"), "train", image_size=18)
     with pytest.raises(DataError, match="must be multiples of 4, such as"):
         written(tmp_path / "out", autoencoder, odd)
+
+
+def _swap_index(folder, change):
+    """Replace the index of the first shard, and its digest in the card, as a tool that rewrites both would do."""
+    path = folder / "train-000000.npy"
+    path.write_bytes(change(np.load(path)))
+    card = json.loads((folder / "latents.json").read_text())
+    card["shards"][0]["index_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "latents.json").write_text(json.dumps(card))
+
+
+def _stored(rows):
+    file = io.BytesIO()
+    np.save(file, rows)
+    return file.getvalue()
+
+
+def _with(field, value):
+    def change(rows):
+        rows[field][1] = value
+        return _stored(rows)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: b"",
+        lambda rows: b"not an array",
+        lambda rows: _stored(rows)[:-20],
+        lambda rows: _stored(rows[:-1]),
+        lambda rows: _stored(rows["key"]),
+        _with("offset", 2**64 - 1),
+        _with("bytes", 2**31 - 1),
+        _with("label", 7),
+        _with("label", -5),
+    ],
+)
+def test_an_index_that_does_not_fit_its_shard_is_refused(tmp_path, autoencoder, images, change):
+    folder = written(tmp_path / "cache", autoencoder, images)
+    _swap_index(folder, change)
+    with pytest.raises(DataError, match=r"train-000000\.npy"):
+        opened(folder)
+
+
+def test_a_cache_without_shards_is_refused(tmp_path, autoencoder, images):
+    folder = written(tmp_path / "cache", autoencoder, images)
+    card = json.loads((folder / "latents.json").read_text())
+    (folder / "latents.json").write_text(json.dumps({**card, "shards": []}))
+    with pytest.raises(DataError, match="holds no latents"):
+        opened(folder)
