@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.shapes_only import shapes_only
@@ -29,6 +28,10 @@ def peak_bytes(step: Callable[[], object]) -> int:
     return sum(size for kind, size in kinds if getattr(kind, "name", "Total") not in {*_NOT_ACTIVATIONS, "Total"})
 
 
+def _product(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return query * (key * value)
+
+
 @contextmanager
 def _fused_attention() -> Iterator[None]:
     """Replace attention by a product that stores as much as a fused kernel does: not the square of the number of tokens.
@@ -37,7 +40,7 @@ def _fused_attention() -> Iterator[None]:
     functions is not active when blocks are recomputed in the backward pass.
     """
     usual = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = lambda query, key, value: query * (key * value)
+    F.scaled_dot_product_attention = _product  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -45,7 +48,7 @@ def _fused_attention() -> Iterator[None]:
 
 
 def training_bytes(
-    build: Callable[[], nn.Module], loss: Callable[[nn.Module], torch.Tensor], *, recomputed: bool, precision: Precision = "fp32"
+    build: Callable[[], nn.Module], loss: Callable[[nn.Module], Tensor], *, recomputed: bool, precision: Precision = "fp32"
 ) -> int:
     """Predicted peak bytes of activations in one forward and backward pass.
 
