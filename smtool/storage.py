@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -65,6 +66,24 @@ def replacing(path: Path) -> Iterator[Path]:
         raise _disk_error(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `replacing` in a folder whose processes were killed while they wrote."""
+    for aside in folder.glob(".*.part"):
+        process = aside.name.split(".")[-2]
+        if aside.is_file() and process.isdecimal() and not _is_running(int(process)):
+            aside.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):      # of another user
+        return True
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -144,6 +163,25 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in _names(file)}
 
 
+def read_formats(path: Path) -> dict[str, str]:
+    """Name and number format (F32, F16, BF16, I64 ...) of each tensor, without reading the data."""
+    with _opened(path, "cpu") as file:
+        return {name: file.get_slice(name).get_dtype() for name in _names(file)}
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise CheckpointError if the file is a pointer of Git LFS, as a clone without `git lfs` leaves in place of large files."""
+    with path.open("rb") as file:
+        text = file.read(512)
+    if text.startswith(_POINTER):
+        size = dict(line.split(" ", 1) for line in text.decode(errors="replace").splitlines() if " " in line).get("size", "")
+        stated = f" of {int(size) / 1e6:,.1f} MB" if size.isdigit() else ""
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the file{stated} that it stands for.",
+            hint="Run `git lfs pull` in that folder, or download the file itself.",
+        )
+
+
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
@@ -166,6 +204,7 @@ def tensor_digest(tensors: "Mapping[str, Tensor]") -> str:
 def _opened(path: Path, device: str) -> Iterator[Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
+    refuse_pointer(path)
     try:
         with safe_open(path, framework="pt", device=device) as file:
             yield file

@@ -130,3 +130,15 @@ def test_contents_of_another_form_are_named_with_their_file(error):
 def test_errors_that_already_say_what_is_wrong_pass_unchanged():
     with pytest.raises(DiskError, match="full"), storage.parsing(Path("file.json")):
         raise DiskError("full")
+
+
+def test_temporary_files_of_killed_processes_are_removed_and_those_of_running_ones_kept(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    left = f".card.json.{killed.pid}.part"
+    names = [left, f".card.json.{os.getpid()}.part", ".unfinished.part", "card.json", f"x.{killed.pid}.part"]
+    for name in names:
+        (tmp_path / name).touch()
+    storage.remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(names[1:])
+    storage.remove_leftovers(tmp_path / "absent")

@@ -20,6 +20,7 @@ from smtool.diffusability.sections.physical import PhysicalReading, Powers
 from smtool.diffusability.sections.reference import Published, ReferenceImages, ReferenceReading
 from smtool.diffusability.sections.transfer import Transfer
 from smtool.image_shape import ImageSize
+from smtool.networks.posterior import LatentStats
 
 SCHEMA: Literal["smtool.spectrum/2"] = "smtool.spectrum/2"
 SCOPE = (
@@ -123,6 +124,17 @@ class Cost(Config):
     peak_memory_mb: dict[str, int]
 
 
+class Recolouring(Config):
+    """The filter of a transformer's spectral statistics, which follows mean and std.
+
+    flatten: its law, a delta or "white"; size: of the latents; gains: factor of each channel's coefficients in every radial band.
+    """
+
+    flatten: float | Literal["white"]
+    size: Size
+    gains: list[list[float]]
+
+
 class Normalization(Config):
     """Statistics that normalize raw latents: one mean and std per channel, or one for all.
 
@@ -130,11 +142,17 @@ class Normalization(Config):
     """
 
     source: str
-    kind: Literal["channel", "scalar"]
+    kind: Literal["channel", "scalar", "spectral"]
     mean: list[float]
     std: list[float]
     count: int
     data: str
+    recolouring: Recolouring | None = None
+
+    @classmethod
+    def of(cls, source: str, stats: LatentStats) -> "Normalization":
+        facts = {key: value for key, value in stats.to_metadata().items() if key != "residual"}
+        return cls.model_validate({"source": source, **facts})
 
 
 class Measured(Config):

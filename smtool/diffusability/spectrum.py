@@ -181,7 +181,8 @@ def _decoded(latents: LatentRings, gathered: Gathered, clock: Clock) -> Decoded:
     subject, protocol = latents.subject, gathered.protocol
     images, first, stats = gathered.first_images, latents.first_latents, latents.stats(gathered.shards.digest)
     few, units = images[:protocol.decoded], gathered.units.first(len(images))
-    curve, moved = low_pass.LowPassed(NOT_MEASURED), NOT_MEASURED
+    curve = low_pass.LowPassed(NOT_MEASURED)
+    moved: transfer.Transfer | Reason = NOT_MEASURED
     with clock("reconstruction"):
         whole = subject.reconstruct(first[:len(few)]) if len(few) else None
     if protocol.removals:
@@ -232,7 +233,7 @@ def _autoencoders(gathered: Gathered, decoded: Mapping[str, Decoded], delta: flo
             label=label, path=codec.source, digest=codec.digest, architecture=codec.architecture,
             deterministic=codec.deterministic, can_decode=codec.can_decode, downsample=codec.downsample,
             latent_channels=codec.latent_channels, latent_size=gathered.size(latents),
-            normalization=Normalization.model_validate({"source": source, **stats.to_metadata()}),
+            normalization=Normalization.of(source, stats),
             physical=physicals[label], reference=references[label], transfer=sections.transfer, low_pass=sections.low_pass,
             lens=crossings[label], direction=sections.direction, health=sections.health,
         )
@@ -276,9 +277,11 @@ def _cost(subjects: Sequence[Subject], seconds: Mapping[str, float], device: str
 
 
 def _aim(subjects: Sequence[Subject]) -> float:
-    """The delta of the recipes' ESM tables, if they agree; else 1, the paper's choice."""
+    """The delta of the recipes' ESM tables and of recolourings, if they agree; else 1, the paper's choice."""
     tables = [subject.codec.recipe.get("regularizers", {}).get("esm") or {} for subject in subjects]
+    filters = [subject.codec.stats.recolouring for subject in subjects if subject.codec.stats is not None]
     aims = {float(esm["delta"]) for esm in tables if "delta" in esm}
+    aims |= {float(one.flatten) for one in filters if one is not None and one.flatten != "white"}
     return aims.pop() if len(aims) == 1 else 1.0
 
 

@@ -68,7 +68,7 @@ def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, A
         "num_classes": model.num_classes,
         "stats": model.stats.to_metadata(),
         "autoencoder": {
-            "model": None if config is None else config.model_dump(mode="json"),
+            "model": None if config is None else config.model_dump(mode="json", exclude={"init"}),
             "digest": tokenizer.digest,
             "embedded": embedded,
             "learned_from": list(tokenizer.learned_from),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smtool.networks.recompute import Recomputable
 
 DownsamplePad = Literal["asymmetric", "symmetric"]
+Padding = Literal["zeros", "reflect"]
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
@@ -53,14 +54,28 @@ class Attention(Recomputable):
 
 
 class MidBlock(nn.Module):
-    def __init__(self, channels: int, *, groups: int) -> None:
+    def __init__(self, channels: int, *, groups: int, attention: bool = True) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(channels, channels, groups=groups) for _ in range(2))
-        self.attentions = nn.ModuleList([Attention(channels, groups=groups)])
+        self.attentions = nn.ModuleList([Attention(channels, groups=groups)] if attention else [])
 
     def forward(self, x: Tensor) -> Tensor:
         before, after = self.resnets
-        return after(self.attentions[0](before(x)))
+        x = before(x)
+        for attend in self.attentions:
+            x = attend(x)
+        return after(x)
+
+
+def pad_by_reflection(network: nn.Module) -> None:
+    """Let every padded convolution of a network reflect the image at its edges instead of adding zeros.
+
+    The asymmetric padding of the stride-2 convolutions stays zero, as in the published autoencoders that are trained so
+    (kohya-ss/sd-scripts#2189).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and any(module.padding):
+            module.padding_mode = "reflect"
 
 
 class Downsample(Recomputable):

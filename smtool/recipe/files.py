@@ -14,6 +14,7 @@ from smtool.config import Config
 from smtool.errors import RecipeError
 from smtool.recipe.catalog import find, read_text, run_name
 from smtool.recipe.problems import raise_problems, validation_problems
+from smtool.recipe.training import TrainingTables
 from smtool.storage import shortened
 
 Tables = TypeVar("Tables", bound=Config)
@@ -60,6 +61,9 @@ def load(recipe: str, kind: type[Tables], overrides: Sequence[str] = ()) -> Reci
         raise RecipeError(f"{path}: not valid TOML: {error}.") from error
     for override in overrides:
         _apply(values, override)
+    if issubclass(kind, TrainingTables):
+        values, contradictions = kind.completed(values)
+        raise_problems(path, contradictions)
     try:
         tables = kind.model_validate(values)
     except ValidationError as error:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.shapes_only import shapes_only
@@ -28,10 +29,6 @@ def peak_bytes(step: Callable[[], object]) -> int:
     return sum(size for kind, size in kinds if getattr(kind, "name", "Total") not in {*_NOT_ACTIVATIONS, "Total"})
 
 
-def _product(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    return query * (key * value)
-
-
 @contextmanager
 def _fused_attention() -> Iterator[None]:
     """Replace attention by a product that stores as much as a fused kernel does: not the square of the number of tokens.
@@ -39,16 +36,19 @@ def _fused_attention() -> Iterator[None]:
     On the meta device PyTorch would choose the kernel that stores it. The function itself is replaced, because a mode for torch
     functions is not active when blocks are recomputed in the backward pass.
     """
+    def product(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return query * (key * value)
+
     usual = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _product  # type: ignore[assignment]
+    setattr(F, "scaled_dot_product_attention", product)      # noqa: B010
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = usual
+        setattr(F, "scaled_dot_product_attention", usual)      # noqa: B010
 
 
 def training_bytes(
-    build: Callable[[], nn.Module], loss: Callable[[nn.Module], Tensor], *, recomputed: bool, precision: Precision = "fp32"
+    build: Callable[[], nn.Module], loss: Callable[[nn.Module], torch.Tensor], *, recomputed: bool, precision: Precision = "fp32"
 ) -> int:
     """Predicted peak bytes of activations in one forward and backward pass.
 

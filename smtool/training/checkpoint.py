@@ -110,11 +110,14 @@ class Checkpoints:
         storage.write_json(folder / "state.json", state)
 
     def _prune(self) -> None:
+        """Remove old checkpoints, and what runs that were killed while they wrote or removed one have left."""
         steps = self.steps()
         kept = set(steps[-self.keep_last :]) | {step for step in steps if self.keep_every and step % self.keep_every == 0}
-        for step in steps:
-            if step not in kept:
-                shutil.rmtree(self.folder / f"{step:08d}", ignore_errors=True)
+        names = {f"{number:08d}" for number in kept}
+        for path in self.folder.iterdir():
+            step = path.name.removeprefix(".").removesuffix(".part")
+            if path.is_dir() and path.name not in names and step.isdigit():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_frozen(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:

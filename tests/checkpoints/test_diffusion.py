@@ -12,7 +12,7 @@ from smtool.errors import CheckpointError
 from smtool.inference.diffusion_model import read_diffusion
 
 WRITTEN = Path(__file__).parents[1] / "data/before-redesign/runs/sit/ckpt.safetensors"
-GONE = object()
+GONE = "(removed)"
 
 
 def changed(path: Path, keys: tuple, value: object) -> None:

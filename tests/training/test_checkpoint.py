@@ -128,3 +128,11 @@ def test_a_damaged_state_is_named(tmp_path, text):
     (folder / "state.json").write_bytes(text)
     with pytest.raises(CheckpointError, match="00000001"):
         checkpoints.load(1, _training(1))
+
+
+def test_what_a_killed_run_left_of_other_checkpoints_is_removed_at_the_next_save(tmp_path):
+    for name in ("00000001", ".00000002.part", "notes"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").touch()
+    Checkpoints(tmp_path, keep_last=1, keep_every=0).save(3, _training(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003", "notes"]

@@ -1,4 +1,4 @@
-"""Folders of diffusers' `AutoencoderKL.save_pretrained`: config.json and diffusion_pytorch_model.safetensors.
+"""Folders of diffusers' `AutoencoderKL.save_pretrained`: config.json and diffusion_pytorch_model.safetensors, whole or in shards.
 
 FLUX.2's AutoencoderKLFlux2 is the same network. Its batch norm, which normalizes 2x2 patches of latents, is not read.
 """
@@ -13,15 +13,18 @@ from pydantic import ValidationError
 
 from smtool.checkpoints.assemble import assemble
 from smtool.checkpoints.foreign.family import Family
+from smtool.checkpoints.foreign.halves import refuse_half
+from smtool.checkpoints.foreign.settings import AS_STATED, Settings, padding_by_name
+from smtool.checkpoints.shards import INDEX
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
-from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.storage import parsing, shortened
 
 _COPY_AGAIN = "Copy the diffusers folder again."
-OURS = ("AutoencoderKL", "AutoencoderKLFlux2")
+FLUX2 = "AutoencoderKLFlux2"
+OURS = ("AutoencoderKL", FLUX2)
 """Classes of diffusers that smtool's SD-VAE can compute."""
 WEIGHTS = "diffusion_pytorch_model"
 DIFFUSERS = Family(
@@ -50,15 +53,13 @@ _SILENT = {
 # The only values of these keys that the SD-VAE supports; also the defaults.
 _FIXED = {
     "act_fn": "silu",
-    "mid_block_add_attention": True,
-    "decoder_block_out_channels": None,
 }
 
 
-def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
+def read_diffusers(folder: Path, device: str = "cpu", settings: Settings = AS_STATED) -> Autoencoder:
     """The autoencoder of a diffusers folder, with its published scale and shift as LatentStats.
 
-    downsample_pad: None uses the padding that `smtool export` wrote to config.json, else diffusers' "asymmetric".
+    settings: None uses the padding that `smtool export` wrote to config.json, else that of the name, else diffusers'.
     Raises CheckpointError for another class, unsupported settings, or missing weights.
     """
     path = folder / "config.json"
@@ -69,8 +70,12 @@ def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: Downsam
         )
     config = {**_SILENT, **({} if found == "AutoencoderKL" else {"scaling_factor": None}), **read_config(path)}
     with parsing(path, hint=_COPY_AGAIN):
-        network = _network_config(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
+        config |= {"padding": settings.padding or config.get("padding") or padding_by_name(folder)}
+        config |= {"downsample_pad": settings.downsample_pad or config.get("downsample_pad", "asymmetric")}
+        config |= {"norm_num_groups": settings.norm_groups or config["norm_num_groups"]}
+        network = _network_config(path, config)
     file = TensorFile(weights_in(folder))
+    refuse_half(file.path, file.shapes)
     names = DIFFUSERS.our_names(name for name in file.shapes if not name.startswith("bn."))
     autoencoder = assemble(file.path, network, file.read(names, device))
     with parsing(path, hint=_COPY_AGAIN):
@@ -95,7 +100,8 @@ def class_of(path: Path) -> str | None:
 
 def weights_in(folder: Path) -> Path:
     """The file of weights; safetensors is preferred to a pickle, full precision to half. Raises CheckpointError if missing."""
-    for name in (f"{WEIGHTS}.safetensors", f"{WEIGHTS}.fp16.safetensors", f"{WEIGHTS}.bin"):
+    endings = (".safetensors", INDEX, ".fp16.safetensors", ".bin")
+    for name in [f"{WEIGHTS}{ending}" for ending in endings] + ["model.safetensors", f"model{INDEX}"]:
         if (path := folder / name).is_file():
             return path
     raise CheckpointError(
@@ -128,7 +134,7 @@ def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
     return LatentStats("scalar", mean, std, count=0, data="published", residual=left)
 
 
-def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: DownsamplePad) -> SDVAE:
+def _network_config(path: Path, config: Mapping[str, Any]) -> SDVAE:
     channels = config["block_out_channels"]
     problems = unknown_keys(config)
     attention = _attention(config.get("down_block_types", ["DownEncoderBlock2D"] * len(channels)), "DownEncoderBlock2D")
@@ -152,9 +158,12 @@ def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: Downs
             norm_groups=config["norm_num_groups"],
             channels=tuple(channels),
             blocks_per_level=config["layers_per_block"],
-            downsample_pad=downsample_pad,
+            downsample_pad=config["downsample_pad"],
             quant_convs=quant_convs,
             attention=attention or (),
+            mid_attention=config.get("mid_block_add_attention", True),
+            decoder_channels=tuple(config.get("decoder_block_out_channels") or ()),
+            padding=config["padding"],
         )
     except ValidationError as error:
         raise CheckpointError(f"{path} cannot be used: {error.errors()[0]['msg']}.") from error

@@ -54,7 +54,7 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         f"digest {facts.get('data_digest', 'not known')}"
         if "data" in facts
         else f"not known; imported from {facts['source']}",
-        "statistics": f"{model.stats.kind}, {f'of {model.stats.count:,} latents' if model.stats.count else 'published'}",
+        "statistics": f"{model.stats.name}, {f'of {model.stats.count:,} latents' if model.stats.count else 'published'}",
         "digest": facts["digest"],
     }
 

@@ -68,6 +68,8 @@ def sample_images(
             raise RecipeError(
                 f"{folder} holds samples with other settings ({', '.join(differing)} differ).", hint="Choose another --out."
             )
+        if ranks.first:
+            storage.remove_leftovers(folder)
         wait_for_all()
         files = SampleFolder(folder, kind, num_images, classes)
         todo = [part for part in files.parts() if not files.has(part)]

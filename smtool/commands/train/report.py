@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smtool.commands.train.comparison import FILE, Comparison
 from smtool.commands.train.report_panels import band_panels, latest, loss_panels, progress_panels, score_panels
 from smtool.commands.train.run_folder import RunFolder
 from smtool.report.curves import Panel, curves_figure
@@ -22,6 +23,8 @@ from smtool.storage import parsing
 
 _STAGES = 5
 _ABOUT = {
+    "before-and-after": "Low-passed images, and decodings of equally low-passed latents before and after. Below: PSNR.",
+    "spectra": "Spectra of images and of the latents before and after.",
     "samples": "The first samples drawn, without selection; the same noise and classes at every step.",
     "reconstructions": "Rows: input, reconstruction from the posterior's mean, and twice their difference, on grey.",
 }
@@ -48,6 +51,11 @@ def _page(folder: RunFolder) -> Page:
     # an indented line continues the line before it
     for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():
         page.text(f"{sentence[0].upper()}{sentence[1:]}.")
+    if (folder.path / FILE).is_file():
+        found = Comparison.model_validate_json((folder.path / FILE).read_text())
+        page.section("Before and after")
+        page.text(f"The original is {found.original}. {found.line()[:1].upper()}{found.line()[1:]}.")
+        page.table(found.table())
     if losses := loss_panels(rows):
         page.section("Losses")
         _figure(page, losses, "Every term of the loss, without its weight, against training steps. Titles show the last value.")

@@ -133,6 +133,11 @@ def _summary(tables: TrainDiT, training: Training, source: LatentSource) -> Iter
     """Lines for the log: latents, images, classes, sharding."""
     origin = "encoded while training" if source.cache is None else f"from {source.cache.folder}"
     yield f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step, {origin}"
+    if (filtered := source.stats.recolouring) is not None:
+        yield (
+            f"latents recoloured to flatten = {filtered.flatten}: gains {filtered.cell_gains.min():.3g} to "
+            f"{filtered.cell_gains.max():.3g}" + (f", {filtered.num_limited} limited" if filtered.num_limited else "")
+        )
     num_classes = _num_classes(tables, source.images)
     yield f"{num_classes} classes" if num_classes else "unconditional"
     if training.copies:

@@ -19,11 +19,11 @@ from smtool.recipe import Recipe
 
 _FILES = (
     *("recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt"),
-    *("ckpt.safetensors", "report.html", "DONE", "FAILED"),
+    *("ckpt.safetensors", "comparison.json", "report.html", "DONE", "FAILED"),
 )
 _FREE_KEYS = {
-    *("steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every"),
-    *("compile", "data.workers", "memory"),
+    *("steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "memory"),
+    *("data.workers", "data.max_bad"),
 }
 _FREE_TABLES = {"tracking", "validation", "sampler", "parallel"}
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "webdataset", "lpips", "timm")
@@ -85,6 +85,8 @@ class RunFolder:
         sources: Mapping[str, str] | None = None,
     ) -> None:
         """Write recipe and environment (with `Run.summary` and `Run.sources`), and remove DONE or FAILED of an earlier start."""
+        for folder in (self.path, self.path / "samples"):
+            storage.remove_leftovers(folder)
         storage.write_text(self.path / "recipe.toml", recipe.text)
         storage.write_text(self.path / "resolved.toml", recipe.resolved_toml())
         where = environment(device, world)

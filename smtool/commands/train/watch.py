@@ -35,7 +35,23 @@ class Watch:
             if self.ranks.first:
                 self._begin()
                 self.trackers = stack.enter_context(self._trackers())
-            line = stack.enter_context(self.console.training(self.tables.steps, first_step=run.first_step))
+            if not self._train_steps():
+                return
+            with run.whole_results():
+                if self.trackers:
+                    for said in run.conclude(self.observer, self.trackers):
+                        self.console.log(said)
+        if self.ranks.first:
+            run.folder.end("DONE", f"{self.tables.steps} steps")
+            write_report(run.folder)
+            self.console.log(f"done: {run.folder.ckpt}, {run.folder.report}")
+
+    def _train_steps(self) -> bool:
+        """Whether the last step was reached; False at the pause."""
+        run = self.run
+        with self.console.training(self.tables.steps, first_step=run.first_step) as line:
+            if run.first_step and not run.folder.ckpt.is_file():      # lost, or the run was killed before it was written
+                self._export(run.first_step)
             self._catch_up()
             for report in run.reports(run.first_step):
                 step = report.step
@@ -48,11 +64,8 @@ class Watch:
                 if stopping and step < self.tables.steps:
                     self._end_early(step)
                 if pausing and step < self.tables.steps:
-                    return
-        if self.ranks.first:
-            run.folder.end("DONE", f"{self.tables.steps} steps")
-            write_report(run.folder)
-            self.console.log(f"done: {run.folder.ckpt}, {run.folder.report}")
+                    return False
+        return True
 
     def _begin(self) -> None:
         run = self.run
@@ -130,9 +143,13 @@ class Watch:
         self._checked(step)
         run = self.run
         run.checkpoints.save(step, run.training)
-        with run.whole_results():
+        self._export(step)
+
+    def _export(self, step: int) -> None:
+        """Write ckpt.safetensors."""
+        with self.run.whole_results():
             if self.ranks.first:
-                run.export(step)
+                self.run.export(step)
         wait_for_all()
 
     def _look(self, step: int) -> None:

@@ -17,7 +17,7 @@ from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.unfinished import ShardNote
 from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard, latents_folder, read_latent_card
-from smtool.data.latents.statistics import LatentMoments, Measured
+from smtool.data.latents.statistics import LatentMoments, Measured, MeasuredPower
 from smtool.errors import DataError
 from smtool.metrics.frechet import FeatureStats
 from smtool.networks.posterior import Posterior
@@ -26,12 +26,16 @@ from smtool.tokenizers.encode import encoded
 
 
 class LatentNote(ShardNote):
-    """A finished shard, and mean and scatter of its latents that enter the statistics (cells: 0 if none do)."""
+    """A finished shard, and mean, scatter and power of its latents that enter the statistics (cells: 0 if none do).
+
+    power: None if it was not measured, as in notes of earlier versions.
+    """
 
     latents: int
     cells: int
     mean: tuple[float, ...]
     scatter: tuple[tuple[float, ...], ...]
+    power: MeasuredPower | None = None
 
     @classmethod
     def of(cls, shard: Shard, moments: LatentMoments | None) -> "LatentNote":
@@ -39,12 +43,20 @@ class LatentNote(ShardNote):
             return cls(shard=shard, latents=0, cells=0, mean=(), scatter=())
         cells = moments.cells
         scatter = tuple(tuple(row) for row in cells.scatter.tolist())
-        return cls(shard=shard, latents=moments.count, cells=cells.count, mean=tuple(cells.mean.tolist()), scatter=scatter)
+        return cls(
+            shard=shard,
+            latents=moments.count,
+            cells=cells.count,
+            mean=tuple(cells.mean.tolist()),
+            scatter=scatter,
+            power=None if moments.power is None else MeasuredPower.of(moments.power),
+        )
 
     @property
     def moments(self) -> LatentMoments:
         mean, scatter = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.scatter))
-        return LatentMoments(self.latents, FeatureStats(self.cells, mean, scatter))
+        power = None if self.power is None else self.power.radial
+        return LatentMoments(self.latents, FeatureStats(self.cells, mean, scatter), power)
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,8 @@ class LatentContents:
         mean, logvar = (rounded(value, dtype) for value in (posterior.mean, posterior.logvar))
         if count := len(range(piece.start, min(piece.stop, self.preparation.measured_images))):
             measured = Posterior(mean[:count], logvar[:count])
-            part = LatentMoments.of(measured, piece[:count], flipped=flipped, seed=self.preparation.seed)
+            images = batch.images[:count]
+            part = LatentMoments.of(measured, images, piece[:count], flipped=flipped, seed=self.preparation.seed)
             self.moments = part if self.moments is None else self.moments + part
         return packed({"mean": mean, "logvar": logvar}, dtype)
 

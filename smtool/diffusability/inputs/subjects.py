@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +18,12 @@ from smtool.data.images.open import known_channels
 from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
 from smtool.image_shape import MODES, ImageSize, in_channels
+from smtool.inference.diffusion_model import read_diffusion
 from smtool.inference.reconstruct import decoded_in_parts, images_at_once
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import Posterior
 from smtool.report.console import Console
-from smtool.tokenizers import Tokenizer, open_tokenizer
+from smtool.tokenizers import Tokenizer, identify, open_tokenizer
 from smtool.tokenizers.tiled import tiled
 
 Size = tuple[int, int]
@@ -83,7 +85,8 @@ class Subject:
 
         The first pass of a network is slower than the others. These passes are not counted.
         """
-        times, began = [], self._now()
+        times: list[tuple[float, float]] = []
+        began = self._now()
         with exact_convolutions():
             while len(times) < 3 and (not times or self._now() - began < PROBED_SECONDS):
                 start = self._now()
@@ -117,6 +120,14 @@ class Subject:
             _, height, width = self.codec.latent_shape(*image_size)
         except ValueError as error:
             raise CheckpointError(f"{self.codec.source}: {error}.", hint="Pass images of another size with --data.") from error
+        filtered = None if self.codec.stats is None else self.codec.stats.recolouring
+        if filtered is not None and filtered.size != (height, width):
+            measured_on = ImageSize(*(side * self.codec.downsample for side in filtered.size))
+            raise CheckpointError(
+                f"{self.codec.source}: images of {image_size.words} give {height}x{width} latent cells, but its spectral "
+                f"statistics are those of {filtered.size[0]}x{filtered.size[1]} cells.",
+                hint=f"Pass images of {measured_on.words} with --data.",
+            )
         if min(height, width) < SMALLEST_GRID:
             raise CheckpointError(
                 f"{self.codec.source}: images of {image_size.words} give {height}x{width} latent cells, too few for a spectrum.",
@@ -159,9 +170,10 @@ def open_subjects(
 ) -> tuple[list[Subject], ImageSize]:
     """Open all autoencoders and choose the image size: that of prepared data, else the one the autoencoders were trained at.
 
-    Labels are made unique. An encoder with a fixed input size is opened again for the chosen size. tile: see `tiled`.
+    A checkpoint of train-dit stands for its autoencoder with the statistics that normalized the transformer's latents. Labels
+    are made unique. An encoder with a fixed input size is opened again for the chosen size. tile: see `tiled`.
     """
-    opened = partial(open_tokenizer, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
+    opened = partial(_opened, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
     prepared, channels = _prepared_size(data), known_channels(data)
     opened = partial(opened, image_channels=channels)
     codecs = [opened(name, image_size=prepared) for name in names]
@@ -172,6 +184,18 @@ def open_subjects(
         if codec.image_size not in (None, size):
             codecs[i] = opened(names[i], image_size=size)
     return [Subject(label, tiled(codec, tile), device) for label, codec in zip(labels, codecs, strict=True)], size
+
+
+def _opened(name: str, *, device: str, **settings: Any) -> Tokenizer:
+    """`open_tokenizer`, or the tokenizer of a transformer's checkpoint, with its statistics."""
+    found = identify(name)
+    if found.kind != "diffusion" or found.path is None:
+        return open_tokenizer(name, device=device, **settings)
+    model = read_diffusion(found.path, device)
+    codec, facts = model.autoencoder, model.metadata
+    codec.stats, codec.source, codec.recipe = model.stats, name, {"data": {"image_size": facts["image_size"]}}
+    codec.label = found.path.resolve().parent.name if found.path.name == "ckpt.safetensors" else found.path.stem
+    return codec
 
 
 def open_measured(data: str, size: ImageSize, console: Console, *, channels: int | None = None) -> ImageShards:

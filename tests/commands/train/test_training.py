@@ -325,3 +325,10 @@ def test_a_run_paused_twice_equals_an_unbroken_one(recipe, unbroken, tmp_path, s
     expected, found = state_of(unbroken), state_of(out)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_lost_result_of_a_finished_run_is_written_again(studio, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "ckpt.safetensors").unlink()
+    studio.train(tmp_path / "run")
+    assert (tmp_path / "run" / "ckpt.safetensors").read_bytes() == (finished / "ckpt.safetensors").read_bytes()
