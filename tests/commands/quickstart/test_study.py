@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from smtool.commands.evaluate.result import ReconstructionEvaluation
-from smtool.commands.quickstart import strips
+from smtool.diffusability import strips
 from smtool.commands.quickstart import study as pipeline
 from smtool.commands.quickstart.scores import Look, score_tables
 from smtool.commands.train.side_by_side import Job, train_side_by_side
