@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: test test-fast lint docs parity quickstart benchmarks clean
+.PHONY: test test-fast lint docs parity quickstart benchmarks campaign clean
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto      # a process for each core is enough
@@ -37,6 +37,15 @@ quickstart: $(STAMP)
 
 benchmarks: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Mutated inputs, kills, and with BEFORE=path, the source tree of an earlier version, its files: hours. The results are lines in
+# campaign/; the same command goes on after the last one (tests/campaign/__main__.py).
+campaign: $(STAMP)
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m campaign inputs
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m campaign kills
+ifdef BEFORE
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python -m campaign versions --before '$(BEFORE)'
+endif
 
 # uv installs in seconds; USE_PIP=1 takes plain pip where uv has no build.
 $(STAMP): pyproject.toml constraints.txt

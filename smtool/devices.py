@@ -14,6 +14,18 @@ def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU or the machine has too little memory. PyTorch raises a RuntimeError for the latter."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its class."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Run the block on one thread: for small tensors, thread synchronization costs more than the computation."""

@@ -39,6 +39,12 @@ class WeightsError(SmtoolError):
     exit_code = 4
 
 
+class OutOfMemory(SmtoolError):
+    """Tensors that do not fit into the memory of the device or of the machine."""
+
+    exit_code = 5
+
+
 class TrainingError(SmtoolError):
     """Training that diverged: a loss or a gradient is not finite."""
 

@@ -14,13 +14,33 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from smtool.errors import CheckpointError, DiskError
+from smtool.errors import CheckpointError, DiskError, SmtoolError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def parsing(path: Path, error: type[SmtoolError] = CheckpointError, *, hint: str | None = None) -> Iterator[None]:
+    """Context in which the contents of a file are interpreted; contents of another form raise `error`, which names the file.
+
+    For JSON, TOML, metadata and arrays, in which any value may be missing, of another type or out of range.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RecursionError) as found:
+        reason = shortened((str(found).splitlines() or [""])[0])
+        message = f"{path} does not have the form that smtool writes or reads ({type(found).__name__}: {reason})."
+        raise error(message, hint=hint or "It may be damaged or changed; copy it again or restore it.") from found
+
+
+def shortened(text: str, length: int = 200) -> str:
+    """A text of another library or of a file for a message: its first `length` characters."""
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def printable(name: str) -> str:
@@ -48,6 +68,24 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `replacing` in a folder whose processes were killed while they wrote."""
+    for aside in folder.glob(".*.part"):
+        process = aside.name.split(".")[-2]
+        if aside.is_file() and process.isdecimal() and not _is_running(int(process)):
+            aside.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):      # of another user
+        return True
+    return True
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     with replacing(path) as aside:
         aside.write_bytes(data)
@@ -64,7 +102,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file. Metadata values are stored as JSON; tensors are moved to the CPU and made contiguous."""
+    """Write a safetensors file. Metadata values are stored as JSON; tensors are moved to the CPU and made contiguous.
+
+    Equal contents give equal bytes.
+    """
     from safetensors.torch import save_file
 
     plain: dict[str, Tensor] = {}
@@ -79,7 +120,21 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping
         aside.touch()
         mode = aside.stat().st_mode
         save_file(plain, aside, metadata=text)      # it writes a private file of its own
+        _sort_metadata(aside)
         aside.chmod(mode)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata in the header, in place: the library writes them in a random order."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        ordered = {"__metadata__": dict(sorted(metadata.items())), **header}
+        text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
+        if metadata and len(text) <= length:      # the library's own text is as compact
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def read_tensors(path: Path, device: str = "cpu") -> "dict[str, Tensor]":
@@ -108,6 +163,25 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in _names(file)}
 
 
+def read_formats(path: Path) -> dict[str, str]:
+    """Name and number format (F32, F16, BF16, I64 ...) of each tensor, without reading the data."""
+    with _opened(path, "cpu") as file:
+        return {name: file.get_slice(name).get_dtype() for name in _names(file)}
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise CheckpointError if the file is a pointer of Git LFS, as a clone without `git lfs` leaves in place of large files."""
+    with path.open("rb") as file:
+        text = file.read(512)
+    if text.startswith(_POINTER):
+        size = dict(line.split(" ", 1) for line in text.decode(errors="replace").splitlines() if " " in line).get("size", "")
+        stated = f" of {int(size) / 1e6:,.1f} MB" if size.isdigit() else ""
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the file{stated} that it stands for.",
+            hint="Run `git lfs pull` in that folder, or download the file itself.",
+        )
+
+
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
@@ -130,6 +204,7 @@ def tensor_digest(tensors: "Mapping[str, Tensor]") -> str:
 def _opened(path: Path, device: str) -> Iterator[Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
+    refuse_pointer(path)
     try:
         with safe_open(path, framework="pt", device=device) as file:
             yield file
@@ -159,7 +234,7 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _disk_error(path: Path, error: OSError | SafetensorError) -> Exception:
+def _disk_error(path: Path, error: OSError | SafetensorError) -> DiskError:
     code = getattr(error, "errno", None)
     if code in _NO_ROOM or "No space left" in str(error) or "File too large" in str(error):
         return DiskError(
@@ -168,4 +243,5 @@ def _disk_error(path: Path, error: OSError | SafetensorError) -> Exception:
         )
     if code in _NO_RIGHT:
         return DiskError(f"{path}: no permission to write here.", hint="Choose another --out folder.")
-    return DiskError(f"{path}: could not be written ({error}).") if isinstance(error, SafetensorError) else error
+    reason = str(error) if isinstance(error, SafetensorError) else error.strerror or str(error)
+    return DiskError(f"{path}: could not be written ({reason}).", hint="Choose another --out, or remove what is in the way.")

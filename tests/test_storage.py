@@ -99,3 +99,46 @@ def test_a_file_of_tensors_has_the_same_rights_as_any_other_file(tmp_path):
     storage.write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
     storage.write_text(tmp_path / "a.txt", "a")
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "a.txt").stat().st_mode
+
+
+def test_equal_contents_give_equal_bytes_whatever_the_order_and_the_characters_of_the_metadata(tmp_path):
+    tensors = {"b": torch.ones(2, 3), "a": torch.zeros(1, dtype=torch.float16)}
+    metadata = {"recipe": {"name": 'é "quoted" \\ \u2028 \x7f'}, "step": 3, "kind": "x", "data": None, "weights": [1.5]}
+    for number in range(8):      # the library draws an order for each file
+        ordered = dict(sorted(metadata.items(), reverse=number % 2 == 0))
+        storage.write_tensors(tmp_path / f"{number}.safetensors", tensors, ordered)
+    assert len({(tmp_path / f"{number}.safetensors").read_bytes() for number in range(8)}) == 1
+    assert storage.read_metadata(tmp_path / "0.safetensors") == metadata
+    assert torch.equal(load_file(tmp_path / "0.safetensors")["b"], tensors["b"])
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "card.json").mkdir()
+    with pytest.raises(DiskError, match=r"card\.json: could not be written \(Is a directory\)"):
+        storage.write_json(tmp_path / "card.json", {})
+    assert os.listdir(tmp_path) == ["card.json"]
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), TypeError("x"), ValueError("x"), IndexError("x"), EOFError("x"), RecursionError("x")], ids=repr
+)
+def test_contents_of_another_form_are_named_with_their_file(error):
+    with pytest.raises(CheckpointError, match=r"file\.json does not have the form .*x"), storage.parsing(Path("file.json")):
+        raise error
+
+
+def test_errors_that_already_say_what_is_wrong_pass_unchanged():
+    with pytest.raises(DiskError, match="full"), storage.parsing(Path("file.json")):
+        raise DiskError("full")
+
+
+def test_temporary_files_of_killed_processes_are_removed_and_those_of_running_ones_kept(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    left = f".card.json.{killed.pid}.part"
+    names = [left, f".card.json.{os.getpid()}.part", ".unfinished.part", "card.json", f"x.{killed.pid}.part"]
+    for name in names:
+        (tmp_path / name).touch()
+    storage.remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(names[1:])
+    storage.remove_leftovers(tmp_path / "absent")

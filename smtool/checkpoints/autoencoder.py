@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import torch
@@ -10,12 +11,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from smtool import __version__
 from smtool.checkpoints.assemble import assemble
 from smtool.errors import CheckpointError
-from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
-from smtool.networks.sd_vae import SDVAE, Autoencoder
-from smtool.networks.taesd import TAESD, TinyAutoencoder
+from smtool.networks.sd_vae import SDVAE
+from smtool.networks.taesd import TAESD
 from smtool.networks.tokenizer import Tokenizer
-from smtool.storage import read_metadata, read_tensors, write_tensors
+from smtool.networks.trainable import TrainableAutoencoder
+from smtool.storage import parsing, read_metadata, read_tensors, write_tensors
 
 StoredConfig = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
 """Configs of the networks that such a file can contain."""
@@ -23,7 +24,7 @@ _SECTION: TypeAdapter[SDVAE | TAESD] = TypeAdapter(StoredConfig)
 
 
 def write_autoencoder(
-    path: Path, autoencoder: Autoencoder | TinyAutoencoder, metadata: Mapping[str, Any], *, dtype: torch.dtype | None = None
+    path: Path, autoencoder: TrainableAutoencoder, metadata: Mapping[str, Any], *, dtype: torch.dtype | None = None
 ) -> None:
     """Write weights, architecture, statistics and digest. metadata: further entries of the run ("recipe", "step", "data").
 
@@ -32,7 +33,7 @@ def write_autoencoder(
     described = {
         "smtool": __version__,
         "kind": "autoencoder",
-        "model": autoencoder.config.model_dump(mode="json"),
+        "model": autoencoder.config.model_dump(mode="json", exclude={"init"}),
         "stats": None if autoencoder.stats is None else autoencoder.stats.to_metadata(),
         "digest": autoencoder.digest,
     }
@@ -40,18 +41,19 @@ def write_autoencoder(
     write_tensors(path, weights, {**metadata, **described})
 
 
-def read_autoencoder(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Tokenizer:
-    """Read a file of `write_autoencoder`, in float32. downsample_pad: overrides the padding that the file states.
+def read_autoencoder(path: Path, device: str = "cpu", settings: Mapping[str, Any] = MappingProxyType({})) -> Tokenizer:
+    """Read a file of `write_autoencoder`, in float32. settings: override what the file states (downsample_pad, padding).
 
     Raises CheckpointError.
     """
     metadata = read_metadata(path)
     config = _section(path, metadata)
-    if downsample_pad is not None and isinstance(config, SDVAE):
-        config = config.model_copy(update={"downsample_pad": downsample_pad})
+    if settings and isinstance(config, SDVAE):
+        config = config.model_copy(update=dict(settings))
     autoencoder = assemble(path, config, {name: tensor.float() for name, tensor in read_tensors(path, device).items()})
     if metadata.get("stats") is not None:
-        autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
+        with parsing(path):
+            autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
     return autoencoder
 
 

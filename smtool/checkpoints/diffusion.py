@@ -2,13 +2,45 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from smtool import __version__
+from smtool.config import LARGEST_WIDTH
 from smtool.errors import CheckpointError
 from smtool.storage import read_metadata, read_tensors, tensor_digest, write_tensors
+
+Side = Annotated[int, Field(ge=1, le=LARGEST_WIDTH)]
+
+
+class _Autoencoder(BaseModel):
+    model: dict[str, Any] | None = None
+    digest: str
+    embedded: bool
+    learned_from: list[str] = []
+
+
+class _Described(BaseModel):
+    """The metadata of a checkpoint, as far as smtool computes with it."""
+
+    smtool: str
+    digest: str
+    recipe: dict[str, Any]
+    latent_shape: tuple[Side, Side, Side]
+    num_classes: Annotated[int, Field(ge=0)]
+    stats: dict[str, Any]
+    autoencoder: _Autoencoder
+    autoencoder_path: str | None
+    step: int | None
+    weights: str
+    image_size: Side
+    data: str | None = None
+    data_digest: str | None = None
+    source: str | None = None
+    learned_from: list[str] = []
+
 
 KIND = "diffusion"
 _NETWORK, _TOKENIZER = "network.", "autoencoder."
@@ -29,7 +61,7 @@ def write_diffusion_file(
 
 
 def read_diffusion_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint of `train-dit`. Raises CheckpointError for another kind of file."""
+    """The metadata of a checkpoint of `train-dit`. Raises CheckpointError for another kind of file or damaged metadata."""
     metadata = read_metadata(path)
     if metadata.get("kind") != KIND:
         found = f"holds kind {metadata['kind']!r}" if "kind" in metadata else "is a safetensors file without smtool's description"
@@ -37,6 +69,12 @@ def read_diffusion_metadata(path: Path) -> dict[str, Any]:
             f"{path} {found}, but a diffusion transformer is needed.",
             hint="Pass a ckpt.safetensors that `smtool train-dit` wrote.",
         )
+    try:
+        _Described.model_validate(metadata)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path} has damaged metadata: {where}: {first['msg']}.", hint="Use the original file.") from error
     return metadata
 
 

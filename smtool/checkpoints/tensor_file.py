@@ -1,4 +1,5 @@
-"""The tensors of a file of any tool: safetensors, or a pickle (.pt, .pth, .ckpt, .bin) that is read without running its code."""
+"""The tensors of a file of any tool: safetensors, in one file or in shards with an index, or a pickle (.pt, .pth, .ckpt, .bin)
+that is read without running its code."""
 
 import os
 import pickle
@@ -6,6 +7,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
+from smtool.checkpoints.shards import ShardedFile, is_index
 from smtool.errors import CheckpointError
-from smtool.storage import each_tensor, read_shapes
+from smtool.storage import each_tensor, read_formats, read_shapes, refuse_pointer
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".th", ".tar")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -22,6 +25,9 @@ _BESIDE = ("argparse", "pytorch_lightning", "lightning", "numpy", "_codecs", "pa
 """Packages whose objects trainers store beside weights: options, callbacks, scores, paths. They are replaced by `_Inert`."""
 _WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|module)\.")
 """Parts that torch.compile and DistributedDataParallel insert into names."""
+
+_FORMATS = {"F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}
+"""Number formats of safetensors files other than float32."""
 
 
 class TensorFile:
@@ -34,7 +40,11 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pickled = dict(_flat(_unpickled(path))) if path.suffix.lower() in PICKLED else None
-        found = read_shapes(path) if self._pickled is None else {name: tuple(t.shape) for name, t in self._pickled.items()}
+        self._sharded = ShardedFile(path) if is_index(path) else None
+        if self._pickled is not None:
+            found = {name: tuple(tensor.shape) for name, tensor in self._pickled.items()}
+        else:
+            found = read_shapes(path) if self._sharded is None else self._sharded.shapes
         self._stored = {_plain(name): name for name in found}
         self.shapes = {_plain(name): shape for name, shape in found.items()}
 
@@ -48,10 +58,29 @@ class TensorFile:
         given = {self._stored[name]: new for name, new in wanted.items()}
         return {given[name]: _float32(tensor).to(device) for name, tensor in self._all(list(given)) if name in given}
 
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The number format in which a tensor is stored."""
+        return self._stored_dtypes[self._stored[name]]
+
+    @cached_property
+    def _stored_dtypes(self) -> dict[str, torch.dtype]:
+        if self._pickled is not None:
+            return {name: tensor.dtype for name, tensor in self._pickled.items()}
+        files = [self.path] if self._sharded is None else self._sharded.shards
+        return {name: _FORMATS.get(one, torch.float32) for file in files for name, one in read_formats(file).items()}
+
+    @property
+    def number_format(self) -> torch.dtype:
+        """The floating-point format of all weights: float16 or bfloat16 if all have it, else float32."""
+        found = {dtype for dtype in self._stored_dtypes.values() if dtype.is_floating_point}
+        return found.pop() if len(found) == 1 and found <= {torch.float16, torch.bfloat16} else torch.float32
+
     def _all(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) for at least these names, one by one."""
         if self._pickled is not None:
             yield from self._pickled.items()
+        elif self._sharded is not None:
+            yield from self._sharded.tensors(names)
         else:
             prefix = os.path.commonprefix(names)  # noqa: RUF071 (of names, not of paths)
             yield from ((f"{prefix}{rest}", tensor) for rest, tensor in each_tensor(self.path, prefix))
@@ -81,6 +110,7 @@ def _float32(tensor: Tensor) -> Tensor:
 def _unpickled(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
+    refuse_pointer(path)
     try:
         return _loaded(path)
     except pickle.UnpicklingError as error:
@@ -90,7 +120,7 @@ def _unpickled(path: Path) -> Any:
                 hint="If you trust it, load it with torch and save its state dict as safetensors.",
             ) from error
         raise _unreadable(path) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:  # depends on the damage
+    except Exception as error:      # of any class, depending on the damage
         raise _unreadable(path) from error
 
 

@@ -1,5 +1,6 @@
 """The `smtool` command: parse the arguments, call one pipeline, turn errors into exit codes. Imports no torch."""
 
+import errno
 import io
 import sys
 import traceback
@@ -13,7 +14,7 @@ from smtool.cli.options import first_line
 from smtool.cli import prepare, train, sample, evaluate, spectrum, race, export, quickstart, inspect, recipes  # noqa: F401
 # isort: on
 
-INTERNAL_ERROR, OUT_OF_MEMORY = 1, 5
+INTERNAL_ERROR = 1
 
 
 def main() -> None:
@@ -30,6 +31,15 @@ def main() -> None:
         sys.exit(_report(error))
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU (OutOfMemoryError) or the machine has no memory left; torch's error for the latter is a RuntimeError."""
+    return (
+        type(error).__name__ == "OutOfMemoryError"
+        or isinstance(error, MemoryError)
+        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    )
+
+
 def _report(error: BaseException) -> int:
     """Print the error to stderr and return its exit code."""
     if isinstance(error, errors.SmtoolError):
@@ -38,12 +48,11 @@ def _report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("smtool: stopped.", file=sys.stderr)
         return errors.Interrupted.exit_code
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        print(
-            f"smtool: out of memory ({first_line(error)}).\n"
-            "  Lower data.batch, or raise accumulate, which computes the batch in smaller parts; --dry-run shows the memory.",
-            file=sys.stderr,
-        )
-        return OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.filename is not None:
+        print(f"smtool: {error.filename}: cannot be used ({error.strerror}).", file=sys.stderr)
+        return errors.DiskError.exit_code if error.errno == errno.ENOSPC else errors.DataError.exit_code
+    if _is_out_of_memory(error):
+        print(f"smtool: out of memory ({first_line(error)}).\n  Lower the number of images at once.", file=sys.stderr)
+        return errors.OutOfMemory.exit_code
     print(f"smtool: internal error: {type(error).__name__}: {first_line(error)}\n  --debug shows the traceback.", file=sys.stderr)
     return INTERNAL_ERROR

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import SAMPLERS, Device, JsonFile, WeightsDir, computing_device
+from smtool.cli.options import SAMPLERS, Device, JsonFile, Tile, WeightsDir, computing_device
 from smtool.errors import RecipeError
 
 _both = partial(typer.Option, rich_help_panel="Scores of reconstructions and of samples")
@@ -67,6 +67,7 @@ def evaluate(
     labels: Annotated[str, _drawn(help="Classes: balanced, random, or numbers such as 0,3,7.")] = "balanced",
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass; does not change the scores.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Seed of samples, of sampled posteriors and of the bootstrap intervals.")] = 0,
+    tile: Tile = None,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
     json_path: JsonFile = None,
@@ -116,5 +117,6 @@ def evaluate(
         weights_dir=weights_dir,
         json_path=json_path,
         table_path=table_path,
+        tile=tile,
     )
     evaluate(what, options, console=Console())

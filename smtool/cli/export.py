@@ -16,12 +16,17 @@ def export(
             metavar="CKPT", help="An autoencoder (any supported format); with --autoencoder, a diffusion transformer."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="What to write: a new folder for diffusers, a new .safetensors file for smtool.")],
-    to: Annotated[Literal["diffusers", "smtool"], typer.Option(help="Format to write.")] = "diffusers",
+    out: Annotated[Path, typer.Option(help="What to write: a new .safetensors file for smtool, else a new folder.")],
+    to: Annotated[
+        Literal["diffusers", "smtool", "original"],
+        typer.Option(help="Format to write; original: names and number formats of the published file it was fine-tuned from."),
+    ] = "diffusers",
     symmetric: Annotated[
         bool,
         typer.Option(
-            "--symmetric", help="Export to diffusers although the encoder pads symmetrically; README.md then says how to load it."
+            "--symmetric",
+            "--reflect",
+            help="Export to diffusers although it pads symmetrically or by reflection; README.md then says how to load it.",
         ),
     ] = False,
     downsample_pad: Annotated[
@@ -36,7 +41,7 @@ def export(
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of a transformer of unusual size.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights of an autoencoder as float16, half the size.")] = False,
 ) -> None:
-    """Export an autoencoder to diffusers, or convert another tool's checkpoint to smtool's format.
+    """Export an autoencoder to diffusers, with a model card, or convert another tool's checkpoint to smtool's format.
 
     Examples:
 

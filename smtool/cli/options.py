@@ -24,6 +24,13 @@ WeightsDir = Annotated[
 SAMPLERS = "ddim, dpm-solver++, euler, heun, euler-maruyama"      # a copy: smtool.diffusion would import torch for `--help`
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file, as JSON.")]
 
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="PX", help="Encode and decode overlapping tiles of this side, for images too large for the memory."
+    ),
+]
+
 
 def seconds(time: str) -> float:
     """Seconds of a time such as 90s, 2m or 1h. A number without a unit is seconds. Raises RecipeError for any other text."""

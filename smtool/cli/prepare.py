@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import Device, WeightsDir, computing_device, image_size
+from smtool.cli.options import Device, Tile, WeightsDir, computing_device, image_size
 from smtool.errors import RecipeError
 
 _OF_IMAGES = {
@@ -92,6 +92,7 @@ def prepare(
         Literal["bf16", "fp32"], typer.Option(help="With --latents or --features: number format of the cache.")
     ] = "bf16",
     flip: Annotated[bool, typer.Option(help="With --latents or --features: also cache the mirrored images.")] = True,
+    tile: Tile = None,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
 ) -> None:
@@ -113,6 +114,8 @@ def prepare(
     console = Console()
     if latents is not None and features is not None:
         raise RecipeError("--latents and --features cannot be combined.", hint="Run the command once for each cache.")
+    if tile is not None and latents is None:
+        raise RecipeError("--tile has no effect without --latents.", hint="Leave it out.")
     if (features is None) != (tokens is None):
         hint = "N is the side of the latents / patch: 16 for 256 px, an f8 autoencoder and patch = 2."
         raise RecipeError(
@@ -133,7 +136,7 @@ def prepare(
         from smtool.commands.prepare.latents import prepare_latents
 
         with console.progress(f"encoding {source}") as report:
-            folder = prepare_latents(latents, weights_dir=weights_dir, report=report, **caching)
+            folder = prepare_latents(latents, tile=tile, weights_dir=weights_dir, report=report, **caching)
     elif features is not None and tokens is not None:
         from smtool.commands.prepare.features import prepare_features, token_grid
 

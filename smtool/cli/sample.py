@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import SAMPLERS, Device, computing_device
+from smtool.cli.options import SAMPLERS, Device, Tile, computing_device
 
 
 @app.command()
@@ -35,6 +35,7 @@ def sample(
     rounding: Annotated[
         Literal["nearest", "truncate"], typer.Option(help="Rounding of pixels to uint8; ADM and REPA truncate.")
     ] = ("nearest"),
+    tile: Tile = None,
     device: Device = "auto",
     autoencoder: Annotated[
         str | None, typer.Option(help="For a published file: the autoencoder that decodes its latents.")
@@ -74,5 +75,6 @@ def sample(
         autoencoder=autoencoder,
         scale=scale,
         heads=heads,
+        tile=tile,
         console=Console(),
     )

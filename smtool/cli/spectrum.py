@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import Device, JsonFile, WeightsDir, computing_device, seconds
+from smtool.cli.options import Device, JsonFile, Tile, WeightsDir, computing_device, seconds
+from smtool.errors import RecipeError
 
 _WHAT = (
     "Autoencoders: checkpoints, runs, diffusers folders, timm:NAME, squeezenet, module:attribute of your code, pixels, "
@@ -26,8 +27,14 @@ def spectrum(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Time limit (90s, 2m). Measuring ends earlier once every delta is known to ± 0.1."),
+        typer.Option(
+            metavar="TIME",
+            help="Time limit (90s, 2m). Default: 5m on a CPU. Measuring ends earlier once every delta is known to ± 0.1.",
+        ),
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Measure everything without a time limit, as on a GPU.")
+    ] = False,
     estimator: Annotated[
         Literal["physical", "reference", "both"],
         typer.Option(help="Power estimator: physical (rings of equal frequency), reference (the released code's), or both."),
@@ -45,6 +52,7 @@ def spectrum(
     downsample_pad: Annotated[
         Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder. Default: read from the file.")
     ] = None,
+    tile: Tile = None,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
     json_path: JsonFile = None,
@@ -57,15 +65,19 @@ def spectrum(
 
     smtool spectrum runs/sd-vae runs/dsm --data FOLDER --plot --out spectra
     """
+    from smtool.diffusability.plan import limit_of
     from smtool.diffusability.spectrum import spectrum
     from smtool.report.console import Console
 
+    if full and budget is not None:
+        raise RecipeError("--full has no time limit, but --budget sets one.", hint="Give one of the two.")
+    chosen = computing_device(device)
     spectrum(
         what,
         plot=plot,
         data=data,
         num_images=num_images,
-        budget=None if budget is None else seconds(budget),
+        limit=None if full else limit_of(None if budget is None else seconds(budget), chosen),
         estimator=estimator,
         delta=delta,
         reference=reference,
@@ -74,6 +86,7 @@ def spectrum(
         json_path=json_path,
         downsample_pad=downsample_pad,
         weights_dir=weights_dir,
-        device=computing_device(device),
+        device=chosen,
+        tile=tile,
         console=Console(),
     )

@@ -13,13 +13,21 @@ from smtool.cli.options import Device, Overrides, RecipeArgument, WeightsDir, co
 @app.command()
 def train_ae(
     recipe: RecipeArgument,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/NAME, after the recipe.")] = None,
-    data: Annotated[str | None, typer.Option(help="Training images, in place of the recipe's data.train.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Default: runs/NAME after the recipe; with --data, runs/NAME-DATA.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Training images, in place of the recipe's data.train and data.validation.")
+    ] = None,
     overrides: Overrides = (),  # type: ignore[assignment]
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in the folder and start from step 0.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Time a few steps, print memory and duration, save nothing.")
     ] = False,
+    max_bad: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Largest fraction of unreadable images in images prepared here. Default: 0.01."),
+    ] = None,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
 ) -> None:
@@ -30,19 +38,24 @@ def train_ae(
     smtool train-ae recipes/dsm.toml
 
     smtool train-ae recipes/dsm.toml --data FOLDER --set steps=5000 --out runs/my-dsm
+
+    smtool train-ae recipes/heal/dsm.toml --data FOLDER --set model.init=VAE
     """
     from smtool.commands.train import training
+    from smtool.commands.train.given_data import data_changes, run_of
     from smtool.recipe import TrainAE, kind_of, load
     from smtool.report.console import Console
 
     if kind_of(recipe) is not TrainAE:
         raise errors.RecipeError(f"{recipe} is a recipe of train-dit.", hint=f"Use: smtool train-dit {recipe}")
-    changes = [f"data.train={data!r}"] if data is not None else []
-    loaded = load(recipe, TrainAE, [*changes, *overrides])
+    console = Console()
+    changes = [] if data is None else data_changes(recipe, data, console)
+    loaded = load(recipe, TrainAE, [*changes, *([] if max_bad is None else [f"data.max_bad={max_bad}"]), *overrides])
     if dry_run:
-        training.dry_run(loaded, console=Console(), device=computing_device(device), weights_dir=weights_dir)
+        training.dry_run(loaded, console=console, device=computing_device(device), weights_dir=weights_dir)
     else:
-        training.train(loaded, console=Console(), out=out, fresh=fresh, device=computing_device(device), weights_dir=weights_dir)
+        out = out if out is not None or data is None else run_of(loaded.name, data)
+        training.train(loaded, console=console, out=out, fresh=fresh, device=computing_device(device), weights_dir=weights_dir)
 
 
 @app.command()

@@ -6,20 +6,25 @@ from typing import Literal
 import torch
 
 from smtool.checkpoints import write_autoencoder
-from smtool.checkpoints.foreign.export_diffusers import write_diffusers
+from smtool.checkpoints.foreign.origin import Origin, write_like
+from smtool.commands.export_folder import number_format, round_to_half, write_folder
 from smtool.errors import CheckpointError, RecipeError
 from smtool.inference.diffusion_model import write_diffusion
 from smtool.inference.published import import_transformer
 from smtool.networks.layers import DownsamplePad
-from smtool.networks.sd_vae import Autoencoder
+from smtool.networks.tokenizer import Tokenizer
+from smtool.networks.trainable import TrainableAutoencoder
 from smtool.report.console import Console
-from smtool.tokenizers import identify, load_autoencoder
+from smtool.tokenizers import identify
+from smtool.tokenizers.trainable import open_trainable
+
+Target = Literal["diffusers", "smtool", "original"]
 
 
 def export(
     what: str,
     *,
-    to: Literal["diffusers", "smtool"],
+    to: Target,
     out: Path,
     symmetric: bool = False,
     downsample_pad: DownsamplePad | None = None,
@@ -29,11 +34,12 @@ def export(
     half: bool = False,
     console: Console,
 ) -> list[Path]:
-    """Write `what` to `out` (a folder for diffusers, a .safetensors file for smtool), which must not exist yet.
+    """Write `what` to `out` (a .safetensors file for smtool, else a folder), which must not exist yet.
 
-    what: anything load_autoencoder opens; with `autoencoder`, a published SiT, REPA or U-ViT file. symmetric: see
-    write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see import_transformer. half: store the weights of an
-    autoencoder as float16.
+    what: any autoencoder that train-ae can train, for diffusers an SD-VAE or what diffusers runs; with `autoencoder`, a published
+    SiT, REPA or U-ViT file. to: "original" writes a fine-tuned autoencoder with the names and number formats of the file that it
+    started from. symmetric: unlike_padding of write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see
+    import_transformer. half: store the weights of an autoencoder as float16; else they keep their number format.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(f"--out {out} already exists.", hint="Choose a new path.")
@@ -43,36 +49,42 @@ def export(
         raise RecipeError("--half stores autoencoders only.", hint="Leave it out for a transformer.")
     if autoencoder is not None:
         written = [_transformer(what, to, out, autoencoder, scale, heads)]
-    else:
-        opened = load_autoencoder(what, downsample_pad=downsample_pad)
-        dtype = _round_to_half(what, opened) if half else torch.float32
-        if to == "diffusers":
-            written = write_diffusers(out, opened, symmetric=symmetric, dtype=dtype)
-        else:
-            written = [_native(what, out, opened, dtype)]
+    elif to == "original":
+        if half or symmetric or downsample_pad:
+            raise RecipeError("--to original keeps the original's form: it takes no --half, --symmetric or --downsample-pad.")
+        written = _like_original(what, out, console)
+    elif to == "diffusers":
+        opened, written = write_folder(what, out, unlike_padding=symmetric, downsample_pad=downsample_pad, half=half)
         console.print(_summary(opened))
+    else:
+        network = open_trainable(what, downsample_pad=downsample_pad)
+        written = [_native(what, out, network, round_to_half(what, network) if half else number_format(identify(what)))]
+        console.print(_summary(network))
     for path in written:
         console.print(str(path))
     return written
 
 
-def _native(what: str, out: Path, autoencoder: Autoencoder, dtype: torch.dtype) -> Path:
+def _like_original(what: str, out: Path, console: Console) -> list[Path]:
+    origin = identify(what).metadata.get("origin")
+    if origin is None:
+        raise CheckpointError(
+            f"{what} states no original: it was not fine-tuned from a published file, or its run has not ended.",
+            hint="Use --to diffusers or --to smtool; `train-ae` with model.init starts from a published file.",
+        )
+    network = open_trainable(what)
+    console.print(_summary(network))
+    return write_like(Origin.from_metadata(origin), network.state_dict(), network.stats, out)
+
+
+def _native(what: str, out: Path, autoencoder: TrainableAutoencoder, dtype: torch.dtype) -> Path:
     """A file of smtool's keeps what it says of its training."""
     found = identify(what)
     write_autoencoder(out, autoencoder, {**found.metadata, "source": Path(found.place).name}, dtype=dtype)
     return out
 
 
-def _round_to_half(what: str, autoencoder: Autoencoder) -> torch.dtype:
-    """Round the weights, in place, to the values that float16 holds."""
-    largest = max(float(weight.abs().max()) for weight in autoencoder.state_dict().values())
-    if largest > torch.finfo(torch.float16).max:
-        raise CheckpointError(f"{what}: a weight of {largest:.3g} is beyond float16's largest, 65,504.", hint="Leave out --half.")
-    autoencoder.half().float()
-    return torch.float16
-
-
-def _transformer(what: str, to: str, out: Path, autoencoder: str, scale: float | None, heads: int | None) -> Path:
+def _transformer(what: str, to: Target, out: Path, autoencoder: str, scale: float | None, heads: int | None) -> Path:
     if to != "smtool":
         raise RecipeError("--to diffusers exports autoencoders only.", hint="For a transformer, use --to smtool.")
     if not Path(what).is_file():
@@ -82,10 +94,7 @@ def _transformer(what: str, to: str, out: Path, autoencoder: str, scale: float |
     return out
 
 
-def _summary(autoencoder: Autoencoder) -> str:
-    config, stats = autoencoder.config, autoencoder.stats
+def _summary(autoencoder: Tokenizer) -> str:
+    stats = autoencoder.stats
     normalized = "no LatentStats (scaling_factor: null)" if stats is None else f"LatentStats of kind {stats.kind}"
-    return (
-        f"f{config.downsample}, {config.latent_channels} channels, {config.downsample_pad} padding, {normalized}, "
-        f"digest {autoencoder.digest[:12]}"
-    )
+    return f"{autoencoder.architecture}, {normalized}, digest {autoencoder.digest[:12]}"

@@ -135,6 +135,8 @@ def _verdicts(report: Report) -> Table:
 def _verdict(page: Page, report: Report) -> None:
     page.section("Verdict")
     page.text(f"Measured on {report.passport.data.note}.")
+    if report.passport.cut:
+        page.text(f"Cut to keep the time limit: {'; '.join(report.passport.cut)}. Intervals are wider; --full measures all.")
     if not report.autoencoders:
         if report.images.physical is not None and not isinstance(slope := report.images.physical.slope, Reason):
             shown = interval(slope.exponent, slope.half_width)
@@ -181,7 +183,7 @@ def _passport(page: Page, report: Report) -> None:
 
 
 def _named(part: Any) -> dict[str, Any]:
-    return {name.replace("_", " "): value for name, value in part if value is not None and not isinstance(value, Data)}
+    return {name.replace("_", " "): value for name, value in part if value not in (None, ()) and not isinstance(value, Data)}
 
 
 def _command(report: Report) -> str:
@@ -193,10 +195,12 @@ def _command(report: Report) -> str:
         parts += ["--reference", passport.reference]
     if passport.downsample_pad:
         parts += ["--downsample-pad", passport.downsample_pad]
+    if passport.tile:
+        parts += ["--tile", str(passport.tile)]
     if report.images.physical is None or report.images.reference is None:
         parts += ["--estimator", "reference" if report.images.physical is None else "physical"]
     parts += [word for published in report.published for word in ("--published", published.name)]
-    return shlex.join([*parts, "--plot"])
+    return shlex.join([*parts, *(() if passport.cut else ("--full",)), "--plot"])
 
 
 def _said(value: Any) -> str:

@@ -20,6 +20,7 @@ from smtool.diffusability.sections.physical import PhysicalReading, Powers
 from smtool.diffusability.sections.reference import Published, ReferenceImages, ReferenceReading
 from smtool.diffusability.sections.transfer import Transfer
 from smtool.image_shape import ImageSize
+from smtool.networks.posterior import LatentStats
 
 SCHEMA: Literal["smtool.spectrum/2"] = "smtool.spectrum/2"
 SCOPE = (
@@ -77,7 +78,8 @@ class Passport(Config):
 
     delta: of the target; reference: label of the autoencoder whose SNRs the time shifts match; downsample_pad: padding of all
     encoders, where it was requested; posterior: readings by label; stopped: why the pass ended; images: number of images by
-    section, the first ones of the data.
+    section, the first ones of the data; tile: side of the tiles that were coded; time_limit: in seconds; full_seconds: estimated
+    time of the full protocol; cut: what was left out of it to keep the limit.
     """
 
     data: Data
@@ -91,6 +93,10 @@ class Passport(Config):
     images: dict[str, int]
     device: str
     torch: str
+    tile: int | None = None
+    time_limit: float | None = None
+    full_seconds: float | None = None
+    cut: tuple[str, ...] = ()
 
 
 class Passes(Config):
@@ -118,6 +124,17 @@ class Cost(Config):
     peak_memory_mb: dict[str, int]
 
 
+class Recolouring(Config):
+    """The filter of a transformer's spectral statistics, which follows mean and std.
+
+    flatten: its law, a delta or "white"; size: of the latents; gains: factor of each channel's coefficients in every radial band.
+    """
+
+    flatten: float | Literal["white"]
+    size: Size
+    gains: list[list[float]]
+
+
 class Normalization(Config):
     """Statistics that normalize raw latents: one mean and std per channel, or one for all.
 
@@ -125,11 +142,17 @@ class Normalization(Config):
     """
 
     source: str
-    kind: Literal["channel", "scalar"]
+    kind: Literal["channel", "scalar", "spectral"]
     mean: list[float]
     std: list[float]
     count: int
     data: str
+    recolouring: Recolouring | None = None
+
+    @classmethod
+    def of(cls, source: str, stats: LatentStats) -> "Normalization":
+        facts = {key: value for key, value in stats.to_metadata().items() if key != "residual"}
+        return cls.model_validate({"source": source, **facts})
 
 
 class Measured(Config):

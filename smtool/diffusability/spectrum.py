@@ -17,6 +17,7 @@ from smtool.diffusability.gathering import Gathered, gather
 from smtool.diffusability.inputs.accumulators import LatentRings
 from smtool.diffusability.inputs.subjects import Subject, label_of_reference, open_measured, open_subjects
 from smtool.diffusability.page import chapters, plots, report_page, tables
+from smtool.diffusability.plan import Limit, plan_report
 from smtool.diffusability.report import (
     SCHEMA,
     Autoencoder,
@@ -33,8 +34,9 @@ from smtool.diffusability.report import (
     verdict,
 )
 from smtool.diffusability.sections import direction, health, low_pass, noise_crossing, physical, pictures, reference, transfer
-from smtool.diffusability.sections.parts import Reason, headline
+from smtool.diffusability.sections.parts import NOT_MEASURED, Reason, headline
 from smtool.errors import RecipeError
+from smtool.inference.tile_advice import advising_tiles
 from smtool.networks.layers import DownsamplePad
 from smtool.report.console import Console
 from smtool.report.grids import png_bytes
@@ -59,7 +61,7 @@ def spectrum(
     plot: bool = False,
     data: str | None = None,
     num_images: int | None = None,
-    budget: float | None = None,
+    limit: Limit | None = None,
     estimator: Literal["physical", "reference", "both"] = "both",
     delta: float | None = None,
     reference: str | None = None,
@@ -69,29 +71,40 @@ def spectrum(
     downsample_pad: DownsamplePad | None = None,
     weights_dir: Path | None = None,
     device: str = "cpu",
+    tile: int | None = None,
     console: Console,
 ) -> Report:
     """Measure autoencoders (or "images" alone) on the same images, print tables, and write figures, page and spectrum.json.
 
     data: default builtin:photos, at the size the autoencoders were trained at. num_images: default 240; the decoding sections use
-    the first 32 or 16 of them. budget: seconds for the whole report; the pass ends once every delta is known to +-0.1, or when
-    the time not reserved for the decoding sections is spent. delta: of the target that latents are compared with; default: the
-    delta of the recipes' ESM, else 1. reference: the autoencoder whose time schedule is to be matched; default the first. out:
-    folder of the written files; default: beside the first checkpoint.
+    the first 32 or 16 of them. limit: time for the whole report, into which the protocol is cut (`Protocol.fitted`); None for the
+    full protocol. With `ends_early`, num_images defaults to all, and the pass ends once every delta is known to +-0.1. delta: of
+    the target that latents are compared with; default: the delta of the recipes' ESM, else 1. reference: the autoencoder whose
+    time schedule is to be matched; default the first. out: folder of the written files; default: beside the first checkpoint.
+    tile: side in pixels of overlapping tiles that are encoded and decoded one at a time; None: whole images.
     """
     if json_path == Path("-"):      # standard output holds only the JSON
         console = Console(quiet=True)
+    began = time.monotonic()
     overlays = [_published(name) for name in published]
     estimators, data = _ESTIMATORS[estimator], data or BUILTIN
     names = [name for name in what if name != "images"]
-    subjects, size = open_subjects(names, data=data, downsample_pad=downsample_pad, weights_dir=weights_dir, device=device)
+    subjects, size = open_subjects(
+        names, data=data, downsample_pad=downsample_pad, weights_dir=weights_dir, device=device, tile=tile
+    )
     model = label_of_reference(reference, names, subjects)
     shards = open_measured(data, size, console, channels=subjects[0].codec.image_channels if subjects else None)
-    limit = min(len(shards), num_images or (NUM_IMAGES if budget is None else len(shards)))
+    wanted = min(len(shards), num_images or (len(shards) if limit is not None and limit.ends_early else NUM_IMAGES))
     clock = Clock()
+    plan = plan_report(subjects, shards.read([0]).images.to(device), images=wanted, limit=limit, began=began)
+    for sentence in plan.sentences():
+        console.print(sentence)
     with clock("spectra"):
-        gathered = gather(shards, subjects, estimators, limit=limit, budget=budget, device=device, console=console)
-    decoded = {latents.subject.label: decode_sections(latents, gathered, clock, console) for latents in gathered.latents}
+        gathered = gather(shards, subjects, estimators, plan, device=device, console=console)
+    decoded = {}
+    for latents in gathered.latents:
+        with advising_tiles(latents.subject.codec, gathered.protocol.size, batch=None):
+            decoded[latents.subject.label] = decode_sections(latents, gathered, clock, console)
     aim = delta if delta is not None else _aim(subjects)
     with clock("fits"), one_thread():
         images = _images(gathered, aim)
@@ -105,6 +118,8 @@ def spectrum(
             posterior={latents.subject.label: list(latents.kinds) for latents in gathered.latents},
             interval=f"95%, jackknife over {gathered.units.name}s, Student's t", stopped=gathered.stopped,
             images=_images_of_sections(gathered), device=device, torch=torch.__version__,
+            tile=tile, time_limit=None if limit is None else limit.seconds, full_seconds=plan.full_seconds,
+            cut=tuple(gathered.cuts),
         ),
         cost=_cost(subjects, clock.seconds, device),
         images=images,
@@ -152,9 +167,9 @@ class Decoded:
 
 
 def decode_sections(latents: LatentRings, gathered: Gathered, clock: Clock, console: Console) -> Decoded:
-    """Measure the sections that need whole images, on the numbers of images in `gathered.counts`, and report progress."""
-    subject, total = latents.subject, gathered.counts.decodes
-    if not subject.codec.can_decode:
+    """Measure the sections that need whole images, as `gathered.protocol` says, and report progress."""
+    subject, total = latents.subject, gathered.protocol.decodes
+    if not subject.codec.can_decode or not total:
         return _decoded(latents, gathered, clock)
     with console.progress(f"decoding with {subject.label}") as report, subject.reporting(lambda done: report(done, total)):
         return _decoded(latents, gathered, clock)
@@ -163,20 +178,26 @@ def decode_sections(latents: LatentRings, gathered: Gathered, clock: Clock, cons
 @torch.no_grad()
 def _decoded(latents: LatentRings, gathered: Gathered, clock: Clock) -> Decoded:
     """Measure the sections. Unchanged latents are decoded once, for all sections."""
-    subject, counts = latents.subject, gathered.counts
-    images, stats = gathered.first_images[:counts.low_pass], latents.stats(gathered.shards.digest)
-    first, units = latents.first_latents[:len(images)], gathered.units.first(len(images))
-    few = min(len(images), counts.transfer)
+    subject, protocol = latents.subject, gathered.protocol
+    images, first, stats = gathered.first_images, latents.first_latents, latents.stats(gathered.shards.digest)
+    few, units = images[:protocol.decoded], gathered.units.first(len(images))
+    curve = low_pass.LowPassed(NOT_MEASURED)
+    moved: transfer.Transfer | Reason = NOT_MEASURED
     with clock("reconstruction"):
-        whole = subject.reconstruct(first)
-    with clock("low_pass"):
-        curve = low_pass.measure(subject, images, first, whole, units)
-    with clock("transfer"):
-        moved = transfer.measure(subject, first[:few], None if whole is None else whole[:few])
+        whole = subject.reconstruct(first[:len(few)]) if len(few) else None
+    if protocol.removals:
+        with clock("low_pass"):
+            curve = low_pass.measure(subject, few, first[:len(few)], whole, units.first(len(few)), removals=protocol.removals)
+    if protocol.bands:
+        with clock("transfer"):
+            number = protocol.transfer_images
+            moved = transfer.measure(
+                subject, first[:number], None if whole is None else whole[:number], bands=protocol.bands
+            )
     with clock("direction"):
         directed = direction.measure(first, stats, units)
     with clock("health"):
-        checks = health.measure(subject, images, latents.posteriors, whole)
+        checks = health.measure(subject, few, latents.posteriors, whole, with_shifts=protocol.shifts)
     with clock("pictures"):
         drawn = pictures.visualize(images, first, stats, whole, low_passed=curve.shown)
     return Decoded(moved, curve.section, directed, checks, drawn)
@@ -212,7 +233,7 @@ def _autoencoders(gathered: Gathered, decoded: Mapping[str, Decoded], delta: flo
             label=label, path=codec.source, digest=codec.digest, architecture=codec.architecture,
             deterministic=codec.deterministic, can_decode=codec.can_decode, downsample=codec.downsample,
             latent_channels=codec.latent_channels, latent_size=gathered.size(latents),
-            normalization=Normalization.model_validate({"source": source, **stats.to_metadata()}),
+            normalization=Normalization.of(source, stats),
             physical=physicals[label], reference=references[label], transfer=sections.transfer, low_pass=sections.low_pass,
             lens=crossings[label], direction=sections.direction, health=sections.health,
         )
@@ -224,7 +245,7 @@ def _data(gathered: Gathered, source: str) -> Data:
     shards, units, card = gathered.shards, gathered.units, gathered.shards.card
     return Data(
         source=source, split="validation" if shards.split == "val" else "training", digest=shards.digest,
-        images=len(units.groups), image_size=shards.image_size, unit=units.name, units=len(units),
+        images=len(units.groups), image_size=gathered.protocol.size, unit=units.name, units=len(units),
         origin=Origin(name=card.source.name, kind=card.source.kind), crop=card.crop, crop_rule=card.crop_rule,
         stored_as=card.image_format,
         compression_before="not recorded: dataset.json states how images are stored, not how the source was compressed",
@@ -234,9 +255,10 @@ def _data(gathered: Gathered, source: str) -> Data:
 
 def _images_of_sections(gathered: Gathered) -> dict[str, int]:
     """Number of images by section; each section uses the first images of the pass, in stored order."""
-    counts, kept = gathered.counts, sum(map(len, gathered.kept))
-    used = {"low_pass": counts.low_pass, "transfer": counts.transfer, "shift": counts.shifts, "direction": counts.low_pass}
-    return {"spectra": len(gathered.units.groups), **{name: min(number, kept) for name, number in used.items()}}
+    protocol, kept = gathered.protocol, sum(map(len, gathered.kept))
+    used = {"low_pass": protocol.low_pass_images, "transfer": protocol.transfer_images, "shift": protocol.shift_images}
+    few = {name: min(number, kept) for name, number in used.items()}
+    return {"spectra": len(gathered.units.groups), **few, "direction": kept}
 
 
 def _cost(subjects: Sequence[Subject], seconds: Mapping[str, float], device: str) -> Cost:
@@ -255,9 +277,11 @@ def _cost(subjects: Sequence[Subject], seconds: Mapping[str, float], device: str
 
 
 def _aim(subjects: Sequence[Subject]) -> float:
-    """The delta of the recipes' ESM tables, if they agree; else 1, the paper's choice."""
+    """The delta of the recipes' ESM tables and of recolourings, if they agree; else 1, the paper's choice."""
     tables = [subject.codec.recipe.get("regularizers", {}).get("esm") or {} for subject in subjects]
+    filters = [subject.codec.stats.recolouring for subject in subjects if subject.codec.stats is not None]
     aims = {float(esm["delta"]) for esm in tables if "delta" in esm}
+    aims |= {float(one.flatten) for one in filters if one is not None and one.flatten != "white"}
     return aims.pop() if len(aims) == 1 else 1.0
 
 

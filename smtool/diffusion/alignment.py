@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, field_validator
 from torch import Tensor, nn
 
-from smtool.config import LossConfig
+from smtool.config import LARGEST_WIDTH, LossConfig
 from smtool.diffusion.projectors import ConvProjector, mlp_projector
 from smtool.errors import RecipeError
 from smtool.spectrum import difference_of_gaussians, spatial_normalize
@@ -68,7 +68,7 @@ class Repa(AlignmentConfig):
     """REPA (arXiv 2410.06940): an MLP projects each token to the teacher's feature at the same position."""
 
     kind: Literal["repa"] = "repa"
-    hidden: int = Field(2048, ge=1, description="width of the projector's two hidden layers")
+    hidden: int = Field(2048, ge=1, le=LARGEST_WIDTH, description="width of the projector's two hidden layers")
 
     def target(self, features: Tensor) -> Tensor:
         return features

@@ -104,11 +104,13 @@ def drawn_source(
     seed: int,
     rounding: Rounding,
     device: str,
+    tile: int | None = None,
 ) -> ImageSource:
-    """Samples of a checkpoint, generated when they are read and not written to disk."""
+    """Samples of a checkpoint, generated when they are read and not written to disk. tile: side of the tiles it decodes."""
     classes = class_labels(count, model.num_classes, labels, seed=seed)
     autoencoder = model.metadata["autoencoder"]["digest"]
-    sampling = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, autoencoder=autoencoder)
+    more = {} if tile is None else {"tile": tile}
+    sampling = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, autoencoder=autoencoder, **more)
 
     def read(positions: range, batch: int) -> Iterator[Pictures]:
         chosen = None if classes is None else classes[positions.start : positions.stop]

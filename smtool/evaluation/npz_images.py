@@ -32,8 +32,10 @@ class NpzImages:
             with zipfile.ZipFile(path) as archive:
                 self.names = set(archive.namelist())
                 shape = self._header(archive) if _IMAGES in self.names else (0,)
-        except (zipfile.BadZipFile, ValueError, EOFError) as error:
-            raise DataError(f"{path} is not a readable npz file ({error}).", hint="Copy it again: it may be cut off.") from error
+        except DataError:
+            raise
+        except Exception as error:      # zipfile and numpy raise errors of many classes, depending on the damage
+            raise _damaged(path, error) from error
         if not shape[0] and not any({f"{key}.npy" for key in keys} <= self.names for keys in KEYS.values()):
             found = ", ".join(sorted(name.removesuffix(".npy") for name in self.names)) or "nothing"
             raise DataError(f"{path} holds {found}, but arr_0 (images) or mu and sigma (moments) are needed.")
@@ -51,12 +53,20 @@ class NpzImages:
             file.seek(positions.start * one, io.SEEK_CUR)
             for start in range(positions.start, positions.stop, batch):
                 size = min(batch, positions.stop - start)
-                data = file.read(size * one)
-                pixels = np.frombuffer(data, dtype=np.uint8).reshape(size, *shape)
+                try:
+                    data = file.read(size * one)
+                    pixels = np.frombuffer(data, dtype=np.uint8).reshape(size, *shape)
+                except Exception as error:
+                    raise _damaged(self.path, error) from error
                 yield torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).contiguous()
 
     def moments(self) -> Moments | None:
-        return read_moments(self.path)
+        try:
+            return read_moments(self.path)
+        except DataError:
+            raise
+        except Exception as error:
+            raise _damaged(self.path, error) from error
 
     def _header(self, archive: zipfile.ZipFile) -> tuple[int, ...]:
         with archive.open(_IMAGES) as file:
@@ -66,6 +76,10 @@ class NpzImages:
                 f"{self.path}: arr_0 is {dtype} {shape}, but uint8 images (N, H, W, C) of 1 to 4 channels are needed."
             )
         return shape
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is not a readable npz file ({error}).", hint="Copy it again: it may be cut off.")
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -20,7 +20,8 @@ class EvalOptions:
     save_reference: file to write its moments to. data: images to reconstruct, instead of the validation split of the checkpoint's
     recipe. labels, changes: classes and sampler settings for sampling a transformer. seed: of samples, posterior samples and the
     bootstrap. num_images: None for all available images, at most 50,000. table_path: of a Markdown or CSV file, by its suffix.
-    features_folder: cache of features of samples and reference, None for no cache.
+    features_folder: cache of features of samples and reference, None for no cache. tile: side in pixels of overlapping tiles that
+    are encoded and decoded one at a time, None for whole images.
     """
 
     scores: Collection[str] = ()
@@ -40,6 +41,7 @@ class EvalOptions:
     json_path: Path | None = None
     table_path: Path | None = None
     features_folder: Path | None = FEATURES_FOLDER
+    tile: int | None = None
 
     @property
     def rules(self) -> Protocol:

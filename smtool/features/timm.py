@@ -2,8 +2,6 @@
 
 import difflib
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import nn
 
 from smtool.errors import RecipeError, WeightsError
 from smtool.features.extractor import Extractor
+from smtool.features.hub_answers import hub_answers
 from smtool.features.protocol import Protocol
 from smtool.features.weights import find_weights, folders
 from smtool.storage import file_digest, tensor_digest
@@ -71,7 +70,7 @@ def create(model: str, file: Path | None, **options: Any) -> nn.Module:
         if file is None:
             _announce(model)
         try:
-            with nullcontext() if file is not None or _hub_answers() else _offline():
+            with nullcontext() if file is not None or hub_answers() else _offline():
                 return timm.create_model(model, pretrained=True, num_classes=0, **options)
         except Exception as error:      # timm, the hub and the network raise different exceptions
             where = f"from {file}" if file is not None else "from timm's cache or the network"
@@ -85,17 +84,6 @@ def _announce(model: str) -> None:
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in timm.create_model(model, num_classes=0).parameters())
     print(f"Loading timm's {model}: {4e-6 * parameters:.0f} MB, downloaded unless it is in the hub's cache.", file=sys.stderr)
-
-
-def _hub_answers() -> bool:
-    """Whether the hub can be reached. Checked first, because without a network the hub's client retries for a minute."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=10):
-            return True
-    except urllib.error.HTTPError:      # an error response also shows that there is a network
-        return True
-    except OSError:
-        return False
 
 
 @contextmanager

@@ -104,7 +104,10 @@ def load_state(path: Path, title: str) -> dict[str, Tensor]:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:      # torch raises various exceptions for a damaged file
         raise WeightsError(f"{path} is not a readable weight file ({title}): {error}") from error
-    return stored.get("state_dict", stored)
+    if not isinstance(stored, dict):
+        raise WeightsError(f"{path} holds {type(stored).__name__}, not the named weights of {title}.")
+    state: dict[str, Tensor] = stored.get("state_dict", stored)
+    return state
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path, title: str) -> nn.Module:

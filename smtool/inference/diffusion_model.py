@@ -1,7 +1,7 @@
 """Checkpoints of diffusion transformers: transformer, process, latent statistics, and the tokenizer of its latents."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.transformer import LatentTransformer
 from smtool.recipe import TrainDiT
+from smtool.storage import parsing, shortened
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.stored import rebuilt
+from smtool.tokenizers.tiled import tiled
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class DiffusionModel:
     metadata: Mapping[str, Any]
 
 
+def in_tiles(model: DiffusionModel, tile: int | None) -> DiffusionModel:
+    """The model with a tokenizer that decodes tiles of `tile` pixels; the model itself for None. Errors: see `tiled`."""
+    return replace(model, autoencoder=tiled(model.autoencoder, tile))
+
+
 def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, Any]) -> None:
     """Write a checkpoint. The weights of a tokenizer that smtool can rebuild are included if latents.embed is true; of other
     tokenizers, only name and digest are stored.
@@ -61,7 +68,7 @@ def write_diffusion(path: Path, model: DiffusionModel, *, recipe: Mapping[str, A
         "num_classes": model.num_classes,
         "stats": model.stats.to_metadata(),
         "autoencoder": {
-            "model": None if config is None else config.model_dump(mode="json"),
+            "model": None if config is None else config.model_dump(mode="json", exclude={"init"}),
             "digest": tokenizer.digest,
             "embedded": embedded,
             "learned_from": list(tokenizer.learned_from),
@@ -97,7 +104,7 @@ def resumed_latents(path: Path, place: str, tokenizer: Tokenizer) -> LatentStats
             f"{place} is not the autoencoder that {path.parent} was started with: its digest differs.",
             hint="Restore that autoencoder, start over with --fresh, or use another folder with --out.",
         )
-    return LatentStats.from_metadata(metadata["stats"])
+    return _stats(path, metadata["stats"], metadata["latent_shape"][0])
 
 
 def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
@@ -116,14 +123,14 @@ def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
         ) from error
     weights, tokenizer_weights = read_diffusion_tensors(path, device)
     channels, height, width = metadata["latent_shape"]
-    with shapes_only():
+    with parsing(path), shapes_only():
         network = tables.model.build((channels, height, width), metadata["num_classes"])
     _load(path, network, weights)
     return DiffusionModel(
         tables,
         network.eval().requires_grad_(False),
         tables.process.build(),
-        LatentStats.from_metadata(metadata["stats"]),
+        _stats(path, metadata["stats"], channels),
         _tokenizer(path, metadata, tokenizer_weights, device),
         (channels, height, width),
         metadata["num_classes"],
@@ -135,7 +142,7 @@ def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Te
     """The tokenizer in the file, or else the named one, whose digest must be the same as in training."""
     described, place = metadata["autoencoder"], metadata["autoencoder_path"]
     if described["embedded"]:
-        tokenizer = rebuilt(path, described["model"])
+        tokenizer = rebuilt(path, described.get("model"))
         _load(path, tokenizer, weights)
         tokenizer.source, tokenizer.learned_from = place, tuple(described.get("learned_from", ()))
         return tokenizer.to(device).eval().requires_grad_(False)
@@ -149,9 +156,17 @@ def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Te
     return tokenizer
 
 
+def _stats(path: Path, described: dict[str, Any], channels: int) -> LatentStats:
+    with parsing(path):
+        stats = LatentStats.from_metadata(described)
+        if len(stats.mean) not in (1, channels):
+            raise ValueError(f"statistics of {len(stats.mean)} channels for latents of {channels}")
+        return stats
+
+
 def _load(path: Path, module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
     try:
         module.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = shortened(str(error).splitlines()[-1].strip())
         raise CheckpointError(f"{path} does not hold the weights that it describes ({reason}).") from error

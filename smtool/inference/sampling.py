@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import PlainSerializer, ValidationError
+from pydantic import PlainSerializer
 
 from smtool.config import Config
 from smtool.data.batches import Rounding
@@ -20,7 +20,8 @@ class Sampling(Config):
 
     checkpoint, autoencoder: digests; step: of training, None for published weights; weights: "average" or "last" of a run of
     smtool, "published" if the file does not state it; labels: the requested classes, None for a network without classes;
-    rounding: of pixels to uint8. smtool, num_images, format: of samples in files.
+    rounding: of pixels to uint8; tile: side of the tiles that were decoded, None for whole images. smtool, num_images, format: of
+    samples in files.
     """
 
     smtool: str | None = None
@@ -34,6 +35,7 @@ class Sampling(Config):
     rounding: Rounding | None = None
     num_images: int | None = None
     format: str | None = None
+    tile: int | None = None
 
     @property
     def known(self) -> bool:
@@ -69,6 +71,6 @@ def read_sampling(folder: Path) -> Sampling:
         return Sampling()
     try:
         return Sampling.model_validate({"rounding": "nearest", **json.loads(note.read_text(encoding="utf-8"))})
-    except (json.JSONDecodeError, TypeError, ValidationError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         first = str(error).splitlines()[0]
         raise DataError(f"{note} does not state how samples were drawn: {first}.", hint="Sample again, or delete it.") from error

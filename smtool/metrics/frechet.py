@@ -29,7 +29,11 @@ class FeatureStats:
     @classmethod
     def given(cls, mean: Tensor, covariance: Tensor, *, count: int | None = None) -> "FeatureStats":
         """From the mean and covariance of a file. count None, unknown: taken as one more than the dimension, enough for full
-        rank."""
+        rank. Raises ValueError for other shapes, or values that are not finite."""
+        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
+            raise ValueError(f"a mean of shape {tuple(mean.shape)} with a covariance of shape {tuple(covariance.shape)}")
+        if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
+            raise ValueError("a mean or covariance with NaN or infinity")
         count = count or len(mean) + 1
         return cls(count, mean.double(), covariance.double() * (count - 1))
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.sit import SiT
+from smtool.networks.taesd import TAESD
 from smtool.networks.uvit import UViT
 
 
@@ -18,8 +19,8 @@ def _sd_vae_unless_told(table: Any) -> Any:
     return {"kind": "sd-vae", **table} if isinstance(table, dict) else table
 
 
-AnyAutoencoder = Annotated[SDVAE, Field(discriminator="kind"), BeforeValidator(_sd_vae_unless_told)]
-"""[model] of `train-ae`. A member builds a Tokenizer with an encoder_last_layer and a decoder_last_layer."""
+AnyAutoencoder = Annotated[SDVAE | TAESD, Field(discriminator="kind"), BeforeValidator(_sd_vae_unless_told)]
+"""[model] of `train-ae`. A member builds a TrainableAutoencoder."""
 AnyBackbone = Annotated[SiT | UViT, Field(discriminator="kind")]
 """[model] of `train-dit`. A member builds a LatentTransformer."""
 

@@ -8,16 +8,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from smtool.config import Config
+from smtool.config import LARGEST_WIDTH, Config
 
 
 class PatchGAN(Config):
     """A convolutional discriminator with one logit per image patch."""
 
     num_layers: int = Field(
-        3, ge=1, description="number of stride-2 convolutions; image sides must be at least 3 * 2 ** num_layers pixels"
+        3, ge=1, le=16, description="number of stride-2 convolutions; image sides must be at least 3 * 2 ** num_layers pixels"
     )
-    channels: int = Field(64, ge=1, description="channels after the first convolution; doubled in each layer, up to 8 times")
+    channels: int = Field(
+        64, ge=1, le=LARGEST_WIDTH, description="channels after the first convolution; doubled in each layer, up to 8 times"
+    )
     init_std: float = Field(
         0.02, gt=0, description="standard deviation of the initial convolution weights; 0.2 in the paper's released code"
     )

@@ -9,14 +9,17 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smtool.networks.recompute import Recomputable
+
 DownsamplePad = Literal["asymmetric", "symmetric"]
+Padding = Literal["zeros", "reflect"]
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(Recomputable):
     """GN -> SiLU -> conv3 -> GN -> SiLU -> conv3, added to the input; a 1x1 shortcut if the width changes."""
 
     def __init__(self, in_channels: int, out_channels: int, *, groups: int) -> None:
@@ -33,7 +36,7 @@ class ResnetBlock(nn.Module):
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
-class Attention(nn.Module):
+class Attention(Recomputable):
     """Self-attention over all positions with one head of the full width, added to the input."""
 
     def __init__(self, channels: int, *, groups: int) -> None:
@@ -51,17 +54,31 @@ class Attention(nn.Module):
 
 
 class MidBlock(nn.Module):
-    def __init__(self, channels: int, *, groups: int) -> None:
+    def __init__(self, channels: int, *, groups: int, attention: bool = True) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(channels, channels, groups=groups) for _ in range(2))
-        self.attentions = nn.ModuleList([Attention(channels, groups=groups)])
+        self.attentions = nn.ModuleList([Attention(channels, groups=groups)] if attention else [])
 
     def forward(self, x: Tensor) -> Tensor:
         before, after = self.resnets
-        return after(self.attentions[0](before(x)))
+        x = before(x)
+        for attend in self.attentions:
+            x = attend(x)
+        return after(x)
 
 
-class Downsample(nn.Module):
+def pad_by_reflection(network: nn.Module) -> None:
+    """Let every padded convolution of a network reflect the image at its edges instead of adding zeros.
+
+    The asymmetric padding of the stride-2 convolutions stays zero, as in the published autoencoders that are trained so
+    (kohya-ss/sd-scripts#2189).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and any(module.padding):
+            module.padding_mode = "reflect"
+
+
+class Downsample(Recomputable):
     """Stride-2 convolution. "asymmetric" pads one row below and one column to the right (LDM, diffusers), "symmetric" pads one on
     every side (the paper's released code). With equal weights these are different functions (released-code.md#keys-of-diffusers).
     """
@@ -75,7 +92,7 @@ class Downsample(nn.Module):
         return self.conv(x if self.symmetric else F.pad(x, (0, 1, 0, 1)))
 
 
-class Upsample(nn.Module):
+class Upsample(Recomputable):
     """Nearest-neighbor upsampling by 2, then a convolution."""
 
     def __init__(self, channels: int) -> None:

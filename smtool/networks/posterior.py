@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from smtool.devices import to_device
+from smtool.spectrum.recolour import Recolouring
 
 LOGVAR_RANGE = (-30.0, 20.0)
 
@@ -51,38 +52,71 @@ class Posterior:
 class LatentStats:
     """Statistics that normalize raw latents: a mean and std per channel, or one of each for all channels ("scalar").
 
-    mean, std: (C,) float32 for "channel", (1,) for "scalar". count: number of measured samples; data: digest of their data.
+    "spectral" statistics also have a recolouring: after mean and std per channel, a filter gives the latents a chosen spectrum.
+    mean, std: (C,) float32, (1,) for "scalar". count: number of measured samples; data: digest of their data.
     residual: mean of normalized latents of these data, with the shape of `mean`: 0 if `mean` is the measured mean, measured
     mean / std if latents are only divided by std (scalar statistics of the released trainers), None if unknown.
     """
 
-    kind: Literal["channel", "scalar"]
+    kind: Literal["channel", "scalar", "spectral"]
     mean: Tensor
     std: Tensor
     count: int
     data: str
     residual: Tensor | None = None
+    recolouring: Recolouring | None = None
 
     def normalize(self, latents: Tensor) -> Tensor:
-        """Raw latents (B, C, h, w) -> normalized latents."""
-        return (latents - self._broadcast(self.mean, latents)) / self._broadcast(self.std, latents)
+        """Raw latents (B, C, h, w) -> normalized latents. Raises ValueError for latents that a recolouring does not fit."""
+        if self.recolouring is None:
+            return self.standardize(latents)
+        return self.recolouring.apply(self.standardize(latents.double())).to(latents.dtype)
 
     def denormalize(self, latents: Tensor) -> Tensor:
-        """Normalized latents (B, C, h, w) -> raw latents."""
-        return latents * self._broadcast(self.std, latents) + self._broadcast(self.mean, latents)
+        """Normalized latents (B, C, h, w) -> raw latents. Raises ValueError for latents that a recolouring does not fit."""
+        if self.recolouring is None:
+            return self._restore(latents)
+        return self._restore(self.recolouring.undo(latents.double())).to(latents.dtype)
+
+    def standardize(self, latents: Tensor) -> Tensor:
+        """(z - mean) / std of raw latents (B, C, h, w), without a recolouring."""
+        return (latents - self._broadcast(self.mean, latents)) / self._broadcast(self.std, latents)
+
+    @property
+    def name(self) -> str:
+        """The kind, with the law of a recolouring."""
+        return self.kind if self.recolouring is None else f"spectral (flatten = {self.recolouring.flatten})"
 
     def to_metadata(self) -> dict[str, object]:
         residual = {} if self.residual is None else {"residual": self.residual.tolist()}
         mean, std = self.mean.tolist(), self.std.tolist()
-        return {"kind": self.kind, "mean": mean, "std": std, "count": self.count, "data": self.data, **residual}
+        recolouring = {} if self.recolouring is None else {"recolouring": self.recolouring.to_metadata()}
+        return {"kind": self.kind, "mean": mean, "std": std, "count": self.count, "data": self.data, **residual, **recolouring}
 
     @classmethod
-    def from_metadata(cls, value: dict[str, object]) -> "LatentStats":
-        """Read the result of `to_metadata`. In old files without `residual`, it is 0 for measured statistics."""
-        mean, std = (torch.tensor(value[key], dtype=torch.float32) for key in ("mean", "std"))
-        count = int(value["count"])  # type: ignore[call-overload]
-        residual = torch.tensor(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
-        return cls(value["kind"], mean, std, count, str(value["data"]), residual)  # type: ignore[arg-type]
+    def from_metadata(cls, value: dict[str, Any]) -> "LatentStats":
+        """Read the result of `to_metadata`. In old files without `residual`, it is 0 for measured statistics.
+
+        Raises ValueError, TypeError or KeyError for other values.
+        """
+        mean, std = (_vector(value[key]) for key in ("mean", "std"))
+        count = int(value["count"])
+        residual = _vector(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
+        recolouring = Recolouring.from_metadata(value["recolouring"]) if "recolouring" in value else None
+        if value["kind"] not in ("channel", "scalar", "spectral") or count < 0:
+            raise ValueError(f"statistics of kind {value['kind']!r} over {count} samples")
+        if mean.ndim != 1 or mean.shape != std.shape or (residual is not None and residual.shape != mean.shape):
+            raise ValueError(f"statistics of the shapes {tuple(mean.shape)} and {tuple(std.shape)}")
+        if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
+            raise ValueError("statistics that are not finite, or a std that is not positive")
+        return cls(value["kind"], mean, std, count, str(value["data"]), residual, recolouring)
+
+    def _restore(self, latents: Tensor) -> Tensor:
+        return latents * self._broadcast(self.std, latents) + self._broadcast(self.mean, latents)
 
     def _broadcast(self, values: Tensor, latents: Tensor) -> Tensor:
         return to_device(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)
+
+
+def _vector(values: Any) -> Tensor:
+    return torch.tensor([float(value) for value in values], dtype=torch.float32)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from smtool.config import Config
-from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, UpBlock, group_norm
+from smtool.config import LARGEST_WIDTH
+from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, Padding, UpBlock, group_norm, pad_by_reflection
 from smtool.networks.posterior import Posterior
-from smtool.networks.tokenizer import Tokenizer
+from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.storage import tensor_digest
 
 PUBLISHED_CHANNELS: dict[int, tuple[int, ...]] = {
@@ -22,18 +22,18 @@ PUBLISHED_CHANNELS: dict[int, tuple[int, ...]] = {
 }
 
 
-class SDVAE(Config):
+class SDVAE(AutoencoderConfig):
     """The convolutional autoencoder of Stable Diffusion, with published or custom widths."""
 
     kind: Literal["sd-vae"] = "sd-vae"
     downsample: int = Field(8, ge=1, description="image side / latent side: 2 ** (number of widths - 1)")
-    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
     norm_groups: int = Field(32, ge=1, description="number of groups in every GroupNorm; must divide every width")
     channels: tuple[int, ...] = Field(
         (), validate_default=True,
         description="width of each level; absent: the published widths, which exist for downsample 8, 16, 32, 64",
     )
-    blocks_per_level: int = Field(2, ge=1, description="resnet blocks per encoder level; decoder levels have one more")
+    blocks_per_level: int = Field(2, ge=1, le=64, description="resnet blocks per encoder level; decoder levels have one more")
     downsample_pad: DownsamplePad = Field(
         "asymmetric",
         description='padding of the stride-2 convolutions: "asymmetric" (LDM, diffusers) or "symmetric" (released code)',
@@ -46,6 +46,18 @@ class SDVAE(Config):
     )
     attention: tuple[int, ...] = Field(
         (), description="levels (0: full size) with self-attention after every block; LDM's f16 models have it at level 4"
+    )
+    mid_attention: bool = Field(True, description="self-attention between the two lowest resnet blocks, as in SD, SDXL, FLUX")
+    decoder_channels: tuple[int, ...] = Field(
+        (), description="widths of the decoder's levels (0: full size), as in FLUX.2's small decoder; absent: those of `channels`"
+    )
+    decoder_blocks: int | None = Field(
+        None, ge=1, le=65, description="resnet blocks per decoder level; absent: one more than in the encoder"
+    )
+    padding: Padding = Field(
+        "zeros",
+        description='edges of the 3x3 convolutions: "zeros", or "reflect" as in some community EQ-VAEs; the stride-2 ones keep '
+        "zeros if asymmetric",
     )
 
     @field_validator("channels")
@@ -60,13 +72,19 @@ class SDVAE(Config):
                 f"{len(channels)} widths halve the image {len(channels) - 1} times (downsample = {2 ** (len(channels) - 1)}), "
                 f"but downsample is {downsample}"
             )
-        for width in channels:
-            if width < 1 or width % groups:
-                raise ValueError(
-                    f"width {width} is not a positive multiple of norm_groups = {groups}; "
-                    f"norm_groups = {math.gcd(groups, *channels)} divides every width"
-                )
+        _check_widths(channels, groups)
         return channels
+
+    @field_validator("decoder_channels")
+    @classmethod
+    def _as_many_levels(cls, widths: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        channels = info.data.get("channels")
+        if not widths or not channels:
+            return widths
+        if len(widths) != len(channels):
+            raise ValueError(f"the decoder has {len(widths)} levels, but the encoder has {len(channels)}; they must be as many")
+        _check_widths(widths, info.data["norm_groups"])
+        return widths if widths != channels else ()
 
     @field_validator("attention")
     @classmethod
@@ -106,7 +124,7 @@ class Encoder(nn.Module):
             )
             for level, width in enumerate(widths)
         )
-        self.mid_block = MidBlock(widths[-1], groups=groups)
+        self.mid_block = MidBlock(widths[-1], groups=groups, attention=config.mid_attention)
         self.conv_norm_out = group_norm(widths[-1], groups)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
@@ -122,14 +140,15 @@ class Decoder(nn.Module):
 
     def __init__(self, config: SDVAE) -> None:
         super().__init__()
-        widths, groups, last = config.channels[::-1], config.norm_groups, len(config.channels) - 1
+        widths, groups = (config.decoder_channels or config.channels)[::-1], config.norm_groups
+        last = len(widths) - 1
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
-        self.mid_block = MidBlock(widths[0], groups=groups)
+        self.mid_block = MidBlock(widths[0], groups=groups, attention=config.mid_attention)
         self.up_blocks = nn.ModuleList(
             UpBlock(
                 widths[max(level - 1, 0)],
                 width,
-                num_blocks=config.blocks_per_level + 1,
+                num_blocks=config.decoder_blocks or config.blocks_per_level + 1,
                 groups=groups,
                 upsample=level < last,
                 attention=last - level in config.attention,
@@ -146,24 +165,30 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(z)))
 
 
-class Autoencoder(Tokenizer):
+class Autoencoder(TrainableAutoencoder):
     """Encoder and decoder with the two 1x1 convolutions between them. Latents are raw: no scale factor is applied.
 
     stats: normalizes the latents for a diffusion model; stored in the checkpoint's metadata, not in the state dict.
     """
 
     config: SDVAE
+    encoder: Encoder
+    decoder: Decoder
 
     def __init__(self, config: SDVAE) -> None:
         super().__init__()
         channels = config.latent_channels
-        self.config = config
+        self.config = config.model_copy(update={"init": ""})
         self.downsample, self.latent_channels, self.image_channels = config.downsample, channels, config.image_channels
         self.label = f"{config.kind} f{config.downsample}d{channels}"
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if config.quant_convs else None
         self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.quant_convs else None
+        last = f"decoder.up_blocks.{len(config.channels) - 1}."
+        self.last_layers = (last, "decoder.conv_norm_out.", "decoder.conv_out.")
+        if config.padding == "reflect":
+            pad_by_reflection(self)
 
     @property
     def network(self) -> "Autoencoder":  # type: ignore[override]
@@ -172,22 +197,23 @@ class Autoencoder(Tokenizer):
     @property
     def architecture(self) -> str:
         config = self.config
-        return f"AutoencoderKL f{config.downsample}, {config.latent_channels} channels, {config.downsample_pad} padding"
+        padding = f"{config.downsample_pad} padding" + (", edges reflected" if config.padding == "reflect" else "")
+        return f"AutoencoderKL f{config.downsample}, {config.latent_channels} channels, {padding}"
 
     @property
     def digest(self) -> str:
         """sha256 over the weights and over those settings that change the function but no name or shape of a weight."""
         weights = tensor_digest(self.state_dict())
-        return hashlib.sha256(f"{weights}|{self.config.downsample_pad}|{self.config.norm_groups}".encode()).hexdigest()
+        settings = f"{weights}|{self.config.downsample_pad}|{self.config.norm_groups}"
+        reflected = "|reflect" if self.config.padding == "reflect" else ""
+        return hashlib.sha256(f"{settings}{reflected}".encode()).hexdigest()
 
     @property
     def encoder_last_layer(self) -> Tensor:
-        """Weight of the encoder's last convolution, whose gradients define adaptive weights of losses on latents."""
         return self.encoder.conv_out.weight
 
     @property
     def decoder_last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution, whose gradients define the adaptive weight of the adversarial loss."""
         return self.decoder.conv_out.weight
 
     def encode(self, images: Tensor) -> Posterior:
@@ -197,6 +223,17 @@ class Autoencoder(Tokenizer):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
+
+
+def _check_widths(channels: tuple[int, ...], groups: int) -> None:
+    for width in channels:
+        if width > LARGEST_WIDTH:
+            raise ValueError(f"a width must be at most {LARGEST_WIDTH}, but is {width}")
+        if width < 1 or width % groups:
+            raise ValueError(
+                f"width {width} is not a positive multiple of norm_groups = {groups}; "
+                f"norm_groups = {math.gcd(groups, *channels)} divides every width"
+            )
 
 
 def _published(downsample: int) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from smtool.networks.recompute import Recomputable
 from smtool.networks.transformer import (
     MLP,
     LatentTransformer,
@@ -116,7 +117,7 @@ class LabelEmbedder(nn.Module):
         return self.embedding_table(labels)
 
 
-class SiTBlock(nn.Module):
+class SiTBlock(Recomputable):
     """Attention, then MLP. The condition c gives a shift and scale of each normalized input, and a gate of each output."""
 
     def __init__(self, width: int, *, heads: int) -> None:

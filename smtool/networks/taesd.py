@@ -6,15 +6,17 @@ precede the first blocks.
 """
 
 import hashlib
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LARGEST_WIDTH
 from smtool.networks.posterior import Posterior
-from smtool.networks.tokenizer import Tokenizer, point_posterior
+from smtool.networks.recompute import Recomputable
+from smtool.networks.tokenizer import point_posterior
+from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.storage import tensor_digest
 
 BLOCKS = 3
@@ -24,34 +26,60 @@ REACH = 3.0
 _POOL_GROUPS, _POOL_FACTOR = 4, 4
 
 
-class TAESD(Config):
+class TAESD(AutoencoderConfig):
     """A tiny autoencoder: "plain" (f8), "pooled" (f8, with a pooled branch in the blocks next to the latent) or "f32" (f32)."""
 
     kind: Literal["taesd"] = "taesd"
-    layout: Literal["plain", "pooled", "f32"] = "plain"
-    latent_channels: int = Field(4, ge=1, description="number of latent channels")
+    layout: Literal["plain", "pooled", "f32"] = Field(
+        "plain", description='"plain": f8; "pooled": f8 with a pooled branch beside the latent; "f32": f32'
+    )
+    latent_channels: int = Field(4, ge=1, le=LARGEST_WIDTH, description="number of latent channels")
     image_channels: int = Field(
         3, ge=1, le=4, description="channels of the images: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha"
     )
-    width: int = Field(64, ge=2, multiple_of=2, description="channels of every layer; 64 in the published networks")
+    width: int = Field(
+        64, ge=2, le=LARGEST_WIDTH, multiple_of=2, description="channels of every layer; 64 in the published networks"
+    )
+
+    @property
+    def downsample(self) -> int:
+        return 32 if self.layout == "f32" else 8
 
     def build(self) -> "TinyAutoencoder":
         return TinyAutoencoder(self)
 
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        f = self.downsample
+        if height % f or width % f or min(height, width) < 1:
+            raise ValueError(f"an image of {height}x{width} cannot be encoded: both sides must be multiples of downsample = {f}")
+        return self.latent_channels, height // f, width // f
 
-class TinyAutoencoder(Tokenizer):
+
+class TinyAutoencoder(TrainableAutoencoder):
     """The network of TAESD, deterministic. Converts images between [-1, 1] and the author's [0, 1] internally."""
 
     deterministic = True
     config: TAESD
+    encoder: nn.Sequential
+    decoder: nn.Sequential
 
     def __init__(self, config: TAESD) -> None:
         super().__init__()
-        self.config = config
-        self.downsample, self.latent_channels = 32 if config.layout == "f32" else 8, config.latent_channels
+        self.config = config.model_copy(update={"init": ""})
+        self.downsample, self.latent_channels = config.downsample, config.latent_channels
         self.image_channels = config.image_channels
         self.label = f"taesd f{self.downsample}d{config.latent_channels}"
         self.encoder, self.decoder = _encoder(config), _decoder(config)
+        last = max(number for number, layer in enumerate(self.decoder) if isinstance(layer, nn.Upsample))
+        self.last_layers = tuple(f"decoder.{number}." for number in range(last + 1, len(self.decoder)))
+
+    @property
+    def encoder_last_layer(self) -> Tensor:
+        return cast(nn.Conv2d, self.encoder[-1]).weight
+
+    @property
+    def decoder_last_layer(self) -> Tensor:
+        return cast(nn.Conv2d, self.decoder[-1]).weight
 
     @property
     def network(self) -> "TinyAutoencoder":  # type: ignore[override]
@@ -75,7 +103,7 @@ class TinyAutoencoder(Tokenizer):
         return 2 * images - 1
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     """ReLU(conv-ReLU-conv-ReLU-conv(x) + x); if pooled, of x + pool(x)."""
 
     def __init__(self, width: int, *, pooled: bool) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from smtool.config import Config
+from smtool.config import LARGEST_WIDTH, Config
 from smtool.spectrum.dct import full_precision
 
 MAX_PERIOD = 10_000.0
@@ -46,8 +46,10 @@ class TransformerConfig(Config):
 
     size: str = Field("B", description='published size, or "custom": depth, width and heads as given')
     patch: int = Field(2, ge=1, description="side of a token's patch in latent cells; published: 1, 2, 4, 8")
-    depth: int = Field(0, ge=0, validate_default=True, description="number of blocks; absent: that of `size`")
-    width: int = Field(0, ge=0, validate_default=True, description="dimension of a token; absent: that of `size`")
+    depth: int = Field(0, ge=0, le=1000, validate_default=True, description="number of blocks; absent: that of `size`")
+    width: int = Field(
+        0, ge=0, le=LARGEST_WIDTH, validate_default=True, description="dimension of a token; absent: that of `size`"
+    )
     heads: int = Field(
         0, ge=0, validate_default=True, description="number of attention heads, which must divide width; absent: that of `size`"
     )

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from smtool.networks.recompute import Recomputable
 from smtool.networks.transformer import (
     MLP,
     LatentTransformer,
@@ -105,7 +106,7 @@ class UViTNetwork(LatentTransformer):
                     nn.init.zeros_(module.bias)
 
 
-class UViTBlock(nn.Module):
+class UViTBlock(Recomputable):
     """Attention, then MLP, each applied to normalized tokens and added to the tokens."""
 
     def __init__(self, width: int, *, heads: int) -> None:

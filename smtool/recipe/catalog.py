@@ -6,6 +6,9 @@ from typing import Literal
 
 from smtool.errors import RecipeError
 from smtool.recipe.problems import closest
+from smtool.storage import shortened
+
+_LONGEST_NAME = 4000      # systems refuse to look for longer ones
 
 
 def packaged() -> Path:
@@ -24,15 +27,15 @@ def names() -> list[str]:
 def find(recipe: str) -> Path:
     """The file of a recipe: a path, or a packaged recipe's name with or without `recipes/` and `.toml`. Raises RecipeError."""
     path = Path(recipe)
-    if path.is_file():
+    if len(recipe) <= _LONGEST_NAME and path.is_file():
         return path
     name = recipe.removeprefix("recipes/").removesuffix(".toml")
     inside = packaged() / f"{name}.toml"
-    if inside.is_file():
+    if len(recipe) <= _LONGEST_NAME and inside.is_file():
         return inside
     guess = closest(name, names())
     raise RecipeError(
-        f"{recipe}: no such recipe, neither a file nor one packaged with smtool.",
+        f"{shortened(recipe)}: no such recipe, neither a file nor one packaged with smtool.",
         hint=f"Did you mean `{guess}`?" if guess else "`smtool recipes list` shows all packaged recipes.",
     )
 

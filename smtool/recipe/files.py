@@ -14,6 +14,8 @@ from smtool.config import Config
 from smtool.errors import RecipeError
 from smtool.recipe.catalog import find, read_text, run_name
 from smtool.recipe.problems import raise_problems, validation_problems
+from smtool.recipe.training import TrainingTables
+from smtool.storage import shortened
 
 Tables = TypeVar("Tables", bound=Config)
 
@@ -59,6 +61,9 @@ def load(recipe: str, kind: type[Tables], overrides: Sequence[str] = ()) -> Reci
         raise RecipeError(f"{path}: not valid TOML: {error}.") from error
     for override in overrides:
         _apply(values, override)
+    if issubclass(kind, TrainingTables):
+        values, contradictions = kind.completed(values)
+        raise_problems(path, contradictions)
     try:
         tables = kind.model_validate(values)
     except ValidationError as error:
@@ -75,18 +80,18 @@ def _apply(values: dict[str, Any], override: str) -> None:
     for part in parts[:-1]:
         table = table.get(part, {}) if removing else table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise RecipeError(f"--set {override}: `{part}` is a value, not a table.")
+            raise RecipeError(f"--set {shortened(override)}: `{part}` is a value, not a table.")
     if not removing:
         table[parts[-1]] = _value(text)
     elif table.pop(parts[-1], None) is None:
         near = [name for name in table if name.startswith(parts[-1][:3])] or list(table)
         there = f"There are {', '.join(near)}." if near else "Remove this --set."
-        raise RecipeError(f"--set {override}: the recipe has no `{key}` to remove.", hint=there)
+        raise RecipeError(f"--set {shortened(override)}: the recipe has no `{key}` to remove.", hint=there)
 
 
 def _parsed(override: str) -> tuple[str, list[str], str]:
     """Split KEY=VALUE: (key, its parts, text of the value)."""
-    expected = RecipeError(f"--set {override}: expected KEY=VALUE, such as --set optimizer.lr=1e-4.")
+    expected = RecipeError(f"--set {shortened(override)}: expected KEY=VALUE, such as --set optimizer.lr=1e-4.")
     halves = _KEY_AND_VALUE.fullmatch(override)
     if halves is None:
         raise expected

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from smtool.config import Config
 from smtool.errors import RecipeError
+from smtool.storage import shortened
 
 TAG = "kind"
 """The key that selects one of several models for a table."""
 _BUT_IS = ", but is "
+_SHOWN = 20      # largest number of problems in a message
 
 
 @overload
@@ -24,7 +26,9 @@ def raise_problems(path: Path, problems: Sequence[str], *, cause: Exception | No
     """Raise one RecipeError that lists all problems; do nothing if there are none."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise RecipeError("\n  ".join([f"{path}: {count}", *problems])) from cause
+        rest = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        shown = [*(shortened(problem, 250) for problem in problems[:_SHOWN]), *rest]
+        raise RecipeError("\n  ".join([f"{path}: {count}", *shown])) from cause
 
 
 def validation_problems(error: ValidationError, kind: type[Config]) -> list[str]:
@@ -52,7 +56,7 @@ def _alternatives(sentences: list[str]) -> str:
 
 
 def _sentence(detail: Any, table: type[BaseModel]) -> str:
-    found = f"but is {detail['input']!r}"
+    found = f"but is {shortened(repr(detail['input']))}"
     context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
@@ -62,7 +66,7 @@ def _sentence(detail: Any, table: type[BaseModel]) -> str:
         case "missing" | "union_tag_not_found":
             return "is required, but missing."
         case "union_tag_invalid":
-            return f"must be {' or '.join(context['expected_tags'].rsplit(', ', 1))}, but is {context['tag']!r}."
+            return f"must be {' or '.join(context['expected_tags'].rsplit(', ', 1))}, but is {shortened(repr(context['tag']))}."
         case "greater_than":
             return f"must be greater than {context['gt']}, {found}."
         case "greater_than_equal":
@@ -74,7 +78,7 @@ def _sentence(detail: Any, table: type[BaseModel]) -> str:
         case "literal_error":
             return f"must be {context['expected']}, {found}."
         case "value_error":
-            return f"{context['error']}."
+            return f"{shortened(str(context['error']))}."
         case "model_type" | "model_attributes_type":
             return f"must be a table, {found}."
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, {found}."

@@ -1,13 +1,18 @@
 """The tables of a `train-ae` recipe, and the checks that involve several tables."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, PositiveFloat, SerializeAsAny
 
 from smtool.config import Config
 from smtool.features.perceptual import Perceptual
 from smtool.image_shape import ImageSize
 from smtool.networks import AnyAutoencoder
+from smtool.networks.shapes_only import shapes_only
+from smtool.networks.trainable import ENCODER
+from smtool.recipe.initial import completed_by_init
+from smtool.recipe.selection import ALL, selection_problems, trained_names
 from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
 from smtool.tasks.adversary import Adversary
@@ -25,6 +30,9 @@ class Data(Config):
     batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="mirror each training image with probability 1/2")
     workers: int = Field(2, ge=1, description="threads that read and decode images, per rank")
+    max_bad: float = Field(
+        0.01, ge=0, le=1, description="largest fraction of unreadable images when images are prepared; more are an error"
+    )
 
 
 class Validation(Config):
@@ -42,8 +50,25 @@ class TrainAE(TrainingTables):
     reconstruction: Reconstruction = Reconstruction()
     perceptual: Perceptual | None = None
     discriminator: Adversary | None = None
+    train: str | tuple[str, ...] = Field(
+        "all",
+        description='what to train: "all", "encoder", "decoder", "last-layers" (of the decoder, after its last upsampling), or a '
+        'list of these and of patterns of parameter names, such as ["decoder.up_blocks.3.*"]',
+    )
+    lr_multipliers: dict[str, PositiveFloat] = Field(
+        {}, description="part (as in `train`) = factor of optimizer.lr; a later part overrides earlier ones"
+    )
     regularizers: SerializeAsAny[Regularizers] = Regularizers()
     validation: Validation = Validation()
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether any parameter of the encoder trains, so that latents change."""
+        if self.train in (ALL, ENCODER):
+            return True
+        with shapes_only():
+            network = self.model.build()
+        return bool(trained_names(network, self.train) & set(network.part(ENCODER)))
 
     @property
     def shapes(self) -> Shapes:
@@ -51,6 +76,10 @@ class TrainAE(TrainingTables):
         size = self.data.image_size
         latent = self.model.latent_shape(*size)
         return Shapes((self.data.batch, self.model.image_channels, *size), (self.data.batch, *latent))
+
+    @classmethod
+    def completed(cls, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        return completed_by_init(values)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """(key, sentence) for every impossible combination of values; checked when the recipe is loaded."""
@@ -65,6 +94,7 @@ class TrainAE(TrainingTables):
             for key, sentence in table.problems(shapes):
                 shown = f'"{name}"' if ":" in name else name
                 yield f"regularizers.{shown}.{key}", sentence
+        yield from self._idle(shapes)
         if self.regularizers.dsm and self.regularizers.eq_vae and self.regularizers.eq_vae.prior > 0:
             yield "regularizers.eq_vae.prior", "must be 0 with dsm: it draws image sizes that the blocks of dsm do not divide"
         yield from self._too_small(shapes)
@@ -73,9 +103,23 @@ class TrainAE(TrainingTables):
         if self.discriminator and self.discriminator.start >= self.steps:
             start = self.discriminator.start
             yield f"discriminator.start = {start} is not below steps = {self.steps}: the discriminator is never used."
+        elif self.discriminator and self.discriminator.entry >= self.steps:
+            entry = self.discriminator.entry
+            yield f"discriminator.start + alone = {entry} is not below steps = {self.steps}: it never teaches the autoencoder."
         if self.validation.grid > self.validation.num_images:
             yield f"validation.grid is more than validation.num_images: {self.validation.num_images} images are shown."
         yield from super().remarks()
+
+    def _idle(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
+        """Parts that do not exist, and terms without effect on what trains."""
+        if self.train != ALL or self.lr_multipliers:
+            yield from selection_problems(self.model, self.train, self.lr_multipliers)
+        if not self.trains_encoder:
+            for name, table in self.regularizers.present.items():
+                if table.only_encoder:
+                    yield f"regularizers.{name}", f"has no effect with train = {self.train!r}, because the encoder is frozen"
+        if self.regularizers.kl and self.model.kind == "taesd":
+            yield "regularizers.kl", "cannot be used: TAESD is deterministic, so its posterior has no variance"
 
     def _too_small(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
         scale = 1.0

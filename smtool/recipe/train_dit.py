@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from smtool.config import Config
+from smtool.data.latents.statistics import Spectral, StatsKind
 from smtool.diffusion import DDPM, AnyAlignment, Flow, Sampler, Warmup
 from smtool.image_shape import ImageSize
 from smtool.networks import AnyBackbone
@@ -33,13 +34,33 @@ class Latents(Config):
     """The latents for training. A missing cache is made; a cache of another autoencoder or of other images is an error."""
 
     autoencoder: str = Field(description="a run of train-ae, a file or folder of another tool, pixels, or module:attribute")
-    stats: Literal["channel", "scalar", "published"] = Field(
+    stats: Literal["channel", "scalar", "published", "spectral"] = Field(
         "channel",
-        description="normalize by mean and std per channel, by one std (the paper), or by the published values of an import",
+        description="normalize by mean and std per channel, by one std (the paper), by the published values of an import, or per "
+        "channel and then recolour (`flatten`)",
+    )
+    flatten: Annotated[float, Field(ge=-1, le=4)] | Literal["white"] | None = Field(
+        None,
+        description='spectral only, required there: the spectrum of normalized latents, as delta (that of the images times '
+        'f^delta) or "white"',
     )
     dtype: Literal["bf16", "fp32"] = Field("bf16", description="number format of the cached moments")
     online: bool = Field(False, description="encode images in every step instead of reading a cache")
     embed: bool = Field(True, description="copy the autoencoder into the checkpoint; false: store only its path and digest")
+
+
+    @property
+    def measured(self) -> StatsKind:
+        """The statistics to measure; per channel for published ones, which are not measured."""
+        if self.flatten is not None:
+            return Spectral(self.flatten)
+        return "scalar" if self.stats == "scalar" else "channel"
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.stats == "spectral" and self.flatten is None:
+            yield "flatten", 'is required with stats = "spectral": a delta, such as 1.0, or "white"'
+        if self.stats != "spectral" and self.flatten is not None:
+            yield "flatten", f'is for stats = "spectral", but stats is "{self.stats}"'
 
 
 class Samples(Config):
@@ -68,6 +89,8 @@ class TrainDiT(TrainingTables):
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.data.batch % self.accumulate:
             yield "accumulate", f"{self.accumulate} micro-batches do not divide data.batch = {self.data.batch}"
+        for key, sentence in self.latents.problems():
+            yield f"latents.{key}", sentence
         if self.sampler.cfg_scale > 1 and self.labels is None:
             yield "sampler.cfg_scale", "guidance needs classes: add a [labels] table, or use cfg_scale = 1"
         for key, sentence in self.sampler.problems(self.process, num_classes=1):

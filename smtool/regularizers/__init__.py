@@ -18,6 +18,7 @@ from smtool.regularizers.esm import ESM
 from smtool.regularizers.kl import KL
 from smtool.regularizers.own import own_class
 from smtool.regularizers.scale_equivariance import ScaleEquivariance
+from smtool.regularizers.stay import Stay
 
 __all__ = [
     "DSM",
@@ -31,6 +32,7 @@ __all__ = [
     "Regularizers",
     "ScaleEquivariance",
     "Shapes",
+    "Stay",
 ]
 
 
@@ -45,6 +47,7 @@ class Regularizers(LossConfig):
     dsm: DSM | None = None
     scale_equivariance: ScaleEquivariance | None = None
     eq_vae: EQVAE | None = None
+    stay: Stay | None = None
 
     @model_validator(mode="wrap")
     @classmethod

@@ -1,9 +1,10 @@
-"""The base class of regularizers: modules with four hooks in an autoencoder's training step, which do nothing by default."""
+"""The base class of regularizers: modules with four hooks in an autoencoder's training step and one before it, which do nothing
+by default."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -56,6 +57,9 @@ class Regularizer(nn.Module):
     weight: float = 1.0
     adaptive_weight: AdaptiveWeight | None = None
 
+    def measure(self, images: Tensor) -> None:
+        """Measure constants on some training images (N, 3, H, W), once, before the first step; buffers keep them."""
+
     def draw(self, streams: Streams, shapes: Shapes) -> Any:
         """Random choices of this step, passed as `draw` to the other three hooks."""
         return None
@@ -74,7 +78,12 @@ class Regularizer(nn.Module):
 
 
 class RegularizerConfig(LossConfig):
-    """Recipe table of a regularizer. If it compares features of a frozen network, it names the network in `learned_from`."""
+    """Recipe table of a regularizer. If it compares features of a frozen network, it names the network in `learned_from`.
+
+    only_encoder: whether the term changes nothing but the encoder, so that it has no effect if the encoder is frozen.
+    """
+
+    only_encoder: ClassVar[bool] = False
 
     def build(self, shapes: Shapes, weights_dir: Path | None) -> Regularizer:
         """Build the module for these shapes. weights_dir: folder that is searched first for weights of frozen networks."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -20,6 +20,7 @@ class ESM(RegularizerConfig):
     on the number of ranks and micro-batches.
     """
 
+    only_encoder: ClassVar[bool] = True
     weight: float = Field(0.01, gt=0, description="factor of the divergence between the two spectra")
     delta: float = Field(
         1.0, description="exponent of the flattening: 0 keeps the image spectrum as target, larger values flatten it"

@@ -1,7 +1,7 @@
 """Kullback-Leibler divergence of the posterior from the standard normal: the variational term of SD-VAE."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -16,6 +16,7 @@ class KL(RegularizerConfig):
     over pixels too, which corresponds to "pixels" here: 196,608 times weaker at 256 px (released-code.md#autoencoder-loss).
     """
 
+    only_encoder: ClassVar[bool] = True
     weight: float = Field(1e-6, gt=0, description="factor of the divergence")
     normalization: Literal["sum", "mean", "pixels"] = Field(
         "sum", description='"sum" over C, h, w (released code), "mean" over them, or "pixels": the sum divided by 3 H W (LDM)'

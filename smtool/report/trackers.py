@@ -84,23 +84,34 @@ def metrics_row(step: int, values: Mapping[str, float]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, up to the first incomplete line; [] if the file does not exist."""
+    """The rows of a metrics.jsonl, up to the first damaged or incomplete line; [] if the file does not exist."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not _is_row(row):
+            break
+        rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a value has the form that `metrics_row` writes."""
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return False
+    others = [value for name, value in row.items() if name not in ("step", "not_finite")]
+    return all(value is None or (type(value) in (int, float) and math.isfinite(value)) for value in others)
 
 
 def drop_rows_after(path: Path, step: int) -> None:
     """Remove the rows after a step, and incomplete lines; step 0 removes all rows. The file is replaced atomically."""
-    if not path.exists():
+    if not path.is_file():
         return
     kept = [row for row in read_metrics(path) if step > 0 and row["step"] <= step]
     text = "".join(json.dumps(row) + "\n" for row in kept)
-    if text != path.read_text(encoding="utf-8"):
+    if text.encode() != path.read_bytes():
         write_text(path, text)
 
 

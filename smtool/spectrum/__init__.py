@@ -21,6 +21,7 @@ from smtool.spectrum.direction import difference_of_gaussians as difference_of_g
 from smtool.spectrum.direction import directional_energy as directional_energy
 from smtool.spectrum.direction import rmsc as rmsc
 from smtool.spectrum.direction import spatial_normalize as spatial_normalize
+from smtool.spectrum.edges import edge_ratio as edge_ratio
 from smtool.spectrum.esm import esm_loss as esm_loss
 from smtool.spectrum.esm import matched_gain as matched_gain
 from smtool.spectrum.esm import reference_divergence as reference_divergence
@@ -47,11 +48,14 @@ from smtool.spectrum.psd import ring_frequency as ring_frequency
 from smtool.spectrum.psd import spectrum_of as spectrum_of
 from smtool.spectrum.published import PublishedCurve as PublishedCurve
 from smtool.spectrum.published import published_curves as published_curves
+from smtool.spectrum.radial_bands import RadialPower as RadialPower
 from smtool.spectrum.rank import ChannelMoments as ChannelMoments
 from smtool.spectrum.rank import EffectiveRank as EffectiveRank
 from smtool.spectrum.rank import channel_moments as channel_moments
 from smtool.spectrum.rank import dead_channels as dead_channels
 from smtool.spectrum.rank import effective_rank as effective_rank
+from smtool.spectrum.recolour import Recolouring as Recolouring
+from smtool.spectrum.recolour import recolouring as recolouring
 from smtool.spectrum.sampler_gain import GainSampler as GainSampler
 from smtool.spectrum.sampler_gain import last_step_amplitude as last_step_amplitude
 from smtool.spectrum.sampler_gain import sampler_amplitude as sampler_amplitude
@@ -62,12 +66,14 @@ from smtool.spectrum.shift import shift_errors as shift_errors
 from smtool.spectrum.structure import SPATIAL_MEASURES as SPATIAL_MEASURES
 from smtool.spectrum.structure import cosine_distance_slope as cosine_distance_slope
 from smtool.spectrum.structure import local_distant_similarity as local_distant_similarity
+from smtool.spectrum.theory import RecolouredCrossing as RecolouredCrossing
 from smtool.spectrum.theory import TimeShift as TimeShift
 from smtool.spectrum.theory import crossing_abar as crossing_abar
 from smtool.spectrum.theory import crossing_time as crossing_time
 from smtool.spectrum.theory import learnable_power as learnable_power
 from smtool.spectrum.theory import learnable_power_ddpm as learnable_power_ddpm
 from smtool.spectrum.theory import mean_velocity_floor as mean_velocity_floor
+from smtool.spectrum.theory import recoloured_crossing as recoloured_crossing
 from smtool.spectrum.theory import spectral_flatness as spectral_flatness
 from smtool.spectrum.theory import time_shift as time_shift
 from smtool.spectrum.theory import velocity_explained as velocity_explained

@@ -10,7 +10,7 @@ from smtool.spectrum.esm import matched_gain, reference_divergence
 from smtool.spectrum.estimators import PHYSICAL
 from smtool.spectrum.jackknife import jackknife_half_width
 from smtool.spectrum.powerlaw import HIGHEST_OF_IMAGES, HIGHEST_OF_LATENTS, range_of
-from smtool.spectrum.psd import Spectrum, spectrum_of
+from smtool.spectrum.psd import Size, Spectrum, spectrum_of
 
 LARGEST_RESIDUAL_DB = 3.0
 LOWEST_DELTA, HIGHEST_DELTA, STEP = -1.0, 3.0, 0.05
@@ -153,9 +153,14 @@ def fit_reference_delta(images: Spectrum, latents: Spectrum, *, gain: Literal["r
 def _paired_ranges(images: Spectrum, latents: Spectrum) -> tuple[FitRange, FitRange]:
     """The same rings on both sides, each with the calibration for the size that was transformed."""
     _check_paired(images, latents)
-    downsample = min(whole / kept for whole, kept in zip(images.source, images.size, strict=True))
-    of_latents = range_of(latents, highest=min(HIGHEST_OF_LATENTS, HIGHEST_OF_IMAGES * downsample))
+    of_latents = range_of(latents, highest=highest_frequency(images.size, images.source))
     return range_of(images, highest=of_latents.high), of_latents
+
+
+def highest_frequency(size: Size, source: Size) -> float:
+    """Upper limit of fits to latents (h, w) and their images (H, W), in cycles per latent pixel."""
+    downsample = min(whole / kept for whole, kept in zip(source, size, strict=True))
+    return min(HIGHEST_OF_LATENTS, HIGHEST_OF_IMAGES * downsample)
 
 
 def _check_paired(images: Spectrum, latents: Spectrum) -> None:

@@ -77,7 +77,7 @@ def ring_means(power: Tensor, estimator: Estimator) -> Tensor:
     if size[0] * size[1] <= FEW_CELLS:
         with without_autocast(power):
             return power.flatten(1) @ _ring_matrix(*size, estimator, dtype=power.dtype, device=power.device)
-    ring, count = _rings(*size, estimator)
+    ring, count = cell_rings(*size, estimator)
     total = power.new_zeros(len(power), len(count) + 1).index_add(1, ring.to(power.device), power.flatten(1))
     return total[:, :-1] / (count.to(total) + _counting_eps(estimator))
 
@@ -101,7 +101,7 @@ def ring_frequency(height: int, width: int, estimator: Estimator) -> tuple[Tenso
     PHYSICAL: geometric mean over the ring's cells, in cycles per pixel. REFERENCE: the bin number 1, 2, ..., which is the f of
     f^delta; the number of cells includes cell (0, 0).
     """
-    ring, count = _rings(height, width, estimator)
+    ring, count = cell_rings(height, width, estimator)
     if estimator.name == "reference":
         return torch.arange(1, len(count) + 1, dtype=torch.float64, device="cpu"), count.clone()
     radius = _squared_radius(height, width).clamp(min=1).double().sqrt() / (2 * height * width)
@@ -112,7 +112,7 @@ def ring_frequency(height: int, width: int, estimator: Estimator) -> tuple[Tenso
 @constant
 def _ring_matrix(height: int, width: int, estimator: Estimator) -> Tensor:
     """The matrix (cells, bins) that averages over rings."""
-    ring, count = _rings(height, width, estimator)
+    ring, count = cell_rings(height, width, estimator)
     member = F.one_hot(ring, len(count) + 1)[:, :-1].double()
     return member / (count + _counting_eps(estimator))
 
@@ -122,7 +122,7 @@ def _counting_eps(estimator: Estimator) -> float:
 
 
 @lru_cache(maxsize=64)
-def _rings(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tensor]:
+def cell_rings(height: int, width: int, estimator: Estimator) -> tuple[Tensor, Tensor]:
     """(ring of each cell, row by row, int64; the index after the last ring means no ring) and (cells per ring, float64).
 
     REFERENCE without DC still counts cell (0, 0), because the released code only sets its power to zero.

@@ -74,6 +74,38 @@ def crossing_abar(power: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class RecolouredCrossing:
+    """What recolouring does to crossing times. All (K,), float64.
+
+    power: S after recolouring. crossing: `crossing_time` of it. shift: gain of each band, which is the s of the time shift
+    t' = s t / (1 + (s - 1) t) from the old to the new crossing time of that band.
+    """
+
+    power: Tensor
+    crossing: Tensor
+    shift: Tensor
+
+
+def recoloured_crossing(power: Tensor, law: Tensor, *, count: Tensor) -> RecolouredCrossing:
+    """Crossing times of latents of spectrum `power` after recolouring to the shape `law` at equal total power.
+
+    A gain g multiplies S by g^2 and t* / (1 - t*) = sqrt(S) by g. So recolouring is a time shift for each frequency, while a
+    time shift of the process is one gain for all: recolouring can also change the order and the spread of the crossing times. For
+    a white law of variance 1, all bands cross at t = 0.5. power, law: (K,), positive; law correct up to a factor. count: (K,),
+    cells of each band. Raises ValueError for different shapes and for powers that are not positive.
+    Source: spectrum.md#recolouring.
+    """
+    if not (power.shape == law.shape == count.shape and power.ndim == 1):
+        raise ValueError(f"one value per band is needed: power {tuple(power.shape)}, law {tuple(law.shape)}, "
+                         f"count {tuple(count.shape)}")
+    if not bool((power > 0).all() and (law > 0).all()):
+        raise ValueError("recolouring needs positive power in every band of the latents and of the law")
+    old, shape, cells = power.double(), law.double(), count.double()
+    new = shape * ((cells * old).sum() / (cells * shape).sum())
+    return RecolouredCrossing(new, crossing_time(new), (new / old).sqrt())
+
+
+@dataclass(frozen=True)
 class TimeShift:
     """The s of the time shift t' = s t / (1 + (s - 1) t) that gives latents B about the SNRs of a reference A.
 

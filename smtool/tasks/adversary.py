@@ -30,23 +30,50 @@ class Adversary(PatchGAN):
     updates: Literal["alternating", "simultaneous"] = Field(
         "alternating", description="update one network per step in turn, or both in every step"
     )
+    alone: int = Field(
+        0, ge=0,
+        description="steps from `start` on that update the discriminator alone, so that it knows reconstructions before it "
+        "teaches; 1000 if model.init is given and discriminator.init is not",
+    )
+    ramp: int = Field(
+        0, ge=0,
+        description="steps after these in which `weight` rises linearly from 0; 1000 if model.init is given and "
+        "discriminator.init is not",
+    )
+    init: str = Field(
+        "",
+        description="start from the discriminator in this run of train-ae, or in this checkpoint of LDM's trainer; empty: random "
+        "weights",
+    )
     optimizer: AdamW | None = Field(None, description="optimizer of the discriminator; absent: the same settings as [optimizer]")
+
+    @property
+    def entry(self) -> int:
+        """First step with the adversarial term."""
+        return self.start + self.alone
+
+    def weight_at(self, step: int) -> float:
+        """The factor of the adversarial term in a step from `entry` on."""
+        return self.weight * min(1.0, (step - self.entry + 1) / self.ramp) if self.ramp else self.weight
 
     def players_at(self, step: int) -> tuple[str, ...]:
         """The players that are updated in a step (counted from 0). Alternating: the autoencoder in even steps."""
         if step < self.start:
             return ("autoencoder",)
+        if step < self.entry:
+            return ("discriminator",)
         if self.updates == "simultaneous":
             return ("autoencoder", "discriminator")
         return ("discriminator",) if step % 2 else ("autoencoder",)
 
     def count_turns(self, player: str, steps: int) -> int:
         """Number of updates of the player in the first `steps` steps."""
-        before, after = min(steps, self.start), max(0, steps - self.start)
+        before, together = min(steps, self.start), max(0, steps - self.entry)
+        alone = steps - before - together
         if self.updates == "simultaneous":
-            return before + after if player == "autoencoder" else after
-        odd = steps // 2 - before // 2 if after else 0
-        return odd if player == "discriminator" else steps - odd
+            return before + together if player == "autoencoder" else alone + together
+        odd = steps // 2 - self.entry // 2 if together else 0
+        return alone + odd if player == "discriminator" else before + together - odd
 
 
 def hinge_discriminator(discriminator: nn.Module, targets: Sequence[Tensor], decodings: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -12,11 +12,11 @@ from smtool.config import Config
 from smtool.data.batches import ImageBatch
 from smtool.devices import to_device
 from smtool.features.pictures import as_rgb
-from smtool.networks.sd_vae import Autoencoder
+from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary, hinge_discriminator, hinge_generator
-from smtool.training.terms import AdaptiveWeight, Loss, Term, weighted_sum
+from smtool.training.terms import AdaptiveWeight, Layer, Loss, Term, weighted_sum
 
 
 class Reconstruction(Config):
@@ -37,7 +37,7 @@ class AutoencoderTask:
 
     def __init__(
         self,
-        autoencoder: Autoencoder,
+        autoencoder: TrainableAutoencoder,
         methods: Mapping[str, Regularizer],
         *,
         reconstruction: Reconstruction,
@@ -71,20 +71,19 @@ class AutoencoderTask:
             images = _flipped(images, draws)
         if player == "discriminator":
             return self._discriminator_loss(images, draws)
-        playing = self.adversary is not None and step >= self.adversary.start
         return weighted_sum(
-            self._autoencoder_terms(images, draws, playing=playing),
-            {"encoder": self.autoencoder.encoder_last_layer, "decoder": self.autoencoder.decoder_last_layer},
+            self._autoencoder_terms(images, draws, step),
+            {"encoder": last_trained(self.autoencoder, "encoder"), "decoder": last_trained(self.autoencoder, "decoder")},
         )
 
-    def _autoencoder_terms(self, images: Tensor, streams: Streams, *, playing: bool) -> list[Term]:
+    def _autoencoder_terms(self, images: Tensor, streams: Streams, step: int) -> list[Term]:
         encoding, pairs, draws = self._encoded(images, streams)
         decodings = [self.autoencoder.decode(pair.latents) for pair in pairs]
         terms = self._reconstruction_terms(pairs, decodings)
-        if playing:
-            assert self.discriminator is not None and self.adversary is not None
+        if self.adversary is not None and step >= self.adversary.entry:
+            assert self.discriminator is not None
             value = hinge_generator(self.discriminator, pairs, [as_rgb(x) for x in decodings])
-            terms.append(Term("adversarial", value, self.adversary.weight, AdaptiveWeight("decoder")))
+            terms.append(Term("adversarial", value, self.adversary.weight_at(step), AdaptiveWeight("decoder")))
         for name, method in self.methods.items():
             if (penalty := method.penalty(encoding, draws[name])) is not None:
                 terms.append(Term(name, penalty, method.weight, method.adaptive_weight))
@@ -128,6 +127,21 @@ class AutoencoderTask:
         factor = self.autoencoder.downsample
         latents = (count, self.autoencoder.latent_channels, height // factor, width // factor)
         return Shapes((count, channels, height, width), latents)
+
+
+def last_trained(autoencoder: TrainableAutoencoder, half: Layer) -> Tensor:
+    """The weight at which the gradients of adaptive weights of a half are measured: that of its last convolution.
+
+    If it is frozen: the last trained weight of the half, else the same of the other half.
+    """
+    last = {"encoder": autoencoder.encoder_last_layer, "decoder": autoencoder.decoder_last_layer}
+    weights = dict(autoencoder.named_parameters())
+    for name in sorted(last, key=lambda name: name != half):
+        if last[name].requires_grad:
+            return last[name]
+        if trained := [weights[one] for one in autoencoder.part(name) if weights[one].requires_grad and weights[one].ndim > 1]:
+            return trained[-1]
+    return last[half]
 
 
 def _weighted(pairs: list[Pair], decodings: list[Tensor], compare: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

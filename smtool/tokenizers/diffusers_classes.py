@@ -4,22 +4,30 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from smtool.checkpoints.foreign.diffusers import OURS, WEIGHTS, class_of, published_stats, read_config, weights_in
+from smtool.checkpoints.foreign.halves import refuse_half
 from smtool.checkpoints.foreign.inferred_classes import Found, config_of, find_class
 from smtool.checkpoints.foreign.vector_quantized import vq_tensors
+from smtool.checkpoints.shards import INDEX, is_index
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
 from smtool.image_shape import ImageSize
 from smtool.networks.posterior import Posterior
+from smtool.networks.tokenizer import point_posterior
+from smtool.storage import refuse_pointer
 from smtool.tokenizers.functions import FunctionTokenizer
 from smtool.tokenizers.objects import object_tokenizer
+
+_ONE_VIDEO = ("AutoencoderKLHunyuanVideo15",)
+"""Classes whose attention mask does not allow several videos at once (diffusers 0.42)."""
 
 
 def described(path: Path) -> Path | None:
     """The folder with a config.json of such a class, if `path` is the folder or its file of weights; else None."""
-    if not path.is_dir() and re.fullmatch(rf"{WEIGHTS}(\.fp16)?\.(safetensors|bin)", path.name) is None:
+    if not path.is_dir() and re.fullmatch(rf"{WEIGHTS}((\.fp16)?\.(safetensors|bin)|{re.escape(INDEX)})", path.name) is None:
         return None
     folder = path if path.is_dir() else path.parent
     config = folder / "config.json"
@@ -46,7 +54,7 @@ def open_by_diffusers(
     if kind == "AutoencoderRAE":
         made, stats = _ZeroToOne(made), None      # it normalizes latents internally
     if any(isinstance(layer, nn.Conv3d) for layer in made.modules()):
-        made = _OneFrame(made)
+        made, image_channels = _OneFrame(made), 3      # in_channels counts those of patches (Wan 2.2) or of features (Mochi)
     opened: dict[str, Any] = {"label": label, "source": source, "kind": kind, "device": device, "stats": stats}
     return object_tokenizer(made.float(), **opened, image_size=image_size, image_channels=image_channels)
 
@@ -67,19 +75,25 @@ class _ZeroToOne(nn.Module):
 
 
 class _OneFrame(nn.Module):
-    """Adapts an autoencoder of videos (B, C, T, H, W), such as Qwen-Image's, to still images."""
+    """Adapts an autoencoder of videos (B, C, T, H, W), such as Qwen-Image's, to still images: videos of one frame."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
+        self.alone = type(network).__name__ in _ONE_VIDEO
 
     def encode(self, images: Tensor) -> Posterior:
-        gaussian = self.network.encode(images.unsqueeze(2)).latent_dist
-        return Posterior(gaussian.mean.squeeze(2).float(), gaussian.logvar.squeeze(2).float())
+        return Posterior.joined(self._encoded(part) for part in (images.split(1) if self.alone else [images]))
 
     def decode(self, latents: Tensor) -> Tensor:
-        images: Tensor = self.network.decode(latents.unsqueeze(2)).sample.squeeze(2)
-        return images
+        parts = latents.split(1) if self.alone else [latents]
+        return torch.cat([self.network.decode(part.unsqueeze(2)).sample.squeeze(2) for part in parts])
+
+    def _encoded(self, images: Tensor) -> Posterior:
+        gaussian = self.network.encode(images.unsqueeze(2)).latent_dist
+        if not hasattr(gaussian, "mean"):      # Cosmos has no variance
+            return point_posterior(gaussian.mode().squeeze(2).float())
+        return Posterior(gaussian.mean.squeeze(2).float(), gaussian.logvar.squeeze(2).float())
 
 
 def _from_folder(folder: Path, path: Path) -> nn.Module:
@@ -87,13 +101,17 @@ def _from_folder(folder: Path, path: Path) -> nn.Module:
     name = class_of(folder / "config.json") or ""
     kind = _class(folder, name)
     file = path if path.is_file() else weights_in(folder)
+    if is_index(file):
+        TensorFile(file)      # raises an error that names a missing shard
+    else:
+        refuse_pointer(file)
     try:
         return kind.from_pretrained(
             folder,
             local_files_only=True,
             low_cpu_mem_usage=False,
             variant="fp16" if ".fp16." in file.name else None,
-            use_safetensors=file.suffix == ".safetensors",
+            use_safetensors=file.suffix != ".bin",
         )
     except Exception as error:      # diffusers, torch and safetensors raise different types
         raise _refused(folder, name, error, "Copy the folder again.") from error
@@ -103,6 +121,7 @@ def _from_weights(path: Path) -> nn.Module:
     file = TensorFile(path)
     found = find_class(file.shapes)
     assert found is not None, "checked by the caller"
+    refuse_half(path, file.shapes)
     kind = _class(path, found.name)
     tensors = _tensors(file, found)
     try:

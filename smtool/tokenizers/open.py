@@ -1,7 +1,7 @@
 """Identify the kind of tokenizer that a name or path refers to, and open it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,11 +10,15 @@ from smtool.checkpoints.diffusion import KIND as DIFFUSION
 from smtool.checkpoints.foreign.detect import format_of
 from smtool.checkpoints.foreign.diffusers import class_of, read_diffusers
 from smtool.checkpoints.foreign.inferred_classes import find_class
+from smtool.checkpoints.foreign.settings import AS_STATED, Settings, split_settings
 from smtool.checkpoints.foreign.taesd import encoder_in, half_of, read_taesd, without_half
 from smtool.checkpoints.foreign.weights_file import read_weights
+from smtool.checkpoints.hub.fetch import fetched, hub_name
+from smtool.checkpoints.hub.published import PUBLISHED
 from smtool.checkpoints.learned_from import learned_from
+from smtool.checkpoints.shards import INDEX, index_of, is_index
 from smtool.checkpoints.tensor_file import PICKLED, TensorFile
-from smtool.errors import CheckpointError
+from smtool.errors import CheckpointError, RecipeError
 from smtool.image_shape import ImageSize, SizeLike
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.sd_vae import Autoencoder
@@ -31,29 +35,44 @@ Kind = Literal["pixels", "control", "encoder", "object", "trained", "foreign", "
 """trained: an autoencoder in a file of smtool; foreign: weights of another tool for a network of smtool; diffusers: weights that
 diffusers runs; diffusion: a checkpoint of `train-dit`; other: any other file."""
 _CONTROL, _TAESD = "control:", "TAESD"
-_OURS: dict[object, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
+_OURS: dict[str, Kind] = {"autoencoder": "trained", DIFFUSION: "diffusion"}
 
 
 @dataclass(frozen=True)
 class Found:
     """The tokenizer that a name refers to. path: its file or folder, or None; format: format of a foreign file, or the class of
-    diffusers; metadata: that of a file of smtool."""
+    diffusers; metadata: that of a file of smtool; settings: those given behind the name; on_hub: whether the file is one of the
+    hub's cache."""
 
     name: str
     kind: Kind
     path: Path | None = None
     format: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings = AS_STATED
+    on_hub: bool = False
 
     @property
     def place(self) -> str:
-        """Path of the file or folder if there is one, else the name; `open_tokenizer` accepts it."""
-        return self.name if self.path is None else str(self.path)
+        """Path of a local file or folder with the given settings, else the name; `open_tokenizer` accepts it."""
+        return self.name if self.path is None or self.on_hub else f"{self.path}{self.settings.suffix}"
 
 
 def identify(name: str | Path) -> Found:
-    """Identify a tokenizer without loading it. Raises CheckpointError if there is nothing of this name."""
-    text = str(name)
+    """Identify a tokenizer without loading it; files on the hub are downloaded.
+
+    Raises CheckpointError if there is nothing of this name, WeightsError if it is on the hub only and cannot be downloaded,
+    RecipeError for settings that it does not take.
+    """
+    plain, settings = split_settings(str(name))
+    found = _identified(plain)
+    takes = found.kind in ("trained", "foreign", "other")
+    if settings.given and (not takes or found.format == _TAESD or (settings.norm_groups and found.kind == "trained")):
+        raise RecipeError(f"{name}: {plain} takes no settings such as {settings.suffix[1:]}.", hint="Leave them out.")
+    return replace(found, name=str(name), settings=settings)
+
+
+def _identified(text: str) -> Found:
     if text.startswith(specimens.PREFIX):
         return _file(text, specimens.find(text))
     if text == PIXELS and not Path(text).exists():
@@ -64,10 +83,11 @@ def identify(name: str | Path) -> Found:
         return Found(text, "encoder")
     if is_object(text):
         return Found(text, "object")
-    path = _path(text)
+    path, on_hub = _path(text)
     if (folder := described(path)) is not None:
-        return Found(text, "diffusers", path, str(class_of(folder / "config.json")))
-    return Found(text, "foreign", path, "diffusers") if path.is_dir() else _file(text, path)
+        return Found(text, "diffusers", path, str(class_of(folder / "config.json")), on_hub=on_hub)
+    found = Found(text, "foreign", path, "diffusers") if path.is_dir() else _file(text, path)
+    return replace(found, on_hub=on_hub)
 
 
 def open_tokenizer(
@@ -81,8 +101,10 @@ def open_tokenizer(
 ) -> Tokenizer:
     """Open a tokenizer, frozen and in eval mode. Raises CheckpointError, RecipeError or WeightsError.
 
-    name: a file, run or folder of an autoencoder, `specimen:plain` or `specimen:dsm`, `pixels`, `timm:MODEL`, `squeezenet`, a
-    Python object `module:attribute`, or a control `control:NAME`. image_size: of the images to encode, for encoders whose grid
+    name: a file, run or folder of an autoencoder, a repository on the hub (`org/name`, `org/name:subfolder`, `org/name@revision`,
+    or a short name of `smtool.checkpoints.hub`), `specimen:plain` or `specimen:dsm`, `pixels`, `timm:MODEL`, `squeezenet`, a
+    Python object `module:attribute`, or a control `control:NAME`. Settings of an SD-VAE that its file does not show may follow
+    the name: `vae.safetensors,padding=reflect,norm_groups=16`. image_size: of the images to encode, for encoders whose grid
     depends on it; image_channels: of the images, for tokenizers that are made for any number of them. downsample_pad: padding of
     an SD-VAE; None: that of its file. weights_dir: searched first for weights of encoders.
     """
@@ -108,12 +130,24 @@ def load_autoencoder(
             return opened
         what[found.kind] = opened.architecture
     raise CheckpointError(
-        f"{found.place} is {what.get(found.kind, 'plain arithmetic')}, but only AutoencoderKL can be trained and exported.",
-        hint="All commands except `train-ae` and `export` accept it; in Python, smtool.open_tokenizer opens it.",
+        f"{found.place} is {what.get(found.kind, 'plain arithmetic')}, but only AutoencoderKL can be opened here.",
+        hint="Commands that measure, encode and sample accept it; in Python, smtool.open_tokenizer opens it.",
     )
 
 
 def _opened(
+    found: Found, device: str, pad: DownsamplePad | None, size: ImageSize | None, channels: int, weights_dir: Path | None
+) -> Tokenizer:
+    opened = _of_kind(found, device, pad, size, channels, weights_dir)
+    if found.on_hub:
+        plain = split_settings(found.name)[0]
+        published = PUBLISHED.get(plain.partition("@")[0])
+        opened.label = plain if published is not None else str(hub_name(plain)).partition("/")[2]
+        opened.stats = opened.stats or (None if published is None else published.stats)
+    return opened
+
+
+def _of_kind(
     found: Found, device: str, pad: DownsamplePad | None, size: ImageSize | None, channels: int, weights_dir: Path | None
 ) -> Tokenizer:
     if pad not in (None, *get_args(DownsamplePad)):
@@ -135,17 +169,19 @@ def _opened(
 def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -> Tokenizer:
     """Open a network of smtool; its label is the name of the run or file."""
     opened: Tokenizer
+    settings = found.settings if pad is None else replace(found.settings, downsample_pad=pad)
     if path.is_dir():
-        opened = read_diffusers(path, device, downsample_pad=pad)
+        opened = read_diffusers(path, device, settings)
     elif found.format == _TAESD:
         opened = read_taesd(path, device)
     elif found.kind in ("foreign", "other"):
-        opened = read_weights(path, device, downsample_pad=pad)
+        opened = read_weights(path, device, settings)
     else:
-        opened = read_autoencoder(path, device, downsample_pad=pad)
+        opened = read_autoencoder(path, device, settings.given)
     recipe = found.metadata.get("recipe")
     named = path.resolve().parent if path.name == "ckpt.safetensors" else path.resolve()
-    opened.label = without_half(named.stem) if found.format == _TAESD else named.stem
+    stem = named.name.removesuffix(INDEX) if is_index(path) else named.stem
+    opened.label = without_half(stem) if found.format == _TAESD else stem
     if found.name.startswith(specimens.PREFIX):
         opened.label = found.name.replace(":", "-")
     opened.source, opened.recipe = found.name, recipe if isinstance(recipe, dict) else {}
@@ -153,12 +189,25 @@ def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -
     return opened
 
 
-def _path(name: str) -> Path:
+def _path(name: str) -> tuple[Path, bool]:
+    """(file or folder, whether it is on the hub) for a path, a run in runs/, or a name on the hub."""
+    if (path := _local(name)) is not None:
+        return path, False
+    asked = None if Path(name).exists() else hub_name(name)
+    if asked is None:
+        raise CheckpointError(f"{name}: {_absence(Path(name))}", hint=_known_runs())
+    place = fetched(asked)
+    path = _local(str(place))
+    assert path is not None, f"the files of an autoencoder were downloaded to {place}"
+    return path, True
+
+
+def _local(name: str) -> Path | None:
     """The file, diffusers folder or encoder file of TAESD for a path, or for the name of a run in runs/."""
     for path in (Path(name), Path("runs") / name):
         if path.is_file():
-            return path
-        for inside in ("ckpt.safetensors", "model.safetensors"):
+            return index_of(path)
+        for inside in ("ckpt.safetensors", "model.safetensors", f"model{INDEX}"):
             if (path / inside).is_file():
                 return path / inside
         for folder in (path, path / "vae"):
@@ -166,12 +215,13 @@ def _path(name: str) -> Path:
                 return folder
         if path.is_dir() and (encoder := encoder_in(path)) is not None:
             return encoder
-    raise CheckpointError(f"{name}: {_absence(Path(name))}", hint=_known_runs())
+    return None
 
 
 def _file(name: str, path: Path) -> Found:
-    metadata = {} if path.suffix.lower() in PICKLED else read_metadata(path)
-    if (kind := metadata.get("kind")) in _OURS:
+    metadata = {} if path.suffix.lower() in PICKLED or is_index(path) else read_metadata(path)
+    kind = metadata.get("kind")
+    if isinstance(kind, str) and kind in _OURS:
         return Found(name, _OURS[kind], path, metadata=metadata)
     if "smtool" in metadata:
         return Found(name, "other", path, metadata=metadata)

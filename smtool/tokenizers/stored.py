@@ -19,7 +19,7 @@ _STORED: TypeAdapter[StoredConfig | Pixels | NamedControl] = TypeAdapter(
 )
 
 
-def rebuilt(path: Path, description: Mapping[str, Any]) -> Tokenizer:
+def rebuilt(path: Path, description: Mapping[str, Any] | None) -> Tokenizer:
     """The tokenizer of a description; its weights, if any, are not loaded (they are on "meta"). path: for error messages."""
     try:
         config = _STORED.validate_python(description)

@@ -1,18 +1,30 @@
 """Checkpoint folders, written atomically: model, averages, optimizers and state of a run after one step."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from smtool import storage
 from smtool.errors import CheckpointError, DiskError
 from smtool.training.loop import Training
 from smtool.training.sharding import gathered, refill
+
+_START_OVER = "Start over with --fresh, or pass another --out."
+
+
+class _State(BaseModel):
+    """state.json. updates: number of updates by player; frozen: {} in checkpoints of old versions without digests."""
+
+    step: int
+    updates: dict[str, Annotated[int, Field(ge=0)]]
+    precision: dict[str, Any]
+    frozen: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,12 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
-        self._prune()
+        try:
+            os.replace(aside, final)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise DiskError(f"{final}: could not be written ({error.strerror}).", hint="Free some space and resume.") from error
+        self.prune()
         return final
 
     def latest(self) -> int | None:
@@ -60,21 +76,20 @@ class Checkpoints:
         Raises CheckpointError if the checkpoint is damaged, of another network, or trained against other frozen networks.
         """
         folder = self.folder / f"{step:08d}"
-        state = json.loads((folder / "state.json").read_text())
-        _check_frozen(folder, state.get("frozen", {}), training.frozen)
+        with storage.parsing(folder / "state.json", hint=_START_OVER):
+            state = _State.model_validate_json((folder / "state.json").read_bytes())
+        _check_frozen(folder, state.frozen, training.frozen)
         try:
             for player, module in training.task.players.items():
                 refill(module.state_dict(), storage.each_tensor(folder / "model.safetensors", f"{player}/"))
                 saved = storage.each_tensor(folder / "optimizer.safetensors", f"{player}/")
-                training.optimizers[player].load_state_dict(saved, state["updates"][player])
+                training.optimizers[player].load_state_dict(saved, state.updates[player])
             for player, average in training.averages.items():
                 refill(average.state_dict(), storage.each_tensor(folder / "ema.safetensors", f"{player}/"))
-        except (KeyError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{folder} does not fit the recipe's network ({error}).",
-                hint="Start over with --fresh, or pass another --out.",
-            ) from error
-        training.precision.load_state_dict(state["precision"])
+        except (LookupError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{folder} does not fit the recipe's network ({error}).", hint=_START_OVER) from error
+        with storage.parsing(folder / "state.json", hint=_START_OVER):
+            training.precision.load_state_dict(state.precision)
 
     def _write(self, folder: Path, step: int, training: Training) -> None:
         """Write the files; sharded tensors are gathered, so that a checkpoint can be loaded with any number of ranks."""
@@ -98,12 +113,17 @@ class Checkpoints:
         }
         storage.write_json(folder / "state.json", state)
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
+        """Remove old checkpoints, and what runs that were killed while they wrote or removed one have left."""
         steps = self.steps()
         kept = set(steps[-self.keep_last :]) | {step for step in steps if self.keep_every and step % self.keep_every == 0}
-        for step in steps:
-            if step not in kept:
-                shutil.rmtree(self.folder / f"{step:08d}", ignore_errors=True)
+        names = {f"{number:08d}" for number in kept}
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            step = path.name.removeprefix(".").removesuffix(".part")
+            if path.is_dir() and path.name not in names and step.isdigit():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_frozen(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:

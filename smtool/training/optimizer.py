@@ -1,7 +1,7 @@
 """The recipe table of the optimizer, the learning-rate schedule, and the optimizer state as named tensors."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -36,10 +36,15 @@ class AdamW(Config):
     )
     clip: float | Literal["off"] = Field(1.0, description='limit of the norm of the whole gradient; "off": no limit')
 
-    def build(self, parameters: Iterable[tuple[str, Parameter]], device: str) -> "NamedOptimizer":
-        """The optimizer of those parameters that require gradients (a fixed table of positions is a parameter that does not)."""
+    def build(
+        self, parameters: Iterable[tuple[str, Parameter]], device: str, multipliers: Mapping[str, float] = {}
+    ) -> "NamedOptimizer":
+        """The optimizer of those parameters that require gradients (a fixed table of positions is a parameter that does not).
+
+        multipliers: parameter name -> factor of its learning rate, 1 for names that are absent.
+        """
         learning = {name: parameter for name, parameter in parameters if parameter.requires_grad}
-        return NamedOptimizer(self, learning, fused=torch.device(device).type == "cuda")
+        return NamedOptimizer(self, learning, fused=torch.device(device).type == "cuda", multipliers=multipliers)
 
     def rate(self, update: int, last_update: int) -> float:
         """The learning rate of update number `update` (from 0); last_update: the last one of the run, where cosine decay ends."""
@@ -54,12 +59,14 @@ class AdamW(Config):
 class NamedOptimizer:
     """torch.optim.AdamW over named parameters with a count of updates; its state is a flat dict of tensors by parameter name."""
 
-    def __init__(self, table: AdamW, parameters: dict[str, Parameter], *, fused: bool) -> None:
+    def __init__(
+        self, table: AdamW, parameters: dict[str, Parameter], *, fused: bool, multipliers: Mapping[str, float] = {}
+    ) -> None:
         self.table = table
         self.parameters = parameters
         self.updates = 0
         self.torch = torch.optim.AdamW(
-            parameters.values(),
+            _groups(parameters, multipliers),
             lr=table.lr,
             betas=table.betas,
             weight_decay=table.weight_decay,
@@ -68,9 +75,10 @@ class NamedOptimizer:
         )
 
     def set_rate(self, last_update: int) -> float:
+        """Set the rates of the next update; returns the one of parameters without a multiplier."""
         rate = self.table.rate(self.updates, last_update)
         for group in self.torch.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["multiplier"]
         return rate
 
     def clip(self) -> Tensor:
@@ -97,3 +105,11 @@ class NamedOptimizer:
             else:      # in the parameter's memory layout, because a fused step pairs both by memory position
                 kept[key] = torch.empty_like(parameter, requires_grad=False)
                 local(kept[key]).copy_(local(like(value, parameter)))
+
+
+def _groups(parameters: Mapping[str, Parameter], multipliers: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Parameters grouped by the multiplier of their rate, in order of first appearance."""
+    groups: dict[float, list[Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault(multipliers.get(name, 1.0), []).append(parameter)
+    return [{"params": members, "multiplier": factor} for factor, members in groups.items()]

@@ -82,5 +82,7 @@ def _numerator(terms: list[Term], adaptive: AdaptiveWeight) -> list[Term]:
 
 def _norm(value: Tensor, layer: Tensor) -> Tensor:
     """Norm of the gradient at the layer. Scaled before backward: gradients of a mean over many pixels underflow in fp16."""
+    if not value.requires_grad:      # computed by frozen layers only
+        return layer.new_zeros(())
     (gradient,) = torch.autograd.grad(_SCALE * value, layer, retain_graph=True, allow_unused=True)
     return layer.new_zeros(()) if gradient is None else averaged(gradient.float() / _SCALE).norm()

@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from smtool import __version__
 from smtool.checkpoints import read_autoencoder, write_autoencoder
+from smtool.commands.inspect.inspection import describe
 from smtool.errors import CheckpointError
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
-from smtool.storage import file_digest
+from smtool.storage import file_digest, read_metadata, read_tensors, write_tensors
 
 SECTION = SDVAE(downsample=4, latent_channels=3, channels=(8, 8, 16), norm_groups=4, blocks_per_level=1)
 
@@ -120,3 +121,15 @@ def test_a_text_file_and_a_truncated_file_are_refused(autoencoder, tmp_path):
     for path in (text, cut):
         with pytest.raises(CheckpointError, match=f"{path.name} is not a readable safetensors file"):
             read_autoencoder(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"stats": {"kind": "channel"}}, {"stats": 3}, {"recipe": {"regularizers": 1}}], ids=str
+)
+def test_an_autoencoder_with_damaged_metadata_is_refused(tmp_path, change):
+    path = tmp_path / "ckpt.safetensors"
+    write_autoencoder(path, SDVAE(downsample=4, latent_channels=2, channels=(4, 4, 4), norm_groups=2).build(), {})
+    tensors, metadata = read_tensors(path), read_metadata(path)
+    write_tensors(path, tensors, {**metadata, **change})
+    with pytest.raises(CheckpointError, match=r"ckpt\.safetensors"):
+        describe(str(path))

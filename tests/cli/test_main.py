@@ -66,3 +66,18 @@ def test_a_hint_has_its_own_line(ending):
 def test_an_internal_error_says_how_to_see_the_traceback(ending):
     _, said = ending(ZeroDivisionError("first\nsecond"))
     assert said == "smtool: internal error: ZeroDivisionError: first\n  --debug shows the traceback.\n"
+
+
+def test_memory_of_the_machine_that_torch_cannot_get_has_exit_code_5():
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(1 << 56)
+    assert cli._report(found.value) == 5
+    assert cli._report(RuntimeError("shapes differ")) == 1
+
+
+def test_a_file_that_the_system_refuses_is_named(tmp_path, capsys):
+    for call, name in ((tmp_path.read_text, str(tmp_path)), ((tmp_path / ("x" * 300)).stat, "xxx")):
+        with pytest.raises(OSError) as found:
+            call()
+        assert cli._report(found.value) == 3
+        assert name in capsys.readouterr().err

@@ -17,11 +17,11 @@ def test_all_options_are_passed_on(called):
         SAMPLE, "sample", "x.pt", "--out", "o", "--num-images", "3", "--labels", "7", "--sampler", "ddim", "--steps", "9",
         "--cfg-scale", "2", "--cfg-interval", "0", "0.5", "--seed", "4", "--batch", "2", "--grid", "1", "--format", "npz",
             "--rounding", "truncate",
-        "--device", "cpu", "--autoencoder", "ae", "--scale", "0.5", "--heads", "6",
+        "--device", "cpu", "--autoencoder", "ae", "--scale", "0.5", "--heads", "6", "--tile", "512",
     )  # fmt: skip
     assert named == {
         "out": Path("o"), "num_images": 3, "labels": "7", "seed": 4, "batch": 2, "grid": 1, "kind": "npz", "device": "cpu",
             "rounding": "truncate",
         "changes": {"kind": "ddim", "steps": 9, "cfg_scale": 2.0, "cfg_interval": (0.0, 0.5)},
-        "autoencoder": "ae", "scale": 0.5, "heads": 6,
+        "autoencoder": "ae", "scale": 0.5, "heads": 6, "tile": 512,
     }  # fmt: skip

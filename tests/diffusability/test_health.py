@@ -153,3 +153,33 @@ def test_encoders_without_decoder_have_only_the_third_shift_error_and_few_positi
 @pytest.mark.parametrize(("latent", "factor", "overflows"), [(10.0, 10.0, False), (7e4, 10.0, True), (10.0, 7e4, True)])
 def test_latents_overflow_as_activations_do(latent, factor, overflows):
     assert fp16_of(latent, LargestActivation({"0": torch.tensor(factor)})).overflows == overflows
+
+
+def test_errors_at_edges_equal_a_double_loop_and_wrong_padding_is_a_warning():
+    from numpy import array, median
+    from skimage import data
+
+    picture = torch.tensor(data.astronaut() / 127.5 - 1.0).permute(2, 0, 1).float()
+    images = torch.stack([picture[:, y : y + 96, x : x + 96] for y in (0, 200, 400) for x in (0, 130, 260, 400)])
+    found = {}
+    for padding in ("zeros", "reflect"):
+        codec = open_tokenizer(f"specimen:plain,padding={padding}")
+        found[padding] = report_of(codec, images).edges
+        decoded = codec.decode(codec.encode(images).mean)
+        error = ((decoded - images) ** 2).mean(1).double().numpy()
+        ratios = []
+        for one in error:
+            ring = [one[i, j] for i in range(96) for j in range(96) if i in (0, 95) or j in (0, 95)]
+            inner = [one[i, j] for i in range(8, 88) for j in range(8, 88)]
+            ratios.append(np.mean(ring) / np.mean(inner))
+        assert found[padding].ratio == pytest.approx(float(np.sort(array(ratios))[(len(ratios) - 1) // 2]), rel=1e-6)
+        assert found[padding].ratio == pytest.approx(float(median(ratios)), rel=0.3)
+    assert found["zeros"].ratio < health.EDGE_RATIO < found["reflect"].ratio
+    tones = {padding: health.edges_finding(edges).tone for padding, edges in found.items()}
+    assert tones == {"zeros": "good", "reflect": "warn"}
+
+
+def test_images_without_an_interior_and_without_error_have_a_reason():
+    assert "no interior" in health._edges(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16), 8).reason
+    assert "no error" in health._edges(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), 8).reason
+    assert "no decoder" in health._edges(torch.zeros(1, 3, 64, 64), None, 8).reason

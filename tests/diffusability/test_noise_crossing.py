@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import scipy.integrate
 
-from smtool.diffusability.sections.noise_crossing import measure
+from smtool.diffusability.sections.noise_crossing import findings, measure
 from smtool.diffusability.sections.parts import Reason
-from smtool.diffusability.sections.physical import PhysicalReading
+from smtool.diffusability.sections.physical import PhysicalReading, Target
 
 CYCLES = [0.5 * k for k in range(1, 33)]
 CELLS = [3 * k for k in range(1, 33)]
@@ -13,7 +13,8 @@ CELLS = [3 * k for k in range(1, 33)]
 def reading(power, *, gain: float = 1.0, rings: int = 32) -> PhysicalReading:
     powers = [gain * float(power(f)) for f in CYCLES[:rings]]
     return PhysicalReading.model_construct(
-        posterior="sample", cycles_per_side=CYCLES[:rings], cells=CELLS[:rings], power=powers
+        posterior="sample", cycles_per_side=CYCLES[:rings], cells=CELLS[:rings], power=powers,
+        target=Target.model_construct(delta=0.5, power=[7.0 * f**-1.5 for f in CYCLES[:rings]]),
     )
 
 
@@ -85,3 +86,35 @@ def test_euler_maruyama_damps_weak_bands_as_published():
 
 def test_a_latent_with_a_ring_without_power_gives_a_reason():
     assert "no power" in measure(reading(lambda f: 0.0), None).reason
+
+
+def test_recolouring_gives_the_crossing_times_of_the_law_at_equal_total_power():
+    found = measure(reading(lambda f: 4.0 * f**-2.5), None)
+    flattened, whitened = found.recoloured
+    assert (flattened.flatten, whitened.flatten) == (0.5, "white")
+    cells, total = np.array(CELLS), np.dot(CELLS, found.power)
+    law = np.array(CYCLES) ** -1.5
+    root = np.sqrt(law * total / (cells * law).sum())
+    np.testing.assert_allclose(flattened.crossing, root / (1 + root), rtol=1e-6)
+    np.testing.assert_allclose(flattened.shift, root / np.sqrt(found.power), rtol=1e-6)
+    np.testing.assert_allclose(np.ptp(whitened.crossing), 0, atol=1e-9)
+    t, shifted = np.array(found.crossing), np.array(whitened.crossing)      # each ring has its own time shift t'
+    s = np.array(whitened.shift)
+    np.testing.assert_allclose(s * t / (1 + (s - 1) * t), shifted, rtol=1e-5)
+
+
+def test_the_report_says_which_recolouring_would_change_the_crossing_times():
+    steep = measure(reading(lambda f: 4.0 * f**-2.5), None)
+    said = next(one for one in findings(steep) if one.topic == "recolouring")
+    first, last = steep.recoloured[0].span
+    assert f"{last:.2f} and {first:.2f} with flatten = 0.5, " in said.sentence and "with flatten = white." in said.sentence
+    assert said.numbers["first_0.5"] == first
+    asked = measure(reading(lambda f: 3.0 * f**-1.5), None)      # already on the target's law: only white is named
+    said = next(one for one in findings(asked) if one.topic == "recolouring")
+    assert "0.5" not in said.sentence.split("to ")[1].split(" with")[1] and "white" in said.sentence
+
+
+def test_images_with_an_empty_ring_leave_only_white():
+    head = reading(lambda f: 1 / f)
+    head.target.power[3] = 0.0
+    assert [one.flatten for one in measure(head, None).recoloured] == ["white"]

@@ -10,8 +10,8 @@ from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections import physical, reference
 from smtool.diffusability.sections.physical import image_powers, latent_powers, target
-from smtool.networks.posterior import Posterior
-from smtool.spectrum import PHYSICAL, REFERENCE, dct2, esm_loss, idct2, spectrum_of
+from smtool.networks.posterior import LatentStats, Posterior
+from smtool.spectrum import PHYSICAL, REFERENCE, RadialPower, dct2, esm_loss, idct2, recolouring, spectrum_of
 from smtool.spectrum.units import Units
 
 
@@ -70,6 +70,29 @@ def measured(images, delta, *, deterministic=False):
         rings.add(images[first:first + 8])
         latents.add(images[first:first + 8], first)
     return rings, latents
+
+
+def test_a_recolouring_shows_in_normalized_readings_only(images):
+    """The readings of a transformer's spectral statistics equal those of latents that are filtered first."""
+    latents = coloured(images, 16, 0.5)
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3), unbiased=False)
+    filtered = recolouring(RadialPower.of(latents, images), mean, std, 1.5)
+    plain, spectral = Ideal(16, 0.5), Ideal(16, 0.5)
+    spectral.stats = LatentStats("spectral", mean, std, 24, "", torch.zeros(3), filtered)
+    found = {}
+    for codec in (plain, spectral):
+        rings, tables = ImageRings([PHYSICAL], [(16, 16)]), LatentRings(Subject("ideal", codec), [PHYSICAL], keep=0)
+        rings.add(images)
+        tables.add(images, 0)
+        entries = physical.measure(rings, tables, tables.stats("").std, (16, 16), every_image(images), delta=1.0)
+        found[codec] = {(entry.posterior, entry.latents): entry for entry in entries}
+    head = found[spectral]["sample", "normalized"]
+    assert head.delta.value == pytest.approx(1.5, abs=0.05)
+    assert found[spectral]["sample", "raw"].power == found[plain]["sample", "raw"].power
+    expected = spectrum_of(spectral.stats.normalize(latents.double()), PHYSICAL).mean()
+    np.testing.assert_allclose(head.power, expected, rtol=1e-5)
+    first = spectrum_of(spectral.stats.normalize(latents.double())[:, :1], PHYSICAL).mean()
+    np.testing.assert_allclose(head.channels.power[0], first, rtol=1e-5)
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0])

@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -12,10 +13,14 @@ from smtool.checkpoints import write_autoencoder
 from smtool.commands.train.live_spectrum import live_spectrum
 from smtool.diffusability.inputs.subjects import _labels, open_subjects
 from smtool.diffusability.page import chapters, plots
+from smtool.diffusability.plan import Limit
+from smtool.diffusability.protocol import Protocol
 from smtool.diffusability.report import SCHEMA, Report
-from smtool.diffusability.sections.parts import Reason
+from smtool.diffusability.sections.parts import NOT_MEASURED, Reason
+from smtool.diffusability.sections.transfer import KAPPA_SPREAD_CUT
 from smtool.diffusability.spectrum import _beside, spectrum
 from smtool.errors import CheckpointError, RecipeError
+from smtool.image_shape import ImageSize
 from smtool.networks.sd_vae import SDVAE
 from smtool.report.console import Console
 from smtool.tokenizers import open_tokenizer
@@ -144,10 +149,49 @@ def test_standard_output_holds_only_the_json_on_request(runs, data, capsys):
     assert json.loads(capsys.readouterr().out)["schema"] == SCHEMA
 
 
-def test_a_spent_budget_ends_the_pass_and_is_reported(runs, data):
-    report = spectrum([str(runs / "plain")], data=data, budget=0.0, console=quiet())
+def test_a_spent_limit_runs_the_smallest_protocol_and_names_what_is_missing(runs, data, tmp_path):
+    shown = io.StringIO()
+    what = [str(runs / "plain")]
+    report = spectrum(what, plot=True, out=tmp_path, data=data, limit=Limit(0.0, ends_early=True), console=Console(file=shown))
     assert report.passport.data.images == 16
-    assert report.passport.stopped == "the budget was spent"
+    assert report.passport.stopped == "the time limit was reached"
+    assert {"band transfer not measured", "low-pass curve not measured"} <= set(report.passport.cut)
+    one = report.autoencoders[0]
+    assert one.transfer == one.low_pass == one.health.shift == one.health.grid == NOT_MEASURED
+    assert report.cost.passes["plain"].decode.images == 0
+    assert "The smallest protocol takes longer than that" in shown.getvalue()
+    page = (tmp_path / "report.html").read_text()
+    assert "not measured, use --full" in page
+    assert "Cut to keep the time limit" in page
+    read = Report.model_validate_json((tmp_path / "spectrum.json").read_text())
+    assert read.passport.cut == report.passport.cut
+
+
+def test_a_cut_report_measures_what_its_passport_says(runs, data, monkeypatch):
+    """Sections at a cut protocol: 3 removals, 4 bands, 4 images; more images for what only encodes."""
+    cut = Protocol(20, ImageSize(32, 32), 4, (0, 8, 12), 4)
+    monkeypatch.setattr(Protocol, "fitted", lambda *_: cut)
+    monkeypatch.setattr(Protocol, "shortened", lambda *_: cut)
+    report = spectrum([str(runs / "plain")], data=data, limit=Limit(1e6), console=quiet())
+    assert report.passport.images == {"spectra": 20, "low_pass": 4, "transfer": 4, "shift": 4, "direction": 20}
+    assert report.passport.cut == (
+        "low-pass removals 15 -> 3 (n = 0, 8, 12)", "transfer bands 8 -> 4", "decoded images 32 -> 4", "encoded images 48 -> 20",
+    )  # fmt: skip
+    one = report.autoencoders[0]
+    assert one.low_pass.rows_removed == [0, 8, 12]
+    assert (one.transfer.bands, one.transfer.kappa_half_width) == (4, KAPPA_SPREAD_CUT)
+    assert report.cost.passes["plain"].decode.images == cut.decodes == 4 * (3 + 5 + 3)
+
+
+def test_a_limit_that_suffices_changes_no_number(runs, data):
+    full, limited = (
+        spectrum([str(runs / "plain")], data=data, num_images=6, limit=limit, console=quiet()) for limit in (None, Limit(1e6))
+    )
+    assert limited.autoencoders == full.autoencoders
+    assert limited.images == full.images
+    assert limited.passport.cut == full.passport.cut == ()
+    assert (limited.passport.time_limit, full.passport.time_limit) == (1e6, None)
+
 
 
 def test_a_budget_ends_early_once_delta_is_known(runs, data, monkeypatch):

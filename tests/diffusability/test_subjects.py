@@ -106,3 +106,15 @@ def test_a_codec_that_takes_no_such_image_is_named():
     subject = Subject("a", codec)
     with pytest.raises(CheckpointError, match="runs/a: an image of 32x32 is smaller than one latent cell"):
         subject.latent_size(ImageSize(32, 32))
+
+
+def test_a_transformers_checkpoint_is_its_autoencoder_with_its_statistics(studio, tmp_path):
+    run = studio.train(tmp_path / "white", "latents.stats=spectral", "latents.flatten=white", "steps=1")
+    facts = {"downsample_pad": None, "weights_dir": None, "device": "cpu"}
+    (subject,), size = open_subjects([str(run)], data="builtin:photos", **facts)
+    assert (subject.label, subject.codec.source, size) == ("white", str(run), ImageSize(32, 32))
+    assert subject.codec.digest == open_tokenizer("runs/tiny").digest
+    assert subject.codec.stats.name == "spectral (flatten = white)"
+    assert subject.latent_size(size) == (8, 8)
+    with pytest.raises(CheckpointError, match=r"give 16x16 latent cells, but its .* of 8x8 cells\.\n  Pass images of 32 px"):
+        subject.latent_size(ImageSize(64, 64))

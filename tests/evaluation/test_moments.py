@@ -1,6 +1,8 @@
 """Moments of a reference in an npz file: keys of other tools, equal scores when read back, and the features they apply to."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from scipy.linalg import sqrtm
 
 from smtool.commands.sample.files import write_npz
 from smtool.errors import DataError
+from smtool.evaluation.image_sources import open_source
 from smtool.evaluation.moments import read_moments, write_moments
 from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
@@ -115,3 +118,42 @@ def test_a_limit_is_given_with_the_distance_or_a_note_states_why_not(files, comm
     scores, _ = _scores(command, "--reference", "real.npz", "--features", "random", "--infinity", "--num-images", "200")
     assert "fd_random_infinity" not in scores
     assert any("not extrapolated to N = infinity, which needs 256 samples" in note for note in scores["fd_random"]["notes"])
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"mu": np.zeros(3), "sigma": np.eye(2)},
+        {"mu": np.array(1.0), "sigma": np.eye(2)},
+        {"mu": np.zeros(2), "sigma": np.full((2, 2), np.nan)},
+        {"mu": np.array("text"), "sigma": np.eye(2)},
+        {"mu": np.array([{"x": 1}], dtype=object), "sigma": np.eye(2)},
+    ],
+    ids=["shapes", "scalar", "nan", "text", "objects"],
+)
+def test_arrays_that_are_no_moments_are_refused(tmp_path, arrays):
+    np.savez(tmp_path / "given.npz", **arrays)
+    with pytest.raises(DataError, match=r"given\.npz is not a readable npz file"):
+        open_source(str(tmp_path / "given.npz"))
+
+
+def test_a_flipped_bit_and_a_cut_npz_are_refused(tmp_path):
+    np.savez(tmp_path / "whole.npz", mu=np.zeros(30), sigma=np.eye(30))
+    data = (tmp_path / "whole.npz").read_bytes()
+    for number in range(0, len(data), 97):
+        for damaged in (data[:number], data[:number] + bytes([data[number] ^ 4]) + data[number + 1 :]):
+            (tmp_path / "damaged.npz").write_bytes(damaged)
+            try:
+                open_source(str(tmp_path / "damaged.npz"))
+            except DataError as error:
+                assert "damaged.npz" in str(error)
+
+
+def test_images_whose_data_end_early_are_refused_when_they_are_read(tmp_path):
+    file = io.BytesIO()
+    np.save(file, np.zeros((4, 8, 8, 3), dtype=np.uint8))
+    with zipfile.ZipFile(tmp_path / "short.npz", "w") as archive:
+        archive.writestr("arr_0.npy", file.getvalue()[:-300])
+    source = open_source(str(tmp_path / "short.npz"))
+    with pytest.raises(DataError, match=r"short\.npz"):
+        list(source.read(range(4), 2))

@@ -13,6 +13,7 @@ from smtool.checkpoints.autoencoder import read_autoencoder, write_autoencoder
 from smtool.networks import AnyAutoencoder
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE
+from smtool.networks.taesd import TAESD
 from smtool.networks.tokenizer import Tokenizer
 
 
@@ -23,7 +24,7 @@ def members(union: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Known:
-    """tiny: keys of a network for 12 x 20 images. published: (keys, numbers of parameters in total, encoder, decoder)."""
+    """tiny: keys of a small network. published: (keys, numbers of parameters in total, encoder, decoder)."""
 
     tiny: dict[str, Any]
     published: list[tuple[dict[str, Any], int, int, int]]
@@ -41,7 +42,13 @@ KNOWN: dict[Any, Known] = {
             ({"downsample": 64, "latent_channels": 256}, 267_690_883, 109_931_264, 157_431_171),
         ],
     ),
+    TAESD: Known(
+        {"latent_channels": 3, "width": 8},
+        [({"latent_channels": 4}, 2_445_063, 1_222_532, 1_222_531)],
+    ),
 }
+SIDES = (3, 5)
+"""Height and width of the tests' latents, in cells."""
 
 
 def count(module: nn.Module) -> int:
@@ -50,6 +57,12 @@ def count(module: nn.Module) -> int:
 
 def tiny(kind: Any) -> Any:
     return kind(**KNOWN[kind].tiny).build()
+
+
+def pictures(network: Any, count: int = 1, **options: Any) -> Tensor:
+    """Random images whose latents have SIDES."""
+    height, width = (side * network.downsample for side in SIDES)
+    return torch.randn(count, 3, height, width, **options)
 
 
 def test_a_table_without_a_kind_is_an_sd_vae():
@@ -72,17 +85,21 @@ def test_published_sizes_have_the_published_parameter_counts(kind):
 def test_it_is_a_tokenizer_whose_shapes_follow_its_table(kind):
     network = tiny(kind)
     assert isinstance(network, Tokenizer) and network.can_decode
-    latents = network.encode(torch.zeros(2, 3, 12, 20)).mode()
-    assert latents.shape[1:] == network.latent_shape(12, 20) == network.config.latent_shape(12, 20)
-    assert latents.shape == (2, network.latent_channels, 12 // network.downsample, 20 // network.downsample)
-    assert network.decode(latents).shape == (2, 3, 12, 20)
+    images = pictures(network, 2)
+    sides = images.shape[-2:]
+    latents = network.encode(images).mode()
+    assert latents.shape[1:] == network.latent_shape(*sides) == network.config.latent_shape(*sides)
+    assert latents.shape == (2, network.latent_channels, *SIDES)
+    assert network.decode(latents).shape == images.shape
 
 
 @pytest.mark.parametrize("kind", AUTOENCODERS)
 def test_gradients_reach_every_parameter_and_the_last_layers_are_among_them(kind):
     network = tiny(kind)
-    posterior = network.encode(torch.randn(2, 3, 12, 20))
-    loss = network.decode(posterior.sample(torch.randn_like(posterior.mean))).square().mean() + posterior.kl().mean()
+    posterior = network.encode(pictures(network, 2))
+    loss = network.decode(posterior.sample(torch.randn_like(posterior.mean))).square().mean()
+    if not network.deterministic:
+        loss = loss + posterior.kl().mean()
     loss.backward()
     assert [name for name, parameter in network.named_parameters() if not parameter.grad.abs().any()] == []
     inside = {id(parameter) for parameter in network.encoder.parameters()}
@@ -99,7 +116,7 @@ def test_a_file_gives_back_the_same_function_its_table_and_its_digest(kind, tmp_
     write_autoencoder(tmp_path / "ckpt.safetensors", network, {})
     again = read_autoencoder(tmp_path / "ckpt.safetensors")
     assert (again.config, again.digest, again.stats.count) == (network.config, network.digest, 1)
-    images = torch.randn(1, 3, 12, 20)
+    images = pictures(network)
     assert torch.equal(reconstructed(again, images), reconstructed(network, images))
     assert kind.model_validate(network.config.model_dump(mode="json")) == network.config
 
@@ -107,7 +124,7 @@ def test_a_file_gives_back_the_same_function_its_table_and_its_digest(kind, tmp_
 @pytest.mark.parametrize("kind", AUTOENCODERS)
 def test_channels_last_gives_the_same_numbers_in_its_own_layout(kind):
     network = tiny(kind).double()
-    images = torch.randn(2, 3, 12, 20, dtype=torch.float64)
+    images = pictures(network, 2, dtype=torch.float64)
     expected = reconstructed(network, images)
     network.to(memory_format=torch.channels_last)
     found = reconstructed(network, images.contiguous(memory_format=torch.channels_last))
@@ -118,7 +135,8 @@ def test_channels_last_gives_the_same_numbers_in_its_own_layout(kind):
 
 @pytest.mark.parametrize("kind", AUTOENCODERS)
 def test_under_autocast_the_posterior_is_float32_and_results_are_close(kind):
-    network, images = tiny(kind), torch.randn(1, 3, 12, 20)
+    network = tiny(kind)
+    images = pictures(network)
     expected = network.encode(images).mean
     with torch.autocast("cpu", dtype=torch.bfloat16):
         posterior = network.encode(images)
@@ -134,6 +152,43 @@ def test_a_side_that_is_no_multiple_of_downsample_is_refused(kind, shape):
     network = tiny(kind)
     with pytest.raises(ValueError, match=rf"multiples of {network.downsample}, such as|smaller than one latent cell"):
         network.encode(torch.zeros(1, 3, *shape))
+    with pytest.raises(ValueError, match=rf"multiples of downsample = {network.downsample}"):
+        network.config.latent_shape(*shape)
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_encoder_and_decoder_are_the_whole_network_and_latents_depend_on_the_encoder_alone(kind):
+    network = tiny(kind)
+    encoder, decoder = set(network.part("encoder")), set(network.part("decoder"))
+    assert encoder | decoder == {name for name, _ in network.named_parameters()} and not encoder & decoder
+    images = pictures(network)
+    latents, decoded = network.encode(images).mode(), reconstructed(network, images)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name in decoder:
+                parameter.add_(0.1)
+    assert torch.equal(network.encode(images).mode(), latents)
+    assert not torch.equal(network.decode(latents), decoded)
+
+
+@pytest.mark.parametrize("kind", AUTOENCODERS)
+def test_the_last_layers_follow_the_last_upsampling(kind):
+    """Their inputs have the size of the image; the input of every other layer of the decoder with parameters is smaller."""
+    network = tiny(kind)
+    sides: dict[str, int] = {}
+    for name, module in network.decoder.named_modules():
+        if list(module.parameters(recurse=False)):
+            module.register_forward_pre_hook(lambda _, given, name=name: sides.__setitem__(name, given[0].shape[-1]))
+    images = pictures(network)
+    network.decode(network.encode(images).mode())
+    last = {name.removeprefix("decoder.").rpartition(".")[0] for name in network.part("last-layers")}
+    assert last == {name for name, side in sides.items() if side == images.shape[-1]} - upsampling(network)
+    assert network.part("*.bias") == [name for name, _ in network.named_parameters() if name.endswith(".bias")]
+
+
+def upsampling(network: Any) -> set[str]:
+    """The convolutions that belong to an upsampling layer itself."""
+    return {name for name, _ in network.decoder.named_modules() if "upsamplers" in name}
 
 
 def reconstructed(network: Any, images: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+import scipy.fft
 import torch
 from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
 from smtool.networks.posterior import LatentStats, Posterior
+from smtool.spectrum import Recolouring
 
 
 def test_kl_equals_that_of_torch_distributions():
@@ -55,6 +57,25 @@ def test_statistics_normalize_invert_and_survive_json(stats):
     assert torch.equal(again.mean, stats.mean) and torch.equal(again.std, stats.std)
     if stats.residual is not None:
         assert torch.equal(again.residual, stats.residual)
+
+
+def test_spectral_statistics_filter_standardized_latents_exactly_and_survive_json():
+    gains = torch.linspace(0.2, 5.0, 10, dtype=torch.float64).repeat(2, 1)
+    filtered = Recolouring("white", (8, 8), gains)
+    mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 4.0])
+    stats = LatentStats("spectral", mean, std, 10, "abc", torch.zeros(2), filtered)
+    latents = torch.randn(3, 2, 8, 8) * 3
+    normalized = stats.normalize(latents)
+    spectrum = scipy.fft.dctn(((latents - mean.view(2, 1, 1)) / std.view(2, 1, 1)).numpy(), axes=(-2, -1), norm="ortho")
+    expected = scipy.fft.idctn(spectrum * filtered.cell_gains.numpy(), axes=(-2, -1), norm="ortho")
+    assert_close(normalized, torch.from_numpy(expected).float())
+    assert normalized.dtype == torch.float32
+    assert_close(stats.denormalize(normalized), latents, rtol=0, atol=1e-5)
+    again = LatentStats.from_metadata(json.loads(json.dumps(stats.to_metadata())))
+    assert (again.kind, again.name) == ("spectral", "spectral (flatten = white)")
+    assert torch.equal(again.normalize(latents), normalized)
+    with pytest.raises(ValueError, match=r"recolouring was measured on latents of \(2, 8, 8\), not \(2, 4, 4\)"):
+        stats.normalize(latents[..., :4, :4])
 
 
 def test_old_statistics_without_residual_have_residual_0_if_measured_and_none_if_published():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from smtool import cli
 from smtool.errors import RecipeError
 from smtool.recipe import TrainAE, find, load, packaged, run_name
 from smtool.recipe.catalog import copy, names, opening
@@ -168,9 +169,9 @@ def test_all_problems_are_reported_together(recipe):
         ),
         (["data.image_size=32", "regularizers.dsm={}"], 'latent is 4x4, which blocks of 8 do not fill; use block = "fit", or'),
         (["regularizers.dsm={}", "regularizers.eq_vae={}"], "regularizers.eq_vae.prior: must be 0 with dsm"),
-        (["model.kind=vae"], "model.kind: must be 'sd-vae', but is 'vae'."),
+        (["model.kind=vae"], "model.kind: must be 'sd-vae' or 'taesd', but is 'vae'."),
         (["model.kind=sd-vae", "model.dwnsample=4"], "model.dwnsample: no such key. Did you mean `downsample`?"),
-        (["model.sd-vae=1"], "model.sd-vae: no such key. Known here: kind, downsample"),
+        (["model.sd-vae=1"], "model.sd-vae: no such key. Known here: init, kind, downsample"),
         (["model=1"], "model: must be a table, but is 1."),
         (["data.image_size=16", "perceptual.net=alex"], "LPIPS with alex needs"),
     ],
@@ -246,3 +247,27 @@ def test_recipe_commands_work_as_a_user_types_them(tmp_path):
     assert (tmp_path / "mine.toml").exists()
     again = run("copy", "dsm", "mine.toml")
     assert (again.returncode, again.stderr.count("\n")) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("steps=18446744073709551616", "steps"),
+        ("model.latent_channels=1000000000", "model.latent_channels"),
+        ("model.blocks_per_level=1000", "model.blocks_per_level"),
+        ("model.channels=[4, 8, 16, 1000000]", "model.channels"),
+        ("discriminator.num_layers=1000000", "discriminator.num_layers"),
+        (f"data.train=[{'1, ' * 3000}]", "data.train"),
+    ],
+)
+def test_sizes_beyond_any_network_and_long_values_are_refused_in_a_short_message(change, key):
+    with pytest.raises(RecipeError, match=key) as found:
+        load("sd-vae", TrainAE, [change])
+    assert len(str(found.value)) < 1000
+
+
+def test_a_name_longer_than_the_system_takes_is_no_recipe():
+    for name in ("x" * 300, "x/" * 3000):
+        with pytest.raises((RecipeError, OSError)) as found:
+            load(name, TrainAE)
+        assert cli._report(found.value) in (2, 3)

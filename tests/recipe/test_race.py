@@ -7,6 +7,7 @@ from smtool.recipe import kind_of, packaged
 from smtool.recipe.catalog import command, find, opening
 from smtool.recipe.files import load
 from smtool.recipe.race import Race, load_race
+from smtool.tokenizers import open_tokenizer
 
 RACES = [path for path in sorted(packaged().rglob("*.toml")) if "racers" in tomllib.loads(path.read_text())]
 MINIMAL = """
@@ -53,7 +54,13 @@ def test_the_ranking_features_are_in_no_loss_and_no_teacher_and_latents_have_eig
         perceptual = entry.autoencoder.tables.perceptual if entry.autoencoder else None
         teacher = entry.transformer.tables.alignment.teacher if entry.transformer.tables.alignment else ""
         assert loaded.tables.judge.features[0] not in {teacher, perceptual and {"squeeze": "squeezenet"}.get(perceptual.net)}
-        assert min(entry.autoencoder.tables.shapes.latents[-2:]) >= 8
+        assert min(_latent_shape(loaded, entry)[-2:]) >= 8
+
+
+def _latent_shape(loaded, entry):
+    if entry.autoencoder is None:
+        return open_tokenizer(entry.racer.checkpoint).latent_shape(*loaded.tables.data.image_size)
+    return entry.autoencoder.tables.shapes.latents
 
 
 def test_racers_apply_the_shared_changes_the_images_and_then_their_own_changes(recipe):

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from smtool.errors import DiskError, RecipeError
-from smtool.report.trackers import Trackers, drop_rows_after, read_metrics
+from smtool.report.trackers import Trackers, drop_rows_after, metrics_row, read_metrics
 
 
 def test_rows_hold_the_step_and_the_values(tmp_path):
@@ -83,3 +83,17 @@ def test_a_full_disk_is_an_error_of_one_sentence(tmp_path):
         trackers.log(1, {"loss": 1.0})
     with pytest.raises(OSError):
         trackers._rows.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b"3", b'{"loss": 1.0}', b'{"step": true}', b'{"step": "2"}', b'{"step": 2, "loss": {}}',
+     b'{"step": 2, "loss": NaN}', b"\xff\xfe", b'{"step": 2, "loss": "1"}', b"[" * 5000],
+)  # fmt: skip
+def test_rows_end_at_the_first_one_of_another_form(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    good = [metrics_row(step, {"loss": 1.0 / step}).encode() for step in (1, 2, 3)]
+    path.write_bytes(b"\n".join([good[0], line, *good[1:]]) + b"\n")
+    assert [row["step"] for row in read_metrics(path)] == [1]
+    drop_rows_after(path, 3)
+    assert path.read_bytes() == good[0] + b"\n"

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.optimize
 import torch
 from torch.testing import assert_close
 
@@ -14,6 +15,7 @@ from smtool.spectrum import (
     learnable_power,
     learnable_power_ddpm,
     mean_velocity_floor,
+    recoloured_crossing,
     spectral_flatness,
     time_shift,
     velocity_explained,
@@ -152,3 +154,29 @@ def test_flatness_is_geometric_over_arithmetic_mean(rng):
     np.testing.assert_allclose(spectral_flatness(torch.from_numpy(power)).numpy(), expected, rtol=1e-10)
     assert spectral_flatness(torch.full((7,), 3.0)).item() == pytest.approx(1)
     assert spectral_flatness(torch.tensor([1.0, 0.0])).item() == 0
+
+
+def test_a_gain_of_one_band_is_a_time_shift_of_its_crossing():
+    """The SNR of a coefficient times g is 1 where the shift by g maps the old crossing: found here by bisection on the SNR."""
+    law, count = torch.tensor([1.0, 0.7, 0.5, 0.2, 0.1]), torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
+    found = recoloured_crossing(POWER, law, count=count)
+    assert_close((found.power * count).sum(), (POWER * count).sum())
+    assert_close(found.power / found.power[0], law.double())
+    for old, gain, crossing in zip(POWER.tolist(), found.shift.tolist(), found.crossing.tolist(), strict=True):
+        snr = scipy.optimize.brentq(lambda t, s=old, g=gain: ((1 - t) * g) ** 2 * s - t**2, 0, 1)
+        assert crossing == pytest.approx(snr, abs=1e-9)
+        before = scipy.optimize.brentq(lambda t, s=old: (1 - t) ** 2 * s - t**2, 0, 1)
+        assert crossing == pytest.approx(gain * before / (1 + (gain - 1) * before), abs=1e-9)
+
+
+def test_white_latents_of_variance_1_lose_all_bands_at_one_half():
+    power = POWER / POWER.mean()
+    found = recoloured_crossing(power, torch.ones(5), count=torch.ones(5))
+    assert_close(found.crossing, torch.full((5,), 0.5, dtype=torch.float64))
+
+
+def test_recolouring_needs_matching_positive_bands():
+    with pytest.raises(ValueError, match="one value per band"):
+        recoloured_crossing(POWER, torch.ones(4), count=torch.ones(5))
+    with pytest.raises(ValueError, match="positive power"):
+        recoloured_crossing(POWER, torch.zeros(5), count=torch.ones(5))

@@ -15,12 +15,22 @@ def test_released_alternation_gives_the_published_numbers_of_updates(steps, gene
 
 @pytest.mark.parametrize("updates", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("start", [0, 1, 4, 7, 100])
-def test_count_turns_agrees_with_players_at(updates, start):
-    table = Adversary(start=start, updates=updates)
+@pytest.mark.parametrize("alone", [0, 1, 4])
+def test_count_turns_agrees_with_players_at(updates, start, alone):
+    table = Adversary(start=start, updates=updates, alone=alone)
     for steps in range(14):
         taken = [player for step in range(steps) for player in table.players_at(step)]
         assert table.count_turns("autoencoder", steps) == taken.count("autoencoder")
         assert table.count_turns("discriminator", steps) == taken.count("discriminator")
+
+
+def test_the_discriminator_trains_alone_and_enters_with_a_ramp():
+    table = Adversary(weight=0.5, start=2, alone=3, ramp=4, updates="simultaneous")
+    assert [table.players_at(step) for step in range(6)] == [
+        *[("autoencoder",)] * 2, *[("discriminator",)] * 3, ("autoencoder", "discriminator"),
+    ]
+    assert [table.weight_at(step) for step in range(5, 11)] == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    assert Adversary(start=5).weight_at(5) == 0.5
 
 
 def test_hinge_losses_equal_their_definition():

@@ -9,7 +9,8 @@ from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import initializing, streams
 from smtool.regularizers import DSM, EQVAE, ESM, KL, Regularizer, ScaleEquivariance, Shapes
 from smtool.tasks.adversary import Adversary
-from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction
+from smtool.tasks.autoencoder import AutoencoderTask, Reconstruction, last_trained
+from smtool.training.selection import train_only
 from smtool.training.terms import AdaptiveWeight
 
 SECTION = SDVAE(downsample=4, latent_channels=2, norm_groups=4, channels=(4, 4, 8), blocks_per_level=1)
@@ -191,3 +192,39 @@ def test_a_regularizer_can_set_the_adaptive_weight_of_its_penalty():
     loss = task.loss("autoencoder", _batch(), _draws(), 0)
     assert loss.values["roughness_factor"] == 2.0
     torch.testing.assert_close(loss.total, loss.values["l1"] + 0.1 * 2.0 * loss.values["roughness"])
+
+
+def test_with_a_frozen_decoder_the_adversarial_term_is_balanced_at_the_encoder():
+    """The ratio of gradient norms at the last trained weight, restated with autograd."""
+    task = _task(adversary=Adversary(num_layers=1, channels=4, start=0))
+    train_only(task.autoencoder, set(task.autoencoder.part("encoder")))
+    assert last_trained(task.autoencoder, "decoder") is task.autoencoder.encoder_last_layer
+    batch, draws = _batch(), _draws()
+    loss = task.loss("autoencoder", batch, draws, 0)
+    posterior = task.autoencoder.encode(batch.images)
+    decoded = task.autoencoder.decode(posterior.sample(_draws().batch("posterior", posterior.mean.shape)))
+    terms = ((decoded - batch.images).abs().mean(), -task.discriminator(decoded).mean())
+    weight = task.autoencoder.encoder_last_layer
+    wanted, found = (torch.autograd.grad(term, weight, retain_graph=True)[0].norm() for term in terms)
+    torch.testing.assert_close(loss.values["adversarial_factor"], wanted / found, rtol=1e-4, atol=0)
+    loss.total.backward()
+    assert all((p.grad is None) == name.startswith(("decoder.", "post_")) for name, p in task.autoencoder.named_parameters())
+
+
+def test_with_a_frozen_encoder_no_gradient_reaches_it():
+    task = _task("dsm", adversary=Adversary(num_layers=1, channels=4, start=0))
+    train_only(task.autoencoder, set(task.autoencoder.part("decoder")))
+    for step in range(4):
+        task.loss("autoencoder", _batch(), _draws(step=step), step).total.backward()
+    grads = {name: p.grad is not None for name, p in task.autoencoder.named_parameters()}
+    assert set(grads.values()) == {True, False}
+    assert all(has == name.startswith(("decoder.", "post_")) for name, has in grads.items())
+
+
+def test_the_ramp_scales_the_adversarial_term():
+    adversary = Adversary(num_layers=1, channels=4, start=0, alone=2, ramp=4, updates="simultaneous")
+    task = _task(adversary=adversary)
+    assert "adversarial" not in task.loss("autoencoder", _batch(), _draws(), 1).values
+    loss = task.loss("autoencoder", _batch(), _draws(), 2)
+    expected = loss.values["l1"] + 0.5 / 4 * loss.values["adversarial_factor"] * loss.values["adversarial"]
+    torch.testing.assert_close(loss.total.detach(), expected)

@@ -7,7 +7,15 @@ from types import SimpleNamespace
 import diffusers
 import pytest
 import torch
-from diffusers import AutoencoderDC, AutoencoderKLQwenImage, AutoencoderTiny
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLHunyuanVideo15,
+    AutoencoderKLQwenImage,
+    AutoencoderKLWan,
+    AutoencoderTiny,
+)
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
@@ -74,6 +82,43 @@ def test_an_autoencoder_of_videos_gets_images_as_one_frame(tmp_path):
         assert_close(tokenizer.decode(posterior.mean), theirs.decode(gaussian.mean).sample[:, :, 0])
     expected = (posterior.mean - torch.tensor(mean).view(4, 1, 1)) / torch.tensor(std).view(4, 1, 1)
     assert_close(tokenizer.stats.normalize(posterior.mean), expected)
+
+
+WAN = {"base_dim": 8, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1}
+FOUR = {"block_out_channels": (8,) * 4, "latent_channels": 4, "layers_per_block": 1, "norm_num_groups": 4}
+FIVE = {"block_out_channels": (8, 8, 16, 16, 16), "latent_channels": 4, "layers_per_block": 1}
+VIDEO = {
+    "Wan 2.1": (AutoencoderKLWan, {**WAN, "z_dim": 4, "latents_mean": [0.5] * 4, "latents_std": [2.0] * 4}, 8, (0.5, 2.0)),
+    "Wan 2.2": (
+        AutoencoderKLWan,
+        {**WAN, "decoder_base_dim": 12, "z_dim": 6, "is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12,
+         "scale_factor_spatial": 16, "latents_mean": [0.0] * 6, "latents_std": [0.5] * 6},
+        16, (0.0, 0.5),
+    ),
+    "CogVideoX": (AutoencoderKLCogVideoX, {**FOUR, "scaling_factor": 0.5}, 8, (0.0, 2.0)),
+    "HunyuanVideo": (AutoencoderKLHunyuanVideo, {**FOUR, "scaling_factor": 0.25}, 8, (0.0, 4.0)),
+    "HunyuanVideo 1.5": (AutoencoderKLHunyuanVideo15, {**FIVE, "scaling_factor": 2.0}, 16, (0.0, 0.5)),
+}
+
+
+@pytest.mark.parametrize("name", VIDEO)
+def test_video_autoencoders_get_images_as_one_frame(name, tmp_path):
+    """Channels, factor and normalization, and the same numbers as one video after the other."""
+    kind, sizes, downsample, (mean, std) = VIDEO[name]
+    theirs = kind(**sizes).eval()
+    theirs.save_pretrained(tmp_path)
+    tokenizer = open_tokenizer(str(tmp_path), image_size=64)
+    assert (tokenizer.downsample, tokenizer.image_channels) == (downsample, 3)
+    assert tokenizer.architecture.startswith(kind.__name__)
+    assert (tokenizer.stats.mean[0].item(), tokenizer.stats.std[0].item()) == (mean, std)
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        posterior = tokenizer.encode(x)
+        decoded = tokenizer.decode(posterior.mean)
+        for i in range(2):
+            gaussian = theirs.encode(x[i : i + 1, :, None]).latent_dist
+            assert_close(posterior.mean[i : i + 1], gaussian.mean[:, :, 0], rtol=1e-4, atol=1e-5)
+            assert_close(decoded[i : i + 1], theirs.decode(gaussian.mean).sample[:, :, 0], rtol=1e-3, atol=1e-4)
 
 
 class UnitRange(torch.nn.Module):

@@ -1,11 +1,13 @@
+import errno
 import json
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from smtool.errors import CheckpointError
+from smtool.errors import CheckpointError, DiskError
 from smtool.training.checkpoint import Checkpoints
 from smtool.training.distributed import Ranks
 from smtool.training.ema import EMA
@@ -115,3 +117,40 @@ def test_a_run_is_not_resumed_with_another_frozen_network_of_the_same_name(tmp_p
     state = tmp_path / "00000005/state.json"      # as written by versions without digests
     state.write_text(json.dumps({name: value for name, value in json.loads(state.read_text()).items() if name != "frozen"}))
     checkpoints.load(5, replace(training, frozen={"dinov2-b": "bbbb"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"\xff\xfe", b'{"step": 1}', b'{"step": 1, "updates": {"net": -3}, "precision": {}}',
+     b'{"step": 1, "updates": {"net": []}, "precision": {}}', b'{"step": 1, "updates": {}, "precision": {}}'],
+)  # fmt: skip
+def test_a_damaged_state_is_named(tmp_path, text):
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_every=0)
+    folder = checkpoints.save(1, _training(0))
+    (folder / "state.json").write_bytes(text)
+    with pytest.raises(CheckpointError, match="00000001"):
+        checkpoints.load(1, _training(1))
+
+
+def test_what_a_killed_run_left_of_other_checkpoints_is_removed_at_the_next_save(tmp_path):
+    for name in ("00000001", ".00000002.part", "notes"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").touch()
+    Checkpoints(tmp_path, keep_last=1, keep_every=0).save(3, _training(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003", "notes"]
+
+
+def test_a_disk_that_is_full_at_the_rename_is_one_sentence_and_the_older_checkpoint_stays(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_every=0)
+    checkpoints.save(1, _training(0))
+
+    def rename(source, target):
+        if str(target).endswith("00000002"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.rename(source, target)
+
+    monkeypatch.setattr("smtool.training.checkpoint.os.replace", rename)
+    with pytest.raises(DiskError, match=r"00000002.*No space left"):
+        checkpoints.save(2, _training(0))
+    assert checkpoints.latest() == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]

@@ -1,4 +1,4 @@
-"""Folders of diffusers' `AutoencoderKL.save_pretrained`: config.json and diffusion_pytorch_model.safetensors.
+"""Folders of diffusers' `AutoencoderKL.save_pretrained`: config.json and diffusion_pytorch_model.safetensors, whole or in shards.
 
 FLUX.2's AutoencoderKLFlux2 is the same network. Its batch norm, which normalizes 2x2 patches of latents, is not read.
 """
@@ -13,13 +13,18 @@ from pydantic import ValidationError
 
 from smtool.checkpoints.assemble import assemble
 from smtool.checkpoints.foreign.family import Family
+from smtool.checkpoints.foreign.halves import refuse_half
+from smtool.checkpoints.foreign.settings import AS_STATED, Settings, padding_by_name
+from smtool.checkpoints.shards import INDEX
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
-from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
+from smtool.storage import parsing, shortened
 
-OURS = ("AutoencoderKL", "AutoencoderKLFlux2")
+_COPY_AGAIN = "Copy the diffusers folder again."
+FLUX2 = "AutoencoderKLFlux2"
+OURS = ("AutoencoderKL", FLUX2)
 """Classes of diffusers that smtool's SD-VAE can compute."""
 WEIGHTS = "diffusion_pytorch_model"
 DIFFUSERS = Family(
@@ -48,15 +53,13 @@ _SILENT = {
 # The only values of these keys that the SD-VAE supports; also the defaults.
 _FIXED = {
     "act_fn": "silu",
-    "mid_block_add_attention": True,
-    "decoder_block_out_channels": None,
 }
 
 
-def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
+def read_diffusers(folder: Path, device: str = "cpu", settings: Settings = AS_STATED) -> Autoencoder:
     """The autoencoder of a diffusers folder, with its published scale and shift as LatentStats.
 
-    downsample_pad: None uses the padding that `smtool export` wrote to config.json, else diffusers' "asymmetric".
+    settings: None uses the padding that `smtool export` wrote to config.json, else that of the name, else diffusers'.
     Raises CheckpointError for another class, unsupported settings, or missing weights.
     """
     path = folder / "config.json"
@@ -66,31 +69,39 @@ def read_diffusers(folder: Path, device: str = "cpu", *, downsample_pad: Downsam
             hint="`smtool spectrum` opens diffusers' other autoencoders too; for a pipeline, pass its folder `vae/`.",
         )
     config = {**_SILENT, **({} if found == "AutoencoderKL" else {"scaling_factor": None}), **read_config(path)}
-    network = _network_config(path, config, downsample_pad or config.get("downsample_pad", "asymmetric"))
+    with parsing(path, hint=_COPY_AGAIN):
+        config |= {"padding": settings.padding or config.get("padding") or padding_by_name(folder)}
+        config |= {"downsample_pad": settings.downsample_pad or config.get("downsample_pad", "asymmetric")}
+        config |= {"norm_num_groups": settings.norm_groups or config["norm_num_groups"]}
+        network = _network_config(path, config)
     file = TensorFile(weights_in(folder))
+    refuse_half(file.path, file.shapes)
     names = DIFFUSERS.our_names(name for name in file.shapes if not name.startswith("bn."))
     autoencoder = assemble(file.path, network, file.read(names, device))
-    autoencoder.stats = published_stats(config)
+    with parsing(path, hint=_COPY_AGAIN):
+        autoencoder.stats = published_stats(config)
     return autoencoder
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The contents of a config.json; {} if they are not an object. Raises CheckpointError if it is not JSON."""
     try:
-        config = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}.", hint="Copy the diffusers folder again.") from error
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}.", hint=_COPY_AGAIN) from error
     return config if isinstance(config, dict) else {}
 
 
 def class_of(path: Path) -> str | None:
     """The class of diffusers named in a config.json, or None."""
-    return read_config(path).get("_class_name")
+    name = read_config(path).get("_class_name")
+    return name if isinstance(name, str) else None
 
 
 def weights_in(folder: Path) -> Path:
     """The file of weights; safetensors is preferred to a pickle, full precision to half. Raises CheckpointError if missing."""
-    for name in (f"{WEIGHTS}.safetensors", f"{WEIGHTS}.fp16.safetensors", f"{WEIGHTS}.bin"):
+    endings = (".safetensors", INDEX, ".fp16.safetensors", ".bin")
+    for name in [f"{WEIGHTS}{ending}" for ending in endings] + ["model.safetensors", f"model{INDEX}"]:
         if (path := folder / name).is_file():
             return path
     raise CheckpointError(
@@ -102,7 +113,7 @@ def weights_in(folder: Path) -> Path:
 def unknown_keys(config: Mapping[str, Any]) -> list[str]:
     """Settings in an AutoencoderKL's config.json that the SD-VAE does not support, one sentence each."""
     others = {key: value for key, value in _FIXED.items() if config.get(key, value) != value}
-    found = [f"{key} is {config[key]!r}, but must be {value!r}" for key, value in others.items()]
+    found = [f"{key} is {shortened(repr(config[key]))}, but must be {value!r}" for key, value in others.items()]
     channels = [config.get(key, IMAGE_CHANNELS) for key in ("in_channels", "out_channels")]
     if channels[0] != channels[1]:
         found.append("in_channels is {}, but out_channels is {}; they must be the same".format(*channels))
@@ -123,14 +134,15 @@ def published_stats(config: Mapping[str, Any]) -> LatentStats | None:
     return LatentStats("scalar", mean, std, count=0, data="published", residual=left)
 
 
-def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: DownsamplePad) -> SDVAE:
+def _network_config(path: Path, config: Mapping[str, Any]) -> SDVAE:
     channels = config["block_out_channels"]
     problems = unknown_keys(config)
     attention = _attention(config.get("down_block_types", ["DownEncoderBlock2D"] * len(channels)), "DownEncoderBlock2D")
     mirrored = _attention(config.get("up_block_types", ["UpDecoderBlock2D"] * len(channels))[::-1], "UpDecoderBlock2D")
     if attention is None or mirrored is None:
-        others = ", ".join(sorted({*config["down_block_types"], *config["up_block_types"]}))
-        problems.append(f"it has {others}, but only (Attn)DownEncoderBlock2D and (Attn)UpDecoderBlock2D are known")
+        given = [*config.get("down_block_types", ()), *config.get("up_block_types", ())]
+        others = ", ".join(sorted({str(block) for block in given}))
+        problems.append(f"it has {shortened(others)}, but only (Attn)DownEncoderBlock2D and (Attn)UpDecoderBlock2D are known")
     elif attention != mirrored:
         problems.append(f"the encoder has attention at levels {attention}, the decoder at {mirrored}; they must be the same")
     quant_convs = config.get("use_quant_conv", True)
@@ -146,9 +158,12 @@ def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: Downs
             norm_groups=config["norm_num_groups"],
             channels=tuple(channels),
             blocks_per_level=config["layers_per_block"],
-            downsample_pad=downsample_pad,
+            downsample_pad=config["downsample_pad"],
             quant_convs=quant_convs,
             attention=attention or (),
+            mid_attention=config.get("mid_block_add_attention", True),
+            decoder_channels=tuple(config.get("decoder_block_out_channels") or ()),
+            padding=config["padding"],
         )
     except ValidationError as error:
         raise CheckpointError(f"{path} cannot be used: {error.errors()[0]['msg']}.") from error
@@ -156,6 +171,6 @@ def _network_config(path: Path, config: Mapping[str, Any], downsample_pad: Downs
 
 def _attention(blocks: list[str], plain: str) -> tuple[int, ...] | None:
     """Levels whose blocks have attention; None if there are blocks other than `plain` and "Attn" + `plain`."""
-    if not set(blocks) <= {plain, f"Attn{plain}"}:
+    if not all(block in (plain, f"Attn{plain}") for block in blocks):
         return None
     return tuple(level for level, block in enumerate(blocks) if block != plain)

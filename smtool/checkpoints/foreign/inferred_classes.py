@@ -1,7 +1,8 @@
 """Configurations of diffusers' AutoencoderTiny, AutoencoderDC and VQModel, inferred from names and shapes without config.json.
 
 Shapes do not determine activations, attention heads at one scale, and shortcuts around the first and last convolution. These are
-set as in the published models (diffusers' defaults; in AutoencoderDC, ReLU with batch norm and SiLU with RMS norm).
+set as in the published models (diffusers' defaults; in AutoencoderDC, ReLU with batch norm and SiLU with RMS norm; DC-AE 1.5,
+whose stages are all residual with none at full size, has neither of these shortcuts and ends with SiLU, arXiv 2508.00413).
 """
 
 import re
@@ -21,6 +22,8 @@ _MARKS: tuple[tuple[str, Layout, str], ...] = (
     ("AutoencoderDC", "diffusers", "encoder.down_blocks.1.0.conv1.weight"),
     ("AutoencoderDC", "dc-ae", "encoder.stages.1.op_list.0.main.conv1.conv.weight"),
 )
+
+_VERSION_15 = {"encoder_out_shortcut": False, "decoder_in_shortcut": False, "decoder_conv_act_fn": "silu"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def _dc(shapes: Mapping[str, Shape]) -> dict[str, Any]:
         **{f"encoder_{key}": value for key, value in encoder.items() if key != "norm_types"},
         **{f"decoder_{key}": value for key, value in decoder.items()},
         "decoder_act_fns": tuple("relu" if norm == "batch_norm" else "silu" for norm in decoder["norm_types"]),
+        **(_VERSION_15 if set(encoder["block_types"]) == {"ResBlock"} and not encoder["layers_per_block"][0] else {}),
     }
 
 

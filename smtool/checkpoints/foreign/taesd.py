@@ -39,15 +39,20 @@ def encoder_in(folder: Path) -> Path | None:
 
 def read_taesd(path: Path, device: str = "cpu") -> TinyAutoencoder:
     """The autoencoder of a pair of files. path: either of them; the other is found by its name. Raises CheckpointError."""
-    file = TensorFile(path)
+    found = halves(TensorFile(path))
+    config = _section(found["encoder"], found["decoder"])
+    tensors = {
+        f"{side}.{name}": value for side, part in found.items() for name, value in part.read(_same(part.shapes), device).items()
+    }
+    return assemble(path, config, tensors)
+
+
+def halves(file: TensorFile) -> dict[Half, TensorFile]:
+    """Both files of an autoencoder, from either of them. Raises CheckpointError if the other is missing."""
     half = half_of(file.shapes)
     assert half is not None, "checked by the caller"
     mate = _mate(file, half)
-    encoder, decoder = (file, mate) if half == "encoder" else (mate, file)
-    config = _section(encoder, decoder)
-    halves = (("encoder", encoder), ("decoder", decoder))
-    tensors = {f"{side}.{name}": value for side, part in halves for name, value in part.read(_same(part.shapes), device).items()}
-    return assemble(path, config, tensors)
+    return {"encoder": file, "decoder": mate} if half == "encoder" else {"encoder": mate, "decoder": file}
 
 
 def _mate(file: TensorFile, half: Half) -> TensorFile:

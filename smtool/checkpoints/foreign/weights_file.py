@@ -8,25 +8,33 @@ from smtool.checkpoints.assemble import assemble
 from smtool.checkpoints.foreign.detect import Detected, detect
 from smtool.checkpoints.foreign.diffusers import OURS, class_of, published_stats, read_config, unknown_keys
 from smtool.checkpoints.foreign.ldm import stats_beside
+from smtool.checkpoints.foreign.settings import AS_STATED, Settings, padding_by_name
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
-from smtool.networks.layers import DownsamplePad
 from smtool.networks.sd_vae import Autoencoder
+from smtool.storage import parsing
 
 
-def read_weights(path: Path, device: str = "cpu", *, downsample_pad: DownsamplePad | None = None) -> Autoencoder:
+def read_weights(path: Path, device: str = "cpu", settings: Settings = AS_STATED) -> Autoencoder:
     """The KL autoencoder in a file, with the architecture inferred from names and shapes.
 
-    A diffusers config.json in the same folder adds norm groups, scale and shift, which shapes do not determine. A diffusion model
+    A diffusers config.json in the same folder adds what shapes do not determine: norm groups, padding, scale and shift; settings
+    come before it. A diffusion model
     in the same file identifies the family and so the scale. Without either there are no LatentStats, because the autoencoders of
     SD and SDXL, and of SD3 and FLUX, have the same shapes.
     """
     file, config = TensorFile(path), _config_beside(path)
-    pad = downsample_pad or config.get("downsample_pad")
-    found = detect(path, file.shapes, norm_groups=config.get("norm_num_groups"), downsample_pad=pad)
+    found = detect(
+        path,
+        file.shapes,
+        norm_groups=settings.norm_groups or config.get("norm_num_groups"),
+        downsample_pad=settings.downsample_pad or config.get("downsample_pad"),
+        padding=settings.padding or config.get("padding") or padding_by_name(path),
+    )
     _agree(path, config, found)
     autoencoder = assemble(path, found.config, file.read(found.names, device))
-    autoencoder.stats = published_stats(config) if "scaling_factor" in config else stats_beside(file, found.prefix)
+    with parsing(path.parent / "config.json"):
+        autoencoder.stats = published_stats(config) if "scaling_factor" in config else stats_beside(file, found.prefix)
     return autoencoder
 
 
@@ -39,6 +47,8 @@ def _agree(path: Path, config: Mapping[str, Any], found: Detected) -> None:
     """Raise CheckpointError if config.json belongs to another model, since its scale would be wrong."""
     network = found.config
     shown = {"block_out_channels": list(network.channels), "latent_channels": network.latent_channels}
+    shown |= {"decoder_block_out_channels": list(network.decoder_channels) or None}
+    shown |= {"mid_block_add_attention": network.mid_attention}
     shown |= dict.fromkeys(("in_channels", "out_channels"), network.image_channels)
     shown = {key: value for key, value in shown.items() if config.get(key, value) != value}
     problems = unknown_keys(config) + [f"{key} is {config[key]!r}, but {value!r} in the weights" for key, value in shown.items()]

@@ -1,5 +1,6 @@
 """Read a published transformer from a file of any known family."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,11 @@ _READERS = (sit, uvit)
 _PLACES = {"ema.": True, "nnet_ema.": True, "model.": False, "state_dict.": None, "": None}
 """Prefixes of weights in files, in order of preference -> whether the weights are an average (None: unknown)."""
 _KNOWN = "SiT (x_embedder., blocks.), REPA (the same with projectors.) and U-ViT (patch_embed., in_blocks.)"
+
+
+def is_transformer(names: Collection[str]) -> bool:
+    """Whether a file with these names of tensors holds a transformer of a known family."""
+    return any(f"{place}{reader.FIRST_LAYER}" in names for place in _PLACES for reader in _READERS)
 
 
 def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransformer:

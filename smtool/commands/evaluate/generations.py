@@ -17,7 +17,7 @@ from smtool.evaluation.options import EvalOptions
 from smtool.evaluation.partiality import lessons_of_transformer, partial_judges
 from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
 from smtool.features.pictures import ALPHA
-from smtool.inference.diffusion_model import read_diffusion
+from smtool.inference.diffusion_model import in_tiles, read_diffusion
 from smtool.report.console import Console
 from smtool.storage import printable
 from smtool.training.distributed import Ranks, first_rank_ahead
@@ -109,7 +109,7 @@ def _samples(
     50,000."""
     if stored is None:
         count = options.num_images or min(MOST_IMAGES, (real.count if real else 0) or MOST_IMAGES)
-        model = read_diffusion(what, options.device)
+        model = in_tiles(read_diffusion(what, options.device), options.tile)
         sampler = changed_sampler(model, options.changes)
         source = drawn_source(
             what,
@@ -120,8 +120,11 @@ def _samples(
             seed=options.seed,
             rounding=options.rules.rounding,
             device=options.device,
+            tile=options.tile,
         )
         return source, count
+    if options.tile is not None:
+        raise RecipeError(f"{what} holds finished images: --tile has no effect on them.")
     if options.draws:
         raise RecipeError(f"{what} holds finished images: options of the sampler and --labels have no effect on them.")
     options.check_number(stored.count, str(what))

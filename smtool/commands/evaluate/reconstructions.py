@@ -23,11 +23,13 @@ from smtool.evaluation.reconstruction_scores import Origin, reconstruction_score
 from smtool.evaluation.references import MOST_IMAGES
 from smtool.evaluation.scores import ReconstructionScore
 from smtool.image_shape import SizeLike
+from smtool.inference.tile_advice import advising_tiles
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Data
 from smtool.recipe.problems import validation_problems
 from smtool.report.console import Console
 from smtool.tokenizers import Found, open_tokenizer
+from smtool.tokenizers.tiled import tiled
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 _PASS_SOME = "Pass some: --data FOLDER"
@@ -47,7 +49,7 @@ def evaluate_reconstructions(
     if options.reference is not None and not judges.extractors:
         raise RecipeError("--reference has no effect without a Frechet distance.", hint="Add --fid or --features NAME.")
     named = _named_images(path, metadata, options.data)
-    autoencoder = open_tokenizer(
+    opened = open_tokenizer(
         path,
         device=options.device,
         image_size=named.image_size,
@@ -55,19 +57,23 @@ def evaluate_reconstructions(
         weights_dir=options.weights_dir,
     )
     with first_rank_ahead(ranks):
-        images = open_validation(named, autoencoder.image_channels)
+        images = open_validation(named, opened.image_channels)
         others = None if options.reference is None else _reference(options.reference, images)
     options.check_number(len(images), str(images.folder))
+    autoencoder = tiled(opened, options.tile)
     if not autoencoder.can_decode:
         raise CheckpointError(f"{path} has no decoder and cannot reconstruct.", hint="`smtool spectrum` measures its latents.")
-    scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
+    with advising_tiles(autoencoder, images.image_size, batch="--batch"):
+        scores = _scores(autoencoder, images, judges, options, reference=others, ranks=ranks, console=console)
     if not ranks.first:
         return None
     warnings = partial_judges(judges.networks, lessons_of_autoencoder(metadata))
     trained_on = metadata.get("data") == images.digest
     evaluation = ReconstructionEvaluation(
         smtool=__version__,
-        checkpoint=Checkpoint(path=path, sha256=autoencoder.digest, step=metadata.get("step")),
+        checkpoint=Checkpoint(
+            path=path, sha256=opened.digest, step=metadata.get("step"), **({} if options.tile is None else {"tile": options.tile})
+        ),
         images=Reconstructed(**dict(_described(images)), trained_on=trained_on),
         reference=_described(others or images),
         warnings=warnings,

@@ -31,11 +31,16 @@ class Computation(Config):
 
 
 class Checkpoint(Config):
-    """The tokenizer that was scored. path: its path, or its name if it has no file; step: None if smtool did not train it."""
+    """The tokenizer that was scored.
+
+    path: its path, or its name if it has no file; step: None if smtool did not train it; tile: side in pixels of the tiles that
+    were encoded and decoded, absent for whole images.
+    """
 
     path: str
     sha256: str
     step: int | None
+    tile: int | None = None
 
 
 class Images(Config):

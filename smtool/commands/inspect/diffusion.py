@@ -50,10 +50,11 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         "autoencoder": f"{_short(tokenizer)}, "
         + ("in this file" if facts["autoencoder"]["embedded"] else f"in {facts['autoencoder_path']}")
         + f", digest {facts['autoencoder']['digest']}",
-        "trained on": f"{facts['data']} at {ImageSize.of(facts['image_size']).words}, digest {facts['data_digest']}"
+        "trained on": f"{facts['data']} at {ImageSize.of(facts['image_size']).words}, "
+        f"digest {facts.get('data_digest', 'not known')}"
         if "data" in facts
         else f"not known; imported from {facts['source']}",
-        "statistics": f"{model.stats.kind}, {f'of {model.stats.count:,} latents' if model.stats.count else 'published'}",
+        "statistics": f"{model.stats.name}, {f'of {model.stats.count:,} latents' if model.stats.count else 'published'}",
         "digest": facts["digest"],
     }
 

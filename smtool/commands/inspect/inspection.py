@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from smtool.checkpoints.foreign.detect import detect
 from smtool.checkpoints.tensor_file import TensorFile
+from smtool.checkpoints.transformers.read import is_transformer
 from smtool.commands.inspect.diffusion import cache_rows, checkpoint_rows, feature_rows, recipe_rows
 from smtool.data.features.card import FEATURE_CARD_NAME
 from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, is_prepared, read_card
@@ -21,8 +23,11 @@ from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
+from smtool.networks.trainable import AutoencoderConfig
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
+from smtool.recipe.activation_memory import autoencoder_activations
 from smtool.report.console import Console
+from smtool.storage import parsing
 from smtool.tokenizers import Found, identify, open_tokenizer
 
 _KINDS = {
@@ -90,7 +95,7 @@ def _found(what: str) -> Found:
     try:
         return identify(what)
     except CheckpointError as error:
-        if Path(what).is_file():      # a file that cannot be read
+        if Path(what).is_file() or not str(error).startswith(f"{what}: "):      # a file that cannot be read
             raise
         if Path(what).is_dir():
             raise CheckpointError(
@@ -106,15 +111,17 @@ def _found(what: str) -> Found:
 def _checkpoint(found: Found) -> Description:
     """Describe a file or folder of weights, or a tokenizer without weights."""
     if found.kind == "diffusion":
-        return Description(found.place, checkpoint_rows(Path(found.place)))
+        assert found.path is not None, "a file"
+        return Description(found.place, checkpoint_rows(found.path))
     if found.kind == "other":
         return Description(found.place, _unknown(found))
     tokenizer, metadata = open_tokenizer(found.name), found.metadata
     rows = {"kind": _KINDS[found.kind].format(format=found.format, version=metadata.get("smtool", "(version not stated)"))}
     if isinstance(tokenizer, Autoencoder):
-        rows |= _network(tokenizer.config, ImageSize(256, 256)) | _training(metadata)
+        with parsing(Path(found.place)):
+            rows |= _network(tokenizer.config, ImageSize(256, 256)) | _training(metadata)
     else:
-        rows |= _sizes(tokenizer)
+        rows |= _sizes(tokenizer) | _training(metadata)
     rows |= {"statistics": _statistics(tokenizer.stats), "digest": tokenizer.digest}
     if metadata.get("digest") not in (None, rows["digest"]):
         rows["digest"] += f"\nbut the file states {metadata['digest']}: its weights were changed later"
@@ -122,12 +129,17 @@ def _checkpoint(found: Found) -> Description:
 
 
 def _unknown(found: Found) -> dict[str, str]:
-    """Rows of a file of tensors that is neither an autoencoder nor a transformer."""
-    shapes, metadata = TensorFile(Path(found.place)).shapes, found.metadata
+    """Rows of a file of tensors that is not an autoencoder. Raises CheckpointError if it is nothing known."""
+    assert found.path is not None, "a file"
+    shapes, metadata = TensorFile(found.path).shapes, found.metadata
     count = sum(torch.Size(shape).numel() for shape in shapes.values())
     kind = metadata.get("kind")
+    if not kind:
+        if not is_transformer(shapes):
+            detect(found.path, shapes)      # raises an error that says what the file looks like
+        kind = "diffusion transformer of another tool; `smtool export --autoencoder` converts it"
     rows = {
-        "kind": str(kind) if kind else "unknown, not written by smtool",
+        "kind": str(kind),
         "tensors": f"{len(shapes):,}, with {count:,} elements",
     }
     return rows | ({"step": f"{metadata['step']:,}"} if isinstance(metadata.get("step"), int) else {})
@@ -145,9 +157,9 @@ def _training(metadata: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
+def _sizes(tokenizer: Tokenizer, image_size: ImageSize = ImageSize(256, 256)) -> dict[str, str]:
     """Rows about the sizes of a tokenizer that is not an SD-VAE."""
-    size = tokenizer.image_size or ImageSize(256, 256)
+    size = tokenizer.image_size or image_size
     channels, height, width = tokenizer.latent_shape(*size)
     return {
         "architecture": tokenizer.architecture,
@@ -156,20 +168,36 @@ def _sizes(tokenizer: Tokenizer) -> dict[str, str]:
     }
 
 
-def _network(config: SDVAE, image_size: ImageSize) -> dict[str, str]:
+def _network(config: AutoencoderConfig, image_size: ImageSize) -> dict[str, str]:
     """Rows about architecture, sizes and latent shape, from the configuration alone."""
     with shapes_only():
         autoencoder = config.build()
+    if not isinstance(config, SDVAE):
+        return _sizes(autoencoder, image_size)
     widths = "-".join(map(str, config.channels))
     channels, height, width = config.latent_shape(*image_size)
     encoder, decoder = _count(autoencoder.encoder), _count(autoencoder.decoder)
     blocks = "1 block" if config.blocks_per_level == 1 else f"{config.blocks_per_level} blocks"
     return {
         "architecture": f"{config.kind} f{config.downsample}d{config.latent_channels}, widths {widths}, "
-        f"{blocks} a level, {config.downsample_pad} padding",
+        f"{blocks} a level, {config.downsample_pad} padding{_unlike(config)}",
         "parameters": f"{_count(autoencoder):,} (encoder {encoder:,}, decoder {decoder:,})",
         "latent": f"{channels} x {height} x {width} for images of {_by(image_size)}{_unless_rgb(config.image_channels)}",
     }
+
+
+def _unlike(config: SDVAE) -> str:
+    """What differs from the published network of Stable Diffusion."""
+    parts = [f", {config.norm_groups} norm groups"]
+    if config.decoder_channels:
+        parts.append(f", decoder widths {'-'.join(map(str, config.decoder_channels))}")
+    if config.decoder_blocks is not None:
+        parts.append(f", decoder blocks {config.decoder_blocks}")
+    if not config.mid_attention:
+        parts.append(", no attention")
+    if config.padding == "reflect":
+        parts.append(", edges reflected")
+    return "".join(parts)
 
 
 def _by(size: ImageSize) -> str:
@@ -223,7 +251,9 @@ def _recipe(recipe: Recipe[TrainAE]) -> Description:
     rows = {
         "kind": "recipe of `smtool train-ae`",
         **_network(tables.model, tables.data.image_size),
+        **({"starts from": f"{tables.model.init}, {_trained(tables)} trains"} if tables.model.init else {}),
         "data": f"{tables.data.train}, {_by(tables.data.image_size)}, {tables.data.batch} a step",
+        "activations": autoencoder_activations(tables).said(),
         "losses": _losses(tables),
         "methods": ", ".join(tables.regularizers.present) or "none",
         "steps": _steps(tables),
@@ -232,6 +262,10 @@ def _recipe(recipe: Recipe[TrainAE]) -> Description:
     if remarks := "\n".join(tables.remarks()):
         rows["remarks"] = remarks
     return Description(str(recipe.path), rows)
+
+
+def _trained(tables: TrainAE) -> str:
+    return tables.train if isinstance(tables.train, str) else ", ".join(tables.train)
 
 
 def _losses(tables: TrainAE) -> str:

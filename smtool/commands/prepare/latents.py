@@ -16,7 +16,9 @@ from smtool.data.latents.prepare import LatentPreparation, write_latents
 from smtool.data.latents.shards import LatentShards, open_latents
 from smtool.data.latents.statistics import StatsKind
 from smtool.image_shape import SizeLike
+from smtool.inference.tile_advice import advising_tiles
 from smtool.tokenizers import identify, open_tokenizer
+from smtool.tokenizers.tiled import tiled
 
 ENCODE_BATCH = 32
 
@@ -39,12 +41,14 @@ def prepare_latents(
     announce: Callable[[Path, int], object] | None = None,
     report: Report | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
+    tile: int | None = None,
 ) -> Path:
     """Encode a split of `data` with the tokenizer `checkpoint` and return the cache's folder, which open_latents reads.
 
     data: a prepared folder; with image_size, any source. stats_images: number of images to measure the statistics on, None for
-    all. announce(folder, bytes) is called before encoding, with the expected size; report(done, total) after each batch.
-    The same call resumes an unfinished cache and verifies a finished one.
+    all. tile: side in pixels of overlapping tiles that are encoded one at a time; None: whole images. announce(folder, bytes) is
+    called before encoding, with the expected size; report(done, total) after each batch. The same call resumes an unfinished
+    cache and verifies a finished one.
     """
     identify(checkpoint)      # raises for an unknown name before anything is opened
     size, channels = size_of(data, image_size), known_channels(data)
@@ -53,7 +57,7 @@ def prepare_latents(
     )
     images = open_split(data, split, size, autoencoder.image_channels)
     preparation = LatentPreparation(
-        autoencoder,
+        tiled(autoencoder, tile),
         images,
         autoencoder_digest=autoencoder.digest,
         checkpoint=checkpoint,
@@ -62,11 +66,13 @@ def prepare_latents(
         stats_images=stats_images,
         seed=seed,
         images_per_shard=images_per_shard,
+        tile=tile,
     )
     folder = out or preparation.folder
     if announce:
         announce(folder, estimated_bytes(preparation))
-    write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
+    with advising_tiles(preparation.autoencoder, images.image_size, batch=None):
+        write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
     return folder
 
 

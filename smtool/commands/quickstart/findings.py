@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from smtool.commands.evaluate.result import ReconstructionEvaluation
 from smtool.commands.quickstart.scores import score_cell
-from smtool.commands.quickstart.strips import ROWS_REMOVED, Following
 from smtool.diffusability.report import Report
 from smtool.diffusability.sections.parts import headline
 from smtool.diffusability.sections.physical import Decibel, Delta, Slope
+from smtool.diffusability.strips import ROWS_REMOVED, Following
 from smtool.report.tables import interval
 
 LIVE = (

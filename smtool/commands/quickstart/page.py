@@ -9,9 +9,9 @@ from smtool.commands.quickstart.findings import LIVE, following_sentence, psnr_s
 from smtool.commands.quickstart.generation import Generation
 from smtool.commands.quickstart.generation_page import generation_sections
 from smtool.commands.quickstart.scores import Look, score_tables
-from smtool.commands.quickstart.strips import ROWS_REMOVED, Following
 from smtool.diffusability.page import add_plot, chapters, overview, plots, tables
 from smtool.diffusability.report import Report
+from smtool.diffusability.strips import ROWS_REMOVED, Following
 from smtool.recipe import Recipe, TrainAE
 from smtool.report.html import Page
 from smtool.report.plots import DIFFERENCE_GAIN

@@ -9,11 +9,11 @@ from smtool.commands.evaluate.result import ReconstructionEvaluation
 from smtool.commands.quickstart import generation
 from smtool.commands.quickstart.page import Study, first_figures, quickstart_page
 from smtool.commands.quickstart.scores import Look
-from smtool.commands.quickstart.strips import measure_following, strips
 from smtool.commands.train.side_by_side import Job, train_side_by_side
 from smtool.data import ImageShards, open_images
 from smtool.devices import one_thread
 from smtool.diffusability.spectrum import spectrum
+from smtool.diffusability.strips import measure_following, strips
 from smtool.evaluation.options import EvalOptions
 from smtool.image_shape import ImageSize
 from smtool.inference.reconstruct import reconstructed

@@ -11,6 +11,7 @@ from smtool.commands.race.tables import show
 from smtool.commands.race.trial import TrialScores
 from smtool.errors import RecipeError
 from smtool.report.console import Console
+from smtool.storage import parsing
 
 
 def is_race_folder(what: str) -> bool:
@@ -28,7 +29,8 @@ def pool_races(folders: Sequence[str], *, console: Console, out: Path | None = N
     results = [read_race(Path(folder)) for folder in folders]
     for folder, result in zip(folders[1:], results[1:], strict=True):
         _check_alike(folders[0], results[0], folder, result)
-    pooled = _pooled(folders, results)
+    with parsing(Path(folders[0]) / "race.json", hint="Run the race again."):
+        pooled = _pooled(folders, results)
     if len(pooled.points) < 3:
         raise RecipeError(f"{len(pooled.points)} autoencoders are too few for a rank correlation; at least three are needed.")
     show(pooled, console)

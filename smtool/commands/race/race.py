@@ -23,7 +23,7 @@ from smtool.evaluation.partiality import lessons_of_transformer, partial_judges
 from smtool.recipe import Recipe
 from smtool.recipe.race import Entry, Race
 from smtool.report.console import Console
-from smtool.storage import read_metadata, write_text
+from smtool.storage import read_metadata, remove_leftovers, write_text
 
 _POLL = 0.2
 
@@ -56,6 +56,7 @@ def race(
         for remark in recipe.tables.remarks():
             console.print(remark)
         _prepare(plan, console)
+        remove_leftovers(folder)
         write_text(folder / "recipe.toml", recipe.text)
         step, failed = _run(plan, budget, workers, console)
         broken = plan.broken | failed

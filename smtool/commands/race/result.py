@@ -8,8 +8,6 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import ValidationError
-
 from smtool.commands.race.trial import Part, TrialScores
 from smtool.errors import CheckpointError
 from smtool.image_shape import ImageSize
@@ -182,11 +180,11 @@ class PooledResult(Result):
 def read_race(folder: Path) -> RaceResult:
     """Read folder/race.json. Raises CheckpointError if it has another version, is damaged, or has no trials."""
     path = folder / "race.json"
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes()
     try:
         found = json.loads(text).get("schema")
         result = RaceResult.model_validate_json(text) if found == SCHEMA else None
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}.", hint="Run the race again.") from error
     if result is None or not result.trials:
         raise CheckpointError(f"{path} holds no finished race of version {SCHEMA} (found: {found}).", hint="Run the race again.")

@@ -65,8 +65,9 @@ class SampleFolder:
             parts = [self._part(part) for part in self.parts()]
             pixels = np.concatenate([np.load(path) for path in parts])
             write_npz(self._npz(), pixels, self.labels)
-            for path in parts:
-                path.unlink()
+        if self.kind == "npz":      # of an earlier call too, which was killed while it removed them
+            for part in self.parts():
+                self._part(part).unlink(missing_ok=True)
         if self.labels is not None and self.kind == "png":
             storage.write_json(self.folder / "labels.json", list(self.labels))
         return self._npz() if self.kind == "npz" else self.folder

@@ -14,10 +14,12 @@ from smtool.commands.sample.files import Format, SampleFolder, check_passport
 from smtool.data.batches import Rounding
 from smtool.diffusion import Sampler
 from smtool.errors import CheckpointError, RecipeError
-from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, read_diffusion
+from smtool.image_shape import ImageSize
+from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, in_tiles, read_diffusion
 from smtool.inference.generate import class_labels, generate
 from smtool.inference.published import import_transformer
 from smtool.inference.sampling import sampling_of
+from smtool.inference.tile_advice import advising_tiles
 from smtool.recipe.problems import validation_problems
 from smtool.report.console import Console
 from smtool.report.grids import image_grid, png_bytes
@@ -41,28 +43,33 @@ def sample_images(
     autoencoder: str | None = None,
     scale: float | None = None,
     heads: int | None = None,
+    tile: int | None = None,
 ) -> Path:
     """Draw samples, write them and return the folder. Parts that an earlier call wrote are kept.
 
     changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: number of images in
     grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder, scale, heads: for a published transformer, whose
-    file has no autoencoder (see import_transformer). Under torchrun the ranks share the work; an image does not depend on the
-    rank that draws it.
+    file has no autoencoder (see import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time.
+    Under torchrun the ranks share the work; an image does not depend on the rank that draws it.
     """
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
-        model = _model(path, autoencoder, scale, heads, ranks.device)
+        model = in_tiles(_model(path, autoencoder, scale, heads, ranks.device), tile)
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
         name += "" if rounding == "nearest" else f"-{rounding}"
+        name += "" if tile is None else f"-tile{tile}"
         folder = out or path.parent / name
         of_files = {"smtool": __version__, "num_images": num_images, "format": kind}
+        of_files |= {} if tile is None else {"tile": tile}
         passport = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, **of_files)
         if ranks.first and (differing := check_passport(folder, passport)):
             raise RecipeError(
                 f"{folder} holds samples with other settings ({', '.join(differing)} differ).", hint="Choose another --out."
             )
+        if ranks.first:
+            storage.remove_leftovers(folder)
         wait_for_all()
         files = SampleFolder(folder, kind, num_images, classes)
         todo = [part for part in files.parts() if not files.has(part)]
@@ -72,19 +79,21 @@ def sample_images(
             for part in todo[ranks.rank :: ranks.world]:
                 part_classes = None if classes is None else classes[part.start : part.stop]
                 drawn = []
-                for _, images in generate(
-                    model,
-                    part,
-                    seed=seed,
-                    sampler=sampler,
-                    labels=part_classes,
-                    batch=batch,
-                    device=ranks.device,
-                    rounding=rounding,
-                ):
-                    drawn.append(images)
-                    done += len(images) * ranks.world
-                    report(min(done, num_images), num_images)
+                size = ImageSize(*(cells * model.autoencoder.downsample for cells in model.latent_shape[1:]))
+                with advising_tiles(model.autoencoder, size, batch="--batch"):
+                    for _, images in generate(
+                        model,
+                        part,
+                        seed=seed,
+                        sampler=sampler,
+                        labels=part_classes,
+                        batch=batch,
+                        device=ranks.device,
+                        rounding=rounding,
+                    ):
+                        drawn.append(images)
+                        done += len(images) * ranks.world
+                        report(min(done, num_images), num_images)
                 images = torch.cat(drawn)
                 files.write(part, images)
         wait_for_all()

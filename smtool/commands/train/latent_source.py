@@ -27,6 +27,7 @@ from smtool.randomness import generator
 from smtool.recipe import Recipe, TrainDiT
 from smtool.recipe.catalog import autoencoder_recipe
 from smtool.report.console import Console
+from smtool.spectrum.recolour import check_size
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.encode import encoded
 from smtool.training.distributed import Ranks, first_rank_ahead
@@ -110,6 +111,7 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
         stored = None if resumed is None else resumed_latents(resumed, place, autoencoder)
         data, image_size = _images_behind(recipe, place, autoencoder)
         images = open_images(data, "train", image_size=image_size, channels=autoencoder.image_channels)
+        _check_recolouring(recipe, autoencoder, images)
         cache = None if tables.latents.online else _cache(tables, autoencoder, images, place)
         stats = stored or _stats(tables, autoencoder, images, cache, place)
     return LatentSource(autoencoder, place, data, images, cache, stats)
@@ -130,6 +132,18 @@ def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
     return tokenizer
 
 
+def _check_recolouring(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: ImageShards) -> None:
+    """Raise RecipeError if the latents have too few cells for the law, before they are encoded."""
+    flatten = recipe.tables.latents.flatten
+    if flatten is None:
+        return
+    try:
+        _, height, width = autoencoder.latent_shape(*images.image_size)
+        check_size((height, width), flatten)
+    except ValueError as error:
+        raise RecipeError(f"{recipe.path}: latents: {error}.", hint="Use larger images, or stats = \"channel\".") from error
+
+
 def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place: str) -> LatentShards:
     preparation = LatentPreparation(
         autoencoder,
@@ -139,23 +153,21 @@ def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place:
         flip=tables.data.flip,
         dtype=tables.latents.dtype,
     )
-    kind = "channel" if tables.latents.stats == "published" else tables.latents.stats
     with Console().progress(f"encoding {images.folder} into {preparation.folder}") as report:
-        return cached_latents(preparation, stats=kind, workers=tables.data.workers, report=report)
+        return cached_latents(preparation, stats=tables.latents.measured, workers=tables.data.workers, report=report)
 
 
 def _stats(
     tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, cache: LatentShards | None, place: str
 ) -> LatentStats:
     """Statistics that normalize the latents: from the autoencoder or the cache, or measured now, as set in the recipe."""
-    kind = tables.latents.stats
-    if kind == "published":
+    if tables.latents.stats == "published":
         if autoencoder.stats is None:
             raise RecipeError(f"latents.stats: {place} has no published statistics.", hint='Use "channel" or "scalar".')
         return autoencoder.stats
     if cache is not None:
         return cache.stats
-    data = tables.data
+    data, kind = tables.data, tables.latents.measured
     return measure_latents(images, autoencoder, kind=kind, count=STATS_SAMPLES, flip=data.flip, batch=32, workers=data.workers)
 
 

@@ -1,5 +1,7 @@
 """Picture of the latents' power spectrum, drawn at each validation of a training run."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -15,9 +17,16 @@ def live_spectrum(images: Tensor, latents: Tensor, *, delta: float, note: str) -
 
     delta: of the target; note: line below the title, such as step and posterior. Returns a picture, uint8 (3, H', W').
     """
-    latents = latents.float()
-    normalized = latents / latents.std((0, 2, 3), keepdim=True).clamp(min=1e-12)
-    at_size = spectrum_of(images, PHYSICAL, (latents.shape[-2], latents.shape[-1]))
-    heads = {"latents": latent_powers(at_size, spectrum_of(normalized, PHYSICAL), delta=delta)}
+    return draw_live(images, {"latents": latents}, delta=delta, note=note)
+
+
+@torch.no_grad()
+def draw_live(images: Tensor, latents: Mapping[str, Tensor], *, delta: float, note: str) -> Tensor:
+    """`live_spectrum` with the latents (N, C, h, w) of several autoencoders, by label."""
+    heads = {}
+    for label, own in latents.items():
+        normalized = own.float() / own.float().std((0, 2, 3), keepdim=True).clamp(min=1e-12)
+        at_size = spectrum_of(images, PHYSICAL, (own.shape[-2], own.shape[-1]))
+        heads[label] = latent_powers(at_size, spectrum_of(normalized, PHYSICAL), delta=delta)
     title = "PHYSICAL power spectra: are latents a flattened copy of images?"
     return rasterized(draw_physical(image_powers(spectrum_of(images, PHYSICAL)), heads, title=title, note=note))

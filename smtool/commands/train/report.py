@@ -13,21 +13,35 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smtool.commands.train.comparison import FILE, Comparison
 from smtool.commands.train.report_panels import band_panels, latest, loss_panels, progress_panels, score_panels
 from smtool.commands.train.run_folder import RunFolder
 from smtool.report.curves import Panel, curves_figure
 from smtool.report.html import Page
 from smtool.report.trackers import read_metrics
+from smtool.storage import parsing
 
 _STAGES = 5
 _ABOUT = {
+    "before-and-after": "Low-passed images, and decodings of equally low-passed latents before and after. Below: PSNR.",
+    "spectra": "Spectra of images and of the latents before and after.",
     "samples": "The first samples drawn, without selection; the same noise and classes at every step.",
     "reconstructions": "Rows: input, reconstruction from the posterior's mean, and twice their difference, on grey.",
 }
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write report.html from metrics.jsonl, samples/, resolved.toml and environment.json, and return its path."""
+    """Write report.html from metrics.jsonl, samples/, resolved.toml and environment.json, and return its path.
+
+    Raises CheckpointError if one of them is damaged.
+    """
+    with parsing(folder.path, hint="A file of this run is damaged: restore it, or start the run again with --fresh."):
+        page = _page(folder)
+    page.write(folder.report)
+    return folder.report
+
+
+def _page(folder: RunFolder) -> Page:
     rows = read_metrics(folder.metrics)
     tables = tomllib.loads((folder.path / "resolved.toml").read_text(encoding="utf-8"))
     environment = json.loads((folder.path / "environment.json").read_text())
@@ -37,6 +51,11 @@ def write_report(folder: RunFolder) -> Path:
     # an indented line continues the line before it
     for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():
         page.text(f"{sentence[0].upper()}{sentence[1:]}.")
+    if (folder.path / FILE).is_file():
+        found = Comparison.model_validate_json((folder.path / FILE).read_text())
+        page.section("Before and after")
+        page.text(f"The original is {found.original}. {found.line()[:1].upper()}{found.line()[1:]}.")
+        page.table(found.table())
     if losses := loss_panels(rows):
         page.section("Losses")
         _figure(page, losses, "Every term of the loss, without its weight, against training steps. Titles show the last value.")
@@ -56,8 +75,7 @@ def write_report(folder: RunFolder) -> Path:
     page.commands(*_passport(folder, tables, environment))
     page.section("Next commands")
     page.commands(*_commands(folder, diffusion=diffusion))
-    page.write(folder.report)
-    return folder.report
+    return page
 
 
 def _state(folder: RunFolder, rows: Sequence[Mapping[str, Any]], tables: Mapping[str, Any]) -> str:
@@ -110,8 +128,11 @@ def _step(path: Path) -> int:
 
 
 def _read(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _figure(page: Page, panels: Sequence[Panel], caption: str, *, columns: int = 3) -> None:

@@ -1,6 +1,6 @@
 """An assembled training run, of an autoencoder or of a transformer, and functions to assemble it."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -32,7 +32,8 @@ class Run:
 
     player: the network whose updates are counted and whose weights are exported. batches: first step -> this rank's slices of
     the global batches. observer: builds the validation. export: step -> write ckpt.safetensors. summary: lines for the log.
-    sources: inputs outside the recipe that must be the same when the run is resumed.
+    sources: inputs outside the recipe that must be the same when the run is resumed. conclude: called with the observer after
+    the last step; returns lines for the log.
     """
 
     recipe: Recipe[Any]
@@ -46,6 +47,7 @@ class Run:
     summary: tuple[str, ...]
     first_step: int
     sources: Mapping[str, str] = field(default_factory=dict)
+    conclude: Callable[[Any, Trackers], Sequence[str]] = lambda observer, trackers: ()
 
     @property
     def tables(self) -> TrainingTables:
@@ -84,14 +86,15 @@ def assemble_training(
     optimizers: Mapping[str, AdamW],
     frozen: Mapping[str, str],
     parallel: Parallel | None = None,
+    multipliers: Mapping[str, Mapping[str, float]] = {},
 ) -> Training:
     """Build optimizers, averages and precision for a task, and shard its players if `parallel` applies to them.
 
-    frozen: see `Training.frozen`.
+    frozen: see `Training.frozen`. multipliers: player -> factors of learning rates by name of the parameter.
     """
     tables: TrainingTables = recipe.tables
     device = ranks.device
-    averages = {averaged: tables.ema.build(task.players[averaged])} if tables.ema else {}
+    averages = {averaged: tables.ema.build(task.players[averaged], share_frozen=parallel is None)} if tables.ema else {}
     copies = {}
     for player, module in task.players.items():
         if parallel is not None and parallel.applies(module, ranks):
@@ -102,7 +105,8 @@ def assemble_training(
     return Training(
         task=task,
         optimizers={
-            player: optimizers[player].build(module.named_parameters(), device) for player, module in task.players.items()
+            player: optimizers[player].build(module.named_parameters(), device, multipliers.get(player, {}))
+            for player, module in task.players.items()
         },
         averages=averages,
         precision=MixedPrecision(tables.precision, device),

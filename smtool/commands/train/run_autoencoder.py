@@ -6,18 +6,27 @@ from typing import cast
 import torch
 
 from smtool.checkpoints.autoencoder import write_autoencoder
+from smtool.commands.train.comparison import compare
+from smtool.commands.train.discriminator import start_discriminator
+from smtool.commands.train.latent_statistics import describe_latents, statistics_line
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_folder import RunFolder
+from smtool.commands.train.start import SOURCE, Start, open_start, rate_factors, select_trained, start_lines
 from smtool.commands.train.validate import Validator
-from smtool.data import open_images, training_batches
+from smtool.data import ImageShards, open_images, training_batches
 from smtool.features.frozen import frozen_digests
-from smtool.networks.sd_vae import Autoencoder
+from smtool.networks.recompute import recompute_activations
+from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainAE
+from smtool.regularizers import Regularizer
+from smtool.report.trackers import Trackers
 from smtool.tasks.autoencoder import AutoencoderTask
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 PLAYER = "autoencoder"
+MEASURED_IMAGES = 256
+"""Training images on which regularizers measure constants before the first step."""
 
 
 def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, weights_dir: Path | None) -> Run:
@@ -25,8 +34,15 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     tables = recipe.tables
     check_batch(recipe, tables.data.batch, ranks)
     with first_rank_ahead(ranks):      # which prepares missing images
-        images = open_images(tables.data.train, "train", image_size=tables.data.image_size, channels=tables.model.image_channels)
-    task = build_task(tables, ranks.device, weights_dir)
+        images = open_images(
+            tables.data.train, "train", image_size=tables.data.image_size, channels=tables.model.image_channels,
+            max_bad=tables.data.max_bad,
+        )
+    start = open_start(tables, folder.recorded(SOURCE))
+    task = build_task(tables, ranks.device, weights_dir, start)
+    lines = start_lines(task.autoencoder, tables, start)
+    if not folder.has_checkpoint:
+        lines += begin_from_init(task, tables, images)
     own = tables.discriminator.optimizer if tables.discriminator else None
     training = assemble_training(
         recipe,
@@ -35,17 +51,27 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         batch=tables.data.batch,
         averaged=PLAYER,
         optimizers={PLAYER: tables.optimizer, "discriminator": own or tables.optimizer},
+        multipliers={PLAYER: rate_factors(task.autoencoder, tables)},
         frozen=frozen_digests(task.perceptual[0] if task.perceptual else None, *task.players.values()),
     )
     checkpoints, first_step = newest(folder, tables, training)
-    data, (start, stop) = tables.data, ranks.local_slice(tables.data.batch)
+    data, (low, high) = tables.data, ranks.local_slice(tables.data.batch)
 
-    def result() -> Autoencoder:
-        return cast(Autoencoder, result_of(training, PLAYER).get_submodule("autoencoder"))
+    def result() -> TrainableAutoencoder:
+        return cast(TrainableAutoencoder, result_of(training, PLAYER).get_submodule("autoencoder"))
+
+    def conclude(observer: Validator, trackers: Trackers) -> list[str]:
+        if start is None:
+            return []
+        found = compare(observer, start, result(), folder=folder.path, trackers=trackers, step=tables.steps)
+        changed = statistics_line(start.original.stats, result().stats)
+        return [found.line(), *([changed] if changed else [])]
 
     def export(step: int) -> None:
         weights = "average" if training.averages else "last"
         metadata = {"recipe": recipe.resolved(), "step": step, "data": images.digest, "weights": weights}
+        if start is not None and (step == tables.steps or not tables.trains_encoder):
+            metadata |= describe_latents(start, tables, result(), images)
         write_autoencoder(folder.ckpt, result(), {**metadata, "learned_from": tables.learned_from()})
 
     return Run(
@@ -55,22 +81,30 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         training,
         player=PLAYER,
         batches=lambda first: training_batches(
-            images, seed=tables.seed, batch=data.batch, first=first, start=start, stop=stop, workers=data.workers
+            images, seed=tables.seed, batch=data.batch, first=first, start=low, stop=high, workers=data.workers
         ),
         observer=lambda: Validator(tables, ranks.device, task.perceptual, result),
         export=export,
         summary=(
             f"{len(images):,} images of {tables.shapes.images[1:]}, {data.batch} a step",
             f"latents {tables.shapes.latents[1:]}",
+            *lines,
         ),
         first_step=first_step,
+        sources={} if start is None else start.sources,
+        conclude=conclude,
     )
 
 
-def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> AutoencoderTask:
-    """Build the networks and their losses, initialized from the recipe's seed."""
+def build_task(tables: TrainAE, device: str, weights_dir: Path | None, start: Start | None = None) -> AutoencoderTask:
+    """Build the networks and their losses, initialized from the recipe's seed or, the autoencoder, from `start`."""
     with initializing(tables.seed, PLAYER):
         autoencoder = tables.model.build().to(device).to(memory_format=torch.channels_last)
+    if start is not None:
+        autoencoder.load_state_dict(start.original.state_dict())
+    select_trained(autoencoder, tables)
+    if tables.memory == "checkpoint":
+        recompute_activations(autoencoder)
     methods = {}
     for name, table in tables.regularizers.present.items():
         with initializing(tables.seed, "regularizer", name):
@@ -89,3 +123,18 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None) -> Autoen
         discriminator=discriminator,
         flip=tables.data.flip,
     )
+
+
+def begin_from_init(task: AutoencoderTask, tables: TrainAE, images: ImageShards) -> list[str]:
+    """Before the first step: initial weights of the discriminator and constants of regularizers. Returns lines for the log."""
+    lines = []
+    if tables.discriminator and tables.discriminator.init and task.discriminator is not None:
+        lines.append(start_discriminator(task.discriminator, tables.discriminator.init))
+    elif tables.discriminator and tables.discriminator.alone:
+        alone, ramp = tables.discriminator.alone, tables.discriminator.ramp
+        lines.append(f"the discriminator trains alone for {alone:,} steps, then enters over {ramp:,} steps")
+    if measuring := [method for method in task.methods.values() if type(method).measure is not Regularizer.measure]:
+        sample = images.read(range(min(MEASURED_IMAGES, len(images)))).images
+        for method in measuring:
+            method.measure(sample)
+    return lines

@@ -18,6 +18,7 @@ from smtool.data.latents.check import check_latents
 from smtool.errors import DataError, RecipeError
 from smtool.features.frozen import frozen_digests
 from smtool.inference.diffusion_model import DiffusionModel, write_diffusion
+from smtool.networks.recompute import recompute_activations
 from smtool.networks.transformer import LatentTransformer
 from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainDiT
@@ -34,6 +35,8 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     check_batch(recipe, tables.data.batch, ranks)
     source = open_latent_source(recipe, ranks, resumed=folder.ckpt if folder.has_checkpoint else None)
     network = _network(recipe, source.shape, _num_classes(tables, source.images), ranks.device)
+    if tables.memory == "checkpoint":
+        recompute_activations(network)
     start: tuple[str, ...] = ()
     if tables.model.init and not folder.has_checkpoint:
         start = (start_from(network, tables.model.init, heads=tables.model.heads),)
@@ -130,6 +133,11 @@ def _summary(tables: TrainDiT, training: Training, source: LatentSource) -> Iter
     """Lines for the log: latents, images, classes, sharding."""
     origin = "encoded while training" if source.cache is None else f"from {source.cache.folder}"
     yield f"latents {source.shape} of {len(source.images):,} images, {tables.data.batch} a step, {origin}"
+    if (filtered := source.stats.recolouring) is not None:
+        yield (
+            f"latents recoloured to flatten = {filtered.flatten}: gains {filtered.cell_gains.min():.3g} to "
+            f"{filtered.cell_gains.max():.3g}" + (f", {filtered.num_limited} limited" if filtered.num_limited else "")
+        )
     num_classes = _num_classes(tables, source.images)
     yield f"{num_classes} classes" if num_classes else "unconditional"
     if training.copies:

@@ -19,9 +19,12 @@ from smtool.recipe import Recipe
 
 _FILES = (
     *("recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt"),
-    *("ckpt.safetensors", "report.html", "DONE", "FAILED"),
+    *("ckpt.safetensors", "comparison.json", "report.html", "DONE", "FAILED"),
 )
-_FREE_KEYS = {"steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "data.workers"}
+_FREE_KEYS = {
+    *("steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "memory"),
+    *("data.workers", "data.max_bad"),
+}
 _FREE_TABLES = {"tracking", "validation", "sampler", "parallel"}
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic", "webdataset", "lpips", "timm")
 
@@ -82,6 +85,8 @@ class RunFolder:
         sources: Mapping[str, str] | None = None,
     ) -> None:
         """Write recipe and environment (with `Run.summary` and `Run.sources`), and remove DONE or FAILED of an earlier start."""
+        for folder in (self.path, self.path / "samples"):
+            storage.remove_leftovers(folder)
         storage.write_text(self.path / "recipe.toml", recipe.text)
         storage.write_text(self.path / "resolved.toml", recipe.resolved_toml())
         where = environment(device, world)
@@ -93,16 +98,24 @@ class RunFolder:
         """One of `Run.sources` as of the last start; None if there is no checkpoint to resume from."""
         if not self.has_checkpoint:
             return None
-        found: str | None = json.loads((self.path / "environment.json").read_text()).get("sources", {}).get(source)
+        path = self.path / "environment.json"
+        with storage.parsing(path):
+            found: str | None = json.loads(path.read_text()).get("sources", {}).get(source)
         return found
 
     def end(self, mark: str, text: str) -> None:
         """Write the file DONE or FAILED with a line of text."""
         storage.write_text(self.path / mark, text + "\n")
 
+    def resolved(self) -> dict[str, Any]:
+        """The contents of resolved.toml. Raises CheckpointError if it is damaged."""
+        path = self.path / "resolved.toml"
+        with storage.parsing(path, hint="--fresh starts the run again."):
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+
     def check_same(self, recipe: Recipe[Any]) -> None:
         """Raise RecipeError if the run was started with another recipe, apart from keys that do not affect weights."""
-        before = tomllib.loads((self.path / "resolved.toml").read_text(encoding="utf-8"))
+        before = self.resolved()
         changes = _changes(recipe.as_resolved_now(before), recipe.resolved())
         if changes:
             raise RecipeError(

@@ -2,18 +2,22 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from smtool.commands.train.interrupts import stop_request
+from smtool.commands.train.memory_advice import memory_advice
 from smtool.commands.train.report import write_report
 from smtool.commands.train.run import Run
 from smtool.commands.train.run_autoencoder import autoencoder_run
 from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.watch import Watch
-from smtool.errors import TrainingError
+from smtool.devices import is_out_of_memory, reason_of
+from smtool.errors import OutOfMemory, TrainingError
 from smtool.recipe import Recipe
+from smtool.recipe.selection import ALL
 from smtool.report.console import Console, duration, peak_memory
 from smtool.training.distributed import Ranks, joined, wait_for_all
 from smtool.training.memory import keep_freed_memory
@@ -51,7 +55,7 @@ def train(
         wait_for_all()
         run = assemble(recipe, folder, ranks, weights_dir)
         steps = run.tables.steps
-        if run.first_step > steps or (run.first_step == steps and folder.is_done):
+        if run.first_step > steps or (run.first_step == steps and folder.is_done and folder.ckpt.is_file()):
             longer = "" if run.tables.optimizer.schedule == "cosine" else "--set steps=N continues it, "
             console.print(f"{folder.path} is finished ({run.first_step} steps). {longer}--fresh restarts it.")
             return folder.path
@@ -61,7 +65,11 @@ def train(
         try:
             with stop_request() as stop:      # not earlier: before the first step there is nothing to save
                 Watch(run, console, stop, pause_at).run_training()
-        except TrainingError as error:
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(f"out of memory ({reason_of(error)}).", hint=memory_advice(run)) from error
+            if not isinstance(error, TrainingError):
+                raise
             if ranks.first:
                 folder.end("FAILED", error.message)
                 write_report(folder)
@@ -77,27 +85,74 @@ def dry_run(
     device: str = "cpu",
     weights_dir: Path | None = None,
 ) -> None:
-    """Load everything, time steps with and without the discriminator, and print memory and the duration of the whole run."""
+    """Load everything, time steps of each phase (with and without the discriminator), and print memory and whole duration.
+
+    If the recipe trains a part of an autoencoder, steps that train all of it are timed too, for comparison.
+    """
     if device == "cpu":
         keep_freed_memory()
     with joined(device) as ranks:
         run = assemble(recipe, RunFolder(Path("/nonexistent")), ranks, weights_dir)
-        task, steps = run.training.task, run.tables.steps
-        joins = next((step for step in range(steps) if task.players_at(step) != task.players_at(0)), steps)
-        alone = _step_seconds(run, 0)
-        together = _step_seconds(run, joins) if joins < steps else 0.0
-    memory = peak_memory()
+        steps, summary = run.tables.steps, run.summary
+        phases = _phases(run)
+        seconds = [_step_seconds(run, phase.start) for phase in phases]
+        memory, remarks = peak_memory(), list(run.tables.remarks())
+        sizes = {player: sum(p.numel() for p in module.parameters()) for player, module in run.training.task.players.items()}
+        del run
+        whole = _all_of_it(recipe, assemble, ranks, weights_dir, phases[-1], seconds[-1])
+    duration_of_all = sum(one * (phase.stop - phase.start) for one, phase in zip(seconds, phases, strict=True))
     lines = [
         f"{recipe.path}: {steps} steps; dry run, nothing is saved.",
-        *run.summary,
-        *(f"{player}: {sum(p.numel() for p in module.parameters()):,} parameters" for player, module in task.players.items()),
-        f"step {alone * 1e3:.0f} ms",
-        *([f"step {together * 1e3:.0f} ms with the discriminator, from step {joins} on"] if together else []),
-        f"peak memory {'unknown' if memory is None else f'{memory / 2**30:.2f} GiB'}",
-        f"whole run about {duration(alone * joins + together * (steps - joins))}, without validation and saving",
-        *run.tables.remarks(),
+        *summary,
+        *(f"{player}: {size:,} parameters" for player, size in sizes.items()),
+        *(f"step {one * 1e3:.0f} ms{phase.what}" for one, phase in zip(seconds, phases, strict=True)),
+        f"peak memory {_gigabytes(memory)}",
+        *whole,
+        f"whole run about {duration(duration_of_all)}, without validation and saving",
+        *remarks,
     ]
     console.print("\n  ".join(lines))
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Steps from `start` to `stop` in which the same networks are updated. what: a clause for the console."""
+
+    start: int
+    stop: int
+    what: str = ""
+
+
+def _phases(run: Run) -> list[_Phase]:
+    """The phases of a run: before the discriminator, the discriminator alone, both."""
+    steps = run.tables.steps
+    adversary = getattr(run.tables, "discriminator", None)
+    if adversary is None:
+        return [_Phase(0, steps)]
+    start, entry = min(adversary.start, steps), min(adversary.entry, steps)
+    found = [
+        _Phase(0, start),
+        _Phase(start, entry, f" of the discriminator alone, from step {start} on"),
+        _Phase(entry, steps, f" with the discriminator, from step {entry} on"),
+    ]
+    return [phase for phase in found if phase.start < phase.stop]
+
+
+def _all_of_it(
+    recipe: Recipe[Any], assemble: Assemble, ranks: Ranks, weights_dir: Path | None, phase: _Phase, seconds: float
+) -> list[str]:
+    """A line that compares a step of the last phase with one that trains the whole autoencoder, if the recipe trains a part."""
+    if getattr(recipe.tables, "train", ALL) == ALL:
+        return []
+    tables = recipe.tables.model_copy(update={"train": ALL, "lr_multipliers": {}})
+    everything = assemble(replace(recipe, tables=tables), RunFolder(Path("/nonexistent")), ranks, weights_dir)
+    other = _step_seconds(everything, phase.start)
+    memory = _gigabytes(peak_memory())
+    return [f'for comparison, train = "all": step {other * 1e3:.0f} ms instead of {seconds * 1e3:.0f} ms, peak memory {memory}']
+
+
+def _gigabytes(memory: int | None) -> str:
+    return "unknown" if memory is None else f"{memory / 2**30:.2f} GiB"
 
 
 def _step_seconds(run: Run, step: int) -> float:

@@ -11,11 +11,12 @@ from smtool.data import ImageShards, open_images
 from smtool.errors import DataError
 from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
-from smtool.networks.sd_vae import Autoencoder
+from smtool.networks.trainable import TrainableAutoencoder
 from smtool.recipe import Data, TrainAE
 from smtool.report.plots import reconstruction_grid
 from smtool.report.trackers import Trackers
 from smtool.spectrum import REFERENCE, fit_delta, radial_power, reference_divergence
+from smtool.training.selection import evaluating
 
 SMALLEST_FITTED = 8
 
@@ -25,7 +26,7 @@ def open_validation(data: Data, channels: int | None = None) -> ImageShards:
 
     channels: as in `open_images`.
     """
-    opened = partial(open_images, image_size=data.image_size, channels=channels)
+    opened = partial(open_images, image_size=data.image_size, channels=channels, max_bad=data.max_bad)
     if not data.validation:
         return opened(data.train, "val")
     try:
@@ -38,12 +39,12 @@ class Validator:
     """Scores the autoencoder of a run on its validation images, decoding the posterior's mode."""
 
     def __init__(
-        self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], Autoencoder]
+        self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], TrainableAutoencoder]
     ) -> None:
         self.result = result
-        shards = open_validation(tables.data, tables.model.image_channels)
-        count = min(tables.validation.num_images, len(shards))
-        self.validation = shards.read(range(count))
+        self.shards = open_validation(tables.data, tables.model.image_channels)
+        count = min(tables.validation.num_images, len(self.shards))
+        self.validation = self.shards.read(range(count))
         self.images = self.validation.images
         self.grid = min(tables.validation.grid, count)
         self.batch = tables.data.batch
@@ -57,17 +58,15 @@ class Validator:
     def look(self, trackers: Trackers, step: int) -> dict[str, float]:
         """Log a grid and the spectrum, and return a row of scores: val_psnr, val_ssim, val_delta ..."""
         autoencoder = self.result()
-        training = autoencoder.training
-        autoencoder.eval()
-        latents, decodings = self._passed(autoencoder)
-        autoencoder.train(training)
+        with evaluating(autoencoder):
+            latents, decodings = self._passed(autoencoder)
         trackers.image(step, "reconstructions", reconstruction_grid(self.images[: self.grid], decodings[: self.grid]))
         if self.fits_delta:
             note = f"step {step:,}, {len(latents)} validation images, posterior mean, each channel at unit std"
             trackers.image(step, "spectrum", live_spectrum(self.images, latents, delta=self.delta, note=note))
         return {**self._scores(decodings), **self._spectra(latents)}
 
-    def _passed(self, autoencoder: Autoencoder) -> tuple[Tensor, Tensor]:
+    def _passed(self, autoencoder: TrainableAutoencoder) -> tuple[Tensor, Tensor]:
         latents, decodings = [], []
         for part in reconstructed(autoencoder, self.validation.split(self.batch)):
             latents.append(part.latents.float().cpu())
@@ -93,10 +92,10 @@ class Validator:
         divergence = reference_divergence(image_power, radial_power(latents, REFERENCE.loss), REFERENCE.loss, delta=self.delta)
         values = {"val_latent_std": latents.std().item(), "val_esm_divergence": divergence.mean().item()}
         if self.fits_delta:
-            values["val_delta"] = fit_delta(self.images, _normalized(latents)).delta
+            values["val_delta"] = fitted_delta(self.images, latents)
         return values
 
 
-def _normalized(latents: Tensor) -> Tensor:
-    """Latents scaled to unit standard deviation per channel over the set, as a transformer would get them."""
-    return latents / latents.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-12)
+def fitted_delta(images: Tensor, latents: Tensor) -> float:
+    """PHYSICAL delta of latents scaled to unit std per channel over the set, as a transformer would get them."""
+    return fit_delta(images, latents / latents.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-12)).delta

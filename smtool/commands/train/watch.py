@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from smtool.commands.train.interrupts import StopRequest
 from smtool.commands.train.report import write_report
 from smtool.commands.train.run import Run
-from smtool.errors import Interrupted, TrainingError
+from smtool.errors import CheckpointError, Interrupted, TrainingError
 from smtool.report.console import Console, TrainingLine
 from smtool.report.trackers import Trackers, read_metrics
+from smtool.storage import read_metadata
 from smtool.training.distributed import any_rank, wait_for_all
 from smtool.training.loop import StepReport
 from smtool.training.meter import Meter
@@ -35,7 +36,23 @@ class Watch:
             if self.ranks.first:
                 self._begin()
                 self.trackers = stack.enter_context(self._trackers())
-            line = stack.enter_context(self.console.training(self.tables.steps, first_step=run.first_step))
+            if not self._train_steps():
+                return
+            with run.whole_results():
+                if self.trackers:
+                    for said in run.conclude(self.observer, self.trackers):
+                        self.console.log(said)
+        if self.ranks.first:
+            run.folder.end("DONE", f"{self.tables.steps} steps")
+            write_report(run.folder)
+            self.console.log(f"done: {run.folder.ckpt}, {run.folder.report}")
+
+    def _train_steps(self) -> bool:
+        """Whether the last step was reached; False at the pause."""
+        run = self.run
+        with self.console.training(self.tables.steps, first_step=run.first_step) as line:
+            if any_rank(self.ranks.first and run.first_step > 0 and not self._is_exported(), self.ranks.device):
+                self._export(run.first_step)
             self._catch_up()
             for report in run.reports(run.first_step):
                 step = report.step
@@ -48,14 +65,12 @@ class Watch:
                 if stopping and step < self.tables.steps:
                     self._end_early(step)
                 if pausing and step < self.tables.steps:
-                    return
-        if self.ranks.first:
-            run.folder.end("DONE", f"{self.tables.steps} steps")
-            write_report(run.folder)
-            self.console.log(f"done: {run.folder.ckpt}, {run.folder.report}")
+                    return False
+        return True
 
     def _begin(self) -> None:
         run = self.run
+        run.checkpoints.prune()
         run.folder.begin(run.recipe, self.ranks.device, self.ranks.world, summary=run.summary, sources=run.sources)
         self.console.log_file = run.folder.log
         for line in (*run.summary, *self.tables.remarks()):
@@ -130,9 +145,20 @@ class Watch:
         self._checked(step)
         run = self.run
         run.checkpoints.save(step, run.training)
-        with run.whole_results():
+        self._export(step)
+
+    def _is_exported(self) -> bool:
+        """Whether ckpt.safetensors is of the step that the run resumes from; not if it was killed before it wrote the file."""
+        try:
+            return bool(read_metadata(self.run.folder.ckpt).get("step") == self.run.first_step)
+        except CheckpointError:
+            return False
+
+    def _export(self, step: int) -> None:
+        """Write ckpt.safetensors."""
+        with self.run.whole_results():
             if self.ranks.first:
-                run.export(step)
+                self.run.export(step)
         wait_for_all()
 
     def _look(self, step: int) -> None:

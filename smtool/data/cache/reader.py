@@ -9,7 +9,7 @@ from torch import Tensor
 
 from smtool.data.cache.card import CacheCard
 from smtool.data.cache.shards import CACHE_INDEX, unpacked
-from smtool.data.images.card import check_present
+from smtool.data.images.card import check_present, damaged
 from smtool.data.images.shards import read_index, read_member
 from smtool.errors import DataError
 
@@ -23,8 +23,13 @@ class CacheShards:
             check_present(folder, shard)
         self._paths = [folder / shard.name for shard in card.shards]
         self._shard_of = np.repeat(np.arange(len(card.shards)), [shard.images for shard in card.shards])
-        indices = (read_index(folder, shard, CACHE_INDEX) for shard in card.shards)
+        indices = [read_index(folder, shard, CACHE_INDEX) for shard in card.shards]
+        for shard, rows in zip(card.shards, indices, strict=True):
+            if ((rows["label"] < -1) | (rows["label"] >= max(card.num_classes, 1))).any():
+                raise damaged(folder / shard.index_name, f"it has a label that is not among the {card.num_classes} classes")
         self._rows = np.concatenate([np.empty(0, CACHE_INDEX), *indices])
+        if not len(self._rows):
+            raise DataError(f"{folder} holds no {card.noun}s.", hint=f"Make it again: {card.command()}")
 
     def __len__(self) -> int:
         return len(self._rows)

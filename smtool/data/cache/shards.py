@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from smtool.data.cache.card import CacheDtype
 from smtool.data.images.card import Shard
 from smtool.data.images.shards import add_member, index_bytes
+from smtool.errors import DataError
 from smtool.storage import file_digest, replacing, write_bytes
 
 TORCH_DTYPES: dict[CacheDtype, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -45,7 +47,10 @@ def packed(tensors: Mapping[str, Tensor], dtype: CacheDtype) -> list[bytes]:
 
 def unpacked(members: Iterable[bytes]) -> dict[str, Tensor]:
     """The inverse of `packed`: tensors (B, ...), float32."""
-    samples = [safetensors.torch.load(data) for data in members]
+    try:
+        samples = [safetensors.torch.load(data) for data in members]
+    except SafetensorError as error:
+        raise DataError(f"A stored sample is not a safetensors file ({error}).", hint="Make the cache again.") from error
     return {name: torch.stack([sample[name] for sample in samples]).float() for name in samples[0]}
 
 

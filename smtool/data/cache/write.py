@@ -166,7 +166,7 @@ class _Progress:
 def _verified(preparation: CachePreparation[Note, Card], out: Path) -> Card:
     card, have = preparation.finished(out)
     plan = preparation.plan()
-    if differing := [name for name in have if have[name] != plan[name]]:
+    if differing := [name for name in have if have[name] != plan.get(name)]:
         name = differing[0]
         raise DataError(
             f"{out} already holds {preparation.what} with {name} = {have[name]}, but {name} = {plan[name]} was requested.",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from smtool.data.images.card import Split, is_prepared, read_card
 from smtool.data.images.decoding import Reading
-from smtool.data.images.prepare import Preparation, prepare_images
+from smtool.data.images.prepare import MAX_BAD, Preparation, prepare_images
 from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.sources import Source, find_source
@@ -16,19 +16,19 @@ from smtool.image_shape import CHANNELS, MODES, ImageSize, SizeLike, in_channels
 
 def open_images(
     source: str, split: Split, *, image_size: SizeLike, channels: int | None = None, root: Path = Path("data"),
-    report: Report | None = None,
+    max_bad: float = MAX_BAD, report: Report | None = None,
 ) -> ImageShards:
     """Open one split of a prepared folder; any other source is prepared on first use as `root/NAME-SIZE` and then reused.
 
     image_size: a number for squares, or height and width. channels: of the images, 1 to 4; None: those of a prepared folder, and
-    RGB for any other source. report(done, total) is called during preparation. Raises DataError if size or channels differ or the
-    split is empty.
+    RGB for any other source. max_bad: see prepare_images. report(done, total) is called during preparation. Raises DataError if
+    size or channels differ or the split is empty.
     """
     image_size = ImageSize.of(image_size)
     folder = Path(source)
     if not is_prepared(folder):
         rule = Rule(image_size, reading=Reading(mode=MODES[channels or 3]))
-        folder = _prepared(find_source(source), source, rule, root, report)
+        folder = _prepared(find_source(source), source, rule, root, max_bad, report)
     card = read_card(folder)
     if card.image_size != image_size:
         raise DataError(
@@ -55,7 +55,7 @@ def known_channels(source: str) -> int:
     return read_card(Path(source)).channels if is_prepared(Path(source)) else CHANNELS["RGB"]
 
 
-def _prepared(source: Source, text: str, rule: Rule, root: Path, report: Report | None) -> Path:
+def _prepared(source: Source, text: str, rule: Rule, root: Path, max_bad: float, report: Report | None) -> Path:
     preparation = Preparation(source, rule)
     folder = root / preparation.folder_name
     if is_prepared(folder):
@@ -66,5 +66,5 @@ def _prepared(source: Source, text: str, rule: Rule, root: Path, report: Report 
             )
         return folder
     workers = 1 if source.builtin else os.cpu_count() or 1
-    prepare_images(preparation, folder, workers=workers, report=report)
+    prepare_images(preparation, folder, workers=workers, max_bad=max_bad, report=report)
     return folder

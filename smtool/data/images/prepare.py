@@ -26,6 +26,8 @@ from smtool.storage import printable, write_json, write_text
 
 IMAGES_PER_SHARD = 1024
 VAL_FRACTION = 0.05
+MAX_BAD = 0.01
+"""Largest fraction of unusable images that is not an error."""
 _EARLIER = {"icc": "ignore", "white": WHITE, "mode": "RGB", **asdict(BY_FIRST_DOT), **asdict(AUTO)}
 
 
@@ -68,7 +70,7 @@ class Preparation:
 
 
 def prepare_images(
-    preparation: Preparation, out: Path, *, workers: int, max_bad: float = 0.01, report: Report | None = None
+    preparation: Preparation, out: Path, *, workers: int, max_bad: float = MAX_BAD, report: Report | None = None
 ) -> DatasetCard:
     """Prepare images in `out`; resume an interrupted run, or verify a finished one. Returns the card.
 

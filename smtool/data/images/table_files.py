@@ -1,6 +1,6 @@
 """Tables in parquet and Arrow files, read in batches by pyarrow. pyarrow is optional: without it, DataError names the extra."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,8 @@ class Table:
     def count(self) -> int:
         """Number of rows."""
         if self.is_arrow:
-            return sum(map(len, self.batches(self.schema.names[0], 1)))
+            with _read(self.name), _opened_arrow(self.path) as (reader, _):
+                return sum(batch.num_rows for batch in reader)
         with _read(self.name), _parquet(self.path) as file:
             return int(file.metadata.num_rows)
 
@@ -77,9 +78,20 @@ def open_table(path: Path, name: str) -> Table:
         else:
             with _parquet(path) as file:
                 schema = file.schema_arrow
+        _decode_names(schema)
     if len(set(schema.names)) < len(schema.names):
         raise DataError(f"{name} has several columns of the same name.", hint=f"Its columns are {', '.join(schema.names)}.")
     return Table(name, path, schema)
+
+
+def _decode_names(fields: "Iterable[pyarrow.Field]") -> None:
+    """Raise UnicodeDecodeError for a name, of a column or inside one, that is not UTF-8."""
+    from pyarrow import types
+
+    for field in fields:
+        field.name.encode()  # pyarrow decodes it here
+        if types.is_struct(field.type):
+            _decode_names(field.type)
 
 
 def mapped(path: Path, name: str, column: str) -> "Iterator[tuple[pyarrow.Array, int, int]]":

@@ -4,6 +4,7 @@ The order of preparation is shuffled, and a row of a parquet file can only be re
 images are copied once, row group after row group, into an Arrow file beside the output, as compressed tars are.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,10 @@ def table_rows(files: Mapping[str, Path], rule: LabelRule, scratch: Path) -> Tab
         ]
         entries += rows
         if label is not None:
-            values.update(zip((row.id for row in rows), table.values(label), strict=True))
+            given = table.values(label)
+            if len(given) != len(rows):
+                raise DataError(f"{table.name}: not a complete table ({len(rows)} values of {image}, {len(given)} of {label}).")
+            values.update(zip((row.id for row in rows), given, strict=True))
     names: tuple[str, ...] = ()
     if label is not None:
         declared = class_names(used[0].schema, label)
@@ -192,7 +196,7 @@ def _ranges(data: "pyarrow.Array", address: int, size: int) -> np.ndarray | None
     if not address <= values.address <= values.address + values.size <= address + size:  # compressed
         return None
     kind = np.dtype("<i8" if data.type == pyarrow.large_binary() else "<i4")
-    rows = np.frombuffer(offsets, kind)[data.offset : data.offset + len(data) + 1]
+    rows = np.frombuffer(offsets, kind, len(data) + 1, data.offset * kind.itemsize)
     return rows.astype(np.int64) + (values.address - address)
 
 
@@ -208,7 +212,8 @@ def _copy(table: Table, column: str, scratch: Path) -> Path:
     """Path of an Arrow file in `scratch` with the table's images, uncompressed; made unless an interrupted run made it."""
     import pyarrow
 
-    target = scratch / f"{table.name.replace('/', '_')}.images.arrow"
+    name = table.name.encode("utf-8", "surrogateescape")
+    target = scratch / f"{hashlib.sha256(name).hexdigest()}.images.arrow"
     if target.is_file():
         return target
     kind = pyarrow.struct([("bytes", pyarrow.large_binary()), ("path", pyarrow.large_string())])

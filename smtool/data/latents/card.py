@@ -24,6 +24,8 @@ class LatentCard(CacheCard):
     seed: int
     """Seed of the noise with which latents were sampled for the statistics."""
     measured: Measured
+    tile: int | None = None
+    """Side in pixels of the overlapping tiles that were encoded; None: whole images."""
 
     def command(self) -> str:
         return prepare_command(self.images_folder, self.checkpoint)

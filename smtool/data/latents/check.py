@@ -72,7 +72,7 @@ def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float,
     """Mean and std of normalized latents (N, C, h, w), else DataError. Standard errors are over images: pixels are correlated."""
     if len(latents) < 2:
         raise ValueError("the latents of at least 2 images are needed to check their statistics")
-    cells = latents.double().flatten(2) if stats.kind == "channel" else latents.double().flatten(1).unsqueeze(1)  # (N, G, P)
+    cells = latents.double().flatten(2) if stats.kind != "scalar" else latents.double().flatten(1).unsqueeze(1)  # (N, G, P)
     num, groups, _ = cells.shape
     mean = cells.mean((0, 2))
     energy = (cells - mean[:, None]).square().mean(2)  # (N, G)
@@ -88,11 +88,11 @@ def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float,
         wrong = ~((value >= low) & (value <= high))
         if wrong.any():
             group = int(wrong.int().argmax())
-            where = f" in channel {group}" if stats.kind == "channel" else ""
+            where = f" in channel {group}" if stats.kind != "scalar" else ""
             raise DataError(
                 f"Normalized latents should have {name} {ideal[group]:.3g}, but those of {num} images have"
                 f" {value[group]:.3g}{where} (allowed: {low[group]:.2g} to {high[group]:.2g}).",
-                hint=f"Their statistics ({stats.kind}, {_origin(stats)}) belong to other latents,"
+                hint=f"Their statistics ({stats.name}, {_origin(stats)}) belong to other latents,"
                 " or the latents were already scaled. Prepare the latents again and normalize by the statistics measured then.",
             )
     return tuple(mean.tolist()), tuple(std.tolist())
@@ -107,7 +107,7 @@ def _check_images(
     batch: LatentBatch, images: Tensor, decoded: Tensor, stats: LatentStats, autoencoder: Tokenizer
 ) -> tuple[float, float]:
     direct = encoded(autoencoder, images, batch.ids, device=images.device).mode()
-    distance = (stats.normalize(batch.mean) - stats.normalize(direct)).square().mean().sqrt().item()
+    distance = (stats.standardize(batch.mean) - stats.standardize(direct)).square().mean().sqrt().item()
     with torch.no_grad():
         ours, theirs = _mean_psnr(decoded, images), _mean_psnr(autoencoder.decode(direct), images)
     if not distance <= DISTANCE or not ours >= min(theirs, CEILING_DB) - LOSS_DB:

@@ -17,7 +17,7 @@ from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.unfinished import ShardNote
 from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard, latents_folder, read_latent_card
-from smtool.data.latents.statistics import LatentMoments, Measured
+from smtool.data.latents.statistics import LatentMoments, Measured, MeasuredPower
 from smtool.errors import DataError
 from smtool.metrics.frechet import FeatureStats
 from smtool.networks.posterior import Posterior
@@ -26,12 +26,16 @@ from smtool.tokenizers.encode import encoded
 
 
 class LatentNote(ShardNote):
-    """A finished shard, and mean and scatter of its latents that enter the statistics (cells: 0 if none do)."""
+    """A finished shard, and mean, scatter and power of its latents that enter the statistics (cells: 0 if none do).
+
+    power: None if it was not measured, as in notes of earlier versions.
+    """
 
     latents: int
     cells: int
     mean: tuple[float, ...]
     scatter: tuple[tuple[float, ...], ...]
+    power: MeasuredPower | None = None
 
     @classmethod
     def of(cls, shard: Shard, moments: LatentMoments | None) -> "LatentNote":
@@ -39,20 +43,29 @@ class LatentNote(ShardNote):
             return cls(shard=shard, latents=0, cells=0, mean=(), scatter=())
         cells = moments.cells
         scatter = tuple(tuple(row) for row in cells.scatter.tolist())
-        return cls(shard=shard, latents=moments.count, cells=cells.count, mean=tuple(cells.mean.tolist()), scatter=scatter)
+        return cls(
+            shard=shard,
+            latents=moments.count,
+            cells=cells.count,
+            mean=tuple(cells.mean.tolist()),
+            scatter=scatter,
+            power=None if moments.power is None else MeasuredPower.of(moments.power),
+        )
 
     @property
     def moments(self) -> LatentMoments:
         mean, scatter = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.scatter))
-        return LatentMoments(self.latents, FeatureStats(self.cells, mean, scatter))
+        power = None if self.power is None else self.power.radial
+        return LatentMoments(self.latents, FeatureStats(self.cells, mean, scatter), power)
 
 
 @dataclass(frozen=True)
 class LatentPreparation:
     """All inputs and settings that determine the contents of a latent cache.
 
-    checkpoint: path of the autoencoder, recorded in the card. flip: encode the flipped images too. stats_images: number of
-    images on which the statistics are measured (None: all); with flip, their flipped latents are measured too.
+    checkpoint: path of the autoencoder, recorded in the card, as is tile, the side of the tiles that `autoencoder` encodes. flip:
+    encode the flipped images too. stats_images: number of images on which the statistics are measured (None: all); with flip,
+    their flipped latents are measured too.
     """
 
     autoencoder: Tokenizer
@@ -64,6 +77,7 @@ class LatentPreparation:
     stats_images: int | None = None
     seed: int = 0
     images_per_shard: int = IMAGES_PER_SHARD
+    tile: int | None = None
     what: ClassVar[str] = "latents"
     card_name: ClassVar[str] = LATENT_CARD_NAME
     note: ClassVar[type[LatentNote]] = LatentNote
@@ -78,6 +92,7 @@ class LatentPreparation:
             "stats_images": self.measured_images,
             "seed": self.seed,
             "images_per_shard": self.images_per_shard,
+            **({} if self.tile is None else {"tile": self.tile}),
         }
 
     @property
@@ -119,12 +134,13 @@ class LatentPreparation:
             latent_shape=self.latent_shape,
             seed=self.seed,
             measured=Measured.of(moments),
+            tile=self.tile,
             **shared_fields(self, notes),
         )
 
     def finished(self, folder: Path) -> tuple[LatentCard, dict[str, Any]]:
         card = read_latent_card(folder)
-        stated = card.model_dump(include={"autoencoder", "data", "flip", "dtype", "seed"})
+        stated = card.model_dump(include={"autoencoder", "data", "flip", "dtype", "seed", "tile"})
         return card, {**stated, "stats_images": card.measured.count // (1 + card.flip)}
 
 
@@ -141,7 +157,8 @@ class LatentContents:
         mean, logvar = (rounded(value, dtype) for value in (posterior.mean, posterior.logvar))
         if count := len(range(piece.start, min(piece.stop, self.preparation.measured_images))):
             measured = Posterior(mean[:count], logvar[:count])
-            part = LatentMoments.of(measured, piece[:count], flipped=flipped, seed=self.preparation.seed)
+            images = batch.images[:count]
+            part = LatentMoments.of(measured, images, piece[:count], flipped=flipped, seed=self.preparation.seed)
             self.moments = part if self.moments is None else self.moments + part
         return packed({"mean": mean, "logvar": logvar}, dtype)
 

@@ -69,7 +69,8 @@ class LatentShards:
 def open_latents(folder: Path | str, *, autoencoder: str | None, data: str | None, stats: StatsKind = "channel") -> LatentShards:
     """Open a latent cache. Raises DataError if its autoencoder or data digest differs from the given one (None: any).
 
-    stats: normalize by mean and std per channel, or by one std over all channels ("scalar", as in the paper).
+    stats: normalize by mean and std per channel, by one std over all channels ("scalar", as in the paper), or per channel with a
+    recolouring (`Spectral`).
     """
     path = Path(folder)
     card = read_latent_card(path)

@@ -79,7 +79,13 @@ class LatentRings:
         self.subject = subject
         self.kinds: tuple[PosteriorKind, ...] = ("deterministic",) if subject.codec.deterministic else ("sample", "mean")
         self._keep = keep
-        self._tables = {(kind, estimator): RingTable(estimator) for kind in self.kinds for estimator in estimators}
+        stats = subject.codec.stats
+        self._recoloured = stats if stats is not None and stats.recolouring is not None else None
+        scales: tuple[Scale, ...] = ("raw",) if self._recoloured is None else ("raw", "normalized")
+        self._tables = {
+            (kind, estimator, scale): RingTable(estimator)
+            for kind in self.kinds for estimator in estimators for scale in scales
+        }  # fmt: skip
         self._samples: ChannelMoments | None = None
         self._posteriors: LatentMoments | None = None
         self._kept: list[Tensor] = []
@@ -99,8 +105,12 @@ class LatentRings:
         """All reported combinations of posterior kind and scale."""
         return [(kind, scale) for kind in self.kinds for scale in ("normalized", "raw")]
 
-    def table(self, kind: PosteriorKind, estimator: Estimator) -> RingTable:
-        return self._tables[kind, estimator]
+    def table(self, kind: PosteriorKind, estimator: Estimator, scale: Scale = "raw") -> RingTable:
+        """Ring powers that give those of this scale when they are divided by the std of `stats`, for "normalized", or by nothing.
+
+        They are those of the raw latents, except for normalized latents with a recolouring, which changes the spectrum.
+        """
+        return self._tables[kind, estimator, "raw" if self._recoloured is None else scale]
 
     def stats(self, data: str) -> LatentStats:
         """The statistics that normalize these latents: the autoencoder's own, else those of the samples of this pass.
@@ -131,13 +141,19 @@ class LatentRings:
         if not all(bool(z.isfinite().all()) for z in latents.values()):
             where = f"latents of the batch that starts at image {first}"
             raise CheckpointError(f"{self.subject.label}: {where} hold NaN or infinity.")
-        for (kind, _), table in self._tables.items():
-            table.add(latents[kind])
+        for (kind, _, scale), table in self._tables.items():
+            table.add(latents[kind] if scale == "raw" else self._filtered(latents[kind]))
         of_samples, of_posteriors = channel_moments(sample), LatentMoments.of(posterior)
         self._samples = of_samples if self._samples is None else self._samples + of_samples
         self._posteriors = of_posteriors if self._posteriors is None else self._posteriors + of_posteriors
         if (wanted := self._keep - first) > 0:
             self._kept.append(sample[:wanted])
+
+
+    def _filtered(self, latents: Tensor) -> Tensor:
+        """Recoloured latents at the scale of raw ones."""
+        assert self._recoloured is not None
+        return self._recoloured.normalize(latents) * self._recoloured.std.to(latents).view(1, -1, 1, 1)
 
 
 def measured_stats(samples: ChannelMoments, *, images: int, data: str) -> LatentStats:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,15 +18,18 @@ from smtool.data.images.open import known_channels
 from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
 from smtool.image_shape import MODES, ImageSize, in_channels
+from smtool.inference.diffusion_model import read_diffusion
 from smtool.inference.reconstruct import decoded_in_parts, images_at_once
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.posterior import Posterior
 from smtool.report.console import Console
-from smtool.tokenizers import Tokenizer, open_tokenizer
+from smtool.tokenizers import Tokenizer, identify, open_tokenizer
+from smtool.tokenizers.tiled import tiled
 
 Size = tuple[int, int]
 DEFAULT_SIZE = ImageSize(256, 256)
 FEWEST_HELD_OUT = 16
+PROBED_SECONDS = 4.0
 SMALLEST_GRID = 3
 """Latent cells per side; a smaller grid leaves rings without a cell."""
 
@@ -36,6 +40,24 @@ class Meter:
 
     images: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PassSeconds:
+    """Seconds to encode and to decode one image of this size. The time is proportional to the number of pixels."""
+
+    encode: float
+    decode: float
+    size: ImageSize
+
+    def encode_at(self, size: ImageSize) -> float:
+        return self.encode * self._area(size)
+
+    def decode_at(self, size: ImageSize) -> float:
+        return self.decode * self._area(size)
+
+    def _area(self, size: ImageSize) -> float:
+        return (size.height * size.width) / (self.size.height * self.size.width)
 
 
 class Subject:
@@ -56,6 +78,25 @@ class Subject:
         """Raw latents (B, C, h, w) -> images (B, C, H, W), not clamped; convolutions in float32."""
         with exact_convolutions(), self._timed(self.decoded, len(latents)):
             return self.codec.decode(latents)
+
+    @torch.no_grad()
+    def one_pass(self, images: Tensor) -> PassSeconds:
+        """Encode and decode the first of the images (B, C, H, W), up to three times within PROBED_SECONDS; the fastest times.
+
+        The first pass of a network is slower than the others. These passes are not counted.
+        """
+        times: list[tuple[float, float]] = []
+        began = self._now()
+        with exact_convolutions():
+            while len(times) < 3 and (not times or self._now() - began < PROBED_SECONDS):
+                start = self._now()
+                latents = self.codec.encode(images[:1]).mode()
+                encoded = self._now()
+                if self.codec.can_decode:
+                    self.codec.decode(latents)
+                times.append((encoded - start, self._now() - encoded if self.codec.can_decode else 0.0))
+        encode, decode = map(min, zip(*times, strict=True))
+        return PassSeconds(encode, decode, ImageSize(*images.shape[-2:]))
 
     def decode_all(self, latents: Tensor) -> Tensor:
         """`decode` of any number of latents, in batches sized to memory."""
@@ -79,6 +120,14 @@ class Subject:
             _, height, width = self.codec.latent_shape(*image_size)
         except ValueError as error:
             raise CheckpointError(f"{self.codec.source}: {error}.", hint="Pass images of another size with --data.") from error
+        filtered = None if self.codec.stats is None else self.codec.stats.recolouring
+        if filtered is not None and filtered.size != (height, width):
+            measured_on = ImageSize(*(side * self.codec.downsample for side in filtered.size))
+            raise CheckpointError(
+                f"{self.codec.source}: images of {image_size.words} give {height}x{width} latent cells, but its spectral "
+                f"statistics are those of {filtered.size[0]}x{filtered.size[1]} cells.",
+                hint=f"Pass images of {measured_on.words} with --data.",
+            )
         if min(height, width) < SMALLEST_GRID:
             raise CheckpointError(
                 f"{self.codec.source}: images of {image_size.words} give {height}x{width} latent cells, too few for a spectrum.",
@@ -96,25 +145,35 @@ class Subject:
         finally:
             self._report = former
 
+    def _now(self) -> float:
+        """The time, after the device has finished its work."""
+        self._wait()
+        return time.perf_counter()
+
     @contextmanager
     def _timed(self, meter: Meter, images: int) -> Iterator[None]:
-        self._wait()
-        start = time.perf_counter()
+        start = self._now()
         yield
-        self._wait()
         meter.images += images
-        meter.seconds += time.perf_counter() - start
+        meter.seconds += self._now() - start
         self._report(self.decoded.images)
 
 
 def open_subjects(
-    names: Sequence[str], *, data: str, downsample_pad: DownsamplePad | None, weights_dir: Path | None, device: str
+    names: Sequence[str],
+    *,
+    data: str,
+    downsample_pad: DownsamplePad | None,
+    weights_dir: Path | None,
+    device: str,
+    tile: int | None = None,
 ) -> tuple[list[Subject], ImageSize]:
     """Open all autoencoders and choose the image size: that of prepared data, else the one the autoencoders were trained at.
 
-    Labels are made unique. An encoder with a fixed input size is opened again for the chosen size.
+    A checkpoint of train-dit stands for its autoencoder with the statistics that normalized the transformer's latents. Labels
+    are made unique. An encoder with a fixed input size is opened again for the chosen size. tile: see `tiled`.
     """
-    opened = partial(open_tokenizer, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
+    opened = partial(_opened, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
     prepared, channels = _prepared_size(data), known_channels(data)
     opened = partial(opened, image_channels=channels)
     codecs = [opened(name, image_size=prepared) for name in names]
@@ -124,7 +183,19 @@ def open_subjects(
     for i, codec in enumerate(codecs):
         if codec.image_size not in (None, size):
             codecs[i] = opened(names[i], image_size=size)
-    return [Subject(label, codec, device) for label, codec in zip(labels, codecs, strict=True)], size
+    return [Subject(label, tiled(codec, tile), device) for label, codec in zip(labels, codecs, strict=True)], size
+
+
+def _opened(name: str, *, device: str, **settings: Any) -> Tokenizer:
+    """`open_tokenizer`, or the tokenizer of a transformer's checkpoint, with its statistics."""
+    found = identify(name)
+    if found.kind != "diffusion" or found.path is None:
+        return open_tokenizer(name, device=device, **settings)
+    model = read_diffusion(found.path, device)
+    codec, facts = model.autoencoder, model.metadata
+    codec.stats, codec.source, codec.recipe = model.stats, name, {"data": {"image_size": facts["image_size"]}}
+    codec.label = found.path.resolve().parent.name if found.path.name == "ckpt.safetensors" else found.path.stem
+    return codec
 
 
 def open_measured(data: str, size: ImageSize, console: Console, *, channels: int | None = None) -> ImageShards:

@@ -1,4 +1,4 @@
-"""Health: channels, rank, capacity, grid artefacts, shift errors and the range of values in fp16.
+"""Health: channels, rank, capacity, grid artefacts, errors at edges, shift errors and the range of values in fp16.
 
 The limits of the verdict lie between values measured on hand-made control autoencoders (spectrum.md#health).
 """
@@ -13,6 +13,7 @@ from smtool.config import Config
 from smtool.diffusability.inputs.accumulators import LatentMoments
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections.parts import (
+    NOT_MEASURED,
     Chapter,
     Finding,
     Number,
@@ -30,6 +31,7 @@ from smtool.diffusability.sections.parts import (
 )
 from smtool.inference.reconstruct import images_at_once
 from smtool.networks.activations import LargestActivation
+from smtool.networks.tokenizer import Tokenizer
 from smtool.report.plots import Curve
 from smtool.report.plots.health import capacity_figure
 from smtool.report.tables import Table
@@ -40,6 +42,7 @@ from smtool.spectrum import (
     capacity_at,
     channel_capacity,
     dead_channels,
+    edge_ratio,
     effective_rank,
     grid_artefacts,
     grid_statistics,
@@ -60,6 +63,9 @@ GRID_TEMPLATE = 0.03
 """Photographs have 0.009; with a periodic pattern of 1 % of their variance 0.072 to 0.075. This is halfway on a ratio scale."""
 GRID_PHASE = 0.1
 """Chance gives 0.03 to 0.06, a plain trained autoencoder 0.14, bilinear upsampling 0.49, nearest upsampling 1."""
+EDGE_RATIO = 2.1
+"""Controls have 1.0 and two trained autoencoders 1.7; reflecting edges that they were trained to pad with zeros, these have 2.7
+and 3.1. This is halfway on a ratio scale."""
 SHIFT_RECONSTRUCTION = 0.05
 """An ideal crop has 0.003, a trained autoencoder 0.013, bilinear 0.016; nearest (0.14) and strided subsampling (0.61) fail."""
 SHIFT_CELLS = 0.05
@@ -121,6 +127,13 @@ class Grid(Config):
     phase: GridReading
 
 
+class Edges(Config):
+    """Squared error of reconstructions in the outermost pixels over that of the interior, median over images."""
+
+    images: int
+    ratio: float
+
+
 class Shift(Config):
     """Shift-equivariance errors, as fractions of the variance; null where they need a decoder that is missing."""
 
@@ -146,25 +159,32 @@ class Health(Config):
     capacity: list[Capacity] | Reason
     channel_capacity: Bits | Reason
     grid: Grid | Reason
+    edges: Edges | Reason = Reason(reason="measured by a version without this check")
     shift: Shift | Reason
     fp16: Fp16
 
 
 @torch.no_grad()
-def measure(subject: Subject, images: Tensor, moments: LatentMoments, reconstructions: Tensor | None) -> Health:
+def measure(
+    subject: Subject, images: Tensor, moments: LatentMoments, reconstructions: Tensor | None, *, with_shifts: bool = True
+) -> Health:
     """All checks of one autoencoder.
 
     moments: of all images of the pass. images (N, C, H, W) and reconstructions: the first images of the pass; reconstructions is
-    None without a decoder. The shift errors encode the first 16 images twice and decode them three times; hooks record the
-    largest activation during the first four of them.
+    None without. with_shifts: whether shift errors and the largest activation are measured. The shift errors encode the first 16
+    images twice and decode them three times; hooks record the largest activation during the first four of them.
     """
     noise = None if subject.codec.deterministic else moments.noise
     activations = LargestActivation()
     return Health(
         channels=_channels(moments.channels, noise), effective_rank=_rank(moments.channels),
         capacity=_capacity(moments.bands), channel_capacity=_channel_capacity(moments.bands, noise),
-        grid=_grid(images, reconstructions, subject.codec.downsample),
-        shift=_shifts(subject, images[:SHIFTED_IMAGES], activations), fp16=fp16_of(moments.largest, activations),
+        grid=_grid(images, reconstructions, subject.codec),
+        edges=_edges(images, reconstructions, subject.codec),
+        shift=_shifts(subject, images[:SHIFTED_IMAGES], activations) if with_shifts else NOT_MEASURED,
+        fp16=fp16_of(moments.largest, activations) if with_shifts else Fp16(
+            largest_latent=moments.largest, reason=NOT_MEASURED.reason
+        ),
     )
 
 
@@ -200,12 +220,20 @@ def _bits(found: BandCapacity, moments: BandMoments) -> Bits:
 
 
 @or_reason
-def _grid(images: Tensor, reconstructions: Tensor | None, period: int) -> Grid:
+def _grid(images: Tensor, reconstructions: Tensor | None, codec: Tokenizer) -> Grid:
     if reconstructions is None:
-        raise ValueError("it has no decoder")
+        raise ValueError(NOT_MEASURED.reason if codec.can_decode else "it has no decoder")
+    period = codec.downsample
     found = grid_artefacts(grid_statistics(reconstructions, period), grid_statistics(images, period))
     template, phase = (GridReading.model_validate(one, from_attributes=True) for one in (found.template, found.phase))
     return Grid(period=period, images=len(images), template=template, phase=phase)
+
+
+@or_reason
+def _edges(images: Tensor, reconstructions: Tensor | None, codec: Tokenizer) -> Edges:
+    if reconstructions is None:
+        raise ValueError(NOT_MEASURED.reason if codec.can_decode else "it has no decoder")
+    return Edges(images=len(images), ratio=edge_ratio(images, reconstructions, codec.downsample))
 
 
 @or_reason
@@ -242,6 +270,8 @@ def findings(health: Health) -> list[Finding]:
         found.append(rank_finding(health.effective_rank))
     if isinstance(health.grid, Grid):
         found.append(grid_finding(health.grid))
+    if isinstance(health.edges, Edges):
+        found.append(edges_finding(health.edges))
     if isinstance(health.shift, Shift):
         found.append(shift_finding(health.shift))
     if health.fp16.layer is not None:
@@ -281,6 +311,17 @@ def grid_finding(grid: Grid) -> Finding:
     meaning = "; generated images will show them too" if is_seen else ""
     sentence = f"{said} at a period of {grid.period} px: {beyond} relative to the inputs{meaning}."
     return finding("grid", "warn" if is_seen else "good", sentence, template_excess=template, phase_excess=phase)
+
+
+def edges_finding(edges: Edges) -> Finding:
+    """Finding on the error at the edges of images, where padding that does not fit the weights shows."""
+    is_wrong = edges.ratio > EDGE_RATIO
+    said = f"The error of reconstructions in the outermost pixels is {edges.ratio:.1f} times that of the interior"
+    hint = (
+        ": its convolutions may pad in another way than they were trained to; compare with ,padding=reflect or ,padding=zeros "
+        "behind its name" if is_wrong else ""
+    )
+    return finding("edges", "warn" if is_wrong else "good", f"{said}{hint}.", ratio=edges.ratio)
 
 
 def shift_finding(shift: Shift) -> Finding:
@@ -325,13 +366,14 @@ def table(parts: Mapping[str, Health]) -> Table | None:
     """One row per check and one column per autoencoder."""
     names = (
         "dead channels", "std of channels", "effective rank", *(f"bits at {100 * d:g} % loss" for d in DISTORTIONS),
-        "bits above posterior noise", "grid excess", "shift error, reconstruction", "shift error, whole cells",
+        "bits above posterior noise", "grid excess", "error at edges", "shift error, reconstruction", "shift error, whole cells",
         "shift error, latent", "fp16",
     )
     rows = tuple(zip(names, *map(_checks, parts.values()), strict=True))
     note = (
         "effective rank: of the covariance, and of the correlations in brackets; grid excess: template fraction and phase "
-        "contrast of reconstructions minus those of inputs; shift errors: fractions of the variance of image or latent (ideal: 0)"
+        "contrast of reconstructions minus those of inputs; error at edges: squared, of the outermost pixels; shift errors: "
+        "fractions of the variance of image or latent (ideal: 0)"
     )
     return Table("", ("check", *parts), rows, note) if parts else None
 
@@ -349,6 +391,7 @@ def _checks(health: Health) -> list[str]:
         own.reason if isinstance(own, Reason) else f"{own.bits_per_image:,.0f}",
         grid.reason if isinstance(grid, Reason) else
         f"{shown(grid.template.excess, 3)}, {shown(grid.phase.excess)} (period {grid.period} px)",
+        health.edges.reason if isinstance(health.edges, Reason) else f"{health.edges.ratio:.2f} x interior",
         *_errors(health, 3),
         _range(health.fp16),
     ]

@@ -96,11 +96,11 @@ class LowPass(Config):
 class LowPassed:
     """The section, and pictures of LP x and D(LP z) for the first images.
 
-    shown: (images, 2, len(SHOWN_ROWS), C, H, W) uint8, or None without a curve.
+    shown: (rows, Tensor (images, 2, len(rows), C, H, W) uint8), or None without a curve; rows: numbers of removed anti-diagonals.
     """
 
     section: LowPass | Reason
-    shown: Tensor | None = None
+    shown: tuple[Sequence[int], Tensor] | None = None
 
 
 @torch.no_grad()
@@ -111,21 +111,22 @@ def measure(
     reconstructions: Tensor | None,
     units: Units,
     *,
+    removals: Sequence[int] = ROWS_REMOVED,
     extractor: Extractor | None = None,
 ) -> LowPassed:
     """Measure the curve of images (N, C, H, W) in [-1, 1] and their raw latents (N, C, h, w), sampled from the posterior.
 
-    reconstructions: D(z), the decodings without removal; 14 further decodings per image. PSNR compares unclamped images; the
-    kernel distance compares 8-bit images on the extractor's features (default: "random", which needs no downloaded weights). A
-    latent smaller than 8 cells is one block with a scaled cut-off (`block = "fit"`). The section is a Reason without a decoder or
-    where blocks do not fill a side.
+    reconstructions: D(z), the decodings without removal. removals: numbers of removed anti-diagonals, 0 first; every image is
+    decoded once more for each of the others. PSNR compares unclamped images; the kernel distance compares 8-bit images on the
+    extractor's features (default: "random", which needs no downloaded weights). A latent smaller than 8 cells is one block with a
+    scaled cut-off (`block = "fit"`). The section is a Reason without a decoder or where blocks do not fill a side.
     """
     if reconstructions is None:
         return LowPassed(Reason(reason="it has no decoder"))
     extractor = extractor or load_extractor("random").to(images.device)
     aligned, control, features, strips = [], [], [], []
     try:
-        for rows, target, answer in _removals(subject, images, latents, reconstructions):
+        for rows, target, answer in _removals(subject, images, latents, reconstructions, removals):
             aligned.append(psnr(answer, target).clamp(max=LARGEST_PSNR))
             control.append(psnr(reconstructions, target).clamp(max=LARGEST_PSNR))
             features.append((_features(extractor, answer), _features(extractor, target)))
@@ -134,24 +135,24 @@ def measure(
     except ValueError as error:      # sides that blocks do not fill
         return LowPassed(Reason(reason=str(error)))
     block, _ = fit_cutoff(min(latents.shape[-2:]), 0)
-    decibels, controls = (torch.stack(column, 1).cpu().double() for column in (aligned, control))      # (N, 15)
+    decibels, controls = (torch.stack(column, 1).cpu().double() for column in (aligned, control))      # (N, R)
     gap, half_width = mean_and_half_width(units.collapse(decibels[:, :1] - decibels))
     section = LowPass(
         posterior="deterministic" if subject.codec.deterministic else "sample",
         convention=f"relative: blocks of 8 pixels and of {block} latent cells; PSNR is limited to {LARGEST_PSNR:g} dB",
-        clamped=False, images=len(images), units=len(units), rows_removed=list(ROWS_REMOVED),
+        clamped=False, images=len(images), units=len(units), rows_removed=list(removals),
         psnr=numbers(units.collapse(decibels).mean(0)), control=numbers(units.collapse(controls).mean(0)),
         gap=Gap(value=numbers(gap), half_width=numbers(half_width)),
         kernel_distance=_kernel_distances(features, units, extractor.name),
     )
-    return LowPassed(section, torch.stack(strips, 2))
+    return LowPassed(section, ([rows for rows in removals if rows in SHOWN_ROWS], torch.stack(strips, 2)))
 
 
 def _removals(
-    subject: Subject, images: Tensor, latents: Tensor, reconstructions: Tensor
+    subject: Subject, images: Tensor, latents: Tensor, reconstructions: Tensor, removals: Sequence[int]
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield (n, LP_n x, D(LP_n z)) for every n; only one n is in memory at a time."""
-    for rows in ROWS_REMOVED:
+    for rows in removals:
         target = fitted_low_pass(images, rows)
         yield rows, target, subject.decode_all(fitted_low_pass(latents, rows)) if rows else reconstructions
 
@@ -175,7 +176,7 @@ def table(parts: Mapping[str, LowPass | Reason]) -> Table | None:
     rows = []
     conventions: dict[str, list[str]] = {}
     for _, label, one in measured(parts):
-        gaps = (shown_estimate(one.gap_at(n), digits=1) for n in ROWS_IN_TABLE)
+        gaps = (shown_estimate(one.gap_at(n), digits=1) if n in one.rows_removed else "-" for n in ROWS_IN_TABLE)
         rows.append((label, f"{shown(one.psnr[0], 1)} dB", *gaps))
         conventions.setdefault(f"{one.images} images; {one.convention}", []).append(label)
     notes = ["gap = PSNR(D(z), x) - PSNR(D(LP z), LP x) in dB with n of 15 anti-diagonals removed; z sampled from the posterior"]

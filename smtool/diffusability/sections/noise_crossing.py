@@ -30,6 +30,7 @@ from smtool.diffusability.sections.parts import (
     table_of,
 )
 from smtool.diffusability.sections.physical import PhysicalReading
+from smtool.diffusability.sections.recoloured import Recoloured, law_name, recoloured_crossings, recolouring_findings
 from smtool.report.plots import Curve
 from smtool.report.plots.noise_crossing import BandsOverTime, crossing_figure, noise_crossing_figure
 from smtool.report.tables import Table
@@ -78,7 +79,8 @@ class NoiseCrossing(Config):
     """SNR, learnable power and loss floor of a normalized latent: tables over times (rows) and rings; data at t = 0.
 
     floor: error of v that remains for a perfect network; learnable: reduction of the error of x; crossing: time t above which a
-    ring's SNR is below 1; floor_share: the ring's fraction of the floor, over all times; damping: gain of several samplers.
+    ring's SNR is below 1; floor_share: the ring's fraction of the floor, over all times; damping: gain of several samplers;
+    recoloured: crossing times after recolouring, for the report's delta and for white.
     """
 
     posterior: str
@@ -93,6 +95,7 @@ class NoiseCrossing(Config):
     floor_share: Row
     shift: TimeShift | Reason
     damping: list[SamplerGain]
+    recoloured: tuple[Recoloured, ...] = ()
 
     @property
     def span(self) -> tuple[float, float]:
@@ -132,6 +135,7 @@ def measure(head: PhysicalReading, reference: tuple[str, PhysicalReading] | None
         floor_share=numbers(floor / floor.sum()),
         shift=Reason(reason="it is the reference") if reference is None else _shift(head, *reference),
         damping=[_sampler_gain(power, *sampler) for sampler in SAMPLERS],
+        recoloured=recoloured_crossings(power, count, head.target),
     )
 
 
@@ -175,7 +179,9 @@ def _tensor(values: Values) -> Tensor:
 
 def findings(part: NoiseCrossing | Reason) -> list[Finding]:
     """Findings on crossing times, the loss floor, time shifts and the damping by samplers."""
-    return [] if isinstance(part, Reason) else [_crossing(part), *_shifted(part.shift), *_weakened(part)]
+    return [] if isinstance(part, Reason) else [
+        _crossing(part), *recolouring_findings(part.recoloured), *_shifted(part.shift), *_weakened(part)
+    ]
 
 
 def _crossing(part: NoiseCrossing) -> Finding:
@@ -258,11 +264,13 @@ _BANDS_WORDS = (
     "that remains for a perfect network predicting the velocity.",
 )
 _CROSSING_WORDS = (
-    "Left: crossing time over frequency. Middle: cumulative fraction of the loss floor. Right: fraction of the variance that a "
-    "sampler's last step returns.",
-    "Left: time at which the SNR of each frequency falls below 1; white latents give a flat line. Middle: fraction of the loss "
-    "floor below a frequency; near the dashed line (white latents), most of the loss lies in the finest detail. Right: below 1, "
-    "the sampler's last step weakens that band, whatever the network learns.",
+    "Left: crossing time over frequency, as measured and after recolouring. Middle: cumulative fraction of the loss floor. "
+    "Right: fraction of the variance that a sampler's last step returns.",
+    "Left: time at which the SNR of each frequency falls below 1; white latents give a flat line. The thin lines show the "
+    "times after recolouring, a filter of the normalized latents that needs no training: a gain g of a frequency multiplies "
+    "t / (1 - t) of its crossing by g. Middle: fraction of the loss floor below a frequency; near the dashed line (white "
+    "latents), most of the loss lies in the finest detail. Right: below 1, the sampler's last step weakens that band, whatever "
+    "the network learns.",
 )
 
 
@@ -272,13 +280,19 @@ def draw_crossing(found: Sequence[tuple[int, str, NoiseCrossing]]) -> "Figure":
     for colour, label, part in found:
         cycles = array(part.cycles_per_side).tolist()
         crossings.append(Curve(label, cycles, array(part.crossing), colour=colour))
+        crossings += [
+            Curve("", cycles, array(one.crossing), role="published" if one.flatten == "white" else "control", colour=colour)
+            for one in part.recoloured
+        ]
         floors.append(Curve("", cycles, _cumulated(part.floor_share), colour=colour))
         gains.append(Curve("", cycles, array(part.damping[0].factor), colour=colour))
         gains.append(Curve("", cycles, array(part.damping[-1].factor), role="control", colour=colour))
     longest = max((part for *_, part in found), key=lambda part: part.cycles_per_side[-1] or 0.0)
     floors.append(Curve("", array(longest.cycles_per_side).tolist(), _cumulated(longest.count), role="target"))
+    laws = {law_name(one.flatten) for *_, part in found for one in part.recoloured if one.flatten != "white"}
+    note = f"recoloured, dashed: flatten = {', '.join(sorted(laws))}; dotted: white" if laws else ""
     solid, dashed = (f"{one.sampler}, {one.steps} steps" for one in (longest.damping[0], longest.damping[-1]))
-    return crossing_figure(crossings, floors, gains, sampler=solid, control=dashed)
+    return crossing_figure(crossings, floors, gains, sampler=solid, control=dashed, recoloured=note)
 
 
 def _bands(part: NoiseCrossing) -> BandsOverTime:

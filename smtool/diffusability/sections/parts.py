@@ -46,6 +46,10 @@ class Reason(Config):
     reason: str
 
 
+NOT_MEASURED = Reason(reason="not measured, use --full")
+"""In place of a section that was cut to keep the time limit."""
+
+
 class Estimate(Config):
     """A number with the half-width of its 95 % interval, null where there are too few units for an interval."""
 

@@ -149,7 +149,7 @@ def measure(
     at_size = units.collapsed(images.at(PHYSICAL, size))
     readings = []
     for posterior, scale in latents.readings():
-        table = latents.table(posterior, PHYSICAL)
+        table = latents.table(posterior, PHYSICAL, scale)
         spectrum = units.collapsed(table.spectrum(std if scale == "normalized" else None))
         common = dict(latent_powers(at_size, spectrum, delta=delta)) | {"posterior": posterior, "latents": scale}
         if (posterior, scale) != (latents.headline, "normalized"):
@@ -167,7 +167,7 @@ def measure(
 
 def headline_delta(images: ImageRings, latents: LatentRings, std: Tensor, size: Size, units: Units) -> Delta | Reason:
     """The delta of the headline reading, without the rest of the section."""
-    spectrum = latents.table(latents.headline, PHYSICAL).spectrum(std)
+    spectrum = latents.table(latents.headline, PHYSICAL, "normalized").spectrum(std)
     return physical_delta(units.collapsed(images.at(PHYSICAL, size)), units.collapsed(spectrum))
 
 

@@ -4,6 +4,7 @@ Latents are enlarged without smoothing, so that every cell is a square; white li
 picture describes its rows and columns.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,19 +47,19 @@ def visualize(
     stats: LatentStats,
     reconstructions: Tensor | None,
     *,
-    low_passed: Tensor | None = None,
+    low_passed: tuple[Sequence[int], Tensor] | None = None,
 ) -> dict[str, Picture]:
     """Pictures of one autoencoder by name, without those that it does not have.
 
-    images (N, C, H, W) with their raw latents (N, C, h, w) and reconstructions, None without a decoder; low_passed: `shown` of
-    the low-pass section.
+    images (N, C, H, W) with their raw latents (N, C, h, w), and reconstructions of the first of them, None without; low_passed:
+    `shown` of the low-pass section.
     """
     made = {}
     normalized = stats.normalize(latents.float())
     if reconstructions is not None:
         made["reconstructions"] = _reconstructions(images, reconstructions)
     if low_passed is not None:
-        made["low-pass"] = _low_passed(low_passed)
+        made["low-pass"] = _low_passed(*low_passed)
     if latents.shape[1] >= 3:
         made["latents-pca"] = _principal(images, normalized)
     made["token-similarity"] = _similarity(images[:1], normalized[:1])
@@ -75,16 +76,16 @@ def visualize_images(images: Tensor) -> dict[str, Picture]:
 
 
 def _reconstructions(images: Tensor, reconstructions: Tensor) -> Picture:
-    count = _columns(images)
+    count = min(_columns(images), len(reconstructions))
     inputs, outputs = (enlarged(x[:count].cpu(), TILE) for x in (images, reconstructions))
     caption = "Rows: input; reconstruction; unclamped reconstruction minus input, doubled, around mid-grey."
     return Picture(reconstruction_grid(inputs, outputs, separator=LINE), caption)
 
 
-def _low_passed(shown: Tensor) -> Picture:
-    """shown: (images, 2, n, C, H, W)."""
+def _low_passed(rows: Sequence[int], shown: Tensor) -> Picture:
+    """shown: (images, 2, len(rows), C, H, W)."""
     tiles = enlarged(shown.flatten(0, 2), TILE)
-    columns = ", ".join(map(str, SHOWN_ROWS))
+    columns = ", ".join(map(str, rows))
     caption = (
         f"Columns: n = {columns} of 15 anti-diagonals removed. Rows, in pairs: the low-passed image LP x, and D(LP z), the "
         "decoded low-passed latent. A frequency-aligned decoder gives equal pairs."

@@ -123,7 +123,7 @@ def measure(
     at_size, channels = images.at(REFERENCE.loss, size), latents.subject.codec.latent_channels
     readings = []
     for posterior, scale in sorted(latents.readings(), key=lambda reading: reading != (latents.headline, "raw")):
-        spectrum = latents.table(posterior, REFERENCE.loss).spectrum(std if scale == "normalized" else None)
+        spectrum = latents.table(posterior, REFERENCE.loss, scale).spectrum(std if scale == "normalized" else None)
         curve = {} if scale == "normalized" else {
             "curve": _curve(latents.table(posterior, REFERENCE.curve).spectrum().power, units)
         }

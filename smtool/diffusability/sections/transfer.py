@@ -48,6 +48,8 @@ KAPPA_CHANCE = 0.1
 """Controls that move frequencies (scrambled, stretched, space-to-depth) have -0.04 to 0.01; trained autoencoders 0.57, 0.65."""
 KAPPA_SPREAD = 0.01
 """Half-width of kappa. Its spread over disjoint sets of 4 to 32 images is 0.003 to 0.011."""
+KAPPA_SPREAD_CUT = 0.05
+"""Half-width of kappa measured with 4 bands instead of 8: it differs by up to 0.04 on three autoencoders."""
 ROWS_JUDGED = 12
 GAP_FOLLOWS = 4.5
 """Largest gap in dB of a decoder that follows, with 12 of 15 rows removed: halfway between a plain autoencoder (5.8 dB) and one
@@ -65,7 +67,7 @@ class Transfer(Config):
     K x K, bands at the same fraction of Nyquist; rows without response are 0, and answered is false for them. share, kappa,
     above, down: of the absolute matrix: fraction on the diagonal, the same beyond chance, above Nyquist, below the diagonal.
     row_gain: response relative to the perturbation; self_check: change of a row at a third of eps; remark: why the matrix is of
-    limited use.
+    limited use; kappa_half_width: written only where fewer bands than usual were measured.
     """
 
     images: int
@@ -84,23 +86,26 @@ class Transfer(Config):
     self_check: Number
     is_linear: bool
     remark: str | None
+    kappa_half_width: float = KAPPA_SPREAD
 
 
 @or_reason
 @torch.no_grad()
-def measure(subject: Subject, latents: Tensor, reconstructions: Tensor | None) -> Transfer:
+def measure(subject: Subject, latents: Tensor, reconstructions: Tensor | None, *, bands: int = BANDS) -> Transfer:
     """Measure band transfer from raw latents (N, C, h, w) and their decodings, None without a decoder; 16 images suffice.
 
-    K + 1 further decodings per image: one per band and one for the self-check.
+    K + 1 further decodings per image: one per band and one for the self-check. With fewer bands than BANDS, kappa has a wider
+    interval.
     """
     if reconstructions is None:
         raise ValueError("it has no decoder")
     found = band_transfer(
-        subject.decode, latents, BANDS, generator=generator("spectrum", "transfer"), eps=EPS,
+        subject.decode, latents, bands, generator=generator("spectrum", "transfer"), eps=EPS,
         batch=subject.batch_of_latents(latents), unperturbed=reconstructions,
     )
+    wider = {"kappa_half_width": KAPPA_SPREAD_CUT} if bands < BANDS else {}
     return Transfer(
-        images=len(latents), bands=len(found.answered), eps=EPS,
+        **wider, images=len(latents), bands=len(found.answered), eps=EPS,
         kappa=found.kappa, share=found.fraction, above=found.above, down=found.down,
         relative_share=found.relative_fraction, relative_kappa=found.relative_kappa,
         absolute=[numbers(row) for row in found.absolute], relative=[numbers(row) for row in found.relative],
@@ -142,7 +147,7 @@ def _alignment(transfer: Transfer | Reason, low_pass: LowPass | Reason) -> Findi
         had = removal.said if removal is not None else f"absolute kappa {shown(kappa)} of 1"
         said = f"Frequency alignment undecided: it needs two measurements, and {which} is missing ({reason}); {had}."
         return finding("frequency-aligned", "note", said, kappa=kappa, **(removal.numbers if removal else {}))
-    tangent = _tangent(kappa)
+    tangent = _tangent(kappa, KAPPA_SPREAD if isinstance(transfer, Reason) else transfer.kappa_half_width)
     tone, said, meaning = _both(tangent, removal.side)
     changes = {"aligned": "stays in the same image band", "partly": "stays partly in the same image band",
                "chance": "appears in any image band", "unknown": "is at the limit of staying in the same image band"}[tangent]
@@ -173,11 +178,11 @@ def _removal(low_pass: LowPass) -> _Removal | None:
     return _Removal("below" if psnr > control else side(gap.value, gap.half_width, GAP_FOLLOWS), said, numbers)
 
 
-def _tangent(kappa: float) -> Tangent:
-    if side(kappa, KAPPA_SPREAD, KAPPA_CHANCE) == "below":
+def _tangent(kappa: float, half_width: float) -> Tangent:
+    if side(kappa, half_width, KAPPA_CHANCE) == "below":
         return "chance"
     found: dict[Side, Tangent] = {"below": "partly", "above": "aligned", "unknown": "unknown"}
-    return found[side(kappa, KAPPA_SPREAD, KAPPA_ALIGNED)]
+    return found[side(kappa, half_width, KAPPA_ALIGNED)]
 
 
 def _both(tangent: Tangent, removal: Side) -> tuple[Tone, str, str]:

@@ -70,9 +70,18 @@ def _draw_bands(axes: "Axes", latent: BandsOverTime, table: np.ndarray) -> None:
 
 
 def crossing_figure(
-    crossings: Sequence[Curve], fractions: Sequence[Curve], gains: Sequence[Curve], *, sampler: str, control: str
+    crossings: Sequence[Curve],
+    fractions: Sequence[Curve],
+    gains: Sequence[Curve],
+    *,
+    sampler: str,
+    control: str,
+    recoloured: str = "",
 ) -> "Figure":
-    """Three panels over frequency: time at which SNR = 1, cumulative fraction of the loss floor, variance after the last step."""
+    """Three panels over frequency: time at which SNR = 1, cumulative fraction of the loss floor, variance after the last step.
+
+    sampler, control, recoloured: what the solid and the dashed lines of the last panel, and the thin lines of the first, are.
+    """
     with styled():
         figure = new_figure(11.0, 4.4)
         panels = figure.subplots(1, 3, sharex=True)
@@ -85,6 +94,7 @@ def crossing_figure(
         panels[1].set_ylim(0, 1.02)
         panels[2].axhline(1.0, color=GREY, linestyle="--", linewidth=1.2)
         panels[2].set_ylim(min(0.88, panels[2].get_ylim()[0]))
+        panels[0].set_title(recoloured, fontsize=8, color=GREY)
         panels[1].set_title("dashed: white latents (equal power at all frequencies)", fontsize=8, color=GREY)
         panels[2].set_title(f"solid: {sampler}\ndashed: {control}", fontsize=8, color=GREY)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)

@@ -101,7 +101,7 @@ def test_it_is_written_and_read_as_a_checkpoint_of_smtool(halves, tmp_path):
     opened = load_tiny(tmp_path / "taef1_encoder.pth")
     write_autoencoder(tmp_path / "ckpt.safetensors", opened, {"step": 3})
     assert open_tokenizer(tmp_path / "ckpt.safetensors").digest == opened.digest
-    with pytest.raises(CheckpointError, match="is TAESD f8, 16 channels, plain, but only AutoencoderKL can be trained"):
+    with pytest.raises(CheckpointError, match="is TAESD f8, 16 channels, plain, but only AutoencoderKL can be opened here"):
         load_autoencoder(tmp_path / "ckpt.safetensors")
 
 

@@ -57,7 +57,7 @@ def test_our_checkpoint_is_described_by_architecture_shapes_step_statistics_and_
     for what in ("runs/tiny/ckpt.safetensors", "runs/tiny", "tiny"):
         rows = describe(what).rows
         assert rows["kind"].startswith("autoencoder, written by smtool")
-        assert rows["architecture"] == "sd-vae f4d3, widths 8-8-16, 1 block a level, asymmetric padding"
+        assert rows["architecture"] == "sd-vae f4d3, widths 8-8-16, 1 block a level, asymmetric padding, 4 norm groups"
         assert rows["parameters"].startswith(f"{total:,} (encoder ")
         assert rows["latent"] == "3 x 64 x 64 for images of 256 x 256"
         assert (rows["methods"], rows["step"]) == ("kl, dsm", "1,200, average weights")
@@ -109,9 +109,15 @@ def test_the_error_for_an_unreadable_file_does_not_call_it_missing(tmp_path):
 
 def test_another_safetensors_file_is_described_by_its_size(tmp_path):
     save_file({"a": torch.zeros(2, 3), "b": torch.zeros(1)}, tmp_path / "x.safetensors", {"kind": json.dumps("training-state")})
-    save_file({"a": torch.zeros(2, 3)}, tmp_path / "y.safetensors")
     assert describe("x.safetensors").rows == {"kind": "training-state", "tensors": "2, with 7 elements"}
-    assert "not written by smtool" in describe("y.safetensors").rows["kind"]
+
+
+def test_what_it_cannot_name_is_an_error(tmp_path):
+    save_file({"a": torch.zeros(2, 3)}, tmp_path / "y.safetensors")
+    with pytest.raises(CheckpointError, match=r"y\.safetensors holds no known autoencoder; its tensors are a"):
+        describe("y.safetensors")
+    save_file({"x_embedder.proj.weight": torch.zeros(2, 3)}, tmp_path / "sit.safetensors")
+    assert describe("sit.safetensors").rows["kind"].startswith("diffusion transformer of another tool")
 
 
 def test_a_recipe_is_described_by_what_it_would_build_and_do(tmp_path):

@@ -109,3 +109,10 @@ def test_missing_scores_or_scores_of_another_format_are_not_reused(result, tmp_p
     (tmp_path / "other.json").write_text('{"facts": {}}')
     assert read_kept(tmp_path / "other.json", TrialScores) is None
     assert read_kept(tmp_path / "missing.json", TrialScores) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"\xff\xfe", b"3", b"[" * 5000, b'{"schema": "smtool.race/2"}'])
+def test_a_damaged_result_is_named(tmp_path, text):
+    (tmp_path / "race.json").write_bytes(text)
+    with pytest.raises(CheckpointError, match=r"race\.json"):
+        read_race(tmp_path)

@@ -141,3 +141,11 @@ def test_samples_of_versions_without_the_option_are_rounded_to_nearest(tmp_path)
     check_passport(tmp_path, Sampling(seed=0))
     assert check_passport(tmp_path, Sampling(seed=0, rounding="nearest")) == []
     assert check_passport(tmp_path, Sampling(seed=0, rounding="truncate")) == ["rounding"]
+
+
+def test_parts_that_a_killed_call_did_not_remove_are_removed(tmp_path):
+    files = written(tmp_path, "npz")
+    files.finish()
+    files._part(files.parts()[0]).touch()
+    files.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]

@@ -17,7 +17,7 @@ from smtool.commands.train.report import write_report
 from smtool.commands.train.report_panels import _TITLES, band_panels, loss_panels, progress_panels, score_panels
 from smtool.commands.train.run_folder import RunFolder
 from smtool.data import open_images
-from smtool.errors import TrainingError
+from smtool.errors import CheckpointError, TrainingError
 from smtool.recipe import TrainAE, load
 from smtool.report.console import Console
 from smtool.report.curves import curves_figure
@@ -169,3 +169,20 @@ def test_titles_of_all_logged_quantities_fit_above_their_panels():
         assert not [(i, j) for i, one in enumerate(boxes) for j in range(i) if one.overlaps(boxes[j])]
     shown = [panel.title for panels in (loss_panels, band_panels, score_panels, progress_panels) for panel in panels(rows)]
     assert len(shown) == len(names)      # each in one panel
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("environment.json", b"{"),
+        ("environment.json", b"[]"),
+        ("resolved.toml", b"x = ["),
+        ("resolved.toml", b"steps = 3"),
+        ("DONE", b"\xff"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_one_sentence(finished, tmp_path, name, data):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match="A file of this run is damaged"):
+        write_report(RunFolder(tmp_path / "run"))

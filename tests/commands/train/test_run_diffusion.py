@@ -10,17 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from safetensors.torch import load_file
 
 from smtool import load_autoencoder
 from smtool.checkpoints import write_autoencoder
 from smtool.commands.prepare.features import prepare_features
+from smtool.commands.prepare.images import prepare
 from smtool.commands.train.run_diffusion import diffusion_run
 from smtool.commands.train.run_folder import RunFolder
 from smtool.data import open_images
 from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.features.teachers import load_teacher
+from smtool.inference.diffusion_model import read_diffusion
 from smtool.networks.transformer import position_table
 from smtool.recipe import TrainDiT, load
 from smtool.storage import read_metadata, write_tensors
@@ -109,6 +112,46 @@ def test_a_resumed_run_keeps_its_statistics(studio, tmp_path):
     assert after["stats"]["mean"] == pytest.approx([left * std]) and after["stats"]["residual"] == [0.0]
     studio.train(tmp_path / "new", *changes, "steps=2")
     assert read_metadata(tmp_path / "new/ckpt.safetensors")["stats"]["mean"] == [0.0]
+
+
+def test_a_spectral_run_sees_and_stores_white_latents_and_resumes_with_its_filter(studio, tmp_path):
+    changes = ["latents.stats=spectral", "latents.flatten=white", "save_every=2"]
+    folder = studio.train(tmp_path / "run", *changes, "steps=2")
+    stored = read_diffusion(folder / "ckpt.safetensors").stats
+    run = assembled(studio, *changes)
+    (batch,) = batches_of(run, 1)
+    assert torch.equal(run.training.task.stats.normalize(batch.mean), stored.normalize(batch.mean))
+    pictures = open_images("data/classes", "train", image_size=32).read(range(42)).images
+    with torch.no_grad():
+        posterior = load_autoencoder("runs/tiny").encode(pictures)
+    latents = posterior.sample(torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(0)))
+    cells = scipy.fft.dctn(stored.normalize(latents).numpy(), axes=(-2, -1), norm="ortho")
+    radius = np.hypot(*np.mgrid[:8, :8])
+    bands = [(cells[..., (radius > low) & (radius <= low + 2)] ** 2).mean() for low in (0, 2, 4, 6)]
+    assert bands == pytest.approx([1.0] * 4, abs=0.15)
+    metadata, tensors = read_metadata(folder / "ckpt.safetensors"), load_file(folder / "ckpt.safetensors")
+    metadata["stats"]["recolouring"]["gains"][0][3] *= 1.001
+    write_tensors(folder / "ckpt.safetensors", tensors, metadata)
+    studio.train(folder, *changes, "steps=4")
+    after = read_metadata(folder / "ckpt.safetensors")
+    assert (after["step"], after["stats"]) == (4, metadata["stats"])
+    with pytest.raises(RecipeError, match=r"latents\.flatten"):
+        studio.train(folder, *changes, "latents.flatten=1", "steps=6")
+
+
+def test_online_and_cached_runs_have_the_same_filter(studio):
+    changes = ["latents.stats=spectral", "latents.flatten=1", "latents.dtype=fp32"]
+    cached, online = (assembled(studio, *changes, f"latents.online={value}").training.task.stats for value in ("false", "true"))
+    assert cached.recolouring.flatten == online.recolouring.flatten == 1.0
+    torch.testing.assert_close(cached.recolouring.gains, online.recolouring.gains, rtol=1e-4, atol=0)
+
+
+def test_a_law_that_needs_more_cells_is_refused_before_anything_is_encoded(studio, tmp_path):
+    pictures = prepare("builtin:photos?train=8&val=2", out=tmp_path / "small", size=16, workers=1)
+    changes = ["latents.stats=spectral", "latents.flatten=1", f"data.train={pictures}", "data.image_size=16", "labels="]
+    with pytest.raises(RecipeError, match=r"dit\.toml: latents: flatten = 1.0 needs latents of at least 8x8 cells, not 4x4; .wh"):
+        assembled(studio, *changes)
+    assert not list(Path("data/latents").glob("small-*"))
 
 
 def test_a_run_cannot_be_resumed_with_another_autoencoder(studio, tmp_path):

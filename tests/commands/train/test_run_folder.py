@@ -3,7 +3,7 @@ import json
 import pytest
 
 from smtool.commands.train.run_folder import RunFolder
-from smtool.errors import RecipeError
+from smtool.errors import CheckpointError, RecipeError
 from smtool.recipe import Recipe, TrainAE, load
 
 
@@ -96,3 +96,17 @@ def test_starting_again_removes_done_and_failed(begun):
     begun.end("FAILED", "diverged")
     begun.begin(_recipe(), "cpu", 1)
     assert not (begun.path / "FAILED").exists()
+
+
+def test_a_damaged_record_of_the_recipe_is_named(begun):
+    (begun.path / "resolved.toml").write_bytes(b"\xff = [")
+    with pytest.raises(CheckpointError, match=r"resolved\.toml"):
+        begun.check_same(_recipe())
+
+
+def test_a_damaged_record_of_the_sources_is_named(begun):
+    (begun.checkpoints / "00000001").mkdir(parents=True)
+    (begun.checkpoints / "00000001" / "state.json").touch()
+    (begun.path / "environment.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"environment\.json"):
+        begun.recorded("features")

@@ -45,9 +45,10 @@ def test_a_killed_and_resumed_run_equals_an_unbroken_one_bit_for_bit(studio, wei
 
 
 @pytest.mark.slow
-def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of):
+@pytest.mark.parametrize("stats", [(), ("latents.stats=spectral", "latents.flatten=1", "latents.online=true")], ids=len)
+def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of, stats):
     """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight."""
-    changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2")
+    changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2", *stats)
     said = _on_two_ranks(studio, tmp_path / "two", *changes)
     studio.train(tmp_path / "one", *changes)
     _assert_same_weights(state_of(tmp_path / "two"), state_of(tmp_path / "one"))

@@ -335,3 +335,14 @@ def test_prepared_tables_are_recognized_and_other_columns_are_other_data(tmp_pat
     assert card.class_names == ("x", "y") and not (tmp_path / "out" / ".unfinished").exists()
     with pytest.raises(DataError, match="other settings"):
         prepare_images(chosen["b"], tmp_path / "out", workers=1)
+
+
+def test_a_name_of_a_column_that_is_not_text_is_an_error(tmp_path, data):
+    path = tmp_path / "set.arrow"
+    with pyarrow.ipc.new_stream(str(path), (table := pyarrow.table({"abcimage": data, "label": [0] * 10})).schema) as writer:
+        writer.write_table(table)
+    whole = path.read_bytes()
+    assert whole.count(b"abcimage") == 1
+    path.write_bytes(whole.replace(b"abcimage", b"abc\xff\xfe\xfd\xfc\xfb"))
+    with pytest.raises(DataError, match="not a complete table"):
+        listed(path, tmp_path)

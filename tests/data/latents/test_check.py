@@ -12,6 +12,7 @@ from smtool.data import LatentBatch, check_latents, to_uint8
 from smtool.errors import DataError
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.tokenizer import Tokenizer
+from smtool.spectrum import RadialPower, recolouring
 
 STATS = LatentStats("scalar", torch.tensor([0.0]), torch.tensor([0.4]), count=1000, data="d" * 64)
 
@@ -69,6 +70,21 @@ def test_latents_with_their_own_statistics_pass_and_are_described(kind):
     assert all(abs(value - 1) < 0.01 for value in check.std)
     assert check.round_trip_db > 100
     assert check.psnr > 90 and check.direct_psnr > 90
+
+
+def test_recoloured_latents_pass_and_those_with_another_filters_spectrum_are_stopped():
+    autoencoder = Folding(offset=3.0)
+    found = batches(autoencoder, pictures(64))
+    latents, images = (torch.cat([getattr(batch, name) for batch in found]).double() for name in ("mean", "images"))
+    stats = replace(measured(found, "channel"), kind="spectral")
+    own = recolouring(RadialPower.of(latents, images), stats.mean, stats.std, 1.0)
+    check = check_latents(found, replace(stats, recolouring=own), autoencoder)
+    assert len(check.std) == 12 and all(abs(value - 1) < 0.02 for value in check.std)
+    assert check.round_trip_db > 100
+    others = torch.randn(64, 12, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = recolouring(RadialPower.of(others, images), torch.zeros(12), torch.ones(12), 1.0)
+    with pytest.raises(DataError, match=r"should have std 1(.|\n)*in channel(.|\n)*spectral \(flatten = 1.0\), of 64 latents"):
+        check_latents(found, replace(stats, recolouring=noise), autoencoder)
 
 
 def test_latents_of_other_images_from_the_same_distribution_pass():

@@ -1,9 +1,11 @@
 """Latent caches: contents, order, statistics, and errors."""
 
 import hashlib
+import io
 import json
 import math
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 import webdataset
 
@@ -25,7 +28,8 @@ from smtool.data.cache.write import estimated_bytes
 from smtool.data.images.prepare import Preparation, prepare_images
 from smtool.data.images.sources import find_source
 from smtool.data.images.transform import Rule
-from smtool.data.latents.prepare import LatentPreparation, write_latents
+from smtool.data.latents.prepare import LatentNote, LatentPreparation, write_latents
+from smtool.data.latents.statistics import LatentMoments, Spectral
 from smtool.data.order import batch_flips, batch_indices
 from smtool.errors import DataError, DiskError
 from smtool.networks.posterior import Posterior
@@ -158,6 +162,60 @@ def test_statistics_equal_numpys_over_all_sampled_latents_with_mirrored_ones(exa
     normalized = scalar.normalize(torch.from_numpy(latents))
     np.testing.assert_allclose(normalized.numpy(), latents / latents.std(), rtol=1e-6)
     assert (scalar.kind, scalar.count, scalar.data) == ("scalar", 36, exact.data)
+
+
+def test_spectral_statistics_whiten_the_sampled_latents_with_mirrored_ones_from_a_cache_and_online(exact, images, autoencoder):
+    latents = torch.from_numpy(sampled(exact, seed=0))
+    stats = opened(exact.folder, stats=Spectral("white")).stats
+    assert (stats.kind, stats.count, stats.recolouring.size) == ("spectral", 36, (4, 4))
+    normalized = stats.normalize(latents).numpy()
+    power = (scipy.fft.dctn(normalized, axes=(-2, -1), norm="ortho") ** 2).mean(0)
+    np.testing.assert_allclose(power.mean((1, 2)), 1.0, atol=0.02)
+    radius = np.hypot(*np.mgrid[:4, :4])
+    for low, high in ((-1, 0), (0, 1.5), (1.5, 2.5), (2.5, 4), (4, 6)):
+        np.testing.assert_allclose(power[:, (radius > low) & (radius <= high)].mean(1), 1.0, atol=0.03)
+    online = measure_latents(images, autoencoder, kind=Spectral("white"), count=None, flip=True, batch=5, workers=1)
+    torch.testing.assert_close(online.normalize(latents), stats.normalize(latents), rtol=0, atol=1e-4)
+    assert torch.equal(stats.mean, exact.stats.mean) and torch.equal(stats.std, exact.stats.std)
+
+
+def test_the_measured_image_spectrum_is_that_of_the_images(exact, images):
+    found = exact.card.measured.power
+    pixels = images.read(range(18)).images.double().numpy()
+    cells = (scipy.fft.dctn(pixels, axes=(-2, -1), norm="ortho")[..., :4, :4] ** 2).mean((0, 1)) * (4 * 4) / (16 * 16)
+    assert (found.num_latents, found.num_images, found.size, found.source) == (36, 18, (4, 4), (16, 16))
+    lowest = (cells[0, 1] + cells[1, 0] + cells[1, 1]) / 3
+    assert found.images[0] / 18 == pytest.approx(lowest)
+    assert found.images[-1] / 18 == pytest.approx(cells[3, 3])      # the corner
+
+
+def test_a_cache_of_an_earlier_version_opens_but_cannot_be_recoloured(tmp_path, exact):
+    shutil.copytree(exact.folder, tmp_path / "old")
+    card = json.loads((exact.folder / "latents.json").read_text())
+    del card["measured"]["power"]
+    (tmp_path / "old" / "latents.json").write_text(json.dumps(card))
+    assert torch.equal(opened(tmp_path / "old").stats.std, exact.stats.std)
+    with pytest.raises(DataError, match=r"spectrum of these latents was not measured(.|\n)*delete its folder"):
+        opened(tmp_path / "old", stats=Spectral("white"))
+
+
+def test_a_power_law_on_too_few_cells_is_an_error(exact):
+    with pytest.raises(DataError, match=r"flatten = 1.0 needs latents of at least 8x8 cells, not 4x4"):
+        opened(exact.folder, stats=Spectral(1.0))
+
+
+def test_a_shard_that_an_earlier_version_finished_leaves_the_spectrum_unmeasured(exact):
+    note = LatentNote.of(exact.card.shards[0], measured_part(exact, range(8)))
+    old = LatentNote.model_validate(note.model_dump(exclude={"power"}))
+    assert note.moments.power is not None and old.moments.power is None
+    assert (note.moments + old.moments).power is None
+    again = LatentNote.model_validate_json(note.model_dump_json()).moments.power
+    assert torch.equal(again.latents, note.moments.power.latents) and again.num_images == 8
+
+
+def measured_part(cache, numbers):
+    posterior = cache.read(numbers, [False] * len(numbers)).posterior
+    return LatentMoments.of(posterior, torch.rand(len(numbers), 3, 16, 16), numbers, flipped=False, seed=0)
 
 
 def test_statistics_of_fewer_images_record_their_count(tmp_path, autoencoder, images, exact):
@@ -398,3 +456,55 @@ def test_images_of_a_size_that_the_autoencoder_cannot_encode_are_refused(tmp_pat
     odd = open_images(str(tmp_path / "odd"), "train", image_size=18)
     with pytest.raises(DataError, match="must be multiples of 4, such as"):
         written(tmp_path / "out", autoencoder, odd)
+
+
+def _swap_index(folder, change):
+    """Replace the index of the first shard, and its digest in the card, as a tool that rewrites both would do."""
+    path = folder / "train-000000.npy"
+    path.write_bytes(change(np.load(path)))
+    card = json.loads((folder / "latents.json").read_text())
+    card["shards"][0]["index_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "latents.json").write_text(json.dumps(card))
+
+
+def _stored(rows):
+    file = io.BytesIO()
+    np.save(file, rows)
+    return file.getvalue()
+
+
+def _with(field, value):
+    def change(rows):
+        rows[field][1] = value
+        return _stored(rows)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: b"",
+        lambda rows: b"not an array",
+        lambda rows: _stored(rows)[:-20],
+        lambda rows: _stored(rows[:-1]),
+        lambda rows: _stored(rows["key"]),
+        _with("offset", 2**64 - 1),
+        _with("bytes", 2**31 - 1),
+        _with("label", 7),
+        _with("label", -5),
+    ],
+)
+def test_an_index_that_does_not_fit_its_shard_is_refused(tmp_path, autoencoder, images, change):
+    folder = written(tmp_path / "cache", autoencoder, images)
+    _swap_index(folder, change)
+    with pytest.raises(DataError, match=r"train-000000\.npy"):
+        opened(folder)
+
+
+def test_a_cache_without_shards_is_refused(tmp_path, autoencoder, images):
+    folder = written(tmp_path / "cache", autoencoder, images)
+    card = json.loads((folder / "latents.json").read_text())
+    (folder / "latents.json").write_text(json.dumps({**card, "shards": []}))
+    with pytest.raises(DataError, match="holds no latents"):
+        opened(folder)

@@ -1,4 +1,4 @@
-"""Whether decoders follow a removal: pictures, and what it costs in PSNR, paired over the same photographs."""
+"""Whether decoders follow the removal of latent frequencies: pictures, and the cost in PSNR, paired over photographs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from smtool.data import ImageShards
 from smtool.data.batches import to_uint8
+from smtool.features.pictures import as_rgb
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.tokenizer import Tokenizer
 from smtool.report.plots.strips import Block
@@ -36,6 +37,10 @@ class Following:
         """Change of one autoencoder minus that of another, paired by crop: mean and 95 % half-width over photographs."""
         return self._mean(self._changes(label) - self._changes(other))
 
+    def gap(self, label: str) -> float:
+        """PSNR(D(z), x) - PSNR(D(LP z), LP x) in dB for the last removal, mean over photographs."""
+        return -self.change(label)[0]
+
     def _changes(self, label: str) -> Tensor:
         return self.psnr[label][:, -1] - self.psnr[label][:, 0]
 
@@ -45,9 +50,9 @@ class Following:
 
 
 @torch.no_grad()
-def measure_following(autoencoders: Mapping[str, Tokenizer], images: ImageShards) -> Following:
-    """Over the first NUM_CROPS images."""
-    first = images.read(list(range(min(NUM_CROPS, len(images)))))
+def measure_following(autoencoders: Mapping[str, Tokenizer], images: ImageShards, count: int = NUM_CROPS) -> Following:
+    """Over the first `count` images, on the device of each autoencoder."""
+    first = images.read(list(range(min(count, len(images)))))
     found = {
         label: torch.cat([_decodings(autoencoder, part.images)[2] for part in first.split(_BATCH)])
         for label, autoencoder in autoencoders.items()
@@ -73,16 +78,17 @@ def _block(image: Tensor, autoencoders: Mapping[str, Tokenizer]) -> Block:
     notes: dict[str, Sequence[str]] = {}
     for label, autoencoder in autoencoders.items():
         targets, decoded, found = _decodings(autoencoder, image)
-        tiles.setdefault(TARGET, to_uint8(targets[0]))
-        tiles[label] = to_uint8(decoded[0])
+        tiles.setdefault(TARGET, to_uint8(as_rgb(targets[0])))
+        tiles[label] = to_uint8(as_rgb(decoded[0]))
         notes[label] = [f"{value:.1f} dB" for value in found[0].tolist()]
     return Block(tiles, notes)
 
 
 def _decodings(autoencoder: Tokenizer, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """LP x and D(LP z) for each removal, (B, len(ROWS_REMOVED), 3, H, W), and their PSNR (B, len(ROWS_REMOVED))."""
+    images = images.to(autoencoder.device)
     latents = autoencoder.encode(images).mode()
     targets = [fitted_low_pass(images, rows) for rows in ROWS_REMOVED]
     decoded = [autoencoder.decode(fitted_low_pass(latents, rows)) for rows in ROWS_REMOVED]
     found = [psnr(one, target) for one, target in zip(decoded, targets, strict=True)]
-    return torch.stack(targets, 1), torch.stack(decoded, 1), torch.stack(found, 1)
+    return torch.stack(targets, 1).cpu(), torch.stack(decoded, 1).cpu(), torch.stack(found, 1).cpu()

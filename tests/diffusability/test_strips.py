@@ -9,8 +9,8 @@ import scipy.stats
 import torch
 
 from smtool.commands.quickstart.findings import following_sentence
-from smtool.commands.quickstart.strips import ROWS_REMOVED, TARGET, Following, measure_following, strips
 from smtool.data import open_images
+from smtool.diffusability.strips import ROWS_REMOVED, TARGET, Following, measure_following, strips
 from smtool.report.plots.strips import strips_figure
 from smtool.spectrum.units import Units
 from smtool.tokenizers import open_tokenizer

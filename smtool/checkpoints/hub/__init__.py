@@ -1,0 +1,1 @@
+"""Autoencoders on the Hugging Face hub: short names, and files in its cache."""

@@ -1,0 +1,108 @@
+"""The start of a `train-ae` run from trained weights: the original autoencoder, what trains, and what the console says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smtool.errors import CheckpointError
+from smtool.networks.trainable import TrainableAutoencoder
+from smtool.recipe import TrainAE
+from smtool.recipe.initial import start_of
+from smtool.recipe.selection import ALL, multipliers, trained_names
+from smtool.tokenizers import identify
+from smtool.training.selection import saved_bytes, train_only
+
+SOURCE = "autoencoder of model.init"
+
+
+@dataclass(frozen=True)
+class Start:
+    """The original autoencoder of `model.init`, frozen, on the CPU.
+
+    name: as given; place: its file or folder; published: it is not a file of smtool; metadata: that of a file of smtool.
+    """
+
+    name: str
+    original: TrainableAutoencoder
+    place: str
+    published: bool
+    metadata: Mapping[str, Any]
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        return {SOURCE: self.original.digest}
+
+
+def open_start(tables: TrainAE, recorded: str | None) -> Start | None:
+    """The original autoencoder; None if the recipe starts from random weights.
+
+    recorded: its digest when the run was last started, None for a new run. Raises CheckpointError if it has changed.
+    """
+    name = tables.model.init
+    if not name:
+        return None
+    original = start_of(name)
+    stated = tables.model.model_dump(exclude={"init"})
+    if original.config.model_dump(exclude={"init"}) != stated:
+        raise CheckpointError(
+            f"model.init: {name} has another architecture than when the recipe was read.", hint="Repeat the command."
+        )
+    if recorded not in (None, original.digest):
+        raise CheckpointError(
+            f"model.init: the run was started from {name} with digest {recorded[:12]}, but its digest is now "
+            f"{original.digest[:12]}.",
+            hint="Restore the earlier file, or start over with --fresh.",
+        )
+    found = identify(name)
+    place = str(Path(found.place).resolve())
+    return Start(name, original, place, published=found.kind == "foreign", metadata=found.metadata)
+
+
+def select_trained(autoencoder: TrainableAutoencoder, tables: TrainAE) -> None:
+    """Freeze the parameters that `train` does not select."""
+    if tables.train != ALL:
+        train_only(autoencoder, trained_names(autoencoder, tables.train))
+
+
+def rate_factors(autoencoder: TrainableAutoencoder, tables: TrainAE) -> dict[str, float]:
+    """Factors of the learning rate by name of the parameter of the player."""
+    return {f"autoencoder.{name}": factor for name, factor in multipliers(autoencoder, tables.lr_multipliers).items()}
+
+
+def start_lines(autoencoder: TrainableAutoencoder, tables: TrainAE, start: Start | None) -> list[str]:
+    """Lines for the log: where the weights come from, what trains, what this saves, and whether latents change."""
+    lines = []
+    if start is not None:
+        lines.append(f"starting from {start.name} ({start.original.architecture}, digest {start.original.digest[:12]})")
+    if tables.train != ALL:
+        lines.append(_selection(autoencoder, tables))
+    if tables.lr_multipliers:
+        factors = ", ".join(f"{part} x {factor:g}" for part, factor in tables.lr_multipliers.items())
+        lines.append(f"learning rates: {factors}")
+    if start is not None:
+        lines.append(_latents(tables, start.name))
+    return lines
+
+
+def _selection(autoencoder: TrainableAutoencoder, tables: TrainAE) -> str:
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in autoencoder.parameters()]
+    trained, total = sum(n for n, trains in counts if trains), sum(n for n, _ in counts)
+    saved = saved_bytes(autoencoder, averaged=tables.ema is not None)
+    kept = "gradients, moments and averages" if tables.ema else "gradients and moments"
+    chosen = tables.train if isinstance(tables.train, str) else ", ".join(tables.train)
+    return (
+        f"training {chosen}: {trained:,} of {total:,} parameters; no {kept} of the others, which saves {saved / 1e6:,.1f} MB"
+        + ("" if tables.trains_encoder else ", and no activations of the encoder")
+    )
+
+
+def _latents(tables: TrainAE, name: str) -> str:
+    if not tables.trains_encoder:
+        return f"the encoder is frozen: latents stay those of {name}, and transformers trained on them still fit"
+    if tables.regularizers.stay is None:
+        return (
+            f"the encoder trains: transformers trained on the latents of {name} will not fit the new ones "
+            '(train = "decoder" keeps latents, [regularizers.stay] keeps them nearby)'
+        )
+    return f"the encoder trains, and [regularizers.stay] keeps its latents near those of {tables.regularizers.stay.original}"

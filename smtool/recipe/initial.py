@@ -1,0 +1,55 @@
+"""`model.init` of a `train-ae` recipe: the keys that follow from the autoencoder that training starts from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from smtool.errors import CheckpointError
+from smtool.networks.trainable import TrainableAutoencoder
+from smtool.tokenizers.trainable import open_trainable
+
+ALONE, RAMP = 1000, 1000
+"""Steps that a discriminator with random weights trains alone beside trained weights, and steps of its ramp after that."""
+
+
+def completed_by_init(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values of a recipe with the architecture of `model.init` and the defaults that go with it.
+
+    Returns (values, contradictions between [model] and that architecture). Raises CheckpointError if it cannot be opened.
+    """
+    model = values.get("model")
+    name = model.get("init") if isinstance(model, Mapping) else None
+    if not name or not isinstance(name, str):
+        return values, []
+    opened = start_of(name)
+    assert isinstance(model, Mapping)
+    stated = opened.config.model_dump(mode="json")
+    problems = [
+        f"model.{key}: is {model[key]!r}, but model.init = {name!r} has {stated[key]!r}; leave the key out"
+        for key in model
+        if key in stated and key != "init" and model[key] != stated[key]
+    ]
+    completed = {**values, "model": {**stated, **model}}
+    _complete_discriminator(completed)
+    _complete_stay(completed, name)
+    return completed, problems
+
+
+def start_of(name: str) -> TrainableAutoencoder:
+    """The autoencoder of `model.init`; errors name the key."""
+    try:
+        return open_trainable(name)
+    except CheckpointError as error:
+        raise CheckpointError(f"model.init: {error.message}", hint=error.hint) from error
+
+
+def _complete_discriminator(values: dict[str, Any]) -> None:
+    """A random discriminator beside trained weights first learns alone, because it would ruin the decoder."""
+    table = values.get("discriminator")
+    if isinstance(table, Mapping) and not table.get("init"):
+        values["discriminator"] = {"alone": ALONE, "ramp": RAMP, **table}
+
+
+def _complete_stay(values: dict[str, Any], name: str) -> None:
+    methods = values.get("regularizers")
+    if isinstance(methods, Mapping) and isinstance(stay := methods.get("stay"), Mapping):
+        values["regularizers"] = {**methods, "stay": {"original": name, **stay}}

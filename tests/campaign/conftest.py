@@ -1,0 +1,6 @@
+"""Puts tests/ on the path: the campaign is the package `campaign`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
