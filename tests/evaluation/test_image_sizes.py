@@ -21,6 +21,6 @@ def test_only_different_sizes_are_warned_of():
         "images of 8x8, reference of 4x8 (height x width in px): each image is resized by itself"
     )
     assert compared({size(8, 8): 3, size(4, 4): 1}, {}, resized=False) == (
-        "images of mixed sizes (3 of 8x8, 1 of 4x4) (height x width in px):"
-        " images are not resized, so their sizes change these features"
+        "images of mixed sizes (3 of 8x8, 1 of 4x4) (height x width in px): "
+        "images are not resized, so their sizes change these features"
     )

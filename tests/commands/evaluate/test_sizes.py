@@ -95,8 +95,7 @@ def test_equal_sizes_give_no_warning(sets, screen):
 
 
 def test_a_built_in_reference_needs_samples_of_one_size(sets):
-    said = r"the samples have several: mixed sizes \(4 of 20x60, 4 of 32x32, 4 of 48x24\)"
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=r"several: mixed sizes \(4 of 20x60, 4 of 32x32, 4 of 48x24\)") as caught:
         scored("a", reference="builtin:photos")
     assert "smtool prepare builtin:photos --size SIZE" in str(caught.value)
 
