@@ -111,6 +111,8 @@ def test_spectra_are_the_same_numbers(folder, smtool):
     found, expected = (json.loads(Path(name).read_text()) for name in ("again.json", "expected/spectrum.json"))
     for one in expected["autoencoders"]:      # a warning that the first band, of the mean alone, has no effect; it is gone
         one["verdict"] = [said for said in one["verdict"] if not said["sentence"].endswith("no effect on the image: 1.")]
+    for one in found["autoencoders"]:      # a check of later versions
+        one["verdict"] = [said for said in one["verdict"] if "in the outermost pixels is" not in said["sentence"]]
     unlike = list(differences(found, expected, ""))
     assert not unlike, unlike[:10]
 
@@ -120,8 +122,8 @@ def differences(found, expected, where):
     if where in (".cost", ".smtool", ".passport.torch"):
         return
     if isinstance(expected, dict):
-        if found.keys() != expected.keys():
-            yield where, sorted(found.keys() ^ expected.keys())
+        if not found.keys() >= expected.keys():      # later versions have more
+            yield where, sorted(expected.keys() - found.keys())
         for key in found.keys() & expected.keys():
             yield from differences(found[key], expected[key], f"{where}.{key}")
     elif isinstance(expected, list):

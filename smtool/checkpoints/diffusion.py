@@ -35,7 +35,7 @@ class _Described(BaseModel):
     autoencoder_path: str | None
     step: int | None
     weights: str
-    image_size: Side
+    image_size: Side | tuple[Side, Side]
     data: str | None = None
     data_digest: str | None = None
     source: str | None = None

@@ -50,9 +50,9 @@ class Following:
 
 
 @torch.no_grad()
-def measure_following(autoencoders: Mapping[str, Tokenizer], images: ImageShards, count: int = NUM_CROPS) -> Following:
-    """Over the first `count` images, on the device of each autoencoder."""
-    first = images.read(list(range(min(count, len(images)))))
+def measure_following(autoencoders: Mapping[str, Tokenizer], images: ImageShards, count: int | None = None) -> Following:
+    """Over the first `count` images (default: NUM_CROPS), on the device of each autoencoder."""
+    first = images.read(list(range(min(count or NUM_CROPS, len(images)))))
     found = {
         label: torch.cat([_decodings(autoencoder, part.images)[2] for part in first.split(_BATCH)])
         for label, autoencoder in autoencoders.items()

@@ -180,7 +180,8 @@ def test_the_command_of_the_page_measures_the_same_again(drawn, text):
     words = command(text)
     assert words[:4] == ["smtool", "spectrum", *(one.path for one in drawn.report.autoencoders)]
     source = drawn.report.passport.data.source
-    assert words[4:] == ["--data", source, "--num-images", "48", "--delta", "0.6", "--published", "celeba/dsm", "--plot"]
+    given = ["--num-images", "48", "--delta", "0.6", "--published", "celeba/dsm"]
+    assert words[4:] == ["--data", source, *given, "--full", "--plot"]
 
 
 def test_the_command_of_the_page_repeats_options_that_are_not_defaults(drawn):

@@ -25,7 +25,6 @@ from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import AutoencoderConfig
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
-from smtool.recipe.activation_memory import autoencoder_activations
 from smtool.report.console import Console
 from smtool.storage import parsing
 from smtool.tokenizers import Found, identify, open_tokenizer
@@ -253,7 +252,6 @@ def _recipe(recipe: Recipe[TrainAE]) -> Description:
         **_network(tables.model, tables.data.image_size),
         **({"starts from": f"{tables.model.init}, {_trained(tables)} trains"} if tables.model.init else {}),
         "data": f"{tables.data.train}, {_by(tables.data.image_size)}, {tables.data.batch} a step",
-        "activations": autoencoder_activations(tables).said(),
         "losses": _losses(tables),
         "methods": ", ".join(tables.regularizers.present) or "none",
         "steps": _steps(tables),

@@ -7,7 +7,6 @@ from smtool.errors import CheckpointError, WeightsError
 from smtool.image_shape import ImageSize
 from smtool.networks.shapes_only import shapes_only
 from smtool.recipe import TrainAE, TrainDiT, load
-from smtool.recipe.activation_memory import transformer_activations
 from smtool.recipe.catalog import autoencoder_recipe
 from smtool.tokenizers import open_tokenizer
 
@@ -27,7 +26,6 @@ def size_rows(tables: TrainDiT) -> dict[str, str]:
     return {
         "latent": f"{shape[0]} x {shape[1]} x {shape[2]}, {rows} x {columns} tokens",
         "parameters": _parameters(tables, shape, tables.data.train or source),
-        "activations": transformer_activations(tables, shape, 0 if tables.labels is None else 1).said(),
     }
 
 

@@ -1,16 +1,18 @@
-"""Advice for a training run that does not fit into memory, with the predicted memory of its activations."""
+"""The predicted memory of a training run's activations, and advice where it does not suffice."""
 
 from smtool.commands.train.run import Run
 from smtool.recipe import TrainAE, TrainDiT
-from smtool.recipe.activation_memory import autoencoder_activations, transformer_activations
+from smtool.recipe.activation_memory import Activations, autoencoder_activations, transformer_activations
 from smtool.tasks.diffusion import DiffusionTask
 
 
 def memory_advice(run: Run) -> str:
+    return predicted_activations(run).advice(run.tables.memory)
+
+
+def predicted_activations(run: Run) -> Activations:
     tables, world, task = run.tables, run.training.ranks.world, run.training.task
     if isinstance(tables, TrainAE):
-        found = autoencoder_activations(tables, world=world)
-    else:
-        assert isinstance(tables, TrainDiT) and isinstance(task, DiffusionTask)
-        found = transformer_activations(tables, task.network.latent_shape, task.network.num_classes, world=world)
-    return found.advice(tables.memory)
+        return autoencoder_activations(tables, world=world)
+    assert isinstance(tables, TrainDiT) and isinstance(task, DiffusionTask)
+    return transformer_activations(tables, task.network.latent_shape, task.network.num_classes, world=world)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smtool.commands.train.interrupts import stop_request
-from smtool.commands.train.memory_advice import memory_advice
+from smtool.commands.train.memory_advice import memory_advice, predicted_activations
 from smtool.commands.train.report import write_report
 from smtool.commands.train.run import Run
 from smtool.commands.train.run_autoencoder import autoencoder_run
@@ -97,6 +97,7 @@ def dry_run(
         phases = _phases(run)
         seconds = [_step_seconds(run, phase.start) for phase in phases]
         memory, remarks = peak_memory(), list(run.tables.remarks())
+        activations = predicted_activations(run).said()
         sizes = {player: sum(p.numel() for p in module.parameters()) for player, module in run.training.task.players.items()}
         del run
         whole = _all_of_it(recipe, assemble, ranks, weights_dir, phases[-1], seconds[-1])
@@ -106,7 +107,7 @@ def dry_run(
         *summary,
         *(f"{player}: {size:,} parameters" for player, size in sizes.items()),
         *(f"step {one * 1e3:.0f} ms{phase.what}" for one, phase in zip(seconds, phases, strict=True)),
-        f"peak memory {_gigabytes(memory)}",
+        f"peak memory {_gigabytes(memory)}; activations {activations}",
         *whole,
         f"whole run about {duration(duration_of_all)}, without validation and saving",
         *remarks,

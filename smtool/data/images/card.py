@@ -26,7 +26,7 @@ Card = TypeVar("Card", bound=Config)
 class Shard(Config):
     """One tar file and its index."""
 
-    name: str = Field(pattern=r"^[\w.-]+\.tar$")
+    name: str = Field(pattern=r"^[\w.-]+\.tar$", max_length=200)
     images: int = Field(ge=0, strict=True)
     bytes: int = Field(ge=0, strict=True)
     sha256: str

@@ -70,8 +70,11 @@ class ImageShards:
         return torch.from_numpy(rows["label"].astype(np.int64)) if self.num_classes else None
 
     def _pixels(self, index: int) -> np.ndarray:
-        with Image.open(io.BytesIO(self._bytes(index))) as image:
-            pixels = np.asarray(image)
+        try:
+            with Image.open(io.BytesIO(self._bytes(index))) as image:
+                pixels = np.asarray(image)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise damaged(self._paths[self._shard_of[index]], "the bytes of an image are no image") from error
         pixels = pixels.reshape(*pixels.shape[:2], -1)  # Pillow gives gray images no axis of channels
         if pixels.shape != (*self.image_size, self.channels):
             height, width, channels = pixels.shape

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -111,8 +112,10 @@ def is_tar(path: Path) -> bool:
 def _from_pattern(text: str) -> Source:
     from braceexpand import braceexpand
 
-    pieces = list(islice(braceexpand(text), _MAX_NAMES + 1))
-    if len(pieces) > _MAX_NAMES:
+    ranges = re.findall(r"\{(-?\d{1,18})\.\.(-?\d{1,18})[.}]", text)
+    numbers = math.prod(abs(int(last) - int(first)) + 1 for first, last in ranges)  # braceexpand holds all of them in memory
+    pieces = list(islice(braceexpand(text), _MAX_NAMES + 1)) if numbers <= _MAX_NAMES else []
+    if not pieces or len(pieces) > _MAX_NAMES:
         raise DataError(f"{text}: the pattern names more than {_MAX_NAMES:,} files.", hint="Pass the folder of the archives.")
     paths = sorted({Path(match) for piece in pieces for match in glob.glob(piece) or [piece]})
     missing = [str(path) for path in paths if not path.is_file()]

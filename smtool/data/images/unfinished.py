@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from smtool.config import Config
 from smtool.data.images.card import UNFINISHED, Shard
 from smtool.errors import DataError, DiskError
-from smtool.storage import write_json
+from smtool.storage import file_digest, write_json
 
 
 class ShardNote(Config):
@@ -68,7 +68,7 @@ def begin(folder: Path, plan: dict[str, Any]) -> None:
     foreign = sorted(item.name for item in folder.iterdir() if item.name != UNFINISHED)
     if not path.is_file() and foreign:
         raise DataError(f"{folder} is not empty ({foreign[0]}) and not a prepared folder.", hint="Choose another --out.")
-    if path.is_file() and json.loads(path.read_text()) != plan:
+    if path.is_file() and _plan(path) != plan:
         if any(note != path for note in path.parent.glob("*.json")) and not refused:
             raise DataError(
                 f"{folder} holds an unfinished preparation of other data or with other settings.",
@@ -83,18 +83,30 @@ def begin(folder: Path, plan: dict[str, Any]) -> None:
         aside.unlink()
 
 
+def _plan(path: Path) -> Any:
+    """The plan of the interrupted run; None if its file is damaged, which no plan equals."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
+
+
 def write_note(folder: Path, name: str, note: ShardNote) -> None:
     write_json(_note_path(folder, name), note.model_dump(mode="json"))
 
 
 def read_note(folder: Path, name: str, kind: type[Note]) -> Note | None:
-    """The note of a shard that an earlier run finished, if the shard still exists with its recorded length, else None."""
+    """The note of a shard that an earlier run finished, if shard and index are still there as recorded, else None."""
     path = _note_path(folder, name)
     if not path.is_file():
         return None
-    note = kind.model_validate_json(path.read_text())
-    shard = folder / note.shard.name
-    return note if shard.is_file() and shard.stat().st_size == note.shard.bytes else None
+    try:
+        note = kind.model_validate_json(path.read_bytes())
+    except ValueError:      # damaged: the shard is written again
+        return None
+    shard, index = folder / note.shard.name, folder / note.shard.index_name
+    whole = shard.is_file() and shard.stat().st_size == note.shard.bytes
+    return note if whole and index.is_file() and file_digest(index) == note.shard.index_sha256 else None
 
 
 def refuse(folder: Path) -> None:

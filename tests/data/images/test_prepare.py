@@ -400,3 +400,23 @@ def test_prepare_does_not_import_torch(tmp_path, photo_folder):
     code = f"import sys; from smtool.cli import app; app({arguments}, standalone_mode=False); print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("lost", ["train-000000.npy", ".unfinished/train-000000.json", ".unfinished/plan.json"])
+def test_a_shard_whose_index_or_note_was_damaged_is_written_again(tmp_path, photo_folder, lost):
+    source, out = photo_folder(20), tmp_path / "out"
+    prepared(source, tmp_path / "whole")
+
+    def stop(done, total):
+        if done == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepared(source, out, report=stop)
+    (out / lost).write_bytes((out / lost).read_bytes()[:-20])
+    if lost.endswith("plan.json"):
+        with pytest.raises(DataError, match="holds an unfinished preparation of other data"):
+            prepared(source, out)
+        return
+    prepared(source, out)
+    assert contents(out) == contents(tmp_path / "whole")

@@ -142,3 +142,12 @@ def test_a_card_that_denies_its_shards_is_named(folder, change):
     size = change.get("image_size", 16)
     with pytest.raises(DataError, match=r"dataset\.json|train-000000\.tar"):
         open_images(str(folder), "train", image_size=16 if size in (0, -16) else size).read([0])
+
+
+def test_an_index_of_bytes_that_are_no_image_is_named(folder):
+    def change(rows):
+        rows["bytes"][1] = rows["crc32"][1] = 0
+
+    rewritten(folder, change)
+    with pytest.raises(DataError, match=r"train-000000\.tar: damaged shard: the bytes of an image are no image"):
+        open_images(str(folder), "train", image_size=16).read([1])
