@@ -31,14 +31,15 @@ _SHARES = {"prepare": 14, "prepare a tar.gz": 8, "prepare --latents": 14, "train
            "sample to npz": 6, "sample to shards": 6, "eval": 6, "race": 2}  # fmt: skip
 COLD_EVERY = 20
 _TRIES = 4
-_LIMIT = 120
+_LIMIT = 600
 
 
 def run_kills(cases: list[int], ledger: Ledger, *, seed: int, scratch: Path, workers: int, only: str | None) -> None:
     """Run the cases that the ledger does not hold yet, in `workers` processes."""
     inputs = scratch / "inputs"
     inputs.mkdir()
-    _child(partial(build, inputs), scratch / "status")
+    if _child(partial(build, inputs), scratch / "status").get("fault"):
+        raise RuntimeError("the inputs were not built in time")
     done = ledger.done()
     numbers = [number for number in cases if number not in done and only in (None, _chosen(number))]
     wanted = {(_chosen(number), _is_cold(number)) for number in numbers}
