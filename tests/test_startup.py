@@ -28,7 +28,6 @@ WHOLE = {      # commands that run to their end
     "eval": ["eval", "runs/ae", "--psnr", "--ssim", "--features", "random"],
     "prepare": ["prepare", "data/photos", "--size", "16", "--out", "data/small"],
     "prepare --latents": ["prepare", "data/photos", "--latents", "runs/ae", "--out", "data/more-latents"],
-    "export": ["export", "runs/ae", "--out", "exported"],
 }
 UP_TO = {      # commands that run up to the call of a function, which may then use slow packages
     "train-ae": (["train-ae", "ae.toml"], "smtool.commands.train.training.train"),
@@ -36,6 +35,7 @@ UP_TO = {      # commands that run up to the call of a function, which may then 
     "train-dit": (["train-dit", "dit.toml"], "smtool.commands.train.training.train"),
     "train-dit --dry-run": (["train-dit", "dit.toml", "--dry-run"], "smtool.commands.train.training.dry_run"),
     "spectrum": (["spectrum", "runs/ae"], "smtool.diffusability.spectrum.spectrum"),
+    "export": (["export", "runs/ae", "--out", "exported"], "smtool.commands.export.export"),
     "race": (["race", "race/faces"], "smtool.commands.race.race.race"),
     "quickstart": (["quickstart"], "smtool.commands.quickstart.study.quickstart"),
 }
@@ -94,7 +94,8 @@ def test_a_command_imports_nothing_slow(imported, case):
 
 @pytest.mark.parametrize("name", INSPECTED)
 def test_a_recipe_imports_nothing_slow(imported, name):
-    assert imported[name] == []
+    """But what torch's memory tracker imports, which predicts the bytes of activations."""
+    assert set(imported[name]) <= {"sympy", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.onnx"}
 
 
 def test_an_import_is_detected(imported):

@@ -111,7 +111,7 @@ def middle(images: Tensor, size: ImageSize) -> Tensor:
 def _enough(gathered: Gathered, plan: Plan) -> str:
     """The reason why the pass ends before all images, or "" to continue."""
     count = len(gathered.units.groups)
-    if count < min(FEWEST_ENCODED, plan.protocol.encoded) or plan.limit is None:
+    if plan.limit is None or count < min(FEWEST_ENCODED, plan.protocol.encoded) or count == plan.full.encoded:
         return ""
     if plan.seconds_for_encoding() <= 0:
         return "the time limit was reached"

@@ -21,7 +21,7 @@ def described(counts: Mapping[ImageSize, int]) -> str:
     if more := len(counts) - len(common):
         rest = sum(counts.values()) - sum(count for _, count in common)
         parts.append(f"{rest:,} of {more:,} other {'size' if more == 1 else 'sizes'}")
-    return f"mixed: {', '.join(parts)}"
+    return f"mixed sizes ({', '.join(parts)})"
 
 
 def compared(images: Mapping[ImageSize, int], reference: Mapping[ImageSize, int], *, resized: bool) -> str:
@@ -33,7 +33,7 @@ def compared(images: Mapping[ImageSize, int], reference: Mapping[ImageSize, int]
         return ""
     sets = [f"images of {described(images)}"] + ([f"reference of {described(reference)}"] if reference else [])
     done = "each image is resized by itself" if resized else "images are not resized, so their sizes change these features"
-    return f"{', '.join(sets)} px (height x width): {done}"
+    return f"{', '.join(sets)} (height x width in px): {done}"
 
 
 def _written(size: ImageSize) -> str:

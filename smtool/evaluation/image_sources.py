@@ -137,7 +137,7 @@ def _npz_source(path: Path, drawn: Sampling) -> ImageSource:
 
 
 def _loose_source(what: str, drawn: Sampling, channels: int) -> ImageSource:
-    images = LooseImages(what, samples=drawn.known, channels=channels)
+    images = LooseImages(what, drawn, channels=channels)
     return ImageSource(
         what,
         images.digest,

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import tempfile
 import warnings
 from collections import Counter
@@ -26,7 +27,7 @@ from smtool.data.images.sources import Source, find_source
 from smtool.errors import DataError
 from smtool.features.pictures import ALPHA, Pictures
 from smtool.image_shape import CHANNELS, MODES, ImageSize
-from smtool.inference.sampling import SAMPLING_FILE
+from smtool.inference.sampling import SAMPLING_FILE, Sampling
 
 _READERS = 4
 _AT_ONCE = 16
@@ -57,20 +58,19 @@ class LooseImages:
     Raises DataError if any image cannot be read; the message counts all of them by reason.
     """
 
-    def __init__(self, what: str, *, samples: bool, channels: int = 3) -> None:
-        """samples: whether `smtool sample` wrote the files. They keep their order and channels; others are put in a fixed random
-        order, and read with this number of channels."""
+    def __init__(self, what: str, drawn: Sampling, *, channels: int = 3) -> None:
+        """drawn: how `smtool sample` wrote the files. These keep their order and channels; images of unknown origin are put in a
+        fixed random order, and read with this number of channels."""
         self.what = what
         self._scratch = tempfile.TemporaryDirectory(prefix="smtool-")      # for compressed tars; kept as long as this object
-        source = _samples_source(Path(what)) if samples else find_source(what)
+        source = _samples_source(Path(what)) if drawn.known else find_source(what)
         listing = _listing(what, source, Path(self._scratch.name))
-        self._entries = _in_order(listing, samples)
-        others = [other.reason for other in listing.left_out if not (samples and other.id in _OF_SAMPLES)]
+        self._entries, others = _samples(listing, drawn) if drawn.known else _shuffled(listing)
         surveys = [survey for part in self._each(_survey, self._entries) for survey in part]
         if any(survey.unusable for survey in surveys):
             raise self._unreadable()
         self.sizes = tuple(survey.size for survey in surveys if survey.size is not None)
-        self.channels = surveys[0].channels if samples else channels
+        self.channels = surveys[0].channels if drawn.known else channels
         self._reading = replace(AS_STORED, mode=MODES[self.channels])
         flattened = 0 if self.channels in ALPHA else sum(survey.channels in ALPHA for survey in surveys)
         self.remarks = _counted(remark for survey in surveys for remark in survey.remarks)
@@ -122,11 +122,19 @@ def _listing(what: str, source: Source, scratch: Path) -> Listing:
         raise DataError(error.message, hint=f"Prepare {what} first, and pass the prepared folder. {error.hint}") from error
 
 
-def _in_order(listing: Listing, samples: bool) -> tuple[Entry, ...]:
-    """Samples in their order; others by a hash of the name: in the order of names, the first images would be of a few classes."""
-    if samples:
-        return tuple(entry for entry in listing.entries if entry.id != "grid.png")
-    return tuple(sorted(listing.entries, key=lambda entry: hashlib.sha256(_encoded(entry.id)).digest()))
+def _samples(listing: Listing, drawn: Sampling) -> tuple[tuple[Entry, ...], list[str]]:
+    """The samples in their order, and why other files are not used; files that `smtool sample` adds are not among these."""
+    others = [other.reason for other in listing.left_out if other.id not in _OF_SAMPLES]
+    images = [entry for entry in listing.entries if entry.id not in _OF_SAMPLES]
+    chosen = tuple(entry for entry in images if drawn.format != "png" or re.fullmatch(r"\d{6,}\.png", entry.id))
+    return chosen, others + ["not written by `smtool sample`"] * (len(images) - len(chosen))
+
+
+def _shuffled(listing: Listing) -> tuple[tuple[Entry, ...], list[str]]:
+    """The images in the order of a hash of their names, because in that of the names the first images would be of a few classes;
+    and why other files are not used."""
+    entries = sorted(listing.entries, key=lambda entry: hashlib.sha256(_encoded(entry.id)).digest())
+    return tuple(entries), [other.reason for other in listing.left_out]
 
 
 def _survey(entry: Entry) -> Survey:

@@ -187,4 +187,4 @@ class _Scorer:
             return seen_by_both(channels, self.origin.reference_channels if elsewhere else None)
         if channels == 3 or (codec != "none" and channels in ALPHA):
             return seen_channels(channels)
-        return "1 channel" if channels == 1 else f"{channels} channels"
+        return "over 1 channel" if channels == 1 else f"over {channels} channels"

@@ -99,9 +99,9 @@ class LatentStats:
 
         Raises ValueError, TypeError or KeyError for other values.
         """
-        mean, std = (torch.tensor(value[key], dtype=torch.float32) for key in ("mean", "std"))
+        mean, std = (_vector(value[key]) for key in ("mean", "std"))
         count = int(value["count"])
-        residual = torch.tensor(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
+        residual = _vector(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
         recolouring = Recolouring.from_metadata(value["recolouring"]) if "recolouring" in value else None
         if value["kind"] not in ("channel", "scalar", "spectral") or count < 0:
             raise ValueError(f"statistics of kind {value['kind']!r} over {count} samples")
@@ -116,3 +116,7 @@ class LatentStats:
 
     def _broadcast(self, values: Tensor, latents: Tensor) -> Tensor:
         return to_device(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)
+
+
+def _vector(values: Any) -> Tensor:
+    return torch.tensor([float(value) for value in values], dtype=torch.float32)

@@ -27,7 +27,7 @@ def raise_problems(path: Path, problems: Sequence[str], *, cause: Exception | No
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         rest = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        shown = [*(shortened(problem, 500) for problem in problems[:_SHOWN]), *rest]
+        shown = [*(shortened(problem, 250) for problem in problems[:_SHOWN]), *rest]
         raise RecipeError("\n  ".join([f"{path}: {count}", *shown])) from cause
 
 

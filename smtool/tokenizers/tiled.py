@@ -2,7 +2,7 @@
 
 Layers that see the whole image (attention, GroupNorm) see one tile instead, and convolutions see the padding of a tile at its
 border. So the result differs from that of the whole image, most where few pixels of a tile are left; overlaps are blended, so
-that no edge shows. tiles.md has measured differences.
+that no edge shows. docs/how-to/large-images.md has measured differences.
 """
 
 import hashlib

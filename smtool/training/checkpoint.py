@@ -52,8 +52,12 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
-        self._prune()
+        try:
+            os.replace(aside, final)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise DiskError(f"{final}: could not be written ({error.strerror}).", hint="Free some space and resume.") from error
+        self.prune()
         return final
 
     def latest(self) -> int | None:
@@ -109,11 +113,13 @@ class Checkpoints:
         }
         storage.write_json(folder / "state.json", state)
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
         """Remove old checkpoints, and what runs that were killed while they wrote or removed one have left."""
         steps = self.steps()
         kept = set(steps[-self.keep_last :]) | {step for step in steps if self.keep_every and step % self.keep_every == 0}
         names = {f"{number:08d}" for number in kept}
+        if not self.folder.is_dir():
+            return
         for path in self.folder.iterdir():
             step = path.name.removeprefix(".").removesuffix(".part")
             if path.is_dir() and path.name not in names and step.isdigit():

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from smtool.cli import INTERNAL_ERROR, OUT_OF_MEMORY, _report
-from smtool.errors import SmtoolError
+from smtool.cli import INTERNAL_ERROR, _report
+from smtool.errors import OutOfMemory, SmtoolError
 
 EXIT_CODES = (2, 3, 4, 6, 7, 130)
 _LONGEST = 6000  # characters of a message, which may list several problems
@@ -94,9 +94,9 @@ def judged(case: Case) -> End:
     except SystemExit as error:
         return End("exit", f"SystemExit({error.code})", traceback.format_exc()[-3000:])
     except Exception as error:
-        if _report(error) == OUT_OF_MEMORY and case.memory:
+        if _report(error) == OutOfMemory.exit_code and case.memory:
             return End("memory")
-        if _report(error) not in (INTERNAL_ERROR, OUT_OF_MEMORY):
+        if _report(error) not in (INTERNAL_ERROR, OutOfMemory.exit_code):
             return End(type(error).__name__)
         return End("error", f"{type(error).__name__} at {_frames()}: {_first_words(error)}", traceback.format_exc()[-3000:])
     return End("success")

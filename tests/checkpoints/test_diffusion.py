@@ -48,6 +48,8 @@ def changed(path: Path, keys: tuple, value: object) -> None:
         (("stats", "std"), {"std": 1}),
         (("stats", "std", 0), 0.0),
         (("stats", "mean"), [0.0, 0.0, 0.0]),
+        (("stats", "residual"), [0.0, [None]]),
+        (("stats", "residual"), {"x": 0.0}),
         (("autoencoder", "embedded"), GONE),
         (("autoencoder", "model"), GONE),
         (("autoencoder", "model", "channels"), [4, 4]),

@@ -7,6 +7,7 @@ from smtool.diffusability.page import tables
 from smtool.diffusability.report import Report
 from smtool.diffusability.sections.parts import Reason
 from smtool.diffusability.spectrum import spectrum
+from smtool.image_shape import ImageSize
 from smtool.networks.tokenizer import point_posterior
 from smtool.report.console import Console
 from smtool.tokenizers import Tokenizer
@@ -24,7 +25,8 @@ def result(data, tmp_path_factory):
 
     def opened(name: str, **_) -> Tokenizer:
         facts = {"source": name, "architecture": "patches", "digest": "0" * 64, "downsample": 4, "latent_channels": 48}
-        facts |= {"label": "tokens", "network": patches.requires_grad_(False), "deterministic": True, "image_size": 32}
+        facts |= {"label": "tokens", "network": patches.requires_grad_(False), "deterministic": True}
+        facts["image_size"] = ImageSize(32, 32)
         return FunctionTokenizer(lambda x: point_posterior(patches(x)), None, **facts)
 
     with pytest.MonkeyPatch.context() as patched:

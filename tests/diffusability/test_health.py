@@ -180,6 +180,8 @@ def test_errors_at_edges_equal_a_double_loop_and_wrong_padding_is_a_warning():
 
 
 def test_images_without_an_interior_and_without_error_have_a_reason():
-    assert "no interior" in health._edges(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16), 8).reason
-    assert "no error" in health._edges(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), 8).reason
-    assert "no decoder" in health._edges(torch.zeros(1, 3, 64, 64), None, 8).reason
+    codec = open_tokenizer("specimen:plain")      # cells of 4 pixels
+    encoder = Small().codec(can_decode=False)
+    assert "no interior" in health._edges(torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8), codec).reason
+    assert "no error" in health._edges(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), codec).reason
+    assert "no decoder" in health._edges(torch.zeros(1, 3, 64, 64), None, encoder).reason

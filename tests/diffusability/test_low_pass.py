@@ -134,7 +134,8 @@ def test_a_curve_takes_exactly_fifteen_decodings_an_image(photos):
 
 
 def test_the_shown_decodings_are_the_low_passed_pairs(photos):
-    shown = measured(codec_of(enlarge), photos).shown
+    rows, shown = measured(codec_of(enlarge), photos).shown
+    assert tuple(rows) == SHOWN_ROWS
     assert shown.shape == (2, 2, len(SHOWN_ROWS), 3, 16, 16)
     column = SHOWN_ROWS.index(12)
     torch.testing.assert_close(shown[1, 0, column], levels(removed(photos.numpy(), 12))[1])

@@ -196,7 +196,7 @@ def test_a_limit_that_suffices_changes_no_number(runs, data):
 
 def test_a_budget_ends_early_once_delta_is_known(runs, data, monkeypatch):
     monkeypatch.setattr("smtool.diffusability.gathering.GOOD_HALF_WIDTH", 100.0)
-    report = spectrum([str(runs / "plain")], data=data, budget=3600.0, console=quiet())
+    report = spectrum([str(runs / "plain")], data=data, limit=Limit(3600.0, ends_early=True), console=quiet())
     assert report.passport.data.images == 16      # at the first check of the intervals
     assert "every delta is known" in report.passport.stopped
 

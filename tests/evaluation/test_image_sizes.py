@@ -5,8 +5,8 @@ MANY = {size(64, 64): 3, size(32, 32): 1200, size(64, 96): 5, size(1, 2): 1, siz
 
 
 def test_the_three_commonest_sizes_are_named_and_the_others_counted():
-    assert described(MANY) == "mixed: 1,200 of 32x32, 5 of 64x96, 3 of 64x64, 3 of 2 other sizes"
-    assert described({size(64, 96): 5, size(32, 32): 1}) == "mixed: 5 of 64x96, 1 of 32x32"
+    assert described(MANY) == "mixed sizes (1,200 of 32x32, 5 of 64x96, 3 of 64x64, 3 of 2 other sizes)"
+    assert described({size(64, 96): 5, size(32, 32): 1}) == "mixed sizes (5 of 64x96, 1 of 32x32)"
     assert (described({size(64, 96): 5}), described({})) == ("64x96", "")
 
 
@@ -18,8 +18,9 @@ def test_only_different_sizes_are_warned_of():
     assert compared({size(8, 8): 3}, {size(8, 8): 9}, resized=True) == ""
     assert compared({size(8, 8): 3}, {}, resized=True) == ""
     assert compared({size(8, 8): 3}, {size(4, 8): 9}, resized=True) == (
-        "images of 8x8, reference of 4x8 px (height x width): each image is resized by itself"
+        "images of 8x8, reference of 4x8 (height x width in px): each image is resized by itself"
     )
     assert compared({size(8, 8): 3, size(4, 4): 1}, {}, resized=False) == (
-        "images of mixed: 3 of 8x8, 1 of 4x4 px (height x width): images are not resized, so their sizes change these features"
+        "images of mixed sizes (3 of 8x8, 1 of 4x4) (height x width in px): "
+        "images are not resized, so their sizes change these features"
     )

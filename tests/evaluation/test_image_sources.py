@@ -69,6 +69,16 @@ def test_grid_png_counts_as_an_image_except_in_a_sample_folder_of_smtool(folder)
     assert classes(pixels(ours, range(20))) == [0] * 20      # samples keep the order in which they were drawn
 
 
+def test_other_images_in_a_sample_folder_of_smtool_are_counted_and_not_used(tmp_path):
+    for name in ("000000.png", "000001.png", "00000001-samples.png", "grid.png", "sub/000002.png"):      # a run logs the third
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "samples.json").write_text('{"num_images": 2, "format": "png"}')
+    (tmp_path / "labels.json").write_text("[0, 1]")
+    source = open_source(str(tmp_path))
+    assert (source.count, source.left_out) == (2, {"not written by `smtool sample`": 2})
+
+
 @pytest.mark.parametrize("note", ['{"num_images": "many"}', "[1]", '{"num_images": 1'])
 def test_a_damaged_samples_json_is_named(folder, note):
     (folder / "samples.json").write_text(note)

@@ -36,7 +36,8 @@ def test_a_foreign_file_has_the_digest_of_the_same_weights_elsewhere(tmp_path):
     theirs.save_pretrained(tmp_path / "vae")
     save_file(theirs.state_dict(), tmp_path / "vae.safetensors")
     torch.save(theirs.state_dict(), tmp_path / "vae.pt")
-    tokenizers = [open_tokenizer(str(tmp_path / name)) for name in ("vae", "vae.safetensors", "vae.pt")]
+    names = ("vae", "vae.safetensors,norm_groups=32", "vae.pt,norm_groups=32")
+    tokenizers = [open_tokenizer(str(tmp_path / name)) for name in names]
     assert len({tokenizer.digest for tokenizer in tokenizers}) == 1
     assert [tokenizer.recipe for tokenizer in tokenizers] == [{}, {}, {}]
     assert tokenizers[0].digest != open_tokenizer(str(tmp_path / "vae"), downsample_pad="symmetric").digest

@@ -1,11 +1,13 @@
+import errno
 import json
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from smtool.errors import CheckpointError
+from smtool.errors import CheckpointError, DiskError
 from smtool.training.checkpoint import Checkpoints
 from smtool.training.distributed import Ranks
 from smtool.training.ema import EMA
@@ -136,3 +138,19 @@ def test_what_a_killed_run_left_of_other_checkpoints_is_removed_at_the_next_save
         (tmp_path / name / "model.safetensors").touch()
     Checkpoints(tmp_path, keep_last=1, keep_every=0).save(3, _training(0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003", "notes"]
+
+
+def test_a_disk_that_is_full_at_the_rename_is_one_sentence_and_the_older_checkpoint_stays(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_every=0)
+    checkpoints.save(1, _training(0))
+
+    def rename(source, target):
+        if str(target).endswith("00000002"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.rename(source, target)
+
+    monkeypatch.setattr("smtool.training.checkpoint.os.replace", rename)
+    with pytest.raises(DiskError, match=r"00000002.*No space left"):
+        checkpoints.save(2, _training(0))
+    assert checkpoints.latest() == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]

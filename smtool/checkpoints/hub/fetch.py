@@ -17,7 +17,8 @@ from smtool.errors import CheckpointError, WeightsError
 from smtool.features.hub_answers import hub_answers
 
 _NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?::(\w[\w./ -]*))?(?:@([\w./-]+))?")
-_LOCAL = ("runs", "recipes", "data", "docs", "tests")
+_LOCAL = ("runs", "recipes", "data", "docs", "tests", "weights", "checkpoints", "models")
+"""Names of folders, which are not asked for on the hub as owners of repositories."""
 _ENDINGS = (".safetensors", *PICKLED)
 _WHOLE = (f"{WEIGHTS}.safetensors", f"{WEIGHTS}{INDEX}", f"{WEIGHTS}.fp16.safetensors", f"{WEIGHTS}.bin",
           "ckpt.safetensors", "model.safetensors", f"model{INDEX}")

@@ -80,8 +80,9 @@ class Compared(Config):
             hint = f"smtool prepare {self.source} --size SIZE --white {white} shows it as white"
             said.append(f"{self.source}: its images of 16 bits are dark, because no level is above {white}. {hint}.")
         if self.left_out:
+            files = "file is" if sum(self.left_out.values()) == 1 else "files are"
             reasons = "; ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
-            said.append(f"{self.source}: {sum(self.left_out.values()):,} files are not used: {reasons}.")
+            said.append(f"{self.source}: {sum(self.left_out.values()):,} {files} not used: {reasons}.")
         return said
 
 
@@ -111,13 +112,15 @@ class Evaluation(Config):
     def has_frechet(self) -> bool:
         return any(score.passport.metric == FRECHET for score in self.scores.values())
 
-    def size_warnings(self) -> list[str]:
-        """Sentences with the warnings in the passports and the titles of their scores."""
+    def shape_sentences(self) -> list[str]:
+        """Sentences on channels other than RGB and on sizes that differ, as the passports state them, with titles of scores."""
         titles: dict[str, list[str]] = {}
         for score in self.scores.values():
-            if score.passport.warning:
-                titles.setdefault(score.passport.warning, []).append(score.title)
-        return [f"{', '.join(names)}: {warning}." for warning, names in titles.items()]
+            stated = score.passport
+            for said in (stated.channels if stated.channels != "RGB" else "", stated.warning):
+                if said:
+                    titles.setdefault(said, []).append(score.title)
+        return [f"{', '.join(names)}: {said}." for said, names in titles.items()]
 
     def to_json(self) -> dict[str, Any]:
         """The JSON that --json writes. Unknown keys of samples and passports are left out."""
@@ -140,7 +143,7 @@ class ReconstructionEvaluation(Evaluation):
             said.append("The autoencoder was trained on these images.")
         if self.has_frechet:
             said.append("Frechet distances decrease with N: compare them only at equal N, images and extractor.")
-        said += [f"{name}: {warning}." for name, warning in self.warnings.items()] + self.size_warnings()
+        said += [f"{name}: {warning}." for name, warning in self.warnings.items()] + self.shape_sentences()
         return [*said, self.computed.sentence]
 
 
@@ -155,7 +158,7 @@ class SampleEvaluation(Evaluation):
     def sentences(self) -> list[str]:
         """Sentences to print below the table."""
         said = [sentence for images in (self.samples, self.reference) if images for sentence in images.sentences()]
-        said += self.size_warnings()
+        said += self.shape_sentences()
         said += _drawing(self.samples.drawn, self.protocol)
         intervals = "95 %, for another draw of samples with the same reference"
         said.append(f"Protocol {self.protocol.name}. Intervals: {intervals}.")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from smtool.data.images.card import is_prepared, read_card
-from smtool.errors import CheckpointError
+from smtool.errors import CheckpointError, WeightsError
 from smtool.image_shape import ImageSize
 from smtool.networks.shapes_only import shapes_only
 from smtool.recipe import TrainAE, TrainDiT, load
@@ -22,7 +22,7 @@ def size_rows(tables: TrainDiT) -> dict[str, str]:
         if shape is None:
             return {"parameters": f"unknown: the latents' shape depends on {place} and data.image_size"}
         rows, columns = tables.model.token_grid(shape)
-    except (CheckpointError, ValueError) as error:
+    except (CheckpointError, WeightsError, ValueError) as error:
         return {"parameters": f"unknown: {str(error).splitlines()[0]}"}
     return {
         "latent": f"{shape[0]} x {shape[1]} x {shape[2]}, {rows} x {columns} tokens",
@@ -37,7 +37,7 @@ def _latents(tables: TrainDiT) -> tuple[Shape | None, str]:
     size = None if asked == "autoencoder" else asked
     try:
         tokenizer = open_tokenizer(place, image_size=size)
-    except CheckpointError:
+    except (CheckpointError, WeightsError):
         if (found := autoencoder_recipe(place.removesuffix("/ckpt.safetensors"))) is None:
             raise
         recipe = load(found[0], TrainAE).tables

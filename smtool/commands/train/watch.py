@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from smtool.commands.train.interrupts import StopRequest
 from smtool.commands.train.report import write_report
 from smtool.commands.train.run import Run
-from smtool.errors import Interrupted, TrainingError
+from smtool.errors import CheckpointError, Interrupted, TrainingError
 from smtool.report.console import Console, TrainingLine
 from smtool.report.trackers import Trackers, read_metrics
+from smtool.storage import read_metadata
 from smtool.training.distributed import any_rank, wait_for_all
 from smtool.training.loop import StepReport
 from smtool.training.meter import Meter
@@ -50,7 +51,7 @@ class Watch:
         """Whether the last step was reached; False at the pause."""
         run = self.run
         with self.console.training(self.tables.steps, first_step=run.first_step) as line:
-            if run.first_step and not run.folder.ckpt.is_file():      # lost, or the run was killed before it was written
+            if any_rank(self.ranks.first and run.first_step > 0 and not self._is_exported(), self.ranks.device):
                 self._export(run.first_step)
             self._catch_up()
             for report in run.reports(run.first_step):
@@ -69,6 +70,7 @@ class Watch:
 
     def _begin(self) -> None:
         run = self.run
+        run.checkpoints.prune()
         run.folder.begin(run.recipe, self.ranks.device, self.ranks.world, summary=run.summary, sources=run.sources)
         self.console.log_file = run.folder.log
         for line in (*run.summary, *self.tables.remarks()):
@@ -144,6 +146,13 @@ class Watch:
         run = self.run
         run.checkpoints.save(step, run.training)
         self._export(step)
+
+    def _is_exported(self) -> bool:
+        """Whether ckpt.safetensors is of the step that the run resumes from; not if it was killed before it wrote the file."""
+        try:
+            return bool(read_metadata(self.run.folder.ckpt).get("step") == self.run.first_step)
+        except CheckpointError:
+            return False
 
     def _export(self, step: int) -> None:
         """Write ckpt.safetensors."""

@@ -49,7 +49,7 @@ KAPPA_CHANCE = 0.1
 KAPPA_SPREAD = 0.01
 """Half-width of kappa. Its spread over disjoint sets of 4 to 32 images is 0.003 to 0.011."""
 KAPPA_SPREAD_CUT = 0.05
-"""Half-width of kappa measured with 4 bands instead of 8: it differs by up to 0.03 on trained autoencoders."""
+"""Half-width of kappa measured with 4 bands instead of 8: it differs by up to 0.04 on three autoencoders."""
 ROWS_JUDGED = 12
 GAP_FOLLOWS = 4.5
 """Largest gap in dB of a decoder that follows, with 12 of 15 rows removed: halfway between a plain autoencoder (5.8 dB) and one

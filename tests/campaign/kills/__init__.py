@@ -31,14 +31,15 @@ _SHARES = {"prepare": 14, "prepare a tar.gz": 8, "prepare --latents": 14, "train
            "sample to npz": 6, "sample to shards": 6, "eval": 6, "race": 2}  # fmt: skip
 COLD_EVERY = 20
 _TRIES = 4
-_LIMIT = 120
+_LIMIT = 600
 
 
 def run_kills(cases: list[int], ledger: Ledger, *, seed: int, scratch: Path, workers: int, only: str | None) -> None:
     """Run the cases that the ledger does not hold yet, in `workers` processes."""
     inputs = scratch / "inputs"
     inputs.mkdir()
-    _child(partial(build, inputs), scratch / "status")
+    if _child(partial(build, inputs), scratch / "status").get("fault"):
+        raise RuntimeError("the inputs were not built in time")
     done = ledger.done()
     numbers = [number for number in cases if number not in done and only in (None, _chosen(number))]
     wanted = {(_chosen(number), _is_cold(number)) for number in numbers}
@@ -137,8 +138,9 @@ def _one(name: str, expected: Undisturbed, inputs: Path, scratch: Path, rng: Ran
     else:
         return tried, str(row["ended"]), f"not resumed after {fault.kind}: {again['ended']}", str(again)
     found = {**contents(folder, scenario)}
-    if lost.startswith(("run", "race", "drawn")):  # of a step that is done, so that it is not written again
-        found[lost.split(" ")[0]] = expected.files.get(lost.split(" ")[0], "")
+    name_lost = lost.split(" ")[0]
+    if name_lost in expected.files and name_lost.startswith(("run", "race")):  # of a step that is done: not written again
+        found[name_lost] = expected.files[name_lost]
     wrong = sorted(path for path in found.keys() | expected.files.keys() if found.get(path) != expected.files.get(path))
     if wrong:
         kinds = ["missing" if path not in found else "too many" if path not in expected.files else "differs" for path in wrong]

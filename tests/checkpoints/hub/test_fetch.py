@@ -116,7 +116,7 @@ def test_what_the_hub_does_not_have_is_said(name, error, words, hub, tmp_path):
 
 def test_names_of_local_places_are_not_asked_for(hub, tmp_path):
     (tmp_path / "here" / "mine").mkdir()
-    for name in ("runs/dsm", "mine/vae", "some/vae.safetensors", "some/recipe.toml", "a/b/c", "vae"):
+    for name in ("runs/dsm", "weights/vae", "mine/vae", "some/vae.safetensors", "some/recipe.toml", "a/b/c", "vae"):
         with pytest.raises(CheckpointError, match="no such file, folder or run"):
             open_tokenizer(name)
     assert hub.asked == []

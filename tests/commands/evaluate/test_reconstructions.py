@@ -316,7 +316,7 @@ def test_what_cannot_be_scored_is_an_error_of_one_sentence(checkpoint, tmp_path)
     with pytest.raises(CheckpointError, match="holds a file of kind 'teacher', which `eval` cannot score"):
         scored(other)
     write_tensors(other, {"x": torch.zeros(1)}, {"kind": "diffusion"})
-    with pytest.raises(CheckpointError, match="does not state its training data"):
+    with pytest.raises(CheckpointError, match="has damaged metadata: smtool: Field required"):
         scored(other)
     with pytest.raises(RecipeError, match="sampler options have no effect"):
         scored(checkpoint, changes={"steps": 3})

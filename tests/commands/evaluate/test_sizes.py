@@ -63,10 +63,10 @@ def test_a_folder_of_several_sizes_is_scored_by_clean_fids_resize_of_each_image(
     # positions of the resize are float32 in torch and float64 in Pillow
     assert result.scores["kid_squeezenet"].value == pytest.approx(expected, rel=1e-3)
     passport = result.scores["kid_squeezenet"].passport
-    counts = "mixed: 4 of 20x60, 4 of 32x32, 4 of 48x24"
+    counts = "mixed sizes (4 of 20x60, 4 of 32x32, 4 of 48x24)"
     assert passport.image_sizes == passport.reference_sizes == counts
     assert passport.warning == (
-        f"images of {counts}, reference of {counts} px (height x width): each image is resized by itself"
+        f"images of {counts}, reference of {counts} (height x width in px): each image is resized by itself"
     )
     assert result.image_size == ()
 
@@ -78,7 +78,7 @@ def test_a_reference_of_another_size_is_compared_with_a_warning_everywhere(sets,
     passport = result.scores["fd_random"].passport
     assert (passport.image_sizes, passport.reference_sizes) == ("24x40", "48x40")
     done = "images are not resized, so their sizes change these features"
-    warning = f"images of 24x40, reference of 48x40 px (height x width): {done}"
+    warning = f"images of 24x40, reference of 48x40 (height x width in px): {done}"
     assert passport.warning == warning
     assert " ".join(shown().split()).count(warning) == 1
     assert SampleEvaluation.model_validate_json(Path("scores.json").read_text()) == result
@@ -95,7 +95,7 @@ def test_equal_sizes_give_no_warning(sets, screen):
 
 
 def test_a_built_in_reference_needs_samples_of_one_size(sets):
-    with pytest.raises(DataError, match="the samples have several: mixed: 4 of 20x60, 4 of 32x32, 4 of 48x24") as caught:
+    with pytest.raises(DataError, match=r"several: mixed sizes \(4 of 20x60, 4 of 32x32, 4 of 48x24\)") as caught:
         scored("a", reference="builtin:photos")
     assert "smtool prepare builtin:photos --size SIZE" in str(caught.value)
 

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from smtool.commands.evaluate.result import ReconstructionEvaluation
-from smtool.commands.quickstart import strips
 from smtool.commands.quickstart import study as pipeline
 from smtool.commands.quickstart.scores import Look, score_tables
 from smtool.commands.train.side_by_side import Job, train_side_by_side
+from smtool.diffusability import strips
 from smtool.errors import Interrupted, RecipeError
 from smtool.evaluation.scores import Passport, ReconstructionScore
 from smtool.inference.diffusion_model import read_diffusion

@@ -158,6 +158,6 @@ def test_files_of_another_kind_have_exit_code_three(studio, command, what, words
 
 
 def test_a_diffusion_checkpoint_instead_of_an_autoencoder_has_exit_code_three(studio, finished, command, tmp_path):
-    code, _, err = command("spectrum", str(finished), "--out", str(tmp_path), "--num-images", "4")
+    code, _, err = command("export", str(finished), "--out", str(tmp_path / "exported"))
     assert (code, "Traceback" in err) == (3, False)
     assert "holds kind 'diffusion', but an autoencoder is needed" in err

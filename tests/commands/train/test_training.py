@@ -23,7 +23,7 @@ from smtool.devices import one_thread
 from smtool.recipe import TrainAE, load
 from smtool.report.console import Console
 from smtool.report.trackers import Trackers
-from smtool.storage import read_metadata
+from smtool.storage import read_metadata, write_tensors
 
 RECIPE = """
 steps = {steps}
@@ -332,3 +332,12 @@ def test_a_lost_result_of_a_finished_run_is_written_again(studio, finished, tmp_
     (tmp_path / "run" / "ckpt.safetensors").unlink()
     studio.train(tmp_path / "run")
     assert (tmp_path / "run" / "ckpt.safetensors").read_bytes() == (finished / "ckpt.safetensors").read_bytes()
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_result_writes_the_result(studio, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    result = tmp_path / "run" / "ckpt.safetensors"
+    write_tensors(result, load_file(result), {**read_metadata(result), "step": 4})
+    (tmp_path / "run" / "DONE").unlink()
+    studio.train(tmp_path / "run")
+    assert result.read_bytes() == (finished / "ckpt.safetensors").read_bytes()
