@@ -9,6 +9,8 @@ ImageMode = Literal["L", "LA", "RGB", "RGBA"]
 
 CHANNELS: dict[str, int] = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 """Number of channels of images of each mode."""
+LARGEST_SIDE = 8192
+"""Largest height or width of prepared images, in pixels."""
 MODES: dict[int, ImageMode] = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 """Mode of images by their number of channels."""
 

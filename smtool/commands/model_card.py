@@ -147,4 +147,8 @@ def _recipe(recipe: Any, step: Any) -> list[str]:
     if not isinstance(recipe, dict) or not recipe:
         return []
     steps = f", {step:,} steps" if isinstance(step, int) else ""
-    return [f"## Recipe\n\nTrained by `smtool train-ae`{steps}:\n\n```toml\n{tomli_w.dumps(recipe)}```"]
+    try:
+        text = tomli_w.dumps(recipe)
+    except TypeError:      # damaged metadata: a value that TOML does not have
+        return []
+    return [f"## Recipe\n\nTrained by `smtool train-ae`{steps}:\n\n```toml\n{text}```"]

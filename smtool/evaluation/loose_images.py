@@ -159,12 +159,13 @@ def _header(digest: str, data: bytes) -> Survey | None:
         image = _opened(data)
         turned = image.format != "PNG" and image.getexif().get(_ORIENTATION) in _TURNED
         remarks = [FIRST_FRAME] if image.format != "MPO" and getattr(image, "n_frames", 1) > 1 else []
+        channels = _channels(image)
     except Exception:      # parsers raise exceptions of many types; `decode` gives the reason
         return None
     if image.mode.startswith("I") or (image.format == "PNG" and data[24:25] == b"\x10") or image.format == "TIFF":
         return None      # of 16 bits, the levels in use are stated; Pillow turns a TIFF when it is decoded
     size = ImageSize(image.width, image.height) if turned else ImageSize(image.height, image.width)
-    return Survey(digest, size, tuple(remarks), channels=_channels(image))
+    return Survey(digest, size, tuple(remarks), channels=channels)
 
 
 def _decoded_header(digest: str, data: bytes) -> Survey:

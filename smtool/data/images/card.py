@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from smtool.config import Config
 from smtool.errors import DataError
-from smtool.image_shape import CHANNELS, ImageMode, ImageSize
+from smtool.image_shape import CHANNELS, LARGEST_SIDE, ImageMode, ImageSize
 from smtool.storage import file_digest
 
 CARD_NAME = "dataset.json"
@@ -96,6 +96,13 @@ class DatasetCard(Config):
     spectrum: MeanSpectrum | None
     plan: str
     """Digest of all inputs and settings that determine the contents; a repeated `prepare` compares it."""
+
+    @field_validator("image_size")
+    @classmethod
+    def _is_preparable(cls, size: ImageSize) -> ImageSize:
+        if max(size) > LARGEST_SIDE:
+            raise ValueError(f"must be at most {LARGEST_SIDE} pixels a side, but is {size.words}")
+        return size
 
     @property
     def photographs(self) -> int | None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from smtool.data.images.decoding import CONVERTED, MAX_PIXELS, Reading, UnusableImage
 from smtool.errors import RecipeError
-from smtool.image_shape import ImageMode, ImageSize
+from smtool.image_shape import LARGEST_SIDE, ImageMode, ImageSize
 
 Crop = Literal["center", "random", "none"]
 
@@ -42,8 +42,8 @@ class Rule:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", ImageSize.of(self.size))
-        if not 8 <= min(self.size) <= max(self.size) <= 8192:
-            raise RecipeError(f"size must lie between 8 and 8192 pixels, but is {self.size}.")
+        if not 8 <= min(self.size) <= max(self.size) <= LARGEST_SIDE:
+            raise RecipeError(f"size must lie between 8 and {LARGEST_SIDE} pixels, but is {self.size}.")
         if self.crop not in CROP_RULES:
             raise RecipeError(f"unknown crop {self.crop!r}.", hint="Use center, random or none.")
         _quality(self.image_format)

@@ -132,7 +132,7 @@ def test_an_index_that_does_not_fit_its_card_is_named(folder, change, said):
 
 
 @pytest.mark.parametrize("change", [
-    {"image_size": 8}, {"image_size": [16, 8]}, {"mode": "L"}, {"image_size": 0}, {"image_size": -16},
+    {"image_size": 8}, {"image_size": [16, 8]}, {"mode": "L"}, {"image_size": 0}, {"image_size": -16}, {"image_size": 32000},
     {"images": -5}, {"images": True}, {"bytes": -1}, {"name": "../train-000000.tar"}, {"name": "a/b.tar"},
 ])  # fmt: skip
 def test_a_card_that_denies_its_shards_is_named(folder, change):
@@ -141,7 +141,7 @@ def test_a_card_that_denies_its_shards_is_named(folder, change):
     (folder / "dataset.json").write_text(json.dumps(card))
     size = change.get("image_size", 16)
     with pytest.raises(DataError, match=r"dataset\.json|train-000000\.tar"):
-        open_images(str(folder), "train", image_size=16 if size in (0, -16) else size).read([0])
+        open_images(str(folder), "train", image_size=16 if size in (0, -16, 32000) else size).read([0])
 
 
 def test_an_index_of_bytes_that_are_no_image_is_named(folder):
