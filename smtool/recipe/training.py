@@ -39,7 +39,7 @@ class TrainingTables(Config):
     memory: Literal["plain", "checkpoint"] = Field(
         "plain",
         description='"checkpoint": store only the inputs of blocks and compute their activations again in the backward pass: '
-        "less memory, about a third more time, the same result",
+        "less memory, more time, the same result",
     )
     optimizer: AdamW
     ema: EMA | None = None
