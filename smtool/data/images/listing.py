@@ -60,6 +60,8 @@ def list_entries(
     """
     if labels.image_column is not None and source.kind != "table":
         raise RecipeError(f"--image-column {labels.image_column}: {source.name} is not a table.", hint="Leave it out.")
+    if source.kind != "tar":
+        _refuse_sample_rule(source, samples)
     if source.builtin:
         return Listing(tuple(source.builtin.entries(size)))
     if source.kind == "folder":
@@ -74,6 +76,13 @@ def list_entries(
     if not listing.entries:
         raise _no_images(source, listing)
     return listing
+
+
+def _refuse_sample_rule(source: Source, samples: SampleRule) -> None:
+    """Raise RecipeError for --member or --sample-key where there are no samples of members."""
+    if samples.given:
+        option = "--sample-key" if samples.member is None else f"--member {samples.member}"
+        raise RecipeError(f"{option}: {source.name} is not a tar of webdataset samples.", hint="Leave it out.")
 
 
 def _no_images(source: Source, listing: Listing) -> DataError:
@@ -181,6 +190,7 @@ def _from_tars(source: Source, scratch: Path, samples: SampleRule, rule: LabelRu
         within = {name: place for name, place in nested.items() if isinstance(place, FileRange)}
         archives = {name: tar_members(Path(place.path), name, place) for name, place in within.items()}
     if all(is_synset_tar(name) for name in archives):
+        _refuse_sample_rule(source, samples)
         synsets = {name: name.removesuffix(".tar") for name in archives}
         places = {f"{synsets[name]}/{member}": place for name, each in archives.items() for member, place in each.places.items()}
         others = [LeftOut(f"{synsets[name]}/{id}", reason) for name, each in archives.items() for id, reason in each.left_out]

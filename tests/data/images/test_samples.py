@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import zipfile
 
 import pytest
 
@@ -124,3 +125,20 @@ def test_a_label_that_is_not_a_number_and_a_missing_label_are_named(tmp_path, pn
 def test_an_unknown_end_of_keys_is_a_recipe_error():
     with pytest.raises(RecipeError, match="Use first-dot or last-dot"):
         SampleRule("dot")
+
+
+@pytest.mark.parametrize("rule", [SampleRule("last-dot"), SampleRule(member="input.png")])
+@pytest.mark.parametrize("kind", ["folder", "zip", "builtin", "imagenet"])
+def test_options_for_samples_are_refused_where_there_are_none(tmp_path, pngs, kind, rule):
+    source = tmp_path / "set"
+    source.mkdir()
+    if kind == "imagenet":
+        write_tar(source / "n01440764.tar", {"a.png": pngs[0]})
+    else:
+        (source / "a.png").write_bytes(pngs[0])
+    if kind == "zip":
+        source = tmp_path / "set.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.writestr("a.png", pngs[0])
+    with pytest.raises(RecipeError, match="is not a tar of webdataset samples"):
+        list_entries(find_source("builtin:photos" if kind == "builtin" else str(source)), size=16, scratch=tmp_path, samples=rule)
