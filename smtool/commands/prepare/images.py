@@ -50,6 +50,10 @@ def prepare(
     found = find_source(source)
     rule = Rule(ImageSize.of(size), crop, image_format, seed, Reading(icc, white, mode))
     columns = LabelRule(labels, label_column, image_column)
+    if found.builtin and (icc != "convert" or white != WHITE or columns != LabelRule()):
+        raise RecipeError(
+            f"{source}: --icc, --white and the options for labels have no effect on built-in images.", hint="Leave them out."
+        )
     preparation = Preparation(found, rule, val_fraction, images_per_shard, SampleRule(sample_key, member), columns)
     folder = out or Path("data") / preparation.folder_name
     prepare_images(preparation, folder, workers=workers or os.cpu_count() or 1, max_bad=max_bad, report=report)

@@ -142,3 +142,10 @@ def test_a_missing_source_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         prepare(str(tmp_path / "nothing"), out=tmp_path / "out", size=16)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("idle", [{"icc": "ignore"}, {"white": 4095}, {"labels": "none"}, {"label_column": "x"}])
+def test_options_without_effect_on_built_in_images_are_refused(tmp_path, idle):
+    with pytest.raises(RecipeError, match="have no effect on built-in images"):
+        prepare("builtin:photos?train=2&val=2", out=tmp_path / "out", size=16, workers=1, **idle)
+    assert not (tmp_path / "out").exists()
