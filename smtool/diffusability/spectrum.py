@@ -15,6 +15,7 @@ from smtool import __version__
 from smtool.devices import one_thread, peak_memory_mb
 from smtool.diffusability.gathering import Gathered, gather
 from smtool.diffusability.inputs.accumulators import LatentRings
+from smtool.diffusability.inputs.pairs import unlike_latents
 from smtool.diffusability.inputs.subjects import Subject, label_of_reference, open_measured, open_subjects
 from smtool.diffusability.page import chapters, plots, report_page, tables
 from smtool.diffusability.plan import Limit, plan_report
@@ -33,9 +34,10 @@ from smtool.diffusability.report import (
     Report,
     verdict,
 )
-from smtool.diffusability.sections import direction, health, low_pass, noise_crossing, physical, pictures, reference, transfer
+from smtool.diffusability.sections import direction, drift, health, low_pass, noise_crossing, physical, pictures, reference, transfer
 from smtool.diffusability.sections.parts import NOT_MEASURED, Reason, headline
 from smtool.errors import RecipeError
+from smtool.image_shape import ImageSize
 from smtool.inference.tile_advice import advising_tiles
 from smtool.networks.layers import DownsamplePad
 from smtool.report.console import Console
@@ -96,19 +98,22 @@ def spectrum(
     shards = open_measured(data, size, console, channels=subjects[0].codec.image_channels if subjects else None)
     wanted = min(len(shards), num_images or (len(shards) if limit is not None and limit.ends_early else NUM_IMAGES))
     clock = Clock()
-    plan = plan_report(subjects, shards.read([0]).images.to(device), images=wanted, limit=limit, began=began)
+    plan = plan_report(
+        subjects, shards.read([0]).images.to(device), images=wanted, limit=limit, began=began, drift=_comparable(subjects, model, size)
+    )
     for sentence in plan.sentences():
         console.print(sentence)
     with clock("spectra"):
-        gathered = gather(shards, subjects, estimators, plan, device=device, console=console)
+        gathered = gather(shards, subjects, estimators, plan, device=device, console=console, reference=model)
     decoded = {}
     for latents in gathered.latents:
         with advising_tiles(latents.subject.codec, gathered.protocol.size, batch=None):
             decoded[latents.subject.label] = decode_sections(latents, gathered, clock, console)
+    drifts = _drifts(gathered, clock, console)
     aim = delta if delta is not None else _aim(subjects)
     with clock("fits"), one_thread():
         images = _images(gathered, aim)
-        autoencoders = _autoencoders(gathered, decoded, aim, shifted_to=model or "")
+        autoencoders = _autoencoders(gathered, decoded, drifts, aim, shifted_to=model or "")
     report = Report(
         schema=SCHEMA,
         smtool=__version__,
@@ -203,6 +208,28 @@ def _decoded(latents: LatentRings, gathered: Gathered, clock: Clock) -> Decoded:
     return Decoded(moved, curve.section, directed, checks, drawn)
 
 
+def _comparable(subjects: Sequence[Subject], reference: str | None, size: ImageSize) -> bool:
+    """Whether any autoencoder has latents of the same shape as the reference."""
+    chosen = next((one for one in subjects if one.label == reference), None)
+    return chosen is not None and any(one is not chosen and not unlike_latents(chosen, one, size) for one in subjects)
+
+
+def _drifts(gathered: Gathered, clock: Clock, console: Console) -> dict[str, drift.Drift | Reason]:
+    """Drift of every autoencoder but the reference, by label; {} with a single one."""
+    found: dict[str, drift.Drift | Reason] = {}
+    stats = {latents.subject.label: latents.stats("") for latents in gathered.latents}
+    for label, pairs in gathered.pairs.items():
+        if isinstance(pairs, Reason):
+            found[label] = pairs
+            continue
+        number = gathered.protocol.drift_images
+        total = drift.DECODES * min(number, len(pairs.kept_places))
+        shown = console.progress(f"decoding latents of {pairs.reference.label} with {label}")
+        with clock("drift"), shown as report, pairs.other.reporting(lambda done, total=total: report(done, total)):
+            found[label] = drift.measure(pairs, gathered.first_images, stats[pairs.reference.label], decoded=number)
+    return found
+
+
 def _images(gathered: Gathered, delta: float) -> Images:
     """Spectra of the images, without the keys of estimators that were not requested."""
     rings, units = gathered.images, gathered.units
@@ -214,8 +241,10 @@ def _images(gathered: Gathered, delta: float) -> Images:
     return Images(**found)
 
 
-def _autoencoders(gathered: Gathered, decoded: Mapping[str, Decoded], delta: float, *, shifted_to: str) -> list[Autoencoder]:
-    """Measurements and verdict of every autoencoder. shifted_to: label of the autoencoder that time shifts match."""
+def _autoencoders(
+    gathered: Gathered, decoded: Mapping[str, Decoded], drifts: Mapping[str, drift.Drift | Reason], delta: float, *, shifted_to: str
+) -> list[Autoencoder]:
+    """Measurements and verdict of every autoencoder. drifts: of all but the reference. shifted_to: label of the autoencoder that time shifts match."""
     rings, labelled = gathered.images, {latents.subject.label: latents for latents in gathered.latents}
     has_physical, has_reference = rings.measures(PHYSICAL), rings.measures(REFERENCE.curve)
     physicals, references = {}, {}
@@ -236,6 +265,7 @@ def _autoencoders(gathered: Gathered, decoded: Mapping[str, Decoded], delta: flo
             normalization=Normalization.of(source, stats),
             physical=physicals[label], reference=references[label], transfer=sections.transfer, low_pass=sections.low_pass,
             lens=crossings[label], direction=sections.direction, health=sections.health,
+            **({"drift": drifts[label]} if label in drifts else {}),
         )
         found.append(Autoencoder(**dict(one), verdict=verdict(one)))
     return found
@@ -257,6 +287,7 @@ def _images_of_sections(gathered: Gathered) -> dict[str, int]:
     """Number of images by section; each section uses the first images of the pass, in stored order."""
     protocol, kept = gathered.protocol, sum(map(len, gathered.kept))
     used = {"low_pass": protocol.low_pass_images, "transfer": protocol.transfer_images, "shift": protocol.shift_images}
+    used |= {"drift": protocol.drift_images} if protocol.drift else {}
     few = {name: min(number, kept) for name, number in used.items()}
     return {"spectra": len(gathered.units.groups), **few, "direction": kept}
 
