@@ -79,8 +79,8 @@ def gather(
     """Read, encode and accumulate the images of the plan's protocol, batch by batch.
 
     With a time limit, the pass ends when the time not reserved for the decoding sections is spent; with a budget also when every
-    delta is precise enough. At its end, the decoding sections are planned again with the time that encoding took. reference: label
-    of the subject whose latents the others' are compared with; None for no comparison.
+    delta is precise enough. At its end, the decoding sections are planned again with the time that encoding took.
+    reference: label of the subject whose latents the others' are compared with; None for no comparison.
     """
     groups, protocol = shards.groups, plan.protocol
     units = Units("photograph", groups) if groups else Units("image", [str(i) for i in range(len(shards))])

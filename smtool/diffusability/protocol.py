@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from smtool.diffusability.inputs.subjects import PassSeconds
+from smtool.diffusability.sections.drift import DECODINGS
 from smtool.diffusability.sections.low_pass import ROWS_REMOVED
 from smtool.diffusability.sections.transfer import BANDS
 from smtool.image_shape import ImageSize
@@ -19,8 +20,6 @@ _DECODED = (16, 8, 4)
 _OVERHEAD = 1.15
 """Time of a report over that of its network passes; measured 1.14 for specimen:plain with 240 images of 64 px."""
 _DECODES_SHIFT, _ENCODES_SHIFT = 3, 2
-_DECODES_DRIFT = 4
-"""Of an autoencoder that is compared with the reference; the reference itself decodes once and is counted as the others."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Protocol:
     def decoding_seconds(self, passes: Sequence[PassSeconds]) -> float:
         """Expected time of the sections that decode. passes: of every autoencoder."""
         encodes = _ENCODES_SHIFT * self.shift_images
-        decodes = self.decodes + _DECODES_DRIFT * self.drift_images
+        decodes = self.decodes + DECODINGS * self.drift_images      # of the reference it is less
         return _OVERHEAD * sum(decodes * one.decode_at(self.size) + encodes * one.encode_at(self.size) for one in passes)
 
     def encoding_seconds(self, passes: Sequence[PassSeconds]) -> float:

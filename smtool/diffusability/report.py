@@ -158,8 +158,10 @@ class Normalization(Config):
 
 
 class Measured(Config):
-    """Everything measured of one autoencoder. physical, reference: empty where the estimator was not requested. drift: None for the
-    reference itself, and in older files."""
+    """Everything measured of one autoencoder.
+
+    physical, reference: empty where the estimator was not requested. drift: None for the reference itself, and in older files.
+    """
 
     label: str
     path: str

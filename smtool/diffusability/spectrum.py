@@ -15,7 +15,7 @@ from smtool import __version__
 from smtool.devices import one_thread, peak_memory_mb
 from smtool.diffusability.gathering import Gathered, gather
 from smtool.diffusability.inputs.accumulators import LatentRings
-from smtool.diffusability.inputs.pairs import unlike_latents
+from smtool.diffusability.inputs.pairs import LatentPairs, any_alike
 from smtool.diffusability.inputs.subjects import Subject, label_of_reference, open_measured, open_subjects
 from smtool.diffusability.page import chapters, plots, report_page, tables
 from smtool.diffusability.plan import Limit, plan_report
@@ -34,10 +34,19 @@ from smtool.diffusability.report import (
     Report,
     verdict,
 )
-from smtool.diffusability.sections import direction, drift, health, low_pass, noise_crossing, physical, pictures, reference, transfer
+from smtool.diffusability.sections import (
+    direction,
+    drift,
+    health,
+    low_pass,
+    noise_crossing,
+    physical,
+    pictures,
+    reference,
+    transfer,
+)
 from smtool.diffusability.sections.parts import NOT_MEASURED, Reason, headline
 from smtool.errors import RecipeError
-from smtool.image_shape import ImageSize
 from smtool.inference.tile_advice import advising_tiles
 from smtool.networks.layers import DownsamplePad
 from smtool.report.console import Console
@@ -98,8 +107,9 @@ def spectrum(
     shards = open_measured(data, size, console, channels=subjects[0].codec.image_channels if subjects else None)
     wanted = min(len(shards), num_images or (len(shards) if limit is not None and limit.ends_early else NUM_IMAGES))
     clock = Clock()
+    compared = any_alike(subjects, model, size)
     plan = plan_report(
-        subjects, shards.read([0]).images.to(device), images=wanted, limit=limit, began=began, drift=_comparable(subjects, model, size)
+        subjects, shards.read([0]).images.to(device), images=wanted, limit=limit, began=began, drift=compared
     )
     for sentence in plan.sentences():
         console.print(sentence)
@@ -208,26 +218,18 @@ def _decoded(latents: LatentRings, gathered: Gathered, clock: Clock) -> Decoded:
     return Decoded(moved, curve.section, directed, checks, drawn)
 
 
-def _comparable(subjects: Sequence[Subject], reference: str | None, size: ImageSize) -> bool:
-    """Whether any autoencoder has latents of the same shape as the reference."""
-    chosen = next((one for one in subjects if one.label == reference), None)
-    return chosen is not None and any(one is not chosen and not unlike_latents(chosen, one, size) for one in subjects)
-
-
 def _drifts(gathered: Gathered, clock: Clock, console: Console) -> dict[str, drift.Drift | Reason]:
     """Drift of every autoencoder but the reference, by label; {} with a single one."""
-    found: dict[str, drift.Drift | Reason] = {}
     stats = {latents.subject.label: latents.stats("") for latents in gathered.latents}
-    for label, pairs in gathered.pairs.items():
-        if isinstance(pairs, Reason):
-            found[label] = pairs
-            continue
-        number = gathered.protocol.drift_images
-        total = drift.DECODES * min(number, len(pairs.kept_places))
-        shown = console.progress(f"decoding latents of {pairs.reference.label} with {label}")
-        with clock("drift"), shown as report, pairs.other.reporting(lambda done, total=total: report(done, total)):
-            found[label] = drift.measure(pairs, gathered.first_images, stats[pairs.reference.label], decoded=number)
-    return found
+
+    def measured(label: str, pairs: LatentPairs) -> drift.Drift | Reason:
+        number, source = gathered.protocol.drift_images, pairs.reference.label
+        total = drift.DECODINGS * min(number, len(pairs.kept_places))
+        shown = console.progress(f"decoding latents of {source} with {label}")
+        with clock("drift"), shown as report, pairs.other.reporting(lambda done: report(done, total)):
+            return drift.measure(pairs, gathered.first_images, stats[source], decoded=number)
+
+    return {label: one if isinstance(one, Reason) else measured(label, one) for label, one in gathered.pairs.items()}
 
 
 def _images(gathered: Gathered, delta: float) -> Images:
@@ -242,9 +244,17 @@ def _images(gathered: Gathered, delta: float) -> Images:
 
 
 def _autoencoders(
-    gathered: Gathered, decoded: Mapping[str, Decoded], drifts: Mapping[str, drift.Drift | Reason], delta: float, *, shifted_to: str
+    gathered: Gathered,
+    decoded: Mapping[str, Decoded],
+    drifts: Mapping[str, drift.Drift | Reason],
+    delta: float,
+    *,
+    shifted_to: str,
 ) -> list[Autoencoder]:
-    """Measurements and verdict of every autoencoder. drifts: of all but the reference. shifted_to: label of the autoencoder that time shifts match."""
+    """Measurements and verdict of every autoencoder.
+
+    drifts: by label, of all but the reference. shifted_to: label of the autoencoder that time shifts match.
+    """
     rings, labelled = gathered.images, {latents.subject.label: latents for latents in gathered.latents}
     has_physical, has_reference = rings.measures(PHYSICAL), rings.measures(REFERENCE.curve)
     physicals, references = {}, {}
@@ -267,7 +277,8 @@ def _autoencoders(
             lens=crossings[label], direction=sections.direction, health=sections.health,
             **({"drift": drifts[label]} if label in drifts else {}),
         )
-        found.append(Autoencoder(**dict(one), verdict=verdict(one)))
+        parts = {name: part for name, part in one if name in one.model_fields_set}
+        found.append(Autoencoder(**parts, verdict=verdict(one)))
     return found
 
 

@@ -1,4 +1,4 @@
-"""How far the latents of a later autoencoder are from those of an earlier one on the same images, and the affine maps between them.
+"""How far latents of a later autoencoder are from those of an earlier one on the same images, and the affine maps between them.
 
 All statistics are second moments of DCT cells by radial band; latents themselves are not stored.
 """
@@ -19,6 +19,9 @@ NUM_BANDS = 4
 """Bands of equal width from 0 to the Nyquist frequency of an axis; those of `regularizers.stay` (`band_of_cell`)."""
 _SMALLEST_EIGENVALUE = 1e-10
 """Of the correlation of channels, relative to the largest. Directions below it carry rounding only."""
+
+_ROUNDING = 1e-12
+"""Variance up to this fraction of a channel's energy is that of a constant channel."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class AffineMap:
 class PairMoments:
     """Second moments of the latents of two autoencoders, summed over images; `a + b` merges two sets of images.
 
-    moments: (bands, 2 C + 1, 2 C + 1) float64 on the CPU: sums over images and over the DCT cells of a band of the products of the
+    moments: (bands, 2 C + 1, 2 C + 1) float64 on the CPU: sums over images and over the DCT cells of a band of products of the
     vector (earlier latents, later latents, an image of ones). The DCT of ones has one cell that is not 0, sqrt(h w) at (0, 0).
     num_positions: images times cells.
     """
@@ -134,7 +137,7 @@ def fit_linear(pair: PairMoments) -> AffineMap:
 
 
 class Unexplained(NamedTuple):
-    """Shares of the earlier latents' variance that a map of the later latents misses; 0: none, above 1: more than their mean does.
+    """Shares of the earlier latents' variance that a map of the later latents misses; 0: none, 1: as much as their mean does.
 
     total: 0-dim; bands: (bands,); channels: (C,); cells: (bands, C): of a channel in a band. nan without variance. In total and
     bands, channels are weighted.
@@ -163,7 +166,8 @@ def unexplained(groups: Sequence[PairMoments], found: AffineMap, weights: Tensor
     def shares(residual: Tensor, energy: Tensor, sums: Tensor, count: Tensor) -> Tensor:
         variance = energy.clone()
         variance[:, 0] -= sums.square() / count
-        return _packed(residual, variance.clamp(min=0), weights)
+        rounding = _ROUNDING * energy.sum(1, keepdim=True)
+        return _packed(residual, torch.where(variance > rounding, variance, 0.0), weights)
 
     value = shares(*(table.mean(0, keepdim=True) for table in tables))[0]
     spread = jackknife_half_widths(shares, *tables) if len(groups) > 1 else torch.full_like(value, math.inf)

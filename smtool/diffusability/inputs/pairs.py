@@ -73,3 +73,9 @@ def unlike_latents(reference: Subject, other: Subject, size: ImageSize) -> str:
         return ""
     its, wanted = ("x".join(map(str, shape)) for shape in reversed(shapes))
     return f"not measured: its latents are {its}, those of {reference.label} are {wanted}"
+
+
+def any_alike(subjects: Sequence[Subject], reference: str | None, size: ImageSize) -> bool:
+    """Whether any autoencoder has latents of the same shape as the one with the label `reference`; False for None."""
+    chosen = next((one for one in subjects if one.label == reference), None)
+    return chosen is not None and any(one is not chosen and not unlike_latents(chosen, one, size) for one in subjects)

@@ -1,7 +1,7 @@
 """Drift: does a transformer that was trained on the latents of the reference still fit a later autoencoder?
 
-The transformer generates latents of the reference, y, which the later decoder must decode. x are the later autoencoder's latents of
-the same images. Two questions, both answered on images that no map was fitted on (spectrum.md#drift):
+The transformer generates latents of the reference, y, which the later decoder must decode. x are the later autoencoder's latents
+of the same images. Two questions, both answered on images that no map was fitted on (spectrum.md#drift):
 - how much of the variance of y do x miss, as they are, after the best map of each channel, after the best map over channels?
 - how well does the later decoder decode y, as they are and after the best maps of y to x?
 """
@@ -48,6 +48,8 @@ SAME_LATENTS = 1e-6
 LARGEST_PSNR = 60.0
 """dB. Above it, two images differ by less than 8 bits resolve."""
 CHANNELS_IN_TABLE = 32
+DECODINGS = 4
+"""Of every image by the later decoder: its own latents, and those of the reference by three maps. The reference decodes once."""
 
 Fit = Literal["same", "drop-in", "channels", "linear", "anew"]
 _NAMES = {"as_is": "as they are", "channels": "map per channel", "linear": "map over channels"}
@@ -57,9 +59,9 @@ class Mapped(Config):
     """The later latents x after one map, beside the reference's latents y, on images that no map was fitted on.
 
     unexplained: share of the variance of y that the map of x misses, each channel in units of the reference's normalization.
-    bands: the same in bands of equal width from 0 to the Nyquist frequency, lowest first, with half-widths; channels: (C,); cells:
-    (bands, C). psnr: in dB, of the later decoder's images of y, mapped to x; loss: below its PSNR on its own latents. None without
-    decodings.
+    bands: the same in bands of equal width from 0 to the Nyquist frequency, lowest first, with half-widths; channels: (C,);
+    cells: (bands, C). psnr: in dB, of the later decoder's images of y, mapped to x; loss: below its PSNR on its own latents. None
+    without decodings.
     """
 
     unexplained: Estimate
@@ -75,8 +77,9 @@ class Drift(Config):
     """How far latents are from those of the reference, by three maps.
 
     fitted, evaluated, decoded: numbers of images; decoded ones are among the evaluated. scale, shift: of the map per channel,
-    scale * x + shift, for which the later decoder decodes best; `smtool export --align` writes an encoder with it. psnr_reference,
-    psnr_own: of the reference and of the later autoencoder on their own latents, in dB. fit: the judgement by the two limits.
+    scale * x + shift, for which the later decoder decodes best; `smtool export --align` writes an encoder with it.
+    psnr_reference, psnr_own: of the reference and of the later autoencoder on their own latents, in dB. fit: the judgement by the
+    two limits.
     """
 
     reference: str
@@ -133,7 +136,7 @@ def _of_map(quality: "_Quality", name: str) -> dict[str, Estimate]:
 
 
 def judged(maps: Mapping[str, Mapped]) -> Fit:
-    """The first map that keeps both limits; without decodings, the limit of the share alone. maps: by name of a field of Drift."""
+    """The first map that keeps both limits; without decodings, the limit of the share alone. maps: by field of Drift."""
     if (maps["as_is"].unexplained.value or 0.0) <= SAME_LATENTS:
         return "same"
     fits: dict[str, Fit] = {"as_is": "drop-in", "channels": "channels", "linear": "linear"}
@@ -214,7 +217,7 @@ def _sentence(drift: Drift) -> str:
 
 
 def _said(one: Mapped) -> str:
-    loss = "" if one.loss is None else f", its decoder loses {shown(one.loss.value)} dB on them"
+    loss = "" if one.loss is None else f", and its decoder loses {shown(one.loss.value)} dB on them"
     return f"it misses {_percent(one.unexplained.value)} of their variance{loss}"
 
 
@@ -225,33 +228,33 @@ def _percent(share: float | None) -> str:
 
 
 def table(parts: Mapping[str, Drift | Reason]) -> Table | None:
-    """One row for each autoencoder and map, and the reasons of those that were not measured. None without parts."""
+    """One row for each autoencoder and map; the note gives the reasons of the others. None without parts."""
     if not parts:
         return None
-    found, rows, notes = measured(parts), [], []
+    found, rows, notes = measured(parts), [], [_NOTE]
     for _, label, one in found:
         for name, mapped in one.maps.items():
             bands = [_percent(share) for share in mapped.bands]
             bands += ["-"] * (NUM_BANDS - len(bands))
-            cells = ("-", "-") if mapped.psnr is None or mapped.loss is None else (shown_estimate(mapped.psnr, 2), shown_estimate(mapped.loss, 2))
-            rows.append((label if name == "as_is" else "", _NAMES[name], _share(mapped.unexplained), *bands, *cells))
-    if found:
-        notes.append(_NOTE)
+            decoded = ["-" if one is None else shown_estimate(one, 2) for one in (mapped.psnr, mapped.loss)]
+            rows.append((label if name == "as_is" else "", _NAMES[name], _share(mapped.unexplained), *bands, *decoded))
     for _, label, one in found:
-        if one.psnr_own is not None:
-            reference = "" if one.psnr_reference is None else f", {one.reference} on its own {shown_estimate(one.psnr_reference, 2)}"
-            notes.append(f"{label}: PSNR on its own latents {shown_estimate(one.psnr_own, 2)}{reference}; {one.decoded} images")
+        own = {label: one.psnr_own, one.reference: one.psnr_reference}
+        if said := [f"{name} {shown_estimate(quality, 2)}" for name, quality in own.items() if quality is not None]:
+            notes.append(f"PSNR on own latents, {one.decoded} images: {', '.join(said)}")
         notes.append(f"{label}: maps fitted on {one.fitted} images, evaluated on {one.evaluated} others")
     reasons = [(label, part.reason) for label, part in parts.items() if isinstance(part, Reason)]
-    rows += [(label, reason, *["-"] * (NUM_BANDS + 3)) for label, reason in reasons]
+    if not found:
+        return Table("", ("DRIFT", ""), tuple(reasons))
+    notes += [f"{label}: {reason}" for label, reason in reasons]
     columns = ("DRIFT", "latents", "missed", *(f"band {index}" for index in range(1, NUM_BANDS + 1)), "PSNR", "loss")
     return Table("", columns, tuple(rows), "\n".join(notes))
 
 
 _NOTE = (
-    "missed: share of the variance of the reference's posterior means that these latents do not explain, as they are and after the "
-    "best affine map of each channel or over all channels; bands: of equal width from 0 to Nyquist, lowest first; PSNR, loss: of this "
-    "decoder on the reference's latents, mapped in the same way, in dB, and what it loses beside its own latents"
+    "missed: share of the variance of the reference's posterior means that these latents do not explain, as they are and after "
+    "the best affine map of each channel or over all channels; bands: of equal width from 0 to Nyquist, lowest first; PSNR: of "
+    "this decoder on the reference's latents, mapped in the same way, in dB; loss: how much better it decodes its own latents"
 )
 
 
@@ -270,8 +273,8 @@ def channel_table(parts: Mapping[str, Drift | Reason]) -> Table | None:
 
 def chapter(parts: Mapping[str, Drift | Reason]) -> Chapter:
     said = (
-        "A transformer generates latents of the autoencoder that it was trained on. It keeps fitting a later autoencoder if the later "
-        "decoder decodes these latents, and if they hold what the later latents hold.",
+        "A transformer generates latents of the autoencoder that it was trained on. It keeps fitting a later autoencoder if the "
+        "later decoder decodes these latents, and if the later latents hold the same.",
     )
     return Chapter("Drift: does a transformer of the first autoencoder still fit?", (*said, table(parts), channel_table(parts)))
 
