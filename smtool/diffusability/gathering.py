@@ -82,8 +82,7 @@ def gather(
     delta is precise enough. At its end, the decoding sections are planned again with the time that encoding took.
     reference: label of the subject whose latents the others' are compared with; None for no comparison.
     """
-    groups, protocol = shards.groups, plan.protocol
-    units = Units("photograph", groups) if groups else Units("image", [str(i) for i in range(len(shards))])
+    units, protocol = units_of(shards), plan.protocol
     own = (min(REFERENCE_SIDE, protocol.size.height), min(REFERENCE_SIDE, protocol.size.width))
     sizes = list(dict.fromkeys(subject.latent_size(protocol.size) for subject in subjects)) or [own]
     latents = [LatentRings(subject, estimators, keep=NUM_KEPT) for subject in subjects]
@@ -124,6 +123,12 @@ def _pairs(
         one.label: Reason(reason=why) if (why := reasons[one.label]) else LatentPairs(chosen, one, units, keep=NUM_KEPT)
         for one in others
     }
+
+
+def units_of(shards: ImageShards) -> Units:
+    """The units of all images: photographs if it is known which photograph an image is a crop of."""
+    groups = shards.groups
+    return Units("photograph", groups) if groups else Units("image", [str(i) for i in range(len(shards))])
 
 
 def middle(images: Tensor, size: ImageSize) -> Tensor:

@@ -109,6 +109,18 @@ class PairMoments:
         mean = torch.cat(self.means())
         return self.moments.sum(0)[:-1, :-1] / self.num_positions - mean[:, None] * mean
 
+    def varies(self) -> Tensor:
+        """(2 C,) bool: which channels of (earlier, later) are not constant up to rounding."""
+        energy = self.moments.sum(0).diagonal()[:-1] / self.num_positions
+        return self.covariance().diagonal() > _ROUNDING * energy
+
+    def correlation(self) -> Tensor:
+        """(C,): of every earlier channel with the same later one, -1 to 1; 0 if either is constant."""
+        c, covariance, varies = self.channels, self.covariance(), self.varies()
+        variance = covariance.diagonal()
+        found = covariance[:c, c:].diagonal() / (variance[:c] * variance[c:]).sqrt()
+        return torch.where(varies[:c] & varies[c:], found, 0.0)
+
     def residual(self, found: AffineMap) -> Tensor:
         """(bands, C): energy of earlier - found(later), summed over images and cells."""
         rows = torch.cat([AffineMap.identity(self.channels).matrix, -found.matrix, -found.shift[:, None]], dim=1)
@@ -119,7 +131,7 @@ def fit_channels(pair: PairMoments) -> AffineMap:
     """Least-squares map of every later channel to the same earlier channel. A constant later channel gets scale 0."""
     c, covariance = pair.channels, pair.covariance()
     variance, common = covariance.diagonal()[c:], covariance[:c, c:].diagonal()
-    scale = torch.where(variance > 0, common / variance, 0.0)
+    scale = torch.where(pair.varies()[c:], common / variance, 0.0)
     earlier, later = pair.means()
     return AffineMap(scale.diag(), earlier - scale * later)
 
@@ -127,8 +139,7 @@ def fit_channels(pair: PairMoments) -> AffineMap:
 def fit_linear(pair: PairMoments) -> AffineMap:
     """Least-squares map from all later channels to every earlier channel. Of several equal ones, that of least norm."""
     c, covariance = pair.channels, pair.covariance()
-    std = covariance.diagonal()[c:].clamp(min=0).sqrt()
-    unit = torch.where(std > 0, 1 / std, 0.0)
+    unit = torch.where(pair.varies()[c:], 1 / covariance.diagonal()[c:].clamp(min=0).sqrt(), 0.0)
     correlation = covariance[c:, c:] * unit[:, None] * unit
     inverse = torch.linalg.pinv(correlation, rtol=_SMALLEST_EIGENVALUE, hermitian=True) * unit[:, None] * unit
     matrix = covariance[:c, c:] @ inverse

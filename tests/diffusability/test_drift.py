@@ -113,7 +113,7 @@ def test_rotated_channels_fit_only_after_a_map_over_channels(images):
     found = measured(MIXED, images)
     assert found.fit == "linear"
     assert found.channels.unexplained.value > LARGEST_UNEXPLAINED > 1e-10 > found.linear.unexplained.value
-    assert "--align-map linear" in drift.findings(found)[0].sentence
+    assert "which `smtool export --align` does not fold into weights" in drift.findings(found)[0].sentence
 
 
 def test_unrelated_latents_need_a_new_transformer(images):

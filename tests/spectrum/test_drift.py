@@ -68,6 +68,8 @@ def test_the_maps_are_numpys_least_squares(rng):
         scale, shift = np.polyfit(x[:, channel], y[:, channel], 1)
         assert each.scale[channel] == pytest.approx(scale, abs=1e-10)
         assert each.shift[channel] == pytest.approx(shift, abs=1e-10)
+    correlations = [np.corrcoef(x[:, channel], y[:, channel])[0, 1] for channel in range(C)]
+    np.testing.assert_allclose(total.correlation().numpy(), correlations, atol=1e-10)
     backward = fit_linear(total.swapped())
     expected = np.linalg.lstsq(np.column_stack([y, np.ones(len(y))]), x, rcond=None)[0]
     np.testing.assert_allclose(backward.matrix.numpy(), expected[:C].T, atol=1e-10)
@@ -113,7 +115,7 @@ def test_constant_and_repeated_later_channels_have_finite_maps(rng):
     earlier, later = latents(rng)
     later[:, 1], later[:, 2] = 4.0, later[:, 0]
     _, total = merged(earlier, later)
-    assert fit_channels(total).scale[1] == 0
+    assert fit_channels(total).scale[1] == total.correlation()[1] == 0
     assert fit_channels(total).shift[1] == pytest.approx(earlier[:, 1].mean().item())
     assert fit_linear(total).matrix.abs().max() < 10
 

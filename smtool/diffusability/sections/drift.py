@@ -209,10 +209,15 @@ def _sentence(drift: Drift) -> str:
     if drift.fit == "anew":
         best = min(drift.maps.values(), key=lambda one: math.inf if one.unexplained.value is None else one.unexplained.value)
         return f"A transformer must be trained anew: {transformers} do not fit ({as_is}; after the best map, {_said(best)})."
-    of, option = {"channels": ("of each channel", ""), "linear": ("over channels", " --align-map linear")}[drift.fit]
+    within = f"after it, {_said(drift.maps[drift.fit])}; without it, {as_is}"
+    if drift.fit == "channels":
+        return (
+            f"It fits {transformers} after this affine map of each channel, which `smtool export --align` folds into the "
+            f"weights: {within}."
+        )
     return (
-        f"It fits {transformers} after this affine map {of}, which `smtool export --align{option}` folds into the weights: "
-        f"after it, {_said(drift.maps[drift.fit])}; without it, {as_is}."
+        f"It fits {transformers} only after an affine map over channels, which `smtool export --align` does not fold into "
+        f"weights, because a posterior of independent channels would not remain one: {within}."
     )
 
 
