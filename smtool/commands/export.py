@@ -15,7 +15,7 @@ from smtool.networks.layers import DownsamplePad
 from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.report.console import Console
-from smtool.tokenizers import identify
+from smtool.tokenizers import Found, identify
 from smtool.tokenizers.trainable import open_trainable
 
 Target = Literal["diffusers", "smtool", "original"]
@@ -73,8 +73,20 @@ def _like_original(what: str, out: Path, console: Console) -> list[Path]:
             hint="Use --to diffusers or --to smtool; `train-ae` with model.init starts from a published file.",
         )
     network = open_trainable(what)
+    found = _located(Origin.from_metadata(origin))
     console.print(_summary(network))
-    return write_like(Origin.from_metadata(origin), network.state_dict(), network.stats, out)
+    assert found.path is not None, "a published file"
+    return write_like(Origin.from_metadata(origin), found.path, network, out, settings=found.settings)
+
+
+def _located(origin: Origin) -> Found:
+    try:
+        return identify(origin.place)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The original from which this autoencoder was fine-tuned cannot be found any more: {error.message}",
+            hint="Restore it, or use --to diffusers or --to smtool.",
+        ) from error
 
 
 def _native(what: str, out: Path, autoencoder: TrainableAutoencoder, dtype: torch.dtype) -> Path:

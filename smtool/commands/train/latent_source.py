@@ -164,6 +164,10 @@ def _stats(
     if tables.latents.stats == "published":
         if autoencoder.stats is None:
             raise RecipeError(f"latents.stats: {place} has no published statistics.", hint='Use "channel" or "scalar".')
+        try:
+            autoencoder.stats.refuse_odd(*autoencoder.latent_shape(*images.image_size)[1:])
+        except ValueError as error:
+            raise RecipeError(f"latents.stats: {error}.", hint='Use "channel", or images with twice the multiple.') from error
         return autoencoder.stats
     if cache is not None:
         return cache.stats
