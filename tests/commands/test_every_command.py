@@ -132,8 +132,8 @@ def test_its_spectrum_is_measured_whole_and_in_tiles(place):
         outputs = ["--out", f"spectrum-{name}", "--json", f"{name}-spectrum.json"]
         smtool(place, "spectrum", "dc-ae", "--data", "images", *outputs, *options)
     whole, tiled = (json.loads((place / f"{name}-spectrum.json").read_text()) for name in ("whole", "tiled"))
-    assert tiled["passport"]["tile"] == 64 and "tile" not in whole["passport"]
-    one, two = (found["autoencoders"][0]["measured"]["normalization"]["std"] for found in (whole, tiled))
+    assert tiled["passport"]["tile"] == 64 and whole["passport"]["tile"] is None
+    one, two = (found["autoencoders"][0]["normalization"]["std"] for found in (whole, tiled))
     assert one == two == [2.0]      # 1 / scaling_factor
 
 
