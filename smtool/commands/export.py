@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from smtool.checkpoints import write_autoencoder
-from smtool.checkpoints.foreign.origin import Origin, write_like
+from smtool.checkpoints.foreign.origin import Origin, has_patch_norm, write_like
 from smtool.commands.align import Alignment, find_alignment
 from smtool.commands.export_folder import number_format, round_to_half, write_folder
 from smtool.errors import CheckpointError, RecipeError
@@ -16,7 +16,7 @@ from smtool.networks.layers import DownsamplePad
 from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.report.console import Console
-from smtool.tokenizers import identify
+from smtool.tokenizers import Found, identify
 from smtool.tokenizers.trainable import open_trainable
 
 Target = Literal["diffusers", "smtool", "original"]
@@ -85,11 +85,23 @@ def _like_original(what: str, out: Path, alignment: Alignment | None, console: C
             hint="Use --to diffusers or --to smtool; `train-ae` with model.init starts from a published file.",
         )
     network, form = open_trainable(what), Origin.from_metadata(origin)
+    found = _located(form)
+    assert found.path is not None, "a published file"
     if alignment is not None:
-        form = alignment.in_form_of(form, network)
+        form = alignment.in_form_of(form, network, of_patches=has_patch_norm(found.path, found.settings))
         network = alignment.folded(network)
     console.print(_summary(network))
-    return write_like(form, network.state_dict(), network.stats, out)
+    return write_like(form, found.path, network, out, settings=found.settings)
+
+
+def _located(origin: Origin) -> Found:
+    try:
+        return identify(origin.place)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The original from which this autoencoder was fine-tuned cannot be found any more: {error.message}",
+            hint="Restore it, or use --to diffusers or --to smtool.",
+        ) from error
 
 
 def _native(what: str, out: Path, autoencoder: TrainableAutoencoder, alignment: Alignment | None, *, half: bool) -> Path:

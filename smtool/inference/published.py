@@ -34,7 +34,7 @@ def import_transformer(
             hint="Pass the autoencoder that it was trained on.",
         )
     stats = _stats(place, decoder, scale)
-    tables = _tables(published, place, channelwise=stats.kind == "channel")
+    tables = _tables(published, place, stats.kind)
     network = published.build().to(device).eval().requires_grad_(False)
     summary = {
         "step": None,
@@ -61,13 +61,13 @@ def _stats(place: str, autoencoder: Tokenizer, scale: float | None) -> LatentSta
     return autoencoder.stats
 
 
-def _tables(published: PublishedTransformer, autoencoder: str, *, channelwise: bool) -> TrainDiT:
+def _tables(published: PublishedTransformer, autoencoder: str, kind: str) -> TrainDiT:
     """A recipe for such a transformer, as far as it is known from files and papers."""
     return TrainDiT.model_validate(
         {
             "steps": 1,
             "data": {"batch": 256},
-            "latents": {"autoencoder": autoencoder, "stats": "channel" if channelwise else "scalar"},
+            "latents": {"autoencoder": autoencoder, "stats": "published" if kind == "patch" else kind},
             "model": published.config.model_dump(),
             "process": {"kind": published.process},
             "optimizer": {},

@@ -111,7 +111,7 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
         stored = None if resumed is None else resumed_latents(resumed, place, autoencoder)
         data, image_size = _images_behind(recipe, place, autoencoder)
         images = open_images(data, "train", image_size=image_size, channels=autoencoder.image_channels)
-        _check_recolouring(recipe, autoencoder, images)
+        _check_sizes(recipe, autoencoder, images)
         cache = None if tables.latents.online else _cache(tables, autoencoder, images, place)
         stats = stored or _stats(tables, autoencoder, images, cache, place)
     return LatentSource(autoencoder, place, data, images, cache, stats)
@@ -132,16 +132,23 @@ def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
     return tokenizer
 
 
-def _check_recolouring(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: ImageShards) -> None:
-    """Raise RecipeError if the latents have too few cells for the law, before they are encoded."""
-    flatten = recipe.tables.latents.flatten
-    if flatten is None:
+def _check_sizes(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: ImageShards) -> None:
+    """Raise RecipeError if statistics do not fit the size of the latents, before they are encoded.
+
+    A recolouring needs enough cells for its law, and statistics of 2x2 patches need even sides.
+    """
+    chosen, published = recipe.tables.latents, autoencoder.stats
+    if chosen.flatten is None and (chosen.stats != "published" or published is None):
         return
     try:
         _, height, width = autoencoder.latent_shape(*images.image_size)
-        check_size((height, width), flatten)
+        if chosen.flatten is not None:
+            check_size((height, width), chosen.flatten)
+        elif published is not None:
+            published.refuse_odd(height, width)
     except ValueError as error:
-        raise RecipeError(f"{recipe.path}: latents: {error}.", hint="Use larger images, or stats = \"channel\".") from error
+        hint = 'Use another size of images, or stats = "channel".'
+        raise RecipeError(f"{recipe.path}: latents: {error}.", hint=hint) from error
 
 
 def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place: str) -> LatentShards:
