@@ -23,6 +23,7 @@ _OF_IMAGES = {
     "label_column": "--label-column",
     "image_column": "--image-column",
     "mode": "--mode",
+    "upsample": "--upsample",
 }
 _REASONS = 8  # largest number of reasons in the summary
 _OF_CACHES = {"dtype": "--dtype", "flip": "--flip"}
@@ -78,6 +79,10 @@ def prepare(
     mode: Annotated[
         Literal["L", "LA", "RGB", "RGBA"], typer.Option(help="Channels: L is gray, A is alpha. Without A, alpha is put on white.")
     ] = "RGB",
+    upsample: Annotated[
+        Literal["bicubic", "dct"],
+        typer.Option(help="How smaller images are enlarged; dct: to exactly twice the size, other sizes are left out."),
+    ] = "bicubic",
     latents: Annotated[
         str | None, typer.Option(metavar="CKPT", help="Cache the latents of SOURCE, encoded by this autoencoder.")
     ] = None,
@@ -180,6 +185,7 @@ def prepare(
                 label_column=label_column,
                 image_column=image_column,
                 mode=mode,
+                upsample=upsample,
                 report=report,
             )
         for line in _summary(folder):

@@ -85,6 +85,7 @@ from smtool.spectrum.theory import velocity_floor as velocity_floor
 from smtool.spectrum.transfer import BandTransfer as BandTransfer
 from smtool.spectrum.transfer import band_of_cell as band_of_cell
 from smtool.spectrum.transfer import band_transfer as band_transfer
+from smtool.spectrum.upsample import dct_upsample as dct_upsample
 from smtool.spectrum.visualize import PrincipalAxes as PrincipalAxes
 from smtool.spectrum.visualize import cosine_map as cosine_map
 from smtool.spectrum.visualize import fit_pca as fit_pca
