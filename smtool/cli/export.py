@@ -40,12 +40,23 @@ def export(
     ] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of a transformer of unusual size.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights of an autoencoder as float16, half the size.")] = False,
+    align: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OLD", help="Move latents to the coordinates of this autoencoder, for a transformer trained on its latents."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="For --align: images to fit the map on. Default: builtin:photos.")
+    ] = None,
 ) -> None:
     """Export an autoencoder to diffusers, with a model card, or convert another tool's checkpoint to smtool's format.
 
     Examples:
 
     smtool export runs/dsm --out dsm-vae
+
+    smtool export runs/healed --align specimen:plain --to smtool --out aligned.safetensors
 
     smtool export SiT-XL-2-256x256.pt --to smtool --autoencoder sd-vae-ft-mse --out sit.safetensors
     """
@@ -62,5 +73,7 @@ def export(
         scale=scale,
         heads=heads,
         half=half,
+        align=align,
+        data=data,
         console=Console(),
     )

@@ -7,6 +7,7 @@ import torch
 
 from smtool.checkpoints import write_autoencoder
 from smtool.checkpoints.foreign.origin import Origin, write_like
+from smtool.commands.align import Alignment, find_alignment
 from smtool.commands.export_folder import number_format, round_to_half, write_folder
 from smtool.errors import CheckpointError, RecipeError
 from smtool.inference.diffusion_model import write_diffusion
@@ -32,6 +33,8 @@ def export(
     scale: float | None = None,
     heads: int | None = None,
     half: bool = False,
+    align: str | None = None,
+    data: str | None = None,
     console: Console,
 ) -> list[Path]:
     """Write `what` to `out` (a .safetensors file for smtool, else a folder), which must not exist yet.
@@ -39,7 +42,8 @@ def export(
     what: any autoencoder that train-ae can train, for diffusers an SD-VAE or what diffusers runs; with `autoencoder`, a published
     SiT, REPA or U-ViT file. to: "original" writes a fine-tuned autoencoder with the names and number formats of the file that it
     started from. symmetric: unlike_padding of write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see
-    import_transformer. half: store the weights of an autoencoder as float16; else they keep their number format.
+    import_transformer. half: store the weights of an autoencoder as float16; else they keep their number format. align: the
+    autoencoder in whose coordinates the latents are to be (see find_alignment); data: images to fit this map on.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(f"--out {out} already exists.", hint="Choose a new path.")
@@ -47,40 +51,56 @@ def export(
         raise RecipeError(f"--out {out}: --to smtool writes a .safetensors file.", hint=f"Use {out}/ckpt.safetensors.")
     if half and autoencoder is not None:
         raise RecipeError("--half stores autoencoders only.", hint="Leave it out for a transformer.")
+    if align is not None and autoencoder is not None:
+        raise RecipeError("--align is for autoencoders only.", hint="Leave it out for a transformer.")
+    if data is not None and align is None:
+        raise RecipeError("--data has no effect without --align.", hint="Leave it out.")
+    alignment = None if align is None else find_alignment(what, align, data=data, downsample_pad=downsample_pad, console=console)
     if autoencoder is not None:
         written = [_transformer(what, to, out, autoencoder, scale, heads)]
     elif to == "original":
         if half or symmetric or downsample_pad:
             raise RecipeError("--to original keeps the original's form: it takes no --half, --symmetric or --downsample-pad.")
-        written = _like_original(what, out, console)
+        written = _like_original(what, out, alignment, console)
     elif to == "diffusers":
-        opened, written = write_folder(what, out, unlike_padding=symmetric, downsample_pad=downsample_pad, half=half)
+        opened, written = write_folder(
+            what, out, unlike_padding=symmetric, downsample_pad=downsample_pad, half=half, alignment=alignment
+        )
         console.print(_summary(opened))
     else:
         network = open_trainable(what, downsample_pad=downsample_pad)
-        written = [_native(what, out, network, round_to_half(what, network) if half else number_format(identify(what)))]
+        network = network if alignment is None else alignment.folded(network)
+        written = [_native(what, out, network, alignment, half=half)]
         console.print(_summary(network))
     for path in written:
         console.print(str(path))
     return written
 
 
-def _like_original(what: str, out: Path, console: Console) -> list[Path]:
+def _like_original(what: str, out: Path, alignment: Alignment | None, console: Console) -> list[Path]:
     origin = identify(what).metadata.get("origin")
     if origin is None:
         raise CheckpointError(
             f"{what} states no original: it was not fine-tuned from a published file, or its run has not ended.",
             hint="Use --to diffusers or --to smtool; `train-ae` with model.init starts from a published file.",
         )
-    network = open_trainable(what)
+    network, form = open_trainable(what), Origin.from_metadata(origin)
+    if alignment is not None:
+        form = alignment.in_form_of(form, network)
+        network = alignment.folded(network)
     console.print(_summary(network))
-    return write_like(Origin.from_metadata(origin), network.state_dict(), network.stats, out)
+    return write_like(form, network.state_dict(), network.stats, out)
 
 
-def _native(what: str, out: Path, autoencoder: TrainableAutoencoder, dtype: torch.dtype) -> Path:
-    """A file of smtool's keeps what it says of its training."""
+def _native(what: str, out: Path, autoencoder: TrainableAutoencoder, alignment: Alignment | None, *, half: bool) -> Path:
+    """A file of smtool's keeps what it says of its training. An aligned one is no longer of the form of its original."""
     found = identify(what)
-    write_autoencoder(out, autoencoder, {**found.metadata, "source": Path(found.place).name}, dtype=dtype)
+    dtype = number_format(found) if alignment is None else torch.float32
+    dtype = round_to_half(what, autoencoder) if half else dtype
+    metadata = {**found.metadata, "source": Path(found.place).name}
+    if alignment is not None:
+        metadata = {key: value for key, value in metadata.items() if key != "origin"} | {"aligned": alignment.to_metadata()}
+    write_autoencoder(out, autoencoder, metadata, dtype=dtype)
     return out
 
 

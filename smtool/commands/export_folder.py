@@ -19,6 +19,7 @@ from smtool.checkpoints.foreign.export_diffusers import (
 from smtool.checkpoints.foreign.settings import split_settings
 from smtool.checkpoints.hub.fetch import hub_name
 from smtool.checkpoints.tensor_file import TensorFile
+from smtool.commands.align import Alignment
 from smtool.commands.model_card import Origin, write_card
 from smtool.errors import CheckpointError
 from smtool.networks.layers import DownsamplePad
@@ -30,22 +31,34 @@ _PATCH_NORM = re.compile(r"(?:^|\.)(bn\.(?:running_mean|running_var|num_batches_
 
 
 def write_folder(
-    what: str, out: Path, *, unlike_padding: bool, downsample_pad: DownsamplePad | None, half: bool
+    what: str,
+    out: Path,
+    *,
+    unlike_padding: bool,
+    downsample_pad: DownsamplePad | None,
+    half: bool,
+    alignment: Alignment | None = None,
 ) -> tuple[Tokenizer, list[Path]]:
     """Write the folder; returns the autoencoder and the files. Weights keep the number format of the file they come from.
 
     what: an SD-VAE in any format, or an autoencoder that diffusers runs. unlike_padding: see `write_diffusers`. half: store
-    float16.
+    float16. alignment: to fold into an SD-VAE, which is then stored as float32 unless half.
     """
     found = identify(what)
     if found.kind == "diffusers":
         return _by_diffusers(found, out, half=half)
     opened = load_autoencoder(what, downsample_pad=downsample_pad)
     refuse_for_diffusers(opened.config, unlike_padding=unlike_padding)
-    dtype = round_to_half(what, opened) if half else number_format(found)
+    dtype = number_format(found) if alignment is None else torch.float32
     patch_norm = _patch_norm(found, torch.float32 if half else dtype)
+    if alignment is not None:
+        if patch_norm:
+            raise CheckpointError(f"{found.place} normalizes 2x2 patches of its own latents, which --align would change.")
+        opened = alignment.folded(opened)
+    dtype = round_to_half(what, opened) if half else dtype
     written = write_diffusers(out, opened, unlike_padding=unlike_padding, dtype=dtype, patch_norm=patch_norm)
     kind, notes = diffusers_class(opened.config, patch_norm), notes_for_diffusers(opened.config)
+    notes += [] if alignment is None else [alignment.card_section()]
     return opened, written + write_card(out, opened, _origin(found), kind=kind, notes=notes)
 
 

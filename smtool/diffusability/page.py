@@ -8,6 +8,7 @@ from smtool.config import Config
 from smtool.diffusability.report import SCOPE, Data, Report
 from smtool.diffusability.sections import (
     direction,
+    drift,
     flattening,
     health,
     low_pass,
@@ -28,14 +29,16 @@ if TYPE_CHECKING:
 Pictures = Mapping[str, Mapping[str, Picture]]
 RESULT = "spectrum"
 """The id of the HTML element that holds the whole report as JSON."""
-_TOPICS_SHOWN = ("flattening", "frequency-aligned")
+_TOPICS_SHOWN = ("flattening", "frequency-aligned", "drift")
 
 
 def tables(report: Report) -> list[Table]:
-    """Tables for the console: each estimator, the low-pass curve, decoders and health, the verdict; without unmeasured parts."""
+    """Tables for the console: each estimator, the low-pass curve, decoders and health, drift, the verdict; without unmeasured
+    parts."""
     made = [_physical_table(report), _reference_table(report) if report.autoencoders else None]
     if report.autoencoders:
-        made += [low_pass.table({one.label: one.low_pass for one in report.autoencoders}), _decoders(report), _verdicts(report)]
+        low_passes = {one.label: one.low_pass for one in report.autoencoders}
+        made += [low_pass.table(low_passes), _decoders(report), drift.table(_drifts(report)), _verdicts(report)]
     return [table for table in made if table is not None]
 
 
@@ -63,6 +66,7 @@ def chapters(report: Report) -> list[Chapter]:
         direction.chapter({one.label: one.direction for one in autoencoders}),
         pictures.CHAPTER,
         health.chapter({one.label: one.health for one in autoencoders}),
+        drift.chapter(_drifts(report)),
     ]
 
 
@@ -123,6 +127,10 @@ def _decoders(report: Report) -> Table:
         "part of a cell; cell, of decodings when latents shift by one cell; latent, of latents when the image shifts"
     )
     return Table("", columns, rows, note)
+
+
+def _drifts(report: Report) -> dict[str, drift.Drift | Reason]:
+    return {one.label: one.drift for one in report.autoencoders if one.drift is not None}
 
 
 def _verdicts(report: Report) -> Table:

@@ -90,11 +90,13 @@ class LatentRings:
         self._posteriors: LatentMoments | None = None
         self._kept: list[Tensor] = []
 
-    def add(self, images: Tensor, first: int) -> None:
-        """Encode images (B, C, H, W). first: number of the first of them in the pass."""
+    def add(self, images: Tensor, first: int) -> Tensor:
+        """Encode images (B, C, H, W); return their posterior means, raw. first: number of the first of them in the pass."""
+        means = []
         for part in images.split(images_at_once(images.shape[-2], images.shape[-1])):
-            self._add(part, first)
+            means.append(self._add(part, first))
             first += len(part)
+        return torch.cat(means)
 
     @property
     def headline(self) -> PosteriorKind:
@@ -133,7 +135,7 @@ class LatentRings:
         """Raw samples of the first images of the pass, up to `keep` of them: (n, C, h, w)."""
         return torch.cat(self._kept)
 
-    def _add(self, images: Tensor, first: int) -> None:
+    def _add(self, images: Tensor, first: int) -> Tensor:
         posterior = self.subject.encode(images)
         draw = mode if self.subject.codec.deterministic else sampled_by_number("spectrum", "posterior")
         sample = draw(posterior, range(first, first + len(images)))
@@ -148,7 +150,7 @@ class LatentRings:
         self._posteriors = of_posteriors if self._posteriors is None else self._posteriors + of_posteriors
         if (wanted := self._keep - first) > 0:
             self._kept.append(sample[:wanted])
-
+        return latents["mean"]
 
     def _filtered(self, latents: Tensor) -> Tensor:
         """Recoloured latents at the scale of raw ones."""
