@@ -33,7 +33,9 @@ class LatentData(Config):
 class Latents(Config):
     """The latents for training. A missing cache is made; a cache of another autoencoder or of other images is an error."""
 
-    autoencoder: str = Field(description="a run of train-ae, a file or folder of another tool, pixels, or module:attribute")
+    autoencoder: str = Field(
+        description="a run of train-ae, a file or folder of another tool, pixels, dct:BxM, or module:attribute"
+    )
     stats: Literal["channel", "scalar", "published", "spectral"] = Field(
         "channel",
         description="normalize by mean and std per channel, by one std (the paper), by the published values of an import, or per "
@@ -45,7 +47,9 @@ class Latents(Config):
         'f^delta) or "white"',
     )
     dtype: Literal["bf16", "fp32"] = Field("bf16", description="number format of the cached moments")
-    online: bool = Field(False, description="encode images in every step instead of reading a cache")
+    online: bool = Field(
+        False, description="encode images in every step instead of reading a cache; dct:BxM does so too unless there is a cache"
+    )
     embed: bool = Field(True, description="copy the autoencoder into the checkpoint; false: store only its path and digest")
 
 
