@@ -7,7 +7,7 @@ from pydantic import Field
 
 from smtool.config import Config
 from smtool.data.latents.statistics import Spectral, StatsKind
-from smtool.diffusion import DDPM, AnyAlignment, Flow, Sampler, Warmup
+from smtool.diffusion import DDPM, VPSDE, AnyAlignment, Flow, Sampler, Warmup
 from smtool.image_shape import ImageSize
 from smtool.networks import AnyBackbone
 from smtool.recipe.training import TrainingTables
@@ -78,7 +78,7 @@ class TrainDiT(TrainingTables):
     data: LatentData
     latents: Latents
     model: AnyBackbone
-    process: Annotated[Flow | DDPM, Field(discriminator="kind")] = Flow()
+    process: Annotated[Flow | DDPM | VPSDE, Field(discriminator="kind")] = Flow()
     labels: Labels | None = None
     alignment: AnyAlignment | None = None
     warmup: Warmup | None = None

@@ -114,7 +114,10 @@ def _network_rows(tables: TrainDiT) -> dict[str, str]:
 
 def _process(tables: TrainDiT) -> str:
     process = tables.process
-    return "ddpm, noise prediction" if process.kind == "ddpm" else f"flow, {process.path} path, {process.prediction} prediction"
+    if process.kind == "flow":
+        return f"flow, {process.path} path, {process.prediction} prediction"
+    predicted = "data" if process.kind == "vp-sde" and process.prediction == "x0" else "noise"
+    return f"{process.kind}, {predicted} prediction" + (f", SNR times {process.snr_scale:g}" if process.snr_scale != 1 else "")
 
 
 def _sampler(tables: TrainDiT) -> str:

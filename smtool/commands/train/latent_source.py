@@ -17,7 +17,7 @@ from smtool.data.images.open import known_channels
 from smtool.data.latents.prepare import LatentPreparation
 from smtool.data.latents.shards import LatentShards
 from smtool.data.latents.statistics import measure_latents
-from smtool.diffusion import DDPM, Flow
+from smtool.diffusion import DDPM, VPSDE, Flow
 from smtool.errors import CheckpointError, RecipeError
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import resumed_latents
@@ -56,7 +56,7 @@ class LatentSource:
         """(C, h, w) of a latent."""
         return self.autoencoder.latent_shape(*self.images.image_size)
 
-    def floors(self, process: Flow | DDPM) -> dict[str, float]:
+    def floors(self, process: Flow | DDPM | VPSDE) -> dict[str, float]:
         """Lower bounds of the losses for Gaussian latents, measured on the first images (see `floor_values`).
 
         {} if they are unknown for this process, or if there are too few images to measure them.
