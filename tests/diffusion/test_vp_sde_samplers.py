@@ -150,7 +150,7 @@ def test_dpm_solver_fast_follows_its_algorithms(steps, prediction):
     assert found == pytest.approx([_published_fast(1.0, power, steps) for power in POWERS], rel=1e-8)
 
 
-@pytest.mark.parametrize(("sampler", "largest"), [("ddim", 0.04), ("euler", 0.04), ("heun", 1e-4)])
+@pytest.mark.parametrize(("sampler", "largest"), [("ddim", 0.04), ("euler", 0.04), ("heun", 1e-3)])
 def test_samplers_of_all_processes_converge_to_the_exact_solution(sampler, largest):
     """The last step, from sigma = sqrt(0.1 / N) to 0, is of order 1 in N for heun too, with a small factor."""
     process = VPSDE(snr_scale=SCALE).build()
