@@ -22,6 +22,10 @@ from smtool.spectrum.direction import directional_energy as directional_energy
 from smtool.spectrum.direction import rmsc as rmsc
 from smtool.spectrum.direction import spatial_normalize as spatial_normalize
 from smtool.spectrum.edges import edge_ratio as edge_ratio
+from smtool.spectrum.entropy import ChannelGroups as ChannelGroups
+from smtool.spectrum.entropy import channel_entropy as channel_entropy
+from smtool.spectrum.entropy import entropy_weights as entropy_weights
+from smtool.spectrum.entropy import percentile_bound as percentile_bound
 from smtool.spectrum.esm import esm_loss as esm_loss
 from smtool.spectrum.esm import matched_gain as matched_gain
 from smtool.spectrum.esm import reference_divergence as reference_divergence

@@ -44,12 +44,13 @@ def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencode
     """Check batches of latents against their statistics and autoencoder. Raises DataError that names the failed check.
 
     Normalized latents must have std 1 and mean 0, or mean `residual` of the statistics (not checked if unknown), per channel or
-    over all as the statistics are; normalizing and denormalizing must not change their decoding; and, if the batches have
-    images, the latents must be those of the images and reconstruct them.
+    over all as the statistics are, unless they are the raw latents of a tokenizer that divides by a bound; normalizing and
+    denormalizing must not change their decoding; and, if the batches have images, the latents must be those of the images and
+    reconstruct them.
     """
     found = list(batches)
     latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
-    mean, std = _check_normalized(stats.normalize(latents), stats)
+    mean, std = _check_normalized(stats.normalize(latents), stats, any_std=autoencoder.scaled_by_bound and _is_identity(stats))
     few = found[0].slice(0, DECODED_IMAGES).to(autoencoder.device)
     with torch.no_grad():
         plain, back = (autoencoder.decode(z) for z in (few.mean, stats.denormalize(stats.normalize(few.mean))))
@@ -68,7 +69,11 @@ def _noise(batch: LatentBatch, seed: int, number: int) -> Tensor:
     return torch.randn(batch.mean.shape, generator=generator("latent check", seed, number)).to(batch.mean)
 
 
-def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _is_identity(stats: LatentStats) -> bool:
+    return stats.recolouring is None and bool((stats.mean == 0).all() and (stats.std == 1).all())
+
+
+def _check_normalized(latents: Tensor, stats: LatentStats, *, any_std: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of normalized latents (N, C, h, w), else DataError. Standard errors are over images: pixels are correlated."""
     if len(latents) < 2:
         raise ValueError("the latents of at least 2 images are needed to check their statistics")
@@ -81,9 +86,10 @@ def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float,
     slack = TOLERANCE + reach * cells.mean(2).std(0)
     factor = torch.exp(TOLERANCE + reach * energy.std(0) / (2.0 * energy.mean(0)))  # NaN, which fails, if all are equal
     expected = mean if stats.residual is None else stats.residual.double()
+    unit = std if any_std else torch.ones_like(std)
     for name, ideal, value, low, high in (
         ("mean", expected, mean, expected - slack, expected + slack),
-        ("std", torch.ones_like(std), std, 1.0 / factor, factor),
+        ("std", unit, std, unit / factor, unit * factor),
     ):
         wrong = ~((value >= low) & (value <= high))
         if wrong.any():
