@@ -63,11 +63,11 @@ class LatentSource:
         """
         if not has_floors(process) or len(self.images) < FLOOR_IMAGES_PER_CHANNEL * self.shape[0]:
             return {}
-        posterior = self._first(FLOOR_SAMPLES)
+        posterior = self.first(FLOOR_SAMPLES)
         noise = torch.randn(posterior.mean.shape, generator=generator("band floors"))
         return floor_values(self.stats.normalize(posterior.sample(noise)))
 
-    def _first(self, count: int) -> Posterior:
+    def first(self, count: int) -> Posterior:
         """Posteriors of the first images in stored order. The stored order is random."""
         indices = range(min(count, len(self.images)))
         if self.cache is not None:
