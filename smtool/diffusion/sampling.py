@@ -53,13 +53,17 @@ class Sampler(Config):
         """Model calls for one sample; a call with guidance counts once."""
         return self.method.model_calls(self.steps)
 
-    def problems(self, process: Flow | DDPM | VPSDE, num_classes: int) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for each value that is impossible with this process and network."""
+    def problems(
+        self, process: Flow | DDPM | VPSDE, num_classes: int, *, null_class: bool = True
+    ) -> Iterator[tuple[str, str]]:
+        """(key, sentence) for each value that is impossible with this process and network. null_class: whether it has one."""
         low, high = self.cfg_interval
         if not 0 <= low <= high <= 1:
             yield "cfg_interval", f"must be two times 0 <= low <= high <= 1, but is [{low}, {high}]"
         if self.cfg_scale > 1 and not num_classes:
             yield "cfg_scale", f"must be 1 for a network without classes, but is {self.cfg_scale}"
+        elif self.cfg_scale > 1 and not null_class:
+            yield "cfg_scale", f"must be 1 for a network without a null class, but is {self.cfg_scale}"
         if process.kind not in self.method.processes:
             (needed,) = self.method.processes
             yield "kind", f'{self.kind} needs process.kind = "{needed}"; "ddim" works with "{process.kind}"'

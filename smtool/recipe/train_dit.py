@@ -106,7 +106,9 @@ class TrainDiT(TrainingTables):
             yield "loss.weights", "must have a number above 0"
         if self.sampler.cfg_scale > 1 and self.labels is None:
             yield "sampler.cfg_scale", "guidance needs classes: add a [labels] table, or use cfg_scale = 1"
-        for key, sentence in self.sampler.problems(self.process, num_classes=1):
+        if self.labels is not None and self.labels.dropout > 0 and not self.model.has_null_class:
+            yield "labels.dropout", f"must be 0 with model.null_class = false, but is {self.labels.dropout:g}"
+        for key, sentence in self.sampler.problems(self.process, num_classes=1, null_class=self.model.has_null_class):
             yield f"sampler.{key}", sentence
         if self.alignment is not None and self.alignment.depth > self.model.depth:
             yield "alignment.depth", f"must be at most the model's {self.model.depth} blocks, but is {self.alignment.depth}"

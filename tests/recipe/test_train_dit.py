@@ -155,3 +155,20 @@ def test_a_grid_larger_than_the_samples_gives_a_remark(recipe):
 def test_an_autoencoders_recipe_is_refused():
     with pytest.raises(RecipeError, match="latents: is required"):
         load("dsm", TrainDiT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["labels.dropout=0.1"], "labels.dropout: must be 0 with model.null_class = false, but is 0.1"),
+        (["labels.dropout=0", "sampler.cfg_scale=2"], "sampler.cfg_scale: must be 1 for a network without a null class"),
+        (["process.kind=vp-sde", "sampler.kind=euler-maruyama"], 'needs process.kind = "flow"; "ddim" works with "vp-sde"'),
+        (["sampler.kind=dpm-solver-fast"], 'dpm-solver-fast needs process.kind = "vp-sde"; "ddim" works with "flow"'),
+        (["process.kind=flow", "process.snr_scale=4"], "a flow has `shift`: 1 / sqrt(c)"),
+        (["process.kind=vp-sde", "process.prediction=v"], "process.prediction: must be 'eps' or 'x0', but is 'v'"),
+    ],
+)
+def test_combinations_that_no_network_or_process_has_are_named(recipe, changes, words):
+    with pytest.raises(RecipeError) as caught:
+        load(recipe, TrainDiT, ["model.kind=uvit", "model.null_class=false", *changes])
+    assert words in str(caught.value)

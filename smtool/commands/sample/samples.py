@@ -43,18 +43,19 @@ def sample_images(
     autoencoder: str | None = None,
     scale: float | None = None,
     heads: int | None = None,
+    snr_scale: float | None = None,
     tile: int | None = None,
 ) -> Path:
     """Draw samples, write them and return the folder. Parts that an earlier call wrote are kept.
 
     changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: number of images in
-    grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder, scale, heads: for a published transformer, whose
-    file has no autoencoder (see import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time.
-    Under torchrun the ranks share the work; an image does not depend on the rank that draws it.
+    grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder, scale, heads, snr_scale: for a published
+    transformer, whose file has no autoencoder (see import_transformer). tile: side in pixels of overlapping tiles that are
+    decoded one at a time. Under torchrun the ranks share the work; an image does not depend on the rank that draws it.
     """
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
-        model = in_tiles(_model(path, autoencoder, scale, heads, ranks.device), tile)
+        model = in_tiles(_model(path, autoencoder, scale, heads, snr_scale, ranks.device), tile)
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
@@ -104,18 +105,25 @@ def sample_images(
     return folder
 
 
-def _model(path: Path, autoencoder: str | None, scale: float | None, heads: int | None, device: str) -> DiffusionModel:
+def _model(
+    path: Path,
+    autoencoder: str | None,
+    scale: float | None,
+    heads: int | None,
+    snr_scale: float | None,
+    device: str,
+) -> DiffusionModel:
     """Load a checkpoint of smtool, or a published transformer with the given autoencoder."""
     if autoencoder is None:
         if path.suffix in PICKLED:
             raise CheckpointError(
                 f"{path} is not a checkpoint of `smtool train-dit`.",
-                hint="For a published SiT, REPA or U-ViT file, also pass the autoencoder of its latents: --autoencoder PATH",
+                hint="For a published SiT, REPA, U-ViT or DCTdiff, also pass the autoencoder of its latents: --autoencoder PATH",
             )
         return read_diffusion(path, device)
     if is_diffusion(path):
         raise RecipeError(f"{path} already contains its autoencoder.", hint="Remove --autoencoder.")
-    return import_transformer(path, autoencoder, scale=scale, heads=heads, device=device)
+    return import_transformer(path, autoencoder, scale=scale, heads=heads, snr_scale=snr_scale, device=device)
 
 
 def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sampler:
@@ -125,6 +133,7 @@ def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sample
         sampler = Sampler.model_validate({**tables.sampler.model_dump(), **changes})
     except ValidationError as error:
         raise RecipeError("\n  ".join(["Invalid sampler options:", *validation_problems(error, Sampler)])) from error
-    if problems := [f"{key}: {sentence}" for key, sentence in sampler.problems(tables.process, model.num_classes)]:
+    found = sampler.problems(tables.process, model.num_classes, null_class=tables.model.has_null_class)
+    if problems := [f"{key}: {sentence}" for key, sentence in found]:
         raise RecipeError("\n  ".join(["Invalid sampler options:", *problems]))
     return sampler
