@@ -30,7 +30,8 @@ def sample(
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass; does not change the images.")] = 64,
     grid: Annotated[int, typer.Option(min=0, help="Number of images in grid.png; 0 means no grid.")] = 64,
     kind: Annotated[
-        Literal["png", "shards", "npz"], typer.Option("--format", help="PNG files, webdataset shards, or ADM's npz.")
+        Literal["png", "jpeg:75", "jpeg:95", "shards", "npz"],
+        typer.Option("--format", help="PNG files, JPEG files of a quality, webdataset shards, or ADM's npz."),
     ] = "png",
     rounding: Annotated[
         Literal["nearest", "truncate"], typer.Option(help="Rounding of pixels to uint8; ADM and REPA truncate.")

@@ -37,8 +37,8 @@ def process_of(
     """The `[process]` table of a published transformer with these tokens.
 
     snr_scale: of vp-sde, None for the published one. U-ViT on pixels has vp-sde, as released; on latents the discrete process.
-    Raises CheckpointError if the tokens are not those of a published DCTdiff, or its SNR scale is unknown; RecipeError for a scale
-    that is not positive.
+    Raises CheckpointError if the tokens are not those of a published DCTdiff, or its SNR scale is unknown. Raises RecipeError for
+    a scale that is not positive.
     """
     if snr_scale is not None and not 0 < snr_scale < math.inf:
         raise RecipeError(f"--snr-scale {snr_scale:g}: must be a positive number.")

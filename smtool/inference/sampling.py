@@ -20,8 +20,8 @@ class Sampling(Config):
 
     checkpoint, autoencoder: digests; step: of training, None for published weights; weights: "average" or "last" of a run of
     smtool, "published" if the file does not state it; labels: the requested classes, None for a network without classes;
-    rounding: of pixels to uint8; tile: side of the tiles that were decoded, None for whole images. smtool, num_images, format: of
-    samples in files.
+    rounding: of pixels to uint8; tile: side of the tiles that were decoded, None for whole images. smtool, num_images: of
+    samples in files; format: of files, or the JPEG of samples that were coded without files.
     """
 
     smtool: str | None = None

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from smtool import __version__, storage
 from smtool.checkpoints.diffusion import is_diffusion
 from smtool.checkpoints.tensor_file import PICKLED
-from smtool.commands.sample.files import Format, SampleFolder, check_passport
+from smtool.commands.sample.files import LOSSY, Format, SampleFolder, check_passport
 from smtool.data.batches import Rounding
 from smtool.diffusion import Sampler
 from smtool.errors import CheckpointError, RecipeError
+from smtool.features.pictures import ALPHA
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, in_tiles, read_diffusion
 from smtool.inference.generate import class_labels, generate
@@ -58,7 +59,10 @@ def sample_images(
         model = in_tiles(_model(path, autoencoder, scale, heads, snr_scale, ranks.device), tile)
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
-        name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
+        if kind in LOSSY:
+            refuse_alpha(model, kind)
+        name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-"
+        name += kind.replace(":", "")
         name += "" if rounding == "nearest" else f"-{rounding}"
         name += "" if tile is None else f"-tile{tile}"
         folder = out or path.parent / name
@@ -124,6 +128,12 @@ def _model(
     if is_diffusion(path):
         raise RecipeError(f"{path} already contains its autoencoder.", hint="Remove --autoencoder.")
     return import_transformer(path, autoencoder, scale=scale, heads=heads, snr_scale=snr_scale, device=device)
+
+
+def refuse_alpha(model: DiffusionModel, kind: str) -> None:
+    """Raise RecipeError if the model's images have an alpha channel, which JPEG cannot store."""
+    if model.autoencoder.image_channels in ALPHA:
+        raise RecipeError(f"--format {kind}: JPEG has no alpha channel, but these images have one.", hint="Use --format png.")
 
 
 def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sampler:
