@@ -114,9 +114,9 @@ def dct(name: str, *, measured: float | None = None) -> DCT:
         raise RecipeError(f"{name}: {_reason(error)}.") from error
 
 
-def measured_eta(images: Tensor, block: int) -> float:
-    """DCTdiff's eta of images (N, 3, H, W) in [-1, 1], to three decimals: `percentile_bound` of the luma blocks' DC."""
-    return round(percentile_bound(luma_dc(images, block)), 3)
+def measured_eta_of(dc: Tensor) -> float:
+    """DCTdiff's eta, to three decimals: `percentile_bound` of the luma blocks' DC coefficients (`luma_dc`)."""
+    return round(percentile_bound(dc), 3)
 
 
 def luma_dc(images: Tensor, block: int) -> Tensor:

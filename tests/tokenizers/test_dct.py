@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from smtool.errors import RecipeError
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.block_dct import zigzag
-from smtool.tokenizers.dct import DCT, dct, measured_eta, needs_measured_eta, round_trip_losses, stale_eta
+from smtool.tokenizers.dct import DCT, dct, luma_dc, measured_eta_of, needs_measured_eta, round_trip_losses, stale_eta
 from smtool.tokenizers.published_dct import PUBLISHED
 
 SHAPE = (64, 96)
@@ -162,7 +162,7 @@ def test_eta_is_the_percentile_of_luma_dc(photographs, images):
     dc = [scipy.fft.dctn(planes_of(pixels, "420")[0][row : row + 2, column : column + 2] - 128, norm="ortho")[0, 0]
           for pixels in photographs for row in range(0, 64, 2) for column in range(0, 96, 2)]
     expected = np.abs(np.percentile(dc, [1.75, 98.25])).max()
-    assert measured_eta(images, 2) == pytest.approx(expected, abs=2e-3)
+    assert measured_eta_of(luma_dc(images, 2)) == pytest.approx(expected, abs=2e-3)
 
 
 def test_names_state_eta_and_where_it_comes_from():

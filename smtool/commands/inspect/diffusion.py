@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smtool.commands.inspect.network_size import size_rows
+from smtool.commands.prepare.latents import dct_lines
 from smtool.data.cache.card import CacheCard
 from smtool.data.features.card import read_feature_card
 from smtool.data.features.shards import FeatureShards
@@ -12,6 +13,7 @@ from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Recipe, TrainDiT
+from smtool.tokenizers.dct import is_dct
 
 
 def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
@@ -22,7 +24,7 @@ def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
         **_network_rows(tables),
         **size_rows(tables),
         "latents": f"of {tables.latents.autoencoder}, normalized by {tables.latents.stats}"
-        + (", encoded while training" if tables.latents.online else f", cached as {tables.latents.dtype}"),
+        + _encoding(tables),
         "process": _process(tables),
         "sampler": _sampler(tables),
         "labels": "none" if tables.labels is None else f"dropped with probability {tables.labels.dropout:g}",
@@ -32,6 +34,13 @@ def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
         "run": f"runs/{recipe.name}",
     }
     return rows | ({"remarks": remarks} if (remarks := "\n".join(tables.remarks())) else {})
+
+
+def _encoding(tables: TrainDiT) -> str:
+    if tables.latents.online:
+        return ", encoded while training"
+    cached = f"cached as {tables.latents.dtype}"
+    return f", encoded while training unless they are {cached}" if is_dct(tables.latents.autoencoder) else f", {cached}"
 
 
 def checkpoint_rows(path: Path) -> dict[str, str]:
@@ -97,6 +106,7 @@ def cache_rows(folder: Path) -> dict[str, str]:
         "autoencoder": f"{card.checkpoint}, digest {card.autoencoder}",
         "classes": f"{card.num_classes}" if card.num_classes else "none",
         "statistics": f"of {latents.stats.count:,} latents: std {std}",
+        **({"measured": "\n".join(lines)} if (lines := dct_lines(card)) else {}),
         **_images_and_shards(card),
         "digest": latents.digest,
     }

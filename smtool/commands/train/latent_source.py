@@ -14,6 +14,8 @@ from smtool.commands.train.band_floors import floor_values, has_floors
 from smtool.data import ImageShards, LatentBatch, encoded_batches, latent_batches, open_images, validation_batches
 from smtool.data.features.shards import FeatureShards
 from smtool.data.images.open import known_channels
+from smtool.data.latents.card import LATENT_CARD_NAME
+from smtool.data.latents.dct_measures import images_eta, with_measured_eta
 from smtool.data.latents.prepare import LatentPreparation
 from smtool.data.latents.shards import LatentShards
 from smtool.data.latents.statistics import measure_latents
@@ -29,6 +31,7 @@ from smtool.recipe.catalog import autoencoder_recipe
 from smtool.report.console import Console
 from smtool.spectrum.recolour import check_size
 from smtool.tokenizers import identify, open_tokenizer
+from smtool.tokenizers.dct import DCT, dct, needs_measured_eta, stale_eta
 from smtool.tokenizers.encode import encoded
 from smtool.training.distributed import Ranks, first_rank_ahead
 
@@ -41,7 +44,7 @@ STATS_SAMPLES = 10_000
 class LatentSource:
     """Everything that latents come from. place: path or name of the autoencoder; data: source of the images.
 
-    cache: None if images are encoded while training; stats: statistics that normalize the latents.
+    cache: None if images are encoded while training; stats: statistics that normalize the latents; remarks: lines for the log.
     """
 
     autoencoder: Tokenizer
@@ -50,6 +53,7 @@ class LatentSource:
     images: ImageShards
     cache: LatentShards | None
     stats: LatentStats
+    remarks: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -106,15 +110,35 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
     """
     with first_rank_ahead(ranks):
         tables = recipe.tables
-        place = _place(tables.latents.autoencoder)
+        place = _fitted(recipe, _place(tables.latents.autoencoder))
         autoencoder = _tokenizer(recipe, place, ranks.device)
         stored = None if resumed is None else resumed_latents(resumed, place, autoencoder)
         data, image_size = _images_behind(recipe, place, autoencoder)
         images = open_images(data, "train", image_size=image_size, channels=autoencoder.image_channels)
         _check_recolouring(recipe, autoencoder, images)
-        cache = None if tables.latents.online else _cache(tables, autoencoder, images, place)
+        cache = _cache(tables, autoencoder, images, place)
         stats = stored or _stats(tables, autoencoder, images, cache, place)
-    return LatentSource(autoencoder, place, data, images, cache, stats)
+        remarks = _dct_remarks(autoencoder, images, cache)
+    return LatentSource(autoencoder, place, data, images, cache, stats, remarks)
+
+
+def _fitted(recipe: Recipe[TrainDiT], place: str) -> str:
+    """The name of the autoencoder; eta=measured of a DCT tokenizer is replaced by the number that the images give."""
+    if not needs_measured_eta(place):
+        return place
+    data, image_size = _images_behind(recipe, place, dct(place, measured=1.0).build())
+    return with_measured_eta(place, open_images(data, "train", image_size=image_size, channels=3))
+
+
+def _dct_remarks(autoencoder: Tokenizer, images: ImageShards, cache: LatentShards | None) -> tuple[str, ...]:
+    """Lines about a DCT tokenizer: whether images are encoded in each step, and an eta that is not that of the images."""
+    if not isinstance(described := autoencoder.config, DCT):
+        return ()
+    source = f"images are encoded in every step by {described.name}" if cache is None else f"latents are read from {cache.folder}"
+    known = None if cache is None else cache.card.dct
+    eta = images_eta(images, described.block)[0] if known is None else known.eta
+    stale = stale_eta(described, eta, str(images.folder))
+    return (source, stale) if stale else (source,)
 
 
 def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
@@ -144,7 +168,13 @@ def _check_recolouring(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images:
         raise RecipeError(f"{recipe.path}: latents: {error}.", hint="Use larger images, or stats = \"channel\".") from error
 
 
-def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place: str) -> LatentShards:
+def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place: str) -> LatentShards | None:
+    """The cache, made if it is missing; None if images are encoded in every step.
+
+    Encoding DCT coefficients costs no more than reading them, so that a cache of them is used but not made.
+    """
+    if tables.latents.online:
+        return None
     preparation = LatentPreparation(
         autoencoder,
         images,
@@ -153,6 +183,8 @@ def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place:
         flip=tables.data.flip,
         dtype=tables.latents.dtype,
     )
+    if isinstance(autoencoder.config, DCT) and not (preparation.folder / LATENT_CARD_NAME).is_file():
+        return None
     with Console().progress(f"encoding {images.folder} into {preparation.folder}") as report:
         return cached_latents(preparation, stats=tables.latents.measured, workers=tables.data.workers, report=report)
 

@@ -81,6 +81,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         export=lambda step: write_diffusion(folder.ckpt, model(step), recipe=recipe.resolved()),
         summary=(
             *_summary(tables, training, source),
+            *source.remarks,
             *((weights_line(weights, source, measured=tables.loss.weights == "entropy"),) if weights else ()),
             *start,
             *(teacher_summary(aligned, source.images, flip=tables.data.flip) if aligned else ()),
