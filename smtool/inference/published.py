@@ -16,7 +16,6 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import TrainDiT
 from smtool.storage import tensor_digest
 from smtool.tokenizers import identify, open_tokenizer
-from smtool.tokenizers.pixels import Pixels
 
 
 def import_transformer(
@@ -62,8 +61,6 @@ def import_transformer(
 
 
 def _stats(place: str, autoencoder: Tokenizer, scale: float | None) -> LatentStats:
-    if scale is None and isinstance(autoencoder.config, Pixels):
-        scale = 1.0
     if scale is not None:
         return LatentStats("scalar", torch.zeros(1), torch.tensor([1 / scale]), count=0, data="given")
     if autoencoder.stats is None:
