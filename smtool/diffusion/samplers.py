@@ -99,7 +99,7 @@ def euler_maruyama(process: Process, model: Model, x: Tensor, times: Tensor, ste
 def euler_maruyama_sde(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
     """Euler-Maruyama on the reverse SDE of vp-sde, in t: drift -beta_c x / 2 - beta_c score, score = -noise / sigma.
 
-    Each step adds sqrt(beta_c |dt|) step_noise, except the last (arXiv 2011.13456, Eq. 6; DCTdiff's released code).
+    Each step adds sqrt(beta_c |dt|) step_noise, except the last (arXiv 2011.13456, Eq. 6; released-code.md#process-of-dctdiff).
     Raises ValueError for another process.
     """
     last = len(times) - 2
@@ -114,7 +114,7 @@ def euler_maruyama_sde(process: Process, model: Model, x: Tensor, times: Tensor,
 def euler_maruyama_ode(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
     """Euler's method on the probability flow ODE of vp-sde, in t: drift -beta_c x / 2 - beta_c score / 2.
 
-    Source: arXiv 2011.13456, Eq. 13, on the grid of DCTdiff's released code. Raises ValueError for another process.
+    Source: arXiv 2011.13456, Eq. 13; grid: released-code.md#process-of-dctdiff. Raises ValueError for another process.
     """
     for t, s in pairwise(times):
         x = x + _sde_drift(process, model, x, t, share=0.5)[0] * float(s - t)

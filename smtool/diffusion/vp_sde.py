@@ -1,6 +1,6 @@
 """The variance-preserving SDE in continuous time, with a factor of the signal-to-noise ratio, as in DCTdiff.
 
-Sources: Song et al., arXiv 2011.13456 (section 3.4); Ning et al., arXiv 2412.15032, and its released code.
+Sources: Song et al., arXiv 2011.13456 (section 3.4); Ning et al., arXiv 2412.15032 (released-code.md#process-of-dctdiff).
 """
 
 import math
