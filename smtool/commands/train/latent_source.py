@@ -19,7 +19,7 @@ from smtool.data.latents.dct_measures import images_eta, with_measured_eta
 from smtool.data.latents.prepare import LatentPreparation
 from smtool.data.latents.shards import LatentShards
 from smtool.data.latents.statistics import measure_latents
-from smtool.diffusion import DDPM, Flow
+from smtool.diffusion import DDPM, VPSDE, Flow
 from smtool.errors import CheckpointError, RecipeError
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import resumed_latents
@@ -60,18 +60,18 @@ class LatentSource:
         """(C, h, w) of a latent."""
         return self.autoencoder.latent_shape(*self.images.image_size)
 
-    def floors(self, process: Flow | DDPM) -> dict[str, float]:
+    def floors(self, process: Flow | DDPM | VPSDE) -> dict[str, float]:
         """Lower bounds of the losses for Gaussian latents, measured on the first images (see `floor_values`).
 
         {} if they are unknown for this process, or if there are too few images to measure them.
         """
         if not has_floors(process) or len(self.images) < FLOOR_IMAGES_PER_CHANNEL * self.shape[0]:
             return {}
-        posterior = self._first(FLOOR_SAMPLES)
+        posterior = self.first(FLOOR_SAMPLES)
         noise = torch.randn(posterior.mean.shape, generator=generator("band floors"))
         return floor_values(self.stats.normalize(posterior.sample(noise)))
 
-    def _first(self, count: int) -> Posterior:
+    def first(self, count: int) -> Posterior:
         """Posteriors of the first images in stored order. The stored order is random."""
         indices = range(min(count, len(self.images)))
         if self.cache is not None:
