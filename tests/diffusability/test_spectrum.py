@@ -240,13 +240,13 @@ def test_a_live_spectrum_is_a_picture():
 
 
 def test_the_snr_threshold_is_used_stated_and_checked(data):
-    asked = spectrum(["control:crop"], data=data, num_images=6, snr_threshold=4.0, console=quiet())
-    plain = spectrum(["control:crop"], data=data, num_images=6, console=quiet())
+    asked = spectrum(["pixels"], data=data, num_images=6, snr_threshold=4.0, console=quiet())
+    plain = spectrum(["pixels"], data=data, num_images=6, console=quiet())
     (part,), (usual,) = ([one.lens.autoregression for one in report.autoencoders] for report in (asked, plain))
     assert (asked.passport.snr_threshold, plain.passport.snr_threshold) == (4.0, 1.0)
     expected = [4 ** (-1 / part.exponent) * value for value in usual.processes[0].predicted]
     assert part.processes[0].predicted == pytest.approx(expected)
     assert "--snr-threshold 4" in _command(asked) and "--snr-threshold" not in _command(plain)
     for bad in (0.0, -1.0, float("nan")):
-        with pytest.raises(RecipeError, match="--snr-threshold .*: must be a positive number"):
+        with pytest.raises(RecipeError, match=r"--snr-threshold .*: must be a positive number"):
             spectrum(["control:crop"], data=data, snr_threshold=bad, console=quiet())

@@ -170,7 +170,8 @@ def _noised(images: Tensor) -> Picture:
         f"Columns: times t = {', '.join(f'{t:g}' for t in NOISE_TIMES)} of the flow x_t = (1 - t) x + t noise, on pixels of "
         "variance 1, and the image. Rows, in pairs: the noisy image at equal contrast, and the image low-passed at f*(t), the "
         f"highest frequency whose SNR is above 1, on average over {len(images)} images: {limits} cycles per side. What the "
-        "low-pass removes is below the noise; the two images of a pair show about the same detail when seen from a distance."
+        "low-pass removes is weaker than the noise in every single frequency. Sharp edges can be seen nevertheless: their "
+        "frequencies have related signs, which a power spectrum does not contain."
     )
     return Picture(image_grid(tiles, columns=len(NOISE_TIMES) + 1, separator=LINE), caption)
 
