@@ -38,7 +38,8 @@ def sample(
     tile: Tile = None,
     device: Device = "auto",
     autoencoder: Annotated[
-        str | None, typer.Option(help="For a published file: the autoencoder that decodes its latents.")
+        str | None,
+        typer.Option(help="Autoencoder that decodes the latents. Default: that in the checkpoint; a published file has none."),
     ] = None,
     scale: Annotated[
         float | None,
@@ -48,7 +49,8 @@ def sample(
 ) -> None:
     """Draw images from a diffusion transformer. Repeating the command resumes an unfinished one.
 
-    Checkpoints of train-dit hold their autoencoder, statistics and sampler settings. A published file needs --autoencoder.
+    Checkpoints of train-dit hold their autoencoder, statistics and sampler settings. With --autoencoder, another autoencoder with
+    latents of the same shape decodes. A published file needs --autoencoder.
 
     Examples:
 

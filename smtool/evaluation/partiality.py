@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smtool.checkpoints.learned_from import learned_from
+from smtool.inference.sampling import Decoder
 from smtool.tokenizers import identify
 
 Lessons = Mapping[str, Collection[str]]
@@ -27,6 +28,11 @@ def lessons_of_transformer(metadata: Mapping[str, Any]) -> Lessons:
         path = Path(metadata.get("autoencoder_path", ""))
         described = learned_from(identify(path).metadata) if path.is_file() else ()
     return {"was this transformer's teacher": learned_from(metadata), "was in the autoencoder's loss": described}
+
+
+def lessons_of_decoder(decoder: Decoder | None) -> Lessons:
+    """Networks in the loss of an autoencoder that decoded samples in place of the checkpoint's own; {} without one."""
+    return {} if decoder is None else {"was in the loss of the decoder": decoder.learned_from}
 
 
 def partial_judges(judges: Mapping[str, str], lessons: Lessons) -> dict[str, str]:

@@ -15,13 +15,24 @@ from smtool.inference.diffusion_model import DiffusionModel
 SAMPLING_FILE = "samples.json"
 
 
+class Decoder(Config):
+    """An autoencoder that decoded samples in place of the checkpoint's own.
+
+    path: name that it was opened with; digest: of its weights; learned_from: names of the frozen networks in its training losses.
+    """
+
+    path: str
+    digest: str
+    learned_from: tuple[str, ...] = ()
+
+
 class Sampling(Config):
     """How samples were drawn, as far as it is known; no field is set for images of unknown origin.
 
     checkpoint, autoencoder: digests; step: of training, None for published weights; weights: "average" or "last" of a run of
     smtool, "published" if the file does not state it; labels: the requested classes, None for a network without classes;
-    rounding: of pixels to uint8; tile: side of the tiles that were decoded, None for whole images. smtool, num_images, format: of
-    samples in files.
+    rounding: of pixels to uint8; tile: side of the tiles that were decoded, None for whole images; decoder: None for the
+    checkpoint's own autoencoder. smtool, num_images, format: of samples in files.
     """
 
     smtool: str | None = None
@@ -36,6 +47,7 @@ class Sampling(Config):
     num_images: int | None = None
     format: str | None = None
     tile: int | None = None
+    decoder: Decoder | None = None
 
     @property
     def known(self) -> bool:

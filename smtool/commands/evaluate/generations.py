@@ -14,7 +14,7 @@ from smtool.evaluation.generation_judges import build_questions
 from smtool.evaluation.generation_scores import generation_scores
 from smtool.evaluation.image_sources import ImageSource, drawn_source, open_source
 from smtool.evaluation.options import EvalOptions
-from smtool.evaluation.partiality import lessons_of_transformer, partial_judges
+from smtool.evaluation.partiality import lessons_of_decoder, lessons_of_transformer, partial_judges
 from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
 from smtool.features.pictures import ALPHA
 from smtool.inference.diffusion_model import in_tiles, read_diffusion
@@ -64,7 +64,8 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
         options.infinity,
     )
     names = [question.extractor.name for question in questions]
-    notes = partial_judges(dict(zip(names, names, strict=True)), lessons_of_transformer(metadata))
+    lessons = {**lessons_of_transformer(metadata), **lessons_of_decoder(samples.sampling.decoder)}
+    notes = partial_judges(dict(zip(names, names, strict=True)), lessons)
     ranked = [
         score
         for question in questions

@@ -20,6 +20,7 @@ COLUMNS = (
     *("num_images", "images_sha256", "num_reference", "reference_sha256", "seed"),
     *("checkpoint", "step", "weights", "labels", "sampler", "steps", "cfg_scale", "notes"),
     *("image_sizes", "reference_sizes", "channels", "warning"),
+    "decoder",
 )
 """Columns of a CSV file, the same for every evaluation."""
 
@@ -73,4 +74,6 @@ def _drawing(drawn: Sampling) -> dict[str, Any]:
     columns = {name: getattr(drawn, name) for name in ("checkpoint", "step", "weights", "labels", "rounding")}
     if (sampler := drawn.sampler) is not None:
         columns |= {"sampler": sampler.kind, "steps": sampler.steps, "cfg_scale": sampler.cfg_scale}
+    if drawn.decoder is not None:
+        columns["decoder"] = drawn.decoder.digest
     return columns

@@ -196,6 +196,8 @@ def _drawing(drawn: Sampling, protocol: Protocol) -> list[str]:
     weights = f"{drawn.weights} weights" + ("" if drawn.step is None else f" of step {drawn.step:,}")
     rounding = drawn.rounding or "nearest"      # older passports do not state it
     said = [f"Drawn by {sampler.kind}, {sampler.steps} steps, {guidance}, {weights}, seed {drawn.seed}."]
+    if (decoder := drawn.decoder) is not None:
+        said.append(f"Decoded by {decoder.path} ({decoder.digest[:8]}) in place of the checkpoint's own autoencoder.")
     if rounding != protocol.rounding:
         said.append(
             f"Their pixels were rounded to uint8 by {rounding}, but protocol {protocol.name} uses {protocol.rounding}: "

@@ -17,6 +17,7 @@ from smtool.errors import CheckpointError, RecipeError
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, in_tiles, read_diffusion
 from smtool.inference.generate import class_labels, generate
+from smtool.inference.other_decoder import decoded_by, other_decoder
 from smtool.inference.published import import_transformer
 from smtool.inference.sampling import sampling_of
 from smtool.inference.tile_advice import advising_tiles
@@ -48,21 +49,25 @@ def sample_images(
     """Draw samples, write them and return the folder. Parts that an earlier call wrote are kept.
 
     changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: number of images in
-    grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder, scale, heads: for a published transformer, whose
-    file has no autoencoder (see import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time.
+    grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder: decodes the latents in place of the checkpoint's
+    own (see decoded_by). autoencoder, scale, heads: for a published transformer, whose file has no autoencoder (see
+    import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time.
     Under torchrun the ranks share the work; an image does not depend on the rank that draws it.
     """
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
-        model = in_tiles(_model(path, autoencoder, scale, heads, ranks.device), tile)
+        whole = _model(path, autoencoder, scale, heads, ranks.device)
+        model, decoder = in_tiles(whole, tile), other_decoder(whole)
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
         name += "" if rounding == "nearest" else f"-{rounding}"
         name += "" if tile is None else f"-tile{tile}"
+        name += "" if decoder is None else f"-decoder-{decoder.digest[:8]}"
         folder = out or path.parent / name
         of_files = {"smtool": __version__, "num_images": num_images, "format": kind}
         of_files |= {} if tile is None else {"tile": tile}
+        of_files |= {} if decoder is None else {"decoder": decoder}
         passport = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, **of_files)
         if ranks.first and (differing := check_passport(folder, passport)):
             raise RecipeError(
@@ -105,7 +110,16 @@ def sample_images(
 
 
 def _model(path: Path, autoencoder: str | None, scale: float | None, heads: int | None, device: str) -> DiffusionModel:
-    """Load a checkpoint of smtool, or a published transformer with the given autoencoder."""
+    """Load a checkpoint of smtool, with another decoder if one is given, or a published transformer with its autoencoder."""
+    if is_diffusion(path):
+        for option, value in (("--scale", scale), ("--heads", heads)):
+            if value is not None:
+                raise RecipeError(
+                    f"{option} {value:g} is for published transformers, but {path} was written by `smtool train-dit`.",
+                    hint=f"Remove {option}.",
+                )
+        model = read_diffusion(path, device)
+        return model if autoencoder is None else decoded_by(model, autoencoder, device)
     if autoencoder is None:
         if path.suffix in PICKLED:
             raise CheckpointError(
@@ -113,8 +127,6 @@ def _model(path: Path, autoencoder: str | None, scale: float | None, heads: int 
                 hint="For a published SiT, REPA or U-ViT file, also pass the autoencoder of its latents: --autoencoder PATH",
             )
         return read_diffusion(path, device)
-    if is_diffusion(path):
-        raise RecipeError(f"{path} already contains its autoencoder.", hint="Remove --autoencoder.")
     return import_transformer(path, autoencoder, scale=scale, heads=heads, device=device)
 
 
