@@ -14,26 +14,13 @@ from smtool.spectrum.psd import Size, ring_means
 class BandAgreement:
     """Ring means over a set of images of x^2, of y^2 and of x y, for DCT cells x of estimates and y of the final images.
 
-    count: number of images. power, final, product: (bins,) float64, means over channels and images. `a + b` merges two sets.
+    size: (H, W) of the images. power, final, product: (bins,) float64, means over channels and images.
     """
 
-    count: int
     size: Size
     power: Tensor
     final: Tensor
     product: Tensor
-
-    def __add__(self, other: "BandAgreement") -> "BandAgreement":
-        """Raises ValueError for images of another size."""
-        if self.size != other.size:
-            raise ValueError(f"images of {self.size} and of {other.size} have different rings")
-        count = self.count + other.count
-
-        def merged(mine: Tensor, theirs: Tensor) -> Tensor:
-            return (self.count * mine + other.count * theirs) / count
-
-        power, final = merged(self.power, other.power), merged(self.final, other.final)
-        return BandAgreement(count, self.size, power, final, merged(self.product, other.product))
 
     @property
     def explained(self) -> Tensor:
@@ -60,7 +47,7 @@ def band_agreement(estimates: Tensor, final: Tensor) -> BandAgreement:
     x, y = dct2(estimates.double()), dct2(final.double())
     cells = torch.stack([(a * b).mean((0, 1)) for a, b in ((x, x), (y, y), (x, y))])
     power, whole, product = ring_means(cells, PHYSICAL).cpu()
-    return BandAgreement(len(x), (x.shape[-2], x.shape[-1]), power, whole, product)
+    return BandAgreement((x.shape[-2], x.shape[-1]), power, whole, product)
 
 
 def settled_step(explained: Tensor, share: float) -> Tensor:

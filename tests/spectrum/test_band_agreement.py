@@ -45,15 +45,6 @@ def test_an_estimate_explains_all_of_itself_nothing_if_it_is_zero_and_less_than_
     assert band_agreement(x, 0 * x).explained.isnan().all()
 
 
-def test_two_sets_merge_to_the_agreement_of_all(rng):
-    x, y = torch.from_numpy(rng.standard_normal((2, 7, 2, 12, 16)))
-    whole, parts = band_agreement(x, y), band_agreement(x[:2], y[:2]) + band_agreement(x[2:], y[2:])
-    assert parts.count == 7
-    assert_close(parts.explained, whole.explained, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="different rings"):
-        whole + band_agreement(x[..., :8], y[..., :8])
-
-
 def test_a_band_is_settled_from_the_step_after_its_last_low_one():
     explained = torch.tensor([
         [0.95, 0.1, 0.1, -1.0, 0.9],
