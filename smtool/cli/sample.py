@@ -7,6 +7,7 @@ import typer
 
 from smtool.cli.app import app
 from smtool.cli.options import SAMPLERS, Device, Tile, computing_device
+from smtool.errors import RecipeError
 
 
 @app.command()
@@ -36,6 +37,16 @@ def sample(
     rounding: Annotated[
         Literal["nearest", "truncate"], typer.Option(help="Rounding of pixels to uint8; ADM and REPA truncate.")
     ] = ("nearest"),
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace", help="Also measure which frequencies emerge when: trace.json, trace.png. Decodes 16 images at each step."
+        ),
+    ] = False,
+    beside: Annotated[
+        list[Path],
+        typer.Option(metavar="TRACE", help="With --trace: trace.json of other samples, drawn in one figure. May be repeated."),
+    ] = (),  # type: ignore[assignment]
     tile: Tile = None,
     device: Device = "auto",
     autoencoder: Annotated[
@@ -61,6 +72,8 @@ def sample(
 
     smtool sample runs/sit --num-images 16
 
+    smtool sample runs/sit --num-images 16 --trace
+
     smtool sample SiT-XL-2-256x256.pt --autoencoder sd-vae-ft-mse --labels 207
 
     smtool sample celeba64.pth --autoencoder dct:2x4,eta=celeba64
@@ -68,6 +81,8 @@ def sample(
     from smtool.commands.sample.samples import sample_images
     from smtool.report.console import Console
 
+    if beside and not trace:
+        raise RecipeError("--beside compares traces, but there is no --trace.", hint="Add --trace.")
     changes = {"kind": sampler, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval}
     sample_images(
         checkpoint,
@@ -86,5 +101,7 @@ def sample(
         heads=heads,
         snr_scale=snr_scale,
         tile=tile,
+        trace=trace,
+        beside=beside,
         console=Console(),
     )

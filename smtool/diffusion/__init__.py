@@ -4,6 +4,7 @@ from smtool.diffusion.alignment import Alignment, AnyAlignment, IRepa, Repa, Rep
 from smtool.diffusion.ddpm import DDPM, DDPMProcess
 from smtool.diffusion.flow import Flow, FlowProcess
 from smtool.diffusion.guidance import guided
+from smtool.diffusion.observing import Observer, Step
 from smtool.diffusion.process import Noised, Process
 from smtool.diffusion.sampling import Sampler, sample
 from smtool.diffusion.vp_sde import VPSDE, VPSDEProcess
@@ -19,10 +20,12 @@ __all__ = [
     "FlowProcess",
     "IRepa",
     "Noised",
+    "Observer",
     "Process",
     "Repa",
     "RepaDog",
     "Sampler",
+    "Step",
     "VPSDEProcess",
     "Warmup",
     "WeightedAlignment",

@@ -11,6 +11,7 @@ from smtool.config import Config
 from smtool.diffusion.ddpm import DDPM, NUM_STEPS
 from smtool.diffusion.flow import Flow
 from smtool.diffusion.guidance import Model, guided
+from smtool.diffusion.observing import Observer, observed
 from smtool.diffusion.process import Process
 from smtool.diffusion.samplers import SAMPLERS, Method, StepNoise
 from smtool.diffusion.vp_sde import VPSDE
@@ -81,10 +82,22 @@ class Sampler(Config):
 
 
 @torch.no_grad()
-def sample(process: Process, model: Model, noise: Tensor, sampler: Sampler, *, step_noise: StepNoise) -> Tensor:
+def sample(
+    process: Process,
+    model: Model,
+    noise: Tensor,
+    sampler: Sampler,
+    *,
+    step_noise: StepNoise,
+    observe: Observer | None = None,
+) -> Tensor:
     """Normalized latents (B, C, h, w) from standard normal noise of that shape and dtype, computed in float64.
 
     step_noise(i): standard normal noise (B, C, h, w) of step i, used by stochastic samplers only. The caller seeds it and
-    `noise` per sample, so that a sample does not depend on its batch.
+    `noise` per sample, so that a sample does not depend on its batch. observe: called at the start of each step with its float64
+    state and denoised latents; it does not change the samples.
     """
-    return sampler.method.run(process, model, noise.double(), sampler.times(process), step_noise).to(noise.dtype)
+    times = sampler.times(process)
+    if observe is not None:
+        model = observed(process, model, times, observe)
+    return sampler.method.run(process, model, noise.double(), times, step_noise).to(noise.dtype)

@@ -34,7 +34,9 @@ _AT_ONCE = 16
 _REASONS = 5      # largest number of reasons in an error
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)      # EXIF
 ON_WHITE = "alpha, composited on white"
-_OF_SAMPLES = (SAMPLING_FILE, "grid.png", "labels.json")      # files that `smtool sample` writes beside samples
+_OF_SAMPLES = (      # files that `smtool sample` writes beside samples
+    SAMPLING_FILE, "grid.png", "labels.json", "trace.json", "trace.png", "trace.svg", "traces.png", "traces.svg"
+)
 Result = TypeVar("Result")
 
 

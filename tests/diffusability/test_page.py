@@ -110,7 +110,7 @@ def test_every_autoencoder_has_its_verdict_before_all_figures_and_no_rank(drawn,
 def test_every_figure_is_drawn_once_with_an_alternative_text(drawn, text):
     labels = [attrs["aria-label"] for tag, attrs in Read(text).seen if tag == "svg"]
     made = plots(chapters(drawn.report))
-    assert len(made) == 10
+    assert len(made) == 11
     assert labels == [plot.alt for plot in made]
     for plot in made:
         assert plot.caption in Read(text).words

@@ -119,3 +119,29 @@ def test_problems_name_the_key_and_what_works():
     assert '"ddim" works' in found["kind"] and "at most 1000" in found["steps"]
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         Sampler(steps=0)
+
+
+POSSIBLE = [
+    (kind, config)
+    for kind in KINDS
+    for config in (Flow(), Flow(path="cosine", prediction="eps"), DDPM())
+    if not list(Sampler(kind=kind, steps=6).problems(config, 0))
+]
+
+
+@pytest.mark.parametrize(("kind", "config"), POSSIBLE)
+def test_an_observed_sampler_gives_the_same_bits_and_reports_every_step_once(kind, config):
+    process, sampler = config.build(), Sampler(kind=kind, steps=6)
+    noise, steps = _noise(0, 3, "start"), []
+    arguments = {"step_noise": lambda i: _noise(0, 3, i)}
+    plain = sample(process, _model, noise, sampler, **arguments)
+    assert torch.equal(sample(process, _model, noise, sampler, **arguments, observe=steps.append), plain)
+    assert [step.t for step in steps] == sampler.times(process)[:-1].tolist()
+    assert torch.equal(steps[0].state, noise.double())
+    for step in steps:
+        t = torch.tensor(step.t, dtype=torch.float64)
+        prediction = _model(step.state, None)
+        alpha, sigma = process.alpha_sigma(t)
+        assert_close(alpha * step.denoised + sigma * process.noise_of(prediction, step.state, t), step.state)      # x_t again
+    if kind in ("ddim", "dpm-solver++"):      # these end with the denoised latents on any process
+        assert_close(steps[-1].denoised.float(), plain)

@@ -1,6 +1,6 @@
 """`smtool sample`: draw images from a diffusion checkpoint and write them to files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from smtool import __version__, storage
 from smtool.checkpoints.diffusion import is_diffusion
 from smtool.checkpoints.tensor_file import PICKLED
 from smtool.commands.sample.files import LOSSY, Format, SampleFolder, check_passport
+from smtool.commands.sample.trace import NUM_TRACED, trace_sampling
+from smtool.commands.sample.trace_files import check_beside, read_traces, table, write_trace
 from smtool.data.batches import Rounding
 from smtool.diffusion import Sampler
 from smtool.errors import CheckpointError, RecipeError
@@ -47,6 +49,8 @@ def sample_images(
     heads: int | None = None,
     snr_scale: float | None = None,
     tile: int | None = None,
+    trace: bool = False,
+    beside: Sequence[Path] = (),
 ) -> Path:
     """Draw samples, write them and return the folder. Parts that an earlier call wrote are kept.
 
@@ -54,8 +58,10 @@ def sample_images(
     grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder: decodes the latents in place of the checkpoint's
     own (see decoded_by). autoencoder, scale, heads, snr_scale: for a published transformer, whose file has no autoencoder (see
     import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time. Under torchrun the ranks share
-    the work; an image does not depend on the rank that draws it.
+    the work; an image does not depend on the rank that draws it. trace: also measure how the first samples emerge over the steps,
+    which does not change them; beside: traces of other runs, drawn in one figure with it.
     """
+    others = read_traces(beside)
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
         whole = _model(path, autoencoder, scale, heads, snr_scale, ranks.device)
@@ -64,6 +70,8 @@ def sample_images(
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         if kind in LOSSY:
             refuse_alpha(model, kind)
+        size = ImageSize(*(cells * model.autoencoder.downsample for cells in model.latent_shape[1:]))
+        check_beside((size.height, size.width), others)
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-"
         name += kind.replace(":", "")
         name += "" if rounding == "nearest" else f"-{rounding}"
@@ -89,7 +97,6 @@ def sample_images(
             for part in todo[ranks.rank :: ranks.world]:
                 part_classes = None if classes is None else classes[part.start : part.stop]
                 drawn = []
-                size = ImageSize(*(cells * model.autoencoder.downsample for cells in model.latent_shape[1:]))
                 with advising_tiles(model.autoencoder, size, batch="--batch"):
                     for _, images in generate(
                         model,
@@ -111,6 +118,24 @@ def sample_images(
             console.print(str(files.finish()))
             if shown := min(grid, num_images):
                 storage.write_bytes(folder / "grid.png", png_bytes(image_grid(files.first(shown))))
+    if trace and ranks.first:
+        label = path.parent.name if path.name == "ckpt.safetensors" else path.stem
+        with console.progress(f"tracing {path}") as report, advising_tiles(model.autoencoder, size, batch="--batch"):
+            traced = trace_sampling(
+                model,
+                sampler,
+                label=label,
+                sampling=passport,
+                images=min(num_images, NUM_TRACED),
+                labels=classes,
+                seed=seed,
+                batch=batch,
+                device=ranks.device,
+                report=report,
+            )
+        console.print(table(traced.trace))
+        for file in write_trace(folder, traced, others):
+            console.print(str(file))
     return folder
 
 
