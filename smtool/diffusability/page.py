@@ -34,7 +34,7 @@ _TOPICS_SHOWN = ("flattening", "frequency-aligned", "drift")
 
 
 def tables(report: Report) -> list[Table]:
-    """Tables for the console: each estimator, low-pass curve, f*, decoders and health, drift, verdict; without unmeasured parts."""
+    """Tables for the console: each estimator, low-pass curve, f*, decoders and health, drift, verdict; what was measured only."""
     made = [_physical_table(report), _reference_table(report) if report.autoencoders else None]
     if report.autoencoders:
         lenses = {one.label: one.lens for one in report.autoencoders}
