@@ -19,12 +19,14 @@ from smtool.regularizers.kl import KL
 from smtool.regularizers.own import own_class
 from smtool.regularizers.scale_equivariance import ScaleEquivariance
 from smtool.regularizers.stay import Stay
+from smtool.regularizers.va_vae import VAVAE
 
 __all__ = [
     "DSM",
     "EQVAE",
     "ESM",
     "KL",
+    "VAVAE",
     "Encoding",
     "Pair",
     "Regularizer",
@@ -48,6 +50,7 @@ class Regularizers(LossConfig):
     scale_equivariance: ScaleEquivariance | None = None
     eq_vae: EQVAE | None = None
     stay: Stay | None = None
+    va_vae: VAVAE | None = None
 
     @model_validator(mode="wrap")
     @classmethod
