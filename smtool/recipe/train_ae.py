@@ -95,8 +95,7 @@ class TrainAE(TrainingTables):
                 shown = f'"{name}"' if ":" in name else name
                 yield f"regularizers.{shown}.{key}", sentence
         yield from self._idle(shapes)
-        if self.regularizers.dsm and self.regularizers.eq_vae and self.regularizers.eq_vae.prior > 0:
-            yield "regularizers.eq_vae.prior", "must be 0 with dsm: it draws image sizes that the blocks of dsm do not divide"
+        yield from self._undivided_sizes()
         yield from self._too_small(shapes)
 
     def remarks(self) -> Iterator[str]:
@@ -120,6 +119,15 @@ class TrainAE(TrainingTables):
                     yield f"regularizers.{name}", f"has no effect with train = {self.train!r}, because the encoder is frozen"
         if self.regularizers.kl and self.model.kind == "taesd":
             yield "regularizers.kl", "cannot be used: TAESD is deterministic, so its posterior has no variance"
+
+    def _undivided_sizes(self) -> Iterator[tuple[str, str]]:
+        if self.regularizers.eq_vae is None or self.regularizers.eq_vae.prior == 0:
+            return
+        if self.regularizers.dsm:
+            yield "regularizers.eq_vae.prior", "must be 0 with dsm: it draws image sizes that the blocks of dsm do not divide"
+        if self.regularizers.local_correlation:
+            sentence = "must be 0 with local_correlation: it draws image sizes with latents that windows of 2x2 do not fill"
+            yield "regularizers.eq_vae.prior", sentence
 
     def _too_small(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
         scale = 1.0

@@ -16,6 +16,8 @@ from smtool.regularizers.dsm import DSM
 from smtool.regularizers.eq_vae import EQVAE
 from smtool.regularizers.esm import ESM
 from smtool.regularizers.kl import KL
+from smtool.regularizers.latent_masking import LatentMasking
+from smtool.regularizers.local_correlation import LocalCorrelation
 from smtool.regularizers.own import own_class
 from smtool.regularizers.scale_equivariance import ScaleEquivariance
 from smtool.regularizers.stay import Stay
@@ -28,6 +30,8 @@ __all__ = [
     "KL",
     "VAVAE",
     "Encoding",
+    "LatentMasking",
+    "LocalCorrelation",
     "Pair",
     "Regularizer",
     "RegularizerConfig",
@@ -51,6 +55,8 @@ class Regularizers(LossConfig):
     eq_vae: EQVAE | None = None
     stay: Stay | None = None
     va_vae: VAVAE | None = None
+    local_correlation: LocalCorrelation | None = None
+    latent_masking: LatentMasking | None = None
 
     @model_validator(mode="wrap")
     @classmethod

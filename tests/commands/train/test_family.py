@@ -44,6 +44,8 @@ tensorboard = false
 """
 METHODS = {
     "va_vae": ["regularizers.va_vae.teacher=squeezenet"],
+    "local_correlation": ["regularizers.local_correlation.weight=1"],
+    "latent_masking": ["regularizers.latent_masking.probabilities=[0.25,0.25,0.25,0.25]"],
 }
 WORKER = """
 import sys, torch
@@ -95,7 +97,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(recipe, weights, tmp_p
     assert not any("methods" in key for key in whole if key.startswith("ckpt/"))
 
 
-WITH_WEIGHTS = {"va_vae"}
+WITH_WEIGHTS = {"va_vae", "latent_masking"}
 """Methods whose checkpoints hold weights of their own."""
 
 
