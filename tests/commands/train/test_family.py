@@ -45,6 +45,10 @@ tensorboard = false
 METHODS = {
     "va_vae": ["regularizers.va_vae.teacher=squeezenet"],
     "local_correlation": ["regularizers.local_correlation.weight=1"],
+    "nextstep": ["regularizers.latent_noise={kind='nextstep',level=0.5}", "model.latent_norm=channels"],
+    "rae": ["regularizers.latent_noise={kind='rae',level=0.8}"],
+    "l-detok": ["regularizers.latent_noise={kind='l-detok',level=3}"],
+    "uae": ["regularizers.uae.teacher=squeezenet", "regularizers.dsm="],
     "latent_masking": ["regularizers.latent_masking.probabilities=[0.25,0.25,0.25,0.25]"],
 }
 WORKER = """
@@ -97,7 +101,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(recipe, weights, tmp_p
     assert not any("methods" in key for key in whole if key.startswith("ckpt/"))
 
 
-WITH_WEIGHTS = {"va_vae", "latent_masking"}
+WITH_WEIGHTS = {"va_vae", "uae", "latent_masking"}
 """Methods whose checkpoints hold weights of their own."""
 
 
