@@ -6,14 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smtool.data.batches import to_uint8
-from smtool.features.teachers import Grid, Teacher
+from smtool.features.teachers import Teacher
+from smtool.training.terms import AdaptiveWeight
 
 Preprocessing = Literal["teacher", "released"]
-AS_RELEASED_WEIGHT = {"offset": 1e-4, "cap": 1e8}
-"""Constants of the adaptive weight of VA-VAE's and SSVAE's released code."""
+RELEASED_RATIO = AdaptiveWeight("encoder", offset=1e-4, cap=1e8)
+"""The adaptive weight of VA-VAE's and SSVAE's released code."""
 
 
-def features_at(teacher: Teacher, images: Tensor, grid: Grid, preprocessing: Preprocessing) -> Tensor:
+def features_at(teacher: Teacher, images: Tensor, grid: tuple[int, ...], preprocessing: Preprocessing) -> Tensor:
     """Features (B, dim, *grid), float32, of images (B, C, H, W) in [-1, 1]; without gradient.
 
     preprocessing: "teacher": the teacher's mean and std, bicubic resize; "released": [-1, 1] and bilinear resize, as in

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -58,5 +59,5 @@ class NoisyLatents(Regularizer):
         height, width = latents.shape[-2:]
         eps = draw.eps[..., :height, :width].to(latents.dtype)      # EQ-VAE may have encoded smaller images
         u = draw.u.to(latents.dtype).view(-1, 1, 1, 1)
-        kept = 1 - u if self.kind == "l-detok" else 1
+        kept = 1 - u if self.kind == "l-detok" else torch.ones_like(u)
         return kept * latents + u * self.level * eps

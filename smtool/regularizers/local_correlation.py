@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig, Shapes
-from smtool.regularizers.features import AS_RELEASED_WEIGHT
+from smtool.regularizers.features import RELEASED_RATIO
 from smtool.spectrum.dct import full_precision
 from smtool.training.distributed import averaged
-from smtool.training.terms import AdaptiveWeight
 
 
 class LocalCorrelation(RegularizerConfig):
@@ -43,7 +42,7 @@ class LocalCorrelation(RegularizerConfig):
 
 
 class LocallyCorrelated(Regularizer):
-    adaptive_weight = AdaptiveWeight("encoder", **AS_RELEASED_WEIGHT)
+    adaptive_weight = RELEASED_RATIO
 
     def __init__(self, weight: float, threshold: float) -> None:
         super().__init__()

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 from smtool.features.teachers import Teacher, load_teacher
 from smtool.randomness import Streams
 from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerConfig, Shapes
-from smtool.regularizers.features import AS_RELEASED_WEIGHT, features_at
+from smtool.regularizers.features import RELEASED_RATIO, features_at
 from smtool.spectrum import dct2, zigzag_low_pass, zigzag_rank
 from smtool.spectrum.dct import full_precision, without_autocast
-from smtool.training.terms import AdaptiveWeight
 
 
 class UAE(RegularizerConfig):
@@ -71,7 +70,7 @@ class Perturbation:
 class BandAligned(Regularizer):
     """projection: 1x1 convolution of the latents to the width of the features, trained with the autoencoder."""
 
-    adaptive_weight = AdaptiveWeight("encoder", **AS_RELEASED_WEIGHT)
+    adaptive_weight = RELEASED_RATIO
 
     def __init__(self, table: UAE, teacher: Teacher, latent_channels: int) -> None:
         super().__init__()

@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from smtool.features.teachers import Teacher, load_teacher
 from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig, Shapes
-from smtool.regularizers.features import AS_RELEASED_WEIGHT, Preprocessing, features_at
+from smtool.regularizers.features import RELEASED_RATIO, Preprocessing, features_at
 from smtool.spectrum.dct import full_precision, without_autocast
-from smtool.training.terms import AdaptiveWeight
 
 
 class VAVAE(RegularizerConfig):
@@ -46,7 +45,7 @@ class VAVAE(RegularizerConfig):
 class FeatureAligned(Regularizer):
     """projection: 1x1 convolution of the latents to the width of the features, trained with the autoencoder."""
 
-    adaptive_weight = AdaptiveWeight("encoder", **AS_RELEASED_WEIGHT)
+    adaptive_weight = RELEASED_RATIO
 
     def __init__(self, table: VAVAE, teacher: Teacher, latent_channels: int) -> None:
         super().__init__()
