@@ -114,7 +114,7 @@ def test_two_ranks_have_the_gradients_of_one(recipe, weights, tmp_path):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     for out, launch in (("one", []), ("two", torchrun)):
         command = [sys.executable, *launch, str(tmp_path / "worker.py"), str(tmp_path / out), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = load_file(tmp_path / "one"), load_file(tmp_path / "two")
     assert one.keys() == two.keys()
