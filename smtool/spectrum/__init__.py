@@ -100,3 +100,5 @@ from smtool.spectrum.visualize import fit_pca as fit_pca
 from smtool.spectrum.visualize import magnitude_normalized as magnitude_normalized
 from smtool.spectrum.visualize import mask_picture as mask_picture
 from smtool.spectrum.visualize import pca_pictures as pca_pictures
+from smtool.spectrum.zigzag import zigzag_low_pass as zigzag_low_pass
+from smtool.spectrum.zigzag import zigzag_rank as zigzag_rank

@@ -88,6 +88,12 @@ def refuse_for_diffusers(config: SDVAE, *, unlike_padding: bool) -> None:
             f"for an encoder with {config.blocks_per_level}.",
             hint="Use --to smtool.",
         )
+    if config.latent_norm != "none":
+        raise CheckpointError(
+            "This autoencoder normalizes its latents over channels (model.latent_norm), which diffusers does not do: it would "
+            "compute other latents.",
+            hint="Use --to smtool.",
+        )
     asked = [("symmetrically", "--symmetric")] if config.downsample_pad == "symmetric" else []
     asked += [("by reflection", "--reflect")] if config.padding == "reflect" else []
     if asked and not unlike_padding:
