@@ -58,7 +58,8 @@ def trace_figure(emerging: Emerging, pictures: Tensor, shown: Sequence[float], *
     with styled():
         images, columns = pictures.shape[:2]
         figure = new_figure(11.0, 1.5 * images + 5.2)
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1.5 * images + 0.3, 4.6))
+        parts = figure.subfigures(2, 1, height_ratios=(1.5 * images + 0.3, 4.6), squeeze=False)
+        upper, lower = parts[:, 0]
         upper.suptitle(title, x=0.01, ha="left", fontsize=10)
         tiles = upper.subplots(images, columns, squeeze=False)
         for row, strip in enumerate(pictures):
@@ -98,7 +99,8 @@ def _draw_explained(axes: "Axes", emerging: Emerging, share: float) -> None:
     if len(emerging.latent_cycles):
         axes.plot(emerging.latent_settled, emerging.latent_cycles, color=COLOURS[1], linestyle="--", label="latents settled")
         axes.plot(emerging.crossing, emerging.latent_cycles, color=COLOURS[1], linestyle=":", linewidth=2, label="SNR = 1: f*")
-    axes.set(yscale="log", xlabel=_NOISE, ylabel=_CYCLES, xlim=(1, 0))
+    axes.set(yscale="log", xlabel=_NOISE, ylabel=_CYCLES, xlim=(1, 0),
+             ylim=(0.95 * emerging.cycles[0], 1.05 * emerging.cycles[-1]))
     axes.grid(visible=False)
     log_ticks(axes.yaxis)
 
