@@ -156,7 +156,7 @@ def prepare(
         from smtool.data.latents.card import read_latent_card
 
         with console.progress(f"encoding {source}") as report:
-            judging = {"judge": judge, "max_fd": max_fd}
+            judging: dict[str, Any] = {"judge": judge, "max_fd": max_fd}
             folder = prepare_latents(latents, tile=tile, weights_dir=weights_dir, report=report, **judging, **caching)
         for line in dct_lines(read_latent_card(folder)):
             console.print(line)

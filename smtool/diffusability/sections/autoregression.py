@@ -168,7 +168,7 @@ def _cells(part: Autoregression) -> tuple[str, ...]:
 
 def draw_highest(parts: Parts) -> "Figure":
     """Figure of f* over time for every process: measured and predicted."""
-    panels: dict[ProcessName, list[Curve]] = {"flow": [], "ddpm": [], "vp": []}
+    panels: dict[str, list[Curve]] = {"flow": [], "ddpm": [], "vp": []}
     for colour, label, part in measured(parts):
         for one in part.processes:
             is_first, times = one.process == "flow", array(part.times).tolist()
