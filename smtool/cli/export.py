@@ -33,19 +33,33 @@ def export(
         Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder. Default: read from the file.")
     ] = None,
     autoencoder: Annotated[
-        str | None, typer.Option(help="Autoencoder of the latents, if CKPT is a published SiT, REPA or U-ViT.")
+        str | None, typer.Option(help="Autoencoder of the latents, if CKPT is a published SiT, REPA, U-ViT or DCTdiff.")
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Factor these latents were multiplied by. Default: the autoencoder's.")
     ] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of a transformer of unusual size.")] = None,
+    snr_scale: Annotated[
+        float | None, typer.Option(help="SNR scale of a DCTdiff, or of a U-ViT on pixels. Default: as published.")
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights of an autoencoder as float16, half the size.")] = False,
+    align: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OLD", help="Move latents to the coordinates of this autoencoder, for a transformer trained on its latents."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="For --align: images to fit the map on. Default: builtin:photos.")
+    ] = None,
 ) -> None:
     """Export an autoencoder to diffusers, with a model card, or convert another tool's checkpoint to smtool's format.
 
     Examples:
 
     smtool export runs/dsm --out dsm-vae
+
+    smtool export runs/healed --align specimen:plain --to smtool --out aligned.safetensors
 
     smtool export SiT-XL-2-256x256.pt --to smtool --autoencoder sd-vae-ft-mse --out sit.safetensors
     """
@@ -61,6 +75,9 @@ def export(
         autoencoder=autoencoder,
         scale=scale,
         heads=heads,
+        snr_scale=snr_scale,
         half=half,
+        align=align,
+        data=data,
         console=Console(),
     )

@@ -23,6 +23,7 @@ _OF_IMAGES = {
     "label_column": "--label-column",
     "image_column": "--image-column",
     "mode": "--mode",
+    "upsample": "--upsample",
 }
 _REASONS = 8  # largest number of reasons in the summary
 _OF_CACHES = {"dtype": "--dtype", "flip": "--flip"}
@@ -78,6 +79,10 @@ def prepare(
     mode: Annotated[
         Literal["L", "LA", "RGB", "RGBA"], typer.Option(help="Channels: L is gray, A is alpha. Without A, alpha is put on white.")
     ] = "RGB",
+    upsample: Annotated[
+        Literal["bicubic", "dct"],
+        typer.Option(help="How smaller images are enlarged; dct: to exactly twice the size, other sizes are left out."),
+    ] = "bicubic",
     latents: Annotated[
         str | None, typer.Option(metavar="CKPT", help="Cache the latents of SOURCE, encoded by this autoencoder.")
     ] = None,
@@ -93,6 +98,14 @@ def prepare(
     ] = "bf16",
     flip: Annotated[bool, typer.Option(help="With --latents or --features: also cache the mirrored images.")] = True,
     tile: Tile = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="FEATURES", help="With --latents dct:BxM: also find the fewest coefficients per block, by the "
+                     "Frechet distance in these features (random, squeezenet, ...)."),
+    ] = None,
+    max_fd: Annotated[
+        float | None, typer.Option(min=0.0, help="With --judge: largest distance allowed. Default: that of as many other images.")
+    ] = None,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
 ) -> None:
@@ -107,6 +120,8 @@ def prepare(
     smtool prepare FOLDER --size 256 --split 0.02 --out data/my-images
 
     smtool prepare data/my-images --latents runs/dsm
+
+    smtool prepare data/my-images --latents dct:4x9,eta=measured --judge random
     """
     from smtool.commands.prepare.images import prepare
     from smtool.report.console import Console
@@ -116,6 +131,10 @@ def prepare(
         raise RecipeError("--latents and --features cannot be combined.", hint="Run the command once for each cache.")
     if tile is not None and latents is None:
         raise RecipeError("--tile has no effect without --latents.", hint="Leave it out.")
+    if judge is not None and latents is None:
+        raise RecipeError("--judge has no effect without --latents.", hint="It judges the coefficients of --latents dct:BxM.")
+    if max_fd is not None and judge is None:
+        raise RecipeError("--max-fd has no effect without --judge.", hint="Add --judge random, or leave it out.")
     if (features is None) != (tokens is None):
         hint = "N is the side of the latents / patch: 16 for 256 px, an f8 autoencoder and patch = 2."
         raise RecipeError(
@@ -133,10 +152,14 @@ def prepare(
         "announce": lambda folder, size: console.print(f"{folder}: {size:,} bytes ({size / 1e6:.1f} MB)"),
     }
     if latents is not None:
-        from smtool.commands.prepare.latents import prepare_latents
+        from smtool.commands.prepare.latents import dct_lines, prepare_latents
+        from smtool.data.latents.card import read_latent_card
 
         with console.progress(f"encoding {source}") as report:
-            folder = prepare_latents(latents, tile=tile, weights_dir=weights_dir, report=report, **caching)
+            judging: dict[str, Any] = {"judge": judge, "max_fd": max_fd}
+            folder = prepare_latents(latents, tile=tile, weights_dir=weights_dir, report=report, **judging, **caching)
+        for line in dct_lines(read_latent_card(folder)):
+            console.print(line)
     elif features is not None and tokens is not None:
         from smtool.commands.prepare.features import prepare_features, token_grid
 
@@ -162,6 +185,7 @@ def prepare(
                 label_column=label_column,
                 image_column=image_column,
                 mode=mode,
+                upsample=upsample,
                 report=report,
             )
         for line in _summary(folder):

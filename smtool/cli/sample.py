@@ -13,7 +13,7 @@ from smtool.errors import RecipeError
 @app.command()
 def sample(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CKPT", help="A run or checkpoint of train-dit, or a published SiT, REPA or U-ViT.")
+        str, typer.Argument(metavar="CKPT", help="A run or checkpoint of train-dit, or a published SiT, REPA, U-ViT or DCTdiff.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to write. Default: a new one next to the checkpoint.")] = None,
     num_images: Annotated[int, typer.Option(min=1, help="Number of images to draw.")] = 64,
@@ -31,7 +31,8 @@ def sample(
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass; does not change the images.")] = 64,
     grid: Annotated[int, typer.Option(min=0, help="Number of images in grid.png; 0 means no grid.")] = 64,
     kind: Annotated[
-        Literal["png", "shards", "npz"], typer.Option("--format", help="PNG files, webdataset shards, or ADM's npz.")
+        Literal["png", "jpeg:75", "jpeg:95", "shards", "npz"],
+        typer.Option("--format", help="PNG files, JPEG files of a quality, webdataset shards, or ADM's npz."),
     ] = "png",
     rounding: Annotated[
         Literal["nearest", "truncate"], typer.Option(help="Rounding of pixels to uint8; ADM and REPA truncate.")
@@ -57,6 +58,10 @@ def sample(
         typer.Option(help="For a published file: factor its latents were multiplied by. Default: the autoencoder's."),
     ] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="For a published file of unusual size: its attention heads.")] = None,
+    snr_scale: Annotated[
+        float | None,
+        typer.Option(help="For a published DCTdiff, or U-ViT on pixels: SNR scale of its training. Default: as published."),
+    ] = None,
 ) -> None:
     """Draw images from a diffusion transformer. Repeating the command resumes an unfinished one.
 
@@ -70,6 +75,8 @@ def sample(
     smtool sample runs/sit --num-images 16 --trace
 
     smtool sample SiT-XL-2-256x256.pt --autoencoder sd-vae-ft-mse --labels 207
+
+    smtool sample celeba64.pth --autoencoder dct:2x4,eta=celeba64
     """
     from smtool.commands.sample.samples import sample_images
     from smtool.report.console import Console
@@ -92,6 +99,7 @@ def sample(
         autoencoder=autoencoder,
         scale=scale,
         heads=heads,
+        snr_scale=snr_scale,
         tile=tile,
         trace=trace,
         beside=beside,

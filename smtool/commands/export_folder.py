@@ -19,6 +19,7 @@ from smtool.checkpoints.foreign.export_diffusers import (
 from smtool.checkpoints.foreign.settings import split_settings
 from smtool.checkpoints.hub.fetch import hub_name
 from smtool.checkpoints.tensor_file import TensorFile
+from smtool.commands.align import Alignment
 from smtool.commands.model_card import Origin, write_card
 from smtool.errors import CheckpointError
 from smtool.networks.layers import DownsamplePad
@@ -26,26 +27,38 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import write_json
 from smtool.tokenizers import Found, identify, load_autoencoder, open_tokenizer
 
-_PATCH_NORM = re.compile(r"(?:^|\.)(bn\.(?:running_mean|running_var|num_batches_tracked))$")
+_BATCH_NORM = re.compile(r"(?:^|\.)(bn\.(?:running_mean|running_var|num_batches_tracked))$")
 
 
 def write_folder(
-    what: str, out: Path, *, unlike_padding: bool, downsample_pad: DownsamplePad | None, half: bool
+    what: str,
+    out: Path,
+    *,
+    unlike_padding: bool,
+    downsample_pad: DownsamplePad | None,
+    half: bool,
+    alignment: Alignment | None = None,
 ) -> tuple[Tokenizer, list[Path]]:
     """Write the folder; returns the autoencoder and the files. Weights keep the number format of the file they come from.
 
     what: an SD-VAE in any format, or an autoencoder that diffusers runs. unlike_padding: see `write_diffusers`. half: store
-    float16.
+    float16. alignment: to fold into an SD-VAE, which is then stored as float32 unless half.
     """
     found = identify(what)
     if found.kind == "diffusers":
         return _by_diffusers(found, out, half=half)
     opened = load_autoencoder(what, downsample_pad=downsample_pad)
     refuse_for_diffusers(opened.config, unlike_padding=unlike_padding)
-    dtype = round_to_half(what, opened) if half else number_format(found)
-    patch_norm = _patch_norm(found, torch.float32 if half else dtype)
-    written = write_diffusers(out, opened, unlike_padding=unlike_padding, dtype=dtype, patch_norm=patch_norm)
-    kind, notes = diffusers_class(opened.config, patch_norm), notes_for_diffusers(opened.config)
+    dtype = number_format(found) if alignment is None else torch.float32
+    batch_norm = _batch_norm(found, torch.float32 if half else dtype)
+    if alignment is not None:
+        if batch_norm:
+            raise CheckpointError(f"{found.place} normalizes 2x2 patches of its own latents, which --align would change.")
+        opened = alignment.folded(opened)
+    dtype = round_to_half(what, opened) if half else dtype
+    written = write_diffusers(out, opened, unlike_padding=unlike_padding, dtype=dtype, batch_norm=batch_norm)
+    kind, notes = diffusers_class(opened, batch_norm), notes_for_diffusers(opened.config)
+    notes += [] if alignment is None else [alignment.card_section()]
     return opened, written + write_card(out, opened, _origin(found), kind=kind, notes=notes)
 
 
@@ -84,12 +97,12 @@ def _file(found: Found) -> Path:
     return weights_in(found.path) if found.path.is_dir() else found.path
 
 
-def _patch_norm(found: Found, dtype: torch.dtype) -> Mapping[str, Tensor]:
+def _batch_norm(found: Found, dtype: torch.dtype) -> Mapping[str, Tensor]:
     """FLUX.2's batch norm of 2x2 patches, from the file; {} if it has none."""
     if found.kind != "foreign":
         return {}
     file = TensorFile(_file(found))
-    names = {name: match[1] for name in file.shapes if (match := _PATCH_NORM.search(name))}
+    names = {name: match[1] for name in file.shapes if (match := _BATCH_NORM.search(name))}
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in file.read(names).items()}
 
 

@@ -4,7 +4,7 @@ Apart from the ring tables, memory does not grow with the number of images.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from smtool.data import ImageShards, validation_batches
 from smtool.diffusability.inputs.accumulators import ImageRings, LatentRings
+from smtool.diffusability.inputs.pairs import LatentPairs, unlike_latents
 from smtool.diffusability.inputs.subjects import Size, Subject
 from smtool.diffusability.plan import Plan
 from smtool.diffusability.protocol import FEWEST_ENCODED, NUM_KEPT, Protocol
+from smtool.diffusability.sections.parts import Reason
 from smtool.diffusability.sections.physical import Delta, headline_delta
 from smtool.image_shape import ImageSize
 from smtool.report.console import Console
@@ -35,7 +37,8 @@ ALL_KNOWN = f"every delta is known to +-{GOOD_HALF_WIDTH}"
 class Gathered:
     """Ring tables of the images and of every subject's latents, the unit of each image, and the first NUM_KEPT images.
 
-    protocol: what is measured of them; full: the full protocol; stopped: why the pass ended.
+    protocol: what is measured of them; full: the full protocol; stopped: why the pass ended. pairs: by label, the latents beside
+    those of the reference, or why there are none; {} without a second autoencoder.
     """
 
     images: ImageRings
@@ -46,6 +49,7 @@ class Gathered:
     full: Protocol
     stopped: str = "all requested images"
     kept: list[Tensor] = field(default_factory=list)
+    pairs: Mapping[str, LatentPairs | Reason] = field(default_factory=dict)
 
     def size(self, latents: LatentRings) -> Size:
         return latents.subject.latent_size(self.protocol.size)
@@ -70,18 +74,20 @@ def gather(
     *,
     device: str,
     console: Console,
+    reference: str | None = None,
 ) -> Gathered:
     """Read, encode and accumulate the images of the plan's protocol, batch by batch.
 
     With a time limit, the pass ends when the time not reserved for the decoding sections is spent; with a budget also when every
     delta is precise enough. At its end, the decoding sections are planned again with the time that encoding took.
+    reference: label of the subject whose latents the others' are compared with; None for no comparison.
     """
-    groups, protocol = shards.groups, plan.protocol
-    units = Units("photograph", groups) if groups else Units("image", [str(i) for i in range(len(shards))])
+    units, protocol = units_of(shards), plan.protocol
     own = (min(REFERENCE_SIDE, protocol.size.height), min(REFERENCE_SIDE, protocol.size.width))
     sizes = list(dict.fromkeys(subject.latent_size(protocol.size) for subject in subjects)) or [own]
     latents = [LatentRings(subject, estimators, keep=NUM_KEPT) for subject in subjects]
-    gathered = Gathered(ImageRings(estimators, sizes), latents, units.first(0), shards, protocol, plan.full)
+    pairs = _pairs(subjects, reference, protocol.size, units)
+    gathered = Gathered(ImageRings(estimators, sizes), latents, units.first(0), shards, protocol, plan.full, pairs=pairs)
     if protocol.encoded < plan.full.encoded:
         gathered.stopped = "all images that fit into the time limit"
     start, count = time.monotonic(), 0
@@ -89,8 +95,10 @@ def gather(
         for batch in validation_batches(shards, batch=BATCH, limit=protocol.encoded):
             pixels = middle(batch.images, protocol.size).to(device)
             gathered.images.add(pixels)
-            for rings in latents:
-                rings.add(pixels, count)
+            means = {rings.subject.label: rings.add(pixels, count) for rings in latents}
+            for label, pair in pairs.items():
+                if isinstance(pair, LatentPairs):
+                    pair.add(means[pair.reference.label], means[label])
             gathered.kept.append(pixels[:max(0, NUM_KEPT - count)])
             count += len(pixels)
             gathered.units = units.first(count)
@@ -100,6 +108,27 @@ def gather(
                 break
     gathered.protocol = plan.after_encoding(time.monotonic() - start, encoded=count)
     return gathered
+
+
+def _pairs(
+    subjects: Sequence[Subject], reference: str | None, size: ImageSize, units: Units
+) -> dict[str, LatentPairs | Reason]:
+    """By label of every subject but the reference; {} without a reference."""
+    chosen = next((one for one in subjects if one.label == reference), None)
+    if chosen is None:
+        return {}
+    others = [one for one in subjects if one is not chosen]
+    reasons = {one.label: unlike_latents(chosen, one, size) for one in others}
+    return {
+        one.label: Reason(reason=why) if (why := reasons[one.label]) else LatentPairs(chosen, one, units, keep=NUM_KEPT)
+        for one in others
+    }
+
+
+def units_of(shards: ImageShards) -> Units:
+    """The units of all images: photographs if it is known which photograph an image is a crop of."""
+    groups = shards.groups
+    return Units("photograph", groups) if groups else Units("image", [str(i) for i in range(len(shards))])
 
 
 def middle(images: Tensor, size: ImageSize) -> Tensor:

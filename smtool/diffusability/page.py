@@ -9,6 +9,7 @@ from smtool.diffusability.report import SCOPE, Data, Report
 from smtool.diffusability.sections import (
     autoregression,
     direction,
+    drift,
     flattening,
     health,
     low_pass,
@@ -29,17 +30,17 @@ if TYPE_CHECKING:
 Pictures = Mapping[str, Mapping[str, Picture]]
 RESULT = "spectrum"
 """The id of the HTML element that holds the whole report as JSON."""
-_TOPICS_SHOWN = ("flattening", "frequency-aligned")
+_TOPICS_SHOWN = ("flattening", "frequency-aligned", "drift")
 
 
 def tables(report: Report) -> list[Table]:
-    """Tables for the console: each estimator, low-pass curve, f*, decoders and health, verdict; without unmeasured parts."""
+    """Tables for the console: each estimator, low-pass curve, f*, decoders and health, drift, verdict; what was measured only."""
     made = [_physical_table(report), _reference_table(report) if report.autoencoders else None]
     if report.autoencoders:
         lenses = {one.label: one.lens for one in report.autoencoders}
         emerging = autoregression.table(noise_crossing_chapter.autoregressions(lenses))
         made += [low_pass.table({one.label: one.low_pass for one in report.autoencoders}), emerging]
-        made += [_decoders(report), _verdicts(report)]
+        made += [_decoders(report), drift.table(_drifts(report)), _verdicts(report)]
     return [table for table in made if table is not None]
 
 
@@ -67,6 +68,7 @@ def chapters(report: Report) -> list[Chapter]:
         direction.chapter({one.label: one.direction for one in autoencoders}),
         pictures.CHAPTER,
         health.chapter({one.label: one.health for one in autoencoders}),
+        drift.chapter(_drifts(report)),
     ]
 
 
@@ -127,6 +129,10 @@ def _decoders(report: Report) -> Table:
         "part of a cell; cell, of decodings when latents shift by one cell; latent, of latents when the image shifts"
     )
     return Table("", columns, rows, note)
+
+
+def _drifts(report: Report) -> dict[str, drift.Drift | Reason]:
+    return {one.label: one.drift for one in report.autoencoders if one.drift is not None}
 
 
 def _verdicts(report: Report) -> Table:

@@ -82,13 +82,14 @@ class Plan:
 
 
 def plan_report(
-    subjects: Sequence[Subject], first: Tensor, *, images: int, limit: Limit | None, began: float
+    subjects: Sequence[Subject], first: Tensor, *, images: int, limit: Limit | None, began: float, drift: bool = False
 ) -> Plan:
     """Time one pass of every subject and choose the protocol.
 
-    first: an image (1, C, H, W) on the device; images: their number; began: as in `Plan`.
+    first: an image (1, C, H, W) on the device; images: their number; began: as in `Plan`; drift: as in
+    `Protocol`.
     """
-    full = Protocol.full(images, ImageSize(*first.shape[-2:]))
+    full = Protocol.full(images, ImageSize(*first.shape[-2:]), drift=drift)
     if limit is None or not subjects:
         return Plan(full, full, limit if subjects else None, began)
     for subject in subjects:

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from smtool.diffusability.inputs.subjects import PassSeconds
+from smtool.diffusability.sections.drift import DECODINGS
 from smtool.diffusability.sections.low_pass import ROWS_REMOVED
 from smtool.diffusability.sections.transfer import BANDS
 from smtool.image_shape import ImageSize
 
-NUM_KEPT, NUM_TRANSFER, NUM_SHIFTS = 32, 16, 16
-"""Number of images kept whole for the decoding sections, and the largest numbers used for band transfer and shift errors."""
+NUM_KEPT, NUM_TRANSFER, NUM_SHIFTS, NUM_DRIFT = 32, 16, 16, 16
+"""Number of images kept whole for the decoding sections, and the largest numbers used for band transfer, shift errors and
+drift."""
 FEWEST_ENCODED = 16
 SMALLEST_SIDE = 128
 _REMOVALS = ((0, 4, 8, 10, 12, 14), (0, 8, 12))
@@ -26,7 +28,7 @@ class Protocol:
 
     encoded: images that are encoded; size: of the images; decoded: images that are decoded, 0 for none;
     removals: numbers of removed anti-diagonals, () without the low-pass curve; bands: of the band transfer, 0 without it;
-    shifts: whether shift errors are measured.
+    shifts: whether shift errors are measured; drift: whether decoders are compared with that of the reference.
     """
 
     encoded: int
@@ -35,11 +37,12 @@ class Protocol:
     removals: tuple[int, ...] = ROWS_REMOVED
     bands: int = BANDS
     shifts: bool = True
+    drift: bool = False
 
     @classmethod
-    def full(cls, images: int, size: ImageSize) -> "Protocol":
+    def full(cls, images: int, size: ImageSize, *, drift: bool = False) -> "Protocol":
         """The full protocol for this number of images (spectrum.md#cost-and-intervals)."""
-        return cls(images, size, min(NUM_KEPT, images))
+        return cls(images, size, min(NUM_KEPT, images), drift=drift)
 
     @property
     def low_pass_images(self) -> int:
@@ -54,15 +57,20 @@ class Protocol:
         return min(NUM_SHIFTS, self.decoded) if self.shifts else 0
 
     @property
+    def drift_images(self) -> int:
+        return min(NUM_DRIFT, self.decoded) if self.drift else 0
+
+    @property
     def decodes(self) -> int:
-        """Number of decodings of all sections."""
+        """Number of decodings of all sections but drift."""
         whole = self.decoded * max(1, len(self.removals))
         return whole + (self.bands + 1) * self.transfer_images + _DECODES_SHIFT * self.shift_images
 
     def decoding_seconds(self, passes: Sequence[PassSeconds]) -> float:
         """Expected time of the sections that decode. passes: of every autoencoder."""
         encodes = _ENCODES_SHIFT * self.shift_images
-        return _OVERHEAD * sum(self.decodes * one.decode_at(self.size) + encodes * one.encode_at(self.size) for one in passes)
+        decodes = self.decodes + DECODINGS * self.drift_images      # of the reference it is less
+        return _OVERHEAD * sum(decodes * one.decode_at(self.size) + encodes * one.encode_at(self.size) for one in passes)
 
     def encoding_seconds(self, passes: Sequence[PassSeconds]) -> float:
         """Expected time of encoding all images once."""
@@ -110,6 +118,7 @@ class Protocol:
             said.append(f"encoded images {full.encoded} -> {self.encoded}")
         left_out = {
             "shift errors": full.shifts and not self.shifts, "band transfer": full.bands and not self.bands,
+            "drift of decoders": full.drift and not self.drift,
             "low-pass curve": full.removals and not self.removals, "reconstructions": full.decoded and not self.decoded,
         }
         return said + [f"{section} not measured" for section, missing in left_out.items() if missing]
@@ -130,6 +139,8 @@ class Protocol:
         for size in sizes:
             yield (now := replace(now, size=size))
         yield (now := replace(now, shifts=False))
+        if now.drift:
+            yield (now := replace(now, drift=False))
         yield (now := replace(now, bands=0))
         yield (now := replace(now, removals=()))
         yield replace(now, decoded=0)

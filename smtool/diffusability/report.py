@@ -10,8 +10,10 @@ from pydantic import Field, PlainSerializer
 
 from smtool.config import Config
 from smtool.diffusability.inputs.subjects import Size
+from smtool.diffusability.sections import drift as drift_section
 from smtool.diffusability.sections import flattening, health, noise_crossing, reference, transfer
 from smtool.diffusability.sections.direction import Direction
+from smtool.diffusability.sections.drift import Drift
 from smtool.diffusability.sections.health import Health
 from smtool.diffusability.sections.low_pass import LowPass
 from smtool.diffusability.sections.noise_crossing import NoiseCrossing
@@ -158,7 +160,10 @@ class Normalization(Config):
 
 
 class Measured(Config):
-    """Everything measured of one autoencoder. physical, reference: empty where the estimator was not requested."""
+    """Everything measured of one autoencoder.
+
+    physical, reference: empty where the estimator was not requested. drift: None for the reference itself, and in older files.
+    """
 
     label: str
     path: str
@@ -177,6 +182,7 @@ class Measured(Config):
     lens: NoiseCrossing | Reason
     direction: Direction
     health: Health
+    drift: Drift | Reason | None = None
 
 
 class Autoencoder(Measured):
@@ -216,6 +222,7 @@ def verdict(one: Measured) -> list[Finding]:
         *transfer.findings(one.transfer, one.low_pass, can_decode=one.can_decode, cells=min(one.latent_size)),
         *noise_crossing.findings(one.lens),
         *health.findings(one.health),
+        *drift_section.findings(one.drift),
     ]
 
 

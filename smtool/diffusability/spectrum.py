@@ -16,6 +16,7 @@ from smtool import __version__
 from smtool.devices import one_thread, peak_memory_mb
 from smtool.diffusability.gathering import Gathered, gather
 from smtool.diffusability.inputs.accumulators import LatentRings
+from smtool.diffusability.inputs.pairs import LatentPairs, any_alike
 from smtool.diffusability.inputs.subjects import Subject, label_of_reference, open_measured, open_subjects
 from smtool.diffusability.page import chapters, plots, report_page, tables
 from smtool.diffusability.plan import Limit, plan_report
@@ -34,7 +35,17 @@ from smtool.diffusability.report import (
     Report,
     verdict,
 )
-from smtool.diffusability.sections import direction, health, low_pass, noise_crossing, physical, pictures, reference, transfer
+from smtool.diffusability.sections import (
+    direction,
+    drift,
+    health,
+    low_pass,
+    noise_crossing,
+    physical,
+    pictures,
+    reference,
+    transfer,
+)
 from smtool.diffusability.sections.parts import NOT_MEASURED, Reason, headline
 from smtool.errors import RecipeError
 from smtool.inference.tile_advice import advising_tiles
@@ -101,19 +112,23 @@ def spectrum(
     shards = open_measured(data, size, console, channels=subjects[0].codec.image_channels if subjects else None)
     wanted = min(len(shards), num_images or (len(shards) if limit is not None and limit.ends_early else NUM_IMAGES))
     clock = Clock()
-    plan = plan_report(subjects, shards.read([0]).images.to(device), images=wanted, limit=limit, began=began)
+    compared = any_alike(subjects, model, size)
+    plan = plan_report(
+        subjects, shards.read([0]).images.to(device), images=wanted, limit=limit, began=began, drift=compared
+    )
     for sentence in plan.sentences():
         console.print(sentence)
     with clock("spectra"):
-        gathered = gather(shards, subjects, estimators, plan, device=device, console=console)
+        gathered = gather(shards, subjects, estimators, plan, device=device, console=console, reference=model)
     decoded = {}
     for latents in gathered.latents:
         with advising_tiles(latents.subject.codec, gathered.protocol.size, batch=None):
             decoded[latents.subject.label] = decode_sections(latents, gathered, clock, console)
+    drifts = _drifts(gathered, clock, console)
     aim = delta if delta is not None else _aim(subjects)
     with clock("fits"), one_thread():
         images = _images(gathered, aim)
-        autoencoders = _autoencoders(gathered, decoded, aim, shifted_to=model or "", snr_threshold=snr_threshold)
+        autoencoders = _autoencoders(gathered, decoded, drifts, aim, shifted_to=model or "", snr_threshold=snr_threshold)
     report = Report(
         schema=SCHEMA,
         smtool=__version__,
@@ -208,6 +223,20 @@ def _decoded(latents: LatentRings, gathered: Gathered, clock: Clock) -> Decoded:
     return Decoded(moved, curve.section, directed, checks, drawn)
 
 
+def _drifts(gathered: Gathered, clock: Clock, console: Console) -> dict[str, drift.Drift | Reason]:
+    """Drift of every autoencoder but the reference, by label; {} with a single one."""
+    stats = {latents.subject.label: latents.stats("") for latents in gathered.latents}
+
+    def measured(label: str, pairs: LatentPairs) -> drift.Drift | Reason:
+        number, source = gathered.protocol.drift_images, pairs.reference.label
+        total = drift.DECODINGS * min(number, len(pairs.kept_places))
+        shown = console.progress(f"decoding latents of {source} with {label}")
+        with clock("drift"), shown as report, pairs.other.reporting(lambda done: report(done, total)):
+            return drift.measure(pairs, gathered.first_images, stats[source], decoded=number)
+
+    return {label: one if isinstance(one, Reason) else measured(label, one) for label, one in gathered.pairs.items()}
+
+
 def _images(gathered: Gathered, delta: float) -> Images:
     """Spectra of the images, without the keys of estimators that were not requested."""
     rings, units = gathered.images, gathered.units
@@ -220,9 +249,18 @@ def _images(gathered: Gathered, delta: float) -> Images:
 
 
 def _autoencoders(
-    gathered: Gathered, decoded: Mapping[str, Decoded], delta: float, *, shifted_to: str, snr_threshold: float
+    gathered: Gathered,
+    decoded: Mapping[str, Decoded],
+    drifts: Mapping[str, drift.Drift | Reason],
+    delta: float,
+    *,
+    shifted_to: str,
+    snr_threshold: float,
 ) -> list[Autoencoder]:
-    """Measurements and verdict of every autoencoder. shifted_to: label of the autoencoder that time shifts match."""
+    """Measurements and verdict of every autoencoder.
+
+    drifts: by label, of all but the reference. shifted_to: label of the autoencoder that time shifts match.
+    """
     rings, labelled = gathered.images, {latents.subject.label: latents for latents in gathered.latents}
     has_physical, has_reference = rings.measures(PHYSICAL), rings.measures(REFERENCE.curve)
     physicals, references = {}, {}
@@ -243,8 +281,10 @@ def _autoencoders(
             normalization=Normalization.of(source, stats),
             physical=physicals[label], reference=references[label], transfer=sections.transfer, low_pass=sections.low_pass,
             lens=crossings[label], direction=sections.direction, health=sections.health,
+            **({"drift": drifts[label]} if label in drifts else {}),
         )
-        found.append(Autoencoder(**dict(one), verdict=verdict(one)))
+        parts = {name: part for name, part in one if name in one.model_fields_set}
+        found.append(Autoencoder(**parts, verdict=verdict(one)))
     return found
 
 
@@ -264,6 +304,7 @@ def _images_of_sections(gathered: Gathered) -> dict[str, int]:
     """Number of images by section; each section uses the first images of the pass, in stored order."""
     protocol, kept = gathered.protocol, sum(map(len, gathered.kept))
     used = {"low_pass": protocol.low_pass_images, "transfer": protocol.transfer_images, "shift": protocol.shift_images}
+    used |= {"drift": protocol.drift_images} if protocol.drift else {}
     few = {name: min(number, kept) for name, number in used.items()}
     return {"spectra": len(gathered.units.groups), **few, "direction": kept}
 

@@ -1,4 +1,4 @@
-"""Diffusion on latents: processes (flow, ddpm), samplers, guidance, and alignment of tokens with a teacher's features."""
+"""Diffusion on latents: processes (flow, ddpm, vp-sde), samplers, guidance, and alignment of tokens with a teacher's features."""
 
 from smtool.diffusion.alignment import Alignment, AnyAlignment, IRepa, Repa, RepaDog, WeightedAlignment
 from smtool.diffusion.ddpm import DDPM, DDPMProcess
@@ -7,10 +7,12 @@ from smtool.diffusion.guidance import guided
 from smtool.diffusion.observing import Observer, Step
 from smtool.diffusion.process import Noised, Process
 from smtool.diffusion.sampling import Sampler, sample
+from smtool.diffusion.vp_sde import VPSDE, VPSDEProcess
 from smtool.diffusion.warmup import Warmup
 
 __all__ = [
     "DDPM",
+    "VPSDE",
     "Alignment",
     "AnyAlignment",
     "DDPMProcess",
@@ -24,6 +26,7 @@ __all__ = [
     "RepaDog",
     "Sampler",
     "Step",
+    "VPSDEProcess",
     "Warmup",
     "WeightedAlignment",
     "guided",

@@ -20,7 +20,8 @@ class Tokenizer(nn.Module):
     it accepts, None for any multiple of downsample; image_channels: of the images, 1 to 4; recipe: {} unless smtool trained it;
     learned_from: names of the frozen networks in its training losses; config: table from which smtool rebuilds it (with the
     weights, if any), None if another library runs it; network: the module that computes, for hooks on its layers, None for plain
-    arithmetic.
+    arithmetic; channel_groups: groups of channels for `smtool.spectrum.entropy_weights`, None for one group; scaled_by_bound:
+    raw latents are already divided by a bound, and may be used without further normalization.
     """
 
     label: str = ""
@@ -33,6 +34,8 @@ class Tokenizer(nn.Module):
     image_channels: int = 3
     config: Config | None = None
     network: nn.Module | None
+    channel_groups: tuple[tuple[int, int], ...] | None = None
+    scaled_by_bound: bool = False
 
     def __init__(self) -> None:
         super().__init__()

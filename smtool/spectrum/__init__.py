@@ -6,7 +6,6 @@ from smtool.spectrum.autoregression import falling_power as falling_power
 from smtool.spectrum.autoregression import flow_ratio as flow_ratio
 from smtool.spectrum.autoregression import highest_frequency as highest_frequency
 from smtool.spectrum.autoregression import prediction_error as prediction_error
-from smtool.spectrum.autoregression import vp_ratio as vp_ratio
 from smtool.spectrum.broken_power_law import BrokenPowerLaw as BrokenPowerLaw
 from smtool.spectrum.broken_power_law import fit_broken_power_law as fit_broken_power_law
 from smtool.spectrum.capacity import DISTORTIONS as DISTORTIONS
@@ -29,6 +28,10 @@ from smtool.spectrum.direction import directional_energy as directional_energy
 from smtool.spectrum.direction import rmsc as rmsc
 from smtool.spectrum.direction import spatial_normalize as spatial_normalize
 from smtool.spectrum.edges import edge_ratio as edge_ratio
+from smtool.spectrum.entropy import ChannelGroups as ChannelGroups
+from smtool.spectrum.entropy import channel_entropy as channel_entropy
+from smtool.spectrum.entropy import entropy_weights as entropy_weights
+from smtool.spectrum.entropy import percentile_bound as percentile_bound
 from smtool.spectrum.esm import esm_loss as esm_loss
 from smtool.spectrum.esm import matched_gain as matched_gain
 from smtool.spectrum.esm import reference_divergence as reference_divergence
@@ -89,9 +92,12 @@ from smtool.spectrum.theory import velocity_floor as velocity_floor
 from smtool.spectrum.transfer import BandTransfer as BandTransfer
 from smtool.spectrum.transfer import band_of_cell as band_of_cell
 from smtool.spectrum.transfer import band_transfer as band_transfer
+from smtool.spectrum.upsample import dct_upsample as dct_upsample
 from smtool.spectrum.visualize import PrincipalAxes as PrincipalAxes
 from smtool.spectrum.visualize import cosine_map as cosine_map
 from smtool.spectrum.visualize import fit_pca as fit_pca
 from smtool.spectrum.visualize import magnitude_normalized as magnitude_normalized
 from smtool.spectrum.visualize import mask_picture as mask_picture
 from smtool.spectrum.visualize import pca_pictures as pca_pictures
+from smtool.spectrum.zigzag import zigzag_low_pass as zigzag_low_pass
+from smtool.spectrum.zigzag import zigzag_rank as zigzag_rank

@@ -1,4 +1,4 @@
-"""How far the latents of a later autoencoder are from those of an earlier one on the same images, and the affine maps between them.
+"""How far latents of a later autoencoder are from those of an earlier one on the same images, and the affine maps between them.
 
 All statistics are second moments of DCT cells by radial band; latents themselves are not stored.
 """
@@ -19,6 +19,9 @@ NUM_BANDS = 4
 """Bands of equal width from 0 to the Nyquist frequency of an axis; those of `regularizers.stay` (`band_of_cell`)."""
 _SMALLEST_EIGENVALUE = 1e-10
 """Of the correlation of channels, relative to the largest. Directions below it carry rounding only."""
+
+_ROUNDING = 1e-12
+"""Variance up to this fraction of a channel's energy is that of a constant channel."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class AffineMap:
 class PairMoments:
     """Second moments of the latents of two autoencoders, summed over images; `a + b` merges two sets of images.
 
-    moments: (bands, 2 C + 1, 2 C + 1) float64 on the CPU: sums over images and over the DCT cells of a band of the products of the
+    moments: (bands, 2 C + 1, 2 C + 1) float64 on the CPU: sums over images and over the DCT cells of a band of products of the
     vector (earlier latents, later latents, an image of ones). The DCT of ones has one cell that is not 0, sqrt(h w) at (0, 0).
     num_positions: images times cells.
     """
@@ -106,6 +109,18 @@ class PairMoments:
         mean = torch.cat(self.means())
         return self.moments.sum(0)[:-1, :-1] / self.num_positions - mean[:, None] * mean
 
+    def varies(self) -> Tensor:
+        """(2 C,) bool: which channels of (earlier, later) are not constant up to rounding."""
+        energy = self.moments.sum(0).diagonal()[:-1] / self.num_positions
+        return self.covariance().diagonal() > _ROUNDING * energy
+
+    def correlation(self) -> Tensor:
+        """(C,): of every earlier channel with the same later one, -1 to 1; 0 if either is constant."""
+        c, covariance, varies = self.channels, self.covariance(), self.varies()
+        variance = covariance.diagonal()
+        found = covariance[:c, c:].diagonal() / (variance[:c] * variance[c:]).sqrt()
+        return torch.where(varies[:c] & varies[c:], found, 0.0)
+
     def residual(self, found: AffineMap) -> Tensor:
         """(bands, C): energy of earlier - found(later), summed over images and cells."""
         rows = torch.cat([AffineMap.identity(self.channels).matrix, -found.matrix, -found.shift[:, None]], dim=1)
@@ -116,7 +131,7 @@ def fit_channels(pair: PairMoments) -> AffineMap:
     """Least-squares map of every later channel to the same earlier channel. A constant later channel gets scale 0."""
     c, covariance = pair.channels, pair.covariance()
     variance, common = covariance.diagonal()[c:], covariance[:c, c:].diagonal()
-    scale = torch.where(variance > 0, common / variance, 0.0)
+    scale = torch.where(pair.varies()[c:], common / variance, 0.0)
     earlier, later = pair.means()
     return AffineMap(scale.diag(), earlier - scale * later)
 
@@ -124,8 +139,7 @@ def fit_channels(pair: PairMoments) -> AffineMap:
 def fit_linear(pair: PairMoments) -> AffineMap:
     """Least-squares map from all later channels to every earlier channel. Of several equal ones, that of least norm."""
     c, covariance = pair.channels, pair.covariance()
-    std = covariance.diagonal()[c:].clamp(min=0).sqrt()
-    unit = torch.where(std > 0, 1 / std, 0.0)
+    unit = torch.where(pair.varies()[c:], 1 / covariance.diagonal()[c:].clamp(min=0).sqrt(), 0.0)
     correlation = covariance[c:, c:] * unit[:, None] * unit
     inverse = torch.linalg.pinv(correlation, rtol=_SMALLEST_EIGENVALUE, hermitian=True) * unit[:, None] * unit
     matrix = covariance[:c, c:] @ inverse
@@ -134,7 +148,7 @@ def fit_linear(pair: PairMoments) -> AffineMap:
 
 
 class Unexplained(NamedTuple):
-    """Shares of the earlier latents' variance that a map of the later latents misses; 0: none, above 1: more than their mean does.
+    """Shares of the earlier latents' variance that a map of the later latents misses; 0: none, 1: as much as their mean does.
 
     total: 0-dim; bands: (bands,); channels: (C,); cells: (bands, C): of a channel in a band. nan without variance. In total and
     bands, channels are weighted.
@@ -163,7 +177,8 @@ def unexplained(groups: Sequence[PairMoments], found: AffineMap, weights: Tensor
     def shares(residual: Tensor, energy: Tensor, sums: Tensor, count: Tensor) -> Tensor:
         variance = energy.clone()
         variance[:, 0] -= sums.square() / count
-        return _packed(residual, variance.clamp(min=0), weights)
+        rounding = _ROUNDING * energy.sum(1, keepdim=True)
+        return _packed(residual, torch.where(variance > rounding, variance, 0.0), weights)
 
     value = shares(*(table.mean(0, keepdim=True) for table in tables))[0]
     spread = jackknife_half_widths(shares, *tables) if len(groups) > 1 else torch.full_like(value, math.inf)

@@ -26,12 +26,13 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata
 from smtool.tokenizers import specimens
 from smtool.tokenizers.controls import control
+from smtool.tokenizers.dct import dct, is_dct
 from smtool.tokenizers.diffusers_classes import described, open_by_diffusers
 from smtool.tokenizers.encoders import is_encoder, open_encoder
 from smtool.tokenizers.objects import is_object, open_object
 from smtool.tokenizers.pixels import PIXELS, Pixels
 
-Kind = Literal["pixels", "control", "encoder", "object", "trained", "foreign", "diffusers", "diffusion", "other"]
+Kind = Literal["pixels", "control", "dct", "encoder", "object", "trained", "foreign", "diffusers", "diffusion", "other"]
 """trained: an autoencoder in a file of smtool; foreign: weights of another tool for a network of smtool; diffusers: weights that
 diffusers runs; diffusion: a checkpoint of `train-dit`; other: any other file."""
 _CONTROL, _TAESD = "control:", "TAESD"
@@ -64,6 +65,8 @@ def identify(name: str | Path) -> Found:
     Raises CheckpointError if there is nothing of this name, WeightsError if it is on the hub only and cannot be downloaded,
     RecipeError for settings that it does not take.
     """
+    if is_dct(str(name)):
+        return Found(str(name), "dct")
     plain, settings = split_settings(str(name))
     found = _identified(plain)
     takes = found.kind in ("trained", "foreign", "other")
@@ -102,10 +105,11 @@ def open_tokenizer(
     """Open a tokenizer, frozen and in eval mode. Raises CheckpointError, RecipeError or WeightsError.
 
     name: a file, run or folder of an autoencoder, a repository on the hub (`org/name`, `org/name:subfolder`, `org/name@revision`,
-    or a short name of `smtool.checkpoints.hub`), `specimen:plain` or `specimen:dsm`, `pixels`, `timm:MODEL`, `squeezenet`, a
-    Python object `module:attribute`, or a control `control:NAME`. Settings of an SD-VAE that its file does not show may follow
-    the name: `vae.safetensors,padding=reflect,norm_groups=16`. image_size: of the images to encode, for encoders whose grid
-    depends on it; image_channels: of the images, for tokenizers that are made for any number of them. downsample_pad: padding of
+    or a short name of `smtool.checkpoints.hub`), `specimen:plain` or `specimen:dsm`, `pixels`, blocks of DCT coefficients such as
+    `dct:2x4` (`smtool.tokenizers.dct`), `timm:MODEL`, `squeezenet`, a Python object `module:attribute`, or a control
+    `control:NAME`. Settings of an SD-VAE that its file does not show may follow the name:
+    `vae.safetensors,padding=reflect,norm_groups=16`. image_size: of the images to encode, for encoders whose grid depends on it;
+    image_channels: of the images, for tokenizers that are made for any number of them. downsample_pad: padding of
     an SD-VAE; None: that of its file. weights_dir: searched first for weights of encoders.
     """
     found = identify(name)
@@ -156,6 +160,10 @@ def _of_kind(
         return Pixels(image_channels=channels).build()
     if found.kind == "control":
         return control(found.name.removeprefix(_CONTROL), channels)
+    if found.kind == "dct":
+        made = dct(found.name).build()
+        made.source = found.name
+        return made
     if found.kind == "encoder":
         return open_encoder(found.name, device=device, image_size=size, image_channels=channels, weights_dir=weights_dir)
     if found.kind == "object":

@@ -12,10 +12,11 @@ from smtool.errors import CheckpointError
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
 from smtool.tokenizers.controls import NamedControl
+from smtool.tokenizers.dct import DCT
 from smtool.tokenizers.pixels import Pixels
 
-_STORED: TypeAdapter[StoredConfig | Pixels | NamedControl] = TypeAdapter(
-    Annotated[StoredConfig | Pixels | NamedControl, Field(discriminator="kind")]
+_STORED: TypeAdapter[StoredConfig | Pixels | NamedControl | DCT] = TypeAdapter(
+    Annotated[StoredConfig | Pixels | NamedControl | DCT, Field(discriminator="kind")]
 )
 
 

@@ -177,6 +177,7 @@ GIVEN = {      # page -> what of the workshop it starts with; the other pages ma
     "prepare-images": ["odd"],
     "is-my-vae-diffusable": ["ae.safetensors", "data"],
     "alignment": [],
+    "dct": ["photos"],
     "own-autoencoder": ["my-vae", "runs/dsm", "data"],
     "published-transformers": ["SiT-XL-2-256x256.pt", "sd-vae-ft-mse", "data"],
     "scores-for-a-paper": ["runs", "data"],
@@ -225,7 +226,7 @@ def _small(arguments: list[str]) -> list[str]:
     if name == "race":
         return [*arguments, *_set(SMALL_RACE), "--budget", "2", "--jobs", "1"]
     if name == "prepare":
-        return [*arguments, "--workers", "1", *(() if "odd" in arguments else ("--split", "0.4"))]
+        return [*arguments, "--workers", "1", *(() if "odd" in arguments or "--latents" in arguments else ("--split", "0.4"))]
     if name == "sample":
         heads = ("--heads", "2") if "--autoencoder" in arguments else ()
         return [*arguments, "--num-images", "12", "--steps", "2", *heads]

@@ -24,6 +24,7 @@ class Pool:
 KINDS = {
     "pixels": "pixels",
     "control:crop": "control",
+    "dct:4x9": "dct",
     "timm:resnet10t": "encoder",
     "mine_for_contract:Pool": "object",
     "runs/sdvae": "trained",
@@ -32,7 +33,7 @@ KINDS = {
     "tiny": "diffusers",
     "vq": "diffusers",
 }
-STORED = ("pixels", "control:crop", "runs/sdvae", "tae_encoder.pth")
+STORED = ("pixels", "control:crop", "dct:4x9", "runs/sdvae", "tae_encoder.pth")
 TRAINABLE = ("runs/sdvae", "tae_encoder.pth")
 
 

@@ -1,8 +1,10 @@
 """`smtool inspect` of recipes and checkpoints of train-dit and of caches: name of a row -> text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from smtool.commands.inspect.network_size import size_rows
+from smtool.commands.prepare.latents import dct_lines
 from smtool.data.cache.card import CacheCard
 from smtool.data.features.card import read_feature_card
 from smtool.data.features.shards import FeatureShards
@@ -11,6 +13,7 @@ from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import Recipe, TrainDiT
+from smtool.tokenizers.dct import is_dct
 
 
 def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
@@ -21,15 +24,23 @@ def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
         **_network_rows(tables),
         **size_rows(tables),
         "latents": f"of {tables.latents.autoencoder}, normalized by {tables.latents.stats}"
-        + (", encoded while training" if tables.latents.online else f", cached as {tables.latents.dtype}"),
+        + _encoding(tables),
         "process": _process(tables),
         "sampler": _sampler(tables),
         "labels": "none" if tables.labels is None else f"dropped with probability {tables.labels.dropout:g}",
+        "loss weights": _loss_weights(tables),
         "alignment": _alignment(tables),
         "steps": f"{tables.steps:,}, {tables.steps * tables.data.batch:,} samples",
         "run": f"runs/{recipe.name}",
     }
     return rows | ({"remarks": remarks} if (remarks := "\n".join(tables.remarks())) else {})
+
+
+def _encoding(tables: TrainDiT) -> str:
+    if tables.latents.online:
+        return ", encoded while training"
+    cached = f"cached as {tables.latents.dtype}"
+    return f", encoded while training unless they are {cached}" if is_dct(tables.latents.autoencoder) else f", {cached}"
 
 
 def checkpoint_rows(path: Path) -> dict[str, str]:
@@ -45,6 +56,7 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         "classes": f"{model.num_classes}" if model.num_classes else "none",
         "process": _process(model.tables),
         "sampler": _sampler(model.tables),
+        "loss weights": _loss_weights(model.tables, facts.get("loss_weights")),
         "alignment": _alignment(model.tables),
         "step": "not known" if facts["step"] is None else f"{facts['step']:,}, {facts['weights']} weights",
         "autoencoder": f"{_short(tokenizer)}, "
@@ -94,6 +106,7 @@ def cache_rows(folder: Path) -> dict[str, str]:
         "autoencoder": f"{card.checkpoint}, digest {card.autoencoder}",
         "classes": f"{card.num_classes}" if card.num_classes else "none",
         "statistics": f"of {latents.stats.count:,} latents: std {std}",
+        **({"measured": "\n".join(lines)} if (lines := dct_lines(card)) else {}),
         **_images_and_shards(card),
         "digest": latents.digest,
     }
@@ -114,7 +127,10 @@ def _network_rows(tables: TrainDiT) -> dict[str, str]:
 
 def _process(tables: TrainDiT) -> str:
     process = tables.process
-    return "ddpm, noise prediction" if process.kind == "ddpm" else f"flow, {process.path} path, {process.prediction} prediction"
+    if process.kind == "flow":
+        return f"flow, {process.path} path, {process.prediction} prediction"
+    predicted = "data" if process.kind == "vp-sde" and process.prediction == "x0" else "noise"
+    return f"{process.kind}, {predicted} prediction" + (f", SNR times {process.snr_scale:g}" if process.snr_scale != 1 else "")
 
 
 def _sampler(tables: TrainDiT) -> str:
@@ -122,6 +138,14 @@ def _sampler(tables: TrainDiT) -> str:
     low, high = sampler.cfg_interval
     guidance = f"guidance {sampler.cfg_scale:g} for t in [{low:g}, {high:g}]" if sampler.cfg_scale > 1 else "no guidance"
     return f"{sampler.kind}, {sampler.steps} steps, {guidance}"
+
+
+def _loss_weights(tables: TrainDiT, used: Sequence[float] | None = None) -> str:
+    """Weights of channels: those of the recipe, and those used in training."""
+    asked = tables.loss.weights
+    numbers = used if used is not None else None if isinstance(asked, str) else asked
+    shown = "" if numbers is None else " ".join(f"{number:.3f}" for number in numbers)
+    return " ".join(part for part in (asked + ("," if shown else "") if isinstance(asked, str) else "", shown) if part)
 
 
 def _alignment(tables: TrainDiT) -> str:

@@ -31,6 +31,7 @@ from smtool.tokenizers import Found, identify, open_tokenizer
 
 _KINDS = {
     "pixels": "the pixels themselves as latents",
+    "dct": "DCT coefficients of blocks as latents",
     "control": "control with known measures",
     "encoder": "frozen encoder without a decoder",
     "object": "Python object",

@@ -6,9 +6,11 @@ from smtool.data.images.card import is_prepared, read_card
 from smtool.errors import CheckpointError, WeightsError
 from smtool.image_shape import ImageSize
 from smtool.networks.shapes_only import shapes_only
+from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import TrainAE, TrainDiT, load
 from smtool.recipe.catalog import autoencoder_recipe
 from smtool.tokenizers import open_tokenizer
+from smtool.tokenizers.dct import dct, needs_measured_eta
 
 Shape = tuple[int, int, int]
 
@@ -34,7 +36,8 @@ def _latents(tables: TrainDiT) -> tuple[Shape | None, str]:
     place, asked = tables.latents.autoencoder, tables.data.image_size
     size = None if asked == "autoencoder" else asked
     try:
-        tokenizer = open_tokenizer(place, image_size=size)
+        measured = needs_measured_eta(place)      # the shape of the latents does not depend on eta
+        tokenizer: Tokenizer = dct(place, measured=1.0).build() if measured else open_tokenizer(place, image_size=size)
     except (CheckpointError, WeightsError):
         if (found := autoencoder_recipe(place.removesuffix("/ckpt.safetensors"))) is None:
             raise

@@ -9,7 +9,7 @@ from smtool.data.images.decoding import WHITE, Profiles, Reading
 from smtool.data.images.prepare import IMAGES_PER_SHARD, VAL_FRACTION, Preparation, prepare_images
 from smtool.data.images.samples import KeyEnd, SampleRule
 from smtool.data.images.sources import find_source
-from smtool.data.images.transform import Crop, Rule
+from smtool.data.images.transform import Crop, Rule, Upsample
 from smtool.errors import RecipeError
 from smtool.image_shape import ImageMode, ImageSize, SizeLike
 
@@ -33,6 +33,7 @@ def prepare(
     label_column: str | None = None,
     image_column: str | None = None,
     mode: ImageMode = "RGB",
+    upsample: Upsample = "bicubic",
     report: Callable[[int, int], object] | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Path:
@@ -40,19 +41,20 @@ def prepare(
 
     out: default data/NAME-SIZE, or data/NAME-SIZE-MODE for other modes than RGB. size: height and width in pixels, a number for
     squares. val_fraction: in [0, 1], used if the source has no validation images. workers: processes, 0 for one per core.
-    max_bad: largest fraction of unreadable images, in [0, 1]. icc, white, mode: as in `Reading`; sample_key, member: as in
-    `SampleRule`, for webdataset shards; labels, label_column, image_column: as in `LabelRule`. report(done, total) is called
-    after each image. The same call resumes an unfinished preparation and verifies a finished one.
+    max_bad: largest fraction of unreadable images, in [0, 1]. icc, white, mode: as in `Reading`; upsample: as in `Rule`;
+    sample_key, member: as in `SampleRule`, for webdataset shards; labels, label_column, image_column: as in `LabelRule`.
+    report(done, total) is called after each image. The same call resumes an unfinished preparation and verifies a finished one.
     """
     for name, share in (("--split", val_fraction), ("--max-bad", max_bad)):
         if not 0 <= share <= 1:
             raise RecipeError(f"{name} must be between 0 and 1, but is {share}.")
     found = find_source(source)
-    rule = Rule(ImageSize.of(size), crop, image_format, seed, Reading(icc, white, mode))
+    rule = Rule(ImageSize.of(size), crop, image_format, seed, Reading(icc, white, mode), upsample)
     columns = LabelRule(labels, label_column, image_column)
-    if found.builtin and (icc != "convert" or white != WHITE or columns != LabelRule()):
+    if found.builtin and (icc != "convert" or white != WHITE or columns != LabelRule() or upsample != "bicubic"):
         raise RecipeError(
-            f"{source}: --icc, --white and the options for labels have no effect on built-in images.", hint="Leave them out."
+            f"{source}: --icc, --white, --upsample and the options for labels have no effect on built-in images.",
+            hint="Leave them out.",
         )
     preparation = Preparation(found, rule, val_fraction, images_per_shard, SampleRule(sample_key, member), columns)
     folder = out or Path("data") / preparation.folder_name

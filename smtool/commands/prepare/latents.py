@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from smtool.commands.prepare.coefficients import judge_coefficients, write_coefficients
 from smtool.commands.prepare.open_split import open_split, size_of
 from smtool.data.cache.card import CacheDtype
 from smtool.data.cache.write import estimated_bytes
@@ -11,13 +12,16 @@ from smtool.data.images.card import Split
 from smtool.data.images.open import known_channels
 from smtool.data.images.prepare import IMAGES_PER_SHARD
 from smtool.data.images.progress import Report
-from smtool.data.latents.card import LATENT_CARD_NAME
+from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard, read_latent_card
+from smtool.data.latents.dct_measures import measures_lines, with_measured_eta
 from smtool.data.latents.prepare import LatentPreparation, write_latents
 from smtool.data.latents.shards import LatentShards, open_latents
 from smtool.data.latents.statistics import StatsKind
+from smtool.errors import RecipeError
 from smtool.image_shape import SizeLike
 from smtool.inference.tile_advice import advising_tiles
 from smtool.tokenizers import identify, open_tokenizer
+from smtool.tokenizers.dct import DCT, needs_measured_eta, stale_eta
 from smtool.tokenizers.tiled import tiled
 
 ENCODE_BATCH = 32
@@ -42,19 +46,26 @@ def prepare_latents(
     report: Report | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
     tile: int | None = None,
+    judge: str | None = None,
+    max_fd: float | None = None,
 ) -> Path:
     """Encode a split of `data` with the tokenizer `checkpoint` and return the cache's folder, which open_latents reads.
 
     data: a prepared folder; with image_size, any source. stats_images: number of images to measure the statistics on, None for
     all. tile: side in pixels of overlapping tiles that are encoded one at a time; None: whole images. announce(folder, bytes) is
     called before encoding, with the expected size; report(done, total) after each batch. The same call resumes an unfinished
-    cache and verifies a finished one.
+    cache and verifies a finished one. judge, max_fd: of `dct:BxM` only, as in `judge_coefficients`; None: not measured. An
+    eta=measured is measured on these images, and the number takes its place in the cache's card.
     """
     identify(checkpoint)      # raises for an unknown name before anything is opened
     size, channels = size_of(data, image_size), known_channels(data)
+    if needs_measured_eta(checkpoint):
+        checkpoint = with_measured_eta(checkpoint, open_split(data, split, size, 3))
     autoencoder = open_tokenizer(
         checkpoint, device=device, image_size=size, image_channels=channels, weights_dir=weights_dir
     )
+    if judge is not None and not isinstance(autoencoder.config, DCT):
+        raise RecipeError(f"--judge judges the coefficients of dct:BxM, but {checkpoint} is {autoencoder.architecture}.")
     images = open_split(data, split, size, autoencoder.image_channels)
     preparation = LatentPreparation(
         tiled(autoencoder, tile),
@@ -73,7 +84,19 @@ def prepare_latents(
         announce(folder, estimated_bytes(preparation))
     with advising_tiles(preparation.autoencoder, images.image_size, batch=None):
         write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
+    if judge is not None and isinstance(described := autoencoder.config, DCT):
+        found = judge_coefficients(described, images, judge=judge, max_fd=max_fd, device=device, weights_dir=weights_dir)
+        write_coefficients(folder, read_latent_card(folder), described, found)
     return folder
+
+
+def dct_lines(card: LatentCard) -> list[str]:
+    """For a cache of DCT coefficients: its measures in words, the name that opens the tokenizer, a warning if eta is stale."""
+    if card.dct is None or not isinstance(described := open_tokenizer(card.checkpoint).config, DCT):
+        return []
+    stale = stale_eta(described, card.dct.eta, card.images_folder)
+    name = f"latents.autoencoder of these latents: {card.checkpoint}"
+    return [*measures_lines(described, card.dct), name, *([stale] if stale else [])]
 
 
 def cached_latents(

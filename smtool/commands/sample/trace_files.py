@@ -25,7 +25,7 @@ FINAL = "end"
 
 def write_trace(folder: Path, traced: Traced, beside: Sequence[Trace] = ()) -> list[Path]:
     """Write the trace into the folder of its samples, and a figure of it beside other traces if there are any; list the files."""
-    files = {}
+    files: dict[str, bytes] = {}
     figures = {"trace": _figure(traced)} | ({"traces": _figure_of([traced.trace, *beside])} if beside else {})
     for name, figure in figures.items():
         files |= {f"{name}.{kind}": figure_bytes(figure, kind) for kind in ("png", "svg")}

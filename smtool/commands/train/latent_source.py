@@ -14,10 +14,12 @@ from smtool.commands.train.band_floors import floor_values, has_floors
 from smtool.data import ImageShards, LatentBatch, encoded_batches, latent_batches, open_images, validation_batches
 from smtool.data.features.shards import FeatureShards
 from smtool.data.images.open import known_channels
+from smtool.data.latents.card import LATENT_CARD_NAME
+from smtool.data.latents.dct_measures import images_eta, with_measured_eta
 from smtool.data.latents.prepare import LatentPreparation
 from smtool.data.latents.shards import LatentShards
 from smtool.data.latents.statistics import measure_latents
-from smtool.diffusion import DDPM, Flow
+from smtool.diffusion import DDPM, VPSDE, Flow
 from smtool.errors import CheckpointError, RecipeError
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import resumed_latents
@@ -29,6 +31,7 @@ from smtool.recipe.catalog import autoencoder_recipe
 from smtool.report.console import Console
 from smtool.spectrum.recolour import check_size
 from smtool.tokenizers import identify, open_tokenizer
+from smtool.tokenizers.dct import DCT, dct, needs_measured_eta, stale_eta
 from smtool.tokenizers.encode import encoded
 from smtool.training.distributed import Ranks, first_rank_ahead
 
@@ -41,7 +44,7 @@ STATS_SAMPLES = 10_000
 class LatentSource:
     """Everything that latents come from. place: path or name of the autoencoder; data: source of the images.
 
-    cache: None if images are encoded while training; stats: statistics that normalize the latents.
+    cache: None if images are encoded while training; stats: statistics that normalize the latents; remarks: lines for the log.
     """
 
     autoencoder: Tokenizer
@@ -50,24 +53,25 @@ class LatentSource:
     images: ImageShards
     cache: LatentShards | None
     stats: LatentStats
+    remarks: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, h, w) of a latent."""
         return self.autoencoder.latent_shape(*self.images.image_size)
 
-    def floors(self, process: Flow | DDPM) -> dict[str, float]:
+    def floors(self, process: Flow | DDPM | VPSDE) -> dict[str, float]:
         """Lower bounds of the losses for Gaussian latents, measured on the first images (see `floor_values`).
 
         {} if they are unknown for this process, or if there are too few images to measure them.
         """
         if not has_floors(process) or len(self.images) < FLOOR_IMAGES_PER_CHANNEL * self.shape[0]:
             return {}
-        posterior = self._first(FLOOR_SAMPLES)
+        posterior = self.first(FLOOR_SAMPLES)
         noise = torch.randn(posterior.mean.shape, generator=generator("band floors"))
         return floor_values(self.stats.normalize(posterior.sample(noise)))
 
-    def _first(self, count: int) -> Posterior:
+    def first(self, count: int) -> Posterior:
         """Posteriors of the first images in stored order. The stored order is random."""
         indices = range(min(count, len(self.images)))
         if self.cache is not None:
@@ -106,15 +110,35 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
     """
     with first_rank_ahead(ranks):
         tables = recipe.tables
-        place = _place(tables.latents.autoencoder)
+        place = _fitted(recipe, _place(tables.latents.autoencoder))
         autoencoder = _tokenizer(recipe, place, ranks.device)
         stored = None if resumed is None else resumed_latents(resumed, place, autoencoder)
         data, image_size = _images_behind(recipe, place, autoencoder)
         images = open_images(data, "train", image_size=image_size, channels=autoencoder.image_channels)
-        _check_recolouring(recipe, autoencoder, images)
-        cache = None if tables.latents.online else _cache(tables, autoencoder, images, place)
+        _check_sizes(recipe, autoencoder, images)
+        cache = _cache(tables, autoencoder, images, place)
         stats = stored or _stats(tables, autoencoder, images, cache, place)
-    return LatentSource(autoencoder, place, data, images, cache, stats)
+        remarks = _dct_remarks(autoencoder, images, cache)
+    return LatentSource(autoencoder, place, data, images, cache, stats, remarks)
+
+
+def _fitted(recipe: Recipe[TrainDiT], place: str) -> str:
+    """The name of the autoencoder; eta=measured of a DCT tokenizer is replaced by the number that the images give."""
+    if not needs_measured_eta(place):
+        return place
+    data, image_size = _images_behind(recipe, place, dct(place, measured=1.0).build())
+    return with_measured_eta(place, open_images(data, "train", image_size=image_size, channels=3))
+
+
+def _dct_remarks(autoencoder: Tokenizer, images: ImageShards, cache: LatentShards | None) -> tuple[str, ...]:
+    """Lines about a DCT tokenizer: whether images are encoded in each step, and an eta that is not that of the images."""
+    if not isinstance(described := autoencoder.config, DCT):
+        return ()
+    source = f"images are encoded in every step by {described.name}" if cache is None else f"latents are read from {cache.folder}"
+    known = None if cache is None else cache.card.dct
+    eta = images_eta(images, described.block)[0] if known is None else known.eta
+    stale = stale_eta(described, eta, str(images.folder))
+    return (source, stale) if stale else (source,)
 
 
 def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
@@ -132,19 +156,32 @@ def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
     return tokenizer
 
 
-def _check_recolouring(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: ImageShards) -> None:
-    """Raise RecipeError if the latents have too few cells for the law, before they are encoded."""
-    flatten = recipe.tables.latents.flatten
-    if flatten is None:
+def _check_sizes(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: ImageShards) -> None:
+    """Raise RecipeError if statistics do not fit the size of the latents, before they are encoded.
+
+    A recolouring needs enough cells for its law, and statistics of 2x2 patches need even sides.
+    """
+    chosen, published = recipe.tables.latents, autoencoder.stats
+    if chosen.flatten is None and (chosen.stats != "published" or published is None):
         return
     try:
         _, height, width = autoencoder.latent_shape(*images.image_size)
-        check_size((height, width), flatten)
+        if chosen.flatten is not None:
+            check_size((height, width), chosen.flatten)
+        elif published is not None:
+            published.refuse_odd(height, width)
     except ValueError as error:
-        raise RecipeError(f"{recipe.path}: latents: {error}.", hint="Use larger images, or stats = \"channel\".") from error
+        hint = 'Use another size of images, or stats = "channel".'
+        raise RecipeError(f"{recipe.path}: latents: {error}.", hint=hint) from error
 
 
-def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place: str) -> LatentShards:
+def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place: str) -> LatentShards | None:
+    """The cache, made if it is missing; None if images are encoded in every step.
+
+    Encoding DCT coefficients costs no more than reading them, so that a cache of them is used but not made.
+    """
+    if tables.latents.online:
+        return None
     preparation = LatentPreparation(
         autoencoder,
         images,
@@ -153,6 +190,8 @@ def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place:
         flip=tables.data.flip,
         dtype=tables.latents.dtype,
     )
+    if isinstance(autoencoder.config, DCT) and not (preparation.folder / LATENT_CARD_NAME).is_file():
+        return None
     with Console().progress(f"encoding {images.folder} into {preparation.folder}") as report:
         return cached_latents(preparation, stats=tables.latents.measured, workers=tables.data.workers, report=report)
 

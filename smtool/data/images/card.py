@@ -93,6 +93,8 @@ class DatasetCard(Config):
     """Level of 16-bit images that became 255."""
     upscaled: int
     """Number of images with a side below that of image_size, which were enlarged: their highest frequencies are empty."""
+    upsample: str = "bicubic"
+    """How those were enlarged."""
     spectrum: MeanSpectrum | None
     plan: str
     """Digest of all inputs and settings that determine the contents; a repeated `prepare` compares it."""

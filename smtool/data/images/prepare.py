@@ -28,7 +28,7 @@ IMAGES_PER_SHARD = 1024
 VAL_FRACTION = 0.05
 MAX_BAD = 0.01
 """Largest fraction of unusable images that is not an error."""
-_EARLIER = {"icc": "ignore", "white": WHITE, "mode": "RGB", **asdict(BY_FIRST_DOT), **asdict(AUTO)}
+_EARLIER = {"icc": "ignore", "white": WHITE, "mode": "RGB", "upsample": "bicubic", **asdict(BY_FIRST_DOT), **asdict(AUTO)}
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Preparation:
     def plan(self) -> dict[str, Any]:
         """All that decides the bytes. Settings at the value that earlier versions had without naming it are left out."""
         rule = asdict(self.rule)
-        reading = rule.pop("reading")
+        reading, upsample = rule.pop("reading"), rule.pop("upsample")
         rule["size"] = self.rule.size.stored
-        later = {**reading, **asdict(self.samples), **asdict(self.labels)}
+        later = {**reading, **asdict(self.samples), **asdict(self.labels), "upsample": upsample}
         if self.source.builtin:
             later = {"mode": reading["mode"]}
         return {
@@ -186,6 +186,7 @@ def _card(preparation: Preparation, listing: Listing, notes: dict[str, ImageNote
         remarks=dict(sorted(sum((Counter(note.remarks) for note in notes.values()), Counter()).items())),
         icc="ignore" if preparation.source.builtin else rule.reading.icc,
         white=rule.reading.white,
+        upsample=rule.upsample,
         spectrum=None,
         plan=_hash(json.dumps(plan, sort_keys=True)).hex(),
     )

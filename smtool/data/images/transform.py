@@ -17,6 +17,9 @@ from smtool.errors import RecipeError
 from smtool.image_shape import LARGEST_SIDE, ImageMode, ImageSize
 
 Crop = Literal["center", "random", "none"]
+Upsample = Literal["bicubic", "dct"]
+
+_BLOCK = 4
 
 CROP_RULES = {
     "center": "2x2 box halving while the short side is at least twice the size, bicubic to the size, middle square (ADM)",
@@ -32,13 +35,17 @@ RECTANGLE_RULES = {
 
 @dataclass(frozen=True)
 class Rule:
-    """How each image is prepared: size (a number is a square), crop, file format, seed of random crops, reading of the files."""
+    """How each image is prepared: size (a number is a square), crop, file format, seed of random crops, reading of the files.
+
+    upsample: how smaller images are enlarged. "dct" (`smtool.spectrum.dct_upsample`) enlarges to exactly twice the size only.
+    """
 
     size: ImageSize
     crop: Crop = "center"
     image_format: str = "png"
     seed: int = 0
     reading: Reading = CONVERTED
+    upsample: Upsample = "bicubic"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", ImageSize.of(self.size))
@@ -46,6 +53,10 @@ class Rule:
             raise RecipeError(f"size must lie between 8 and {LARGEST_SIDE} pixels, but is {self.size}.")
         if self.crop not in CROP_RULES:
             raise RecipeError(f"unknown crop {self.crop!r}.", hint="Use center, random or none.")
+        if self.upsample == "dct" and self.crop != "center":
+            raise RecipeError(
+                f"--upsample dct enlarges exactly twice, which --crop {self.crop} does not.", hint="Use --crop center."
+            )
         _quality(self.image_format)
         if self.mode in ("LA", "RGBA") and self.image_format != "png":
             raise RecipeError(f"{self.image_format} cannot store the alpha of mode {self.mode}.", hint="Use --format png.")
@@ -70,7 +81,7 @@ def to_size(image: Image.Image, rule: Rule, sample: str) -> Image.Image:
     if rule.crop == "none":
         return image.resize((rule.size.width, rule.size.height), Image.Resampling.BILINEAR, reducing_gap=None)
     if rule.crop == "center":
-        return _center_crop(image, rule.size)
+        return _center_crop(image, rule.size, rule.upsample)
     return _random_crop(image, rule.size, f"{rule.seed}/{sample}")
 
 
@@ -93,9 +104,13 @@ def _quality(image_format: str) -> int:
     return int(quality)
 
 
-def _center_crop(image: Image.Image, size: ImageSize) -> Image.Image:
-    """The crop of ADM (Dhariwal & Nichol 2021), also for rectangles: `_shrink`, then the middle (released-code.md#images)."""
-    image = _shrink(image, size)
+def _center_crop(image: Image.Image, size: ImageSize, upsample: Upsample) -> Image.Image:
+    """The crop of ADM (Dhariwal & Nichol 2021), also for rectangles: `_shrink`, then the middle (released-code.md#images).
+
+    Smaller images are enlarged by `_shrink` too, or doubled by the DCT.
+    """
+    smaller = image.width < size.width or image.height < size.height
+    image = _doubled(image, size) if smaller and upsample == "dct" else _shrink(image, size)
     left, top = (image.width - size.width) // 2, (image.height - size.height) // 2
     return image.crop((left, top, left + size.width, top + size.height))
 
@@ -122,3 +137,28 @@ def _shrink(image: Image.Image, size: ImageSize) -> Image.Image:
     if width * height > MAX_PIXELS:
         raise UnusableImage(f"{image.width}x{image.height} pixels is too elongated to be cropped")
     return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _doubled(image: Image.Image, size: ImageSize) -> Image.Image:
+    """The image at twice its size by `smtool.spectrum.dct_upsample`, here in numpy, rounded to 256 levels.
+
+    Raises UnusableImage unless that covers `size` exactly in one direction, and blocks of 4 tile the image.
+    """
+    if max(size.width / image.width, size.height / image.height) != 2 or image.width % _BLOCK or image.height % _BLOCK:
+        raise UnusableImage(
+            f"{image.width}x{image.height} pixels cannot be enlarged by the DCT, which doubles sides in multiples of {_BLOCK}"
+        )
+    pixels = np.asarray(image, dtype=np.float64)
+    for _ in range(2):      # rows, then columns
+        rows = np.tensordot(_doubling(), pixels.reshape(-1, _BLOCK, *pixels.shape[1:]), axes=(1, 1))      # (8, blocks, ...)
+        pixels = np.swapaxes(np.swapaxes(rows, 0, 1).reshape(-1, *pixels.shape[1:]), 0, 1)
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), image.mode)
+
+
+def _doubling() -> np.ndarray:
+    """(8, 4): the pixels of a block of 4 as those of a block of 8, whose averages of neighbours they are."""
+    frequency = np.arange(_BLOCK)[:, None]
+    small, large = (np.cos(np.pi * frequency * (2 * np.arange(side) + 1) / (2 * side)) for side in (_BLOCK, 2 * _BLOCK))
+    power = np.where(frequency == 0, 1, 2) / _BLOCK
+    doubled: np.ndarray = (large * power / np.cos(np.pi * frequency / (4 * _BLOCK))).T @ small
+    return doubled

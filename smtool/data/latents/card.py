@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from smtool.data.cache.card import CacheCard, CacheDtype, Origin, absent, departures, refuse_stale
 from smtool.data.images.card import parse_card
+from smtool.data.latents.dct_measures import DCTMeasures
 from smtool.data.latents.statistics import Measured
 
 LATENT_CARD_NAME = "latents.json"
@@ -26,6 +27,8 @@ class LatentCard(CacheCard):
     measured: Measured
     tile: int | None = None
     """Side in pixels of the overlapping tiles that were encoded; None: whole images."""
+    dct: DCTMeasures | None = None
+    """For `dct:BxM` only: eta and entropies of the images, and what the coefficients lose."""
 
     def command(self) -> str:
         return prepare_command(self.images_folder, self.checkpoint)

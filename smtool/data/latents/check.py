@@ -26,7 +26,7 @@ DECODED_IMAGES = 8
 
 @dataclass(frozen=True)
 class LatentCheck:
-    """Results of the check. mean, std: of the normalized latents, per channel or over all, as the statistics are.
+    """Results of the check. mean, std: of the normalized latents, by groups of the statistics: per channel or over all.
 
     psnr, direct_psnr: PSNR in dB of reconstructions of the first images from the batch's latents, and by the autoencoder
     directly; None if the batches have no images.
@@ -44,12 +44,13 @@ def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencode
     """Check batches of latents against their statistics and autoencoder. Raises DataError that names the failed check.
 
     Normalized latents must have std 1 and mean 0, or mean `residual` of the statistics (not checked if unknown), per channel or
-    over all as the statistics are; normalizing and denormalizing must not change their decoding; and, if the batches have
-    images, the latents must be those of the images and reconstruct them.
+    over all as the statistics are, unless they are the raw latents of a tokenizer that divides by a bound; normalizing and
+    denormalizing must not change their decoding; and, if the batches have images, the latents must be those of the images and
+    reconstruct them.
     """
     found = list(batches)
     latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
-    mean, std = _check_normalized(stats.normalize(latents), stats)
+    mean, std = _check_normalized(stats.normalize(latents), stats, any_std=autoencoder.scaled_by_bound and _is_identity(stats))
     few = found[0].slice(0, DECODED_IMAGES).to(autoencoder.device)
     with torch.no_grad():
         plain, back = (autoencoder.decode(z) for z in (few.mean, stats.denormalize(stats.normalize(few.mean))))
@@ -68,11 +69,15 @@ def _noise(batch: LatentBatch, seed: int, number: int) -> Tensor:
     return torch.randn(batch.mean.shape, generator=generator("latent check", seed, number)).to(batch.mean)
 
 
-def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _is_identity(stats: LatentStats) -> bool:
+    return stats.recolouring is None and bool((stats.mean == 0).all() and (stats.std == 1).all())
+
+
+def _check_normalized(latents: Tensor, stats: LatentStats, *, any_std: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of normalized latents (N, C, h, w), else DataError. Standard errors are over images: pixels are correlated."""
     if len(latents) < 2:
         raise ValueError("the latents of at least 2 images are needed to check their statistics")
-    cells = latents.double().flatten(2) if stats.kind != "scalar" else latents.double().flatten(1).unsqueeze(1)  # (N, G, P)
+    cells = stats.groups(latents.double())  # (N, G, P)
     num, groups, _ = cells.shape
     mean = cells.mean((0, 2))
     energy = (cells - mean[:, None]).square().mean(2)  # (N, G)
@@ -81,14 +86,15 @@ def _check_normalized(latents: Tensor, stats: LatentStats) -> tuple[tuple[float,
     slack = TOLERANCE + reach * cells.mean(2).std(0)
     factor = torch.exp(TOLERANCE + reach * energy.std(0) / (2.0 * energy.mean(0)))  # NaN, which fails, if all are equal
     expected = mean if stats.residual is None else stats.residual.double()
+    unit = std if any_std else torch.ones_like(std)
     for name, ideal, value, low, high in (
         ("mean", expected, mean, expected - slack, expected + slack),
-        ("std", torch.ones_like(std), std, 1.0 / factor, factor),
+        ("std", unit, std, unit / factor, unit * factor),
     ):
         wrong = ~((value >= low) & (value <= high))
         if wrong.any():
             group = int(wrong.int().argmax())
-            where = f" in channel {group}" if stats.kind != "scalar" else ""
+            where = {"scalar": "", "patch": f" in channel {group} of 2x2 patches"}.get(stats.kind, f" in channel {group}")
             raise DataError(
                 f"Normalized latents should have {name} {ideal[group]:.3g}, but those of {num} images have"
                 f" {value[group]:.3g}{where} (allowed: {low[group]:.2g} to {high[group]:.2g}).",

@@ -17,11 +17,13 @@ from smtool.data.images.progress import Report
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.unfinished import ShardNote
 from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard, latents_folder, read_latent_card
+from smtool.data.latents.dct_measures import measure_dct
 from smtool.data.latents.statistics import LatentMoments, Measured, MeasuredPower
 from smtool.errors import DataError
 from smtool.metrics.frechet import FeatureStats
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer
+from smtool.tokenizers.dct import DCT
 from smtool.tokenizers.encode import encoded
 
 
@@ -128,6 +130,7 @@ class LatentPreparation:
         moments, *more = (note.moments for note in notes if note.cells)
         for other in more:
             moments = moments + other
+        described = self.autoencoder.config
         return LatentCard(
             autoencoder=self.autoencoder_digest,
             checkpoint=self.checkpoint,
@@ -135,6 +138,7 @@ class LatentPreparation:
             seed=self.seed,
             measured=Measured.of(moments),
             tile=self.tile,
+            dct=measure_dct(described, self.images) if isinstance(described, DCT) else None,
             **shared_fields(self, notes),
         )
 

@@ -90,11 +90,13 @@ class LatentRings:
         self._posteriors: LatentMoments | None = None
         self._kept: list[Tensor] = []
 
-    def add(self, images: Tensor, first: int) -> None:
-        """Encode images (B, C, H, W). first: number of the first of them in the pass."""
+    def add(self, images: Tensor, first: int) -> Tensor:
+        """Encode images (B, C, H, W); return their posterior means, raw. first: number of the first of them in the pass."""
+        means = []
         for part in images.split(images_at_once(images.shape[-2], images.shape[-1])):
-            self._add(part, first)
+            means.append(self._add(part, first))
             first += len(part)
+        return torch.cat(means)
 
     @property
     def headline(self) -> PosteriorKind:
@@ -115,10 +117,12 @@ class LatentRings:
     def stats(self, data: str) -> LatentStats:
         """The statistics that normalize these latents: the autoencoder's own, else those of the samples of this pass.
 
+        Statistics of 2x2 patches become those of whole channels, because one factor then scales a channel's spectrum.
+
         data: digest of the images.
         """
         if self.subject.codec.stats is not None:
-            return self.subject.codec.stats
+            return self.subject.codec.stats.per_channel()
         assert self._samples is not None
         return measured_stats(self._samples, images=self.posteriors.bands.num_images, data=data)
 
@@ -133,7 +137,7 @@ class LatentRings:
         """Raw samples of the first images of the pass, up to `keep` of them: (n, C, h, w)."""
         return torch.cat(self._kept)
 
-    def _add(self, images: Tensor, first: int) -> None:
+    def _add(self, images: Tensor, first: int) -> Tensor:
         posterior = self.subject.encode(images)
         draw = mode if self.subject.codec.deterministic else sampled_by_number("spectrum", "posterior")
         sample = draw(posterior, range(first, first + len(images)))
@@ -148,7 +152,7 @@ class LatentRings:
         self._posteriors = of_posteriors if self._posteriors is None else self._posteriors + of_posteriors
         if (wanted := self._keep - first) > 0:
             self._kept.append(sample[:wanted])
-
+        return latents["mean"]
 
     def _filtered(self, latents: Tensor) -> Tensor:
         """Recoloured latents at the scale of raw ones."""

@@ -51,11 +51,15 @@ class LatentPairs:
     def held_out(self) -> Sequence[PairMoments]:
         return list(self._groups.values())
 
-    def kept(self, count: int) -> tuple[list[int], Tensor, Tensor]:
-        """(numbers of the images, means of the reference, means of the other) of the first held-out images, at most `count`."""
-        odd = [index for index in range(min(self._seen, self._keep)) if self._number[index] % 2][:count]
+    @property
+    def kept_places(self) -> list[int]:
+        """Numbers of the images whose means are kept, in order."""
+        return [index for index in range(min(self._seen, self._keep)) if self._number[index] % 2]
+
+    def kept(self, count: int) -> tuple[Tensor, Tensor]:
+        """Posterior means of the reference and of the other, of the first `count` images of `kept_places`; count: 1 or more."""
         earlier, later = zip(*self._kept[:count], strict=True)
-        return odd, torch.cat(earlier), torch.cat(later)
+        return torch.cat(earlier), torch.cat(later)
 
     @staticmethod
     def _num_groups(moments: PairMoments) -> int:
@@ -69,3 +73,9 @@ def unlike_latents(reference: Subject, other: Subject, size: ImageSize) -> str:
         return ""
     its, wanted = ("x".join(map(str, shape)) for shape in reversed(shapes))
     return f"not measured: its latents are {its}, those of {reference.label} are {wanted}"
+
+
+def any_alike(subjects: Sequence[Subject], reference: str | None, size: ImageSize) -> bool:
+    """Whether any autoencoder has latents of the same shape as the one with the label `reference`; False for None."""
+    chosen = next((one for one in subjects if one.label == reference), None)
+    return chosen is not None and any(one is not chosen and not unlike_latents(chosen, one, size) for one in subjects)

@@ -319,6 +319,19 @@ def test_images_smaller_than_the_size_are_counted(tmp_path, photo_folder):
     assert prepared(tmp_path / "photographs", tmp_path / "b", size=33).upscaled == 8
 
 
+def test_smaller_images_are_doubled_by_the_dct_or_left_out(tmp_path, photo_folder):
+    source = photo_folder(8)
+    side = min(Image.open(next(source.iterdir())).size)
+    plain = Preparation(find_source(str(source)), Rule(2 * side))
+    doubled = Preparation(find_source(str(source)), Rule(2 * side, upsample="dct"))
+    assert "upsample" not in str(plain.plan()) and doubled.plan()["upsample"] == "dct"
+    card = prepare_images(doubled, tmp_path / "dct", workers=1)
+    assert (card.upscaled, card.upsample, card.skipped) == (8, "dct", 0)
+    tripled = Preparation(find_source(str(source)), Rule(3 * side, upsample="dct"))
+    with pytest.raises(DataError, match=r"8 of 8 images cannot be used(.|\n)*cannot be enlarged by the DCT, which doubles"):
+        prepare_images(tripled, tmp_path / "none", workers=1)
+
+
 def test_a_prepared_folder_can_be_prepared_again_smaller_and_keeps_splits_labels_and_groups(tmp_path):
     prepared("builtin:photos?train=24&val=12", tmp_path / "big", size=64)
     card = prepared(tmp_path / "big", tmp_path / "small", size=16)

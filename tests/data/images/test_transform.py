@@ -9,6 +9,7 @@ from PIL import Image
 from smtool.data.images.decoding import UnusableImage
 from smtool.data.images.transform import Rule, encode, to_size
 from smtool.errors import RecipeError
+from smtool.spectrum import dct_upsample
 
 
 def encoded(image, image_format="PNG", **options):
@@ -85,3 +86,22 @@ def test_png_is_lossless_and_jpeg_has_the_stated_quality(noise):
 def test_an_invalid_rule_is_a_recipe_error(wrong):
     with pytest.raises(RecipeError):
         Rule(**wrong)
+
+
+def test_smaller_images_are_doubled_by_the_dct_as_in_the_spectrum_room(rng):
+    image = Image.fromarray(rng.integers(64, 192, (24, 40, 3), dtype=np.uint8))
+    expected = dct_upsample(tensor(image)).round().clamp(0, 255)[..., 16:64]
+    assert torch.equal(tensor(to_size(image, Rule(48, upsample="dct"), "a")), expected)
+    gray = Image.fromarray(np.array(image)[..., 0], "L")
+    expected = dct_upsample(torch.tensor(np.array(gray)).double()).round().clamp(0, 255)
+    assert np.array_equal(to_size(gray, Rule((48, 80), upsample="dct"), "a"), expected)
+    larger = Image.fromarray(rng.integers(0, 256, (96, 50, 3), dtype=np.uint8))
+    assert np.array_equal(to_size(larger, Rule(48, upsample="dct"), "a"), to_size(larger, Rule(48), "a"))
+
+
+@pytest.mark.parametrize("side", [20, 26, 12])
+def test_the_dct_does_nothing_but_double(noise, side):
+    with pytest.raises(UnusableImage, match=f"{side}x{side} pixels cannot be enlarged by the DCT, which doubles"):
+        to_size(noise(side, side), Rule(52 if side == 26 else 48, upsample="dct"), "a")
+    with pytest.raises(RecipeError, match="--upsample dct enlarges exactly twice, which --crop random does not"):
+        Rule(48, "random", upsample="dct")

@@ -125,6 +125,18 @@ def test_scalar_statistics_leave_the_measured_mean_divided_by_the_std_in_the_lat
         check_latents(found, replace(kept, residual=None, std=2 * kept.std), autoencoder)
 
 
+def test_latents_divided_by_a_bound_may_stay_as_they_are():
+    autoencoder = Folding()
+    found = batches(autoencoder, pictures(64))
+    as_they_are = LatentStats("scalar", torch.zeros(1), torch.ones(1), count=0, data="divided by eta")
+    with pytest.raises(DataError, match="should have std 1"):
+        check_latents(found, as_they_are, autoencoder)
+    autoencoder.scaled_by_bound = True
+    assert check_latents(found, as_they_are, autoencoder).std[0] < 0.8
+    with pytest.raises(DataError, match="should have std 1"):
+        check_latents(found, replace(as_they_are, std=torch.full((1,), 2.0)), autoencoder)
+
+
 def test_the_error_names_published_statistics_that_do_not_fit():
     found = batches(Folding(), pictures(64))
     published = LatentStats("scalar", torch.zeros(1), torch.tensor([1 / 0.18215]), count=0, data="published as scaling_factor")
