@@ -155,9 +155,17 @@ def prepare(
         from smtool.commands.prepare.latents import dct_lines, prepare_latents
         from smtool.data.latents.card import read_latent_card
 
+        if judge is not None:
+            from smtool.commands.prepare.coefficients import check_judge, judge_cache
+
+            check_judge(latents, judge, weights_dir)
         with console.progress(f"encoding {source}") as report:
-            judging: dict[str, Any] = {"judge": judge, "max_fd": max_fd}
-            folder = prepare_latents(latents, tile=tile, weights_dir=weights_dir, report=report, **judging, **caching)
+            folder = prepare_latents(latents, tile=tile, weights_dir=weights_dir, report=report, **caching)
+        if judge is not None:
+            with console.progress(f"judging coefficients by {judge}", unit="numbers of coefficients") as report:
+                judge_cache(
+                    folder, judge, max_fd=max_fd, device=caching["device"], weights_dir=weights_dir, report=report
+                )
         for line in dct_lines(read_latent_card(folder)):
             console.print(line)
     elif features is not None and tokens is not None:

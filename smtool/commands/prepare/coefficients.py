@@ -1,28 +1,63 @@
 """`prepare --latents dct:... --judge`: how few DCT coefficients of a block still give images like the originals."""
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from smtool.data import ImageShards, validation_batches
+from smtool.data import ImageShards, open_images, validation_batches
 from smtool.data.batches import to_uint8
-from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard
+from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard, read_latent_card
 from smtool.data.latents.dct_measures import FewestCoefficients, fewest_line
-from smtool.errors import DataError
+from smtool.errors import DataError, RecipeError
 from smtool.features.load import load_extractor
 from smtool.inference.features import pooled_features
 from smtool.metrics.frechet import Gaussian
 from smtool.report.plots.coefficients import coefficients_figure
 from smtool.report.plots.output import figure_bytes
 from smtool.storage import write_bytes, write_json
+from smtool.tokenizers import open_tokenizer
 from smtool.tokenizers.block_dct import from_tokens, to_tokens
-from smtool.tokenizers.dct import DCT
+from smtool.tokenizers.dct import DCT, is_dct
 
 FIGURE_NAME = "coefficients.png"
 JUDGED_IMAGES = 2048
 _BATCH = 64
+
+
+def check_judge(name: str, judge: str, weights_dir: Path | None) -> None:
+    """Raise RecipeError unless `name` is a DCT tokenizer, and the judge's own errors, before anything is encoded."""
+    if not is_dct(name):
+        raise RecipeError(f"--judge judges the coefficients of dct:BxM, but {name} is another tokenizer.", hint="Leave it out.")
+    load_extractor(judge, weights_dir=weights_dir)
+
+
+def judge_cache(folder: Path, judge: str, *, max_fd: float | None = None, **place: Any) -> LatentCard:
+    """Judge the coefficients of a finished cache of DCT coefficients, add the result to its card and draw it beside the card.
+
+    place: device, weights_dir and report, as in `judge_coefficients`.
+    """
+    card = read_latent_card(folder)
+    described = open_tokenizer(card.checkpoint).config
+    assert isinstance(described, DCT) and card.dct is not None, "checked before it was encoded"
+    images = open_images(card.images_folder, card.split, image_size=card.image_size)
+    found = judge_coefficients(described, images, judge=judge, max_fd=max_fd, **place)
+    figure = coefficients_figure(
+        found.kept,
+        found.distances,
+        bound=found.bound,
+        fewest=found.fewest,
+        judge=found.judge,
+        title=f"Distance of images from fewer of {described.block**2} DCT coefficients",
+        note=textwrap.fill(fewest_line(described, found), 90),
+    )
+    card = card.model_copy(update={"dct": card.dct.model_copy(update={"fewest_coefficients": found})})
+    write_bytes(folder / FIGURE_NAME, figure_bytes(figure, "png"))
+    write_json(folder / LATENT_CARD_NAME, card.model_dump(mode="json"))
+    return card
 
 
 def judge_coefficients(
@@ -86,19 +121,6 @@ def fewest_within(kept: tuple[int, ...], distances: list[float], bound: float) -
             break
         fewest = number
     return fewest
-
-
-def write_coefficients(folder: Path, card: LatentCard, description: DCT, found: FewestCoefficients) -> LatentCard:
-    """Add the result to the card of a finished cache, and draw it beside the card."""
-    assert card.dct is not None, "a cache of DCT coefficients"
-    card = card.model_copy(update={"dct": card.dct.model_copy(update={"fewest_coefficients": found})})
-    figure = coefficients_figure(
-        found.kept, found.distances, bound=found.bound, fewest=found.fewest, judge=found.judge,
-        title=f"Distance of images from fewer of {description.block**2} DCT coefficients", note=fewest_line(description, found),
-    )
-    write_bytes(folder / FIGURE_NAME, figure_bytes(figure, "png"))
-    write_json(folder / LATENT_CARD_NAME, card.model_dump(mode="json"))
-    return card
 
 
 @torch.no_grad()

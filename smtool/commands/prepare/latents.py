@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from smtool.commands.prepare.coefficients import judge_coefficients, write_coefficients
 from smtool.commands.prepare.open_split import open_split, size_of
 from smtool.data.cache.card import CacheDtype
 from smtool.data.cache.write import estimated_bytes
@@ -12,12 +11,11 @@ from smtool.data.images.card import Split
 from smtool.data.images.open import known_channels
 from smtool.data.images.prepare import IMAGES_PER_SHARD
 from smtool.data.images.progress import Report
-from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard, read_latent_card
+from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard
 from smtool.data.latents.dct_measures import measures_lines, with_measured_eta
 from smtool.data.latents.prepare import LatentPreparation, write_latents
 from smtool.data.latents.shards import LatentShards, open_latents
 from smtool.data.latents.statistics import StatsKind
-from smtool.errors import RecipeError
 from smtool.image_shape import SizeLike
 from smtool.inference.tile_advice import advising_tiles
 from smtool.tokenizers import identify, open_tokenizer
@@ -46,16 +44,13 @@ def prepare_latents(
     report: Report | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
     tile: int | None = None,
-    judge: str | None = None,
-    max_fd: float | None = None,
 ) -> Path:
     """Encode a split of `data` with the tokenizer `checkpoint` and return the cache's folder, which open_latents reads.
 
     data: a prepared folder; with image_size, any source. stats_images: number of images to measure the statistics on, None for
     all. tile: side in pixels of overlapping tiles that are encoded one at a time; None: whole images. announce(folder, bytes) is
     called before encoding, with the expected size; report(done, total) after each batch. The same call resumes an unfinished
-    cache and verifies a finished one. judge, max_fd: of `dct:BxM` only, as in `judge_coefficients`; None: not measured. An
-    eta=measured is measured on these images, and the number takes its place in the cache's card.
+    cache and verifies a finished one. An eta=measured is measured on these images, and the number takes its place in the card.
     """
     identify(checkpoint)      # raises for an unknown name before anything is opened
     size, channels = size_of(data, image_size), known_channels(data)
@@ -64,8 +59,6 @@ def prepare_latents(
     autoencoder = open_tokenizer(
         checkpoint, device=device, image_size=size, image_channels=channels, weights_dir=weights_dir
     )
-    if judge is not None and not isinstance(autoencoder.config, DCT):
-        raise RecipeError(f"--judge judges the coefficients of dct:BxM, but {checkpoint} is {autoencoder.architecture}.")
     images = open_split(data, split, size, autoencoder.image_channels)
     preparation = LatentPreparation(
         tiled(autoencoder, tile),
@@ -84,9 +77,6 @@ def prepare_latents(
         announce(folder, estimated_bytes(preparation))
     with advising_tiles(preparation.autoencoder, images.image_size, batch=None):
         write_latents(preparation, folder, batch=batch, workers=workers or os.cpu_count() or 1, report=report)
-    if judge is not None and isinstance(described := autoencoder.config, DCT):
-        found = judge_coefficients(described, images, judge=judge, max_fd=max_fd, device=device, weights_dir=weights_dir)
-        write_coefficients(folder, read_latent_card(folder), described, found)
     return folder
 
 

@@ -42,6 +42,8 @@ ProcessName = Literal["flow", "ddpm", "vp-sde"]
 SNR_SCALE = 4.0
 """The factor of the SNR in DCTdiff's models of 64 px, drawn beside the plain VP-SDE."""
 SHOWN_TIMES = (0.8, 0.6, 0.4, 0.2)
+LARGEST_SHOWN_GAIN = 100
+"""A nearly white spectrum multiplies f* by any factor."""
 GOOD_PREDICTION = 0.25
 """Root mean square error in octaves up to which a prediction is said to follow the measured frequency."""
 
@@ -159,7 +161,7 @@ def _cells(part: Autoregression) -> tuple[str, ...]:
     at = [found[int(abs(times - t).argmin())] for t in SHOWN_TIMES]
     shown_at = ["none" if value is None else "all" if value == part.highest else f"{value:.3g}" for value in at]
     return (*shown_at, shown(part.exponent), shown(part.rms_octaves), shown(part.measured_gain),
-            shown(part.predicted_gain))
+            shown(part.predicted_gain) if part.predicted_gain <= LARGEST_SHOWN_GAIN else f"> {LARGEST_SHOWN_GAIN}")
 
 
 def draw_highest(parts: Parts) -> "Figure":

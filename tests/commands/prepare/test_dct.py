@@ -7,13 +7,12 @@ import torch
 from PIL import Image
 
 from smtool.commands.inspect.inspection import describe
-from smtool.commands.prepare.coefficients import fewest_within, tried_numbers
+from smtool.commands.prepare.coefficients import fewest_within, judge_cache, tried_numbers
 from smtool.commands.prepare.images import prepare
 from smtool.commands.prepare.latents import dct_lines, prepare_latents
 from smtool.data import open_images, open_latents
 from smtool.data.batches import to_uint8
 from smtool.data.latents.card import read_latent_card
-from smtool.errors import RecipeError
 from smtool.features.load import load_extractor
 from smtool.tokenizers import open_tokenizer
 
@@ -74,8 +73,9 @@ def test_the_card_is_described_and_a_given_eta_that_is_stale_is_named(folder):
 
 def test_the_fewest_coefficients_follow_from_distances_to_the_images(folder, pixels):
     asked = {"data": str(folder / "photos"), "out": folder / "judged", "workers": 1}
-    made = prepare_latents("dct:4x16,chroma=444,eta=measured", judge="random", **asked)
-    card = read_latent_card(made)
+    made = prepare_latents("dct:4x16,chroma=444,eta=measured", **asked)
+    card = judge_cache(made, "random")
+    assert card == read_latent_card(made)
     found = card.dct.fewest_coefficients
     assert found.kept == tuple(range(1, 17)) and found.images == 12 and found.judge == "fd_random"
     assert found.distances[-1] < 1e-3 and found.distances[0] > 100 * found.distances[12]
@@ -94,8 +94,8 @@ def test_the_fewest_coefficients_follow_from_distances_to_the_images(folder, pix
 
 def test_halved_chroma_alone_can_exceed_the_bound(folder):
     asked = {"data": str(folder / "photos"), "out": folder / "strict", "workers": 1}
-    made = prepare_latents("dct:2x4", judge="random", max_fd=0.0, **asked)
-    said = dct_lines(read_latent_card(made))
+    made = prepare_latents("dct:2x4", **asked)
+    said = dct_lines(judge_cache(made, "random", max_fd=0.0))
     assert any("no number of coefficients has fd_random of at most 0 (given): halving chroma" in line for line in said)
 
 
@@ -107,15 +107,20 @@ def test_which_numbers_are_tried_and_when_the_fewest_stops():
     assert fewest_within((1, 2), [9.0, 3.0], 2.0) is None
 
 
-def test_other_tokenizers_have_no_coefficients_to_judge(folder):
-    with pytest.raises(RecipeError, match="--judge judges the coefficients of dct:BxM, but pixels is pixels f1"):
-        prepare_latents("pixels", data=str(folder / "photos"), out=folder / "pixels", judge="random", workers=1)
-
-
 @pytest.mark.parametrize(("arguments", "says"), [
     (("--judge", "random"), "--judge has no effect without --latents"),
     (("--latents", "dct:2x4", "--max-fd", "1"), "--max-fd has no effect without --judge"),
+    (("--latents", "pixels", "--judge", "random"), "--judge judges the coefficients of dct:BxM, but pixels is another tokenizer"),
+    (("--latents", "dct:2x4", "--judge", "nobody"), "there is no feature extractor called 'nobody'"),
 ])  # fmt: skip
 def test_idle_options_are_refused(command, folder, arguments, says):
-    code, _, told = command("prepare", str(folder / "photos"), *arguments)
-    assert code == 2 and says in told
+    code, _, told = command("prepare", str(folder / "photos"), "--out", str(folder / "refused"), *arguments)
+    assert code == 2 and says in told and not (folder / "refused").exists()
+
+
+def test_the_command_prints_the_name_to_train_with(command, folder):
+    asked = ("--latents", "dct:2x4,eta=measured", "--judge", "random", "--out", str(folder / "told"), "--workers", "1")
+    code, said, _ = command("prepare", str(folder / "photos"), *asked)
+    card = read_latent_card(folder / "told")
+    assert code == 0 and f"latents.autoencoder of these latents: {card.checkpoint}" in said
+    assert card.dct.fewest_coefficients is not None and "fewest coefficients with fd_random of at most" in said
