@@ -6,7 +6,6 @@ from smtool.spectrum.autoregression import falling_power as falling_power
 from smtool.spectrum.autoregression import flow_ratio as flow_ratio
 from smtool.spectrum.autoregression import highest_frequency as highest_frequency
 from smtool.spectrum.autoregression import prediction_error as prediction_error
-from smtool.spectrum.autoregression import vp_ratio as vp_ratio
 from smtool.spectrum.broken_power_law import BrokenPowerLaw as BrokenPowerLaw
 from smtool.spectrum.broken_power_law import fit_broken_power_law as fit_broken_power_law
 from smtool.spectrum.capacity import DISTORTIONS as DISTORTIONS

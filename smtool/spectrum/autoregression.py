@@ -21,17 +21,6 @@ def flow_ratio(t: Tensor) -> Tensor:
     return ((1 - t) / t).square()
 
 
-def vp_ratio(t: Tensor, *, snr_scale: float = 1.0) -> Tensor:
-    """R of the VP-SDE with beta = 0.1 + 19.9 t: snr_scale e^-I / (1 - e^-I), I = 0.1 t + 9.95 t^2, at time t in (0, 1].
-
-    snr_scale: DCTdiff's c, with abar_c = c e^-I / (1 + (c - 1) e^-I); 1 is the SDE of arXiv 2011.13456. R is proportional to c.
-    Raises ValueError for a scale that is not positive.
-    """
-    if not (snr_scale > 0 and math.isfinite(snr_scale)):
-        raise ValueError(f"the SNR scale must be a positive number, but is {snr_scale}")
-    return snr_scale / torch.expm1(0.1 * t + 9.95 * t.square())
-
-
 def highest_frequency(frequency: Tensor, power: Tensor, ratio: Tensor, *, threshold: float = 1.0) -> Tensor:
     """f*: the highest frequency at which R S(f) is at least the threshold, (T,) for the ratios R (T,), float64.
 

@@ -130,7 +130,7 @@ def fitted(exponent: float) -> Slope:
 
 def test_the_highest_frequency_of_every_process_is_the_closed_form_of_the_power_law():
     found = measure(reading(lambda f: 4.0 * f**-2, slope=fitted(2.0)), None, threshold=2.0).autoregression
-    assert [(one.process, one.snr_scale) for one in found.processes] == [("flow", 1), ("ddpm", 1), ("vp", 1), ("vp", 4)]
+    assert [(one.process, one.snr_scale) for one in found.processes] == [("flow", 1), ("ddpm", 1), ("vp-sde", 1), ("vp-sde", 4)]
     assert (found.threshold, found.level) == (2.0, pytest.approx(4.0))
     beta = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     abar = np.cumprod(1 - beta)

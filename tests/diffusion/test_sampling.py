@@ -124,7 +124,7 @@ def test_problems_name_the_key_and_what_works():
 POSSIBLE = [
     (kind, config)
     for kind in KINDS
-    for config in (Flow(), Flow(path="cosine", prediction="eps"), DDPM())
+    for config in (Flow(), Flow(path="cosine", prediction="eps"), DDPM(), VPSDE(snr_scale=4))
     if not list(Sampler(kind=kind, steps=6).problems(config, 0))
 ]
 
@@ -136,7 +136,9 @@ def test_an_observed_sampler_gives_the_same_bits_and_reports_every_step_once(kin
     arguments = {"step_noise": lambda i: _noise(0, 3, i)}
     plain = sample(process, _model, noise, sampler, **arguments)
     assert torch.equal(sample(process, _model, noise, sampler, **arguments, observe=steps.append), plain)
-    assert [step.t for step in steps] == sampler.times(process)[:-1].tolist()
+    times = sampler.times(process)[:-1].tolist()
+    starts = [times[0], times[3], times[5]] if kind == "dpm-solver-fast" else times      # orders 3, 2 and 1
+    assert [step.t for step in steps] == starts
     assert torch.equal(steps[0].state, noise.double())
     for step in steps:
         t = torch.tensor(step.t, dtype=torch.float64)

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import scipy.fft
-import scipy.integrate
 import torch
 from torch.testing import assert_close
 
@@ -18,7 +17,6 @@ from smtool.spectrum import (
     prediction_error,
     radial_low_pass,
     spectrum_of,
-    vp_ratio,
 )
 
 FREQUENCY = torch.arange(1, 65, dtype=torch.float64) / 2
@@ -62,31 +60,11 @@ def test_f_star_rises_while_noise_is_removed_for_any_spectrum(rng):
 
 def test_scaling_the_snr_by_c_multiplies_f_star_by_the_root_of_c():
     power = 40 * FREQUENCY**-2.5
-    once, scaled = (highest_frequency(FREQUENCY, power, vp_ratio(TIMES, snr_scale=c)) for c in (1.0, 4.0))
+    once, scaled = (highest_frequency(FREQUENCY, power, c * flow_ratio(TIMES)) for c in (1.0, 4.0))
     both = (once > FREQUENCY[0]) & (scaled < FREQUENCY[-1])
     assert both.sum() > 10
     assert_close((scaled / once)[both], torch.full((int(both.sum()),), 4 ** (1 / 2.5), dtype=torch.float64), rtol=1e-9, atol=0)
     assert falling_power(FREQUENCY, power, torch.ones(64), 2.5).gain(4.0) == pytest.approx(4**0.4)
-
-
-@pytest.mark.parametrize("scale", [1.0, 4.0])
-def test_the_vp_sde_has_the_abar_of_its_scaled_beta(scale):
-    """beta_c = beta / (1 + (c - 1) e^-I), integrated by quadrature: log abar_c = -integral of beta_c."""
-
-    def beta(t):
-        return (0.1 + 19.9 * t) / (1 + (scale - 1) * math.exp(-(0.1 * t + 9.95 * t * t)))
-
-    for t in (1e-4, 0.1, 0.5, 1.0):
-        abar = math.exp(-scipy.integrate.quad(beta, 0, t, epsabs=0, epsrel=1e-12)[0])
-        expected = abar / -math.expm1(math.log(abar))
-        assert vp_ratio(torch.tensor(t, dtype=torch.float64), snr_scale=scale).item() == pytest.approx(expected, rel=1e-9)
-
-
-def test_half_log_snr_of_the_vp_sde_at_its_ends():
-    """Published in DCTdiff's code as lambda: 5.752 and -5.025 for c = 1; 6.445 and -4.332 for c = 4."""
-    ends = torch.tensor([1e-4, 1.0], dtype=torch.float64)
-    for scale, expected in ((1.0, [5.752, -5.025]), (4.0, [6.445, -4.332])):
-        np.testing.assert_allclose(0.5 * vp_ratio(ends, snr_scale=scale).log(), expected, atol=6e-4)
 
 
 def test_the_prediction_follows_synthetic_fields_of_a_power_law(rng):
@@ -137,11 +115,6 @@ def test_white_and_blue_spectra_have_no_order():
 def test_bad_spectra_and_thresholds_are_refused(frequency, power, threshold, says):
     with pytest.raises(ValueError, match=says):
         highest_frequency(frequency, power, flow_ratio(TIMES), threshold=threshold)
-
-
-def test_a_bad_snr_scale_is_refused():
-    with pytest.raises(ValueError, match="SNR scale must be a positive number, but is -1"):
-        vp_ratio(TIMES, snr_scale=-1)
 
 
 def test_the_radial_low_pass_zeroes_the_cells_above_a_frequency(rng):

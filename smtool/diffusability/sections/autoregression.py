@@ -24,23 +24,21 @@ from smtool.diffusability.sections.parts import (
     table_of,
 )
 from smtool.diffusability.sections.physical import PhysicalReading
-from smtool.diffusion.ddpm import DDPMProcess
+from smtool.diffusion import DDPM, VPSDE, Flow
 from smtool.report.plots import Curve
 from smtool.report.plots.noise_crossing import highest_frequency_figure
 from smtool.report.tables import Table
 from smtool.spectrum.autoregression import (
     FallingPower,
     falling_power,
-    flow_ratio,
     highest_frequency,
     prediction_error,
-    vp_ratio,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ProcessName = Literal["flow", "ddpm", "vp"]
+ProcessName = Literal["flow", "ddpm", "vp-sde"]
 SNR_SCALE = 4.0
 """The factor of the SNR in DCTdiff's models of 64 px, drawn beside the plain VP-SDE."""
 SHOWN_TIMES = (0.8, 0.6, 0.4, 0.2)
@@ -53,8 +51,8 @@ GOOD_PREDICTION = 0.25
 class HighestFrequency(Config):
     """f* over the times of the section, in cycles per side, as measured and as the power law predicts it.
 
-    process: "flow" (x_t = (1 - t) x + t noise), "ddpm" (1000 steps of the scaled-linear schedule, t = n / 1000), "vp" (the
-    continuous VP-SDE). snr_scale: factor of the SNR. measured: null where all frequencies are below the threshold; the highest
+    process: "flow" (x_t = (1 - t) x + t noise), "ddpm" (1000 steps of the scaled-linear schedule, t = n / 1000), "vp-sde" (the
+    continuous one). snr_scale: factor of the SNR. measured: null where all frequencies are below the threshold; the highest
     ring where all are above. predicted: not limited to the rings.
     """
 
@@ -112,13 +110,11 @@ def measure_autoregression(head: PhysicalReading, times: Tensor, *, threshold: f
 
 def ratios(times: Tensor) -> list[tuple[ProcessName, float, Tensor]]:
     """Name, SNR scale and alpha^2 / sigma^2 at the times (T,), for every process of the section."""
-    alpha, sigma = DDPMProcess().alpha_sigma(times)
-    return [
-        ("flow", 1.0, flow_ratio(times)),
-        ("ddpm", 1.0, (alpha / sigma).square()),
-        ("vp", 1.0, vp_ratio(times)),
-        ("vp", SNR_SCALE, vp_ratio(times, snr_scale=SNR_SCALE)),
-    ]
+    found: list[tuple[ProcessName, float, Tensor]] = []
+    for config, scale in ((Flow(), 1.0), (DDPM(), 1.0), (VPSDE(), 1.0), (VPSDE(snr_scale=SNR_SCALE), SNR_SCALE)):
+        alpha, sigma = config.build().alpha_sigma(times)
+        found.append((config.kind, scale, (alpha / sigma).square()))
+    return found
 
 
 def _over_time(
@@ -170,7 +166,7 @@ def _cells(part: Autoregression) -> tuple[str, ...]:
 
 def draw_highest(parts: Parts) -> "Figure":
     """Figure of f* over time for every process: measured and predicted."""
-    panels: dict[str, list[Curve]] = {"flow": [], "ddpm": [], "vp": []}
+    panels: dict[str, list[Curve]] = {"flow": [], "ddpm": [], "vp-sde": []}
     for colour, label, part in measured(parts):
         for one in part.processes:
             is_first, times = one.process == "flow", array(part.times).tolist()
