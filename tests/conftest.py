@@ -188,3 +188,42 @@ def weights(tmp_path_factory) -> Path:
         state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
         torch.save(state, folder / "squeezenet1_1_torchvision_fp16.pth")
     return folder
+
+
+@pytest.fixture(scope="session")
+def published():
+    """(name of a published shape, seed) -> a narrow autoencoder of diffusers of that structure, with random weights."""
+    from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLWan
+
+    kl = {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4,
+          "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    without_quant = {"use_quant_conv": False, "use_post_quant_conv": False, "latent_channels": 16}
+    dc = {
+        f"{half}_{key}": value for half in ("encoder", "decoder")
+        for key, value in {"block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"), "block_out_channels": (8, 8, 16),
+                           "layers_per_block": (1, 1, 1), "qkv_multiscales": ((), (), (5,))}.items()
+    }
+    shapes = {
+        "SD": (AutoencoderKL, {**kl, "scaling_factor": 0.18215}),
+        "SDXL": (AutoencoderKL, {**kl, "scaling_factor": 0.13025}),
+        "FLUX.1": (AutoencoderKL, {**kl, **without_quant, "scaling_factor": 0.3611, "shift_factor": 0.1159}),
+        "FLUX.2": (AutoencoderKLFlux2, {**kl, "latent_channels": 8}),
+        "FLUX.2 small decoder": (AutoencoderKLFlux2, {**kl, "latent_channels": 8, "decoder_block_out_channels": (4, 8, 12, 12)}),
+        "DC-AE": (AutoencoderDC, {**dc, "latent_channels": 8, "attention_head_dim": 4, "scaling_factor": 0.5}),
+        "Wan": (AutoencoderKLWan, {"base_dim": 8, "z_dim": 4, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1,
+                                   "latents_mean": [0.5] * 4, "latents_std": [2.0] * 4}),
+    }
+    formats = {"SD": torch.float32, "SDXL": torch.float16, "FLUX.1": torch.bfloat16, "FLUX.2": torch.bfloat16,
+               "FLUX.2 small decoder": torch.float32, "DC-AE": torch.float32, "Wan": torch.bfloat16}
+
+    def make(shape: str, seed: int = 0):
+        kind, sizes = shapes[shape]
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            made = kind(**sizes).eval()
+        if kind is AutoencoderKLFlux2:
+            made.bn.running_mean.copy_(torch.linspace(-1, 1, 32))
+            made.bn.running_var.copy_(torch.linspace(0.5, 2, 32))
+        return made.to(formats[shape])
+
+    return make

@@ -40,6 +40,7 @@ class _Described(BaseModel):
     data_digest: str | None = None
     source: str | None = None
     learned_from: list[str] = []
+    loss_weights: list[float] | None = None
 
 
 KIND = "diffusion"

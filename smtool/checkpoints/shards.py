@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from smtool.errors import CheckpointError
-from smtool.storage import each_tensor, read_shapes
+from smtool.storage import each_tensor, read_shapes, write_json, write_tensors
 
 INDEX = ".safetensors.index.json"
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors")
@@ -38,6 +38,7 @@ class ShardedFile:
     """The tensors of an index and its shards. Raises CheckpointError if a shard is missing or lacks tensors of the index."""
 
     def __init__(self, index: Path) -> None:
+        self.index = index
         self._placed = _shards(index)
         self.shapes: dict[str, tuple[int, ...]] = {}
         for shard, names in self._placed.items():
@@ -59,6 +60,22 @@ class ShardedFile:
         for shard, inside in self._placed.items():
             if wanted.intersection(inside):
                 yield from ((name, tensor) for name, tensor in each_tensor(shard) if name in wanted)
+
+    def write_like(self, folder: Path, tensors: Mapping[str, Tensor]) -> list[Path]:
+        """Write tensors of the same names to shards of the same names, with an index; returns the files. Others are left out."""
+        written: list[Path] = []
+        places: dict[str, str] = {}
+        for shard, inside in self._placed.items():
+            if part := {name: tensors[name] for name in inside if name in tensors}:
+                written.append(folder / shard.name)
+                write_tensors(written[-1], part, {"format": "pt"})
+                places |= dict.fromkeys(part, shard.name)
+        stated = json.loads(self.index.read_text())
+        order = {name: places[name] for name in stated["weight_map"] if name in places}
+        size = sum(tensors[name].nbytes for name in order)
+        written.append(folder / self.index.name)
+        write_json(written[-1], {**stated, "metadata": {**stated.get("metadata", {}), "total_size": size}, "weight_map": order})
+        return written
 
 
 def _shards(index: Path) -> dict[Path, list[str]]:

@@ -58,6 +58,15 @@ class TensorFile:
         given = {self._stored[name]: new for name, new in wanted.items()}
         return {given[name]: _float32(tensor).to(device) for name, tensor in self._all(list(given)) if name in given}
 
+    def stored_name(self, name: str) -> str:
+        """The name as it is in the file, with the parts that torch.compile and DistributedDataParallel insert."""
+        return self._stored[name]
+
+    @property
+    def sharded(self) -> ShardedFile | None:
+        """The shards; None for a single file."""
+        return self._sharded
+
     def dtype_of(self, name: str) -> torch.dtype:
         """The number format in which a tensor is stored."""
         return self._stored_dtypes[self._stored[name]]

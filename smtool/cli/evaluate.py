@@ -64,6 +64,10 @@ def evaluate(
     cfg_interval: Annotated[
         tuple[float, float] | None, _drawn(help="Guide only at times t in this interval; t is 0 for data, 1 for noise.")
     ] = None,
+    image_format: Annotated[
+        Literal["png", "jpeg:75", "jpeg:95"],
+        _drawn("--format", help="Code samples as JPEG of a quality before they are scored; png changes nothing."),
+    ] = "png",
     labels: Annotated[str, _drawn(help="Classes: balanced, random, or numbers such as 0,3,7.")] = "balanced",
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass; does not change the scores.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Seed of samples, of sampled posteriors and of the bootstrap intervals.")] = 0,
@@ -99,6 +103,9 @@ def evaluate(
         raise RecipeError("--lpips-net has no effect without --lpips.", hint="Add --lpips.")
     scores = {"fid": fid, "sfid": sfid, "is": inception_score, "kid": kid, "pr": pr, "psnr": psnr, "ssim": ssim}
     scores[f"lpips_{lpips_net or 'alex'}"] = lpips
+    if image_format != "png" and protocol == "paper":
+        raise RecipeError(f"--protocol paper codes samples as JPEG, so --format {image_format} would code them twice.",
+                          hint="Leave one of them out.")
     changes = {"kind": sampler, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval}
     options = EvalOptions(
         scores={name for name, on in scores.items() if on},
@@ -118,5 +125,6 @@ def evaluate(
         json_path=json_path,
         table_path=table_path,
         tile=tile,
+        jpeg=None if image_format == "png" else int(image_format.removeprefix("jpeg:")),
     )
     evaluate(what, options, console=Console())

@@ -33,12 +33,15 @@ def export(
         Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder. Default: read from the file.")
     ] = None,
     autoencoder: Annotated[
-        str | None, typer.Option(help="Autoencoder of the latents, if CKPT is a published SiT, REPA or U-ViT.")
+        str | None, typer.Option(help="Autoencoder of the latents, if CKPT is a published SiT, REPA, U-ViT or DCTdiff.")
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Factor these latents were multiplied by. Default: the autoencoder's.")
     ] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of a transformer of unusual size.")] = None,
+    snr_scale: Annotated[
+        float | None, typer.Option(help="SNR scale of a DCTdiff, or of a U-ViT on pixels. Default: as published.")
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights of an autoencoder as float16, half the size.")] = False,
     align: Annotated[
         str | None,
@@ -72,6 +75,7 @@ def export(
         autoencoder=autoencoder,
         scale=scale,
         heads=heads,
+        snr_scale=snr_scale,
         half=half,
         align=align,
         data=data,

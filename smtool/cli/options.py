@@ -21,7 +21,8 @@ WeightsDir = Annotated[
     Path | None,
     typer.Option(help="Folder of downloaded weights. Default: the environment variable SMTOOL_WEIGHTS, else torch's cache."),
 ]
-SAMPLERS = "ddim, dpm-solver++, euler, heun, euler-maruyama"      # a copy: smtool.diffusion would import torch for `--help`
+SAMPLERS = "ddim, dpm-solver++, euler, heun, euler-maruyama, dpm-solver-fast, euler-maruyama-sde, euler-maruyama-ode"
+"""A copy of the names in smtool.diffusion, which would import torch for `--help`."""
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file, as JSON.")]
 
 Tile = Annotated[

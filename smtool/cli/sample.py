@@ -7,12 +7,13 @@ import typer
 
 from smtool.cli.app import app
 from smtool.cli.options import SAMPLERS, Device, Tile, computing_device
+from smtool.errors import RecipeError
 
 
 @app.command()
 def sample(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CKPT", help="A run or checkpoint of train-dit, or a published SiT, REPA or U-ViT.")
+        str, typer.Argument(metavar="CKPT", help="A run or checkpoint of train-dit, or a published SiT, REPA, U-ViT or DCTdiff.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to write. Default: a new one next to the checkpoint.")] = None,
     num_images: Annotated[int, typer.Option(min=1, help="Number of images to draw.")] = 64,
@@ -30,11 +31,22 @@ def sample(
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass; does not change the images.")] = 64,
     grid: Annotated[int, typer.Option(min=0, help="Number of images in grid.png; 0 means no grid.")] = 64,
     kind: Annotated[
-        Literal["png", "shards", "npz"], typer.Option("--format", help="PNG files, webdataset shards, or ADM's npz.")
+        Literal["png", "jpeg:75", "jpeg:95", "shards", "npz"],
+        typer.Option("--format", help="PNG files, JPEG files of a quality, webdataset shards, or ADM's npz."),
     ] = "png",
     rounding: Annotated[
         Literal["nearest", "truncate"], typer.Option(help="Rounding of pixels to uint8; ADM and REPA truncate.")
     ] = ("nearest"),
+    trace: Annotated[
+        bool,
+        typer.Option(
+            "--trace", help="Also measure which frequencies emerge when: trace.json, trace.png. Decodes 16 images at each step."
+        ),
+    ] = False,
+    beside: Annotated[
+        list[Path],
+        typer.Option(metavar="TRACE", help="With --trace: trace.json of other samples, drawn in one figure. May be repeated."),
+    ] = (),  # type: ignore[assignment]
     tile: Tile = None,
     device: Device = "auto",
     autoencoder: Annotated[
@@ -46,6 +58,10 @@ def sample(
         typer.Option(help="For a published file: factor its latents were multiplied by. Default: the autoencoder's."),
     ] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="For a published file of unusual size: its attention heads.")] = None,
+    snr_scale: Annotated[
+        float | None,
+        typer.Option(help="For a published DCTdiff, or U-ViT on pixels: SNR scale of its training. Default: as published."),
+    ] = None,
 ) -> None:
     """Draw images from a diffusion transformer. Repeating the command resumes an unfinished one.
 
@@ -56,11 +72,17 @@ def sample(
 
     smtool sample runs/sit --num-images 16
 
+    smtool sample runs/sit --num-images 16 --trace
+
     smtool sample SiT-XL-2-256x256.pt --autoencoder sd-vae-ft-mse --labels 207
+
+    smtool sample celeba64.pth --autoencoder dct:2x4,eta=celeba64
     """
     from smtool.commands.sample.samples import sample_images
     from smtool.report.console import Console
 
+    if beside and not trace:
+        raise RecipeError("--beside compares traces, but there is no --trace.", hint="Add --trace.")
     changes = {"kind": sampler, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval}
     sample_images(
         checkpoint,
@@ -77,6 +99,9 @@ def sample(
         autoencoder=autoencoder,
         scale=scale,
         heads=heads,
+        snr_scale=snr_scale,
         tile=tile,
+        trace=trace,
+        beside=beside,
         console=Console(),
     )

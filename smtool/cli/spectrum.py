@@ -45,6 +45,9 @@ def spectrum(
     reference: Annotated[
         str | None, typer.Option(help="The one of WHAT whose noise schedule the time shifts match. Default: the first.")
     ] = None,
+    snr_threshold: Annotated[
+        float, typer.Option(help="Signal-to-noise ratio above which a frequency counts as visible in noise.")
+    ] = 1.0,
     published: Annotated[
         list[str], typer.Option(help="Published curve to draw as well, such as celeba/dsm. May be repeated.")
     ] = (),  # type: ignore[assignment]
@@ -81,6 +84,7 @@ def spectrum(
         estimator=estimator,
         delta=delta,
         reference=reference,
+        snr_threshold=snr_threshold,
         published=list(published),
         out=out,
         json_path=json_path,

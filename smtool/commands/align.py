@@ -61,14 +61,17 @@ class Alignment:
         result.stats = self._mapped(found.stats) if self.stats is None else _plain(self.stats)
         return result
 
-    def in_form_of(self, origin: Origin, network: Tokenizer) -> Origin:
-        """The origin of the aligned network. Raises CheckpointError if its form cannot hold the map."""
+    def in_form_of(self, origin: Origin, network: Tokenizer, *, of_patches: bool) -> Origin:
+        """The origin of the aligned network. Raises CheckpointError if its form cannot hold the map.
+
+        of_patches: whether the original's file has statistics of 2x2 patches of latents.
+        """
         if not _checked(network).config.quant_convs:
             raise CheckpointError(
                 f"{origin.place} has no 1x1 convolution before its decoder; only there the map is exact at the edges of images.",
                 hint="Use --to diffusers or --to smtool, which add one.",
             )
-        if origin.patch_mean is not None and self.digest != origin.digest:
+        if of_patches and self.digest != origin.digest:
             raise CheckpointError(
                 f"{origin.place} holds statistics of patches of its own latents, which are not those of {self.reference}.",
                 hint=f"Use --align {origin.place}, or --to smtool.",

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from smtool.checkpoints import write_autoencoder
-from smtool.checkpoints.foreign.origin import Origin, write_like
+from smtool.checkpoints.foreign.origin import Origin, has_patch_norm, write_like
 from smtool.commands.align import Alignment, find_alignment
 from smtool.commands.export_folder import number_format, round_to_half, write_folder
 from smtool.errors import CheckpointError, RecipeError
@@ -16,7 +16,7 @@ from smtool.networks.layers import DownsamplePad
 from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.report.console import Console
-from smtool.tokenizers import identify
+from smtool.tokenizers import Found, identify
 from smtool.tokenizers.trainable import open_trainable
 
 Target = Literal["diffusers", "smtool", "original"]
@@ -32,6 +32,7 @@ def export(
     autoencoder: str | None = None,
     scale: float | None = None,
     heads: int | None = None,
+    snr_scale: float | None = None,
     half: bool = False,
     align: str | None = None,
     data: str | None = None,
@@ -40,10 +41,10 @@ def export(
     """Write `what` to `out` (a .safetensors file for smtool, else a folder), which must not exist yet.
 
     what: any autoencoder that train-ae can train, for diffusers an SD-VAE or what diffusers runs; with `autoencoder`, a published
-    SiT, REPA or U-ViT file. to: "original" writes a fine-tuned autoencoder with the names and number formats of the file that it
-    started from. symmetric: unlike_padding of write_diffusers. downsample_pad: see load_autoencoder. scale, heads: see
-    import_transformer. half: store the weights of an autoencoder as float16; else they keep their number format. align: the
-    autoencoder in whose coordinates the latents are to be (see find_alignment); data: images to fit this map on.
+    SiT, REPA, U-ViT or DCTdiff file. to: "original" writes a fine-tuned autoencoder with the names and number formats of the file
+    that it started from. symmetric: unlike_padding of write_diffusers. downsample_pad: see load_autoencoder. scale, heads,
+    snr_scale: see import_transformer. half: store the weights of an autoencoder as float16; else they keep their number format.
+    align: the autoencoder in whose coordinates the latents are to be (see find_alignment); data: images to fit this map on.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecipeError(f"--out {out} already exists.", hint="Choose a new path.")
@@ -57,7 +58,7 @@ def export(
         raise RecipeError("--data has no effect without --align.", hint="Leave it out.")
     alignment = None if align is None else find_alignment(what, align, data=data, downsample_pad=downsample_pad, console=console)
     if autoencoder is not None:
-        written = [_transformer(what, to, out, autoencoder, scale, heads)]
+        written = [_transformer(what, to, out, autoencoder, scale, heads, snr_scale)]
     elif to == "original":
         if half or symmetric or downsample_pad:
             raise RecipeError("--to original keeps the original's form: it takes no --half, --symmetric or --downsample-pad.")
@@ -85,11 +86,23 @@ def _like_original(what: str, out: Path, alignment: Alignment | None, console: C
             hint="Use --to diffusers or --to smtool; `train-ae` with model.init starts from a published file.",
         )
     network, form = open_trainable(what), Origin.from_metadata(origin)
+    found = _located(form)
+    assert found.path is not None, "a published file"
     if alignment is not None:
-        form = alignment.in_form_of(form, network)
+        form = alignment.in_form_of(form, network, of_patches=has_patch_norm(found.path, found.settings))
         network = alignment.folded(network)
     console.print(_summary(network))
-    return write_like(form, network.state_dict(), network.stats, out)
+    return write_like(form, found.path, network, out, settings=found.settings)
+
+
+def _located(origin: Origin) -> Found:
+    try:
+        return identify(origin.place)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The original from which this autoencoder was fine-tuned cannot be found any more: {error.message}",
+            hint="Restore it, or use --to diffusers or --to smtool.",
+        ) from error
 
 
 def _native(what: str, out: Path, autoencoder: TrainableAutoencoder, alignment: Alignment | None, *, half: bool) -> Path:
@@ -104,12 +117,14 @@ def _native(what: str, out: Path, autoencoder: TrainableAutoencoder, alignment: 
     return out
 
 
-def _transformer(what: str, to: Target, out: Path, autoencoder: str, scale: float | None, heads: int | None) -> Path:
+def _transformer(
+    what: str, to: Target, out: Path, autoencoder: str, scale: float | None, heads: int | None, snr_scale: float | None
+) -> Path:
     if to != "smtool":
         raise RecipeError("--to diffusers exports autoencoders only.", hint="For a transformer, use --to smtool.")
     if not Path(what).is_file():
-        raise CheckpointError(f"{what}: no such file.", hint="Pass the .pt or .safetensors of a SiT, REPA or U-ViT.")
-    model = import_transformer(Path(what), autoencoder, scale=scale, heads=heads)
+        raise CheckpointError(f"{what}: no such file.", hint="Pass the .pt or .safetensors of a SiT, REPA, U-ViT or DCTdiff.")
+    model = import_transformer(Path(what), autoencoder, scale=scale, heads=heads, snr_scale=snr_scale)
     write_diffusion(out, model, recipe=model.tables.model_dump(mode="json", exclude_none=True))
     return out
 

@@ -27,7 +27,7 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import write_json
 from smtool.tokenizers import Found, identify, load_autoencoder, open_tokenizer
 
-_PATCH_NORM = re.compile(r"(?:^|\.)(bn\.(?:running_mean|running_var|num_batches_tracked))$")
+_BATCH_NORM = re.compile(r"(?:^|\.)(bn\.(?:running_mean|running_var|num_batches_tracked))$")
 
 
 def write_folder(
@@ -50,14 +50,14 @@ def write_folder(
     opened = load_autoencoder(what, downsample_pad=downsample_pad)
     refuse_for_diffusers(opened.config, unlike_padding=unlike_padding)
     dtype = number_format(found) if alignment is None else torch.float32
-    patch_norm = _patch_norm(found, torch.float32 if half else dtype)
+    batch_norm = _batch_norm(found, torch.float32 if half else dtype)
     if alignment is not None:
-        if patch_norm:
+        if batch_norm:
             raise CheckpointError(f"{found.place} normalizes 2x2 patches of its own latents, which --align would change.")
         opened = alignment.folded(opened)
     dtype = round_to_half(what, opened) if half else dtype
-    written = write_diffusers(out, opened, unlike_padding=unlike_padding, dtype=dtype, patch_norm=patch_norm)
-    kind, notes = diffusers_class(opened.config, patch_norm), notes_for_diffusers(opened.config)
+    written = write_diffusers(out, opened, unlike_padding=unlike_padding, dtype=dtype, batch_norm=batch_norm)
+    kind, notes = diffusers_class(opened, batch_norm), notes_for_diffusers(opened.config)
     notes += [] if alignment is None else [alignment.card_section()]
     return opened, written + write_card(out, opened, _origin(found), kind=kind, notes=notes)
 
@@ -97,12 +97,12 @@ def _file(found: Found) -> Path:
     return weights_in(found.path) if found.path.is_dir() else found.path
 
 
-def _patch_norm(found: Found, dtype: torch.dtype) -> Mapping[str, Tensor]:
+def _batch_norm(found: Found, dtype: torch.dtype) -> Mapping[str, Tensor]:
     """FLUX.2's batch norm of 2x2 patches, from the file; {} if it has none."""
     if found.kind != "foreign":
         return {}
     file = TensorFile(_file(found))
-    names = {name: match[1] for name in file.shapes if (match := _PATCH_NORM.search(name))}
+    names = {name: match[1] for name in file.shapes if (match := _BATCH_NORM.search(name))}
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in file.read(names).items()}
 
 

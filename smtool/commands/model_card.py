@@ -76,6 +76,8 @@ def _normalization(stats: LatentStats | None) -> str:
     if stats is None:
         return "The normalization of its latents is not known: measure mean and standard deviation before training on them."
     source = f"measured on {stats.count:,} samples" if stats.count else "published"
+    if stats.kind == "patch":
+        return f"Latents are normalized as 2x2 patches by the batch norm `bn` beside the weights ({source})."
     if stats.kind == "channel":
         return f"Latents are normalized per channel with `latents_mean` and `latents_std` of config.json ({source})."
     shift = f"(z - {stats.mean.item():.5g})" if stats.mean.item() else "z"

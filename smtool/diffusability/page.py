@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from smtool.config import Config
 from smtool.diffusability.report import SCOPE, Data, Report
 from smtool.diffusability.sections import (
+    autoregression,
     direction,
     drift,
     flattening,
     health,
     low_pass,
-    noise_crossing,
+    noise_crossing_chapter,
     pictures,
     reference,
     transfer,
@@ -33,12 +34,13 @@ _TOPICS_SHOWN = ("flattening", "frequency-aligned", "drift")
 
 
 def tables(report: Report) -> list[Table]:
-    """Tables for the console: each estimator, the low-pass curve, decoders and health, drift, the verdict; without unmeasured
-    parts."""
+    """Tables for the console: each estimator, low-pass curve, f*, decoders and health, drift, verdict; what was measured only."""
     made = [_physical_table(report), _reference_table(report) if report.autoencoders else None]
     if report.autoencoders:
-        low_passes = {one.label: one.low_pass for one in report.autoencoders}
-        made += [low_pass.table(low_passes), _decoders(report), drift.table(_drifts(report)), _verdicts(report)]
+        lenses = {one.label: one.lens for one in report.autoencoders}
+        emerging = autoregression.table(noise_crossing_chapter.autoregressions(lenses))
+        made += [low_pass.table({one.label: one.low_pass for one in report.autoencoders}), emerging]
+        made += [_decoders(report), drift.table(_drifts(report)), _verdicts(report)]
     return [table for table in made if table is not None]
 
 
@@ -62,7 +64,7 @@ def chapters(report: Report) -> list[Chapter]:
     return [
         *made,
         Chapter("Does each latent frequency decode to its own image frequency?", decoding, pictures=("low-pass",)),
-        noise_crossing.chapter({one.label: one.lens for one in autoencoders}),
+        noise_crossing_chapter.chapter({one.label: one.lens for one in autoencoders}),
         direction.chapter({one.label: one.direction for one in autoencoders}),
         pictures.CHAPTER,
         health.chapter({one.label: one.health for one in autoencoders}),
@@ -203,6 +205,8 @@ def _command(report: Report) -> str:
         parts += ["--reference", passport.reference]
     if passport.downsample_pad:
         parts += ["--downsample-pad", passport.downsample_pad]
+    if passport.snr_threshold != 1:
+        parts += ["--snr-threshold", f"{passport.snr_threshold:g}"]
     if passport.tile:
         parts += ["--tile", str(passport.tile)]
     if report.images.physical is None or report.images.reference is None:

@@ -79,15 +79,17 @@ class Passport(Config):
     """Everything needed to interpret or repeat the numbers.
 
     delta: of the target; reference: label of the autoencoder whose SNRs the time shifts match; downsample_pad: padding of all
-    encoders, where it was requested; posterior: readings by label; stopped: why the pass ended; images: number of images by
-    section, the first ones of the data; tile: side of the tiles that were coded; time_limit: in seconds; full_seconds: estimated
-    time of the full protocol; cut: what was left out of it to keep the limit.
+    encoders, where it was requested; snr_threshold: of the highest frequency above the noise; posterior: readings by label;
+    stopped: why the pass ended; images: number of images by section, the first ones of the data; tile: side of the tiles that
+    were coded; time_limit: in seconds; full_seconds: estimated time of the full protocol; cut: what was left out of it to keep
+    the limit.
     """
 
     data: Data
     delta: float
     reference: str | None
     downsample_pad: str | None = None
+    snr_threshold: float = 1.0
     estimators: list[str]
     posterior: dict[str, list[str]]
     interval: str

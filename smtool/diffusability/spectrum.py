@@ -2,6 +2,7 @@
 properties that decide whether a diffusion model learns them."""
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,6 +77,7 @@ def spectrum(
     estimator: Literal["physical", "reference", "both"] = "both",
     delta: float | None = None,
     reference: str | None = None,
+    snr_threshold: float = 1.0,
     out: Path | None = None,
     json_path: Path | None = None,
     published: Sequence[str] = (),
@@ -91,12 +93,15 @@ def spectrum(
     the first 32 or 16 of them. limit: time for the whole report, into which the protocol is cut (`Protocol.fitted`); None for the
     full protocol. With `ends_early`, num_images defaults to all, and the pass ends once every delta is known to +-0.1. delta: of
     the target that latents are compared with; default: the delta of the recipes' ESM, else 1. reference: the autoencoder whose
-    time schedule is to be matched; default the first. out: folder of the written files; default: beside the first checkpoint.
-    tile: side in pixels of overlapping tiles that are encoded and decoded one at a time; None: whole images.
+    time schedule is to be matched; default the first. snr_threshold: SNR above which a frequency counts as visible in noise. out:
+    folder of the written files; default: beside the first checkpoint. tile: side in pixels of overlapping tiles that are encoded
+    and decoded one at a time; None: whole images.
     """
     if json_path == Path("-"):      # standard output holds only the JSON
         console = Console(quiet=True)
     began = time.monotonic()
+    if not (snr_threshold > 0 and math.isfinite(snr_threshold)):
+        raise RecipeError(f"--snr-threshold {snr_threshold:g}: must be a positive number.")
     overlays = [_published(name) for name in published]
     estimators, data = _ESTIMATORS[estimator], data or BUILTIN
     names = [name for name in what if name != "images"]
@@ -123,12 +128,12 @@ def spectrum(
     aim = delta if delta is not None else _aim(subjects)
     with clock("fits"), one_thread():
         images = _images(gathered, aim)
-        autoencoders = _autoencoders(gathered, decoded, drifts, aim, shifted_to=model or "")
+        autoencoders = _autoencoders(gathered, decoded, drifts, aim, shifted_to=model or "", snr_threshold=snr_threshold)
     report = Report(
         schema=SCHEMA,
         smtool=__version__,
         passport=Passport(
-            data=_data(gathered, data), delta=aim, reference=model, downsample_pad=downsample_pad,
+            data=_data(gathered, data), delta=aim, reference=model, downsample_pad=downsample_pad, snr_threshold=snr_threshold,
             estimators=[one.label for one in estimators],
             posterior={latents.subject.label: list(latents.kinds) for latents in gathered.latents},
             interval=f"95%, jackknife over {gathered.units.name}s, Student's t", stopped=gathered.stopped,
@@ -250,6 +255,7 @@ def _autoencoders(
     delta: float,
     *,
     shifted_to: str,
+    snr_threshold: float,
 ) -> list[Autoencoder]:
     """Measurements and verdict of every autoencoder.
 
@@ -263,7 +269,7 @@ def _autoencoders(
         physicals[label] = physical.measure(*common, delta=delta) if has_physical else []
         references[label] = reference.measure(*common, delta=delta) if has_reference else []
     heads = {label: headline(readings) if readings else None for label, readings in physicals.items()}
-    crossings = noise_crossing.measure_all(heads, shifted_to)
+    crossings = noise_crossing.measure_all(heads, shifted_to, threshold=snr_threshold)
     found = []
     for label, latents in labelled.items():
         codec, stats, sections = latents.subject.codec, latents.stats(gathered.shards.digest), decoded[label]

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from smtool.config import Config
@@ -16,9 +17,12 @@ class DDPM(Config):
     """1000 noise levels, beta_i = (sqrt(.00085) + i / 999 (sqrt(.012) - sqrt(.00085)))^2; the network predicts the noise."""
 
     kind: Literal["ddpm"] = "ddpm"
+    snr_scale: float = Field(
+        1.0, gt=0, description="factor of the signal-to-noise ratio abar / (1 - abar) of every level; 1: Stable Diffusion's"
+    )
 
     def build(self) -> "DDPMProcess":
-        return DDPMProcess()
+        return DDPMProcess(self.snr_scale)
 
 
 class DDPMProcess:
@@ -28,10 +32,11 @@ class DDPMProcess:
     noise, even an exact solver returns a band of variance S with variance S / (.0047 S + .9953), 68 % for S = 100.
     """
 
+    kind = "ddpm"
     start = 1.0
 
-    def __init__(self) -> None:
-        self.abar = scaled_linear_abar()
+    def __init__(self, snr_scale: float = 1.0) -> None:
+        self.abar = scaled_snr(scaled_linear_abar(), snr_scale)
 
     def noised(self, latents: Tensor, noise: Tensor, uniform: Tensor) -> Noised:
         x, noise = at_least_float32(latents), at_least_float32(noise)
@@ -76,3 +81,8 @@ def scaled_linear_abar() -> Tensor:
     """(1001,) float64: abar_0 = 1 (data) ... abar_1000, the cumulative products of 1 - beta."""
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, NUM_STEPS, dtype=torch.float64).square()
     return torch.cat([beta.new_ones(1), (1 - beta).cumprod(0)])
+
+
+def scaled_snr(abar: Tensor, scale: float) -> Tensor:
+    """c abar / (1 + (c - 1) abar): its signal-to-noise ratio is c = scale times that of abar (arXiv 2412.15032)."""
+    return scale * abar / (1 + (scale - 1) * abar)

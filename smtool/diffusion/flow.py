@@ -5,10 +5,10 @@ matching, and SiT's own code, use the opposite direction (SiT's weights are conv
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from smtool.config import Config
@@ -30,7 +30,19 @@ class Flow(Config):
     time: Literal["uniform", "logit-normal"] = Field("uniform", description="distribution of the training times t")
     logit_mean: float = Field(0.0, description="mean of logit(t) for logit-normal times; above 0: more training at high noise")
     logit_std: float = Field(1.0, gt=0, description="standard deviation of logit(t) for logit-normal times")
-    shift: float = Field(1.0, gt=0, description="factor of t / (1 - t) for training times and sampling grids; 1: no shift")
+    shift: float = Field(
+        1.0,
+        gt=0,
+        description="factor of t / (1 - t) for training times and sampling grids; 1: no shift; on the linear path 1 / sqrt(c) "
+        "multiplies the signal-to-noise ratio ((1 - t) / t)^2 by c",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _snr_scale_is_a_shift(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "snr_scale" in values:
+            raise ValueError('snr_scale is a key of "ddpm" and "vp-sde"; a flow has `shift`: 1 / sqrt(c) scales its SNR by c')
+        return values
 
     def build(self) -> "FlowProcess":
         return FlowProcess(self)
@@ -41,6 +53,8 @@ class FlowProcess:
 
     Source: released-code.md#flow-matching-and-repa.
     """
+
+    kind = "flow"
 
     def __init__(self, config: Flow) -> None:
         self.config = config

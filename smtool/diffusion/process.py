@@ -22,8 +22,12 @@ class Noised:
 class Process(Protocol):
     """x_t = alpha(t) x + sigma(t) noise, and the meaning of a network's prediction.
 
-    t is (B,), or a scalar tensor for all samples; x_t and predictions are (B, C, h, w). start: the start time of sampling.
+    t is (B,), or a scalar tensor for all samples; x_t and predictions are (B, C, h, w). start: the start time of sampling; kind:
+    as in recipes.
     """
+
+    @property
+    def kind(self) -> str: ...
 
     @property
     def start(self) -> float: ...

@@ -1,8 +1,9 @@
 """Samplers, functions with one signature: (process, model, x, times, step_noise) -> latents at the last time.
 
-x: (B, C, h, w), the state at times[0], in the dtype for the computation. times: (N + 1,) float64 on the CPU, falling to 0.
+x: (B, C, h, w), the state at times[0], in the dtype for the computation. times: (N + 1,) float64 on the CPU, falling to 0, or
+to 1e-4 for DPM-Solver "fast".
 model: (x, network_time (B,), step_time=...) -> prediction; guidance.py adds guidance to it.
-step_noise: step i -> standard normal noise (B, C, h, w) of that step; only Euler-Maruyama uses it.
+step_noise: step i -> standard normal noise (B, C, h, w) of that step; only Euler-Maruyama on an SDE uses it.
 """
 
 import math
@@ -16,9 +17,14 @@ from torch import Tensor
 from smtool.diffusion.flow import FlowProcess
 from smtool.diffusion.guidance import Model
 from smtool.diffusion.process import Process
+from smtool.diffusion.vp_sde import VPSDEProcess
 
 StepNoise = Callable[[int], Tensor]
 SamplerFunction = Callable[[Process, Model, Tensor, Tensor, StepNoise], Tensor]
+FAST_END = 1e-4
+"""Time at which DPM-Solver "fast" ends, as published; there is no step to t = 0."""
+SDE_END = 1e-3
+"""Start time of the last step of Euler-Maruyama on vp-sde, as published."""
 
 
 def ddim(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
@@ -77,7 +83,7 @@ def euler_maruyama(process: Process, model: Model, x: Tensor, times: Tensor, ste
     Raises ValueError for a process that is not a flow.
     """
     if not isinstance(process, FlowProcess):
-        raise ValueError("euler-maruyama solves the SDE of a flow and cannot sample a ddpm process; ddim can")
+        raise ValueError(f"euler-maruyama solves the SDE of a flow and cannot sample a {process.kind} process; ddim can")
     last = len(times) - 2
     for i, (t, s) in enumerate(pairwise(times.tolist())):
         now = times[i]
@@ -88,6 +94,49 @@ def euler_maruyama(process: Process, model: Model, x: Tensor, times: Tensor, ste
         if i < last:
             x = x + math.sqrt(w * -dt) * step_noise(i).to(x)
     return x
+
+
+def euler_maruyama_sde(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
+    """Euler-Maruyama on the reverse SDE of vp-sde, in t: drift -beta_c x / 2 - beta_c score, score = -noise / sigma.
+
+    Each step adds sqrt(beta_c |dt|) step_noise, except the last (arXiv 2011.13456, Eq. 6; released-code.md#process-of-dctdiff).
+    Raises ValueError for another process.
+    """
+    last = len(times) - 2
+    for i, (t, s) in enumerate(pairwise(times)):
+        drift, rate = _sde_drift(process, model, x, t, share=1.0)
+        x = x + drift * float(s - t)
+        if i < last:
+            x = x + math.sqrt(rate * float(t - s)) * step_noise(i).to(x)
+    return x
+
+
+def euler_maruyama_ode(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
+    """Euler's method on the probability flow ODE of vp-sde, in t: drift -beta_c x / 2 - beta_c score / 2.
+
+    Source: arXiv 2011.13456, Eq. 13; grid: released-code.md#process-of-dctdiff. Raises ValueError for another process.
+    """
+    for t, s in pairwise(times):
+        x = x + _sde_drift(process, model, x, t, share=0.5)[0] * float(s - t)
+    return x
+
+
+def dpm_solver_fast(process: Process, model: Model, x: Tensor, times: Tensor, step_noise: StepNoise) -> Tensor:
+    """DPM-Solver "fast" for noise (arXiv 2206.00927, section 3.4): intervals of order 3, and of orders 2 and 1 at the end.
+
+    times: those of all model calls, and the end (`fast_times`). Raises ValueError for another process than vp-sde.
+    """
+    first = 0
+    for order in fast_orders(len(times) - 1):
+        x = _interval(_vp_sde(process, "dpm-solver-fast"), model, x, times[first : first + order + 1])
+        first += order
+    return x
+
+
+def fast_orders(steps: int) -> list[int]:
+    """Orders of the steps // 3 + 1 intervals of DPM-Solver "fast"; their sum is `steps`, the number of model calls."""
+    ending = ([2, 1], [1], [2])[steps % 3]
+    return [3] * (steps // 3 + 1 - len(ending)) + ending
 
 
 def even_times(process: Process, steps: int) -> Tensor:
@@ -104,18 +153,41 @@ def stochastic_times(process: Process, steps: int, end_time: float) -> Tensor:
     return _strictly_falling(process.retimed(torch.cat([grid, grid.new_zeros(1)])))
 
 
+def fast_times(process: Process, steps: int) -> Tensor:
+    """(steps + 1,): times of the model calls of DPM-Solver "fast", and FAST_END.
+
+    The intervals are equal in log(alpha / sigma); an interval of order n has n calls, at equal distances in it.
+    """
+    process = _vp_sde(process, "dpm-solver-fast")
+    ends = torch.tensor([process.start, FAST_END], dtype=torch.float64)
+    low, high = process.half_log_snr(ends).tolist()
+    orders = fast_orders(steps)
+    shares = [number + call / order for number, order in enumerate(orders) for call in range(order)]
+    times = process.time_of(low + (high - low) * torch.tensor([*shares, len(orders)], dtype=torch.float64) / len(orders))
+    times[0], times[-1] = ends
+    return times
+
+
+ALL_PROCESSES = ("flow", "ddpm", "vp-sde")
+
+
 @dataclass(frozen=True)
 class Method:
     """A sampler and its properties.
 
     times: (process, steps, end_time) -> time grid, (steps + 1,) float64 from noise to data. model_calls: steps -> calls per
-    sample. needs_flow: whether it cannot sample a ddpm process.
+    sample. processes: kinds of the processes that it can sample.
     """
 
     run: SamplerFunction
     times: Callable[[Process, int, float], Tensor] = lambda process, steps, end_time: even_times(process, steps)
     model_calls: Callable[[int], int] = lambda steps: steps
-    needs_flow: bool = False
+    processes: tuple[str, ...] = ALL_PROCESSES
+
+
+def _sde_times(process: Process, steps: int, end_time: float) -> Tensor:
+    """linspace(1, SDE_END, steps), then 0, whatever the end time in the recipe."""
+    return stochastic_times(process, steps, SDE_END)
 
 
 SAMPLERS: dict[str, Method] = {
@@ -123,7 +195,12 @@ SAMPLERS: dict[str, Method] = {
     "dpm-solver++": Method(dpm_solver_pp),
     "euler": Method(euler),
     "heun": Method(heun, model_calls=lambda steps: 2 * steps - 1),
-    "euler-maruyama": Method(euler_maruyama, times=stochastic_times, needs_flow=True),
+    "euler-maruyama": Method(euler_maruyama, times=stochastic_times, processes=("flow",)),
+    "dpm-solver-fast": Method(
+        dpm_solver_fast, times=lambda process, steps, end_time: fast_times(process, steps), processes=("vp-sde",)
+    ),
+    "euler-maruyama-sde": Method(euler_maruyama_sde, times=_sde_times, processes=("vp-sde",)),
+    "euler-maruyama-ode": Method(euler_maruyama_ode, times=_sde_times, processes=("vp-sde",)),
 }
 """All samplers, by the name that recipes use. To add one, write a function and add an entry."""
 
@@ -150,6 +227,43 @@ def _moved(process: Process, x: Tensor, slope: Tensor, t: Tensor, s: Tensor) -> 
     """One linear step from t to s in the coordinates of `Process.clock`."""
     (scale_t, clock_t), (scale_s, clock_s) = _numbers(*process.clock(t)), _numbers(*process.clock(s))
     return (scale_t * x + (clock_s - clock_t) * slope) / scale_s
+
+
+def _vp_sde(process: Process, sampler: str) -> VPSDEProcess:
+    if not isinstance(process, VPSDEProcess):
+        raise ValueError(f"{sampler} needs a vp-sde process; ddim works with all")
+    return process
+
+
+def _sde_drift(process: Process, model: Model, x: Tensor, t: Tensor, *, share: float) -> tuple[Tensor, float]:
+    """(-beta_c x / 2 - share beta_c score, beta_c) at time t."""
+    process = _vp_sde(process, "Euler-Maruyama in t")
+    rate, sigma = _numbers(process.rate(t), process.alpha_sigma(t)[1])
+    score = -process.noise_of(_predict(process, model, x, t), x, t) / sigma
+    return -rate * (0.5 * x + share * score), rate
+
+
+def _interval(process: VPSDEProcess, model: Model, x: Tensor, times: Tensor) -> Tensor:
+    """One interval of DPM-Solver: model calls at all `times` except the last, whose number is the order, 1 to 3."""
+    start = times[0]
+    alphas, sigmas = (values.tolist() for values in process.alpha_sigma(times))
+    lengths = (process.half_log_snr(times) - process.half_log_snr(start)).tolist()      # r h of each time, h of the last
+
+    def noise(state: Tensor, t: Tensor) -> Tensor:
+        return process.noise_of(_predict(process, model, state, t, start), state, t)
+
+    at_start = latest = noise(x, start)
+    moved = x
+    for number in range(1, len(times)):
+        length, decay = lengths[number], math.expm1(lengths[number])
+        moved = alphas[number] / alphas[0] * x - sigmas[number] * decay * at_start
+        if number > 1:
+            earlier = lengths[number - 1]
+            factor = decay / 2 if len(times) == 3 else decay / length - 1
+            moved = moved - sigmas[number] * factor * length / earlier * (latest - at_start)
+        if number < len(times) - 1:
+            latest = noise(moved, times[number])
+    return moved
 
 
 def _log_snr(alpha: float, sigma: float) -> float:

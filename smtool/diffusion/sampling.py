@@ -11,8 +11,10 @@ from smtool.config import Config
 from smtool.diffusion.ddpm import DDPM, NUM_STEPS
 from smtool.diffusion.flow import Flow
 from smtool.diffusion.guidance import Model, guided
+from smtool.diffusion.observing import Observer, observed
 from smtool.diffusion.process import Process
 from smtool.diffusion.samplers import SAMPLERS, Method, StepNoise
+from smtool.diffusion.vp_sde import VPSDE
 
 if TYPE_CHECKING:
     SamplerName = str
@@ -21,12 +23,17 @@ else:      # a Literal, so that the error for an unknown name lists all names
 
 
 class Sampler(Config):
-    """How samples are drawn. Each step needs one model call; steps of heun except the last need two."""
+    """How samples are drawn. Each step needs one model call; steps of heun except the last need two.
+
+    ddim, dpm-solver++, euler and heun work with every process.
+    """
 
     kind: SamplerName = Field(
-        "ddim", description="sampler; euler-maruyama adds noise in each step and needs a flow, the others are deterministic"
+        "ddim",
+        description="sampler; euler-maruyama needs a flow; dpm-solver-fast, euler-maruyama-sde and euler-maruyama-ode need "
+        "vp-sde; euler-maruyama and euler-maruyama-sde add noise in each step, the others are deterministic",
     )
-    steps: int = Field(100, ge=1, description="number of steps")
+    steps: int = Field(100, ge=1, description="number of steps; dpm-solver-fast: number of model calls")
     end_time: float = Field(
         0.04,
         gt=0,
@@ -47,18 +54,22 @@ class Sampler(Config):
         """Model calls for one sample; a call with guidance counts once."""
         return self.method.model_calls(self.steps)
 
-    def problems(self, process: Flow | DDPM, num_classes: int) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for each value that is impossible with this process and network."""
+    def problems(
+        self, process: Flow | DDPM | VPSDE, num_classes: int, *, null_class: bool = True
+    ) -> Iterator[tuple[str, str]]:
+        """(key, sentence) for each value that is impossible with this process and network. null_class: whether it has one."""
         low, high = self.cfg_interval
         if not 0 <= low <= high <= 1:
             yield "cfg_interval", f"must be two times 0 <= low <= high <= 1, but is [{low}, {high}]"
         if self.cfg_scale > 1 and not num_classes:
             yield "cfg_scale", f"must be 1 for a network without classes, but is {self.cfg_scale}"
-        if isinstance(process, DDPM):
-            if self.method.needs_flow:
-                yield "kind", f'{self.kind} needs process.kind = "flow"; "ddim" works with "ddpm"'
-            if self.steps > NUM_STEPS:
-                yield "steps", f"must be at most {NUM_STEPS}, the noise levels of ddpm, but is {self.steps}"
+        elif self.cfg_scale > 1 and not null_class:
+            yield "cfg_scale", f"must be 1 for a network without a null class, but is {self.cfg_scale}"
+        if process.kind not in self.method.processes:
+            (needed,) = self.method.processes
+            yield "kind", f'{self.kind} needs process.kind = "{needed}"; "ddim" works with "{process.kind}"'
+        if isinstance(process, DDPM) and self.steps > NUM_STEPS:
+            yield "steps", f"must be at most {NUM_STEPS}, the noise levels of ddpm, but is {self.steps}"
 
     def times(self, process: Process) -> Tensor:
         """The time grid, (steps + 1,) float64, from noise to data."""
@@ -71,10 +82,22 @@ class Sampler(Config):
 
 
 @torch.no_grad()
-def sample(process: Process, model: Model, noise: Tensor, sampler: Sampler, *, step_noise: StepNoise) -> Tensor:
+def sample(
+    process: Process,
+    model: Model,
+    noise: Tensor,
+    sampler: Sampler,
+    *,
+    step_noise: StepNoise,
+    observe: Observer | None = None,
+) -> Tensor:
     """Normalized latents (B, C, h, w) from standard normal noise of that shape and dtype, computed in float64.
 
     step_noise(i): standard normal noise (B, C, h, w) of step i, used by stochastic samplers only. The caller seeds it and
-    `noise` per sample, so that a sample does not depend on its batch.
+    `noise` per sample, so that a sample does not depend on its batch. observe: called at the start of each step with its float64
+    state and denoised latents; it does not change the samples.
     """
-    return sampler.method.run(process, model, noise.double(), sampler.times(process), step_noise).to(noise.dtype)
+    times = sampler.times(process)
+    if observe is not None:
+        model = observed(process, model, times, observe)
+    return sampler.method.run(process, model, noise.double(), times, step_noise).to(noise.dtype)

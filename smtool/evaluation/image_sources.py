@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from smtool.data import ImageShards, open_images, validation_batches
 from smtool.data.batches import Rounding, to_uint8
@@ -16,6 +17,7 @@ from smtool.evaluation.loose_images import LooseImages
 from smtool.evaluation.moments import Moments
 from smtool.evaluation.npz_images import NpzImages
 from smtool.features.pictures import Pictures
+from smtool.features.protocol import jpeg_round_trip
 from smtool.image_shape import ImageSize, SizeLike
 from smtool.inference.diffusion_model import DiffusionModel
 from smtool.inference.generate import class_labels, generate
@@ -105,11 +107,16 @@ def drawn_source(
     rounding: Rounding,
     device: str,
     tile: int | None = None,
+    jpeg: int | None = None,
 ) -> ImageSource:
-    """Samples of a checkpoint, generated when they are read and not written to disk. tile: side of the tiles it decodes."""
+    """Samples of a checkpoint, generated when they are read and not written to disk. tile: side of the tiles it decodes.
+
+    jpeg: quality at which they are coded, as `smtool sample --format` writes them; None: not coded.
+    """
     classes = class_labels(count, model.num_classes, labels, seed=seed)
     autoencoder = model.metadata["autoencoder"]["digest"]
-    more = {} if tile is None else {"tile": tile}
+    more: dict[str, Any] = {} if tile is None else {"tile": tile}
+    more |= {} if jpeg is None else {"format": f"jpeg:{jpeg}"}
     sampling = sampling_of(model, sampler, labels=labels, seed=seed, rounding=rounding, autoencoder=autoencoder, **more)
 
     def read(positions: range, batch: int) -> Iterator[Pictures]:
@@ -118,7 +125,7 @@ def drawn_source(
             model, positions, seed=seed, sampler=sampler, labels=chosen, batch=batch, device=device, rounding=rounding
         )
         for _, images in drawn:
-            yield images
+            yield images if jpeg is None else jpeg_round_trip(images, jpeg)
 
     said = sorted((key, str(value)) for key, value in sampling.to_json().items())
     digest = _digest(file_digest(path), said, count)

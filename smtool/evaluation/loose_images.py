@@ -34,7 +34,9 @@ _AT_ONCE = 16
 _REASONS = 5      # largest number of reasons in an error
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)      # EXIF
 ON_WHITE = "alpha, composited on white"
-_OF_SAMPLES = (SAMPLING_FILE, "grid.png", "labels.json")      # files that `smtool sample` writes beside samples
+_OF_SAMPLES = (      # files that `smtool sample` writes beside samples
+    SAMPLING_FILE, "grid.png", "labels.json", "trace.json", "trace.png", "trace.svg", "traces.png", "traces.svg"
+)
 Result = TypeVar("Result")
 
 
@@ -126,7 +128,8 @@ def _samples(listing: Listing, drawn: Sampling) -> tuple[tuple[Entry, ...], list
     """The samples in their order, and why other files are not used; files that `smtool sample` adds are not among these."""
     others = [other.reason for other in listing.left_out if other.id not in _OF_SAMPLES]
     images = [entry for entry in listing.entries if entry.id not in _OF_SAMPLES]
-    chosen = tuple(entry for entry in images if drawn.format != "png" or re.fullmatch(r"\d{6,}\.png", entry.id))
+    suffix = {"png": "png", "jpeg:75": "jpg", "jpeg:95": "jpg"}.get(drawn.format or "")      # of single files
+    chosen = tuple(entry for entry in images if suffix is None or re.fullmatch(rf"\d{{6,}}\.{suffix}", entry.id))
     return chosen, others + ["not written by `smtool sample`"] * (len(images) - len(chosen))
 
 

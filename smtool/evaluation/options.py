@@ -21,7 +21,8 @@ class EvalOptions:
     recipe. labels, changes: classes and sampler settings for sampling a transformer. seed: of samples, posterior samples and the
     bootstrap. num_images: None for all available images, at most 50,000. table_path: of a Markdown or CSV file, by its suffix.
     features_folder: cache of features of samples and reference, None for no cache. tile: side in pixels of overlapping tiles that
-    are encoded and decoded one at a time, None for whole images.
+    are encoded and decoded one at a time, None for whole images. jpeg: quality at which drawn samples are coded before they are
+    scored, None for no codec.
     """
 
     scores: Collection[str] = ()
@@ -42,6 +43,7 @@ class EvalOptions:
     table_path: Path | None = None
     features_folder: Path | None = FEATURES_FOLDER
     tile: int | None = None
+    jpeg: int | None = None
 
     @property
     def rules(self) -> Protocol:
@@ -50,7 +52,7 @@ class EvalOptions:
     @property
     def draws(self) -> bool:
         """Whether any option concerns sampling."""
-        return bool(self.changes) or self.labels != "balanced"
+        return bool(self.changes) or self.labels != "balanced" or self.jpeg is not None
 
     def check_number(self, available: int, where: str) -> None:
         """Raise DataError if fewer images are available than requested. where: their source, for the message."""

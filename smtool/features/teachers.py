@@ -1,4 +1,4 @@
-"""Teachers: frozen networks for the alignment of a diffusion transformer's tokens. DINOv2, any timm model, SqueezeNet.
+"""Teachers: frozen networks with whose features tokens or latents are aligned. DINOv2, any timm model, SqueezeNet.
 
 Normalized images are resized to the size at which the teacher has one feature per token, by bicubic interpolation without
 antialiasing, as in REPA (released-code.md#flow-matching-and-repa).
@@ -64,11 +64,21 @@ class Teacher(Frozen):
             x = F.interpolate(x, size=self.size, mode="bicubic", align_corners=False)
         return self.features(self.network, x).float()
 
+    @torch.no_grad()
+    def unnormalized(self, images: Tensor) -> Tensor:
+        """Features of float images in [-1, 1], resized bilinearly and passed without mean and std (released-code.md#va-vae)."""
+        with torch.autocast(self.device.type, enabled=False):
+            x = F.interpolate(as_rgb(images).float(), size=self.size, mode="bilinear", align_corners=False)
+            return self.features(self.network, x).float()
 
-def load_teacher(name: str, *, token_grid: Grid, weights_dir: Path | None = None) -> Teacher:
+
+def load_teacher(
+    name: str, *, token_grid: Grid, weights_dir: Path | None = None, key: str = "alignment.teacher"
+) -> Teacher:
     """The teacher `name` (dinov2-s, -b, -l, -g; timm:MODEL; squeezenet), with one feature per token where its network allows.
 
-    Raises RecipeError for an unknown name, WeightsError if its weights are neither on this machine nor downloadable.
+    key: of the recipe, for the message. Raises RecipeError for an unknown name, WeightsError if its weights are neither on this
+    machine nor downloadable.
     """
     if name == "squeezenet":
         return _squeezenet(token_grid, weights_dir)
@@ -79,7 +89,7 @@ def load_teacher(name: str, *, token_grid: Grid, weights_dir: Path | None = None
         model = name.removeprefix("timm:")
         return _timm(name, model, [], token_grid, weights_dir)
     names = ", ".join(DINOV2)
-    raise RecipeError(f"alignment.teacher: no teacher is called {name!r}.", hint=f"Names are {names}, squeezenet, timm:MODEL.")
+    raise RecipeError(f"{key}: no teacher is called {name!r}.", hint=f"Names are {names}, squeezenet, timm:MODEL.")
 
 
 def _timm(name: str, model: str, other_files: list[str], token_grid: Grid, weights_dir: Path | None) -> Teacher:

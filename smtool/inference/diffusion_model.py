@@ -159,7 +159,7 @@ def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Te
 def _stats(path: Path, described: dict[str, Any], channels: int) -> LatentStats:
     with parsing(path):
         stats = LatentStats.from_metadata(described)
-        if len(stats.mean) not in (1, channels):
+        if not stats.fits(channels):
             raise ValueError(f"statistics of {len(stats.mean)} channels for latents of {channels}")
         return stats
 

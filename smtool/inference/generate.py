@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from smtool.data.batches import Rounding, to_uint8
-from smtool.diffusion import Sampler, sample
+from smtool.diffusion import Observer, Sampler, sample
 from smtool.errors import RecipeError
 from smtool.inference.diffusion_model import DiffusionModel
 from smtool.randomness import generator, noise_of
@@ -31,7 +31,7 @@ def generate(
     for start in range(0, len(indices), batch):
         part = indices[start : start + batch]
         chosen = None if labels is None else torch.tensor(labels[start : start + batch], device=device)
-        latents = _latents(model, part, seed, sampler, chosen, device)
+        latents = sample_latents(model, part, seed=seed, sampler=sampler, labels=chosen, device=device)
         yield part, to_uint8(model.autoencoder.decode(model.stats.denormalize(latents)), rounding).cpu()
 
 
@@ -59,13 +59,29 @@ def class_labels(count: int, num_classes: int, which: str, *, seed: int) -> list
     return [wanted[index % len(wanted)] for index in range(count)]
 
 
-def _latents(
-    model: DiffusionModel, indices: Sequence[int], seed: int, sampler: Sampler, labels: Tensor | None, device: str
+@torch.no_grad()
+def sample_latents(
+    model: DiffusionModel,
+    indices: Sequence[int],
+    *,
+    seed: int,
+    sampler: Sampler,
+    labels: Tensor | None,
+    device: str = "cpu",
+    observe: Observer | None = None,
 ) -> Tensor:
-    """Sample normalized latents. Each image has its own generator, for the initial noise and the noise of each step."""
+    """Sample normalized latents (B, C, h, w). Each image has its own generator, for the initial noise and that of each step.
+
+    labels: (B,) on the device, None for an unconditional model; observe: called at the start of each step (`sample`).
+    """
     streams = [generator("sample", seed, index) for index in indices]
     noise = noise_of(streams, model.latent_shape).to(device)
     guided = sampler.model(model.process, model.network, labels=labels, null=model.num_classes)
     return sample(
-        model.process, guided, noise, sampler, step_noise=lambda step: noise_of(streams, model.latent_shape).to(device)
+        model.process,
+        guided,
+        noise,
+        sampler,
+        step_noise=lambda step: noise_of(streams, model.latent_shape).to(device),
+        observe=observe,
     )

@@ -1,6 +1,8 @@
 """Imports a published transformer with an autoencoder as a diffusion model for `sample` and `export`."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,6 +10,7 @@ from smtool.checkpoints.transformers import PublishedTransformer, read_transform
 from smtool.errors import CheckpointError
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel
+from smtool.inference.published_process import process_of
 from smtool.networks.posterior import LatentStats
 from smtool.networks.tokenizer import Tokenizer
 from smtool.recipe import TrainDiT
@@ -16,13 +19,19 @@ from smtool.tokenizers import identify, open_tokenizer
 
 
 def import_transformer(
-    path: Path, autoencoder: str, *, scale: float | None = None, heads: int | None = None, device: str = "cpu"
+    path: Path,
+    autoencoder: str,
+    *,
+    scale: float | None = None,
+    heads: int | None = None,
+    snr_scale: float | None = None,
+    device: str = "cpu",
 ) -> DiffusionModel:
-    """Load SiT, REPA or U-ViT from a file, for the latents of a tokenizer with a decoder.
+    """Load SiT, REPA, U-ViT or DCTdiff from a file, for the latents of a tokenizer with a decoder.
 
     scale: factor of the latents in the transformer's training; None: from the autoencoder's statistics (0.18215 for Stable
-    Diffusion). heads: see read_transformer. `write_diffusion` writes the result as an ordinary checkpoint. Raises CheckpointError
-    if the numbers of latent channels differ, or without a scale.
+    Diffusion), 1 for pixels. heads: see read_transformer. snr_scale: see `process_of`. `write_diffusion` writes the result as an
+    ordinary checkpoint. Raises CheckpointError if the latents have other channels or are other tokens, or without a scale.
     """
     published = read_transformer(path, heads=heads)
     place = identify(autoencoder).place
@@ -33,8 +42,9 @@ def import_transformer(
             f"{path} is {published.description}, but the latents of {place} have {decoder.latent_channels} channels.",
             hint="Pass the autoencoder that it was trained on.",
         )
+    process = process_of(path, published, decoder, place, snr_scale=snr_scale)
     stats = _stats(place, decoder, scale)
-    tables = _tables(published, place, channelwise=stats.kind == "channel")
+    tables = _tables(published, place, process, stats.kind)
     network = published.build().to(device).eval().requires_grad_(False)
     summary = {
         "step": None,
@@ -61,16 +71,19 @@ def _stats(place: str, autoencoder: Tokenizer, scale: float | None) -> LatentSta
     return autoencoder.stats
 
 
-def _tables(published: PublishedTransformer, autoencoder: str, *, channelwise: bool) -> TrainDiT:
+def _tables(published: PublishedTransformer, autoencoder: str, process: Mapping[str, Any], kind: str) -> TrainDiT:
     """A recipe for such a transformer, as far as it is known from files and papers."""
+    labels = {"labels": {} if published.config.has_null_class else {"dropout": 0.0}} if published.num_classes else {}
+    sampler = {"sampler": {"kind": "dpm-solver-fast", "steps": 50}} if process["kind"] == "vp-sde" else {}
     return TrainDiT.model_validate(
         {
             "steps": 1,
             "data": {"batch": 256},
-            "latents": {"autoencoder": autoencoder, "stats": "channel" if channelwise else "scalar"},
+            "latents": {"autoencoder": autoencoder, "stats": "published" if kind == "patch" else kind},
             "model": published.config.model_dump(),
-            "process": {"kind": published.process},
+            "process": process,
             "optimizer": {},
-            **({"labels": {}} if published.num_classes else {}),
+            **labels,
+            **sampler,
         }
     )

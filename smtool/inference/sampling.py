@@ -32,7 +32,8 @@ class Sampling(Config):
     checkpoint, autoencoder: digests; step: of training, None for published weights; weights: "average" or "last" of a run of
     smtool, "published" if the file does not state it; labels: the requested classes, None for a network without classes;
     rounding: of pixels to uint8; tile: side of the tiles that were decoded, None for whole images; decoder: None for the
-    checkpoint's own autoencoder. smtool, num_images, format: of samples in files.
+    checkpoint's own autoencoder. smtool, num_images: of samples in files; format: of files, or the JPEG of samples that were
+    coded without files.
     """
 
     smtool: str | None = None

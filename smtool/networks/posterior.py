@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from smtool.devices import to_device
 from smtool.spectrum.recolour import Recolouring
@@ -52,13 +53,15 @@ class Posterior:
 class LatentStats:
     """Statistics that normalize raw latents: a mean and std per channel, or one of each for all channels ("scalar").
 
+    "patch" statistics are those of FLUX.2: a mean and std for each channel and each of the four cells of its 2x2 patches, in the
+    order of `torch.nn.functional.pixel_unshuffle`. They need latents with even sides.
     "spectral" statistics also have a recolouring: after mean and std per channel, a filter gives the latents a chosen spectrum.
-    mean, std: (C,) float32, (1,) for "scalar". count: number of measured samples; data: digest of their data.
+    mean, std: (C,) float32, (1,) for "scalar", (4 C,) for "patch". count: number of measured samples; data: digest of their data.
     residual: mean of normalized latents of these data, with the shape of `mean`: 0 if `mean` is the measured mean, measured
     mean / std if latents are only divided by std (scalar statistics of the released trainers), None if unknown.
     """
 
-    kind: Literal["channel", "scalar", "spectral"]
+    kind: Literal["channel", "scalar", "spectral", "patch"]
     mean: Tensor
     std: Tensor
     count: int
@@ -67,13 +70,13 @@ class LatentStats:
     recolouring: Recolouring | None = None
 
     def normalize(self, latents: Tensor) -> Tensor:
-        """Raw latents (B, C, h, w) -> normalized latents. Raises ValueError for latents that a recolouring does not fit."""
+        """Raw latents (B, C, h, w) -> normalized latents. Raises ValueError for sizes that the statistics do not fit."""
         if self.recolouring is None:
             return self.standardize(latents)
         return self.recolouring.apply(self.standardize(latents.double())).to(latents.dtype)
 
     def denormalize(self, latents: Tensor) -> Tensor:
-        """Normalized latents (B, C, h, w) -> raw latents. Raises ValueError for latents that a recolouring does not fit."""
+        """Normalized latents (B, C, h, w) -> raw latents. Raises ValueError for sizes that the statistics do not fit."""
         if self.recolouring is None:
             return self._restore(latents)
         return self._restore(self.recolouring.undo(latents.double())).to(latents.dtype)
@@ -86,6 +89,29 @@ class LatentStats:
     def name(self) -> str:
         """The kind, with the law of a recolouring."""
         return self.kind if self.recolouring is None else f"spectral (flatten = {self.recolouring.flatten})"
+
+    def refuse_odd(self, height: int, width: int) -> None:
+        """Raise ValueError for latents (h, w) without whole 2x2 patches, if the statistics are of such."""
+        if self.kind == "patch" and (height % 2 or width % 2):
+            raise ValueError(f"latents of {height}x{width} cells have no whole 2x2 patches, which their statistics are of")
+
+    def fits(self, channels: int) -> bool:
+        """Whether they are statistics of latents with this number of channels."""
+        return len(self.mean) == {"scalar": 1, "patch": 4 * channels}.get(self.kind, channels)
+
+    def groups(self, latents: Tensor) -> Tensor:
+        """The values of latents (B, C, h, w) that share a mean and std: (B, G, P), G of (1,), (C,) or (4 C,) for `kind`."""
+        if self.kind == "scalar":
+            return latents.flatten(1).unsqueeze(1)
+        return (F.pixel_unshuffle(latents, 2) if self.kind == "patch" else latents).flatten(2)
+
+    def per_channel(self) -> "LatentStats":
+        """The mean and std over the whole channels for "patch"; other kinds unchanged."""
+        if self.kind != "patch":
+            return self
+        mean, std = self.mean.double().view(-1, 4), self.std.double().view(-1, 4)
+        whole = (std.square().mean(1) + mean.var(1, correction=0)).sqrt()
+        return LatentStats("channel", mean.mean(1).float(), whole.float(), self.count, self.data)
 
     def to_metadata(self) -> dict[str, object]:
         residual = {} if self.residual is None else {"residual": self.residual.tolist()}
@@ -103,7 +129,7 @@ class LatentStats:
         count = int(value["count"])
         residual = _vector(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
         recolouring = Recolouring.from_metadata(value["recolouring"]) if "recolouring" in value else None
-        if value["kind"] not in ("channel", "scalar", "spectral") or count < 0:
+        if value["kind"] not in ("channel", "scalar", "spectral", "patch") or count < 0:
             raise ValueError(f"statistics of kind {value['kind']!r} over {count} samples")
         if mean.ndim != 1 or mean.shape != std.shape or (residual is not None and residual.shape != mean.shape):
             raise ValueError(f"statistics of the shapes {tuple(mean.shape)} and {tuple(std.shape)}")
@@ -115,7 +141,12 @@ class LatentStats:
         return latents * self._broadcast(self.std, latents) + self._broadcast(self.mean, latents)
 
     def _broadcast(self, values: Tensor, latents: Tensor) -> Tensor:
-        return to_device(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)
+        values = to_device(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)
+        if self.kind != "patch":
+            return values
+        height, width = latents.shape[-2:]
+        self.refuse_odd(height, width)
+        return F.pixel_shuffle(values, 2).repeat(1, 1, height // 2, width // 2)
 
 
 def _vector(values: Any) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from smtool.config import LARGEST_WIDTH
 from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, Padding, UpBlock, group_norm, pad_by_reflection
 from smtool.networks.posterior import Posterior
+from smtool.networks.tokenizer import point_posterior
 from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.storage import tensor_digest
 
@@ -58,6 +59,11 @@ class SDVAE(AutoencoderConfig):
         "zeros",
         description='edges of the 3x3 convolutions: "zeros", or "reflect" as in some community EQ-VAEs; the stride-2 ones keep '
         "zeros if asymmetric",
+    )
+    latent_norm: Literal["none", "channels"] = Field(
+        "none",
+        description='"channels": each latent cell has mean 0 and variance 1 over its channels, and no posterior noise, as in '
+        "NextStep-1",
     )
 
     @field_validator("channels")
@@ -187,6 +193,7 @@ class Autoencoder(TrainableAutoencoder):
         self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.quant_convs else None
         last = f"decoder.up_blocks.{len(config.channels) - 1}."
         self.last_layers = (last, "decoder.conv_norm_out.", "decoder.conv_out.")
+        self.deterministic = config.latent_norm == "channels"
         if config.padding == "reflect":
             pad_by_reflection(self)
 
@@ -198,6 +205,7 @@ class Autoencoder(TrainableAutoencoder):
     def architecture(self) -> str:
         config = self.config
         padding = f"{config.downsample_pad} padding" + (", edges reflected" if config.padding == "reflect" else "")
+        padding += ", latents normalized over channels" if self.deterministic else ""
         return f"AutoencoderKL f{config.downsample}, {config.latent_channels} channels, {padding}"
 
     @property
@@ -206,7 +214,8 @@ class Autoencoder(TrainableAutoencoder):
         weights = tensor_digest(self.state_dict())
         settings = f"{weights}|{self.config.downsample_pad}|{self.config.norm_groups}"
         reflected = "|reflect" if self.config.padding == "reflect" else ""
-        return hashlib.sha256(f"{settings}{reflected}".encode()).hexdigest()
+        normalized = "|latent_norm channels" if self.deterministic else ""
+        return hashlib.sha256(f"{settings}{reflected}{normalized}".encode()).hexdigest()
 
     @property
     def encoder_last_layer(self) -> Tensor:
@@ -219,10 +228,16 @@ class Autoencoder(TrainableAutoencoder):
     def encode(self, images: Tensor) -> Posterior:
         self.latent_shape(*images.shape[-2:])
         moments = self.encoder(images)
-        return Posterior.from_moments(moments if self.quant_conv is None else self.quant_conv(moments))
+        posterior = Posterior.from_moments(moments if self.quant_conv is None else self.quant_conv(moments))
+        return point_posterior(_over_channels(posterior.mean)) if self.deterministic else posterior
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
+
+
+def _over_channels(latents: Tensor) -> Tensor:
+    """Layer norm without weights over the channels of each cell, eps 1e-6 (released-code.md#latent-noise)."""
+    return F.layer_norm(latents.movedim(1, -1), latents.shape[1:2], eps=1e-6).movedim(-1, 1)
 
 
 def _check_widths(channels: tuple[int, ...], groups: int) -> None:

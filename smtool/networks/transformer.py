@@ -55,7 +55,7 @@ class TransformerConfig(Config):
     )
 
     init: str = Field(
-        "", description="start from the weights in this file of train-dit, SiT, REPA or U-ViT; empty: random initialization"
+        "", description="start from the weights in this file of train-dit, SiT, REPA, U-ViT or DCTdiff; empty: random weights"
     )
 
     @field_validator("depth", "width", "heads")
@@ -91,6 +91,11 @@ class TransformerConfig(Config):
             raise ValueError(f"must divide width = {width}, but is {heads}; {nearest} does")
         return heads
 
+    @property
+    def has_null_class(self) -> bool:
+        """Whether networks with classes embed a null class, which label dropout and guidance need."""
+        return True
+
     def token_grid(self, latent_shape: tuple[int, int, int]) -> tuple[int, int]:
         """Rows and columns of tokens for a latent (C, h, w). Raises ValueError if patches do not tile it."""
         _, height, width = latent_shape
@@ -109,8 +114,9 @@ class TransformerConfig(Config):
 class LatentTransformer(nn.Module, ABC):
     """A network that predicts the target of a diffusion process from noised latents and their time.
 
-    Labels are 0 ... num_classes - 1; num_classes is the null class (label dropout, guidance). With num_classes = 0 there are no
-    labels. The range of labels is not checked, because the check would synchronize with the GPU in every step.
+    Labels are 0 ... num_classes - 1; num_classes is the null class (label dropout, guidance), unless the config has none. With
+    num_classes = 0 there are no labels. The range of labels is not checked, because the check would synchronize with the GPU in
+    every step.
     """
 
     depth: int

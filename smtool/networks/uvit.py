@@ -41,7 +41,12 @@ class UViT(TransformerConfig):
         0, ge=0, validate_default=True,
         description="number of blocks without the middle one, an even number; absent: that of `size`",
     )
-    final_conv: bool = Field(True, description="end with a 3x3 convolution over the latent; the published H has none")
+    final_conv: bool = Field(
+        True, description="end with a 3x3 convolution over the latent; the published H and DCTdiff's networks have none"
+    )
+    null_class: bool = Field(
+        True, description="embed the null class too; false: no guidance and no label dropout, as published for ImageNet 64"
+    )
 
     @field_validator("depth")
     @classmethod
@@ -49,6 +54,10 @@ class UViT(TransformerConfig):
         if depth % 2:
             raise ValueError(f"must be even, because the middle block has equally many before and after it, but is {depth}")
         return depth
+
+    @property
+    def has_null_class(self) -> bool:
+        return self.null_class
 
     def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "UViTNetwork":
         return UViTNetwork(self, latent_shape, num_classes)
@@ -63,7 +72,8 @@ class UViTNetwork(LatentTransformer):
         self.config = config
         self.depth = config.depth + 1
         self.patch_embed = PatchEmbed(channels, width, patch=config.patch)
-        self.label_emb = nn.Embedding(num_classes + 1, width) if num_classes else None  # last row: the null class
+        rows = num_classes + config.null_class                                        # last row: the null class
+        self.label_emb = nn.Embedding(rows, width) if num_classes else None
         self.num_extra = 2 if num_classes else 1
         num_tokens = self.num_extra + self.token_grid[0] * self.token_grid[1]
         self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, width))

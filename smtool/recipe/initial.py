@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from smtool.errors import CheckpointError
+from smtool.errors import CheckpointError, WeightsError
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.tokenizers.trainable import open_trainable
 
@@ -38,8 +38,8 @@ def start_of(name: str) -> TrainableAutoencoder:
     """The autoencoder of `model.init`; errors name the key."""
     try:
         return open_trainable(name)
-    except CheckpointError as error:
-        raise CheckpointError(f"model.init: {error.message}", hint=error.hint) from error
+    except (CheckpointError, WeightsError) as error:
+        raise type(error)(f"model.init: {error.message}", hint=error.hint) from error
 
 
 def _complete_discriminator(values: dict[str, Any]) -> None:

@@ -95,8 +95,7 @@ class TrainAE(TrainingTables):
                 shown = f'"{name}"' if ":" in name else name
                 yield f"regularizers.{shown}.{key}", sentence
         yield from self._idle(shapes)
-        if self.regularizers.dsm and self.regularizers.eq_vae and self.regularizers.eq_vae.prior > 0:
-            yield "regularizers.eq_vae.prior", "must be 0 with dsm: it draws image sizes that the blocks of dsm do not divide"
+        yield from self._undivided_sizes()
         yield from self._too_small(shapes)
 
     def remarks(self) -> Iterator[str]:
@@ -120,6 +119,36 @@ class TrainAE(TrainingTables):
                     yield f"regularizers.{name}", f"has no effect with train = {self.train!r}, because the encoder is frozen"
         if self.regularizers.kl and self.model.kind == "taesd":
             yield "regularizers.kl", "cannot be used: TAESD is deterministic, so its posterior has no variance"
+        yield from self._unsuited_latents()
+
+    def _unsuited_latents(self) -> Iterator[tuple[str, str]]:
+        """Noise on latents that are not normalized as it needs, and KL of normalized latents."""
+        noise, normalized = self.regularizers.latent_noise, getattr(self.model, "latent_norm", "none") == "channels"
+        if noise and noise.kind == "nextstep" and not normalized:
+            yield "regularizers.latent_noise.kind", (
+                '"nextstep" needs latents that are normalized over channels, also after training; use a model of kind "sd-vae" '
+                'with model.latent_norm = "channels"'
+            )
+        if noise and self.regularizers.uae:
+            sentence = "cannot be used with uae, which needs latents without noise, and has a noise of its own"
+            yield "regularizers.latent_noise", sentence
+        if self.regularizers.dsm and self.regularizers.uae and self.regularizers.uae.low_pass > 0:
+            sentence = "must be 0 with dsm: uae decodes low-passed latents to whole images, dsm to equally low-passed ones"
+            yield "regularizers.uae.low_pass", sentence
+        if self.regularizers.kl and normalized:
+            sentence = 'cannot be used: with model.latent_norm = "channels" the posterior has no variance'
+            yield "regularizers.kl", sentence
+        if self.model.kind == "sd-vae" and normalized and self.model.latent_channels < 2:
+            yield "model.latent_norm", '"channels" needs at least 2 latent channels: one normalized number is always 0'
+
+    def _undivided_sizes(self) -> Iterator[tuple[str, str]]:
+        if self.regularizers.eq_vae is None or self.regularizers.eq_vae.prior == 0:
+            return
+        if self.regularizers.dsm:
+            yield "regularizers.eq_vae.prior", "must be 0 with dsm: it draws image sizes that the blocks of dsm do not divide"
+        if self.regularizers.local_correlation:
+            sentence = "must be 0 with local_correlation: it draws image sizes with latents that windows of 2x2 do not fill"
+            yield "regularizers.eq_vae.prior", sentence
 
     def _too_small(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
         scale = 1.0

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from smtool.config import Config
 from smtool.data.latents.statistics import Spectral, StatsKind
-from smtool.diffusion import DDPM, AnyAlignment, Flow, Sampler, Warmup
+from smtool.diffusion import DDPM, VPSDE, AnyAlignment, Flow, Sampler, Warmup
 from smtool.image_shape import ImageSize
 from smtool.networks import AnyBackbone
 from smtool.recipe.training import TrainingTables
@@ -67,6 +67,16 @@ class Latents(Config):
             yield "flatten", f'is for stats = "spectral", but stats is "{self.stats}"'
 
 
+class DiffusionLoss(Config):
+    """The loss is the mean over batch and elements of w_c (error)^2, where w_c is the weight of channel c."""
+
+    weights: Literal["uniform", "entropy"] | tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        "uniform",
+        description='weights of the latent channels: "uniform": 1; "entropy": entropy in bits of a channel of the training '
+        "latents, over its mean in the channel's group (DCTdiff, arXiv 2412.15032); or one number for each channel",
+    )
+
+
 class Samples(Config):
     """Samples for validation, every `evaluate_every` steps."""
 
@@ -82,7 +92,8 @@ class TrainDiT(TrainingTables):
     data: LatentData
     latents: Latents
     model: AnyBackbone
-    process: Annotated[Flow | DDPM, Field(discriminator="kind")] = Flow()
+    process: Annotated[Flow | DDPM | VPSDE, Field(discriminator="kind")] = Flow()
+    loss: DiffusionLoss = DiffusionLoss()
     labels: Labels | None = None
     alignment: AnyAlignment | None = None
     warmup: Warmup | None = None
@@ -95,9 +106,13 @@ class TrainDiT(TrainingTables):
             yield "accumulate", f"{self.accumulate} micro-batches do not divide data.batch = {self.data.batch}"
         for key, sentence in self.latents.problems():
             yield f"latents.{key}", sentence
+        if not isinstance(self.loss.weights, str) and not any(self.loss.weights):
+            yield "loss.weights", "must have a number above 0"
         if self.sampler.cfg_scale > 1 and self.labels is None:
             yield "sampler.cfg_scale", "guidance needs classes: add a [labels] table, or use cfg_scale = 1"
-        for key, sentence in self.sampler.problems(self.process, num_classes=1):
+        if self.labels is not None and self.labels.dropout > 0 and not self.model.has_null_class:
+            yield "labels.dropout", f"must be 0 with model.null_class = false, but is {self.labels.dropout:g}"
+        for key, sentence in self.sampler.problems(self.process, num_classes=1, null_class=self.model.has_null_class):
             yield f"sampler.{key}", sentence
         if self.alignment is not None and self.alignment.depth > self.model.depth:
             yield "alignment.depth", f"must be at most the model's {self.model.depth} blocks, but is {self.alignment.depth}"

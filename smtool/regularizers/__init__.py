@@ -16,16 +16,26 @@ from smtool.regularizers.dsm import DSM
 from smtool.regularizers.eq_vae import EQVAE
 from smtool.regularizers.esm import ESM
 from smtool.regularizers.kl import KL
+from smtool.regularizers.latent_masking import LatentMasking
+from smtool.regularizers.latent_noise import LatentNoise
+from smtool.regularizers.local_correlation import LocalCorrelation
 from smtool.regularizers.own import own_class
 from smtool.regularizers.scale_equivariance import ScaleEquivariance
 from smtool.regularizers.stay import Stay
+from smtool.regularizers.uae import UAE
+from smtool.regularizers.va_vae import VAVAE
 
 __all__ = [
     "DSM",
     "EQVAE",
     "ESM",
     "KL",
+    "UAE",
+    "VAVAE",
     "Encoding",
+    "LatentMasking",
+    "LatentNoise",
+    "LocalCorrelation",
     "Pair",
     "Regularizer",
     "RegularizerConfig",
@@ -44,10 +54,15 @@ class Regularizers(LossConfig):
 
     kl: KL | None = None
     esm: ESM | None = None
+    latent_noise: LatentNoise | None = None
+    uae: UAE | None = None
     dsm: DSM | None = None
     scale_equivariance: ScaleEquivariance | None = None
     eq_vae: EQVAE | None = None
     stay: Stay | None = None
+    va_vae: VAVAE | None = None
+    local_correlation: LocalCorrelation | None = None
+    latent_masking: LatentMasking | None = None
 
     @model_validator(mode="wrap")
     @classmethod

@@ -1,5 +1,11 @@
 """Power spectra of images and latents, and measures built on them: pure functions of tensors that need torch only."""
 
+from smtool.spectrum.autoregression import FallingPower as FallingPower
+from smtool.spectrum.autoregression import PredictionError as PredictionError
+from smtool.spectrum.autoregression import falling_power as falling_power
+from smtool.spectrum.autoregression import flow_ratio as flow_ratio
+from smtool.spectrum.autoregression import highest_frequency as highest_frequency
+from smtool.spectrum.autoregression import prediction_error as prediction_error
 from smtool.spectrum.broken_power_law import BrokenPowerLaw as BrokenPowerLaw
 from smtool.spectrum.broken_power_law import fit_broken_power_law as fit_broken_power_law
 from smtool.spectrum.capacity import DISTORTIONS as DISTORTIONS
@@ -53,6 +59,7 @@ from smtool.spectrum.psd import spectrum_of as spectrum_of
 from smtool.spectrum.published import PublishedCurve as PublishedCurve
 from smtool.spectrum.published import published_curves as published_curves
 from smtool.spectrum.radial_bands import RadialPower as RadialPower
+from smtool.spectrum.radial_bands import radial_low_pass as radial_low_pass
 from smtool.spectrum.rank import ChannelMoments as ChannelMoments
 from smtool.spectrum.rank import EffectiveRank as EffectiveRank
 from smtool.spectrum.rank import channel_moments as channel_moments
@@ -92,3 +99,5 @@ from smtool.spectrum.visualize import fit_pca as fit_pca
 from smtool.spectrum.visualize import magnitude_normalized as magnitude_normalized
 from smtool.spectrum.visualize import mask_picture as mask_picture
 from smtool.spectrum.visualize import pca_pictures as pca_pictures
+from smtool.spectrum.zigzag import zigzag_low_pass as zigzag_low_pass
+from smtool.spectrum.zigzag import zigzag_rank as zigzag_rank

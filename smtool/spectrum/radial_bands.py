@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smtool.spectrum.dct import constant, dct2, without_autocast
+from smtool.spectrum.dct import constant, dct2, idct2, without_autocast
 from smtool.spectrum.downsample import shrunk_dct
 from smtool.spectrum.estimators import PHYSICAL
 from smtool.spectrum.psd import Size, cell_rings
@@ -99,6 +99,16 @@ def cell_frequency(size: Size) -> Tensor:
     """Radial frequency of each DCT cell, r = sqrt((u / 2h)^2 + (v / 2w)^2) cycles per pixel: (h, w) float64."""
     u, v = (torch.arange(side, dtype=torch.float64, device="cpu") / (2 * side) for side in size)
     return torch.hypot(u[:, None], v[None])
+
+
+def radial_low_pass(x: Tensor, highest: float) -> Tensor:
+    """x (..., H, W) with only the DCT cells of radial frequency up to `highest` cycles per pixel, in float32 or float64.
+
+    The mean is always kept; NaN keeps nothing else.
+    """
+    kept = cell_frequency((x.shape[-2], x.shape[-1])) <= highest
+    kept[0, 0] = True
+    return idct2(dct2(x) * kept.to(x.device))
 
 
 @constant

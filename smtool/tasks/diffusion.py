@@ -1,5 +1,7 @@
 """The loss of a diffusion transformer: denoising of normalized latents, and alignment of tokens with a teacher."""
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.transformer import LatentTransformer, Prediction
 from smtool.randomness import Streams
 from smtool.spectrum import dct2
-from smtool.spectrum.dct import constant
+from smtool.spectrum.dct import constant, full_precision
 from smtool.training.terms import Loss, Term, weighted_sum
 
 PLAYER = "transformer"
@@ -31,7 +33,8 @@ class Labels(Config):
 class DiffusionTask:
     """The task of training a diffusion transformer. The only player is the transformer with the alignment's projector.
 
-    teacher: uint8 images -> features for the alignment; not used for batches that contain features.
+    teacher: uint8 images -> features for the alignment; not used for batches that contain features. channel_weights: factor of
+    the squared error of each latent channel, None for 1; the alignment has none.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class DiffusionTask:
         labels: Labels | None,
         alignment: WeightedAlignment | None = None,
         teacher: nn.Module | None = None,
+        channel_weights: Sequence[float] | None = None,
     ) -> None:
         self.network = network
         self.process = process
@@ -50,6 +54,7 @@ class DiffusionTask:
         self.labels = labels
         self.alignment = alignment
         self.teacher = teacher
+        self.channel_weights = None if channel_weights is None else torch.tensor(channel_weights, dtype=torch.float64)
         modules: dict[str, nn.Module] = {"network": network}
         if alignment is not None:
             modules["alignment"] = alignment.module
@@ -62,7 +67,10 @@ class DiffusionTask:
         return steps
 
     def loss(self, player: str, batch: LatentBatch, draws: Streams, step: int) -> Loss:
-        """Mean squared error of the prediction, plus the alignment term; the log also contains the error per frequency band."""
+        """Mean squared error of the prediction with the weights of channels, plus the alignment term.
+
+        The log also contains the error per frequency band, without weights.
+        """
         device = draws.device
         posterior = Posterior(to_device(batch.mean, device), to_device(batch.logvar, device))
         shape = posterior.mean.shape
@@ -70,10 +78,16 @@ class DiffusionTask:
         noised = self.process.noised(latents, draws.batch("noise", shape), draws.uniform("time", (len(latents),)))
         tap = None if self.alignment is None else self.alignment.depth
         prediction = self.network(noised.x_t, noised.network_time, self._labels(batch, draws), tap=tap)
-        error = prediction.output.float() - noised.target
-        terms = [Term("diffusion", error.square().mean()), *self._alignment_terms(prediction, batch, device)]
+        error = full_precision(prediction.output) - noised.target
+        terms = [Term("diffusion", self._weighted(error.square()).mean()), *self._alignment_terms(prediction, batch, device)]
         loss = weighted_sum(terms)
         return Loss(loss.total, loss.values | band_errors(error.detach()))
+
+    def _weighted(self, square: Tensor) -> Tensor:
+        """Squared errors (B, C, h, w) times the weights of their channels."""
+        if self.channel_weights is None:
+            return square
+        return square * to_device(self.channel_weights.to(square.dtype), square.device).view(1, -1, 1, 1)
 
     def _alignment_terms(self, prediction: Prediction, batch: LatentBatch, device: str) -> list[Term]:
         if self.alignment is None:

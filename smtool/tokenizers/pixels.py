@@ -3,9 +3,11 @@
 import hashlib
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from smtool.config import Config
+from smtool.networks.posterior import LatentStats
 from smtool.networks.tokenizer import point_posterior
 from smtool.tokenizers.functions import FunctionTokenizer
 
@@ -20,7 +22,7 @@ class Pixels(Config):
 
     def build(self) -> FunctionTokenizer:
         known = PIXELS if self.image_channels == 3 else f"{PIXELS}:{self.image_channels}"
-        return FunctionTokenizer(
+        made = FunctionTokenizer(
             point_posterior,
             _unchanged,
             network=None,
@@ -31,9 +33,12 @@ class Pixels(Config):
             downsample=1,
             latent_channels=self.image_channels,
             image_channels=self.image_channels,
+            stats=LatentStats("scalar", torch.zeros(1, device="cpu"), torch.ones(1, device="cpu"), 0, "images in [-1, 1]"),
             deterministic=True,
             config=self,
         )
+        made.scaled_by_bound = True
+        return made
 
 
 def _unchanged(latents: Tensor) -> Tensor:

@@ -16,17 +16,18 @@ _SCALE = 256.0
 
 @dataclass(frozen=True)
 class AdaptiveWeight:
-    """The factor of a term: |grad of the numerator| / max(|grad of the term|, floor), at most `cap`.
+    """The factor of a term: |grad of the numerator| / max(|grad of the term| + offset, floor), at most `cap`.
 
     Gradients are with respect to the weights of the last layer of `layer`. numerator: names of the terms whose weighted sum is
     differentiated; empty: all reconstruction terms. Source: released-code.md#autoencoder-loss (decoder: GAN; floor 1e-8, cap
-    1e4) and released-code.md#va-vae (encoder).
+    1e4) and released-code.md#va-vae (encoder; offset 1e-4, cap 1e8).
     """
 
     layer: Layer
     numerator: tuple[str, ...] = ()
     floor: float = 1e-8
     cap: float = 1e4
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def weighted_sum(terms: list[Term], layers: Mapping[Layer, Tensor] = {}) -> Loss
 
 def _ratio(terms: list[Term], term: Term, adaptive: AdaptiveWeight, layer: Tensor) -> Tensor:
     reference = torch.stack([other.weight * other.value for other in _numerator(terms, adaptive)]).sum()
-    ratio = _norm(reference, layer) / _norm(term.value, layer).clamp(min=adaptive.floor)
+    ratio = _norm(reference, layer) / (_norm(term.value, layer) + adaptive.offset).clamp(min=adaptive.floor)
     return ratio.clamp(max=adaptive.cap).detach()
 
 

@@ -18,10 +18,12 @@ def test_all_options_are_passed_on(called):
         "--cfg-scale", "2", "--cfg-interval", "0", "0.5", "--seed", "4", "--batch", "2", "--grid", "1", "--format", "npz",
             "--rounding", "truncate",
         "--device", "cpu", "--autoencoder", "ae", "--scale", "0.5", "--heads", "6", "--tile", "512",
+            "--snr-scale", "4", "--trace", "--beside", "t.json",
     )  # fmt: skip
     assert named == {
         "out": Path("o"), "num_images": 3, "labels": "7", "seed": 4, "batch": 2, "grid": 1, "kind": "npz", "device": "cpu",
             "rounding": "truncate",
         "changes": {"kind": "ddim", "steps": 9, "cfg_scale": 2.0, "cfg_interval": (0.0, 0.5)},
-        "autoencoder": "ae", "scale": 0.5, "heads": 6, "tile": 512,
+        "autoencoder": "ae", "scale": 0.5, "heads": 6, "tile": 512, "snr_scale": 4.0, "trace": True,
+            "beside": [Path("t.json")],
     }  # fmt: skip

@@ -13,14 +13,14 @@ def test_all_options_are_passed_on(called):
     (what,), named = called(
         SPECTRUM, "spectrum", "a", "b", "--plot", "--data", "d", "--num-images", "9", "--budget", "2m", "--estimator", "physical",
         "--delta", "0.5", "--reference", "a", "--published", "x", "--published", "y", "--out", "o", "--downsample-pad",
-        "symmetric", "--tile", "512", "--device", "cpu", "--weights-dir", "w", "--json", "j",
+        "symmetric", "--tile", "512", "--device", "cpu", "--weights-dir", "w", "--json", "j", "--snr-threshold", "2",
     )  # fmt: skip
     assert what == ["a", "b"]
     assert named == {
         "plot": True, "data": "d", "num_images": 9, "limit": Limit(120.0, ends_early=True), "estimator": "physical",
         "delta": 0.5, "reference": "a", "tile": 512,
         "published": ["x", "y"], "out": Path("o"), "downsample_pad": "symmetric", "device": "cpu", "weights_dir": Path("w"),
-        "json_path": Path("j"),
+        "json_path": Path("j"), "snr_threshold": 2.0,
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 MISSING = {"reason": "it was not measured"}
 ALL = {
     "physical", "readings", "channels", "reference", "transfer", "low-pass",
-    "noise-crossing", "crossing", "direction", "capacity",
+    "noise-crossing", "crossing", "highest-frequency", "direction", "capacity",
 }
 
 

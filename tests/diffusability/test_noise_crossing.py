@@ -2,19 +2,23 @@ import numpy as np
 import pytest
 import scipy.integrate
 
+from smtool.diffusability.sections.autoregression import table
 from smtool.diffusability.sections.noise_crossing import findings, measure
 from smtool.diffusability.sections.parts import Reason
-from smtool.diffusability.sections.physical import PhysicalReading, Target
+from smtool.diffusability.sections.physical import PhysicalReading, Slope, Target
 
 CYCLES = [0.5 * k for k in range(1, 33)]
 CELLS = [3 * k for k in range(1, 33)]
 
 
-def reading(power, *, gain: float = 1.0, rings: int = 32) -> PhysicalReading:
+def reading(
+    power, *, gain: float = 1.0, rings: int = 32, slope: Slope | Reason = Reason(reason="too few rings")
+) -> PhysicalReading:
     powers = [gain * float(power(f)) for f in CYCLES[:rings]]
     return PhysicalReading.model_construct(
         posterior="sample", cycles_per_side=CYCLES[:rings], cells=CELLS[:rings], power=powers,
         target=Target.model_construct(delta=0.5, power=[7.0 * f**-1.5 for f in CYCLES[:rings]]),
+        size=(rings, rings), slope=slope,
     )
 
 
@@ -118,3 +122,56 @@ def test_images_with_an_empty_ring_leave_only_white():
     head = reading(lambda f: 1 / f)
     head.target.power[3] = 0.0
     assert [one.flatten for one in measure(head, None).recoloured] == ["white"]
+
+
+def fitted(exponent: float) -> Slope:
+    return Slope.model_construct(exponent=exponent, fit_range=(0.9 / 32, 0.5))
+
+
+def test_the_highest_frequency_of_every_process_is_the_closed_form_of_the_power_law():
+    found = measure(reading(lambda f: 4.0 * f**-2, slope=fitted(2.0)), None, threshold=2.0).autoregression
+    assert [(one.process, one.snr_scale) for one in found.processes] == [("flow", 1), ("ddpm", 1), ("vp-sde", 1), ("vp-sde", 4)]
+    assert (found.threshold, found.level) == (2.0, pytest.approx(4.0))
+    beta = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    abar = np.cumprod(1 - beta)
+    for t, flow, ddpm, vp, scaled in zip(found.times, *(one.measured for one in found.processes), strict=True):
+        decay = np.exp(-(0.1 * t + 9.95 * t * t))
+        discrete = abar[round(1000 * t) - 1]
+        scales = ((1 - t) ** 2 / t**2, discrete / (1 - discrete), decay / (1 - decay), 4 * decay / (1 - decay))
+        for value, ratio in zip((flow, ddpm, vp, scaled), scales, strict=True):
+            expected = np.sqrt(4 * ratio / 2)
+            if expected < CYCLES[0]:
+                assert value is None
+            else:
+                assert value == pytest.approx(min(expected, CYCLES[-1]), rel=1e-6)
+    for one in found.processes:
+        falling = [value for value in one.measured if value is not None]
+        assert len(falling) > 5 and falling == sorted(falling, reverse=True)
+
+
+def test_the_report_says_how_well_the_power_law_follows_and_what_a_larger_snr_does():
+    straight = measure(reading(lambda f: 4.0 * f**-2, slope=fitted(2.0)), None)
+    said = next(one for one in findings(straight) if one.topic == "autoregression")
+    assert "follows the fitted power law (rms error 0.00 octaves)" in said.sentence
+    assert "4 times as large multiplies it by 2.00, and by 2.00 in that law" in said.sentence
+    bent = measure(reading(lambda f: 4.0 * (f**-1 if f < 4 else 256 * f**-5.0), slope=fitted(2.0)), None)
+    assert bent.autoregression.rms_octaves > 0.25
+    assert "does not follow" in next(one for one in findings(bent) if one.topic == "autoregression").sentence
+
+
+def test_latents_without_a_falling_power_law_have_no_prediction_and_no_finding():
+    for slope, says in ((fitted(-0.1), "does not fall with frequency"), (Reason(reason="too few cells"), "too few cells")):
+        found = measure(reading(white, slope=slope), None)
+        assert says in found.autoregression.reason
+        assert "autoregression" not in {one.topic for one in findings(found)}
+
+
+def test_the_table_says_where_all_or_no_frequencies_are_above_the_noise():
+    steep = measure(reading(lambda f: 0.4 * f**-2, slope=fitted(2.0)), None).autoregression
+    flat = measure(reading(lambda f: 60 * f**-0.9, slope=fitted(0.9)), None).autoregression
+    made = table({"steep": steep, "flat": flat, "none": Reason(reason="too few cells")})
+    assert made.columns[1:5] == ("f* at t=0.8", "f* at t=0.6", "f* at t=0.4", "f* at t=0.2")
+    assert made.rows[0] == ("steep", "none", "none", "0.949", "2.53", "2.00", "0.00", "2.00", "2.00")
+    assert made.rows[1][4] == "all"
+    assert "SNR exceeds 1" in made.note and "none: too few cells" in made.note
+    assert table({"none": Reason(reason="too few cells")}) is None

@@ -18,6 +18,7 @@ SECTIONS = {
     "Is the spectrum flattened as the target asks?", "Flattening in the paper's recipe (REFERENCE)",
     "Noise crossing: when diffusion noise hides each frequency",
     "Does each latent frequency decode to its own image frequency?", "Direction: how token vectors vary over space", "Health",
+    "Drift: does a transformer of the first autoencoder still fit?",
 }
 
 
@@ -110,7 +111,7 @@ def test_every_autoencoder_has_its_verdict_before_all_figures_and_no_rank(drawn,
 def test_every_figure_is_drawn_once_with_an_alternative_text(drawn, text):
     labels = [attrs["aria-label"] for tag, attrs in Read(text).seen if tag == "svg"]
     made = plots(chapters(drawn.report))
-    assert len(made) == 10
+    assert len(made) == 11
     assert labels == [plot.alt for plot in made]
     for plot in made:
         assert plot.caption in Read(text).words
@@ -156,7 +157,8 @@ def encode_only(drawn) -> Report:
 def test_an_encoder_without_decoder_has_its_flattening_in_both_recipes(drawn):
     text = page_of(encode_only(drawn), is_drawn=True)
     assert headings(text) == {"Verdict", *SECTIONS, "Passport and command"} - {
-        "Does each latent frequency decode to its own image frequency?"
+        "Does each latent frequency decode to its own image frequency?",
+        "Drift: does a transformer of the first autoencoder still fit?",
     }
     assert "Encode only" in Read(text).words
     assert "best delta" in Read(text).words      # the paper's analysis of DINOv2

@@ -1,12 +1,16 @@
+import re
+
 import matplotlib
+import numpy as np
 import pytest
+import scipy.fft
 import torch
 from torch import Tensor
 
 from smtool.diffusability.inputs.subjects import Subject
 from smtool.diffusability.sections import low_pass
 from smtool.diffusability.sections.low_pass import SHOWN_ROWS
-from smtool.diffusability.sections.pictures import LINE, TILE, chosen_places, visualize, visualize_images
+from smtool.diffusability.sections.pictures import LINE, NOISE_TIMES, TILE, chosen_places, visualize, visualize_images
 from smtool.networks.posterior import LatentStats
 from smtool.networks.tokenizer import point_posterior
 from smtool.spectrum.units import Units
@@ -102,14 +106,50 @@ def test_places_are_of_different_colour_and_depend_on_the_image_alone():
 
 def test_masks_are_above_their_low_passed_images_and_only_drawn_where_blocks_fill_the_image(images):
     made = visualize_images(images)
-    assert list(made) == ["magnitude-normalised", "masks"]
+    assert list(made) == ["magnitude-normalised", "noised", "masks"]
     masks = made["masks"].image
     side = max(TILE, 64)
     for column, rows in enumerate(SHOWN_ROWS):
         cells = tile(masks, 0, column, side)[0, side // 16::side // 8, side // 16::side // 8]
         kept = torch.tensor([[u + v < 15 - rows for v in range(8)] for u in range(8)])
         assert ((cells > 128) == kept).all()
-    assert list(visualize_images(images[..., :60])) == ["magnitude-normalised"]
+    assert list(visualize_images(images[..., :60])) == ["magnitude-normalised", "noised"]
+
+
+def test_noised_images_are_above_their_low_passed_copies(rng):
+    """Three photographs of one spectrum f^-2, so that f* = sqrt(R K); the low-pass is compared with scipy's DCT."""
+    u, v = np.meshgrid(*[np.arange(64) / 2] * 2, indexing="ij")
+    radius = np.hypot(u, v)
+    radius[0, 0] = np.inf
+    fields = scipy.fft.idctn(rng.standard_normal((3, 1, 64, 64)) / radius, axes=(-2, -1), norm="ortho")
+    images = torch.from_numpy(0.25 * fields / fields.std()).float().expand(-1, 3, -1, -1)
+    made = visualize_images(images)["noised"]
+    side = 64 * 3
+    last = len(NOISE_TIMES)
+    assert made.image.shape == (3, 4 * side + 3 * LINE, (last + 1) * side + last * LINE)
+    whole = tile(made.image, 0, last, side)
+    assert torch.equal(whole, tile(made.image, 1, last, side))
+    (chosen,) = [x for x in images if torch.equal(level(x), whole[:, ::3, ::3])]
+    limits = [float(word) for word in re.findall(r"images: (.*) cycles", made.caption)[0].split(", ")[2:]]
+    level_k = float((1 / images.numpy().std() ** 2) * (scipy.fft.dctn(images[:, 0].numpy(), axes=(-2, -1), norm="ortho") ** 2
+                                                       * np.where(np.isfinite(radius), radius, 0) ** 2)[:, 1:, 1:].mean())
+    for column, (t, limit) in enumerate(zip(NOISE_TIMES, [None, None, *limits], strict=True)):
+        if limit is None or limit > 25:      # near the last ring the rings' means bend
+            continue
+        assert limit == pytest.approx((1 - t) / t * level_k**0.5, rel=0.2)
+        cells = scipy.fft.dctn(chosen.numpy(), axes=(-2, -1), norm="ortho")
+        cells[:, (np.where(np.isfinite(radius), radius, 0) > limit)] = 0
+        expected = torch.from_numpy(scipy.fft.idctn(cells, axes=(-2, -1), norm="ortho"))
+        low = tile(made.image, 1, column, side)[:, ::3, ::3].int() - level(expected).int()
+        assert low.abs().float().mean() < 2      # the caption rounds f* to two digits
+    noisy = [tile(made.image, 0, column, side)[:, ::3, ::3].float() for column in range(last)]
+    distances = [(one - whole[:, ::3, ::3]).square().mean().item() for one in noisy]
+    assert distances == sorted(distances, reverse=True) and distances[-1] < distances[0] / 10
+
+
+def test_images_of_one_colour_and_tiny_ones_have_no_noised_picture(images):
+    assert "noised" not in visualize_images(torch.zeros(2, 3, 64, 64))
+    assert "noised" not in visualize_images(images[..., :4, :4])
 
 
 def test_tokens_at_right_angles_have_the_middle_colour():

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from smtool.checkpoints import write_autoencoder
 from smtool.commands.train.live_spectrum import live_spectrum
 from smtool.diffusability.inputs.subjects import _labels, open_subjects
-from smtool.diffusability.page import chapters, plots
+from smtool.diffusability.page import _command, chapters, plots
 from smtool.diffusability.plan import Limit
 from smtool.diffusability.protocol import Protocol
 from smtool.diffusability.report import SCHEMA, Report
@@ -116,7 +116,7 @@ def test_images_alone_have_their_own_spectrum(data, tmp_path):
     assert report.autoencoders == []
     assert 1.0 < report.images.physical.slope.exponent < 4.0
     drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == {"physical.png", "reference.png", "images.magnitude-normalised.png", "images.masks.png"}
+    assert drawn == {"physical.png", "reference.png", "images.magnitude-normalised.png", "images.noised.png", "images.masks.png"}
 
 
 @pytest.mark.slow
@@ -237,3 +237,16 @@ def test_a_live_spectrum_is_a_picture():
     assert picture.dtype == torch.uint8
     assert picture.shape[0] == 3
     assert picture.float().std() > 1
+
+
+def test_the_snr_threshold_is_used_stated_and_checked(data):
+    asked = spectrum(["pixels"], data=data, num_images=6, snr_threshold=4.0, console=quiet())
+    plain = spectrum(["pixels"], data=data, num_images=6, console=quiet())
+    (part,), (usual,) = ([one.lens.autoregression for one in report.autoencoders] for report in (asked, plain))
+    assert (asked.passport.snr_threshold, plain.passport.snr_threshold) == (4.0, 1.0)
+    expected = [4 ** (-1 / part.exponent) * value for value in usual.processes[0].predicted]
+    assert part.processes[0].predicted == pytest.approx(expected)
+    assert "--snr-threshold 4" in _command(asked) and "--snr-threshold" not in _command(plain)
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(RecipeError, match=r"--snr-threshold .*: must be a positive number"):
+            spectrum(["control:crop"], data=data, snr_threshold=bad, console=quiet())

@@ -4,11 +4,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from smtool.diffusion import DDPM, Flow, Sampler, sample
+from smtool.diffusion import DDPM, VPSDE, Flow, Sampler, sample
 from smtool.diffusion.samplers import SAMPLERS
 from smtool.randomness import generator
 
 KINDS = tuple(SAMPLERS)
+PROCESSES = {"flow": Flow(), "ddpm": DDPM(), "vp-sde": VPSDE()}
+
+
+def _process_of(kind):
+    """The first process that a sampler works with."""
+    return PROCESSES[SAMPLERS[kind].processes[0]].build()
 
 
 def _model(x, network_time, step_time=None):
@@ -22,7 +28,8 @@ def _noise(first, last, step):
 
 def _samples(sampler, first, last):
     noise = _noise(first, last, "start")
-    return sample(Flow().build(), _model, noise, sampler, step_noise=lambda i: _noise(first, last, i))
+    process = _process_of(sampler.kind)
+    return sample(process, _model, noise, sampler, step_noise=lambda i: _noise(first, last, i))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,7 +50,8 @@ def test_the_state_is_float64_and_no_graph_is_kept(kind):
         seen.append((x.dtype, network_time.dtype))
         return x * weight
 
-    out = sample(Flow().build(), model, _noise(0, 2, "start"), Sampler(kind=kind, steps=3), step_noise=lambda i: _noise(0, 2, i))
+    sampler, noise = Sampler(kind=kind, steps=3), _noise(0, 2, "start")
+    out = sample(_process_of(kind), model, noise, sampler, step_noise=lambda i: _noise(0, 2, i))
     assert set(seen) == {(torch.float64, torch.float64)}
     assert not out.requires_grad
 
@@ -60,7 +68,7 @@ def _proportional(x, network_time, step_time=None):
     return x * network_time.view(-1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("config", [Flow(path="cosine", prediction="x", time="logit-normal"), DDPM()])
+@pytest.mark.parametrize("config", [Flow(path="cosine", prediction="x", time="logit-normal"), DDPM(), VPSDE(prediction="x0")])
 def test_everything_follows_the_device_of_its_latents(config):
     """Tensors on "meta" stand for CUDA: like these, they cannot be combined with CPU tensors, except scalars."""
     process = config.build()
@@ -68,7 +76,7 @@ def test_everything_follows_the_device_of_its_latents(config):
     example = process.noised(noise, noise, torch.empty(2, device="meta"))
     assert example.x_t.device == example.network_time.device == noise.device
     for kind in KINDS:
-        if SAMPLERS[kind].needs_flow and isinstance(config, DDPM):
+        if config.kind not in SAMPLERS[kind].processes:
             continue
         sampler = Sampler(kind=kind, steps=3)
         out = sample(process, _proportional, noise, sampler, step_noise=lambda i: noise)
@@ -85,7 +93,7 @@ def test_model_calls_are_counted():
 
         sampler = Sampler(kind=kind, steps=5)
         noise = _noise(0, 1, "start")
-        sample(Flow().build(), model, noise, sampler, step_noise=lambda i, noise=noise: noise)
+        sample(_process_of(kind), model, noise, sampler, step_noise=lambda i, noise=noise: noise)
         assert len(calls) == sampler.model_calls
 
 
@@ -93,9 +101,12 @@ def test_model_calls_are_counted():
 def test_recipes_accept_every_sampler(kind):
     sampler = Sampler(kind=kind, steps=4)
     assert sampler.method is SAMPLERS[kind]
-    times = sampler.times(Flow().build())
-    assert (len(times), times[0], times[-1]) == (5, 1, 0)
-    assert ("kind" in dict(sampler.problems(DDPM(), 0))) == SAMPLERS[kind].needs_flow
+    times = sampler.times(_process_of(kind))
+    assert (len(times), times[0], times[-1]) == (5, 1, 1e-4 if kind == "dpm-solver-fast" else 0)
+    for name, process in PROCESSES.items():
+        problem = dict(sampler.problems(process, 0)).get("kind")
+        assert (problem is None) == (name in SAMPLERS[kind].processes)
+        assert problem is None or f'"ddim" works with "{name}"' in problem
     with pytest.raises(ValueError, match=re.escape(f"'{kind}'")):
         Sampler(kind="other")
 
@@ -108,3 +119,31 @@ def test_problems_name_the_key_and_what_works():
     assert '"ddim" works' in found["kind"] and "at most 1000" in found["steps"]
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         Sampler(steps=0)
+
+
+POSSIBLE = [
+    (kind, config)
+    for kind in KINDS
+    for config in (Flow(), Flow(path="cosine", prediction="eps"), DDPM(), VPSDE(snr_scale=4))
+    if not list(Sampler(kind=kind, steps=6).problems(config, 0))
+]
+
+
+@pytest.mark.parametrize(("kind", "config"), POSSIBLE)
+def test_an_observed_sampler_gives_the_same_bits_and_reports_every_step_once(kind, config):
+    process, sampler = config.build(), Sampler(kind=kind, steps=6)
+    noise, steps = _noise(0, 3, "start"), []
+    arguments = {"step_noise": lambda i: _noise(0, 3, i)}
+    plain = sample(process, _model, noise, sampler, **arguments)
+    assert torch.equal(sample(process, _model, noise, sampler, **arguments, observe=steps.append), plain)
+    times = sampler.times(process)[:-1].tolist()
+    starts = [times[0], times[3], times[5]] if kind == "dpm-solver-fast" else times      # orders 3, 2 and 1
+    assert [step.t for step in steps] == starts
+    assert torch.equal(steps[0].state, noise.double())
+    for step in steps:
+        t = torch.tensor(step.t, dtype=torch.float64)
+        prediction = _model(step.state, None)
+        alpha, sigma = process.alpha_sigma(t)
+        assert_close(alpha * step.denoised + sigma * process.noise_of(prediction, step.state, t), step.state)      # x_t again
+    if kind in ("ddim", "dpm-solver++"):      # these end with the denoised latents on any process
+        assert_close(steps[-1].denoised.float(), plain)

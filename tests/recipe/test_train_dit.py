@@ -2,9 +2,12 @@ import tomllib
 
 import pytest
 
+from smtool.commands.inspect.diffusion import recipe_rows
 from smtool.errors import RecipeError
+from smtool.networks.shapes_only import shapes_only
 from smtool.recipe import TrainDiT, load, packaged, run_name
 from smtool.recipe.catalog import names, opening
+from smtool.tokenizers import open_tokenizer
 
 TRANSFORMERS = [path for path in sorted(packaged().rglob("*.toml")) if "latents" in tomllib.loads(path.read_text())]
 MINIMAL = """
@@ -54,7 +57,7 @@ def test_a_recipes_autoencoder_is_the_run_of_another_recipe_or_a_folder_that_its
         made = {f"runs/{name}" for name in names()} | {f"runs/{run_name(packaged() / name)}" for name in map(_file, names())}
         assert autoencoder in made
     else:
-        assert autoencoder.startswith("specimen:") or "diffusers" in text
+        assert autoencoder.startswith(("specimen:", "dct:")) or autoencoder == "pixels" or "diffusers" in text
 
 
 @pytest.mark.parametrize("path", [p for p in TRANSFORMERS if "paper" not in p.parts], ids=lambda path: path.stem)
@@ -67,7 +70,49 @@ def test_small_recipes_train_a_nano_model_and_state_what_a_teacher_downloads(pat
         assert load(str(path), TrainDiT, ["alignment.teacher=squeezenet"]).tables.alignment.teacher == "squeezenet"
 
 
-@pytest.mark.parametrize("path", [p for p in TRANSFORMERS if "paper" in p.parts], ids=lambda path: path.stem)
+DCTDIFF = [path for path in TRANSFORMERS if "dctdiff" in path.parts]
+PUBLISHED = {      # parameters, snr_scale, FID (arXiv 2412.15032, released code and its README)
+    "cifar10-m4": (129_987_096, 2, "5.54"),
+    "celeba64-s4": (44_267_544, 4, "1.85"),
+    "imagenet64-s4": (44_780_056, 4, "9.93"),
+    "ffhq128-s8": (44_298_294, 3, "6.46"),
+    "ffhq256-m8": (130_761_264, 1, "5.62"),
+    "cifar10-pixels": (130_024_068, 1, ""),
+    "celeba64-pixels": (44_292_228, 1, ""),
+    "ffhq128-pixels": (44_439_828, 1, ""),
+    "ffhq256-pixels": (130_982_676, 1, ""),
+}
+
+
+def test_all_published_rows_of_dctdiff_have_a_recipe():
+    stems = {path.stem.removesuffix(".dit") for path in DCTDIFF}
+    assert stems - PUBLISHED.keys() == {f"{name.split('-')[0]}-sit" for name in PUBLISHED}
+    assert stems >= PUBLISHED.keys()
+
+
+@pytest.mark.parametrize("path", DCTDIFF, ids=lambda path: path.stem)
+def test_recipes_of_dctdiff_hold_the_released_settings(path):
+    tables, name, text = load(str(path), TrainDiT).tables, path.stem.removesuffix(".dit"), path.read_text()
+    imagenet, pixels = name.startswith("imagenet"), name.endswith("pixels")
+    assert (tables.data.batch, tables.optimizer.lr) == ((1024, 3e-4) if imagenet else (256, 2e-4))
+    own = name == "cifar10-pixels"
+    assert (tables.optimizer.betas, tables.optimizer.warmup) == (((0.99, 0.999), 2500) if own else ((0.99, 0.99), 5000))
+    assert (tables.optimizer.weight_decay, tables.optimizer.warmup_from, tables.optimizer.clip) == (0.03, "zero", "off")
+    assert (tables.precision, tables.data.flip, tables.ema.decay, tables.latents.stats) == ("fp16", True, 0.9999, "published")
+    assert (tables.sampler.kind, tables.sampler.steps, tables.process.prediction) == ("dpm-solver-fast", 50, "eps")
+    assert (tables.latents.autoencoder == "pixels", tables.loss.weights) == (pixels, "uniform" if pixels else "entropy")
+    assert "Measured: not run." in text and ("jpeg:75 --out" if pixels else "jpeg:95 --rounding truncate") in text
+    if name in PUBLISHED:
+        parameters, scale, fid = PUBLISHED[name]
+        assert (recipe_rows(load(str(path), TrainDiT))["parameters"].startswith(f"{parameters:,}") or imagenet) and fid in text
+        assert tables.process.snr_scale == scale
+        with shapes_only():
+            shape = open_tokenizer(tables.latents.autoencoder).latent_shape(*tables.data.image_size)
+            network = tables.model.build(shape, 1000 if imagenet else 0)
+        assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("path", [p for p in TRANSFORMERS if "paper" in p.parts and p not in DCTDIFF], ids=lambda path: path.stem)
 def test_paper_recipes_hold_the_released_settings(path):
     """No mirrored latents, cached in float32; U-ViT's warm-up begins at rate 0.
 
@@ -155,3 +200,20 @@ def test_a_grid_larger_than_the_samples_gives_a_remark(recipe):
 def test_an_autoencoders_recipe_is_refused():
     with pytest.raises(RecipeError, match="latents: is required"):
         load("dsm", TrainDiT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["labels.dropout=0.1"], "labels.dropout: must be 0 with model.null_class = false, but is 0.1"),
+        (["labels.dropout=0", "sampler.cfg_scale=2"], "sampler.cfg_scale: must be 1 for a network without a null class"),
+        (["process.kind=vp-sde", "sampler.kind=euler-maruyama"], 'needs process.kind = "flow"; "ddim" works with "vp-sde"'),
+        (["sampler.kind=dpm-solver-fast"], 'dpm-solver-fast needs process.kind = "vp-sde"; "ddim" works with "flow"'),
+        (["process.kind=flow", "process.snr_scale=4"], "a flow has `shift`: 1 / sqrt(c)"),
+        (["process.kind=vp-sde", "process.prediction=v"], "process.prediction: must be 'eps' or 'x0', but is 'v'"),
+    ],
+)
+def test_combinations_that_no_network_or_process_has_are_named(recipe, changes, words):
+    with pytest.raises(RecipeError) as caught:
+        load(recipe, TrainDiT, ["model.kind=uvit", "model.null_class=false", *changes])
+    assert words in str(caught.value)

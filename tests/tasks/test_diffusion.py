@@ -225,3 +225,18 @@ def test_cached_features_replace_the_teacher():
     cached = LatentBatch(batch.mean, batch.logvar, batch.labels, batch.ids, features=Teacher()(batch.images))
     task.teacher = None
     torch.testing.assert_close(task.loss(PLAYER, cached, draws_of(4), 0).total, online)
+
+
+def test_weights_of_channels_apply_to_the_diffusion_loss_and_not_to_the_alignment_or_the_bands():
+    plain, weighted = task_of(config=ALIGNMENTS[0]), task_of(config=ALIGNMENTS[0])
+    weighted.channel_weights = torch.tensor([3.0, 0.5], dtype=torch.float64)
+    batch, draws = batch_of(4), draws_of(4)
+    one, other = (task.loss(PLAYER, batch, draws, 0) for task in (plain, weighted))
+    assert all(torch.equal(one.values[name], other.values[name]) for name in one.values if name != "diffusion")
+    alone = []
+    for channel in range(2):
+        weighted.channel_weights = torch.eye(2, dtype=torch.float64)[channel]
+        alone.append(weighted.loss(PLAYER, batch, draws, 0).values["diffusion"])
+    torch.testing.assert_close(other.values["diffusion"], 3.0 * alone[0] + 0.5 * alone[1])
+    torch.testing.assert_close(sum(alone), one.values["diffusion"])
+    torch.testing.assert_close(other.total.detach(), other.values["diffusion"] + 0.5 * other.values["alignment"])

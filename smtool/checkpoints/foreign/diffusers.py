@@ -1,6 +1,6 @@
 """Folders of diffusers' `AutoencoderKL.save_pretrained`: config.json and diffusion_pytorch_model.safetensors, whole or in shards.
 
-FLUX.2's AutoencoderKLFlux2 is the same network. Its batch norm, which normalizes 2x2 patches of latents, is not read.
+FLUX.2's AutoencoderKLFlux2 is the same network; its batch norm of 2x2 patches of latents becomes LatentStats (`patch_norm.py`).
 """
 
 import json
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from smtool.checkpoints.assemble import assemble
 from smtool.checkpoints.foreign.family import Family
 from smtool.checkpoints.foreign.halves import refuse_half
+from smtool.checkpoints.foreign.patch_norm import EPS, patch_stats
 from smtool.checkpoints.foreign.settings import AS_STATED, Settings, padding_by_name
 from smtool.checkpoints.shards import INDEX
 from smtool.checkpoints.tensor_file import TensorFile
@@ -57,7 +58,7 @@ _FIXED = {
 
 
 def read_diffusers(folder: Path, device: str = "cpu", settings: Settings = AS_STATED) -> Autoencoder:
-    """The autoencoder of a diffusers folder, with its published scale and shift as LatentStats.
+    """The autoencoder of a diffusers folder, with its published scale and shift, or FLUX.2's batch norm, as LatentStats.
 
     settings: None uses the padding that `smtool export` wrote to config.json, else that of the name, else diffusers'.
     Raises CheckpointError for another class, unsupported settings, or missing weights.
@@ -79,7 +80,7 @@ def read_diffusers(folder: Path, device: str = "cpu", settings: Settings = AS_ST
     names = DIFFUSERS.our_names(name for name in file.shapes if not name.startswith("bn."))
     autoencoder = assemble(file.path, network, file.read(names, device))
     with parsing(path, hint=_COPY_AGAIN):
-        autoencoder.stats = published_stats(config)
+        autoencoder.stats = stats_of(config, file, network.latent_channels)
     return autoencoder
 
 
@@ -118,6 +119,12 @@ def unknown_keys(config: Mapping[str, Any]) -> list[str]:
     if channels[0] != channels[1]:
         found.append("in_channels is {}, but out_channels is {}; they must be the same".format(*channels))
     return found
+
+
+def stats_of(config: Mapping[str, Any], file: TensorFile, channels: int, prefix: str = "") -> LatentStats | None:
+    """LatentStats of a config, else those of a batch norm of 2x2 patches in its file. prefix: of the autoencoder's names."""
+    eps = config.get("batch_norm_eps") or EPS
+    return published_stats(config) or patch_stats(file, channels, prefix=prefix, eps=eps)
 
 
 def published_stats(config: Mapping[str, Any]) -> LatentStats | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smtool.checkpoints.foreign.diffusers import FLUX2
+from smtool.checkpoints.foreign.patch_norm import EPS, patch_norm
 from smtool.errors import CheckpointError
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
@@ -38,8 +39,6 @@ would differ without an error. After `vae = ...from_pretrained(...)`, these line
 
 `smtool` itself reads the padding from config.json (padding) and needs no change.
 """
-_BN_EPS = 1e-4
-
 
 def write_diffusers(
     folder: Path,
@@ -47,31 +46,38 @@ def write_diffusers(
     *,
     unlike_padding: bool = False,
     dtype: torch.dtype = torch.float32,
-    patch_norm: Mapping[str, Tensor] = MappingProxyType({}),
+    batch_norm: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> list[Path]:
     """Write config.json and diffusion_pytorch_model.safetensors; LatentStats become scaling_factor, shift_factor or latents_*.
 
     unlike_padding: allow padding that diffusers has no key for (`notes_for_diffusers` has the code that it needs); otherwise this
-    is a CheckpointError, because diffusers would compute other latents (released-code.md#keys-of-diffusers). patch_norm: FLUX.2's
-    batch norm of 2x2 patches ("bn.running_mean" ...), which makes it an AutoencoderKLFlux2, as do a decoder's own widths.
-    Returns the written files.
+    is a CheckpointError, because diffusers would compute other latents (released-code.md#keys-of-diffusers). batch_norm: FLUX.2's
+    batch norm of 2x2 patches as it is in a file ("bn.running_mean" ...); else it is made from the statistics. Returns the written
+    files.
     """
     config = autoencoder.config
     refuse_for_diffusers(config, unlike_padding=unlike_padding)
-    flux2 = diffusers_class(config, patch_norm) == FLUX2
+    flux2 = diffusers_class(autoencoder, batch_norm) == FLUX2
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "diffusion_pytorch_model.safetensors", folder / "config.json"]
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in autoencoder.state_dict().items()}
     if flux2:
-        weights |= patch_norm or _patch_norm(autoencoder.stats, config.latent_channels)
+        weights |= batch_norm or patch_norm(autoencoder.stats, config.latent_channels)
     write_tensors(written[0], weights, {"format": "pt"})
-    write_json(written[1], {**_config(config), **(_flux2(config) if flux2 else normalization(autoencoder.stats))})
+    write_json(written[1], {**described(autoencoder, flux2=flux2), **({} if flux2 else normalization(autoencoder.stats))})
     return written
 
 
-def diffusers_class(config: SDVAE, patch_norm: Mapping[str, Tensor] = MappingProxyType({})) -> str:
-    """The class of diffusers for a network."""
-    return FLUX2 if patch_norm or config.decoder_channels else "AutoencoderKL"
+def diffusers_class(autoencoder: Autoencoder, batch_norm: Mapping[str, Tensor] = MappingProxyType({})) -> str:
+    """AutoencoderKLFlux2 for one with a batch norm, statistics of patches or own widths of the decoder, else AutoencoderKL."""
+    of_patches = autoencoder.stats is not None and autoencoder.stats.kind == "patch"
+    return FLUX2 if batch_norm or of_patches or autoencoder.config.decoder_channels else "AutoencoderKL"
+
+
+def described(autoencoder: Autoencoder, *, flux2: bool = False) -> dict[str, Any]:
+    """The config.json of diffusers' class for an autoencoder, without the normalization of its latents."""
+    config = autoencoder.config
+    return {**_config(config), **(_flux2(config) if flux2 or diffusers_class(autoencoder) == FLUX2 else {})}
 
 
 def refuse_for_diffusers(config: SDVAE, *, unlike_padding: bool) -> None:
@@ -80,6 +86,12 @@ def refuse_for_diffusers(config: SDVAE, *, unlike_padding: bool) -> None:
         raise CheckpointError(
             f"The decoder has {config.decoder_blocks} blocks per level, but diffusers always uses {config.blocks_per_level + 1} "
             f"for an encoder with {config.blocks_per_level}.",
+            hint="Use --to smtool.",
+        )
+    if config.latent_norm != "none":
+        raise CheckpointError(
+            "This autoencoder normalizes its latents over channels (model.latent_norm), which diffusers does not do: it would "
+            "compute other latents.",
             hint="Use --to smtool.",
         )
     asked = [("symmetrically", "--symmetric")] if config.downsample_pad == "symmetric" else []
@@ -101,18 +113,7 @@ def notes_for_diffusers(config: SDVAE) -> list[str]:
 def _flux2(config: SDVAE) -> dict[str, Any]:
     """The keys in which AutoencoderKLFlux2 differs: it has no scaling_factor."""
     own = {"decoder_block_out_channels": list(config.decoder_channels)} if config.decoder_channels else {}
-    return {"_class_name": FLUX2, "batch_norm_eps": _BN_EPS, "patch_size": [2, 2], **own}
-
-
-def _patch_norm(stats: LatentStats | None, channels: int) -> dict[str, Tensor]:
-    """The batch norm of 2x2 patches that normalizes as `stats` does; the identity if they are unknown."""
-    mean, std = (torch.zeros(1), torch.ones(1)) if stats is None else (stats.mean, stats.std)
-    mean, std = (values.expand(channels).repeat_interleave(4) for values in (mean, std))
-    return {
-        "bn.running_mean": mean.contiguous(),
-        "bn.running_var": (std**2 - _BN_EPS).clamp(min=0.0),
-        "bn.num_batches_tracked": torch.tensor(0),
-    }
+    return {"_class_name": FLUX2, "batch_norm_eps": EPS, "patch_size": [2, 2], **own}
 
 
 def _config(config: SDVAE) -> dict[str, Any]:
@@ -140,9 +141,14 @@ def _config(config: SDVAE) -> dict[str, Any]:
 
 
 def normalization(stats: LatentStats | None) -> dict[str, Any]:
-    """(z - shift) * scale for scalar statistics, (z - latents_mean) / latents_std per channel; a null scale if unknown."""
+    """(z - shift) * scale for scalar statistics, (z - latents_mean) / latents_std per channel; a null scale if unknown.
+
+    Statistics of 2x2 patches have no keys: they are FLUX.2's batch norm, beside the weights.
+    """
     if stats is None:
         return {"scaling_factor": None}
+    if stats.kind == "patch":
+        return {}
     mean, std = ([_shortened(value) for value in values.tolist()] for values in (stats.mean, stats.std))
     if stats.kind == "channel":
         return {"scaling_factor": 1.0, "latents_mean": mean, "latents_std": std}

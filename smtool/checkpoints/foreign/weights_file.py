@@ -6,7 +6,7 @@ from typing import Any
 
 from smtool.checkpoints.assemble import assemble
 from smtool.checkpoints.foreign.detect import Detected, detect
-from smtool.checkpoints.foreign.diffusers import OURS, class_of, published_stats, read_config, unknown_keys
+from smtool.checkpoints.foreign.diffusers import OURS, class_of, read_config, stats_of, unknown_keys
 from smtool.checkpoints.foreign.ldm import stats_beside
 from smtool.checkpoints.foreign.settings import AS_STATED, Settings, padding_by_name
 from smtool.checkpoints.tensor_file import TensorFile
@@ -19,9 +19,9 @@ def read_weights(path: Path, device: str = "cpu", settings: Settings = AS_STATED
     """The KL autoencoder in a file, with the architecture inferred from names and shapes.
 
     A diffusers config.json in the same folder adds what shapes do not determine: norm groups, padding, scale and shift; settings
-    come before it. A diffusion model
-    in the same file identifies the family and so the scale. Without either there are no LatentStats, because the autoencoders of
-    SD and SDXL, and of SD3 and FLUX, have the same shapes.
+    come before it. FLUX.2's batch norm in the file gives LatentStats, and a diffusion model in the file identifies the family and
+    so the scale. Without any of them there are no LatentStats, because the autoencoders of SD and SDXL, and of SD3 and FLUX, have
+    the same shapes.
     """
     file, config = TensorFile(path), _config_beside(path)
     found = detect(
@@ -34,7 +34,9 @@ def read_weights(path: Path, device: str = "cpu", settings: Settings = AS_STATED
     _agree(path, config, found)
     autoencoder = assemble(path, found.config, file.read(found.names, device))
     with parsing(path.parent / "config.json"):
-        autoencoder.stats = published_stats(config) if "scaling_factor" in config else stats_beside(file, found.prefix)
+        autoencoder.stats = stats_of(config, file, found.config.latent_channels, found.prefix)
+    if "scaling_factor" not in config:
+        autoencoder.stats = autoencoder.stats or stats_beside(file, found.prefix)
     return autoencoder
 
 

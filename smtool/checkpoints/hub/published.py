@@ -36,10 +36,10 @@ PUBLISHED = {
     "sd3": Published("stabilityai/stable-diffusion-3-medium-diffusers:vae", "SD 3, f8, 16 channels", 1.5305, 0.0609),
     "flux1": Published("black-forest-labs/FLUX.1-schnell:vae", "FLUX.1, f8, 16 channels", 0.3611, 0.1159),
     "flux2": Published(
-        "black-forest-labs/FLUX.2-klein-4B:vae", "FLUX.2, f8, 32 channels; its batch norm of 2x2 patches is not used"
+        "black-forest-labs/FLUX.2-klein-4B:vae", "FLUX.2, f8, 32 channels, normalized as 2x2 patches"
     ),
     "flux2-small-decoder": Published(
-        "black-forest-labs/FLUX.2-small-decoder", "FLUX.2 with a narrower decoder, f8, 32 channels"
+        "black-forest-labs/FLUX.2-small-decoder", "FLUX.2 with a narrower decoder, f8, 32 channels, normalized as 2x2 patches"
     ),
     "dc-ae-f32c32": Published("mit-han-lab/dc-ae-f32c32-in-1.0-diffusers", "DC-AE, f32, 32 channels"),
     "dc-ae-f64c128": Published("mit-han-lab/dc-ae-f64c128-in-1.0-diffusers", "DC-AE, f64, 128 channels"),

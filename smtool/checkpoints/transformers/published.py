@@ -20,15 +20,15 @@ Kind = TypeVar("Kind", bound=TransformerConfig)
 class PublishedTransformer:
     """Weights with smtool's names and convention of time (data at t = 0), and the config of their network.
 
-    family: SiT, REPA or U-ViT; latent_shape: (C, h, w); num_classes: 0 if unconditional; process: the diffusion process of its
-    training; averaged: whether the file names the weights an average, None if it does not say.
+    family: SiT, REPA, U-ViT or DCTdiff; latent_shape: (C, h, w); num_classes: 0 if unconditional; process: the diffusion process
+    of its training; averaged: whether the file names the weights an average, None if it does not say.
     """
 
     family: str
     config: SiT | UViT
     latent_shape: tuple[int, int, int]
     num_classes: int
-    process: Literal["flow", "ddpm"]
+    process: Literal["flow", "ddpm", "vp-sde"]
     tensors: Mapping[str, Tensor]
     averaged: bool | None = None
 

@@ -8,20 +8,23 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from smtool.checkpoints.tensor_file import TensorFile
-from smtool.checkpoints.transformers import sit, uvit
+from smtool.checkpoints.transformers import dctdiff, sit, uvit
 from smtool.checkpoints.transformers.published import PublishedTransformer
 from smtool.errors import CheckpointError
 from smtool.networks.shapes_only import shapes_only
 
-_READERS = (sit, uvit)
+_READERS = (sit, uvit, dctdiff)
 _PLACES = {"ema.": True, "nnet_ema.": True, "model.": False, "state_dict.": None, "": None}
 """Prefixes of weights in files, in order of preference -> whether the weights are an average (None: unknown)."""
-_KNOWN = "SiT (x_embedder., blocks.), REPA (the same with projectors.) and U-ViT (patch_embed., in_blocks.)"
+_KNOWN = (
+    "SiT (x_embedder., blocks.), REPA (the same with projectors.), U-ViT (patch_embed., in_blocks.) "
+    "and DCTdiff (proj., in_blocks.)"
+)
 
 
 def is_transformer(names: Collection[str]) -> bool:
     """Whether a file with these names of tensors holds a transformer of a known family."""
-    return any(f"{place}{reader.FIRST_LAYER}" in names for place in _PLACES for reader in _READERS)
+    return any(_has(names, place) for place in _PLACES)
 
 
 def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransformer:
@@ -30,7 +33,7 @@ def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransf
     heads: number of attention heads, which shapes do not determine; required for sizes that are not published.
     """
     place, tensors = _weights(path)
-    reader = next(reader for reader in _READERS if reader.FIRST_LAYER in tensors)
+    reader = next(reader for reader in _READERS if all(mark in tensors for mark in reader.MARKS))
     name = reader.NAME
     try:
         name = reader.family(tensors)
@@ -44,11 +47,16 @@ def read_transformer(path: Path, *, heads: int | None = None) -> PublishedTransf
     return found
 
 
+def _has(names: Collection[str], place: str) -> bool:
+    """Whether the names behind a prefix are those of a known family."""
+    return any(all(f"{place}{mark}" in names for mark in reader.MARKS) for reader in _READERS)
+
+
 def _weights(path: Path) -> tuple[str, dict[str, Tensor]]:
     """(prefix, tensors as float32) of the preferred set of weights in the file."""
     file = TensorFile(path)
     for place in _PLACES:
-        if any(f"{place}{reader.FIRST_LAYER}" in file.shapes for reader in _READERS):
+        if _has(file.shapes, place):
             return place, file.read({name: name.removeprefix(place) for name in file.shapes if name.startswith(place)})
     found = ", ".join(sorted({name.split(".")[0] for name in file.shapes})[:6]) or "no tensors"
     raise CheckpointError(f"{path} holds {found}: not a known transformer.", hint=f"Known are {_KNOWN}.")

@@ -17,6 +17,7 @@ from smtool.networks.transformer import MAX_PERIOD
 
 NAME = "SiT"
 FIRST_LAYER = "x_embedder.proj.weight"
+MARKS = (FIRST_LAYER,)
 
 
 def family(tensors: Mapping[str, Tensor]) -> str:

@@ -7,7 +7,7 @@ from smtool import __version__
 from smtool.checkpoints.diffusion import is_diffusion, read_diffusion_metadata
 from smtool.commands.evaluate.record import leave
 from smtool.commands.evaluate.result import Reference, SampleEvaluation, Samples, computation
-from smtool.commands.sample.samples import changed_sampler
+from smtool.commands.sample.samples import changed_sampler, refuse_alpha
 from smtool.errors import DataError, RecipeError
 from smtool.evaluation.comparison import Comparison, Side
 from smtool.evaluation.generation_judges import build_questions
@@ -112,6 +112,8 @@ def _samples(
         count = options.num_images or min(MOST_IMAGES, (real.count if real else 0) or MOST_IMAGES)
         model = in_tiles(read_diffusion(what, options.device), options.tile)
         sampler = changed_sampler(model, options.changes)
+        if options.jpeg is not None:
+            refuse_alpha(model, f"jpeg:{options.jpeg}")
         source = drawn_source(
             what,
             model,
@@ -122,12 +124,13 @@ def _samples(
             rounding=options.rules.rounding,
             device=options.device,
             tile=options.tile,
+            jpeg=options.jpeg,
         )
         return source, count
     if options.tile is not None:
         raise RecipeError(f"{what} holds finished images: --tile has no effect on them.")
     if options.draws:
-        raise RecipeError(f"{what} holds finished images: options of the sampler and --labels have no effect on them.")
+        raise RecipeError(f"{what} holds finished images: options of the sampler, --labels and --format have no effect on them.")
     options.check_number(stored.count, str(what))
     return stored, min(options.num_images or MOST_IMAGES, stored.count)
 

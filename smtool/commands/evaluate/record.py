@@ -71,7 +71,7 @@ def _row(score: Score) -> dict[str, Any]:
 
 def _drawing(drawn: Sampling) -> dict[str, Any]:
     """CSV columns that say how samples were drawn, as far as it is known."""
-    columns = {name: getattr(drawn, name) for name in ("checkpoint", "step", "weights", "labels", "rounding")}
+    columns = {name: getattr(drawn, name) for name in ("checkpoint", "step", "weights", "labels", "rounding", "format")}
     if (sampler := drawn.sampler) is not None:
         columns |= {"sampler": sampler.kind, "steps": sampler.steps, "cfg_scale": sampler.cfg_scale}
     if drawn.decoder is not None:

@@ -1,5 +1,6 @@
 """`smtool inspect` of recipes and checkpoints of train-dit and of caches: name of a row -> text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from smtool.commands.inspect.network_size import size_rows
@@ -27,6 +28,7 @@ def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
         "process": _process(tables),
         "sampler": _sampler(tables),
         "labels": "none" if tables.labels is None else f"dropped with probability {tables.labels.dropout:g}",
+        "loss weights": _loss_weights(tables),
         "alignment": _alignment(tables),
         "steps": f"{tables.steps:,}, {tables.steps * tables.data.batch:,} samples",
         "run": f"runs/{recipe.name}",
@@ -54,6 +56,7 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         "classes": f"{model.num_classes}" if model.num_classes else "none",
         "process": _process(model.tables),
         "sampler": _sampler(model.tables),
+        "loss weights": _loss_weights(model.tables, facts.get("loss_weights")),
         "alignment": _alignment(model.tables),
         "step": "not known" if facts["step"] is None else f"{facts['step']:,}, {facts['weights']} weights",
         "autoencoder": f"{_short(tokenizer)}, "
@@ -124,7 +127,10 @@ def _network_rows(tables: TrainDiT) -> dict[str, str]:
 
 def _process(tables: TrainDiT) -> str:
     process = tables.process
-    return "ddpm, noise prediction" if process.kind == "ddpm" else f"flow, {process.path} path, {process.prediction} prediction"
+    if process.kind == "flow":
+        return f"flow, {process.path} path, {process.prediction} prediction"
+    predicted = "data" if process.kind == "vp-sde" and process.prediction == "x0" else "noise"
+    return f"{process.kind}, {predicted} prediction" + (f", SNR times {process.snr_scale:g}" if process.snr_scale != 1 else "")
 
 
 def _sampler(tables: TrainDiT) -> str:
@@ -132,6 +138,14 @@ def _sampler(tables: TrainDiT) -> str:
     low, high = sampler.cfg_interval
     guidance = f"guidance {sampler.cfg_scale:g} for t in [{low:g}, {high:g}]" if sampler.cfg_scale > 1 else "no guidance"
     return f"{sampler.kind}, {sampler.steps} steps, {guidance}"
+
+
+def _loss_weights(tables: TrainDiT, used: Sequence[float] | None = None) -> str:
+    """Weights of channels: those of the recipe, and those used in training."""
+    asked = tables.loss.weights
+    numbers = used if used is not None else None if isinstance(asked, str) else asked
+    shown = "" if numbers is None else " ".join(f"{number:.3f}" for number in numbers)
+    return " ".join(part for part in (asked + ("," if shown else "") if isinstance(asked, str) else "", shown) if part)
 
 
 def _alignment(tables: TrainDiT) -> str:

@@ -28,6 +28,7 @@ from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
 from smtool.storage import parsing
 from smtool.tokenizers import Found, identify, open_tokenizer
+from smtool.tokenizers.pixels import PIXELS
 
 _KINDS = {
     "pixels": "the pixels themselves as latents",
@@ -65,7 +66,8 @@ def inspect(what: str, *, console: Console) -> None:
 
 
 def describe(what: str) -> Description:
-    """Describe a path; a bare name is first looked up among the packaged recipes, then among runs and tokenizers."""
+    """Describe a path; a bare name other than `pixels` is first looked up among the packaged recipes, then among
+    runs and tokenizers."""
     path = Path(what)
     if is_prepared(path):
         return _data(path, read_card(path))
@@ -75,7 +77,7 @@ def describe(what: str) -> Description:
         return Description(what, cache_rows(path))
     if (path / FEATURE_CARD_NAME).is_file():
         return Description(what, feature_rows(path))
-    if path.suffix == ".toml" or (not path.exists() and _is_recipe(what)):
+    if path.suffix == ".toml" or (what != PIXELS and not path.exists() and _is_recipe(what)):
         if kind_of(what) is TrainDiT:
             recipe = load(what, TrainDiT)
             return Description(str(recipe.path), recipe_rows(recipe))

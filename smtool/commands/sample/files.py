@@ -1,4 +1,4 @@
-"""Files of samples: PNG files, webdataset shards, or one ADM-style npz. Written in parts, so that a run can be resumed."""
+"""Files of samples: PNG or JPEG, webdataset shards, or one ADM-style npz. Written in parts, so that a run can be resumed."""
 
 import io
 import tarfile
@@ -12,11 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from smtool import storage
+from smtool.data.images.transform import encode
 from smtool.inference.sampling import SAMPLING_FILE, Sampling, read_sampling
 from smtool.report.grids import png_bytes
 
-Format = Literal["png", "shards", "npz"]
+Format = Literal["png", "jpeg:75", "jpeg:95", "shards", "npz"]
 FORMATS = get_args(Format)
+LOSSY = ("jpeg:75", "jpeg:95")
+"""JPEG of this quality with 4:2:0 chroma. 75 is the default of Pillow and torchvision, 95 that of OpenCV."""
 PART = 256
 """Largest number of images in a part. A killed run loses at most its current part."""
 SMALLEST_PART = 16
@@ -42,16 +45,16 @@ class SampleFolder:
 
     def has(self, part: range) -> bool:
         """Whether the part is already written."""
-        if self.kind == "png":
-            return all(self._png(index).exists() for index in part)
+        if self._single:
+            return all(self._image(index).exists() for index in part)
         return self._part(part).exists() or (self.kind == "npz" and self._npz().exists())
 
     def write(self, part: range, images: Tensor) -> None:
         """Write a part. images: uint8 (len(part), C, H, W)."""
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-        if self.kind == "png":
+        if self._single:
             for index, image in zip(part, pixels, strict=True):
-                storage.write_bytes(self._png(index), png_bytes(torch.from_numpy(image).permute(2, 0, 1)))
+                storage.write_bytes(self._image(index), self._encoded(image))
         elif self.kind == "shards":
             storage.write_bytes(self._part(part), self._shard(part, pixels))
         else:
@@ -60,7 +63,7 @@ class SampleFolder:
             storage.write_bytes(self._part(part), data.getvalue())
 
     def finish(self) -> Path:
-        """Join the parts of an npz; write the labels of PNG files. Returns the npz file, else the folder."""
+        """Join the parts of an npz; write the labels of single files. Returns the npz file, else the folder."""
         if self.kind == "npz" and not self._npz().exists():
             parts = [self._part(part) for part in self.parts()]
             pixels = np.concatenate([np.load(path) for path in parts])
@@ -68,7 +71,7 @@ class SampleFolder:
         if self.kind == "npz":      # of an earlier call too, which was killed while it removed them
             for part in self.parts():
                 self._part(part).unlink(missing_ok=True)
-        if self.labels is not None and self.kind == "png":
+        if self.labels is not None and self._single:
             storage.write_json(self.folder / "labels.json", list(self.labels))
         return self._npz() if self.kind == "npz" else self.folder
 
@@ -83,8 +86,8 @@ class SampleFolder:
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def _first_files(self, count: int) -> list[Path | io.BytesIO]:
-        if self.kind == "png":
-            return [self._png(index) for index in range(count)]
+        if self._single:
+            return [self._image(index) for index in range(count)]
         files: list[Path | io.BytesIO] = []
         for part in self.parts():
             if len(files) < count:
@@ -93,8 +96,19 @@ class SampleFolder:
                     files += [io.BytesIO(archive.extractfile(member).read()) for member in pngs]  # type: ignore[union-attr]
         return files[:count]
 
-    def _png(self, index: int) -> Path:
-        return self.folder / f"{index:06d}.png"
+    @property
+    def _single(self) -> bool:
+        """Whether each image is a file."""
+        return self.kind not in ("shards", "npz")
+
+    def _image(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.{'png' if self.kind == 'png' else 'jpg'}"
+
+    def _encoded(self, image: np.ndarray) -> bytes:
+        """The bytes of the file of an image (H, W, C)."""
+        if self.kind == "png":
+            return png_bytes(torch.from_numpy(image).permute(2, 0, 1))
+        return encode(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image), self.kind)
 
     def _npz(self) -> Path:
         return self.folder / "samples.npz"

@@ -1,6 +1,6 @@
 """`smtool sample`: draw images from a diffusion checkpoint and write them to files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ from pydantic import ValidationError
 from smtool import __version__, storage
 from smtool.checkpoints.diffusion import is_diffusion
 from smtool.checkpoints.tensor_file import PICKLED
-from smtool.commands.sample.files import Format, SampleFolder, check_passport
+from smtool.commands.sample.files import LOSSY, Format, SampleFolder, check_passport
+from smtool.commands.sample.trace import NUM_TRACED, trace_sampling
+from smtool.commands.sample.trace_files import check_beside, read_traces, table, write_trace
 from smtool.data.batches import Rounding
 from smtool.diffusion import Sampler
 from smtool.errors import CheckpointError, RecipeError
+from smtool.features.pictures import ALPHA
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, in_tiles, read_diffusion
 from smtool.inference.generate import class_labels, generate
@@ -44,23 +47,33 @@ def sample_images(
     autoencoder: str | None = None,
     scale: float | None = None,
     heads: int | None = None,
+    snr_scale: float | None = None,
     tile: int | None = None,
+    trace: bool = False,
+    beside: Sequence[Path] = (),
 ) -> Path:
     """Draw samples, write them and return the folder. Parts that an earlier call wrote are kept.
 
     changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: number of images in
     grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder: decodes the latents in place of the checkpoint's
-    own (see decoded_by). autoencoder, scale, heads: for a published transformer, whose file has no autoencoder (see
-    import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time.
-    Under torchrun the ranks share the work; an image does not depend on the rank that draws it.
+    own (see decoded_by). autoencoder, scale, heads, snr_scale: for a published transformer, whose file has no autoencoder (see
+    import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time. Under torchrun the ranks share
+    the work; an image does not depend on the rank that draws it. trace: also measure how the first samples emerge over the steps,
+    which does not change them; beside: traces of other runs, drawn in one figure with it.
     """
+    others = read_traces(beside)
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
-        whole = _model(path, autoencoder, scale, heads, ranks.device)
+        whole = _model(path, autoencoder, scale, heads, snr_scale, ranks.device)
         model, decoder = in_tiles(whole, tile), other_decoder(whole)
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
-        name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-{kind}"
+        if kind in LOSSY:
+            refuse_alpha(model, kind)
+        size = ImageSize(*(cells * model.autoencoder.downsample for cells in model.latent_shape[1:]))
+        check_beside((size.height, size.width), others)
+        name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-"
+        name += kind.replace(":", "")
         name += "" if rounding == "nearest" else f"-{rounding}"
         name += "" if tile is None else f"-tile{tile}"
         name += "" if decoder is None else f"-decoder-{decoder.digest[:8]}"
@@ -84,7 +97,6 @@ def sample_images(
             for part in todo[ranks.rank :: ranks.world]:
                 part_classes = None if classes is None else classes[part.start : part.stop]
                 drawn = []
-                size = ImageSize(*(cells * model.autoencoder.downsample for cells in model.latent_shape[1:]))
                 with advising_tiles(model.autoencoder, size, batch="--batch"):
                     for _, images in generate(
                         model,
@@ -106,13 +118,38 @@ def sample_images(
             console.print(str(files.finish()))
             if shown := min(grid, num_images):
                 storage.write_bytes(folder / "grid.png", png_bytes(image_grid(files.first(shown))))
+    if trace and ranks.first:
+        label = path.parent.name if path.name == "ckpt.safetensors" else path.stem
+        with console.progress(f"tracing {path}") as report, advising_tiles(model.autoencoder, size, batch="--batch"):
+            traced = trace_sampling(
+                model,
+                sampler,
+                label=label,
+                sampling=passport,
+                images=min(num_images, NUM_TRACED),
+                labels=classes,
+                seed=seed,
+                batch=batch,
+                device=ranks.device,
+                report=report,
+            )
+        console.print(table(traced.trace))
+        for file in write_trace(folder, traced, others):
+            console.print(str(file))
     return folder
 
 
-def _model(path: Path, autoencoder: str | None, scale: float | None, heads: int | None, device: str) -> DiffusionModel:
+def _model(
+    path: Path,
+    autoencoder: str | None,
+    scale: float | None,
+    heads: int | None,
+    snr_scale: float | None,
+    device: str,
+) -> DiffusionModel:
     """Load a checkpoint of smtool, with another decoder if one is given, or a published transformer with its autoencoder."""
     if is_diffusion(path):
-        for option, value in (("--scale", scale), ("--heads", heads)):
+        for option, value in (("--scale", scale), ("--heads", heads), ("--snr-scale", snr_scale)):
             if value is not None:
                 raise RecipeError(
                     f"{option} {value:g} is for published transformers, but {path} was written by `smtool train-dit`.",
@@ -124,10 +161,16 @@ def _model(path: Path, autoencoder: str | None, scale: float | None, heads: int 
         if path.suffix in PICKLED:
             raise CheckpointError(
                 f"{path} is not a checkpoint of `smtool train-dit`.",
-                hint="For a published SiT, REPA or U-ViT file, also pass the autoencoder of its latents: --autoencoder PATH",
+                hint="For a published SiT, REPA, U-ViT or DCTdiff, also pass the autoencoder of its latents: --autoencoder PATH",
             )
         return read_diffusion(path, device)
-    return import_transformer(path, autoencoder, scale=scale, heads=heads, device=device)
+    return import_transformer(path, autoencoder, scale=scale, heads=heads, snr_scale=snr_scale, device=device)
+
+
+def refuse_alpha(model: DiffusionModel, kind: str) -> None:
+    """Raise RecipeError if the model's images have an alpha channel, which JPEG cannot store."""
+    if model.autoencoder.image_channels in ALPHA:
+        raise RecipeError(f"--format {kind}: JPEG has no alpha channel, but these images have one.", hint="Use --format png.")
 
 
 def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sampler:
@@ -137,6 +180,7 @@ def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sample
         sampler = Sampler.model_validate({**tables.sampler.model_dump(), **changes})
     except ValidationError as error:
         raise RecipeError("\n  ".join(["Invalid sampler options:", *validation_problems(error, Sampler)])) from error
-    if problems := [f"{key}: {sentence}" for key, sentence in sampler.problems(tables.process, model.num_classes)]:
+    found = sampler.problems(tables.process, model.num_classes, null_class=tables.model.has_null_class)
+    if problems := [f"{key}: {sentence}" for key, sentence in found]:
         raise RecipeError("\n  ".join(["Invalid sampler options:", *problems]))
     return sampler

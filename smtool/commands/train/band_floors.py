@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smtool.diffusion import DDPM, Flow
+from smtool.diffusion import DDPM, VPSDE, Flow
 from smtool.spectrum import dct2, mean_velocity_floor
 from smtool.tasks.diffusion import NUM_BANDS, band_index
 
@@ -44,7 +44,7 @@ def band_floors(latents: Tensor) -> BandFloors:
     return BandFloors(mean(start), mean(floor), cells)
 
 
-def has_floors(process: Flow | DDPM) -> bool:
+def has_floors(process: Flow | DDPM | VPSDE) -> bool:
     """Whether `band_floors` applies to this process: velocity prediction on a linear path at uniform times."""
     if not isinstance(process, Flow):
         return False

@@ -19,7 +19,7 @@ from smtool.data.latents.dct_measures import images_eta, with_measured_eta
 from smtool.data.latents.prepare import LatentPreparation
 from smtool.data.latents.shards import LatentShards
 from smtool.data.latents.statistics import measure_latents
-from smtool.diffusion import DDPM, Flow
+from smtool.diffusion import DDPM, VPSDE, Flow
 from smtool.errors import CheckpointError, RecipeError
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import resumed_latents
@@ -60,18 +60,18 @@ class LatentSource:
         """(C, h, w) of a latent."""
         return self.autoencoder.latent_shape(*self.images.image_size)
 
-    def floors(self, process: Flow | DDPM) -> dict[str, float]:
+    def floors(self, process: Flow | DDPM | VPSDE) -> dict[str, float]:
         """Lower bounds of the losses for Gaussian latents, measured on the first images (see `floor_values`).
 
         {} if they are unknown for this process, or if there are too few images to measure them.
         """
         if not has_floors(process) or len(self.images) < FLOOR_IMAGES_PER_CHANNEL * self.shape[0]:
             return {}
-        posterior = self._first(FLOOR_SAMPLES)
+        posterior = self.first(FLOOR_SAMPLES)
         noise = torch.randn(posterior.mean.shape, generator=generator("band floors"))
         return floor_values(self.stats.normalize(posterior.sample(noise)))
 
-    def _first(self, count: int) -> Posterior:
+    def first(self, count: int) -> Posterior:
         """Posteriors of the first images in stored order. The stored order is random."""
         indices = range(min(count, len(self.images)))
         if self.cache is not None:
@@ -115,7 +115,7 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
         stored = None if resumed is None else resumed_latents(resumed, place, autoencoder)
         data, image_size = _images_behind(recipe, place, autoencoder)
         images = open_images(data, "train", image_size=image_size, channels=autoencoder.image_channels)
-        _check_recolouring(recipe, autoencoder, images)
+        _check_sizes(recipe, autoencoder, images)
         cache = _cache(tables, autoencoder, images, place)
         stats = stored or _stats(tables, autoencoder, images, cache, place)
         remarks = _dct_remarks(autoencoder, images, cache)
@@ -156,16 +156,23 @@ def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
     return tokenizer
 
 
-def _check_recolouring(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: ImageShards) -> None:
-    """Raise RecipeError if the latents have too few cells for the law, before they are encoded."""
-    flatten = recipe.tables.latents.flatten
-    if flatten is None:
+def _check_sizes(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: ImageShards) -> None:
+    """Raise RecipeError if statistics do not fit the size of the latents, before they are encoded.
+
+    A recolouring needs enough cells for its law, and statistics of 2x2 patches need even sides.
+    """
+    chosen, published = recipe.tables.latents, autoencoder.stats
+    if chosen.flatten is None and (chosen.stats != "published" or published is None):
         return
     try:
         _, height, width = autoencoder.latent_shape(*images.image_size)
-        check_size((height, width), flatten)
+        if chosen.flatten is not None:
+            check_size((height, width), chosen.flatten)
+        elif published is not None:
+            published.refuse_odd(height, width)
     except ValueError as error:
-        raise RecipeError(f"{recipe.path}: latents: {error}.", hint="Use larger images, or stats = \"channel\".") from error
+        hint = 'Use another size of images, or stats = "channel".'
+        raise RecipeError(f"{recipe.path}: latents: {error}.", hint=hint) from error
 
 
 def _cache(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, place: str) -> LatentShards | None:

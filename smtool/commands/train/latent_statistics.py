@@ -1,13 +1,12 @@
 """Statistics of the latents of a fine-tuned autoencoder, measured anew, and the form of the file it was fine-tuned from."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from smtool.checkpoints.foreign.origin import Origin, has_patch_norm
+from smtool.checkpoints.foreign.origin import Origin
 from smtool.commands.train.start import Start
 from smtool.data import ImageShards, measure_latents
 from smtool.networks.posterior import LatentStats, Posterior
@@ -25,7 +24,7 @@ def describe_latents(
     """Set the autoencoder's statistics; returns entries for the metadata of its file."""
     with evaluating(autoencoder):
         autoencoder.stats = latent_statistics(start, tables, autoencoder, images)
-        origin = origin_of(start, tables, autoencoder, images)
+        origin = origin_of(start, tables)
     return {} if origin is None else {"origin": origin.to_metadata()}
 
 
@@ -38,6 +37,8 @@ def latent_statistics(start: Start, tables: TrainAE, autoencoder: Tokenizer, ima
     before = start.original.stats
     if not tables.trains_encoder or (before is None and not start.published):
         return before
+    if start.normalizes_patches:
+        return replace(_measured(images, Patches(autoencoder), "channel", tables), kind="patch")
     kind = "scalar" if before is None else before.kind
     found = _measured(images, autoencoder, kind, tables)
     if kind == "channel" or before is None or not before.mean.any():
@@ -46,18 +47,13 @@ def latent_statistics(start: Start, tables: TrainAE, autoencoder: Tokenizer, ima
     return replace(found, mean=found.residual * found.std, residual=found.residual * 0)
 
 
-def origin_of(start: Start, tables: TrainAE, autoencoder: Tokenizer, images: ImageShards) -> Origin | None:
+def origin_of(start: Start, tables: TrainAE) -> Origin | None:
     """The published file from which the weights descend; None if there is none."""
     earlier = start.metadata.get("origin")
-    if earlier is None and not start.published:
-        return None
-    origin = Origin.from_metadata(earlier) if earlier else Origin(start.place, start.original.digest)
-    if tables.trains_encoder and Path(origin.place).exists() and has_patch_norm(Path(origin.place)):
-        found = _measured(images, Patches(autoencoder), "channel", tables)
-        origin = replace(
-            origin, patch_mean=tuple(found.mean.tolist()), patch_variance=tuple(found.std.double().square().tolist())
-        )
-    return origin
+    if earlier is None:
+        return Origin(start.place, start.original.digest) if start.published else None
+    origin = Origin.from_metadata(earlier)
+    return replace(origin, patch_mean=None, patch_variance=None) if tables.trains_encoder else origin
 
 
 def statistics_line(before: LatentStats | None, after: LatentStats | None) -> str | None:
@@ -88,7 +84,8 @@ def _measured(images: ImageShards, autoencoder: Tokenizer, kind: str, tables: Tr
 
 
 def _shown(stats: LatentStats) -> str:
-    if stats.kind == "channel":
-        return f"std {stats.std.mean().item():.4g} (mean over {len(stats.std)} channels)"
+    if stats.kind != "scalar":
+        channels = "channels of 2x2 patches" if stats.kind == "patch" else "channels"
+        return f"std {stats.std.mean().item():.4g} (mean over {len(stats.std)} {channels})"
     shift = stats.mean.item()
     return f"scaling factor {1 / stats.std.item():.4g}" + (f", shift {shift:.4g}" if shift else "")

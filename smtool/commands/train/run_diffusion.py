@@ -9,6 +9,7 @@ from typing import cast
 from smtool.commands.train.aligned import Aligned, assemble_alignment
 from smtool.commands.train.initial_weights import start_from
 from smtool.commands.train.latent_source import LatentSource, open_latent_source
+from smtool.commands.train.loss_weights import loss_weights, weights_line
 from smtool.commands.train.observe_diffusion import DiffusionObserver
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_folder import RunFolder
@@ -33,7 +34,9 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     """Open latents and data, build the transformer from the recipe's seed, and load the newest checkpoint if there is one."""
     tables = recipe.tables
     check_batch(recipe, tables.data.batch, ranks)
-    source = open_latent_source(recipe, ranks, resumed=folder.ckpt if folder.has_checkpoint else None)
+    resumed = folder.ckpt if folder.has_checkpoint else None
+    source = open_latent_source(recipe, ranks, resumed=resumed)
+    weights = loss_weights(recipe, source, resumed=resumed)
     network = _network(recipe, source.shape, _num_classes(tables, source.images), ranks.device)
     if tables.memory == "checkpoint":
         recompute_activations(network)
@@ -41,7 +44,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     if tables.model.init and not folder.has_checkpoint:
         start = (start_from(network, tables.model.init, heads=tables.model.heads),)
     aligned = assemble_alignment(tables, network, source.images, folder, ranks.device, weights_dir)
-    task = _task(tables, network, source, aligned)
+    task = _task(tables, network, source, aligned, weights)
     training = assemble_training(
         recipe,
         task,
@@ -63,7 +66,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         return source.batches(tables, ranks, first, with_images=taught, features=features)
 
     def model(step: int) -> DiffusionModel:
-        return _model(tables, training, source, step)
+        return _model(tables, training, source, weights, step)
 
     return Run(
         recipe,
@@ -73,12 +76,13 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         player=PLAYER,
         batches=batches,
         observer=lambda: DiffusionObserver(
-            tables, source.images, model, ranks.device, weights_dir, source.floors(tables.process)
+            tables, source.images, model, ranks.device, weights_dir, _floors(tables, source)
         ),
         export=lambda step: write_diffusion(folder.ckpt, model(step), recipe=recipe.resolved()),
         summary=(
             *_summary(tables, training, source),
             *source.remarks,
+            *((weights_line(weights, source, measured=tables.loss.weights == "entropy"),) if weights else ()),
             *start,
             *(teacher_summary(aligned, source.images, flip=tables.data.flip) if aligned else ()),
         ),
@@ -87,7 +91,13 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     )
 
 
-def _task(tables: TrainDiT, network: LatentTransformer, source: LatentSource, aligned: Aligned | None) -> DiffusionTask:
+def _task(
+    tables: TrainDiT,
+    network: LatentTransformer,
+    source: LatentSource,
+    aligned: Aligned | None,
+    weights: tuple[float, ...] | None,
+) -> DiffusionTask:
     return DiffusionTask(
         network,
         tables.process.build(),
@@ -95,7 +105,14 @@ def _task(tables: TrainDiT, network: LatentTransformer, source: LatentSource, al
         labels=tables.labels,
         alignment=aligned.weighted if aligned else None,
         teacher=aligned.teacher if aligned and aligned.cache is None else None,
+        channel_weights=weights,
     )
+
+
+def _floors(tables: TrainDiT, source: LatentSource) -> dict[str, float]:
+    """Floors of the logged losses; with weights of channels only those of the bands, which are logged without weights."""
+    floors = source.floors(tables.process)
+    return floors if tables.loss.weights == "uniform" else {name: floor for name, floor in floors.items() if "band" in name}
 
 
 def _check_first(source: LatentSource, tables: TrainDiT, ranks: Ranks) -> None:
@@ -105,7 +122,9 @@ def _check_first(source: LatentSource, tables: TrainDiT, ranks: Ranks) -> None:
         check_latents(list(islice(checked, count)), source.stats, source.autoencoder)
 
 
-def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int) -> DiffusionModel:
+def _model(
+    tables: TrainDiT, training: Training, source: LatentSource, weights: tuple[float, ...] | None, step: int
+) -> DiffusionModel:
     """The current result of a run: the transformer to validate and export, with everything needed for sampling."""
     network = cast(LatentTransformer, result_of(training, PLAYER).get_submodule("network"))
     summary = {
@@ -117,6 +136,7 @@ def _model(tables: TrainDiT, training: Training, source: LatentSource, step: int
         "image_channels": source.images.channels,
         "autoencoder_path": source.place,
         "learned_from": tables.learned_from(),
+        **({} if weights is None else {"loss_weights": list(weights)}),
     }
     return DiffusionModel(
         tables,

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smtool.errors import CheckpointError
+from smtool.checkpoints.foreign.origin import has_patch_norm
+from smtool.checkpoints.foreign.settings import Settings
+from smtool.errors import CheckpointError, RecipeError
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.recipe import TrainAE
 from smtool.recipe.initial import start_of
@@ -20,18 +22,29 @@ SOURCE = "autoencoder of model.init"
 class Start:
     """The original autoencoder of `model.init`, frozen, on the CPU.
 
-    name: as given; place: its file or folder; published: it is not a file of smtool; metadata: that of a file of smtool.
+    name: as given; place: the absolute path of its file or folder with the given settings, or its name on the hub; path,
+    settings: of that file or folder; published: it is not a file of smtool; metadata: that of a file of smtool.
     """
 
     name: str
     original: TrainableAutoencoder
     place: str
+    path: Path
+    settings: Settings
     published: bool
     metadata: Mapping[str, Any]
 
     @property
     def sources(self) -> Mapping[str, str]:
         return {SOURCE: self.original.digest}
+
+    @property
+    def normalizes_patches(self) -> bool:
+        """Whether the original's latents are normalized by statistics of 2x2 patches, as FLUX.2's are."""
+        stats, earlier = self.original.stats, self.metadata.get("origin") or {}
+        if stats is not None and stats.kind == "patch":
+            return True
+        return "patch_mean" in earlier or (self.published and has_patch_norm(self.path, self.settings))
 
 
 def open_start(tables: TrainAE, recorded: str | None) -> Start | None:
@@ -55,8 +68,21 @@ def open_start(tables: TrainAE, recorded: str | None) -> Start | None:
             hint="Restore the earlier file, or start over with --fresh.",
         )
     found = identify(name)
-    place = str(Path(found.place).resolve())
-    return Start(name, original, place, published=found.kind == "foreign", metadata=found.metadata)
+    assert found.path is not None, "an autoencoder with weights"
+    place = found.place if found.on_hub else f"{found.path.resolve()}{found.settings.suffix}"
+    start = Start(name, original, place, found.path, found.settings, published=found.kind == "foreign", metadata=found.metadata)
+    _refuse_odd(start, tables)
+    return start
+
+
+def _refuse_odd(start: Start, tables: TrainAE) -> None:
+    """Raise RecipeError if the new latents have no 2x2 patches, of which statistics are to be measured at the end."""
+    height, width = tables.shapes.latents[-2:]
+    if tables.trains_encoder and (height % 2 or width % 2) and start.normalizes_patches:
+        raise RecipeError(
+            f"data.image_size: latents of {height}x{width} cells have no whole 2x2 patches, by which {start.name} is normalized.",
+            hint=f"Use sides that are multiples of {2 * tables.shapes.downsample}.",
+        )
 
 
 def select_trained(autoencoder: TrainableAutoencoder, tables: TrainAE) -> None:

@@ -26,7 +26,7 @@ DECODED_IMAGES = 8
 
 @dataclass(frozen=True)
 class LatentCheck:
-    """Results of the check. mean, std: of the normalized latents, per channel or over all, as the statistics are.
+    """Results of the check. mean, std: of the normalized latents, by groups of the statistics: per channel or over all.
 
     psnr, direct_psnr: PSNR in dB of reconstructions of the first images from the batch's latents, and by the autoencoder
     directly; None if the batches have no images.
@@ -77,7 +77,7 @@ def _check_normalized(latents: Tensor, stats: LatentStats, *, any_std: bool) -> 
     """Mean and std of normalized latents (N, C, h, w), else DataError. Standard errors are over images: pixels are correlated."""
     if len(latents) < 2:
         raise ValueError("the latents of at least 2 images are needed to check their statistics")
-    cells = latents.double().flatten(2) if stats.kind != "scalar" else latents.double().flatten(1).unsqueeze(1)  # (N, G, P)
+    cells = stats.groups(latents.double())  # (N, G, P)
     num, groups, _ = cells.shape
     mean = cells.mean((0, 2))
     energy = (cells - mean[:, None]).square().mean(2)  # (N, G)
@@ -94,7 +94,7 @@ def _check_normalized(latents: Tensor, stats: LatentStats, *, any_std: bool) -> 
         wrong = ~((value >= low) & (value <= high))
         if wrong.any():
             group = int(wrong.int().argmax())
-            where = f" in channel {group}" if stats.kind != "scalar" else ""
+            where = {"scalar": "", "patch": f" in channel {group} of 2x2 patches"}.get(stats.kind, f" in channel {group}")
             raise DataError(
                 f"Normalized latents should have {name} {ideal[group]:.3g}, but those of {num} images have"
                 f" {value[group]:.3g}{where} (allowed: {low[group]:.2g} to {high[group]:.2g}).",

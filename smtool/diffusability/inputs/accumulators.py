@@ -117,10 +117,12 @@ class LatentRings:
     def stats(self, data: str) -> LatentStats:
         """The statistics that normalize these latents: the autoencoder's own, else those of the samples of this pass.
 
+        Statistics of 2x2 patches become those of whole channels, because one factor then scales a channel's spectrum.
+
         data: digest of the images.
         """
         if self.subject.codec.stats is not None:
-            return self.subject.codec.stats
+            return self.subject.codec.stats.per_channel()
         assert self._samples is not None
         return measured_stats(self._samples, images=self.posteriors.bands.num_images, data=data)
 

@@ -5,40 +5,20 @@ All are closed forms of one spectrum S, that of the headline reading (arXiv 2603
 spectrum.md#noise-crossing); a ring is weighted by its number of cells.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from smtool.config import Config
-from smtool.diffusability.sections.parts import (
-    Chapter,
-    Finding,
-    Matrix,
-    Plot,
-    Reason,
-    Row,
-    Values,
-    array,
-    finding,
-    measured,
-    numbers,
-    or_reason,
-    shown,
-    table_of,
-)
+from smtool.diffusability.sections.autoregression import Autoregression, autoregression_findings, measure_autoregression
+from smtool.diffusability.sections.parts import Finding, Matrix, Reason, Row, Values, array, finding, numbers, or_reason
 from smtool.diffusability.sections.physical import PhysicalReading
-from smtool.diffusability.sections.recoloured import Recoloured, law_name, recoloured_crossings, recolouring_findings
-from smtool.report.plots import Curve
-from smtool.report.plots.noise_crossing import BandsOverTime, crossing_figure, noise_crossing_figure
-from smtool.report.tables import Table
+from smtool.diffusability.sections.recoloured import Recoloured, recoloured_crossings, recolouring_findings
 from smtool.spectrum.sampler_gain import GainSampler, last_step_amplitude, sampler_amplitude
 from smtool.spectrum.theory import crossing_time, learnable_power, time_shift, velocity_floor
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NUM_TIMES = 50
 SAMPLERS: tuple[tuple[GainSampler, int, float], ...] = (
@@ -80,7 +60,8 @@ class NoiseCrossing(Config):
 
     floor: error of v that remains for a perfect network; learnable: reduction of the error of x; crossing: time t above which a
     ring's SNR is below 1; floor_share: the ring's fraction of the floor, over all times; damping: gain of several samplers;
-    recoloured: crossing times after recolouring, for the report's delta and for white.
+    recoloured: crossing times after recolouring, for the report's delta and for white; autoregression: the highest frequency
+    above the noise at each time (None in files of earlier versions).
     """
 
     posterior: str
@@ -96,6 +77,7 @@ class NoiseCrossing(Config):
     shift: TimeShift | Reason
     damping: list[SamplerGain]
     recoloured: tuple[Recoloured, ...] = ()
+    autoregression: Autoregression | Reason | None = None
 
     @property
     def span(self) -> tuple[float, float]:
@@ -106,19 +88,26 @@ class NoiseCrossing(Config):
 Parts = Mapping[str, NoiseCrossing | Reason]
 
 
-def measure_all(heads: Mapping[str, PhysicalReading | None], reference: str) -> dict[str, NoiseCrossing | Reason]:
-    """The section of every headline reading (None: PHYSICAL was not requested), with the time shift to the label `reference`."""
+def measure_all(
+    heads: Mapping[str, PhysicalReading | None], reference: str, *, threshold: float = 1.0
+) -> dict[str, NoiseCrossing | Reason]:
+    """The section of every headline reading (None: PHYSICAL was not requested), with the time shift to the label `reference`.
+
+    threshold: the SNR above which a frequency counts as visible in `autoregression`.
+    """
     missing = Reason(reason="it needs PHYSICAL spectra, which were not requested")
     other = heads.get(reference)
     return {
         label: missing if head is None or other is None else
-        measure(head, None if label == reference else (reference, other))
+        measure(head, None if label == reference else (reference, other), threshold=threshold)
         for label, head in heads.items()
     }
 
 
 @or_reason
-def measure(head: PhysicalReading, reference: tuple[str, PhysicalReading] | None) -> NoiseCrossing:
+def measure(
+    head: PhysicalReading, reference: tuple[str, PhysicalReading] | None, *, threshold: float = 1.0
+) -> NoiseCrossing:
     """The section of one headline reading. reference: label and headline reading to match; None for the reference itself."""
     power, count = _powers(head), torch.tensor(head.cells, dtype=torch.float64)
     if not bool((power > 0).all()):
@@ -136,6 +125,7 @@ def measure(head: PhysicalReading, reference: tuple[str, PhysicalReading] | None
         shift=Reason(reason="it is the reference") if reference is None else _shift(head, *reference),
         damping=[_sampler_gain(power, *sampler) for sampler in SAMPLERS],
         recoloured=recoloured_crossings(power, count, head.target),
+        autoregression=measure_autoregression(head, times, threshold=threshold),
     )
 
 
@@ -180,7 +170,8 @@ def _tensor(values: Values) -> Tensor:
 def findings(part: NoiseCrossing | Reason) -> list[Finding]:
     """Findings on crossing times, the loss floor, time shifts and the damping by samplers."""
     return [] if isinstance(part, Reason) else [
-        _crossing(part), *recolouring_findings(part.recoloured), *_shifted(part.shift), *_weakened(part)
+        _crossing(part), *autoregression_findings(part.autoregression), *recolouring_findings(part.recoloured),
+        *_shifted(part.shift), *_weakened(part),
     ]
 
 
@@ -222,89 +213,3 @@ def _weakened(part: NoiseCrossing) -> list[Finding]:
     said = (f"The last step of {one.sampler} (from t = {one.last_t:g}) returns only {100 * factor:.0f} % of the variance "
             f"at {cycles:.3g} cycles per side: samples have too little detail there, whatever the network learns.")
     return [finding("sampler", "warn", said, factor=factor, cycles_per_side=cycles)]
-
-
-def table(parts: Parts) -> Table | None:
-    columns = ("first SNR < 1", "last SNR < 1", "reference", "shift by cells", "shift by energy", "a shift helps")
-    note = (
-        "SNR < 1: time t of the highest (first) and lowest (last) frequency; shift: s of the time shift "
-        "t' = s t / (1 + (s - 1) t) that matches the reference's SNRs"
-    )
-    return table_of(columns, parts, _cells, note)
-
-
-def _cells(part: NoiseCrossing) -> tuple[str, ...]:
-    (lowest, highest), shift = part.span, part.shift
-    if isinstance(shift, Reason):
-        return shown(highest), shown(lowest), shift.reason, "-", "-", "-"
-    helps = "no: the shapes differ" if shift.cannot_change else "yes"
-    return shown(highest), shown(lowest), shift.reference, shown(shift.by_cells), shown(shift.by_energy), helps
-
-
-def chapter(parts: Parts) -> Chapter:
-    title = "Noise crossing: when diffusion noise hides each frequency"
-    if not (found := measured(parts)):
-        return Chapter(title)
-    bands = {label: _bands(part) for _, label, part in found}
-    return Chapter(title, (
-        "Computed from the power spectrum, assuming Gaussian latents with independent frequencies (Spectrum Matching, "
-        "Proposition 3.1).",
-        Plot("noise-crossing", lambda: noise_crossing_figure(bands), *_BANDS_WORDS),
-        Plot("crossing", lambda: draw_crossing(found), *_CROSSING_WORDS),
-        table(parts),
-    ))
-
-
-_BANDS_WORDS = (
-    "For each latent: the fraction of every band's power that can be estimated from the noisy latent, and the loss floor, over "
-    "diffusion time.",
-    "Above: the fraction of each band's power that can be estimated at time t; the SNR falls below 1 where the line crosses one "
-    "half. Good: lines spread over all times, with the low frequencies (dark, thick) at the largest t, so that a model generates "
-    "from coarse to fine. Lines close together: all frequencies are generated at about the same time. Below: the squared error "
-    "that remains for a perfect network predicting the velocity.",
-)
-_CROSSING_WORDS = (
-    "Left: crossing time over frequency, as measured and after recolouring. Middle: cumulative fraction of the loss floor. "
-    "Right: fraction of the variance that a sampler's last step returns.",
-    "Left: time at which the SNR of each frequency falls below 1; white latents give a flat line. The thin lines show the "
-    "times after recolouring, a filter of the normalized latents that needs no training: a gain g of a frequency multiplies "
-    "t / (1 - t) of its crossing by g. Middle: fraction of the loss floor below a frequency; near the dashed line (white "
-    "latents), most of the loss lies in the finest detail. Right: below 1, the sampler's last step weakens that band, whatever "
-    "the network learns.",
-)
-
-
-def draw_crossing(found: Sequence[tuple[int, str, NoiseCrossing]]) -> "Figure":
-    """Figure of crossing times, cumulative loss floor and sampler gains, with all latents in each panel."""
-    crossings, floors, gains = [], [], []
-    for colour, label, part in found:
-        cycles = array(part.cycles_per_side).tolist()
-        crossings.append(Curve(label, cycles, array(part.crossing), colour=colour))
-        crossings += [
-            Curve("", cycles, array(one.crossing), role="published" if one.flatten == "white" else "control", colour=colour)
-            for one in part.recoloured
-        ]
-        floors.append(Curve("", cycles, _cumulated(part.floor_share), colour=colour))
-        gains.append(Curve("", cycles, array(part.damping[0].factor), colour=colour))
-        gains.append(Curve("", cycles, array(part.damping[-1].factor), role="control", colour=colour))
-    longest = max((part for *_, part in found), key=lambda part: part.cycles_per_side[-1] or 0.0)
-    floors.append(Curve("", array(longest.cycles_per_side).tolist(), _cumulated(longest.count), role="target"))
-    laws = {law_name(one.flatten) for *_, part in found for one in part.recoloured if one.flatten != "white"}
-    note = f"recoloured, dashed: flatten = {', '.join(sorted(laws))}; dotted: white" if laws else ""
-    solid, dashed = (f"{one.sampler}, {one.steps} steps" for one in (longest.damping[0], longest.damping[-1]))
-    return crossing_figure(crossings, floors, gains, sampler=solid, control=dashed, recoloured=note)
-
-
-def _bands(part: NoiseCrossing) -> BandsOverTime:
-    """The rings nearest to each octave, and the last one: few enough lines to distinguish."""
-    cycles, power = array(part.cycles_per_side), array(part.power)
-    octaves = 2.0 ** np.arange(0, np.log2(cycles[-1]))
-    chosen = sorted({int(np.abs(np.log(cycles / octave)).argmin()) for octave in octaves} | {len(cycles) - 1})
-    learnable, floor = (np.stack([array(row) for row in rows])[:, chosen] for rows in (part.learnable, part.floor))
-    crossing = array(part.crossing)[chosen].tolist()
-    return BandsOverTime(array(part.times).tolist(), cycles[chosen].tolist(), learnable / power[chosen], floor, crossing)
-
-
-def _cumulated(values: Values) -> np.ndarray:
-    total = np.cumsum(array(values))
-    return total / total[-1]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smtool.report.plots.style import GREY, HEAT, Curve, draw, frozen, new_figure, plain_log_ticks, styled
+from smtool.report.plots.style import GREY, HEAT, Curve, draw, frozen, log_ticks, new_figure, plain_log_ticks, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,4 +98,30 @@ def crossing_figure(
         panels[1].set_title("dashed: white latents (equal power at all frequencies)", fontsize=8, color=GREY)
         panels[2].set_title(f"solid: {sampler}\ndashed: {control}", fontsize=8, color=GREY)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=4)
+        return frozen(figure)
+
+
+def highest_frequency_figure(panels: Mapping[str, Sequence[Curve]], *, highest: float, snr_scale: float) -> "Figure":
+    """A panel for each process: the highest frequency above the noise (cycles per side, up to `highest`), over time.
+
+    Time runs from noise (left) to data (right), as a sampler does. snr_scale: of the curves with role "control".
+    """
+    with styled():
+        figure = new_figure(3.7 * len(panels), 4.2)
+        grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (process, curves) in zip(grid, panels.items(), strict=True):
+            draw(axes, curves)
+            for line in axes.get_lines():
+                line.set_markevery(6)
+            notes = [f"dashed: SNR x {snr_scale:g}"] if any(curve.role == "control" for curve in curves) else []
+            axes.set_title("; ".join([process, *notes]))
+            axes.set(yscale="log", xlabel="diffusion time t (1: noise, 0: data)")
+            log_ticks(axes.yaxis)
+        grid[0].set_xlim(1, 0)
+        grid[0].set_ylim(0.4, 1.25 * highest)
+        grid[0].set_ylabel("f*, cycles per image side")
+        grid[-1].plot([], [], color=GREY, label="measured")
+        grid[-1].plot([], [], color=GREY, linestyle="-.", linewidth=1, label="power law")
+        named = [line for axes in grid for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+        figure.legend(handles=named, loc="outside lower left", ncols=5)
         return frozen(figure)

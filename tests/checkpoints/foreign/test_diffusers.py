@@ -106,13 +106,33 @@ def test_published_channel_statistics_normalize_as_diffusers_pipelines_do(tmp_pa
     assert_close(load_autoencoder(tmp_path).stats.normalize(latents), expected)
 
 
-def test_flux2_is_the_same_network_whose_batch_norm_is_left_out(tmp_path):
+def test_flux2_is_the_same_network_and_its_untrained_batch_norm_gives_no_statistics(tmp_path):
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     theirs = AutoencoderKLFlux2(block_out_channels=(8, 16), norm_num_groups=4, latent_channels=3, **blocks)
     theirs.save_pretrained(tmp_path)
     autoencoder = load_autoencoder(tmp_path)
     assert_same_function(autoencoder, theirs)
     assert autoencoder.stats is None
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_flux2s_batch_norm_normalizes_latents_as_2x2_patches(alone, tmp_path):
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    theirs = AutoencoderKLFlux2(block_out_channels=(8, 16), norm_num_groups=4, latent_channels=3, **blocks).eval()
+    theirs.bn.running_mean.copy_(torch.linspace(-1, 1, 12))
+    theirs.bn.running_var.copy_(torch.linspace(0.01, 2, 12))
+    theirs.save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    if alone:
+        (tmp_path / "config.json").unlink()
+    stats = load_autoencoder(f"{file},norm_groups=4" if alone else tmp_path).stats
+    assert (stats.kind, stats.data) == ("patch", "published")
+    latents = torch.randn(2, 3, 4, 6)
+    assert_close(torch.pixel_unshuffle(stats.normalize(latents), 2), theirs.bn(torch.pixel_unshuffle(latents, 2)))
+    save_file({name: tensor[:8].clone() if name.startswith("bn.running") else tensor for name, tensor in load_file(file).items()},
+              file)
+    with pytest.raises(CheckpointError, match=r"bn.running_mean has the shape \(8,\), but 2x2 patches of 3 .* have 12 values"):
+        load_autoencoder(f"{file},norm_groups=4" if alone else tmp_path)
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -290,3 +290,47 @@ def test_a_truncated_and_a_missing_file_are_named(tmp_path):
     for name, words in (("cut.pt", "not a readable file"), ("none.pt", "no such file")):
         with pytest.raises(CheckpointError, match=words):
             read_transformer(tmp_path / name)
+
+
+def dctdiff_file(path, *, depth=4, width=32, channels=24, side=4, classes=0) -> State:
+    """A file with DCTdiff's names: U-ViT's without a final convolution, with a linear first layer and no null class."""
+    state = randomized(uvit_shapes(depth=depth, width=width, channels=channels, side=side, patch=1, classes=classes, conv=False))
+    if classes:
+        state["label_emb.weight"] = state["label_emb.weight"][:-1]
+    state["proj.weight"] = state.pop("patch_embed.proj.weight").flatten(1)
+    state["proj.bias"] = state.pop("patch_embed.proj.bias")
+    torch.save(state, path)
+    return state
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_dctdiff_is_read_with_its_linear_first_layer_as_a_patch_of_one_cell(tmp_path, classes):
+    """Its tokens are the latent's cells in rows, each with all channels."""
+    state = dctdiff_file(tmp_path / "nnet_ema.pth", classes=classes)
+    published = read_transformer(tmp_path / "nnet_ema.pth", heads=2)
+    assert (published.family, published.process, published.latent_shape) == ("DCTdiff", "vp-sde", (24, 4, 4))
+    assert (published.num_classes, published.config.final_conv, published.config.patch) == (classes, False, 1)
+    x = torch.randn(3, 24, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels, times = torch.tensor([0, 2, 1]) if classes else None, torch.tensor([0.0, 450.5, 999.0])
+    theirs = uvit_forward(_with_convolution(state), x, times, labels, heads=2, patch=1)
+    assert_close(published.build()(x, times, labels).output.double(), theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
+
+
+def _with_convolution(state: State) -> State:
+    linear = {"patch_embed.proj.weight": state["proj.weight"][..., None, None], "patch_embed.proj.bias": state["proj.bias"]}
+    return {name: value for name, value in state.items() if not name.startswith("proj.")} | linear
+
+
+def test_a_uvit_with_1000_class_embeddings_has_no_null_class(tmp_path):
+    for rows, classes in ((1000, 1000), (1001, 1000)):
+        torch.save(randomized(uvit_shapes(channels=3, side=8, patch=4, classes=rows - 1)), tmp_path / "nnet.pth")
+        published = read_transformer(tmp_path / "nnet.pth", heads=2)
+        assert (published.num_classes, published.config.null_class) == (classes, rows == 1001)
+
+
+def test_a_damaged_dctdiff_is_refused(tmp_path):
+    state = dctdiff_file(tmp_path / "nnet.pth")
+    del state["proj.bias"]
+    torch.save(state, tmp_path / "nnet.pth")
+    with pytest.raises(CheckpointError, match=r"looks like DCTdiff, but is incomplete or of an unknown form: 'proj.bias'"):
+        read_transformer(tmp_path / "nnet.pth", heads=2)

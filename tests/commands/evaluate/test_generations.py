@@ -281,6 +281,31 @@ def test_invalid_classes_and_options_are_errors(checkpoint, tmp_path):
         scored(tmp_path / "drawn.npz", num_images=13, reference=SOURCE)
 
 
+def test_samples_coded_as_jpeg_have_the_scores_of_the_files_and_their_passport(checkpoint, tmp_path, screen):
+    kept = {}
+    for quality in (None, 75, 95):
+        kind = "png" if quality is None else f"jpeg:{quality}"
+        files = sample_images(str(checkpoint), console=screen[0], out=tmp_path / f"drawn{quality}", num_images=12, kind=kind)
+        of_files = scored(files, num_images=12, reference=SOURCE).scores["fd_random"]
+        result = scored(checkpoint, num_images=12, reference=SOURCE, jpeg=quality)
+        kept[quality] = result.scores["fd_random"]
+        assert kept[quality].value == pytest.approx(of_files.value, rel=1e-6)
+        assert of_files.passport.sampling.format == kind
+        stated = kept[quality].passport.sampling.format
+        assert stated == (None if quality is None else kind)
+        assert any(f"coded as {kind} before they were scored" in said for said in result.sentences()) == (quality is not None)
+    assert len({score.value for score in kept.values()}) == 3
+    assert len({score.passport.images_sha256 for score in kept.values()}) == 3
+
+
+def test_coding_is_refused_for_finished_images_and_for_a_protocol_that_codes_itself(checkpoint, tmp_path, command):
+    write_npz(tmp_path / "drawn.npz", drawn(checkpoint, 12).permute(0, 2, 3, 1).numpy(), None)
+    with pytest.raises(RecipeError, match="options of the sampler, --labels and --format have no effect"):
+        scored(tmp_path / "drawn.npz", jpeg=75, reference=SOURCE)
+    code, _, err = command("eval", str(checkpoint), "--format", "jpeg:75", "--protocol", "paper", "--features", "random")
+    assert (code, "would code them twice" in err) == (2, True), err
+
+
 def test_infinity_without_a_frechet_distance_is_an_error(checkpoint, inception):
     with pytest.raises(RecipeError, match="--infinity has no effect without a Frechet distance"):
         scored(checkpoint, scores={"is"}, infinity=True)

@@ -54,20 +54,40 @@ def test_all_formats_hold_the_same_pictures(studio, finished, command, tmp_path)
     assert np.array_equal(pixels_of(tmp_path / "shards"), expected)
 
 
-@pytest.mark.parametrize("kind", ["png", "shards", "npz"])
+@pytest.mark.parametrize("quality", [75, 95])
+def test_jpeg_files_are_those_that_pillow_writes_at_that_quality(studio, finished, command, tmp_path, quality):
+    for kind in ("png", f"jpeg:{quality}"):
+        out = str(tmp_path / kind.replace(":", ""))
+        code, _, err = command("sample", str(finished), "--num-images", "4", "--out", out, "--format", kind)
+        assert code == 0, err
+    folder = tmp_path / f"jpeg{quality}"
+    assert {path.name for path in folder.glob("0*")} == {f"{index:06d}.jpg" for index in range(4)}
+    for index in range(4):
+        Image.open(tmp_path / "png" / f"{index:06d}.png").save(tmp_path / "own.jpg", quality=quality)
+        assert (folder / f"{index:06d}.jpg").read_bytes() == (tmp_path / "own.jpg").read_bytes()
+    assert json.loads((folder / "samples.json").read_text())["format"] == f"jpeg:{quality}"
+    assert (folder / "labels.json").is_file() and (folder / "grid.png").is_file()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg:75", "shards", "npz"])
 def test_missing_parts_are_drawn_again_and_give_the_same_files(studio, finished, command, tmp_path, small_parts, kind):
     arguments = ["sample", str(finished), "--num-images", "20", "--out", str(tmp_path / "out"), "--format", kind]
     arguments += ["--sampler", "euler-maruyama", "--steps", "3"]
     assert command(*arguments)[0] == 0
     before = contents(tmp_path / "out")
-    lost = {"png": ["000003.png", "000019.png", "labels.json"], "shards": ["samples-000001.tar"], "npz": ["samples.npz"]}[kind]
+    lost = {
+        "png": ["000003.png", "000019.png", "labels.json"],
+        "jpeg:75": ["000003.jpg"],
+        "shards": ["samples-000001.tar"],
+        "npz": ["samples.npz"],
+    }[kind]
     for name in lost:
         (tmp_path / "out" / name).unlink()
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     code, _, err = command(*arguments, "--batch", "8")
     assert code == 0, err
     assert contents(tmp_path / "out") == before
-    untouched = {"png": "000012.png", "shards": "samples-000002.tar", "npz": "samples.json"}[kind]
+    untouched = {"png": "000012.png", "jpeg:75": "000012.jpg", "shards": "samples-000002.tar", "npz": "samples.json"}[kind]
     assert (tmp_path / "out" / untouched).stat().st_mtime_ns == kept[untouched]
 
 
