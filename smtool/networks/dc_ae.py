@@ -1,4 +1,4 @@
-"""DC-AE, the deep compression autoencoder (arXiv 2410.10733), and DC-AE 1.5 (arXiv 2508.00413): recipe table, encoder, decoder."""
+"""DC-AE, the deep compression autoencoder (arXiv 2410.10733), and DC-AE 1.5 (arXiv 2508.00413): recipe table and network."""
 
 import hashlib
 from typing import Literal
@@ -119,8 +119,8 @@ class DCAE(AutoencoderConfig):
             before, after = widths[level], widths[level + 1]
             if 4 * before % after:
                 raise ValueError(
-                    f"channels: the shortcut from level {level} to {level + 1} averages groups of 4 * {before} / {after} channels, "
-                    f"which is no whole number; use a width that divides {4 * before}"
+                    f"channels: the shortcut from level {level} to {level + 1} averages groups of 4 * {before} / {after} "
+                    f"channels, which is no whole number; use a width that divides {4 * before}"
                 )
         if self.latent_shortcuts and widths[-1] % self.latent_channels:
             raise ValueError(
@@ -128,7 +128,7 @@ class DCAE(AutoencoderConfig):
                 "shortcuts average; use a divisor, or latent_shortcuts = false"
             )
         if wrong := [widths[level] for level in self.attention or () if widths[level] % self.head_channels]:
-            raise ValueError(f"head_channels: {self.head_channels} does not divide the width {wrong[0]} of a level with attention")
+            raise ValueError(f"head_channels: {self.head_channels} does not divide {wrong[0]}, a width of a level with attention")
         return self
 
     def build(self) -> "DeepCompressionAutoencoder":
@@ -264,8 +264,8 @@ class DeepCompressionAutoencoder(TrainableAutoencoder):
 def _published(downsample: int, key: str) -> tuple[int, ...]:
     if downsample not in PUBLISHED:
         raise ValueError(
-            f"nothing is published for downsample = {downsample} (there is for {', '.join(map(str, PUBLISHED))}); give one number "
-            "per level: 2 ** (number of levels - 1) is the downsampling factor"
+            f"nothing is published for downsample = {downsample} (there is for {', '.join(map(str, PUBLISHED))}); give one "
+            "number per level: 2 ** (number of levels - 1) is the downsampling factor"
         )
     return PUBLISHED[downsample][("channels", "encoder_blocks", "decoder_blocks").index(key)]
 

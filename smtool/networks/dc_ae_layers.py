@@ -1,7 +1,7 @@
-"""Blocks of DC-AE, with the key names of diffusers' `AutoencoderDC` (arXiv 2410.10733; blocks of EfficientViT, arXiv 2205.14756)."""
+"""Blocks of DC-AE (arXiv 2410.10733), partly of EfficientViT (arXiv 2205.14756), with the names of diffusers' AutoencoderDC."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,7 @@ class ResBlock(Recomputable):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.batch_norm and self.recompute and torch.is_grad_enabled():      # without the norm, which counts every pass
-            return x + self.norm(cast(Tensor, checkpoint(self._convolved, x, use_reentrant=False)))
+            return x + self.norm(checkpoint(self._convolved, x, use_reentrant=False))
         return x + self.norm(self._convolved(x))
 
     def _convolved(self, x: Tensor) -> Tensor:
