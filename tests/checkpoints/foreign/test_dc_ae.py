@@ -20,8 +20,8 @@ from smtool.networks.posterior import LatentStats
 from smtool.randomness import initializing
 from smtool.tokenizers import identify, open_tokenizer
 
-SMALL = {"downsample": 4, "latent_channels": 4, "channels": (16, 16, 32), "encoder_blocks": (0, 1, 2), "decoder_blocks": (0, 2, 1),
-         "attention": (2,), "head_channels": 32}
+SMALL = {"downsample": 4, "latent_channels": 4, "channels": (16, 16, 32), "encoder_blocks": (0, 1, 2),
+         "decoder_blocks": (0, 2, 1), "attention": (2,), "head_channels": 32}
 SANA = {**SMALL, "encoder_blocks": (1, 1, 1), "decoder_blocks": (2, 1, 1), "head_channels": 8, "attention_scales": (5,),
         "batch_norm": (), "resampling": "convolution"}
 
