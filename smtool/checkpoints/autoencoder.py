@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from smtool import __version__
 from smtool.checkpoints.assemble import assemble
 from smtool.errors import CheckpointError
+from smtool.networks.dc_ae import DCAE
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.taesd import TAESD
@@ -18,9 +19,9 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.storage import parsing, read_metadata, read_tensors, write_tensors
 
-StoredConfig = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
+StoredConfig = Annotated[SDVAE | TAESD | DCAE, Field(discriminator="kind")]
 """Configs of the networks that such a file can contain."""
-_SECTION: TypeAdapter[SDVAE | TAESD] = TypeAdapter(StoredConfig)
+_SECTION: TypeAdapter[SDVAE | TAESD | DCAE] = TypeAdapter(StoredConfig)
 
 
 def write_autoencoder(
@@ -37,7 +38,10 @@ def write_autoencoder(
         "stats": None if autoencoder.stats is None else autoencoder.stats.to_metadata(),
         "digest": autoencoder.digest,
     }
-    weights = {name: tensor.to(dtype or tensor.dtype) for name, tensor in autoencoder.state_dict().items()}
+    weights = {
+        name: tensor.to(dtype if dtype and tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in autoencoder.state_dict().items()
+    }
     write_tensors(path, weights, {**metadata, **described})
 
 
@@ -50,14 +54,17 @@ def read_autoencoder(path: Path, device: str = "cpu", settings: Mapping[str, Any
     config = _section(path, metadata)
     if settings and isinstance(config, SDVAE):
         config = config.model_copy(update=dict(settings))
-    autoencoder = assemble(path, config, {name: tensor.float() for name, tensor in read_tensors(path, device).items()})
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in read_tensors(path, device).items()
+    }
+    autoencoder = assemble(path, config, tensors)
     if metadata.get("stats") is not None:
         with parsing(path):
             autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
     return autoencoder
 
 
-def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD:
+def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD | DCAE:
     kind = metadata.get("kind")
     if kind != "autoencoder" or "model" not in metadata:
         found = f"holds kind {kind!r}" if kind else "is a safetensors file without smtool's description"

@@ -18,6 +18,9 @@ from smtool.regularizers import Regularizers, Shapes
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import Reconstruction
 
+_DETERMINISTIC = {"taesd": "TAESD", "dc-ae": "DC-AE"}
+"""Kinds of [model] whose latents have no noise, and their names."""
+
 
 class Data(Config):
     """Images for training and validation."""
@@ -117,8 +120,9 @@ class TrainAE(TrainingTables):
             for name, table in self.regularizers.present.items():
                 if table.only_encoder:
                     yield f"regularizers.{name}", f"has no effect with train = {self.train!r}, because the encoder is frozen"
-        if self.regularizers.kl and self.model.kind == "taesd":
-            yield "regularizers.kl", "cannot be used: TAESD is deterministic, so its posterior has no variance"
+        if self.regularizers.kl and self.model.kind in _DETERMINISTIC:
+            name = _DETERMINISTIC[self.model.kind]
+            yield "regularizers.kl", f"cannot be used: {name} is deterministic, so its posterior has no variance"
         yield from self._unsuited_latents()
 
     def _unsuited_latents(self) -> Iterator[tuple[str, str]]:

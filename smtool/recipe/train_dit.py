@@ -36,10 +36,10 @@ class Latents(Config):
     autoencoder: str = Field(
         description="a run of train-ae, a file or folder of another tool, pixels, dct:BxM, or module:attribute"
     )
-    stats: Literal["channel", "scalar", "published", "spectral"] = Field(
+    stats: Literal["channel", "scalar", "rms", "published", "spectral"] = Field(
         "channel",
-        description="normalize by mean and std per channel, by one std (the paper), by the published values of an import, or per "
-        "channel and then recolour (`flatten`)",
+        description="normalize by mean and std per channel, by one std (the paper), by one root mean square (DC-AE), by the "
+        "published values of an import, or per channel and then recolour (`flatten`)",
     )
     flatten: Annotated[float, Field(ge=-1, le=4)] | Literal["white"] | None = Field(
         None,
@@ -58,7 +58,7 @@ class Latents(Config):
         """The statistics to measure; per channel for published ones, which are not measured."""
         if self.flatten is not None:
             return Spectral(self.flatten)
-        return "scalar" if self.stats == "scalar" else "channel"
+        return self.stats if self.stats in ("scalar", "rms") else "channel"
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.stats == "spectral" and self.flatten is None:

@@ -23,7 +23,7 @@ from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
-from smtool.networks.trainable import AutoencoderConfig
+from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
 from smtool.storage import parsing
@@ -165,9 +165,15 @@ def _sizes(tokenizer: Tokenizer, image_size: ImageSize = ImageSize(256, 256)) ->
     channels, height, width = tokenizer.latent_shape(*size)
     return {
         "architecture": tokenizer.architecture,
-        **({"parameters": f"{_count(tokenizer):,}"} if tokenizer.network is not None else {}),
+        **({"parameters": f"{_count(tokenizer):,}{_halves(tokenizer)}"} if tokenizer.network is not None else {}),
         "latent": f"{channels} x {height} x {width} for images of {_by(size)}{_unless_rgb(tokenizer.image_channels)}",
     }
+
+
+def _halves(tokenizer: Tokenizer) -> str:
+    if not isinstance(tokenizer, TrainableAutoencoder):
+        return ""
+    return f" (encoder {_count(tokenizer.encoder):,}, decoder {_count(tokenizer.decoder):,})"
 
 
 def _network(config: AutoencoderConfig, image_size: ImageSize) -> dict[str, str]:

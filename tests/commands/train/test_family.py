@@ -1,4 +1,4 @@
-"""Regularizers with own weights, draws or adaptive weights in whole runs: resume, two ranks, and together with DSM and ESM."""
+"""Regularizers with own weights, draws or adaptive weights, and DC-AE, in whole runs: resume, two ranks, with DSM and ESM."""
 
 import io
 import os
@@ -49,6 +49,10 @@ METHODS = {
     "rae": ["regularizers.latent_noise={kind='rae',level=0.8}"],
     "l-detok": ["regularizers.latent_noise={kind='l-detok',level=3}"],
     "uae": ["regularizers.uae.teacher=squeezenet", "regularizers.dsm="],
+    "dc-ae": [
+        "model={kind='dc-ae',downsample=4,latent_channels=4,channels=[8,8,16],encoder_blocks=[0,1,1],decoder_blocks=[0,1,1],"
+        "attention=[2],head_channels=8}",
+    ],
     "latent_masking": ["regularizers.latent_masking.probabilities=[0.25,0.25,0.25,0.25]"],
 }
 WORKER = """
