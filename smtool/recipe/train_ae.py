@@ -17,6 +17,7 @@ from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
 from smtool.tasks.adversary import Adversary
 from smtool.tasks.autoencoder import Reconstruction
+from smtool.tasks.wavelet import Wavelet
 
 
 class Data(Config):
@@ -48,6 +49,7 @@ class TrainAE(TrainingTables):
     data: Data
     model: AnyAutoencoder
     reconstruction: Reconstruction = Reconstruction()
+    wavelet: Wavelet | None = None
     perceptual: Perceptual | None = None
     discriminator: Adversary | None = None
     train: str | tuple[str, ...] = Field(
@@ -164,6 +166,11 @@ class TrainAE(TrainingTables):
         if self.perceptual and side < self.perceptual.smallest_input:
             network = f"LPIPS with {self.perceptual.net}"
             yield "perceptual.net", _smallest_pair(side, network, self.perceptual.smallest_input, scale, shapes, "")
+        if self.wavelet and side < self.wavelet.smallest_input:
+            fits = f"levels = {side.bit_length() - 1}, or " if side > 1 else ""
+            yield "wavelet.levels", _smallest_pair(
+                side, f"a Haar transform of {self.wavelet.levels} levels", self.wavelet.smallest_input, scale, shapes, fits
+            )
 
 
 def _smallest_pair(side: int, network: str, needed: int, scale: float, shapes: Shapes, fits: str) -> str:

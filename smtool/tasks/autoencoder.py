@@ -16,6 +16,7 @@ from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary, hinge_discriminator, hinge_generator
+from smtool.tasks.wavelet import Wavelet
 from smtool.training.terms import AdaptiveWeight, Layer, Loss, Term, weighted_sum
 
 
@@ -45,6 +46,7 @@ class AutoencoderTask:
         adversary: Adversary | None,
         discriminator: nn.Module | None,
         flip: bool,
+        wavelet: Wavelet | None = None,
     ) -> None:
         self.autoencoder = autoencoder
         self.methods = methods
@@ -53,6 +55,7 @@ class AutoencoderTask:
         self.adversary = adversary
         self.discriminator = discriminator
         self.flip = flip
+        self.wavelet = wavelet
         modules = {name.replace(".", "_"): method for name, method in methods.items()}      # names of modules hold no dots
         generator = nn.ModuleDict({"autoencoder": autoencoder, "methods": nn.ModuleDict(modules)})
         self.players: dict[str, nn.Module] = {"autoencoder": generator}
@@ -116,6 +119,10 @@ class AutoencoderTask:
         pixel: Callable[[Tensor, Tensor], Tensor] = F.l1_loss if kind.loss == "l1" else F.mse_loss
         difference = _weighted(pairs, decodings, lambda x, y: pixel(x.float(), y.float()))
         terms = [Term(kind.loss, difference, kind.weight, reconstruction=True)]
+        if self.wavelet is not None:
+            bands = self.wavelet.loss
+            value = _weighted(pairs, decodings, lambda x, y: bands(x.float(), y.float()))
+            terms.append(Term("wavelet", value, self.wavelet.weight, reconstruction=True))
         if self.perceptual is not None:
             network, weight = self.perceptual
             distance = _weighted(pairs, decodings, lambda x, y: network(x, y).mean())

@@ -122,6 +122,7 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None, start: St
         adversary=tables.discriminator,
         discriminator=discriminator,
         flip=tables.data.flip,
+        wavelet=tables.wavelet,
     )
 
 
