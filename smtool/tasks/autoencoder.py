@@ -16,6 +16,7 @@ from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary, hinge_discriminator, hinge_generator
+from smtool.tasks.sizes import SizeSchedule
 from smtool.tasks.wavelet import Wavelet
 from smtool.training.terms import AdaptiveWeight, Layer, Loss, Term, weighted_sum
 
@@ -32,8 +33,8 @@ class Reconstruction(Config):
 class AutoencoderTask:
     """The task of training an autoencoder. Players: the autoencoder with its regularizers and, if present, the discriminator.
 
-    perceptual: distance (x, y) in [-1, 1] -> (B,), multiplied by its weight; flip: mirror each image with probability 1/2. For
-    the perceptual distance and the discriminator, gray is three equal channels, and alpha is composited on mid gray (`as_rgb`).
+    perceptual: distance (x, y) in [-1, 1] -> (B,), multiplied by its weight; flip: mirror each image with probability 1/2;
+    sizes: of the images in each step, None: that of the batches. For the perceptual distance and the discriminator, gray is three equal channels, and alpha is composited on mid gray (`as_rgb`).
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class AutoencoderTask:
         discriminator: nn.Module | None,
         flip: bool,
         wavelet: Wavelet | None = None,
+        sizes: SizeSchedule | None = None,
     ) -> None:
         self.autoencoder = autoencoder
         self.methods = methods
@@ -56,6 +58,7 @@ class AutoencoderTask:
         self.discriminator = discriminator
         self.flip = flip
         self.wavelet = wavelet
+        self.sizes = sizes
         modules = {name.replace(".", "_"): method for name, method in methods.items()}      # names of modules hold no dots
         generator = nn.ModuleDict({"autoencoder": autoencoder, "methods": nn.ModuleDict(modules)})
         self.players: dict[str, nn.Module] = {"autoencoder": generator}
@@ -69,7 +72,10 @@ class AutoencoderTask:
         return steps if self.adversary is None else self.adversary.count_turns(player, steps)
 
     def loss(self, player: str, batch: ImageBatch, draws: Streams, step: int) -> Loss:
-        images = to_device(batch.images, draws.device).contiguous(memory_format=torch.channels_last)
+        images = to_device(batch.images, draws.device)
+        if self.sizes is not None:
+            images = self.sizes.apply(images, draws, step)
+        images = images.contiguous(memory_format=torch.channels_last)
         if self.flip:
             images = _flipped(images, draws)
         if player == "discriminator":

@@ -16,6 +16,7 @@ AUTOENCODERS = [path for path in ALL if not {"latents", "racers"} & tomllib.load
 PAPER = [path for path in AUTOENCODERS if "paper" in path.parts]
 RELATED = {      # recipe -> parameters of its network
     "va-vae-f16d32": 69_836_067, "ssvae-f16d48": 106_793_523, "nextstep-1-f8d16": 83_819_683, "l-detok-f16d16": 64_352_723,
+    "sdxl-f8d4": 83_653_863,
     "uae-f16d32": 64_577_827,
 }
 MINIMAL = """

@@ -1,4 +1,4 @@
-"""Regularizers with own weights, draws or adaptive weights in whole runs: resume, two ranks, and together with DSM and ESM."""
+"""Regularizers, losses and image sizes with own weights, draws or adaptive weights in whole runs: resume, two ranks, and together with DSM and ESM."""
 
 import io
 import os
@@ -49,6 +49,9 @@ METHODS = {
     "rae": ["regularizers.latent_noise={kind='rae',level=0.8}"],
     "l-detok": ["regularizers.latent_noise={kind='l-detok',level=3}"],
     "uae": ["regularizers.uae.teacher=squeezenet", "regularizers.dsm="],
+    "wavelet": ["wavelet.levels=2"],
+    "resized": ["data.sizes=[[0,16],[1,24],[3,32]]", "regularizers.dsm.block=fit"],
+    "cut": ["data.sizes=[[0,16],[1,24],[3,32]]", "data.shrink=crop", "regularizers.dsm.block=fit"],
     "latent_masking": ["regularizers.latent_masking.probabilities=[0.25,0.25,0.25,0.25]"],
 }
 WORKER = """
