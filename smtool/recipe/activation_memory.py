@@ -31,7 +31,10 @@ class Activations:
 
 
 def autoencoder_activations(tables: TrainAE, *, world: int = 1) -> Activations:
-    """Of one encoding and one decoding of the largest training images; losses, discriminator, LPIPS and further pairs of methods need more."""
+    """Of one encoding and one decoding of the largest training images.
+
+    Losses, discriminator, LPIPS and further pairs of methods need more.
+    """
     samples = max(1, tables.data.batch // (tables.accumulate * world))
 
     def loss(network: nn.Module) -> Tensor:

@@ -32,8 +32,8 @@ class Data(Config):
     image_size: ImageSize = Field(description="height and width of the images in pixels: one number for squares, else both")
     sizes: tuple[tuple[NonNegativeInt, ImageSize], ...] = Field(
         (),
-        description="[first step, size] of phases with smaller training images, such as [[0, 64], [5000, 128]]; empty: image_size "
-        "in all steps",
+        description="[first step, size] of phases with smaller training images, such as [[0, 64], [5000, 128]]; empty: "
+        "image_size in all steps",
     )
     shrink: Shrink = Field(
         "resize", description="how `sizes` makes images smaller: resized as a whole, or cut at a random place of each image"
@@ -68,8 +68,8 @@ class Data(Config):
                 )
             elif self.shrink == "resize" and size.height * self.image_size.width != size.width * self.image_size.height:
                 yield "data.sizes", (
-                    f"{size.words} has another shape than data.image_size = {self.image_size.words}, which resizing would distort; "
-                    'use sizes of the same shape, or data.shrink = "crop"'
+                    f"{size.words} has another shape than data.image_size = {self.image_size.words}, which resizing would "
+                    'distort; use sizes of the same shape, or data.shrink = "crop"'
                 )
 
 

@@ -34,7 +34,8 @@ class AutoencoderTask:
     """The task of training an autoencoder. Players: the autoencoder with its regularizers and, if present, the discriminator.
 
     perceptual: distance (x, y) in [-1, 1] -> (B,), multiplied by its weight; flip: mirror each image with probability 1/2;
-    sizes: of the images in each step, None: that of the batches. For the perceptual distance and the discriminator, gray is three equal channels, and alpha is composited on mid gray (`as_rgb`).
+    sizes: of the images in each step, None: that of the batches. For the perceptual distance and the discriminator, gray is three
+    equal channels, and alpha is composited on mid gray (`as_rgb`).
     """
 
     def __init__(

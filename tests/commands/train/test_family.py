@@ -1,4 +1,4 @@
-"""Regularizers, losses and image sizes with own weights, draws or adaptive weights in whole runs: resume, two ranks, and together with DSM and ESM."""
+"""Methods with own weights, draws or adaptive weights in whole runs: resume, two ranks, and together with DSM and ESM."""
 
 import io
 import os

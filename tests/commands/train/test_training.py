@@ -273,9 +273,9 @@ def test_a_dry_run_times_each_image_size_and_predicts_the_memory_of_the_largest(
         "--set", "discriminator.num_layers=1",
     )
     assert code == 0, said
-    for words in ("16 px from step 0, 32 px from step 10, resized", "ms at 16 px", "ms with the discriminator at 16 px, from step 5 on",
-                  "ms with the discriminator at 32 px, from step 10 on"):
-        assert words in shown
+    assert "16 px from step 0, 32 px from step 10, resized" in shown and "ms at 16 px" in shown
+    assert "ms with the discriminator at 16 px, from step 5 on" in shown
+    assert "ms with the discriminator at 32 px, from step 10 on" in shown
     code, whole, said = command("train-ae", str(recipe), "--dry-run", "--set", "discriminator.num_layers=1")
     predicted = [next(line for line in text.splitlines() if "activations about" in line).partition("activations")[2]
                  for text in (shown, whole)]
@@ -283,7 +283,8 @@ def test_a_dry_run_times_each_image_size_and_predicts_the_memory_of_the_largest(
 
 
 def test_a_prepared_set_that_is_smaller_than_a_size_is_refused(recipe, here, command):
-    code, _, said = command("train-ae", str(recipe), "--set", "data.sizes=[[0,16],[10,64]]", "--set", "regularizers.dsm.block=fit")
+    fit = ("--set", "regularizers.dsm.block=fit")
+    code, _, said = command("train-ae", str(recipe), "--set", "data.sizes=[[0,16],[10,64]]", *fit)
     assert code == 2 and "64 px is larger than data.image_size = 32 px" in said
     code, _, said = command("train-ae", str(recipe), "--set", "data.sizes=[[0,32],[10,64]]", "--set", "data.image_size=64")
     assert code == 3 and "holds images of 32 px, but 64 px are asked for" in said
