@@ -14,7 +14,8 @@ from smtool.report.console import Console
 from smtool.tokenizers import open_tokenizer
 
 SMALL = ["data.train=data/classes", "data.validation=data/classes", "data.image_size=32", "data.batch=4", "steps=2",
-         "evaluate_every=2", "save_every=2", "optimizer.warmup=0", "validation.num_images=4", "validation.grid=4", "tracking.tensorboard=false"]
+         "evaluate_every=2", "save_every=2", "optimizer.warmup=0", "validation.num_images=4", "validation.grid=4",
+         "tracking.tensorboard=false"]
 
 
 def run(name: str, out: Path, *changes: str) -> DeepCompressionAutoencoder:
