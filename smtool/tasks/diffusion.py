@@ -35,8 +35,8 @@ class Labels(Config):
 class ChannelPrefixes(Config):
     """Augmented training on latents whose first channels hold the most (DC-AE 1.5, arXiv 2508.00413).
 
-    Each step trains on all channels and on random prefixes of them, each with times and noise of its own; the losses are averaged.
-    Behind a prefix, the network sees 0, and its output does not count, as if its first and last layer were cut.
+    Each step trains on all channels and on random prefixes of them, each with times and noise of its own; losses are averaged.
+    Behind a prefix, the network sees 0 and its output does not count, as if its first and last layer were cut.
     """
 
     lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
