@@ -1,4 +1,4 @@
-"""Regularizers with own weights, draws or adaptive weights, and DC-AE, in whole runs: resume, two ranks, with DSM and ESM."""
+"""Methods with own weights, draws or adaptive weights in whole runs: resume, two ranks, and together with DSM and ESM."""
 
 import io
 import os
@@ -54,6 +54,9 @@ METHODS = {
         "attention=[2],head_channels=8}",
     ],
     "channel_prefix": ["regularizers.channel_prefix={lengths=[1,2,4],per_step=2,always='longest'}"],
+    "wavelet": ["wavelet.levels=2"],
+    "resized": ["data.sizes=[[0,16],[1,24],[3,32]]", "regularizers.dsm.block=fit"],
+    "cut": ["data.sizes=[[0,16],[1,24],[3,32]]", "data.shrink=crop", "regularizers.dsm.block=fit"],
     "latent_masking": ["regularizers.latent_masking.probabilities=[0.25,0.25,0.25,0.25]"],
 }
 WORKER = """
