@@ -11,7 +11,7 @@ from smtool.diffusion import DDPM, VPSDE, AnyAlignment, Flow, Sampler, Warmup
 from smtool.image_shape import ImageSize
 from smtool.networks import AnyBackbone
 from smtool.recipe.training import TrainingTables
-from smtool.tasks.diffusion import Labels
+from smtool.tasks.diffusion import ChannelPrefixes, Labels
 from smtool.training.sharding import Parallel
 
 
@@ -95,6 +95,7 @@ class TrainDiT(TrainingTables):
     process: Annotated[Flow | DDPM | VPSDE, Field(discriminator="kind")] = Flow()
     loss: DiffusionLoss = DiffusionLoss()
     labels: Labels | None = None
+    channel_prefix: ChannelPrefixes | None = None
     alignment: AnyAlignment | None = None
     warmup: Warmup | None = None
     sampler: Sampler = Sampler()
@@ -108,6 +109,9 @@ class TrainDiT(TrainingTables):
             yield f"latents.{key}", sentence
         if not isinstance(self.loss.weights, str) and not any(self.loss.weights):
             yield "loss.weights", "must have a number above 0"
+        if self.channel_prefix is not None and getattr(self.model, "final_conv", False):
+            sentence = "needs an output whose channels can be cut, but model.final_conv mixes them; use model.final_conv = false"
+            yield "channel_prefix", sentence
         if self.sampler.cfg_scale > 1 and self.labels is None:
             yield "sampler.cfg_scale", "guidance needs classes: add a [labels] table, or use cfg_scale = 1"
         if self.labels is not None and self.labels.dropout > 0 and not self.model.has_null_class:

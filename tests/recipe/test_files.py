@@ -17,6 +17,7 @@ PAPER = [path for path in AUTOENCODERS if "paper" in path.parts]
 RELATED = {      # recipe -> parameters of its network
     "va-vae-f16d32": 69_836_067, "ssvae-f16d48": 106_793_523, "nextstep-1-f8d16": 83_819_683, "l-detok-f16d16": 64_352_723,
     "uae-f16d32": 64_577_827, "dc-ae-f32c32": 323_356_460, "dc-ae-f64c128": 676_896_140, "dc-ae-f128c512": 1_120_682_252,
+    "dc-ae-1.5-f32c128": 523_609_740, "dc-ae-1.5-f64c128": 714_741_644,
     "sdxl-f8d4": 83_653_863,
 }
 MINIMAL = """

@@ -53,6 +53,7 @@ METHODS = {
         "model={kind='dc-ae',downsample=4,latent_channels=4,channels=[8,8,16],encoder_blocks=[0,1,1],decoder_blocks=[0,1,1],"
         "attention=[2],head_channels=8}",
     ],
+    "channel_prefix": ["regularizers.channel_prefix={lengths=[1,2,4],per_step=2,always='longest'}"],
     "wavelet": ["wavelet.levels=2"],
     "resized": ["data.sizes=[[0,16],[1,24],[3,32]]", "regularizers.dsm.block=fit"],
     "cut": ["data.sizes=[[0,16],[1,24],[3,32]]", "data.shrink=crop", "regularizers.dsm.block=fit"],
