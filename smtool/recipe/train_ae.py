@@ -9,9 +9,10 @@ from smtool.config import Config
 from smtool.features.perceptual import Perceptual
 from smtool.image_shape import ImageSize
 from smtool.networks import AnyAutoencoder
+from smtool.networks.rae import RAE
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.trainable import ENCODER
-from smtool.recipe.initial import completed_by_init
+from smtool.recipe.initial import completed_by_encoder, completed_by_init
 from smtool.recipe.selection import ALL, selection_problems, trained_names
 from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
@@ -64,6 +65,8 @@ class TrainAE(TrainingTables):
     @property
     def trains_encoder(self) -> bool:
         """Whether any parameter of the encoder trains, so that latents change."""
+        if not self.model.has_trained_encoder:
+            return False
         if self.train in (ALL, ENCODER):
             return True
         with shapes_only():
@@ -79,7 +82,13 @@ class TrainAE(TrainingTables):
 
     @classmethod
     def completed(cls, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        return completed_by_init(values)
+        values, problems = completed_by_init(values)
+        completed, others = completed_by_encoder(values)
+        return completed, [*problems, *others]
+
+    def learned_from(self) -> list[str]:
+        frozen = [self.model.encoder] if isinstance(self.model, RAE) else []
+        return sorted({*super().learned_from(), *frozen})
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """(key, sentence) for every impossible combination of values; checked when the recipe is loaded."""
@@ -114,11 +123,15 @@ class TrainAE(TrainingTables):
         if self.train != ALL or self.lr_multipliers:
             yield from selection_problems(self.model, self.train, self.lr_multipliers)
         if not self.trains_encoder:
+            chosen = f"train = {self.train!r}" if self.model.has_trained_encoder else f'model.kind = "{self.model.kind}"'
             for name, table in self.regularizers.present.items():
-                if table.only_encoder:
-                    yield f"regularizers.{name}", f"has no effect with train = {self.train!r}, because the encoder is frozen"
-        if self.regularizers.kl and self.model.kind == "taesd":
-            yield "regularizers.kl", "cannot be used: TAESD is deterministic, so its posterior has no variance"
+                if table.only_encoder and not (name == "kl" and not self.model.has_trained_encoder):
+                    yield f"regularizers.{name}", f"has no effect with {chosen}, because the encoder is frozen"
+        if self.regularizers.kl and self.model.kind in ("taesd", "rae"):
+            network = self.model.kind.upper()
+            yield "regularizers.kl", f"cannot be used: {network} is deterministic, so its posterior has no variance"
+        if self.regularizers.uae and not self.model.has_trained_encoder:
+            yield "regularizers.uae", f"cannot be used with {chosen}: it aligns latents, but the encoder is frozen"
         yield from self._unsuited_latents()
 
     def _unsuited_latents(self) -> Iterator[tuple[str, str]]:

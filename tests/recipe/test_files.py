@@ -201,7 +201,7 @@ def test_all_problems_are_reported_together(recipe):
         ),
         (["data.image_size=32", "regularizers.dsm={}"], 'latent is 4x4, which blocks of 8 do not fill; use block = "fit", or'),
         (["regularizers.dsm={}", "regularizers.eq_vae={}"], "regularizers.eq_vae.prior: must be 0 with dsm"),
-        (["model.kind=vae"], "model.kind: must be 'sd-vae' or 'taesd', but is 'vae'."),
+        (["model.kind=vae"], "model.kind: must be 'sd-vae', 'taesd' or 'rae', but is 'vae'."),
         (["model.kind=sd-vae", "model.dwnsample=4"], "model.dwnsample: no such key. Did you mean `downsample`?"),
         (["model.sd-vae=1"], "model.sd-vae: no such key. Known here: init, kind, downsample"),
         (["model=1"], "model: must be a table, but is 1."),

@@ -18,8 +18,10 @@ from smtool.data.features.card import FEATURE_CARD_NAME
 from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, is_prepared, read_card
 from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
+from smtool.features.frozen import Frozen
 from smtool.image_shape import ImageSize, in_channels
 from smtool.networks.posterior import LatentStats
+from smtool.networks.rae import RepresentationAutoencoder
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
@@ -165,9 +167,19 @@ def _sizes(tokenizer: Tokenizer, image_size: ImageSize = ImageSize(256, 256)) ->
     channels, height, width = tokenizer.latent_shape(*size)
     return {
         "architecture": tokenizer.architecture,
-        **({"parameters": f"{_count(tokenizer):,}"} if tokenizer.network is not None else {}),
+        **({"parameters": _parameters(tokenizer)} if tokenizer.network is not None else {}),
         "latent": f"{channels} x {height} x {width} for images of {_by(size)}{_unless_rgb(tokenizer.image_channels)}",
     }
+
+
+def _parameters(tokenizer: Tokenizer) -> str:
+    """The number of parameters; for an RAE, those of the decoder, the class token among them, and of the loaded encoder."""
+    if not isinstance(tokenizer, RepresentationAutoencoder):
+        return f"{_count(tokenizer):,}"
+    frozen = tokenizer.config.encoder
+    if isinstance(tokenizer.encoder, Frozen):
+        frozen += f" with {_count(tokenizer.encoder.network):,}, digest {tokenizer.encoder.digest[:12]}"
+    return f"{_count(tokenizer):,} of the decoder; frozen encoder {frozen}, not in the file"
 
 
 def _network(config: AutoencoderConfig, image_size: ImageSize) -> dict[str, str]:
