@@ -230,8 +230,9 @@ def _statistics(stats: LatentStats | None) -> str:
     if stats is None:
         return "not measured"
     origin = f"measured on {stats.count:,} samples" if stats.count else stats.data
-    mean, std = (", ".join(f"{value:.4g}" for value in values.tolist()) for values in (stats.mean[:8], stats.std[:8]))
-    more = ", ..." if len(stats.mean) > 8 else ""
+    shown = (stats.mean.flatten(), stats.std.flatten())
+    mean, std = (", ".join(f"{value:.4g}" for value in values[:8].tolist()) for values in shown)
+    more = ", ..." if stats.mean.numel() > 8 else ""
     return f"{stats.kind}, {origin}\nmean {mean}{more}\nstd {std}{more}"
 
 
