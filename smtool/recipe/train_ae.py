@@ -16,7 +16,7 @@ from smtool.recipe.initial import completed_by_encoder, completed_by_init
 from smtool.recipe.selection import ALL, selection_problems, trained_names
 from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
-from smtool.tasks.adversary import Adversary
+from smtool.tasks.adversary import Adversary, AnyAdversary
 from smtool.tasks.autoencoder import Reconstruction
 
 
@@ -50,7 +50,7 @@ class TrainAE(TrainingTables):
     model: AnyAutoencoder
     reconstruction: Reconstruction = Reconstruction()
     perceptual: Perceptual | None = None
-    discriminator: Adversary | None = None
+    discriminator: AnyAdversary | None = None
     train: str | tuple[str, ...] = Field(
         "all",
         description='what to train: "all", "encoder", "decoder", "last-layers" (of the decoder, after its last upsampling), or a '
@@ -168,7 +168,7 @@ class TrainAE(TrainingTables):
         for table in self.regularizers.present.values():
             scale *= table.smallest_scale(shapes)
         side = round(min(shapes.images[-2:]) * scale)
-        if self.discriminator and side < self.discriminator.smallest_input:
+        if isinstance(self.discriminator, Adversary) and side < self.discriminator.smallest_input:
             layers = max(0, (side // 3).bit_length() - 1)
             fits = f"num_layers = {layers}, or " if layers else ""
             yield "discriminator.num_layers", _smallest_pair(

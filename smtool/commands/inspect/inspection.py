@@ -290,7 +290,8 @@ def _losses(tables: TrainAE) -> str:
         with shapes_only():
             size = _count(tables.discriminator.build())
         losses.append(
-            f"PatchGAN ({size:,} parameters, weight {tables.discriminator.weight:g}, from step {tables.discriminator.start:,})"
+            f"{tables.discriminator.title} ({size:,} parameters, weight {tables.discriminator.weight:g}, "
+            f"from step {tables.discriminator.start:,})"
         )
     return ", ".join(losses)
 

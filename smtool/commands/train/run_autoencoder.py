@@ -16,6 +16,7 @@ from smtool.commands.train.validate import Validator
 from smtool.data import ImageShards, open_images, training_batches
 from smtool.features.encoder import supply_encoder
 from smtool.features.frozen import frozen_digests
+from smtool.features.trunk import supply_trunk
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import initializing
@@ -114,7 +115,9 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None, start: St
     discriminator = None
     if tables.discriminator:
         with initializing(tables.seed, "discriminator"):
-            discriminator = tables.discriminator.build().to(device).to(memory_format=torch.channels_last)
+            discriminator = tables.discriminator.build()
+        supply_trunk(discriminator, weights_dir)
+        discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
     perceptual = tables.perceptual
     return AutoencoderTask(
         autoencoder,

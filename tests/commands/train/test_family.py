@@ -53,6 +53,10 @@ METHODS = {
         "model={kind='rae',encoder='squeezenet',downsample=4,size='custom',depth=1,width=8,heads=2,hidden=8}",
         "regularizers.latent_noise={kind='rae',level=0.8}", "regularizers.esm=",
     ],
+    "dino": [
+        "discriminator={kind='dino',trunk='vit_tiny_patch16_224',channels=192,start=1,updates='simultaneous'}",
+        "regularizers.esm=",
+    ],
     "latent_masking": ["regularizers.latent_masking.probabilities=[0.25,0.25,0.25,0.25]"],
 }
 WORKER = """
