@@ -31,11 +31,14 @@ class Activations:
 
 
 def autoencoder_activations(tables: TrainAE, *, world: int = 1) -> Activations:
-    """Of one encoding and one decoding; losses, discriminator, LPIPS and further pairs of methods need more."""
+    """Of one encoding and one decoding of the largest training images.
+
+    Losses, discriminator, LPIPS and further pairs of methods need more.
+    """
     samples = max(1, tables.data.batch // (tables.accumulate * world))
 
     def loss(network: nn.Module) -> Tensor:
-        posterior = network.encode(torch.empty(samples, *tables.shapes.images[1:], device="meta"))  # type: ignore[operator]
+        posterior = network.encode(torch.empty(samples, *tables.largest_shapes.images[1:], device="meta"))  # type: ignore[operator]
         images: Tensor = network.decode(posterior.mean)  # type: ignore[operator]
         return images.square().mean()
 

@@ -1,9 +1,10 @@
 """The tables of a `train-ae` recipe, and the checks that involve several tables."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
-from pydantic import Field, PositiveFloat, SerializeAsAny
+from pydantic import Field, NonNegativeInt, PositiveFloat, SerializeAsAny
 
 from smtool.config import Config
 from smtool.features.perceptual import Perceptual
@@ -18,6 +19,11 @@ from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
 from smtool.tasks.adversary import Adversary, AnyAdversary
 from smtool.tasks.autoencoder import Reconstruction
+from smtool.tasks.sizes import Shrink, SizeSchedule
+from smtool.tasks.wavelet import Wavelet
+
+_DETERMINISTIC = {"taesd": "TAESD", "dc-ae": "DC-AE", "rae": "RAE"}
+"""Kinds of [model] whose latents have no noise, and their names."""
 
 
 class Data(Config):
@@ -28,12 +34,47 @@ class Data(Config):
     )
     validation: str = Field("", description="images for validation; empty: the validation split of `train`")
     image_size: ImageSize = Field(description="height and width of the images in pixels: one number for squares, else both")
+    sizes: tuple[tuple[NonNegativeInt, ImageSize], ...] = Field(
+        (),
+        description="[first step, size] of phases with smaller training images, such as [[0, 64], [5000, 128]]; empty: "
+        "image_size in all steps",
+    )
+    shrink: Shrink = Field(
+        "resize", description="how `sizes` makes images smaller: resized as a whole, or cut at a random place of each image"
+    )
     batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="mirror each training image with probability 1/2")
     workers: int = Field(2, ge=1, description="threads that read and decode images, per rank")
     max_bad: float = Field(
         0.01, ge=0, le=1, description="largest fraction of unreadable images when images are prepared; more are an error"
     )
+
+    @property
+    def schedule(self) -> SizeSchedule | None:
+        """The sizes of training images over the steps; None if they keep image_size."""
+        return SizeSchedule(self.sizes, self.shrink) if self.sizes else None
+
+    @property
+    def training_sizes(self) -> tuple[ImageSize, ...]:
+        """All sizes of training images, each once, in order of use."""
+        return tuple(dict.fromkeys(size for _, size in self.sizes)) or (self.image_size,)
+
+    def schedule_problems(self) -> Iterator[tuple[str, str]]:
+        """(key, sentence) for a schedule of sizes that the prepared images or the steps do not allow."""
+        steps = [first for first, _ in self.sizes]
+        if steps and (steps[0] != 0 or any(b <= a for a, b in pairwise(steps))):
+            yield "data.sizes", f"its first steps must begin with 0 and rise, but are {', '.join(map(str, steps))}"
+        for size in self.training_sizes if self.sizes else ():
+            if size.height > self.image_size.height or size.width > self.image_size.width:
+                yield "data.sizes", (
+                    f"{size.words} is larger than data.image_size = {self.image_size.words}, the size of the prepared images; "
+                    f"raise data.image_size, or leave this size out"
+                )
+            elif self.shrink == "resize" and size.height * self.image_size.width != size.width * self.image_size.height:
+                yield "data.sizes", (
+                    f"{size.words} has another shape than data.image_size = {self.image_size.words}, which resizing would "
+                    'distort; use sizes of the same shape, or data.shrink = "crop"'
+                )
 
 
 class Validation(Config):
@@ -49,6 +90,7 @@ class TrainAE(TrainingTables):
     data: Data
     model: AnyAutoencoder
     reconstruction: Reconstruction = Reconstruction()
+    wavelet: Wavelet | None = None
     perceptual: Perceptual | None = None
     discriminator: AnyAdversary | None = None
     train: str | tuple[str, ...] = Field(
@@ -75,8 +117,16 @@ class TrainAE(TrainingTables):
 
     @property
     def shapes(self) -> Shapes:
-        """Shapes of a global batch and of its latents."""
-        size = self.data.image_size
+        """Shapes of a global batch of prepared images and of its latents."""
+        return self.shapes_at(self.data.image_size)
+
+    @property
+    def largest_shapes(self) -> Shapes:
+        """Shapes of a global batch of the largest training images."""
+        return self.shapes_at(max(self.data.training_sizes, key=lambda size: size.height * size.width))
+
+    def shapes_at(self, size: ImageSize) -> Shapes:
+        """Shapes of a global batch of images of this size. Raises ValueError if the autoencoder cannot encode it."""
         latent = self.model.latent_shape(*size)
         return Shapes((self.data.batch, self.model.image_channels, *size), (self.data.batch, *latent))
 
@@ -94,17 +144,30 @@ class TrainAE(TrainingTables):
         """(key, sentence) for every impossible combination of values; checked when the recipe is loaded."""
         if self.data.batch % self.accumulate:
             yield "accumulate", f"{self.accumulate} micro-batches do not divide data.batch = {self.data.batch}"
-        try:
-            shapes = self.shapes
-        except ValueError as error:
-            yield "data.image_size", str(error)
+        yield from self.data.schedule_problems()
+        unfit = list(self._unencodable())
+        yield from unfit
+        if unfit:
             return
+        found = [one for size in self.data.training_sizes for one in self._problems_at(self.shapes_at(size))]
+        yield from dict.fromkeys(found)      # most are the same at all sizes
+        yield from self._idle()
+        yield from self._undivided_sizes()
+
+    def _unencodable(self) -> Iterator[tuple[str, str]]:
+        for key, sizes in (("data.image_size", (self.data.image_size,)), ("data.sizes", self.data.training_sizes)):
+            for size in sizes if key == "data.image_size" or self.data.sizes else ():
+                try:
+                    self.shapes_at(size)
+                except ValueError as error:
+                    yield key, str(error)
+
+    def _problems_at(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
+        """Problems with training images of this size."""
         for name, table in self.regularizers.present.items():
             for key, sentence in table.problems(shapes):
                 shown = f'"{name}"' if ":" in name else name
                 yield f"regularizers.{shown}.{key}", sentence
-        yield from self._idle(shapes)
-        yield from self._undivided_sizes()
         yield from self._too_small(shapes)
 
     def remarks(self) -> Iterator[str]:
@@ -114,11 +177,14 @@ class TrainAE(TrainingTables):
         elif self.discriminator and self.discriminator.entry >= self.steps:
             entry = self.discriminator.entry
             yield f"discriminator.start + alone = {entry} is not below steps = {self.steps}: it never teaches the autoencoder."
+        for first, size in self.data.sizes:
+            if first >= self.steps:
+                yield f"data.sizes: step {first} is not below steps = {self.steps}: {size.words} is never used."
         if self.validation.grid > self.validation.num_images:
             yield f"validation.grid is more than validation.num_images: {self.validation.num_images} images are shown."
         yield from super().remarks()
 
-    def _idle(self, shapes: Shapes) -> Iterator[tuple[str, str]]:
+    def _idle(self) -> Iterator[tuple[str, str]]:
         """Parts that do not exist, and terms without effect on what trains."""
         if self.train != ALL or self.lr_multipliers:
             yield from selection_problems(self.model, self.train, self.lr_multipliers)
@@ -127,8 +193,8 @@ class TrainAE(TrainingTables):
             for name, table in self.regularizers.present.items():
                 if table.only_encoder and not (name == "kl" and not self.model.has_trained_encoder):
                     yield f"regularizers.{name}", f"has no effect with {chosen}, because the encoder is frozen"
-        if self.regularizers.kl and self.model.kind in ("taesd", "rae"):
-            network = self.model.kind.upper()
+        if self.regularizers.kl and self.model.kind in _DETERMINISTIC:
+            network = _DETERMINISTIC[self.model.kind]
             yield "regularizers.kl", f"cannot be used: {network} is deterministic, so its posterior has no variance"
         if self.regularizers.uae and not self.model.has_trained_encoder:
             yield "regularizers.uae", f"cannot be used with {chosen}: it aligns latents, but the encoder is frozen"
@@ -177,6 +243,11 @@ class TrainAE(TrainingTables):
         if self.perceptual and side < self.perceptual.smallest_input:
             network = f"LPIPS with {self.perceptual.net}"
             yield "perceptual.net", _smallest_pair(side, network, self.perceptual.smallest_input, scale, shapes, "")
+        if self.wavelet and side < self.wavelet.smallest_input:
+            fits = f"levels = {side.bit_length() - 1}, or " if side > 1 else ""
+            yield "wavelet.levels", _smallest_pair(
+                side, f"a Haar transform of {self.wavelet.levels} levels", self.wavelet.smallest_input, scale, shapes, fits
+            )
 
 
 def _smallest_pair(side: int, network: str, needed: int, scale: float, shapes: Shapes, fits: str) -> str:

@@ -44,6 +44,8 @@ from smtool.spectrum.grid import GridReading as GridReading
 from smtool.spectrum.grid import GridStatistics as GridStatistics
 from smtool.spectrum.grid import grid_artefacts as grid_artefacts
 from smtool.spectrum.grid import grid_statistics as grid_statistics
+from smtool.spectrum.haar import HaarBands as HaarBands
+from smtool.spectrum.haar import haar_bands as haar_bands
 from smtool.spectrum.lowpass import block_low_pass as block_low_pass
 from smtool.spectrum.lowpass import fit_cutoff as fit_cutoff
 from smtool.spectrum.lowpass import fitted_low_pass as fitted_low_pass

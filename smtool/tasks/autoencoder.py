@@ -17,6 +17,8 @@ from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary, DinoAdversary, hinge_discriminator, hinge_generator
 from smtool.tasks.augment import augmented, draw_augmentation
+from smtool.tasks.sizes import SizeSchedule
+from smtool.tasks.wavelet import Wavelet
 from smtool.training.terms import Layer, Loss, Term, weighted_sum
 
 
@@ -32,8 +34,9 @@ class Reconstruction(Config):
 class AutoencoderTask:
     """The task of training an autoencoder. Players: the autoencoder with its regularizers and, if present, the discriminator.
 
-    perceptual: distance (x, y) in [-1, 1] -> (B,), multiplied by its weight; flip: mirror each image with probability 1/2. For
-    the perceptual distance and the discriminator, gray is three equal channels, and alpha is composited on mid gray (`as_rgb`).
+    perceptual: distance (x, y) in [-1, 1] -> (B,), multiplied by its weight; flip: mirror each image with probability 1/2;
+    sizes: of the images in each step, None: that of the batches. For the perceptual distance and the discriminator, gray is three
+    equal channels, and alpha is composited on mid gray (`as_rgb`).
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class AutoencoderTask:
         adversary: Adversary | DinoAdversary | None,
         discriminator: nn.Module | None,
         flip: bool,
+        wavelet: Wavelet | None = None,
+        sizes: SizeSchedule | None = None,
     ) -> None:
         self.autoencoder = autoencoder
         self.methods = methods
@@ -54,6 +59,8 @@ class AutoencoderTask:
         self.adversary = adversary
         self.discriminator = discriminator
         self.flip = flip
+        self.wavelet = wavelet
+        self.sizes = sizes
         modules = {name.replace(".", "_"): method for name, method in methods.items()}      # names of modules hold no dots
         generator = nn.ModuleDict({"autoencoder": autoencoder, "methods": nn.ModuleDict(modules)})
         self.players: dict[str, nn.Module] = {"autoencoder": generator}
@@ -67,7 +74,10 @@ class AutoencoderTask:
         return steps if self.adversary is None else self.adversary.count_turns(player, steps)
 
     def loss(self, player: str, batch: ImageBatch, draws: Streams, step: int) -> Loss:
-        images = to_device(batch.images, draws.device).contiguous(memory_format=torch.channels_last)
+        images = to_device(batch.images, draws.device)
+        if self.sizes is not None:
+            images = self.sizes.apply(images, draws, step)
+        images = images.contiguous(memory_format=torch.channels_last)
         if self.flip:
             images = _flipped(images, draws)
         if player == "discriminator":
@@ -129,6 +139,10 @@ class AutoencoderTask:
         pixel: Callable[[Tensor, Tensor], Tensor] = F.l1_loss if kind.loss == "l1" else F.mse_loss
         difference = _weighted(pairs, decodings, lambda x, y: pixel(x.float(), y.float()))
         terms = [Term(kind.loss, difference, kind.weight, reconstruction=True)]
+        if self.wavelet is not None:
+            bands = self.wavelet.loss
+            value = _weighted(pairs, decodings, lambda x, y: bands(x.float(), y.float()))
+            terms.append(Term("wavelet", value, self.wavelet.weight, reconstruction=True))
         if self.perceptual is not None:
             network, weight = self.perceptual
             distance = _weighted(pairs, decodings, lambda x, y: network(x, y).mean())

@@ -25,6 +25,7 @@ from smtool.data import open_images
 from smtool.data.batches import to_uint8
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE
+from smtool.networks.uvit import UViT
 from smtool.randomness import initializing
 from smtool.recipe import kind_of, load
 from smtool.recipe.race import is_race, load_race
@@ -37,7 +38,7 @@ BUILTIN = "builtin:photos?train=16&val=16"
 NOT_RUN = (
     "torchrun", "export SMTOOL", "--fid", "--lpips", "squeezenet", "--num-images 50000", "--size 256", "photos-256 --dry-run",
     "data/photos-256 --out", "recipes/heal", "runs/healed", "aligned.safetensors", "recipes/repa", "race-faces",
-    "race runs/plain runs/dsm\n", "my-race.toml\n",
+    "race runs/plain runs/dsm\n", "my-race.toml\n", "celeba64.pth",
 )
 """Parts of commands that are only parsed; a line ends with a line break."""
 REPLACED = {"data/photos-256": "data/photos-64"}
@@ -169,6 +170,9 @@ def workshop(tmp_path_factory) -> Path:
     network = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
     network["y_embedder.embedding_table.weight"] = torch.zeros(1001, network["x_embedder.proj.weight"].shape[0])
     torch.save({"ema": network}, folder / "SiT-XL-2-256x256.pt")
+    with initializing("pixels"):
+        pixels = UViT(size="custom", depth=2, width=32, heads=2, patch=4).build((3, 32, 32), 0)
+    torch.save(pixels.state_dict(), folder / "nnet_ema.pth")
     return folder
 
 
@@ -179,7 +183,7 @@ GIVEN = {      # page -> what of the workshop it starts with; the other pages ma
     "alignment": [],
     "dct": ["photos"],
     "own-autoencoder": ["my-vae", "runs/dsm", "data"],
-    "published-transformers": ["SiT-XL-2-256x256.pt", "sd-vae-ft-mse", "data"],
+    "published-transformers": ["SiT-XL-2-256x256.pt", "nnet_ema.pth", "sd-vae-ft-mse", "data"],
     "scores-for-a-paper": ["runs", "data"],
 }
 PAGES_THAT_RUN = [page for page in PAGES if any(not isinstance(block, Command) or block.is_run for block in blocks(page))]

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from smtool.checkpoints.autoencoder import read_autoencoder, write_autoencoder
 from smtool.features.encoder import supply_encoder
 from smtool.networks import AnyAutoencoder
+from smtool.networks.dc_ae import DCAE
 from smtool.networks.posterior import LatentStats
 from smtool.networks.rae import RAE
 from smtool.networks.sd_vae import SDVAE
@@ -51,6 +52,15 @@ KNOWN: dict[Any, Known] = {
     TAESD: Known(
         {"latent_channels": 3, "width": 8},
         [({"latent_channels": 4}, 2_445_063, 1_222_532, 1_222_531)],
+    ),
+    DCAE: Known(
+        {"downsample": 4, "latent_channels": 4, "channels": (8, 16, 32), "encoder_blocks": (1, 1, 1), "decoder_blocks": (1, 1, 1),
+         "attention": (2,), "head_channels": 8},
+        [
+            ({"downsample": 32, "latent_channels": 32}, 323_356_460, 123_172_384, 200_184_076),
+            ({"downsample": 64, "latent_channels": 128}, 676_896_140, 264_550_528, 412_345_612),
+            ({"downsample": 128, "latent_channels": 512}, 1_120_682_252, 415_661_056, 705_021_196),
+        ],
     ),
     RAE: Known(
         {

@@ -29,12 +29,12 @@ KINDS = {
     "mine_for_contract:Pool": "object",
     "runs/sdvae": "trained",
     "tae_encoder.pth": "foreign",
-    "dc": "diffusers",
+    "dc": "foreign",
     "tiny": "diffusers",
     "vq": "diffusers",
 }
-STORED = ("pixels", "control:crop", "dct:4x9", "runs/sdvae", "tae_encoder.pth")
-TRAINABLE = ("runs/sdvae", "tae_encoder.pth")
+STORED = ("pixels", "control:crop", "dct:4x9", "runs/sdvae", "tae_encoder.pth", "dc")
+TRAINABLE = ("runs/sdvae", "tae_encoder.pth", "dc")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from smtool.networks.rae import RepresentationAutoencoder
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
-from smtool.networks.trainable import AutoencoderConfig
+from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
 from smtool.storage import parsing
@@ -175,11 +175,17 @@ def _sizes(tokenizer: Tokenizer, image_size: ImageSize = ImageSize(256, 256)) ->
 def _parameters(tokenizer: Tokenizer) -> str:
     """The number of parameters; for an RAE, those of the decoder, the class token among them, and of the loaded encoder."""
     if not isinstance(tokenizer, RepresentationAutoencoder):
-        return f"{_count(tokenizer):,}"
+        return f"{_count(tokenizer):,}{_halves(tokenizer)}"
     frozen = tokenizer.config.encoder
     if isinstance(tokenizer.encoder, Frozen):
         frozen += f" with {_count(tokenizer.encoder.network):,}, digest {tokenizer.encoder.digest[:12]}"
     return f"{_count(tokenizer):,} of the decoder; frozen encoder {frozen}, not in the file"
+
+
+def _halves(tokenizer: Tokenizer) -> str:
+    if not isinstance(tokenizer, TrainableAutoencoder):
+        return ""
+    return f" (encoder {_count(tokenizer.encoder):,}, decoder {_count(tokenizer.decoder):,})"
 
 
 def _network(config: AutoencoderConfig, image_size: ImageSize) -> dict[str, str]:

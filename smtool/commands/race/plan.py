@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from smtool.commands.race.images import training_images
 from smtool.commands.race.result import Images
 from smtool.data.images.card import is_prepared, read_card
 from smtool.data.images.open import known_channels
+from smtool.data.latents.dct_measures import with_measured_eta
 from smtool.errors import CheckpointError, RecipeError, SmtoolError
 from smtool.image_shape import ImageSize
 from smtool.recipe import TrainAE, TrainDiT
 from smtool.recipe.race import Entry, Judge, Race, Training
 from smtool.tokenizers import identify, open_tokenizer
+from smtool.tokenizers.dct import needs_measured_eta
 
 Shape = tuple[int, int, int]
 
@@ -82,6 +85,7 @@ def plan_race(race: Race, entries: Sequence[Entry], folder: Path) -> RacePlan:
     Racers with equal autoencoder recipes (or the same checkpoint) share one autoencoder for each seed, named after the first.
     """
     images = _images(race, entries)
+    entries = _with_measured_etas(entries, images)
     shapes: dict[str, Shape] = {}
     broken: dict[str, SmtoolError] = {}
     for entry in entries:
@@ -139,6 +143,17 @@ def _images(race: Race, entries: Sequence[Entry]) -> Images:
     prepared = read_card(Path(train)).image_size if is_prepared(Path(train)) else None
     image_size = data.image_size or prepared or ImageSize.of(json.loads(_agreed("image_size", known)))
     return Images(train=train, validation=validation, image_size=image_size, image_channels=_channels(entries, train))
+
+
+def _with_measured_etas(entries: Sequence[Entry], images: Images) -> list[Entry]:
+    """The entries, with the number that the training images give in place of each eta=measured of a DCT tokenizer."""
+    asked = {entry.racer.checkpoint for entry in entries if needs_measured_eta(entry.racer.checkpoint)}
+    measured = {name: with_measured_eta(name, training_images(images)) for name in sorted(asked)}
+    return [
+        replace(entry, racer=entry.racer.model_copy(update={"checkpoint": measured.get(place, place)}))
+        for entry in entries
+        for place in [entry.racer.checkpoint]
+    ]
 
 
 def _channels(entries: Sequence[Entry], train: str) -> int:

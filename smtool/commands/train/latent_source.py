@@ -165,14 +165,15 @@ def _check_sizes(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: Image
     chosen, published = recipe.tables.latents, autoencoder.stats
     if chosen.flatten is None and (chosen.stats != "published" or published is None):
         return
+    hint = "Use another size of images."
     try:
         _, height, width = autoencoder.latent_shape(*images.image_size)
+        hint = 'Use another size of images, or stats = "channel".'
         if chosen.flatten is not None:
             check_size((height, width), chosen.flatten)
         elif published is not None:
             published.refuse_odd(height, width)
     except ValueError as error:
-        hint = 'Use another size of images, or stats = "channel".'
         raise RecipeError(f"{recipe.path}: latents: {error}.", hint=hint) from error
 
 

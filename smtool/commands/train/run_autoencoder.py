@@ -90,6 +90,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         summary=(
             f"{len(images):,} images of {tables.shapes.images[1:]}, {data.batch} a step",
             f"latents {tables.shapes.latents[1:]}",
+            *([f"training images: {data.schedule.said}"] if data.schedule else []),
             *lines,
         ),
         first_step=first_step,
@@ -127,6 +128,8 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None, start: St
         adversary=tables.discriminator,
         discriminator=discriminator,
         flip=tables.data.flip,
+        wavelet=tables.wavelet,
+        sizes=tables.data.schedule,
     )
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.watch import Watch
 from smtool.devices import is_out_of_memory, reason_of
 from smtool.errors import OutOfMemory, TrainingError
-from smtool.recipe import Recipe
+from smtool.recipe import Recipe, TrainAE
 from smtool.recipe.selection import ALL
 from smtool.report.console import Console, duration, peak_memory
 from smtool.training.distributed import Ranks, joined, wait_for_all
@@ -85,7 +85,8 @@ def dry_run(
     device: str = "cpu",
     weights_dir: Path | None = None,
 ) -> None:
-    """Load everything, time steps of each phase (with and without the discriminator), and print memory and whole duration.
+    """Load everything, time steps of each phase (with and without the discriminator, each image size), and print memory and whole
+    duration.
 
     If the recipe trains a part of an autoencoder, steps that train all of it are timed too, for comparison.
     """
@@ -125,18 +126,20 @@ class _Phase:
 
 
 def _phases(run: Run) -> list[_Phase]:
-    """The phases of a run: before the discriminator, the discriminator alone, both."""
-    steps = run.tables.steps
-    adversary = getattr(run.tables, "discriminator", None)
-    if adversary is None:
-        return [_Phase(0, steps)]
-    start, entry = min(adversary.start, steps), min(adversary.entry, steps)
-    found = [
-        _Phase(0, start),
-        _Phase(start, entry, f" of the discriminator alone, from step {start} on"),
-        _Phase(entry, steps, f" with the discriminator, from step {entry} on"),
-    ]
-    return [phase for phase in found if phase.start < phase.stop]
+    """The phases of a run: before the discriminator, the discriminator alone, both; each at every size of the training images."""
+    steps, tables = run.tables.steps, run.tables
+    adversary = getattr(tables, "discriminator", None)
+    start, entry = (steps, steps) if adversary is None else (min(adversary.start, steps), min(adversary.entry, steps))
+    players = {0: "", start: " of the discriminator alone", entry: " with the discriminator"}
+    schedule = tables.data.schedule if isinstance(tables, TrainAE) else None
+    sizes = {} if schedule is None else {first: f" at {size.words}" for first, size in schedule.sizes}
+    begins = sorted({step for step in (*players, *sizes) if step < steps})
+    found = []
+    for first, after in pairwise([*begins, steps]):
+        what = players[max(step for step in players if step <= first)]
+        what += sizes[max(step for step in sizes if step <= first)] if sizes else ""
+        found.append(_Phase(first, after, f"{what}, from step {first} on" if first and what else what))
+    return found
 
 
 def _all_of_it(

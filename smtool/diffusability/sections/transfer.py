@@ -245,7 +245,8 @@ def plot(parts: Mapping[str, Transfer | Reason]) -> Plot | None:
         "bands in % of the row. Good: 100 on the rising diagonal (absolute kappa 1). Right of the diagonal, the decoder adds "
         "higher frequencies, in the column 'above' those above the latent's Nyquist frequency; left of it, it adds lower ones. "
         "The small matrix shows the same response by fraction of Nyquist: convolutions cannot stretch frequencies, so real "
-        "decoders are at chance there (kappa 0).",
+        "decoders are at chance there (kappa 0). If there are as many bands as latent cells in a side, the first band holds only "
+        "the mean, which is never perturbed, and has no response.",
     )
 
 

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torchvision.models import squeezenet1_1
@@ -7,6 +8,7 @@ from torchvision.models import squeezenet1_1
 from smtool.checkpoints import write_autoencoder
 from smtool.commands.race.adhoc_recipe import adhoc_race
 from smtool.commands.race.plan import equal_tokens, plan_race
+from smtool.data import open_images
 from smtool.errors import RecipeError
 from smtool.networks.sd_vae import SDVAE
 
@@ -128,3 +130,17 @@ def test_any_tokenizer_with_a_decoder_can_race(checkpoints, tmp_path, monkeypatc
         "control-crop": ("control:crop", 2),
     }
     assert "squeezenet has no decoder" in str(plan.broken["squeezenet"])
+
+
+def test_eta_is_measured_on_the_images_of_the_race(tmp_path):
+    """As the 1.75 and 98.25 percentiles of the means of 2 x 2 pixels, times 2."""
+    changes = ("data.train='builtin:photos?train=16&val=4'", "data.image_size=32")
+    loaded, entries = adhoc_race(["dct:2x4,eta=measured", "pixels"], tmp_path / "out", changes)
+    plan = plan_race(loaded.tables, entries, tmp_path / "out")
+    images = open_images("builtin:photos?train=16&val=4", "train", image_size=32).read(range(16)).images.double()
+    luma = torch.einsum("c,nchw->nhw", torch.tensor([0.299, 0.587, 0.114]).double(), images * 127.5)
+    sums = luma.reshape(16, 16, 2, 16, 2).sum((2, 4)) / 2 - 1      # DCTdiff subtracts 128, not 127.5
+    expected = abs(numpy.percentile(sums, [1.75, 98.25])).max()
+    (place,) = {str(trial.autoencoder.path) for trial in plan.trials if trial.racer != "pixels"}
+    assert place.startswith("dct:2x4,eta=")
+    assert float(place.removeprefix("dct:2x4,eta=")) == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,4 @@
-"""Regularizers with own weights, draws or adaptive weights in whole runs: resume, two ranks, and together with DSM and ESM."""
+"""Methods with own weights, draws or adaptive weights in whole runs: resume, two ranks, and together with DSM and ESM."""
 
 import io
 import os
@@ -57,6 +57,14 @@ METHODS = {
         "discriminator={kind='dino',trunk='vit_tiny_patch16_224',channels=192,start=1,updates='simultaneous'}",
         "regularizers.esm=",
     ],
+    "dc-ae": [
+        "model={kind='dc-ae',downsample=4,latent_channels=4,channels=[8,8,16],encoder_blocks=[0,1,1],decoder_blocks=[0,1,1],"
+        "attention=[2],head_channels=8}",
+    ],
+    "channel_prefix": ["regularizers.channel_prefix={lengths=[1,2,4],per_step=2,always='longest'}"],
+    "wavelet": ["wavelet.levels=2"],
+    "resized": ["data.sizes=[[0,16],[1,24],[3,32]]", "regularizers.dsm.block=fit"],
+    "cut": ["data.sizes=[[0,16],[1,24],[3,32]]", "data.shrink=crop", "regularizers.dsm.block=fit"],
     "latent_masking": ["regularizers.latent_masking.probabilities=[0.25,0.25,0.25,0.25]"],
 }
 WORKER = """

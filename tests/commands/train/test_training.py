@@ -267,6 +267,29 @@ def test_a_dry_run_prints_memory_time_and_parameters_and_saves_nothing(recipe, h
     assert not (here / "runs").exists()
 
 
+def test_a_dry_run_times_each_image_size_and_predicts_the_memory_of_the_largest(recipe, here, command):
+    code, shown, said = command(
+        "train-ae", str(recipe), "--dry-run", "--set", "data.sizes=[[0,16],[10,32]]", "--set", "regularizers.dsm.block=fit",
+        "--set", "discriminator.num_layers=1",
+    )
+    assert code == 0, said
+    assert "16 px from step 0, 32 px from step 10, resized" in shown and "ms at 16 px" in shown
+    assert "ms with the discriminator at 16 px, from step 5 on" in shown
+    assert "ms with the discriminator at 32 px, from step 10 on" in shown
+    code, whole, said = command("train-ae", str(recipe), "--dry-run", "--set", "discriminator.num_layers=1")
+    predicted = [next(line for line in text.splitlines() if "activations about" in line).partition("activations")[2]
+                 for text in (shown, whole)]
+    assert predicted[0] == predicted[1]
+
+
+def test_a_prepared_set_that_is_smaller_than_a_size_is_refused(recipe, here, command):
+    fit = ("--set", "regularizers.dsm.block=fit")
+    code, _, said = command("train-ae", str(recipe), "--set", "data.sizes=[[0,16],[10,64]]", *fit)
+    assert code == 2 and "64 px is larger than data.image_size = 32 px" in said
+    code, _, said = command("train-ae", str(recipe), "--set", "data.sizes=[[0,32],[10,64]]", "--set", "data.image_size=64")
+    assert code == 3 and "holds images of 32 px, but 64 px are asked for" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
