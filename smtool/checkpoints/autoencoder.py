@@ -11,17 +11,19 @@ from pydantic import Field, TypeAdapter, ValidationError
 from smtool import __version__
 from smtool.checkpoints.assemble import assemble
 from smtool.errors import CheckpointError
+from smtool.features.encoder import supply_encoder
 from smtool.networks.dc_ae import DCAE
 from smtool.networks.posterior import LatentStats
+from smtool.networks.rae import RAE
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.taesd import TAESD
 from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.storage import parsing, read_metadata, read_tensors, write_tensors
 
-StoredConfig = Annotated[SDVAE | TAESD | DCAE, Field(discriminator="kind")]
+StoredConfig = Annotated[SDVAE | TAESD | DCAE | RAE, Field(discriminator="kind")]
 """Configs of the networks that such a file can contain."""
-_SECTION: TypeAdapter[SDVAE | TAESD | DCAE] = TypeAdapter(StoredConfig)
+_SECTION: TypeAdapter[SDVAE | TAESD | DCAE | RAE] = TypeAdapter(StoredConfig)
 
 
 def write_autoencoder(
@@ -45,10 +47,16 @@ def write_autoencoder(
     write_tensors(path, weights, {**metadata, **described})
 
 
-def read_autoencoder(path: Path, device: str = "cpu", settings: Mapping[str, Any] = MappingProxyType({})) -> Tokenizer:
+def read_autoencoder(
+    path: Path,
+    device: str = "cpu",
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    weights_dir: Path | None = None,
+) -> Tokenizer:
     """Read a file of `write_autoencoder`, in float32. settings: override what the file states (downsample_pad, padding).
 
-    Raises CheckpointError.
+    weights_dir: searched first for the frozen encoder of an RAE. Raises CheckpointError, and WeightsError without that encoder.
     """
     metadata = read_metadata(path)
     config = _section(path, metadata)
@@ -61,10 +69,11 @@ def read_autoencoder(path: Path, device: str = "cpu", settings: Mapping[str, Any
     if metadata.get("stats") is not None:
         with parsing(path):
             autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
+    supply_encoder(autoencoder, weights_dir, path=path)
     return autoencoder
 
 
-def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD | DCAE:
+def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD | DCAE | RAE:
     kind = metadata.get("kind")
     if kind != "autoencoder" or "model" not in metadata:
         found = f"holds kind {kind!r}" if kind else "is a safetensors file without smtool's description"

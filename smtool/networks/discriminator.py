@@ -23,6 +23,10 @@ class PatchGAN(Config):
     )
 
     @property
+    def title(self) -> str:
+        return "PatchGAN"
+
+    @property
     def smallest_input(self) -> int:
         """Smallest valid image side: each stride-2 layer halves it (rounding down), each of the last two layers subtracts 1."""
         return 3 * 2**self.num_layers

@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from smtool.errors import CheckpointError, WeightsError
+from smtool.errors import CheckpointError, RecipeError, WeightsError
+from smtool.features.encoder import describe_encoder
 from smtool.networks import AnyAutoencoder
+from smtool.networks.rae import RAE
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.recipe.catalog import autoencoder_recipe, packaged, read_text
 from smtool.tokenizers.trainable import open_trainable
@@ -41,6 +43,27 @@ def completed_by_init(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]
     _complete_discriminator(completed)
     _complete_stay(completed, name)
     return completed, problems
+
+
+def completed_by_encoder(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values of a recipe with the number of latent channels that follows from the frozen encoder of an RAE.
+
+    Returns (values, problems): an encoder that does not exist, or another stated number.
+    """
+    model = values.get("model")
+    if not isinstance(model, Mapping) or model.get("kind") != "rae" or model.get("init"):
+        return values, []
+    name = model.get("encoder", RAE.model_fields["encoder"].default)
+    if not isinstance(name, str):
+        return values, []      # an error of validation
+    try:
+        dim = describe_encoder(name).dim
+    except RecipeError as error:
+        where = "" if error.message.startswith("model.") else "model.encoder: "
+        return values, [f"{where}{error.message} {error.hint or ''}".strip()]
+    stated = model.get("latent_channels", dim)
+    problems = [] if stated == dim else [f"model.latent_channels: is {stated!r}, but {name} has {dim}; leave the key out"]
+    return {**values, "model": {**model, "latent_channels": dim}}, problems
 
 
 def start_of(name: str) -> TrainableAutoencoder:

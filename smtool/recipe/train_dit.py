@@ -36,10 +36,11 @@ class Latents(Config):
     autoencoder: str = Field(
         description="a run of train-ae, a file or folder of another tool, pixels, dct:BxM, or module:attribute"
     )
-    stats: Literal["channel", "scalar", "rms", "published", "spectral"] = Field(
+    stats: Literal["channel", "scalar", "rms", "published", "spectral", "element"] = Field(
         "channel",
         description="normalize by mean and std per channel, by one std (the paper), by one root mean square (DC-AE), by the "
-        "published values of an import, or per channel and then recolour (`flatten`)",
+        "published values of an import, per channel and then recolour (`flatten`), or by mean and std of every element, "
+        "as RAE does",
     )
     flatten: Annotated[float, Field(ge=-1, le=4)] | Literal["white"] | None = Field(
         None,
@@ -55,7 +56,7 @@ class Latents(Config):
 
     @property
     def measured(self) -> StatsKind:
-        """The statistics to measure; per channel for published ones, which are not measured."""
+        """The statistics that a cache measures; per channel for published ones and those of elements, which it does not."""
         if self.flatten is not None:
             return Spectral(self.flatten)
         return self.stats if self.stats in ("scalar", "rms") else "channel"

@@ -173,10 +173,10 @@ def _of_kind(
     assert found.path is not None, "all others are files"
     if found.kind == "diffusers":
         return open_by_diffusers(found.path, source=found.name, device=device, image_size=size)
-    return _network(found, found.path, device, pad)
+    return _network(found, found.path, device, pad, weights_dir)
 
 
-def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -> Tokenizer:
+def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None, weights_dir: Path | None) -> Tokenizer:
     """Open a network of smtool; its label is the name of the run or file."""
     opened: Tokenizer
     settings = found.settings if pad is None else replace(found.settings, downsample_pad=pad)
@@ -189,7 +189,7 @@ def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -
     elif found.kind in ("foreign", "other"):
         opened = read_weights(path, device, settings)
     else:
-        opened = read_autoencoder(path, device, settings.given)
+        opened = read_autoencoder(path, device, settings.given, weights_dir=weights_dir)
     recipe = found.metadata.get("recipe")
     named = path.resolve().parent if path.name == "ckpt.safetensors" else path.resolve()
     stem = named.name.removesuffix(INDEX) if is_index(path) else named.stem

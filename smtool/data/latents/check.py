@@ -52,6 +52,9 @@ def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencode
     found = list(batches)
     latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
     mean, std = _check_normalized(stats.normalize(latents), stats, any_std=autoencoder.scaled_by_bound and _is_identity(stats))
+    if stats.kind == "element":      # its groups are channels: the mean and std of every cell are checked beside them
+        cells = stats.normalize(latents).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(3)      # (N, h w, C, 1)
+        _check_normalized(cells, _of_cells(stats), any_std=False)
     few = found[0].slice(0, DECODED_IMAGES).to(autoencoder.device)
     with torch.no_grad():
         plain, back = (autoencoder.decode(z) for z in (few.mean, stats.denormalize(stats.normalize(few.mean))))
@@ -64,6 +67,13 @@ def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencode
         )
     scores = None if few.images is None else _check_images(few, to_signed(few.images), back, stats, autoencoder)
     return LatentCheck(len(latents), mean, std, round_trip, *(scores or (None, None)))
+
+
+def _of_cells(stats: LatentStats) -> LatentStats:
+    """Statistics of elements, seen as those of one channel for each cell, so that errors name it."""
+    _, height, width = stats.mean.shape
+    return LatentStats("channel", torch.zeros(height * width), torch.ones(height * width), stats.count, stats.data,
+                       torch.zeros(height * width))
 
 
 def _noise(batch: LatentBatch, seed: int, number: int) -> Tensor:

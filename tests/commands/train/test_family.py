@@ -49,6 +49,14 @@ METHODS = {
     "rae": ["regularizers.latent_noise={kind='rae',level=0.8}"],
     "l-detok": ["regularizers.latent_noise={kind='l-detok',level=3}"],
     "uae": ["regularizers.uae.teacher=squeezenet", "regularizers.dsm="],
+    "rae-model": [
+        "model={kind='rae',encoder='squeezenet',downsample=4,size='custom',depth=1,width=8,heads=2,hidden=8}",
+        "regularizers.latent_noise={kind='rae',level=0.8}", "regularizers.esm=",
+    ],
+    "dino": [
+        "discriminator={kind='dino',trunk='vit_tiny_patch16_224',channels=192,start=1,updates='simultaneous'}",
+        "regularizers.esm=",
+    ],
     "dc-ae": [
         "model={kind='dc-ae',downsample=4,latent_channels=4,channels=[8,8,16],encoder_blocks=[0,1,1],decoder_blocks=[0,1,1],"
         "attention=[2],head_channels=8}",
