@@ -7,10 +7,12 @@ from typing import Any, Literal, get_args
 
 from smtool.checkpoints.autoencoder import read_autoencoder
 from smtool.checkpoints.diffusion import KIND as DIFFUSION
+from smtool.checkpoints.foreign import rae
 from smtool.checkpoints.foreign.dc_ae import DC_AE, read_dc_ae, supported
 from smtool.checkpoints.foreign.detect import format_of
 from smtool.checkpoints.foreign.diffusers import class_of, read_diffusers
 from smtool.checkpoints.foreign.inferred_classes import find_class
+from smtool.checkpoints.foreign.rae import RAE_CLASS
 from smtool.checkpoints.foreign.settings import AS_STATED, Settings, split_settings
 from smtool.checkpoints.foreign.taesd import encoder_in, half_of, read_taesd, without_half
 from smtool.checkpoints.foreign.weights_file import read_weights
@@ -22,6 +24,7 @@ from smtool.checkpoints.tensor_file import PICKLED, TensorFile
 from smtool.errors import CheckpointError, RecipeError
 from smtool.image_shape import ImageSize, SizeLike
 from smtool.networks.layers import DownsamplePad
+from smtool.networks.rae import RepresentationAutoencoder
 from smtool.networks.sd_vae import Autoencoder
 from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import read_metadata
@@ -71,7 +74,8 @@ def identify(name: str | Path) -> Found:
     plain, settings = split_settings(str(name))
     found = _identified(plain)
     takes = found.kind in ("trained", "foreign", "other")
-    if settings.given and (not takes or found.format in (_TAESD, DC_AE) or (settings.norm_groups and found.kind == "trained")):
+    fixed = found.format in (_TAESD, DC_AE, RAE_CLASS)
+    if settings.given and (not takes or fixed or (settings.norm_groups and found.kind == "trained")):
         raise RecipeError(f"{name}: {plain} takes no settings such as {settings.suffix[1:]}.", hint="Leave them out.")
     return replace(found, name=str(name), settings=settings)
 
@@ -90,7 +94,8 @@ def _identified(text: str) -> Found:
     path, on_hub = _path(text)
     if (folder := described(path)) is not None:
         name = str(class_of(folder / "config.json"))
-        return Found(text, "foreign" if name == DC_AE and supported(path) else "diffusers", path, name, on_hub=on_hub)
+        ours = (name == DC_AE and supported(path)) or (name == RAE_CLASS and rae.supported(path))
+        return Found(text, "foreign" if ours else "diffusers", path, name, on_hub=on_hub)
     found = Found(text, "foreign", path, "diffusers") if path.is_dir() else _file(text, path)
     return replace(found, on_hub=on_hub)
 
@@ -182,6 +187,8 @@ def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None, w
     settings = found.settings if pad is None else replace(found.settings, downsample_pad=pad)
     if found.format == DC_AE:
         opened = read_dc_ae(path, device)
+    elif found.format == RAE_CLASS:
+        opened = rae.read_rae(path, device, weights_dir=weights_dir)
     elif path.is_dir():
         opened = read_diffusers(path, device, settings)
     elif found.format == _TAESD:
@@ -197,7 +204,8 @@ def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None, w
     if found.name.startswith(specimens.PREFIX):
         opened.label = found.name.replace(":", "-")
     opened.source, opened.recipe = found.name, recipe if isinstance(recipe, dict) else {}
-    opened.learned_from = learned_from(found.metadata)
+    frozen = (opened.config.encoder,) if isinstance(opened, RepresentationAutoencoder) else ()
+    opened.learned_from = learned_from(found.metadata) or frozen
     return opened
 
 

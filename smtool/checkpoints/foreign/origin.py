@@ -22,6 +22,7 @@ from smtool.checkpoints.foreign.taesd import half_of, halves
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
 from smtool.networks.dc_ae import DeepCompressionAutoencoder
+from smtool.networks.rae import RepresentationAutoencoder
 from smtool.networks.sd_vae import Autoencoder
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.storage import write_json, write_tensors
@@ -74,6 +75,9 @@ def write_like(
     belong to no autoencoder are left out. Returns the written files. Raises CheckpointError if the original is now another
     network.
     """
+    if isinstance(autoencoder, RepresentationAutoencoder):
+        raise CheckpointError("An RAE cannot be written in the form of its original, which holds the encoder too.",
+                              hint="Use --to smtool.")
     parts = _parts(path, settings)
     weights = fused(autoencoder.state_dict()) if is_by_authors(parts[0].file) else autoencoder.state_dict()
     _refuse_another(path, parts, weights)
