@@ -78,7 +78,7 @@ class TokenHead(nn.Module):
         super().__init__()
         self.enter = TokenBlock(channels, kernel=1)
         self.mix = TokenBlock(channels, kernel=KERNEL)
-        self.leave = spectral_norm(nn.Conv1d(channels, 1, 1))
+        self.leave = _normed(nn.Conv1d(channels, 1, 1))
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.enter(tokens)
@@ -94,9 +94,14 @@ class TokenBlock(nn.Module):
 
     def __init__(self, channels: int, *, kernel: int) -> None:
         super().__init__()
-        self.conv = spectral_norm(nn.Conv1d(channels, channels, kernel, padding=kernel // 2, padding_mode="circular"))
+        self.conv = _normed(nn.Conv1d(channels, channels, kernel, padding=kernel // 2, padding_mode="circular"))
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return F.leaky_relu(F.instance_norm(self.conv(tokens), weight=self.scale, bias=self.shift, eps=EPS), SLOPE)
+
+
+def _normed(convolution: nn.Conv1d) -> nn.Module:
+    """With spectral norm; without it on the meta device, where only shapes count, since PyTorch imports its compiler for its norms."""
+    return convolution if convolution.weight.is_meta else spectral_norm(convolution)
