@@ -103,5 +103,5 @@ class TokenBlock(nn.Module):
 
 
 def _normed(convolution: nn.Conv1d) -> nn.Module:
-    """With spectral norm; without it on the meta device, where only shapes count, since PyTorch imports its compiler for its norms."""
+    """With spectral norm. Without it on the meta device, where only shapes count: there, norms import PyTorch's compiler."""
     return convolution if convolution.weight.is_meta else spectral_norm(convolution)
