@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from smtool import __version__
 from smtool.checkpoints.assemble import assemble
 from smtool.errors import CheckpointError
+from smtool.networks.epsilon_vae import EpsilonVAE
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.taesd import TAESD
@@ -18,9 +19,9 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.storage import parsing, read_metadata, read_tensors, write_tensors
 
-StoredConfig = Annotated[SDVAE | TAESD, Field(discriminator="kind")]
+StoredConfig = Annotated[SDVAE | TAESD | EpsilonVAE, Field(discriminator="kind")]
 """Configs of the networks that such a file can contain."""
-_SECTION: TypeAdapter[SDVAE | TAESD] = TypeAdapter(StoredConfig)
+_SECTION: TypeAdapter[SDVAE | TAESD | EpsilonVAE] = TypeAdapter(StoredConfig)
 
 
 def write_autoencoder(
@@ -57,7 +58,7 @@ def read_autoencoder(path: Path, device: str = "cpu", settings: Mapping[str, Any
     return autoencoder
 
 
-def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD:
+def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD | EpsilonVAE:
     kind = metadata.get("kind")
     if kind != "autoencoder" or "model" not in metadata:
         found = f"holds kind {kind!r}" if kind else "is a safetensors file without smtool's description"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from smtool.networks.epsilon_vae import EpsilonVAE
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.sit import SiT
 from smtool.networks.taesd import TAESD
@@ -19,7 +20,7 @@ def _sd_vae_unless_told(table: Any) -> Any:
     return {"kind": "sd-vae", **table} if isinstance(table, dict) else table
 
 
-AnyAutoencoder = Annotated[SDVAE | TAESD, Field(discriminator="kind"), BeforeValidator(_sd_vae_unless_told)]
+AnyAutoencoder = Annotated[SDVAE | TAESD | EpsilonVAE, Field(discriminator="kind"), BeforeValidator(_sd_vae_unless_told)]
 """[model] of `train-ae`. A member builds a TrainableAutoencoder."""
 AnyBackbone = Annotated[SiT | UViT, Field(discriminator="kind")]
 """[model] of `train-dit`. A member builds a LatentTransformer."""
