@@ -170,7 +170,7 @@ class EpsilonAutoencoder(DiffusionAutoencoder):
         f, (height, width) = self.downsample, latents.shape[-2:]
         dtype = torch.promote_types(latents.dtype, torch.float32)
         noise = noise_field(self.image_channels, top * f, left * f, height * f, width * f, dtype=dtype, device=latents.device)
-        x = noise.expand(len(latents), -1, -1, -1).contiguous(memory_format=_layout(latents))
+        x = noise.expand(len(latents), -1, -1, -1).contiguous(memory_format=_layout(self.decoder.conv_in.weight))
         steps = self.config.sampling_steps
         for step in range(steps, 0, -1):
             t = torch.full((len(latents),), step / steps, dtype=dtype, device=latents.device)
@@ -178,6 +178,6 @@ class EpsilonAutoencoder(DiffusionAutoencoder):
         return x
 
 
-def _layout(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+def _layout(weight: Tensor) -> torch.memory_format:
+    last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format

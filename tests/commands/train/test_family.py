@@ -49,6 +49,7 @@ METHODS = {
     "rae": ["regularizers.latent_noise={kind='rae',level=0.8}"],
     "l-detok": ["regularizers.latent_noise={kind='l-detok',level=3}"],
     "uae": ["regularizers.uae.teacher=squeezenet", "regularizers.dsm="],
+    "epsilon-vae": ["model.kind=epsilon-vae", "model.denoiser_blocks=1", "model.sampling_steps=2"],
     "wavelet": ["wavelet.levels=2"],
     "resized": ["data.sizes=[[0,16],[1,24],[3,32]]", "regularizers.dsm.block=fit"],
     "cut": ["data.sizes=[[0,16],[1,24],[3,32]]", "data.shrink=crop", "regularizers.dsm.block=fit"],
