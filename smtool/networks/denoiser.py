@@ -4,7 +4,8 @@ It has the layers of the SD-VAE in the order of ADM's U-Net (arXiv 2105.05233, s
 the way down to a layer of the same size on the way up, and in every block a scale and shift that depend on the time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -106,7 +107,7 @@ class Denoiser(nn.Module):
         embedded = self.time_out(F.silu(self.time_in(features)))
         x = self.conv_in(torch.cat([x_t, condition.to(x_t.dtype)], 1))
         skips = [x]
-        for level in self.down_blocks:
+        for level in cast(Iterable[_Level], self.down_blocks):
             for layer in level.layers:
                 x = layer(x, embedded)
                 skips.append(x)
@@ -115,7 +116,7 @@ class Denoiser(nn.Module):
                 skips.append(x)
         for layer in self.mid_blocks:
             x = layer(x, embedded)
-        for level in self.up_blocks:
+        for level in cast(Iterable[_Level], self.up_blocks):
             for layer in level.layers:
                 x = layer(torch.cat([x, skips.pop()], 1), embedded)
             if level.resample is not None:
