@@ -185,6 +185,8 @@ def weights(tmp_path_factory) -> Path:
         torch.manual_seed(0)
         save_file(timm.create_model(DINOV2_S, num_classes=0).state_dict(), folder / f"{DINOV2_S}.safetensors")
         save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), folder / "resnet10t.safetensors")
+        tiny = "vit_tiny_patch16_224"
+        save_file(timm.create_model(tiny, num_classes=0).state_dict(), folder / f"{tiny}.safetensors")
         state = {name: value.half() for name, value in squeezenet1_1(weights=None).state_dict().items()}
         torch.save(state, folder / "squeezenet1_1_torchvision_fp16.pth")
     return folder

@@ -11,17 +11,20 @@ from pydantic import Field, TypeAdapter, ValidationError
 from smtool import __version__
 from smtool.checkpoints.assemble import assemble
 from smtool.errors import CheckpointError
+from smtool.features.encoder import supply_encoder
+from smtool.networks.dc_ae import DCAE
 from smtool.networks.epsilon_vae import EpsilonVAE
 from smtool.networks.posterior import LatentStats
+from smtool.networks.rae import RAE
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.taesd import TAESD
 from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.storage import parsing, read_metadata, read_tensors, write_tensors
 
-StoredConfig = Annotated[SDVAE | TAESD | EpsilonVAE, Field(discriminator="kind")]
+StoredConfig = Annotated[SDVAE | TAESD | DCAE | RAE | EpsilonVAE, Field(discriminator="kind")]
 """Configs of the networks that such a file can contain."""
-_SECTION: TypeAdapter[SDVAE | TAESD | EpsilonVAE] = TypeAdapter(StoredConfig)
+_SECTION: TypeAdapter[SDVAE | TAESD | DCAE | RAE | EpsilonVAE] = TypeAdapter(StoredConfig)
 
 
 def write_autoencoder(
@@ -38,27 +41,40 @@ def write_autoencoder(
         "stats": None if autoencoder.stats is None else autoencoder.stats.to_metadata(),
         "digest": autoencoder.digest,
     }
-    weights = {name: tensor.to(dtype or tensor.dtype) for name, tensor in autoencoder.state_dict().items()}
+    weights = {
+        name: tensor.to(dtype if dtype and tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in autoencoder.state_dict().items()
+    }
     write_tensors(path, weights, {**metadata, **described})
 
 
-def read_autoencoder(path: Path, device: str = "cpu", settings: Mapping[str, Any] = MappingProxyType({})) -> Tokenizer:
+def read_autoencoder(
+    path: Path,
+    device: str = "cpu",
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    weights_dir: Path | None = None,
+) -> Tokenizer:
     """Read a file of `write_autoencoder`, in float32. settings: override what the file states (downsample_pad, padding).
 
-    Raises CheckpointError.
+    weights_dir: searched first for the frozen encoder of an RAE. Raises CheckpointError, and WeightsError without that encoder.
     """
     metadata = read_metadata(path)
     config = _section(path, metadata)
     if settings and isinstance(config, SDVAE):
         config = config.model_copy(update=dict(settings))
-    autoencoder = assemble(path, config, {name: tensor.float() for name, tensor in read_tensors(path, device).items()})
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in read_tensors(path, device).items()
+    }
+    autoencoder = assemble(path, config, tensors)
     if metadata.get("stats") is not None:
         with parsing(path):
             autoencoder.stats = LatentStats.from_metadata(metadata["stats"])
+    supply_encoder(autoencoder, weights_dir, path=path)
     return autoencoder
 
 
-def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD | EpsilonVAE:
+def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD | DCAE | RAE | EpsilonVAE:
     kind = metadata.get("kind")
     if kind != "autoencoder" or "model" not in metadata:
         found = f"holds kind {kind!r}" if kind else "is a safetensors file without smtool's description"

@@ -26,6 +26,29 @@ def recipes_list() -> None:
         typer.echo(f"{name:44} {opening(name)}")
 
 
+@recipes_app.command("table")
+def recipes_table() -> None:
+    """Print the published autoencoders that smtool has recipes for: what each regularizes, in terms of ESM and DSM, its
+    published score with the protocol, and what smtool measured at a small size.
+
+    Example:
+
+    smtool recipes table
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from smtool.recipe.systems import systems
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
+    for column in ("system", "regularizes", "in terms of ESM and DSM", "published score", "smtool, in small"):
+        table.add_column(column, overflow="fold")
+    for one in systems():
+        table.add_row(f"{one.system}\n{one.recipe.removeprefix('paper/')}", one.regularizes, one.view, one.score, one.in_small)
+    Console(highlight=False).print(table)
+
+
 @recipes_app.command("show")
 def recipes_show(recipe: RecipeArgument) -> None:
     """Print a recipe.

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smtool.checkpoints.foreign.dc_ae import DC_AE
 from smtool.checkpoints.foreign.diffusers import weights_in
+from smtool.checkpoints.foreign.export_dc_ae import write_dc_ae
 from smtool.checkpoints.foreign.export_diffusers import (
     diffusers_class,
     notes_for_diffusers,
@@ -22,6 +24,7 @@ from smtool.checkpoints.tensor_file import TensorFile
 from smtool.commands.align import Alignment
 from smtool.commands.model_card import Origin, write_card
 from smtool.errors import CheckpointError
+from smtool.networks.dc_ae import DeepCompressionAutoencoder
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.tokenizer import Tokenizer
 from smtool.storage import write_json
@@ -41,12 +44,14 @@ def write_folder(
 ) -> tuple[Tokenizer, list[Path]]:
     """Write the folder; returns the autoencoder and the files. Weights keep the number format of the file they come from.
 
-    what: an SD-VAE in any format, or an autoencoder that diffusers runs. unlike_padding: see `write_diffusers`. half: store
-    float16. alignment: to fold into an SD-VAE, which is then stored as float32 unless half.
+    what: an SD-VAE or DC-AE in any format, or an autoencoder that diffusers runs. unlike_padding: see `write_diffusers`. half:
+    store float16. alignment: to fold into an SD-VAE, which is then stored as float32 unless half.
     """
     found = identify(what)
     if found.kind == "diffusers":
         return _by_diffusers(found, out, half=half)
+    if found.format == DC_AE or found.metadata.get("model", {}).get("kind") == "dc-ae":
+        return _deep(found, out, half=half, aligned=alignment is not None)
     opened = load_autoencoder(what, downsample_pad=downsample_pad)
     refuse_for_diffusers(opened.config, unlike_padding=unlike_padding)
     dtype = number_format(found) if alignment is None else torch.float32
@@ -60,6 +65,16 @@ def write_folder(
     kind, notes = diffusers_class(opened, batch_norm), notes_for_diffusers(opened.config)
     notes += [] if alignment is None else [alignment.card_section()]
     return opened, written + write_card(out, opened, _origin(found), kind=kind, notes=notes)
+
+
+def _deep(found: Found, out: Path, *, half: bool, aligned: bool) -> tuple[Tokenizer, list[Path]]:
+    if aligned:
+        raise CheckpointError(f"{found.place} is DC-AE, into which --align cannot be folded.", hint="Leave out --align.")
+    autoencoder = open_tokenizer(found.name)
+    assert isinstance(autoencoder, DeepCompressionAutoencoder)
+    dtype = round_to_half(found.name, autoencoder) if half else number_format(found)
+    written = write_dc_ae(out, autoencoder, dtype=dtype)
+    return autoencoder, written + write_card(out, autoencoder, _origin(found), kind=DC_AE)
 
 
 def number_format(found: Found) -> torch.dtype:

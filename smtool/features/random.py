@@ -50,6 +50,20 @@ def load(weights_dir: Path | None, protocol: Protocol) -> Extractor:
     )
 
 
+def fixed(conv: nn.Conv2d, purpose: str, key: int) -> nn.Conv2d:
+    """Fill weights and biases from random integers, so that they are bitwise identical on every machine.
+
+    Weights have He's variance, biases a standard deviation of 0.5, without which features would not depend on the contrast.
+    """
+    assert conv.bias is not None
+    draw = generator(purpose, key)
+    with torch.no_grad():
+        for values, scale in ((conv.weight, (2.0 / conv.weight[0].numel()) ** 0.5), (conv.bias, 0.5)):
+            drawn = torch.randint(-127, 128, values.shape, generator=draw).double()
+            values.copy_(drawn * scale / drawn.square().mean().sqrt())
+    return conv
+
+
 def _fixed(conv: nn.Conv2d, key: int) -> nn.Conv2d:
     """Fill the weights from random integers, so that they are bitwise identical on every machine; He's variance, no bias."""
     assert conv.bias is not None

@@ -24,6 +24,9 @@ DINOV2 = {
     "dinov2-b": ("vit_base_patch14_dinov2.lvd142m", "dinov2_vitb14_pretrain.pth"),
     "dinov2-l": ("vit_large_patch14_dinov2.lvd142m", "dinov2_vitl14_pretrain.pth"),
     "dinov2-g": ("vit_giant_patch14_dinov2.lvd142m", "dinov2_vitg14_pretrain.pth"),
+    "dinov2-s-reg": ("vit_small_patch14_reg4_dinov2.lvd142m", "dinov2_vits14_reg4_pretrain.pth"),
+    "dinov2-b-reg": ("vit_base_patch14_reg4_dinov2.lvd142m", "dinov2_vitb14_reg4_pretrain.pth"),
+    "dinov2-l-reg": ("vit_large_patch14_reg4_dinov2.lvd142m", "dinov2_vitl14_reg4_pretrain.pth"),
 }
 
 
@@ -126,6 +129,21 @@ def patch_side(model: str) -> int | None:
     return int(embed.patch_size[0])
 
 
+def without_last_affine(network: nn.Module) -> bool:
+    """Remove scale and shift of a transformer's last layer norm, so that its tokens have mean 0 and variance 1 over channels.
+
+    Returns whether the network ends with a layer norm.
+    """
+    norm = getattr(network, "norm", None)
+    if not isinstance(norm, nn.LayerNorm):
+        return False
+    if norm.elementwise_affine:
+        with torch.no_grad():
+            norm.weight.fill_(1.0)
+            norm.bias.zero_()
+    return True
+
+
 def _timm_features(network: nn.Module, x: Tensor) -> Tensor:
     """The last feature map after the final norm, (B, dim, height, width); for a transformer, its patch tokens."""
     found: Tensor = network.forward_features(x)  # type: ignore[operator]
@@ -147,14 +165,14 @@ def _squeezenet(token_grid: Grid, weights_dir: Path | None) -> Teacher:
         whole.features,
         name="squeezenet",
         digest=file_digest(path),
-        size=(_squeezenet_side(token_grid[0]), _squeezenet_side(token_grid[1])),
+        size=(squeezenet_side(token_grid[0]), squeezenet_side(token_grid[1])),
         mean=tuple(value / 255.0 for value in IMAGENET_MEAN),
         std=tuple(value / 255.0 for value in IMAGENET_STD),
         features=lambda network, x: network(x),
     )
 
 
-def _squeezenet_side(cells: int) -> int:
+def squeezenet_side(cells: int) -> int:
     """The largest image side that gives this many cells in SqueezeNet 1.1 (a 3x3 stride-2 convolution, three ceil-mode pools)."""
 
     def after(side: int) -> int:

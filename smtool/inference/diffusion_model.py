@@ -1,6 +1,6 @@
 """Checkpoints of diffusion transformers: transformer, process, latent statistics, and the tokenizer of its latents."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def resumed_latents(path: Path, place: str, tokenizer: Tokenizer) -> LatentStats
             f"{place} is not the autoencoder that {path.parent} was started with: its digest differs.",
             hint="Restore that autoencoder, start over with --fresh, or use another folder with --out.",
         )
-    return _stats(path, metadata["stats"], metadata["latent_shape"][0])
+    return _stats(path, metadata["stats"], metadata["latent_shape"])
 
 
 def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
@@ -130,7 +130,7 @@ def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
         tables,
         network.eval().requires_grad_(False),
         tables.process.build(),
-        _stats(path, metadata["stats"], channels),
+        _stats(path, metadata["stats"], metadata["latent_shape"]),
         _tokenizer(path, metadata, tokenizer_weights, device),
         (channels, height, width),
         metadata["num_classes"],
@@ -156,11 +156,13 @@ def _tokenizer(path: Path, metadata: Mapping[str, Any], weights: Mapping[str, Te
     return tokenizer
 
 
-def _stats(path: Path, described: dict[str, Any], channels: int) -> LatentStats:
+def _stats(path: Path, described: dict[str, Any], shape: Sequence[int]) -> LatentStats:
     with parsing(path):
         stats = LatentStats.from_metadata(described)
-        if not stats.fits(channels):
-            raise ValueError(f"statistics of {len(stats.mean)} channels for latents of {channels}")
+        channels, height, width = shape
+        if not stats.fits((channels, height, width)):
+            measured = f"{len(stats.mean)} channels" if stats.mean.ndim == 1 else "x".join(map(str, stats.mean.shape))
+            raise ValueError(f"statistics of {measured} for latents of {channels}x{height}x{width}")
         return stats
 
 

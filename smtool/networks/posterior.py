@@ -1,9 +1,11 @@
 """The posterior that an encoder returns, and statistics that normalize latents."""
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -55,13 +57,15 @@ class LatentStats:
 
     "patch" statistics are those of FLUX.2: a mean and std for each channel and each of the four cells of its 2x2 patches, in the
     order of `torch.nn.functional.pixel_unshuffle`. They need latents with even sides.
+    "element" statistics are those of RAE: a mean and std for each element of a latent, which then has one size only.
     "spectral" statistics also have a recolouring: after mean and std per channel, a filter gives the latents a chosen spectrum.
-    mean, std: (C,) float32, (1,) for "scalar", (4 C,) for "patch". count: number of measured samples; data: digest of their data.
-    residual: mean of normalized latents of these data, with the shape of `mean`: 0 if `mean` is the measured mean, measured
+    mean, std: (C,) float32, (1,) for "scalar", (4 C,) for "patch", (C, h, w) for "element". count: number of measured samples;
+    data: digest of their data.
+    residual: mean of normalized latents of these data, one for each of their `groups`: 0 if `mean` is the measured mean, measured
     mean / std if latents are only divided by std (scalar statistics of the released trainers), None if unknown.
     """
 
-    kind: Literal["channel", "scalar", "spectral", "patch"]
+    kind: Literal["channel", "scalar", "spectral", "patch", "element"]
     mean: Tensor
     std: Tensor
     count: int
@@ -95,27 +99,33 @@ class LatentStats:
         if self.kind == "patch" and (height % 2 or width % 2):
             raise ValueError(f"latents of {height}x{width} cells have no whole 2x2 patches, which their statistics are of")
 
-    def fits(self, channels: int) -> bool:
-        """Whether they are statistics of latents with this number of channels."""
-        return len(self.mean) == {"scalar": 1, "patch": 4 * channels}.get(self.kind, channels)
+    def fits(self, shape: tuple[int, int, int]) -> bool:
+        """Whether they are statistics of latents (C, h, w)."""
+        if self.kind == "element":
+            return tuple(self.mean.shape) == shape
+        return len(self.mean) == {"scalar": 1, "patch": 4 * shape[0]}.get(self.kind, shape[0])
 
     def groups(self, latents: Tensor) -> Tensor:
-        """The values of latents (B, C, h, w) that share a mean and std: (B, G, P), G of (1,), (C,) or (4 C,) for `kind`."""
+        """The values of latents (B, C, h, w) that share a mean and std: (B, G, P), G of (1,), (C,) or (4 C,) for `kind`.
+
+        Those of "element" are grouped by channel, over which their normalized values have mean 0 and variance 1 too.
+        """
         if self.kind == "scalar":
             return latents.flatten(1).unsqueeze(1)
         return (F.pixel_unshuffle(latents, 2) if self.kind == "patch" else latents).flatten(2)
 
     def per_channel(self) -> "LatentStats":
-        """The mean and std over the whole channels for "patch"; other kinds unchanged."""
-        if self.kind != "patch":
+        """The mean and std over the whole channels for "patch" and "element"; other kinds unchanged."""
+        if self.kind not in ("patch", "element"):
             return self
-        mean, std = self.mean.double().view(-1, 4), self.std.double().view(-1, 4)
+        rows = (-1, 4) if self.kind == "patch" else (len(self.mean), -1)
+        mean, std = self.mean.double().reshape(rows), self.std.double().reshape(rows)
         whole = (std.square().mean(1) + mean.var(1, correction=0)).sqrt()
         return LatentStats("channel", mean.mean(1).float(), whole.float(), self.count, self.data)
 
     def to_metadata(self) -> dict[str, object]:
         residual = {} if self.residual is None else {"residual": self.residual.tolist()}
-        mean, std = self.mean.tolist(), self.std.tolist()
+        mean, std = (_packed(values) if self.kind == "element" else values.tolist() for values in (self.mean, self.std))
         recolouring = {} if self.recolouring is None else {"recolouring": self.recolouring.to_metadata()}
         return {"kind": self.kind, "mean": mean, "std": std, "count": self.count, "data": self.data, **residual, **recolouring}
 
@@ -125,13 +135,15 @@ class LatentStats:
 
         Raises ValueError, TypeError or KeyError for other values.
         """
-        mean, std = (_vector(value[key]) for key in ("mean", "std"))
+        of_elements = value["kind"] == "element"
+        mean, std = (_unpacked(value[key]) if of_elements else _vector(value[key]) for key in ("mean", "std"))
         count = int(value["count"])
         residual = _vector(value["residual"]) if "residual" in value else torch.zeros_like(mean) if count else None
         recolouring = Recolouring.from_metadata(value["recolouring"]) if "recolouring" in value else None
-        if value["kind"] not in ("channel", "scalar", "spectral", "patch") or count < 0:
+        if value["kind"] not in ("channel", "scalar", "spectral", "patch", "element") or count < 0:
             raise ValueError(f"statistics of kind {value['kind']!r} over {count} samples")
-        if mean.ndim != 1 or mean.shape != std.shape or (residual is not None and residual.shape != mean.shape):
+        expected = mean.shape[:1]
+        if mean.ndim != 1 + 2 * of_elements or mean.shape != std.shape or (residual is not None and residual.shape != expected):
             raise ValueError(f"statistics of the shapes {tuple(mean.shape)} and {tuple(std.shape)}")
         if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
             raise ValueError("statistics that are not finite, or a std that is not positive")
@@ -141,12 +153,26 @@ class LatentStats:
         return latents * self._broadcast(self.std, latents) + self._broadcast(self.mean, latents)
 
     def _broadcast(self, values: Tensor, latents: Tensor) -> Tensor:
-        values = to_device(values.to(latents.dtype), latents.device).view(1, -1, 1, 1)
+        if self.kind == "element" and values.shape != latents.shape[-3:]:
+            sizes = ("x".join(map(str, shape)) for shape in (values.shape, latents.shape[-3:]))
+            raise ValueError("statistics of the elements of latents {}, which do not fit latents {}".format(*sizes))
+        values = to_device(values.to(latents.dtype), latents.device)
+        values = values[None] if self.kind == "element" else values.view(1, -1, 1, 1)
         if self.kind != "patch":
             return values
         height, width = latents.shape[-2:]
         self.refuse_odd(height, width)
         return F.pixel_shuffle(values, 2).repeat(1, 1, height // 2, width // 2)
+
+
+def _packed(values: Tensor) -> dict[str, Any]:
+    """A tensor as its shape and the base64 text of its float32 numbers, lowest byte first, a fourth of a list of decimals."""
+    return {"shape": list(values.shape), "float32": b64encode(values.cpu().float().numpy().astype("<f4").tobytes()).decode()}
+
+
+def _unpacked(value: dict[str, Any]) -> Tensor:
+    numbers = np.frombuffer(b64decode(value["float32"], validate=True), "<f4").astype(np.float32)
+    return torch.from_numpy(numbers).reshape([int(side) for side in value["shape"]])
 
 
 def _vector(values: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """The interface of autoencoders that `train-ae` can train: their recipe tables, and the names of their parts."""
 
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ PARTS = (ENCODER, DECODER, LAST_LAYERS)
 
 
 class AutoencoderConfig(Config):
-    """Recipe table of a trainable autoencoder."""
+    """Recipe table of a trainable autoencoder. has_trained_encoder: whether the encoder has weights that can train."""
+
+    has_trained_encoder: ClassVar[bool] = True
 
     init: str = Field(
         "",

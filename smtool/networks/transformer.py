@@ -213,13 +213,13 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between them; the hidden width is 4 times the token width."""
+    """Two linear layers with a GELU between them; the hidden width is 4 times the token width unless it is given."""
 
-    def __init__(self, width: int, *, gelu: str) -> None:
+    def __init__(self, width: int, *, gelu: str, hidden: int | None = None) -> None:
         super().__init__()
         self.gelu = gelu
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = nn.Linear(width, hidden or 4 * width)
+        self.fc2 = nn.Linear(hidden or 4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x), approximate=self.gelu))

@@ -9,18 +9,21 @@ from smtool.config import Config
 from smtool.features.perceptual import Perceptual
 from smtool.image_shape import ImageSize
 from smtool.networks import AnyAutoencoder
+from smtool.networks.rae import RAE
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.trainable import ENCODER
 from smtool.recipe.images import Data
-from smtool.recipe.initial import completed_by_init
+from smtool.recipe.initial import completed_by_encoder, completed_by_init
 from smtool.recipe.selection import ALL, selection_problems, trained_names
 from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
-from smtool.tasks.adversary import Adversary
+from smtool.tasks.adversary import Adversary, AnyAdversary
 from smtool.tasks.autoencoder import Reconstruction
 from smtool.tasks.wavelet import Wavelet
 
 EPSILON_VAE, VELOCITY = "epsilon-vae", "velocity"
+_DETERMINISTIC = {"taesd": "TAESD", "dc-ae": "DC-AE", "rae": "RAE"}
+"""Kinds of [model] whose latents have no noise, and their names."""
 
 
 class Validation(Config):
@@ -38,7 +41,7 @@ class TrainAE(TrainingTables):
     reconstruction: Reconstruction = Reconstruction()
     wavelet: Wavelet | None = None
     perceptual: Perceptual | None = None
-    discriminator: Adversary | None = None
+    discriminator: AnyAdversary | None = None
     train: str | tuple[str, ...] = Field(
         "all",
         description='what to train: "all", "encoder", "decoder", "last-layers" (of the decoder, after its last upsampling), or a '
@@ -53,6 +56,8 @@ class TrainAE(TrainingTables):
     @property
     def trains_encoder(self) -> bool:
         """Whether any parameter of the encoder trains, so that latents change."""
+        if not self.model.has_trained_encoder:
+            return False
         if self.train in (ALL, ENCODER):
             return True
         with shapes_only():
@@ -77,7 +82,12 @@ class TrainAE(TrainingTables):
     @classmethod
     def completed(cls, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         values, problems = completed_by_init(values)
-        return _with_velocity(values), problems
+        completed, others = completed_by_encoder(values)
+        return _with_velocity(completed), [*problems, *others]
+
+    def learned_from(self) -> list[str]:
+        frozen = [self.model.encoder] if isinstance(self.model, RAE) else []
+        return sorted({*super().learned_from(), *frozen})
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """(key, sentence) for every impossible combination of values; checked when the recipe is loaded."""
@@ -128,11 +138,15 @@ class TrainAE(TrainingTables):
         if self.train != ALL or self.lr_multipliers:
             yield from selection_problems(self.model, self.train, self.lr_multipliers)
         if not self.trains_encoder:
+            chosen = f"train = {self.train!r}" if self.model.has_trained_encoder else f'model.kind = "{self.model.kind}"'
             for name, table in self.regularizers.present.items():
-                if table.only_encoder:
-                    yield f"regularizers.{name}", f"has no effect with train = {self.train!r}, because the encoder is frozen"
-        if self.regularizers.kl and self.model.kind == "taesd":
-            yield "regularizers.kl", "cannot be used: TAESD is deterministic, so its posterior has no variance"
+                if table.only_encoder and not (name == "kl" and not self.model.has_trained_encoder):
+                    yield f"regularizers.{name}", f"has no effect with {chosen}, because the encoder is frozen"
+        if self.regularizers.kl and self.model.kind in _DETERMINISTIC:
+            network = _DETERMINISTIC[self.model.kind]
+            yield "regularizers.kl", f"cannot be used: {network} is deterministic, so its posterior has no variance"
+        if self.regularizers.uae and not self.model.has_trained_encoder:
+            yield "regularizers.uae", f"cannot be used with {chosen}: it aligns latents, but the encoder is frozen"
         yield from self._unsuited_latents()
         yield from self._unsuited_loss()
 
@@ -183,7 +197,7 @@ class TrainAE(TrainingTables):
         for table in self.regularizers.present.values():
             scale *= table.smallest_scale(shapes)
         side = round(min(shapes.images[-2:]) * scale)
-        if self.discriminator and side < self.discriminator.smallest_input:
+        if isinstance(self.discriminator, Adversary) and side < self.discriminator.smallest_input:
             layers = max(0, (side // 3).bit_length() - 1)
             fits = f"num_layers = {layers}, or " if layers else ""
             yield "discriminator.num_layers", _smallest_pair(

@@ -11,7 +11,7 @@ from smtool.diffusion import DDPM, VPSDE, AnyAlignment, Flow, Sampler, Warmup
 from smtool.image_shape import ImageSize
 from smtool.networks import AnyBackbone
 from smtool.recipe.training import TrainingTables
-from smtool.tasks.diffusion import Labels
+from smtool.tasks.diffusion import ChannelPrefixes, Labels
 from smtool.training.sharding import Parallel
 
 
@@ -36,10 +36,11 @@ class Latents(Config):
     autoencoder: str = Field(
         description="a run of train-ae, a file or folder of another tool, pixels, dct:BxM, or module:attribute"
     )
-    stats: Literal["channel", "scalar", "published", "spectral"] = Field(
+    stats: Literal["channel", "scalar", "rms", "published", "spectral", "element"] = Field(
         "channel",
-        description="normalize by mean and std per channel, by one std (the paper), by the published values of an import, or per "
-        "channel and then recolour (`flatten`)",
+        description="normalize by mean and std per channel, by one std (the paper), by one root mean square (DC-AE), by the "
+        "published values of an import, per channel and then recolour (`flatten`), or by mean and std of every element, "
+        "as RAE does",
     )
     flatten: Annotated[float, Field(ge=-1, le=4)] | Literal["white"] | None = Field(
         None,
@@ -55,10 +56,10 @@ class Latents(Config):
 
     @property
     def measured(self) -> StatsKind:
-        """The statistics to measure; per channel for published ones, which are not measured."""
+        """The statistics that a cache measures; per channel for published ones and those of elements, which it does not."""
         if self.flatten is not None:
             return Spectral(self.flatten)
-        return "scalar" if self.stats == "scalar" else "channel"
+        return self.stats if self.stats in ("scalar", "rms") else "channel"
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if self.stats == "spectral" and self.flatten is None:
@@ -95,6 +96,7 @@ class TrainDiT(TrainingTables):
     process: Annotated[Flow | DDPM | VPSDE, Field(discriminator="kind")] = Flow()
     loss: DiffusionLoss = DiffusionLoss()
     labels: Labels | None = None
+    channel_prefix: ChannelPrefixes | None = None
     alignment: AnyAlignment | None = None
     warmup: Warmup | None = None
     sampler: Sampler = Sampler()
@@ -108,6 +110,9 @@ class TrainDiT(TrainingTables):
             yield f"latents.{key}", sentence
         if not isinstance(self.loss.weights, str) and not any(self.loss.weights):
             yield "loss.weights", "must have a number above 0"
+        if self.channel_prefix is not None and getattr(self.model, "final_conv", False):
+            sentence = "needs an output whose channels can be cut, but model.final_conv mixes them; use model.final_conv = false"
+            yield "channel_prefix", sentence
         if self.sampler.cfg_scale > 1 and self.labels is None:
             yield "sampler.cfg_scale", "guidance needs classes: add a [labels] table, or use cfg_scale = 1"
         if self.labels is not None and self.labels.dropout > 0 and not self.model.has_null_class:

@@ -12,6 +12,7 @@ from pydantic import ModelWrapValidatorHandler, create_model, model_validator
 from smtool.config import Config, LossConfig
 from smtool.own_code import names_own_code
 from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerConfig, Shapes
+from smtool.regularizers.channel_prefix import ChannelPrefix
 from smtool.regularizers.dsm import DSM
 from smtool.regularizers.eq_vae import EQVAE
 from smtool.regularizers.esm import ESM
@@ -32,6 +33,7 @@ __all__ = [
     "KL",
     "UAE",
     "VAVAE",
+    "ChannelPrefix",
     "Encoding",
     "LatentMasking",
     "LatentNoise",
@@ -63,6 +65,7 @@ class Regularizers(LossConfig):
     va_vae: VAVAE | None = None
     local_correlation: LocalCorrelation | None = None
     latent_masking: LatentMasking | None = None
+    channel_prefix: ChannelPrefix | None = None
 
     @model_validator(mode="wrap")
     @classmethod

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smtool.features.teachers import Teacher, load_teacher
+from smtool.features.teachers import Teacher, load_teacher, without_last_affine
 from smtool.randomness import Streams
 from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerConfig, Shapes
 from smtool.regularizers.features import RELEASED_RATIO, features_at
@@ -76,7 +76,8 @@ class BandAligned(Regularizer):
         super().__init__()
         self.weight = table.weight
         self.table = table
-        self.teacher = _without_last_affine(teacher)
+        without_last_affine(teacher.network)
+        self.teacher = teacher
         self.projection = nn.Conv2d(latent_channels, teacher.dim, 1)
 
     def draw(self, streams: Streams, shapes: Shapes) -> Perturbation | None:
@@ -120,13 +121,3 @@ class BandAligned(Regularizer):
 def _normalized(features: Tensor) -> Tensor:
     """Mean 0 and variance 1 over the channels of each cell."""
     return F.layer_norm(features.movedim(1, -1), features.shape[1:2]).movedim(-1, 1)
-
-
-def _without_last_affine(teacher: Teacher) -> Teacher:
-    """Remove scale and shift of a transformer's last layer norm, as RAE and UAE do, so that its tokens have variance 1."""
-    norm = getattr(teacher.network, "norm", None)
-    if isinstance(norm, nn.LayerNorm) and norm.elementwise_affine:
-        with torch.no_grad():
-            norm.weight.fill_(1.0)
-            norm.bias.zero_()
-    return teacher

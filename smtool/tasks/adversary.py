@@ -4,24 +4,23 @@ Sources: released-code.md#autoencoder-loss, released-code.md#discriminator.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smtool.config import Config
+from smtool.networks.dino_gan import DinoGAN
 from smtool.networks.discriminator import PatchGAN
 from smtool.regularizers import Pair
 from smtool.training.optimizer import AdamW
+from smtool.training.terms import AdaptiveWeight
 
 
-class Adversary(PatchGAN):
-    """A PatchGAN discriminator that is used from step `start` on; its term is also scaled by a ratio of gradient norms.
-
-    updates = "alternating" updates the autoencoder and the discriminator in turn, each on a new batch, as the paper's released
-    code does: 500k steps are then 275k updates of the autoencoder. "simultaneous" updates both on each batch, as LDM does.
-    """
+class Schedule(Config):
+    """When a discriminator is trained and used, with which weight, and what it sees."""
 
     weight: float = Field(0.5, gt=0, description="factor of the adversarial term, multiplied by the ratio of gradient norms")
     start: int = Field(
@@ -40,10 +39,13 @@ class Adversary(PatchGAN):
         description="steps after these in which `weight` rises linearly from 0; 1000 if model.init is given and "
         "discriminator.init is not",
     )
-    init: str = Field(
-        "",
-        description="start from the discriminator in this run of train-ae, or in this checkpoint of LDM's trainer; empty: random "
-        "weights",
+    augment: float = Field(
+        0.0, ge=0, le=1,
+        description="probability, per step, that all images for the discriminator are translated, and that they are recoloured "
+        "(DiffAugment); 0: never; 1 in RAE",
+    )
+    rounded: bool = Field(
+        False, description="clamp and round decodings to 8 bits when the discriminator learns, as in RAE"
     )
     optimizer: AdamW | None = Field(None, description="optimizer of the discriminator; absent: the same settings as [optimizer]")
 
@@ -66,6 +68,11 @@ class Adversary(PatchGAN):
             return ("autoencoder", "discriminator")
         return ("discriminator",) if step % 2 else ("autoencoder",)
 
+    @property
+    def adaptive_weight(self) -> AdaptiveWeight:
+        """The factor of the adversarial term."""
+        return AdaptiveWeight("decoder")
+
     def count_turns(self, player: str, steps: int) -> int:
         """Number of updates of the player in the first `steps` steps."""
         before, together = min(steps, self.start), max(0, steps - self.entry)
@@ -74,6 +81,51 @@ class Adversary(PatchGAN):
             return before + together if player == "autoencoder" else alone + together
         odd = steps // 2 - self.entry // 2 if together else 0
         return alone + odd if player == "discriminator" else before + together - odd
+
+
+class Adversary(Schedule, PatchGAN):
+    """A PatchGAN discriminator that is used from step `start` on; its term is also scaled by a ratio of gradient norms.
+
+    updates = "alternating" updates the autoencoder and the discriminator in turn, each on a new batch, as the paper's released
+    code does: 500k steps are then 275k updates of the autoencoder. "simultaneous" updates both on each batch, as LDM does.
+    """
+
+    kind: Literal["patchgan"] = "patchgan"
+    init: str = Field(
+        "",
+        description="start from the discriminator in this run of train-ae, or in this checkpoint of LDM's trainer; empty: random "
+        "weights",
+    )
+
+
+class DinoAdversary(Schedule, DinoGAN):
+    """A discriminator on the tokens of a frozen DINO, used from step `start` on, as RAE's (arXiv 2510.11690).
+
+    It learns by the hinge loss without the factor 1/2 of the released code, by which AdamW's steps do not change. Its term is
+    scaled by the ratio of gradient norms at the decoder's last layer, |reconstruction's| / (|its own| + 1e-6), at most 1e4.
+    """
+
+    weight: float = Field(0.75, gt=0, description="factor of the adversarial term, multiplied by the ratio of gradient norms")
+    augment: float = Field(
+        1.0, ge=0, le=1,
+        description="probability, per step, that all images for the discriminator are translated, and that they are recoloured "
+        "(DiffAugment); 0: never",
+    )
+    rounded: bool = Field(True, description="clamp and round decodings to 8 bits when the discriminator learns")
+    init: ClassVar[str] = ""
+
+    @property
+    def adaptive_weight(self) -> AdaptiveWeight:
+        return AdaptiveWeight("decoder", offset=1e-6)
+
+
+def _patchgan_unless_told(table: Any) -> Any:
+    """Set kind = "patchgan" where it is missing, as in old recipes."""
+    return {"kind": "patchgan", **table} if isinstance(table, dict) else table
+
+
+AnyAdversary = Annotated[Adversary | DinoAdversary, Field(discriminator="kind"), BeforeValidator(_patchgan_unless_told)]
+"""[discriminator] of `train-ae`."""
 
 
 def hinge_discriminator(discriminator: nn.Module, targets: Sequence[Tensor], decodings: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -9,18 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smtool.config import Config
-from smtool.data.batches import ImageBatch
+from smtool.data.batches import ImageBatch, to_signed, to_uint8
 from smtool.devices import to_device
 from smtool.diffusion import Flow
 from smtool.features.pictures import as_rgb
 from smtool.networks.trainable import DiffusionAutoencoder, TrainableAutoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
-from smtool.tasks.adversary import Adversary, hinge_discriminator, hinge_generator
+from smtool.tasks.adversary import Adversary, DinoAdversary, hinge_discriminator, hinge_generator
+from smtool.tasks.augment import augmented, draw_augmentation
 from smtool.tasks.sizes import SizeSchedule
 from smtool.tasks.velocity import denoise
 from smtool.tasks.wavelet import Wavelet
-from smtool.training.terms import AdaptiveWeight, Layer, Loss, Term, weighted_sum
+from smtool.training.terms import Layer, Loss, Term, weighted_sum
 
 
 class Reconstruction(Config):
@@ -52,7 +53,7 @@ class AutoencoderTask:
         *,
         reconstruction: Reconstruction,
         perceptual: tuple[nn.Module, float] | None,
-        adversary: Adversary | None,
+        adversary: Adversary | DinoAdversary | None,
         discriminator: nn.Module | None,
         flip: bool,
         wavelet: Wavelet | None = None,
@@ -99,8 +100,8 @@ class AutoencoderTask:
         terms = [pixel, *self._distances(pairs, decodings)]
         if self.adversary is not None and step >= self.adversary.entry:
             assert self.discriminator is not None
-            value = hinge_generator(self.discriminator, pairs, [as_rgb(x) for x in decodings])
-            terms.append(Term("adversarial", value, self.adversary.weight_at(step), AdaptiveWeight("decoder")))
+            value = hinge_generator(self.discriminator, pairs, self._seen(decodings, streams, "decoding"))
+            terms.append(Term("adversarial", value, self.adversary.weight_at(step), self.adversary.adaptive_weight))
         for name, method in self.methods.items():
             if (penalty := method.penalty(encoding, draws[name])) is not None:
                 terms.append(Term(name, penalty, method.weight, method.adaptive_weight))
@@ -111,9 +112,21 @@ class AutoencoderTask:
         assert self.discriminator is not None
         with torch.no_grad():
             _, pairs, _ = self._encoded(images, streams)
-            decodings = [as_rgb(x) for x in self._decoded(pairs, streams)[0]]
-        values = hinge_discriminator(self.discriminator, [as_rgb(pair.images) for pair in pairs], decodings)
+            decodings = self._decoded(pairs, streams)[0]
+            if self.adversary is not None and self.adversary.rounded:
+                decodings = [to_signed(to_uint8(x)).to(x.dtype) for x in decodings]
+            targets = self._seen([pair.images for pair in pairs], streams, "target")
+            decodings = self._seen(decodings, streams, "decoding")
+        values = hinge_discriminator(self.discriminator, targets, decodings)
         return Loss(values["discriminator"], {name: value.detach() for name, value in values.items()})
+
+    def _seen(self, images: list[Tensor], streams: Streams, name: str) -> list[Tensor]:
+        """Images as the discriminator gets them: RGB, and augmented if the recipe says so."""
+        pictures, adversary = [as_rgb(x) for x in images], self.adversary
+        if adversary is None or not adversary.augment:
+            return pictures
+        draws = [draw_augmentation(streams, adversary.augment, f"{name} {number}") for number in range(len(pictures))]
+        return [augmented(x, draw) for x, draw in zip(pictures, draws, strict=True)]
 
     def _encoded(self, images: Tensor, streams: Streams) -> tuple[Encoding, list[Pair], dict[str, Any]]:
         """Apply all methods' hooks; return encoding, pairs and draws."""

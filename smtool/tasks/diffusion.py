@@ -1,6 +1,7 @@
 """The loss of a diffusion transformer: denoising of normalized latents, and alignment of tokens with a teacher."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,6 +14,7 @@ from smtool.diffusion import Process, WeightedAlignment
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.transformer import LatentTransformer, Prediction
 from smtool.randomness import Streams
+from smtool.regularizers.channel_prefix import prefix
 from smtool.spectrum import dct2
 from smtool.spectrum.dct import constant, full_precision
 from smtool.training.terms import Loss, Term, weighted_sum
@@ -30,11 +32,27 @@ class Labels(Config):
     )
 
 
+class ChannelPrefixes(Config):
+    """Augmented training on latents whose first channels hold the most (DC-AE 1.5, arXiv 2508.00413).
+
+    Each step trains on all channels and on random prefixes of them, each with times and noise of its own; losses are averaged.
+    Behind a prefix, the network sees 0 and its output does not count, as if its first and last layer were cut.
+    """
+
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1, description="numbers of channels, of which the prefixes are drawn uniformly"
+    )
+    per_step: int = Field(
+        2, ge=2, le=64, description="prefixes in every step: all channels, and others drawn; a step costs as many times more"
+    )
+
+
 class DiffusionTask:
     """The task of training a diffusion transformer. The only player is the transformer with the alignment's projector.
 
     teacher: uint8 images -> features for the alignment; not used for batches that contain features. channel_weights: factor of
-    the squared error of each latent channel, None for 1; the alignment has none.
+    the squared error of each latent channel, None for 1; the alignment has none. prefixes: also train on the first
+    channels alone.
     """
 
     def __init__(
@@ -47,12 +65,14 @@ class DiffusionTask:
         alignment: WeightedAlignment | None = None,
         teacher: nn.Module | None = None,
         channel_weights: Sequence[float] | None = None,
+        prefixes: ChannelPrefixes | None = None,
     ) -> None:
         self.network = network
         self.process = process
         self.stats = stats
         self.labels = labels
         self.alignment = alignment
+        self.prefixes = prefixes
         self.teacher = teacher
         self.channel_weights = None if channel_weights is None else torch.tensor(channel_weights, dtype=torch.float64)
         modules: dict[str, nn.Module] = {"network": network}
@@ -67,34 +87,53 @@ class DiffusionTask:
         return steps
 
     def loss(self, player: str, batch: LatentBatch, draws: Streams, step: int) -> Loss:
-        """Mean squared error of the prediction with the weights of channels, plus the alignment term.
+        """Mean squared error of the prediction with the weights of channels, plus the alignment term; averages over prefixes.
 
-        The log also contains the error per frequency band, without weights.
+        The log also contains the error per frequency band, without weights, with all channels.
         """
         device = draws.device
         posterior = Posterior(to_device(batch.mean, device), to_device(batch.logvar, device))
         shape = posterior.mean.shape
         latents = self.stats.normalize(posterior.sample(draws.batch("posterior", shape)))
-        noised = self.process.noised(latents, draws.batch("noise", shape), draws.uniform("time", (len(latents),)))
+        labels = self._labels(batch, draws)
+        lengths = self._lengths(draws, shape[1])
+        passes = [self._pass(latents, labels, draws, number, length) for number, length in enumerate(lengths)]
+        terms = [Term("diffusion", torch.stack([self._weighted(error.square()).mean() for error, _ in passes]).mean())]
+        loss = weighted_sum([*terms, *self._alignment_terms([found for _, found in passes], batch, device)])
+        return Loss(loss.total, loss.values | band_errors(passes[0][0].detach()))
+
+    def _lengths(self, draws: Streams, channels: int) -> list[int]:
+        """The prefixes of the step: all channels first."""
+        if self.prefixes is None:
+            return [channels]
+        known, count = self.prefixes.lengths, self.prefixes.per_step - 1
+        drawn = torch.randint(len(known), (count,), generator=draws.shared("channel prefixes"))
+        return [channels, *(known[number] for number in drawn.tolist())]
+
+    def _pass(
+        self, latents: Tensor, labels: Tensor | None, draws: Streams, number: int, length: int
+    ) -> tuple[Tensor, Prediction]:
+        """(error of the first `length` channels, prediction), with the number-th times and noise of the step."""
+        shape, which = latents.shape, f" {number}" if number else ""
+        noised = self.process.noised(latents, draws.batch(f"noise{which}", shape), draws.uniform(f"time{which}", shape[:1]))
         tap = None if self.alignment is None else self.alignment.depth
-        prediction = self.network(noised.x_t, noised.network_time, self._labels(batch, draws), tap=tap)
-        error = full_precision(prediction.output) - noised.target
-        terms = [Term("diffusion", self._weighted(error.square()).mean()), *self._alignment_terms(prediction, batch, device)]
-        loss = weighted_sum(terms)
-        return Loss(loss.total, loss.values | band_errors(error.detach()))
+        prediction = self.network(prefix(noised.x_t, length), noised.network_time, labels, tap=tap)
+        return (full_precision(prediction.output) - noised.target)[:, :length], prediction
 
     def _weighted(self, square: Tensor) -> Tensor:
-        """Squared errors (B, C, h, w) times the weights of their channels."""
+        """Squared errors (B, c', h, w) times the weights of their channels."""
         if self.channel_weights is None:
             return square
-        return square * to_device(self.channel_weights.to(square.dtype), square.device).view(1, -1, 1, 1)
+        weights = self.channel_weights[: square.shape[1]].to(square.dtype)
+        return square * to_device(weights, square.device).view(1, -1, 1, 1)
 
-    def _alignment_terms(self, prediction: Prediction, batch: LatentBatch, device: str) -> list[Term]:
+    def _alignment_terms(self, predictions: list[Prediction], batch: LatentBatch, device: str) -> list[Term]:
         if self.alignment is None:
             return []
-        assert prediction.tokens is not None
-        distance = self.alignment.module.loss(prediction.tokens, self._features(batch, device))
-        return [Term("alignment", distance, self.alignment.weight)]
+        features = self._features(batch, device)
+        tokens = [found.tokens for found in predictions if found.tokens is not None]
+        distances = torch.stack([self.alignment.module.loss(one, features) for one in tokens])
+        return [Term("alignment", distances.mean(), self.alignment.weight)]
 
     def _labels(self, batch: LatentBatch, draws: Streams) -> Tensor | None:
         """The labels of the batch, some replaced by the null class; None for an unconditional network."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from smtool.checkpoints.autoencoder import read_autoencoder
 from smtool.checkpoints.diffusion import KIND as DIFFUSION
+from smtool.checkpoints.foreign.dc_ae import DC_AE, read_dc_ae, supported
 from smtool.checkpoints.foreign.detect import format_of
 from smtool.checkpoints.foreign.diffusers import class_of, read_diffusers
 from smtool.checkpoints.foreign.inferred_classes import find_class
@@ -70,7 +71,7 @@ def identify(name: str | Path) -> Found:
     plain, settings = split_settings(str(name))
     found = _identified(plain)
     takes = found.kind in ("trained", "foreign", "other")
-    if settings.given and (not takes or found.format == _TAESD or (settings.norm_groups and found.kind == "trained")):
+    if settings.given and (not takes or found.format in (_TAESD, DC_AE) or (settings.norm_groups and found.kind == "trained")):
         raise RecipeError(f"{name}: {plain} takes no settings such as {settings.suffix[1:]}.", hint="Leave them out.")
     return replace(found, name=str(name), settings=settings)
 
@@ -88,7 +89,8 @@ def _identified(text: str) -> Found:
         return Found(text, "object")
     path, on_hub = _path(text)
     if (folder := described(path)) is not None:
-        return Found(text, "diffusers", path, str(class_of(folder / "config.json")), on_hub=on_hub)
+        name = str(class_of(folder / "config.json"))
+        return Found(text, "foreign" if name == DC_AE and supported(path) else "diffusers", path, name, on_hub=on_hub)
     found = Found(text, "foreign", path, "diffusers") if path.is_dir() else _file(text, path)
     return replace(found, on_hub=on_hub)
 
@@ -171,21 +173,23 @@ def _of_kind(
     assert found.path is not None, "all others are files"
     if found.kind == "diffusers":
         return open_by_diffusers(found.path, source=found.name, device=device, image_size=size)
-    return _network(found, found.path, device, pad)
+    return _network(found, found.path, device, pad, weights_dir)
 
 
-def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None) -> Tokenizer:
+def _network(found: Found, path: Path, device: str, pad: DownsamplePad | None, weights_dir: Path | None) -> Tokenizer:
     """Open a network of smtool; its label is the name of the run or file."""
     opened: Tokenizer
     settings = found.settings if pad is None else replace(found.settings, downsample_pad=pad)
-    if path.is_dir():
+    if found.format == DC_AE:
+        opened = read_dc_ae(path, device)
+    elif path.is_dir():
         opened = read_diffusers(path, device, settings)
     elif found.format == _TAESD:
         opened = read_taesd(path, device)
     elif found.kind in ("foreign", "other"):
         opened = read_weights(path, device, settings)
     else:
-        opened = read_autoencoder(path, device, settings.given)
+        opened = read_autoencoder(path, device, settings.given, weights_dir=weights_dir)
     recipe = found.metadata.get("recipe")
     named = path.resolve().parent if path.name == "ckpt.safetensors" else path.resolve()
     stem = named.name.removesuffix(INDEX) if is_index(path) else named.stem
@@ -237,7 +241,7 @@ def _file(name: str, path: Path) -> Found:
     if half_of(shapes) is not None:
         return Found(name, "foreign", path, _TAESD)
     if (theirs := find_class(shapes)) is not None:
-        return Found(name, "diffusers", path, theirs.name)
+        return Found(name, "foreign" if theirs.name == DC_AE and supported(path) else "diffusers", path, theirs.name)
     family = format_of(shapes)
     return Found(name, "other", path, metadata=metadata) if family is None else Found(name, "foreign", path, family)
 

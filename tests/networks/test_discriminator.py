@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from smtool.networks.discriminator import GlobalBatchNorm2d, PatchGAN
+from smtool.networks.batch_norm import GlobalBatchNorm2d
+from smtool.networks.discriminator import PatchGAN
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -99,7 +99,7 @@ def test_statistics_of_patches_normalize_as_a_batch_norm_of_patches_and_survive_
     assert_close(stats.groups(latents), patches.flatten(2))
     again = LatentStats.from_metadata(json.loads(json.dumps(stats.to_metadata())))
     assert again.kind == "patch" and torch.equal(again.mean, stats.mean) and torch.equal(again.std, stats.std)
-    assert stats.fits(2) and not stats.fits(8) and not stats.fits(1)
+    assert stats.fits((2, 4, 4)) and not stats.fits((8, 4, 4)) and not stats.fits((1, 4, 4))
     with pytest.raises(ValueError, match="latents of 3x6 cells have no whole 2x2 patches"):
         stats.normalize(latents[:, :, :3])
 

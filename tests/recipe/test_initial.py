@@ -6,7 +6,9 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
 from smtool.checkpoints import write_autoencoder
+from smtool.checkpoints.foreign.export_dc_ae import write_dc_ae
 from smtool.errors import CheckpointError, RecipeError, WeightsError
+from smtool.networks.dc_ae import DCAE
 from smtool.networks.sit import SiT
 from smtool.networks.taesd import TAESD
 from smtool.recipe import TrainAE, load
@@ -52,6 +54,15 @@ def test_taesd_is_trained_too_but_not_with_kl(recipe, tmp_path):
     changes = [f"model.init={tmp_path / 'tiny.safetensors'}"]
     assert load(recipe, TrainAE, changes).tables.model.kind == "taesd"
     with pytest.raises(RecipeError, match=r"regularizers\.kl: cannot be used: TAESD is deterministic"):
+        load(recipe, TrainAE, [*changes, "regularizers.kl={}"])
+
+
+def test_a_folder_of_dc_ae_gives_the_keys_and_has_no_kl(recipe, tmp_path):
+    made = DCAE(downsample=4, latent_channels=4, channels=(8, 16, 32), encoder_blocks=(0, 1, 1), decoder_blocks=(0, 1, 1)).build()
+    write_dc_ae(tmp_path / "dc", made)
+    changes = [f"model.init={tmp_path / 'dc'}"]
+    assert load(recipe, TrainAE, changes).tables.model.model_dump(exclude={"init"}) == made.config.model_dump(exclude={"init"})
+    with pytest.raises(RecipeError, match=r"regularizers\.kl: cannot be used: DC-AE is deterministic"):
         load(recipe, TrainAE, [*changes, "regularizers.kl={}"])
 
 

@@ -31,12 +31,12 @@ KINDS = {
     "runs/sdvae": "trained",
     "runs/epsilon": "trained",
     "tae_encoder.pth": "foreign",
-    "dc": "diffusers",
+    "dc": "foreign",
     "tiny": "diffusers",
     "vq": "diffusers",
 }
-STORED = ("pixels", "control:crop", "dct:4x9", "runs/sdvae", "runs/epsilon", "tae_encoder.pth")
-TRAINABLE = ("runs/sdvae", "runs/epsilon", "tae_encoder.pth")
+STORED = ("pixels", "control:crop", "dct:4x9", "runs/sdvae", "runs/epsilon", "tae_encoder.pth", "dc")
+TRAINABLE = ("runs/sdvae", "runs/epsilon", "tae_encoder.pth", "dc")
 
 
 @pytest.fixture(scope="module")

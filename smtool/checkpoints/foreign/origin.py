@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smtool.checkpoints.foreign.dc_ae import DC_AE, fused, is_by_authors, is_dc_ae, names_in
 from smtool.checkpoints.foreign.detect import detect
 from smtool.checkpoints.foreign.diffusers import DIFFUSERS, OURS, class_of, read_config, weights_in
 from smtool.checkpoints.foreign.export_diffusers import described, normalization
@@ -20,6 +21,7 @@ from smtool.checkpoints.foreign.settings import AS_STATED, Settings
 from smtool.checkpoints.foreign.taesd import half_of, halves
 from smtool.checkpoints.tensor_file import TensorFile
 from smtool.errors import CheckpointError
+from smtool.networks.dc_ae import DeepCompressionAutoencoder
 from smtool.networks.sd_vae import Autoencoder
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.storage import write_json, write_tensors
@@ -72,8 +74,8 @@ def write_like(
     belong to no autoencoder are left out. Returns the written files. Raises CheckpointError if the original is now another
     network.
     """
-    weights = autoencoder.state_dict()
     parts = _parts(path, settings)
+    weights = fused(autoencoder.state_dict()) if is_by_authors(parts[0].file) else autoencoder.state_dict()
     _refuse_another(path, parts, weights)
     folder.mkdir(parents=True, exist_ok=True)
     beside = _config_of(path)
@@ -87,7 +89,8 @@ def write_like(
         }
         tensors |= _batch_norm(part, origin, autoencoder, config.get("batch_norm_eps") or EPS)
         written += _write(folder, part.file, tensors)
-    if isinstance(autoencoder, Autoencoder) and (beside is not None or autoencoder.stats is not None):
+    described_here = isinstance(autoencoder, Autoencoder) and autoencoder.stats is not None
+    if isinstance(autoencoder, Autoencoder | DeepCompressionAutoencoder) and (beside is not None or described_here):
         written.append(folder / "config.json")
         write_json(written[-1], {**config, **({} if origin.patch_mean else normalization(autoencoder.stats))})
     return written
@@ -106,6 +109,8 @@ def _parts(path: Path, settings: Settings) -> list[_Part]:
         file = TensorFile(weights_in(path))
         return [_Part(file, "", DIFFUSERS.our_names(name for name in file.shapes if not name.startswith("bn.")))]
     file = TensorFile(path)
+    if is_dc_ae(file):
+        return [_Part(file, "", names_in(file))]
     if half_of(file.shapes) is not None:
         return [_Part(half, "", {name: f"{side}.{name}" for name in half.shapes}) for side, half in halves(file).items()]
     config = _config_of(path)
@@ -130,7 +135,7 @@ def _refuse_another(path: Path, parts: list[_Part], weights: Mapping[str, Tensor
 def _config_of(path: Path) -> Path | None:
     """The config.json of an original; None without one, and for one that describes something else than this file beside it."""
     config = (path if path.is_dir() else path.parent) / "config.json"
-    return config if config.is_file() and (path.is_dir() or class_of(config) in OURS) else None
+    return config if config.is_file() and (path.is_dir() or class_of(config) in (*OURS, DC_AE)) else None
 
 
 def _batch_norm(part: _Part, origin: Origin, autoencoder: TrainableAutoencoder, eps: float) -> dict[str, Tensor]:

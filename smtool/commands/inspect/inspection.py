@@ -18,12 +18,14 @@ from smtool.data.features.card import FEATURE_CARD_NAME
 from smtool.data.images.card import CARD_NAME, DatasetCard, check_present, is_prepared, read_card
 from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.errors import CheckpointError, RecipeError
+from smtool.features.frozen import Frozen
 from smtool.image_shape import ImageSize, in_channels
 from smtool.networks.posterior import LatentStats
+from smtool.networks.rae import RepresentationAutoencoder
 from smtool.networks.sd_vae import SDVAE, Autoencoder
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
-from smtool.networks.trainable import AutoencoderConfig
+from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.recipe import Recipe, TrainAE, TrainDiT, find, kind_of, load
 from smtool.report.console import Console
 from smtool.storage import parsing
@@ -165,9 +167,25 @@ def _sizes(tokenizer: Tokenizer, image_size: ImageSize = ImageSize(256, 256)) ->
     channels, height, width = tokenizer.latent_shape(*size)
     return {
         "architecture": tokenizer.architecture,
-        **({"parameters": f"{_count(tokenizer):,}"} if tokenizer.network is not None else {}),
+        **({"parameters": _parameters(tokenizer)} if tokenizer.network is not None else {}),
         "latent": f"{channels} x {height} x {width} for images of {_by(size)}{_unless_rgb(tokenizer.image_channels)}",
     }
+
+
+def _parameters(tokenizer: Tokenizer) -> str:
+    """The number of parameters; for an RAE, those of the decoder, the class token among them, and of the loaded encoder."""
+    if not isinstance(tokenizer, RepresentationAutoencoder):
+        return f"{_count(tokenizer):,}{_halves(tokenizer)}"
+    frozen = tokenizer.config.encoder
+    if isinstance(tokenizer.encoder, Frozen):
+        frozen += f" with {_count(tokenizer.encoder.network):,}, digest {tokenizer.encoder.digest[:12]}"
+    return f"{_count(tokenizer):,} of the decoder; frozen encoder {frozen}, not in the file"
+
+
+def _halves(tokenizer: Tokenizer) -> str:
+    if not isinstance(tokenizer, TrainableAutoencoder):
+        return ""
+    return f" (encoder {_count(tokenizer.encoder):,}, decoder {_count(tokenizer.decoder):,})"
 
 
 def _network(config: AutoencoderConfig, image_size: ImageSize) -> dict[str, str]:
@@ -218,8 +236,9 @@ def _statistics(stats: LatentStats | None) -> str:
     if stats is None:
         return "not measured"
     origin = f"measured on {stats.count:,} samples" if stats.count else stats.data
-    mean, std = (", ".join(f"{value:.4g}" for value in values.tolist()) for values in (stats.mean[:8], stats.std[:8]))
-    more = ", ..." if len(stats.mean) > 8 else ""
+    shown = (stats.mean.flatten(), stats.std.flatten())
+    mean, std = (", ".join(f"{value:.4g}" for value in values[:8].tolist()) for values in shown)
+    more = ", ..." if stats.mean.numel() > 8 else ""
     return f"{stats.kind}, {origin}\nmean {mean}{more}\nstd {std}{more}"
 
 
@@ -277,7 +296,8 @@ def _losses(tables: TrainAE) -> str:
         with shapes_only():
             size = _count(tables.discriminator.build())
         losses.append(
-            f"PatchGAN ({size:,} parameters, weight {tables.discriminator.weight:g}, from step {tables.discriminator.start:,})"
+            f"{tables.discriminator.title} ({size:,} parameters, weight {tables.discriminator.weight:g}, "
+            f"from step {tables.discriminator.start:,})"
         )
     return ", ".join(losses)
 

@@ -16,6 +16,7 @@ from smtool.data.features.shards import FeatureShards
 from smtool.data.images.open import known_channels
 from smtool.data.latents.card import LATENT_CARD_NAME
 from smtool.data.latents.dct_measures import images_eta, with_measured_eta
+from smtool.data.latents.elements import measure_elements
 from smtool.data.latents.prepare import LatentPreparation
 from smtool.data.latents.shards import LatentShards
 from smtool.data.latents.statistics import measure_latents
@@ -164,14 +165,15 @@ def _check_sizes(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: Image
     chosen, published = recipe.tables.latents, autoencoder.stats
     if chosen.flatten is None and (chosen.stats != "published" or published is None):
         return
+    hint = "Use another size of images."
     try:
         _, height, width = autoencoder.latent_shape(*images.image_size)
+        hint = 'Use another size of images, or stats = "channel".'
         if chosen.flatten is not None:
             check_size((height, width), chosen.flatten)
         elif published is not None:
             published.refuse_odd(height, width)
     except ValueError as error:
-        hint = 'Use another size of images, or stats = "channel".'
         raise RecipeError(f"{recipe.path}: latents: {error}.", hint=hint) from error
 
 
@@ -204,10 +206,19 @@ def _stats(
         if autoencoder.stats is None:
             raise RecipeError(f"latents.stats: {place} has no published statistics.", hint='Use "channel" or "scalar".')
         return autoencoder.stats
+    if tables.latents.stats == "element":
+        return _of_elements(tables, autoencoder, images, cache)
     if cache is not None:
         return cache.stats
     data, kind = tables.data, tables.latents.measured
     return measure_latents(images, autoencoder, kind=kind, count=STATS_SAMPLES, flip=data.flip, batch=32, workers=data.workers)
+
+
+def _of_elements(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, cache: LatentShards | None) -> LatentStats:
+    """Statistics of every element, on all latents of the cache, or on the first images."""
+    flip, count = tables.data.flip, STATS_SAMPLES if cache is None else len(cache)
+    with Console().progress("measuring every element of the latents") as report:
+        return measure_elements(cache or images, autoencoder, count=count, flip=flip, data=images.digest, report=report)
 
 
 def _place(what: str) -> str:

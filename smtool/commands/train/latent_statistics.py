@@ -40,6 +40,8 @@ def latent_statistics(start: Start, tables: TrainAE, autoencoder: Tokenizer, ima
     if start.normalizes_patches:
         return replace(_measured(images, Patches(autoencoder), "channel", tables), kind="patch")
     kind = "scalar" if before is None else before.kind
+    if kind == "scalar" and tables.model.kind == "dc-ae":      # whose published scale is 1 / root mean square
+        return _measured(images, autoencoder, "rms", tables)
     found = _measured(images, autoencoder, kind, tables)
     if kind == "channel" or before is None or not before.mean.any():
         return found

@@ -14,7 +14,9 @@ from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.start import SOURCE, Start, open_start, rate_factors, select_trained, start_lines
 from smtool.commands.train.validate import Validator
 from smtool.data import ImageShards, open_images, training_batches
+from smtool.features.encoder import supply_encoder
 from smtool.features.frozen import frozen_digests
+from smtool.features.trunk import supply_trunk
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.randomness import initializing
@@ -103,6 +105,7 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None, start: St
         autoencoder = tables.model.build().to(device).to(memory_format=torch.channels_last)
     if start is not None:
         autoencoder.load_state_dict(start.original.state_dict())
+    supply_encoder(autoencoder, weights_dir)
     select_trained(autoencoder, tables)
     if tables.memory == "checkpoint":
         recompute_activations(autoencoder)
@@ -113,7 +116,9 @@ def build_task(tables: TrainAE, device: str, weights_dir: Path | None, start: St
     discriminator = None
     if tables.discriminator:
         with initializing(tables.seed, "discriminator"):
-            discriminator = tables.discriminator.build().to(device).to(memory_format=torch.channels_last)
+            discriminator = tables.discriminator.build()
+        supply_trunk(discriminator, weights_dir)
+        discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
     perceptual = tables.perceptual
     return AutoencoderTask(
         autoencoder,

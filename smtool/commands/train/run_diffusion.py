@@ -37,6 +37,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     resumed = folder.ckpt if folder.has_checkpoint else None
     source = open_latent_source(recipe, ranks, resumed=resumed)
     weights = loss_weights(recipe, source, resumed=resumed)
+    _refuse_long_prefixes(recipe, source.shape[0])
     network = _network(recipe, source.shape, _num_classes(tables, source.images), ranks.device)
     if tables.memory == "checkpoint":
         recompute_activations(network)
@@ -106,7 +107,17 @@ def _task(
         alignment=aligned.weighted if aligned else None,
         teacher=aligned.teacher if aligned and aligned.cache is None else None,
         channel_weights=weights,
+        prefixes=tables.channel_prefix,
     )
+
+
+def _refuse_long_prefixes(recipe: Recipe[TrainDiT], channels: int) -> None:
+    table = recipe.tables.channel_prefix
+    if table is not None and max(table.lengths) > channels:
+        raise RecipeError(
+            f"{recipe.path}: channel_prefix.lengths: has {max(table.lengths)}, but the latents have {channels} channels.",
+            hint=f"Use numbers up to {channels}.",
+        )
 
 
 def _floors(tables: TrainDiT, source: LatentSource) -> dict[str, float]:

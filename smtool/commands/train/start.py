@@ -8,6 +8,7 @@ from typing import Any
 from smtool.checkpoints.foreign.origin import has_patch_norm
 from smtool.checkpoints.foreign.settings import Settings
 from smtool.errors import CheckpointError, RecipeError
+from smtool.networks.rae import RepresentationAutoencoder
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.recipe import TrainAE
 from smtool.recipe.initial import start_of
@@ -101,6 +102,10 @@ def start_lines(autoencoder: TrainableAutoencoder, tables: TrainAE, start: Start
     lines = []
     if start is not None:
         lines.append(f"starting from {start.name} ({start.original.architecture}, digest {start.original.digest[:12]})")
+    if isinstance(autoencoder, RepresentationAutoencoder):
+        trained = sum(parameter.numel() for parameter in autoencoder.parameters() if parameter.requires_grad)
+        name, digest = autoencoder.config.encoder, autoencoder.config.encoder_digest
+        lines.append(f"frozen encoder {name}, digest {digest[:12]}; decoder: {trained:,} parameters train")
     if tables.train != ALL:
         lines.append(_selection(autoencoder, tables))
     if tables.lr_multipliers:

@@ -1,5 +1,6 @@
 """Check, before a diffusion model is trained, that latents are normalized and belong to their images and autoencoder."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ FALSE_ALARM = 1e-4  # probability of a false alarm, by Student's t intervals, ov
 ROUND_TRIP_DB = 60.0  # least PSNR of decode(denormalize(normalize(z))) against decode(z); float32 rounding gives over 90 dB
 LOSS_DB = 1.0  # largest loss of PSNR of a reconstruction from cached latents against a direct one
 DISTANCE = 0.1  # largest RMS distance of cached from direct latents, in their std; rounding to bf16 gives below 0.01
-CEILING_DB = 50.0  # the required PSNR is at most this (minus LOSS_DB), because rounding to bf16 limits it
+CEILING_DB = 50.0  # PSNR of an image counts up to this, because rounding to bf16 limits it where a tokenizer loses nothing
 DECODED_IMAGES = 8
 
 
@@ -29,7 +30,7 @@ class LatentCheck:
     """Results of the check. mean, std: of the normalized latents, by groups of the statistics: per channel or over all.
 
     psnr, direct_psnr: PSNR in dB of reconstructions of the first images from the batch's latents, and by the autoencoder
-    directly; None if the batches have no images.
+    directly, each image's at most CEILING_DB; None if the batches have no images.
     """
 
     num_latents: int
@@ -51,6 +52,9 @@ def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencode
     found = list(batches)
     latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
     mean, std = _check_normalized(stats.normalize(latents), stats, any_std=autoencoder.scaled_by_bound and _is_identity(stats))
+    if stats.kind == "element":      # its groups are channels: the mean and std of every cell are checked beside them
+        cells = stats.normalize(latents).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(3)      # (N, h w, C, 1)
+        _check_normalized(cells, _of_cells(stats), any_std=False)
     few = found[0].slice(0, DECODED_IMAGES).to(autoencoder.device)
     with torch.no_grad():
         plain, back = (autoencoder.decode(z) for z in (few.mean, stats.denormalize(stats.normalize(few.mean))))
@@ -63,6 +67,13 @@ def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencode
         )
     scores = None if few.images is None else _check_images(few, to_signed(few.images), back, stats, autoencoder)
     return LatentCheck(len(latents), mean, std, round_trip, *(scores or (None, None)))
+
+
+def _of_cells(stats: LatentStats) -> LatentStats:
+    """Statistics of elements, seen as those of one channel for each cell, so that errors name it."""
+    _, height, width = stats.mean.shape
+    return LatentStats("channel", torch.zeros(height * width), torch.ones(height * width), stats.count, stats.data,
+                       torch.zeros(height * width))
 
 
 def _noise(batch: LatentBatch, seed: int, number: int) -> Tensor:
@@ -115,8 +126,8 @@ def _check_images(
     direct = encoded(autoencoder, images, batch.ids, device=images.device).mode()
     distance = (stats.standardize(batch.mean) - stats.standardize(direct)).square().mean().sqrt().item()
     with torch.no_grad():
-        ours, theirs = _mean_psnr(decoded, images), _mean_psnr(autoencoder.decode(direct), images)
-    if not distance <= DISTANCE or not ours >= min(theirs, CEILING_DB) - LOSS_DB:
+        ours, theirs = (_mean_psnr(x, images, CEILING_DB) for x in (decoded, autoencoder.decode(direct)))
+    if not distance <= DISTANCE or not ours >= theirs - LOSS_DB:
         raise DataError(
             f"The latents are not those of their images: {distance:.2g} standard deviations away (allowed: {DISTANCE:g}), "
             f"and their decodings have PSNR {ours:.1f} dB, but direct reconstructions have {theirs:.1f} dB.",
@@ -125,5 +136,5 @@ def _check_images(
     return ours, theirs
 
 
-def _mean_psnr(x: Tensor, y: Tensor) -> float:
-    return psnr(x.clamp(-1.0, 1.0), y.clamp(-1.0, 1.0)).mean().item()
+def _mean_psnr(x: Tensor, y: Tensor, ceiling: float = math.inf) -> float:
+    return psnr(x.clamp(-1.0, 1.0), y.clamp(-1.0, 1.0)).clamp(max=ceiling).mean().item()

@@ -29,7 +29,7 @@ class Spectral:
     flatten: Flatten
 
 
-StatsKind = Literal["channel", "scalar"] | Spectral
+StatsKind = Literal["channel", "scalar", "rms"] | Spectral
 
 
 @dataclass(frozen=True)
@@ -121,19 +121,23 @@ class Measured(Config):
     def stats(self, kind: StatsKind, *, data: str) -> LatentStats:
         """Statistics for normalization: (z - mean) / std per channel, or z / std for "scalar", which keeps the mean.
 
+        "rms" is scalar too: z divided by its root mean square, as DC-AE's latents are.
+
         The scalar form is that of the released trainers: U-ViT's extraction multiplies by 1 / std, REPA's bias is 0
         (released-code.md#latent-normalization). Spectral statistics filter the channels after that. Raises DataError for a
         channel with std 0, and where a recolouring has no measured spectrum or no law.
         """
-        mean, std = ((0.0,), (self.scalar_std,)) if kind == "scalar" else (self.channel_mean, self.channel_std)
+        scale = math.hypot(self.scalar_mean, self.scalar_std) if kind == "rms" else self.scalar_std
+        mean, std = ((0.0,), (scale,)) if kind in ("scalar", "rms") else (self.channel_mean, self.channel_std)
         if constant := [channel for channel, value in enumerate(std) if not value > 0.0]:
             raise DataError(
                 f"Latent channel {constant[0]} has the same value everywhere (std 0), so it cannot be normalized.",
                 hint="The autoencoder does not use it: train it longer or with fewer latent_channels, or use scalar statistics.",
             )
-        residual = torch.tensor([self.scalar_mean / self.scalar_std]) if kind == "scalar" else torch.zeros(len(mean))
+        residual = torch.tensor([self.scalar_mean / scale]) if kind in ("scalar", "rms") else torch.zeros(len(mean))
         recoloured = self._recolouring(kind.flatten) if isinstance(kind, Spectral) else None
-        name: Literal["channel", "scalar", "spectral"] = "spectral" if isinstance(kind, Spectral) else kind
+        name: Literal["channel", "scalar", "spectral"] = "channel" if kind == "channel" else "scalar"
+        name = "spectral" if isinstance(kind, Spectral) else name
         return LatentStats(name, torch.tensor(mean), torch.tensor(std), self.count, data, residual, recoloured)
 
     def _recolouring(self, flatten: Flatten) -> Recolouring:

@@ -17,6 +17,7 @@ from smtool.data.images.card import is_prepared
 from smtool.data.images.open import known_channels
 from smtool.devices import exact_convolutions
 from smtool.errors import CheckpointError, RecipeError
+from smtool.features.encoder import supply_encoder
 from smtool.image_shape import MODES, ImageSize, in_channels
 from smtool.inference.diffusion_model import read_diffusion
 from smtool.inference.reconstruct import decoded_in_parts, images_at_once
@@ -193,6 +194,7 @@ def _opened(name: str, *, device: str, **settings: Any) -> Tokenizer:
         return open_tokenizer(name, device=device, **settings)
     model = read_diffusion(found.path, device)
     codec, facts = model.autoencoder, model.metadata
+    supply_encoder(codec, settings.get("weights_dir"), path=found.path)
     codec.stats, codec.source, codec.recipe = model.stats, name, {"data": {"image_size": facts["image_size"]}}
     codec.label = found.path.resolve().parent.name if found.path.name == "ckpt.safetensors" else found.path.stem
     return codec

@@ -42,3 +42,11 @@ def test_a_prepared_cache_is_used_and_a_stale_eta_is_named(studio, tmp_path):
 def test_images_are_asked_for_where_eta_must_be_measured(studio, tmp_path):
     with pytest.raises(RecipeError, match=r"data\.train is required, because dct:2x4,eta=measured does not state"):
         studio.train(tmp_path / "none", "latents.autoencoder='dct:2x4,eta=measured'")
+
+
+def test_a_side_that_macro_blocks_do_not_divide_names_sizes_that_work(studio, tmp_path):
+    images = ("data.train='builtin:photos?train=8&val=4'", "data.image_size=36")
+    changes = ("latents.autoencoder='dct:4x9'", "latents.stats='published'", *images)
+    with pytest.raises(RecipeError, match=r"36x36 cannot be encoded by dct-4x9: both sides must be multiples of 8") as raised:
+        studio.train(tmp_path / "odd", *changes)
+    assert raised.value.hint == "Use another size of images."

@@ -50,6 +50,19 @@ METHODS = {
     "l-detok": ["regularizers.latent_noise={kind='l-detok',level=3}"],
     "uae": ["regularizers.uae.teacher=squeezenet", "regularizers.dsm="],
     "epsilon-vae": ["model.kind=epsilon-vae", "model.denoiser_blocks=1", "model.sampling_steps=2"],
+    "rae-model": [
+        "model={kind='rae',encoder='squeezenet',downsample=4,size='custom',depth=1,width=8,heads=2,hidden=8}",
+        "regularizers.latent_noise={kind='rae',level=0.8}", "regularizers.esm=",
+    ],
+    "dino": [
+        "discriminator={kind='dino',trunk='vit_tiny_patch16_224',channels=192,start=1,updates='simultaneous'}",
+        "regularizers.esm=",
+    ],
+    "dc-ae": [
+        "model={kind='dc-ae',downsample=4,latent_channels=4,channels=[8,8,16],encoder_blocks=[0,1,1],decoder_blocks=[0,1,1],"
+        "attention=[2],head_channels=8}",
+    ],
+    "channel_prefix": ["regularizers.channel_prefix={lengths=[1,2,4],per_step=2,always='longest'}"],
     "wavelet": ["wavelet.levels=2"],
     "resized": ["data.sizes=[[0,16],[1,24],[3,32]]", "regularizers.dsm.block=fit"],
     "cut": ["data.sizes=[[0,16],[1,24],[3,32]]", "data.shrink=crop", "regularizers.dsm.block=fit"],

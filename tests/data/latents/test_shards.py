@@ -162,6 +162,10 @@ def test_statistics_equal_numpys_over_all_sampled_latents_with_mirrored_ones(exa
     normalized = scalar.normalize(torch.from_numpy(latents))
     np.testing.assert_allclose(normalized.numpy(), latents / latents.std(), rtol=1e-6)
     assert (scalar.kind, scalar.count, scalar.data) == ("scalar", 36, exact.data)
+    rms, size = opened(exact.folder, stats="rms").stats, np.sqrt(np.mean(latents**2))
+    assert (rms.kind, rms.mean.tolist()) == ("scalar", [0.0])
+    np.testing.assert_allclose(rms.std.numpy(), [size], rtol=1e-5)
+    np.testing.assert_allclose(rms.residual.numpy(), [latents.mean() / size], rtol=1e-5)
 
 
 def test_spectral_statistics_whiten_the_sampled_latents_with_mirrored_ones_from_a_cache_and_online(exact, images, autoencoder):
