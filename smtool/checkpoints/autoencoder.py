@@ -13,6 +13,7 @@ from smtool.checkpoints.assemble import assemble
 from smtool.errors import CheckpointError
 from smtool.features.encoder import supply_encoder
 from smtool.networks.dc_ae import DCAE
+from smtool.networks.epsilon_vae import EpsilonVAE
 from smtool.networks.posterior import LatentStats
 from smtool.networks.rae import RAE
 from smtool.networks.sd_vae import SDVAE
@@ -21,9 +22,9 @@ from smtool.networks.tokenizer import Tokenizer
 from smtool.networks.trainable import TrainableAutoencoder
 from smtool.storage import parsing, read_metadata, read_tensors, write_tensors
 
-StoredConfig = Annotated[SDVAE | TAESD | DCAE | RAE, Field(discriminator="kind")]
+StoredConfig = Annotated[SDVAE | TAESD | DCAE | RAE | EpsilonVAE, Field(discriminator="kind")]
 """Configs of the networks that such a file can contain."""
-_SECTION: TypeAdapter[SDVAE | TAESD | DCAE | RAE] = TypeAdapter(StoredConfig)
+_SECTION: TypeAdapter[SDVAE | TAESD | DCAE | RAE | EpsilonVAE] = TypeAdapter(StoredConfig)
 
 
 def write_autoencoder(
@@ -73,7 +74,7 @@ def read_autoencoder(
     return autoencoder
 
 
-def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD | DCAE | RAE:
+def _section(path: Path, metadata: Mapping[str, Any]) -> SDVAE | TAESD | DCAE | RAE | EpsilonVAE:
     kind = metadata.get("kind")
     if kind != "autoencoder" or "model" not in metadata:
         found = f"holds kind {kind!r}" if kind else "is a safetensors file without smtool's description"

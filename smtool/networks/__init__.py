@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from smtool.networks.dc_ae import DCAE
+from smtool.networks.epsilon_vae import EpsilonVAE
 from smtool.networks.rae import RAE
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.sit import SiT
@@ -21,7 +22,9 @@ def _sd_vae_unless_told(table: Any) -> Any:
     return {"kind": "sd-vae", **table} if isinstance(table, dict) else table
 
 
-AnyAutoencoder = Annotated[SDVAE | TAESD | DCAE | RAE, Field(discriminator="kind"), BeforeValidator(_sd_vae_unless_told)]
+AnyAutoencoder = Annotated[
+    SDVAE | TAESD | DCAE | RAE | EpsilonVAE, Field(discriminator="kind"), BeforeValidator(_sd_vae_unless_told)
+]
 """[model] of `train-ae`. A member builds a TrainableAutoencoder."""
 AnyBackbone = Annotated[SiT | UViT, Field(discriminator="kind")]
 """[model] of `train-dit`. A member builds a LatentTransformer."""

@@ -70,6 +70,10 @@ class Tokenizer(nn.Module):
         """Raw latents (B, C, h, w) -> images (B, channels, h * downsample, w * downsample), not clamped."""
         raise ValueError(f"{self.label} only encodes: it has no decoder")
 
+    def decode_part(self, latents: Tensor, top: int, left: int) -> Tensor:
+        """Decode a window of a larger latent, whose first cell is (top, left). Other than `decode` only if the place matters."""
+        return self.decode(latents)
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latent of an image. Raises ValueError, with sides that would fit, if it cannot be encoded."""
         if self.image_size is not None and (height, width) != tuple(self.image_size):

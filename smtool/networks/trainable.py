@@ -68,3 +68,11 @@ class TrainableAutoencoder(Tokenizer):
     def _half(name: str) -> str:
         """The half of a parameter; the 1x1 convolutions between encoder and decoder belong to their neighbour."""
         return ENCODER if name.startswith(("encoder.", "quant_conv.")) else DECODER
+
+
+class DiffusionAutoencoder(TrainableAutoencoder):
+    """An autoencoder whose decoder denoises images: it is trained on the velocity of the flow x_t = (1 - t) x + t noise."""
+
+    def velocity(self, x_t: Tensor, t: Tensor, latents: Tensor) -> Tensor:
+        """The predicted noise - x at x_t (B, channels, H, W), t (B,) in [0, 1], given raw latents (B, C, h, w)."""
+        raise NotImplementedError

@@ -9,7 +9,8 @@ from smtool.recipe.catalog import command, find, packaged, run_name
 
 if TYPE_CHECKING:
     from smtool.recipe.files import Recipe, load
-    from smtool.recipe.train_ae import Data, TrainAE
+    from smtool.recipe.images import Data
+    from smtool.recipe.train_ae import TrainAE
     from smtool.recipe.train_dit import TrainDiT
     from smtool.recipe.training import TrainingTables
 
@@ -17,7 +18,7 @@ __all__ = ["Data", "Recipe", "TrainAE", "TrainDiT", "TrainingTables", "find", "k
 _HOMES = {
     "Recipe": "files",
     "load": "files",
-    "Data": "train_ae",
+    "Data": "images",
     "TrainAE": "train_ae",
     "TrainDiT": "train_dit",
     "TrainingTables": "training",

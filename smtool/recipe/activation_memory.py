@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from smtool.networks.trainable import DiffusionAutoencoder
 from smtool.recipe.train_ae import TrainAE
 from smtool.recipe.train_dit import TrainDiT
 from smtool.training.activation_memory import gib, training_bytes
@@ -36,10 +37,16 @@ def autoencoder_activations(tables: TrainAE, *, world: int = 1) -> Activations:
     Losses, discriminator, LPIPS and further pairs of methods need more.
     """
     samples = max(1, tables.data.batch // (tables.accumulate * world))
+    shape = tables.largest_shapes.images[1:]
 
     def loss(network: nn.Module) -> Tensor:
-        posterior = network.encode(torch.empty(samples, *tables.largest_shapes.images[1:], device="meta"))  # type: ignore[operator]
-        images: Tensor = network.decode(posterior.mean)  # type: ignore[operator]
+        posterior = network.encode(torch.empty(samples, *shape, device="meta"))  # type: ignore[operator]
+        images: Tensor
+        if isinstance(network, DiffusionAutoencoder):      # in training it denoises once, whatever its sampling steps are
+            x_t, t = torch.empty(samples, *shape, device="meta"), torch.empty(samples, device="meta")
+            images = network.velocity(x_t, t, posterior.mean)
+        else:
+            images = network.decode(posterior.mean)  # type: ignore[operator]
         return images.square().mean()
 
     sizes = [training_bytes(tables.model.build, loss, recomputed=way, precision=tables.precision) for way in (False, True)]

@@ -1,10 +1,9 @@
 """The tables of a `train-ae` recipe, and the checks that involve several tables."""
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, SerializeAsAny
+from pydantic import Field, PositiveFloat, SerializeAsAny
 
 from smtool.config import Config
 from smtool.features.perceptual import Perceptual
@@ -13,68 +12,18 @@ from smtool.networks import AnyAutoencoder
 from smtool.networks.rae import RAE
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.trainable import ENCODER
+from smtool.recipe.images import Data
 from smtool.recipe.initial import completed_by_encoder, completed_by_init
 from smtool.recipe.selection import ALL, selection_problems, trained_names
 from smtool.recipe.training import TrainingTables
 from smtool.regularizers import Regularizers, Shapes
 from smtool.tasks.adversary import Adversary, AnyAdversary
 from smtool.tasks.autoencoder import Reconstruction
-from smtool.tasks.sizes import Shrink, SizeSchedule
 from smtool.tasks.wavelet import Wavelet
 
+EPSILON_VAE, VELOCITY = "epsilon-vae", "velocity"
 _DETERMINISTIC = {"taesd": "TAESD", "dc-ae": "DC-AE", "rae": "RAE"}
 """Kinds of [model] whose latents have no noise, and their names."""
-
-
-class Data(Config):
-    """Images for training and validation."""
-
-    train: str = Field(
-        "builtin:photos", description="training images: a prepared folder, raw images, a shard pattern, or builtin:NAME"
-    )
-    validation: str = Field("", description="images for validation; empty: the validation split of `train`")
-    image_size: ImageSize = Field(description="height and width of the images in pixels: one number for squares, else both")
-    sizes: tuple[tuple[NonNegativeInt, ImageSize], ...] = Field(
-        (),
-        description="[first step, size] of phases with smaller training images, such as [[0, 64], [5000, 128]]; empty: "
-        "image_size in all steps",
-    )
-    shrink: Shrink = Field(
-        "resize", description="how `sizes` makes images smaller: resized as a whole, or cut at a random place of each image"
-    )
-    batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
-    flip: bool = Field(True, description="mirror each training image with probability 1/2")
-    workers: int = Field(2, ge=1, description="threads that read and decode images, per rank")
-    max_bad: float = Field(
-        0.01, ge=0, le=1, description="largest fraction of unreadable images when images are prepared; more are an error"
-    )
-
-    @property
-    def schedule(self) -> SizeSchedule | None:
-        """The sizes of training images over the steps; None if they keep image_size."""
-        return SizeSchedule(self.sizes, self.shrink) if self.sizes else None
-
-    @property
-    def training_sizes(self) -> tuple[ImageSize, ...]:
-        """All sizes of training images, each once, in order of use."""
-        return tuple(dict.fromkeys(size for _, size in self.sizes)) or (self.image_size,)
-
-    def schedule_problems(self) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for a schedule of sizes that the prepared images or the steps do not allow."""
-        steps = [first for first, _ in self.sizes]
-        if steps and (steps[0] != 0 or any(b <= a for a, b in pairwise(steps))):
-            yield "data.sizes", f"its first steps must begin with 0 and rise, but are {', '.join(map(str, steps))}"
-        for size in self.training_sizes if self.sizes else ():
-            if size.height > self.image_size.height or size.width > self.image_size.width:
-                yield "data.sizes", (
-                    f"{size.words} is larger than data.image_size = {self.image_size.words}, the size of the prepared images; "
-                    f"raise data.image_size, or leave this size out"
-                )
-            elif self.shrink == "resize" and size.height * self.image_size.width != size.width * self.image_size.height:
-                yield "data.sizes", (
-                    f"{size.words} has another shape than data.image_size = {self.image_size.words}, which resizing would "
-                    'distort; use sizes of the same shape, or data.shrink = "crop"'
-                )
 
 
 class Validation(Config):
@@ -134,7 +83,7 @@ class TrainAE(TrainingTables):
     def completed(cls, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         values, problems = completed_by_init(values)
         completed, others = completed_by_encoder(values)
-        return completed, [*problems, *others]
+        return _with_velocity(completed), [*problems, *others]
 
     def learned_from(self) -> list[str]:
         frozen = [self.model.encoder] if isinstance(self.model, RAE) else []
@@ -199,6 +148,20 @@ class TrainAE(TrainingTables):
         if self.regularizers.uae and not self.model.has_trained_encoder:
             yield "regularizers.uae", f"cannot be used with {chosen}: it aligns latents, but the encoder is frozen"
         yield from self._unsuited_latents()
+        yield from self._unsuited_loss()
+
+    def _unsuited_loss(self) -> Iterator[tuple[str, str]]:
+        """A pixel loss of another kind of decoder than the model's."""
+        velocity, table = self.model.kind == EPSILON_VAE, self.reconstruction
+        if velocity and table.loss != VELOCITY:
+            yield "reconstruction.loss", (
+                f'must be "velocity" for model.kind = "epsilon-vae", whose decoder is trained to denoise, but is "{table.loss}"; '
+                "leave it out"
+            )
+        elif not velocity and table.loss == VELOCITY:
+            yield "reconstruction.loss", 'needs a decoder that denoises, model.kind = "epsilon-vae"; use "l1" or "l2"'
+        elif not velocity and table.time != "uniform":
+            yield "reconstruction.time", 'has an effect only for model.kind = "epsilon-vae"; leave it out'
 
     def _unsuited_latents(self) -> Iterator[tuple[str, str]]:
         """Noise on latents that are not normalized as it needs, and KL of normalized latents."""
@@ -248,6 +211,14 @@ class TrainAE(TrainingTables):
             yield "wavelet.levels", _smallest_pair(
                 side, f"a Haar transform of {self.wavelet.levels} levels", self.wavelet.smallest_input, scale, shapes, fits
             )
+
+
+def _with_velocity(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the pixel loss of an epsilon-VAE, where the recipe has such a model and leaves the loss out."""
+    model, table = values.get("model"), values.get("reconstruction", {})
+    if isinstance(model, Mapping) and model.get("kind") == EPSILON_VAE and isinstance(table, Mapping):
+        return {**values, "reconstruction": {"loss": VELOCITY, **table}}
+    return values
 
 
 def _smallest_pair(side: int, network: str, needed: int, scale: float, shapes: Shapes, fits: str) -> str:

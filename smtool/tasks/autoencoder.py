@@ -11,13 +11,15 @@ from torch.nn import functional as F
 from smtool.config import Config
 from smtool.data.batches import ImageBatch, to_signed, to_uint8
 from smtool.devices import to_device
+from smtool.diffusion import Flow
 from smtool.features.pictures import as_rgb
-from smtool.networks.trainable import TrainableAutoencoder
+from smtool.networks.trainable import DiffusionAutoencoder, TrainableAutoencoder
 from smtool.randomness import Streams
 from smtool.regularizers import Encoding, Pair, Regularizer, Shapes
 from smtool.tasks.adversary import Adversary, DinoAdversary, hinge_discriminator, hinge_generator
 from smtool.tasks.augment import augmented, draw_augmentation
 from smtool.tasks.sizes import SizeSchedule
+from smtool.tasks.velocity import denoise
 from smtool.tasks.wavelet import Wavelet
 from smtool.training.terms import Layer, Loss, Term, weighted_sum
 
@@ -25,10 +27,15 @@ from smtool.training.terms import Layer, Loss, Term, weighted_sum
 class Reconstruction(Config):
     """The pixel-wise reconstruction loss."""
 
-    loss: Literal["l1", "l2"] = Field(
-        "l1", description="l1: mean absolute difference over pixels and channels; l2: mean squared difference"
+    loss: Literal["l1", "l2", "velocity"] = Field(
+        "l1",
+        description="l1: mean absolute difference over pixels and channels; l2: mean squared difference; velocity: mean squared "
+        'error of the velocity, the loss and the default of model.kind = "epsilon-vae"',
     )
     weight: float = Field(1.0, gt=0, description="factor of the reconstruction loss")
+    time: Literal["uniform", "logit-normal"] = Field(
+        "uniform", description='distribution of the training times t; only for loss = "velocity"'
+    )
 
 
 class AutoencoderTask:
@@ -89,8 +96,8 @@ class AutoencoderTask:
 
     def _autoencoder_terms(self, images: Tensor, streams: Streams, step: int) -> list[Term]:
         encoding, pairs, draws = self._encoded(images, streams)
-        decodings = [self.autoencoder.decode(pair.latents) for pair in pairs]
-        terms = self._reconstruction_terms(pairs, decodings)
+        decodings, pixel = self._decoded(pairs, streams)
+        terms = [pixel, *self._distances(pairs, decodings)]
         if self.adversary is not None and step >= self.adversary.entry:
             assert self.discriminator is not None
             value = hinge_generator(self.discriminator, pairs, self._seen(decodings, streams, "decoding"))
@@ -105,7 +112,7 @@ class AutoencoderTask:
         assert self.discriminator is not None
         with torch.no_grad():
             _, pairs, _ = self._encoded(images, streams)
-            decodings = [self.autoencoder.decode(pair.latents) for pair in pairs]
+            decodings = self._decoded(pairs, streams)[0]
             if self.adversary is not None and self.adversary.rounded:
                 decodings = [to_signed(to_uint8(x)).to(x.dtype) for x in decodings]
             targets = self._seen([pair.images for pair in pairs], streams, "target")
@@ -134,11 +141,21 @@ class AutoencoderTask:
             pairs = method.before_decode(pairs, draws[name])
         return encoding, pairs, draws
 
-    def _reconstruction_terms(self, pairs: list[Pair], decodings: list[Tensor]) -> list[Term]:
+    def _decoded(self, pairs: list[Pair], streams: Streams) -> tuple[list[Tensor], Term]:
+        """Decodings of the pairs, of a diffusion decoder its one-step estimates at random times, and the pixel-wise term."""
         kind = self.reconstruction
+        if isinstance(self.autoencoder, DiffusionAutoencoder):
+            found = denoise(self.autoencoder, pairs, streams, Flow(time=kind.time))
+            errors = [pair.weight * F.mse_loss(x.velocity, x.target) for pair, x in zip(pairs, found, strict=True)]
+            return [x.images for x in found], Term("velocity", torch.stack(errors).sum(), kind.weight, reconstruction=True)
+        decodings = [self.autoencoder.decode(pair.latents) for pair in pairs]
         pixel: Callable[[Tensor, Tensor], Tensor] = F.l1_loss if kind.loss == "l1" else F.mse_loss
         difference = _weighted(pairs, decodings, lambda x, y: pixel(x.float(), y.float()))
-        terms = [Term(kind.loss, difference, kind.weight, reconstruction=True)]
+        return decodings, Term(kind.loss, difference, kind.weight, reconstruction=True)
+
+    def _distances(self, pairs: list[Pair], decodings: list[Tensor]) -> list[Term]:
+        """The other reconstruction terms: wavelet bands and perceptual distance."""
+        terms = []
         if self.wavelet is not None:
             bands = self.wavelet.loss
             value = _weighted(pairs, decodings, lambda x, y: bands(x.float(), y.float()))

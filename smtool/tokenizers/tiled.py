@@ -59,7 +59,7 @@ class Tiled(Tokenizer):
             return self.whole.encode(images)
         self.latent_shape(*images.shape[-2:])
 
-        def moments(part: Tensor) -> Tensor:
+        def moments(part: Tensor, top: int, left: int) -> Tensor:
             posterior = self.whole.encode(part)
             return posterior.mean if self.deterministic else torch.cat([posterior.mean, posterior.logvar], 1)
 
@@ -70,7 +70,7 @@ class Tiled(Tokenizer):
         cells = self.tile // self.downsample
         if max(latents.shape[-2:]) <= cells:
             return self.whole.decode(latents)
-        return blended(self.whole.decode, latents, tile=cells, step=1, scale=self.downsample)
+        return blended(self.whole.decode_part, latents, tile=cells, step=1, scale=self.downsample)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         return self.whole.latent_shape(height, width)
@@ -141,18 +141,19 @@ def _reach_of_convolutions(network: nn.Module | None, side: int) -> Iterator[lis
             hook.remove()
 
 
-def blended(function: Callable[[Tensor], Tensor], x: Tensor, *, tile: int, step: int, scale: float) -> Tensor:
+def blended(function: Callable[[Tensor, int, int], Tensor], x: Tensor, *, tile: int, step: int, scale: float) -> Tensor:
     """Apply a function to overlapping tiles of x (B, C, H, W) and blend the results (B, C', H scale, W scale).
 
-    tile: side in cells of x, a multiple of `step`, as are H, W and the positions of tiles. The weight of a tile rises smoothly
-    over an overlap, and the weights of all tiles add up to 1. One tile's result is in memory beside the blended one.
+    function: gets a tile, and the row and column of x at which it begins. tile: side in cells of x, a multiple of `step`, as are
+    H, W and the positions of tiles. The weight of a tile rises smoothly over an overlap, and the weights of all tiles add up
+    to 1. One tile's result is in memory beside the blended one.
     """
     rows, columns = (tile_starts(length, tile, step) for length in x.shape[-2:])
     height, width = (round(length * scale) for length in x.shape[-2:])
     total: Tensor | None = None
     for row, down in zip(rows, _weights(rows, tile, x.shape[-2], scale), strict=True):
         for column, right in zip(columns, _weights(columns, tile, x.shape[-1], scale), strict=True):
-            part = function(x[..., row : row + tile, column : column + tile])
+            part = function(x[..., row : row + tile, column : column + tile], row, column)
             if total is None:
                 total = part.new_zeros(*part.shape[:2], height, width)
             top, left = round(row * scale), round(column * scale)

@@ -24,7 +24,7 @@ def open_trainable(
     if not isinstance(opened, TrainableAutoencoder):
         raise CheckpointError(
             f"{found.place} is {opened.architecture}, which `train-ae` cannot train.",
-            hint="It can train the SD-VAE (AutoencoderKL of diffusers, LDM, smtool), DC-AE, the family of TAESD, and RAEs.",
+            hint="It can train the SD-VAE (AutoencoderKL of diffusers, LDM, smtool), DC-AE, TAESDs, RAEs, epsilon-VAEs.",
         )
     return opened
 

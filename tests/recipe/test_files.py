@@ -16,7 +16,8 @@ AUTOENCODERS = [path for path in ALL if not {"latents", "racers"} & tomllib.load
 PAPER = [path for path in AUTOENCODERS if "paper" in path.parts]
 RELATED = {      # recipe -> parameters of its network
     "va-vae-f16d32": 69_836_067, "ssvae-f16d48": 106_793_523, "nextstep-1-f8d16": 83_819_683, "l-detok-f16d16": 64_352_723,
-    "uae-f16d32": 64_577_827, "dc-ae-f32c32": 323_356_460, "dc-ae-f64c128": 676_896_140, "dc-ae-f128c512": 1_120_682_252,
+    "uae-f16d32": 64_577_827, "epsilon-vae-f8d4": 134_168_679,
+    "dc-ae-f32c32": 323_356_460, "dc-ae-f64c128": 676_896_140, "dc-ae-f128c512": 1_120_682_252,
     "dc-ae-1.5-f32c128": 523_609_740, "dc-ae-1.5-f64c128": 714_741_644,
     "sdxl-f8d4": 83_653_863, "rae-dinov2-b": 415_056_640, "rae-siglip2-b": 415_056_640, "rae-mae-b": 415_056_640,
 }
@@ -203,7 +204,7 @@ def test_all_problems_are_reported_together(recipe):
         ),
         (["data.image_size=32", "regularizers.dsm={}"], 'latent is 4x4, which blocks of 8 do not fill; use block = "fit", or'),
         (["regularizers.dsm={}", "regularizers.eq_vae={}"], "regularizers.eq_vae.prior: must be 0 with dsm"),
-        (["model.kind=vae"], "model.kind: must be 'sd-vae', 'taesd', 'dc-ae' or 'rae', but is 'vae'."),
+        (["model.kind=vae"], "model.kind: must be 'sd-vae', 'taesd', 'dc-ae', 'rae' or 'epsilon-vae', but is 'vae'."),
         (["model.kind=sd-vae", "model.dwnsample=4"], "model.dwnsample: no such key. Did you mean `downsample`?"),
         (["model.sd-vae=1"], "model.sd-vae: no such key. Known here: init, kind, downsample"),
         (["model=1"], "model: must be a table, but is 1."),

@@ -68,7 +68,8 @@ def test_the_discriminator_sees_gray_as_three_channels_and_alpha_on_mid_gray(cha
     adversary = Adversary(num_layers=1, channels=4, start=0)
     table = SECTION.model_copy(update={"image_channels": channels})
     keys = {"reconstruction": Reconstruction(), "perceptual": None, "adversary": adversary, "flip": False}
-    task = AutoencoderTask(table.build(), {}, discriminator=adversary.build(), **keys)
+    with initializing(0, "test"):
+        task = AutoencoderTask(table.build(), {}, discriminator=adversary.build(), **keys)
     images = torch.rand(4, channels, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     seen = []
     task.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

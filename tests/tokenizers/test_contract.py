@@ -7,6 +7,7 @@ from diffusers import AutoencoderDC, AutoencoderTiny, VQModel
 from safetensors.torch import save_file
 
 from smtool.checkpoints import write_autoencoder
+from smtool.networks.epsilon_vae import EpsilonVAE
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.taesd import TAESD
 from smtool.tokenizers import Tokenizer, identify, open_tokenizer
@@ -28,13 +29,14 @@ KINDS = {
     "timm:resnet10t": "encoder",
     "mine_for_contract:Pool": "object",
     "runs/sdvae": "trained",
+    "runs/epsilon": "trained",
     "tae_encoder.pth": "foreign",
     "dc": "foreign",
     "tiny": "diffusers",
     "vq": "diffusers",
 }
-STORED = ("pixels", "control:crop", "dct:4x9", "runs/sdvae", "tae_encoder.pth", "dc")
-TRAINABLE = ("runs/sdvae", "tae_encoder.pth", "dc")
+STORED = ("pixels", "control:crop", "dct:4x9", "runs/sdvae", "runs/epsilon", "tae_encoder.pth", "dc")
+TRAINABLE = ("runs/sdvae", "runs/epsilon", "tae_encoder.pth", "dc")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,9 @@ def folder(tmp_path_factory):
         blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
         VQModel(block_out_channels=(32, 32), layers_per_block=1, num_vq_embeddings=16, **blocks).save_pretrained(folder / "vq")
         save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), folder / "resnet10t.safetensors")
+        small = {"downsample": 4, "latent_channels": 2, "channels": (8, 8, 8), "norm_groups": 4, "denoiser_blocks": 1}
+        epsilon = EpsilonVAE(**small, sampling_steps=2).build()
+    write_autoencoder(folder / "runs/epsilon/ckpt.safetensors", epsilon, {"recipe": {"seed": 3}})
     write_autoencoder(folder / "runs/sdvae/ckpt.safetensors", autoencoder, {"recipe": {"seed": 3}})
     for name, half in (("encoder", tiny.encoder), ("decoder", tiny.decoder)):
         torch.save(half.state_dict(), folder / f"tae_{name}.pth")
@@ -112,7 +117,7 @@ def test_its_attributes_describe_it(name, tokenizer, folder):
     assert len(tokenizer.digest) == 64 and tokenizer.digest == open_tokenizer(name, image_size=SIDE, weights_dir=folder).digest
     assert tokenizer.device == torch.device("cpu")
     assert not tokenizer.training and not any(parameter.requires_grad for parameter in tokenizer.parameters())
-    assert tokenizer.recipe == ({"seed": 3} if name == "runs/sdvae" else {})
+    assert tokenizer.recipe == ({"seed": 3} if name.startswith("runs/") else {})
 
 
 def test_a_size_that_does_not_fit_is_refused(tokenizer):

@@ -128,7 +128,7 @@ def test_convolutions_in_tiles_differ_only_near_the_borders_of_tiles():
 def test_a_difference_between_tiles_is_spread_over_their_overlap():
     """A function that adds the mean of what it sees, as normalization does: no step, where tiles side by side have one of 24."""
     ramp = torch.arange(96.0).expand(1, 1, 64, 96)
-    shift = blended(lambda part: part + part.mean(), ramp, tile=64, step=1, scale=1) - ramp
+    shift = blended(lambda part, *_: part + part.mean(), ramp, tile=64, step=1, scale=1) - ramp
     starts = tile_starts(96, 64, 1)
     assert starts == [0, 32]
     steps = shift.diff(dim=-1)[0, 0, 0]
@@ -153,7 +153,7 @@ def test_tiles_cover_a_side_and_their_weights_add_up_to_one(length, tile, step):
 
 def test_a_blend_of_identities_is_the_image():
     x = torch.randn(2, 3, 50, 37, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(blended(lambda part: part, x, tile=16, step=1, scale=1), x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(blended(lambda part, *_: part, x, tile=16, step=1, scale=1), x, rtol=0, atol=1e-5)
 
 
 def test_the_digest_and_the_architecture_state_the_tile(vae):

@@ -11,6 +11,7 @@ _LONGEST = 30      # characters of a title, so that its value also fits above a 
 _TITLES = {
     "l1": ("reconstruction (l1)", "mean |D(z) - x|"),
     "mse": ("reconstruction (mse)", "mean (D(z) - x)²"),
+    "velocity": ("velocity of the denoiser", "mean squared error"),
     "wavelet": ("reconstruction (wavelet bands)", "mean |coefficient| of D(z) - x"),
     "lpips": ("LPIPS", "distance"),
     "kl": ("KL of the posterior", "nats, unweighted"),

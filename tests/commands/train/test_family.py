@@ -49,6 +49,7 @@ METHODS = {
     "rae": ["regularizers.latent_noise={kind='rae',level=0.8}"],
     "l-detok": ["regularizers.latent_noise={kind='l-detok',level=3}"],
     "uae": ["regularizers.uae.teacher=squeezenet", "regularizers.dsm="],
+    "epsilon-vae": ["model.kind=epsilon-vae", "model.denoiser_blocks=1", "model.sampling_steps=2"],
     "rae-model": [
         "model={kind='rae',encoder='squeezenet',downsample=4,size='custom',depth=1,width=8,heads=2,hidden=8}",
         "regularizers.latent_noise={kind='rae',level=0.8}", "regularizers.esm=",
