@@ -143,7 +143,8 @@ class UnitRange(torch.nn.Module):
 def test_an_autoencoder_of_images_in_0_1_gets_images_in_this_range(tmp_path, monkeypatch):
     UnitRange.__name__ = "AutoencoderRAE"
     monkeypatch.setattr(diffusers, "AutoencoderRAE", UnitRange, raising=False)
-    config = {"_class_name": "AutoencoderRAE", "latents_mean": [1.0], "latents_std": [2.0]}
+    """RAE with an encoder that smtool does not know, which diffusers runs."""
+    config = {"_class_name": "AutoencoderRAE", "encoder_hidden_size": 2, "latents_mean": [1.0], "latents_std": [2.0]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "diffusion_pytorch_model.safetensors").touch()
     tokenizer = open_tokenizer(str(tmp_path), image_size=32)
