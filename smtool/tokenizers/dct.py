@@ -192,8 +192,8 @@ def _eta(name: str, asked: _Asked, measured: float | None) -> tuple[float, str]:
         return 128.0 * asked.block, _DEFAULT
     if asked.eta == _MEASURED:
         if measured is None:
-            raise RecipeError(f"{name}: there are no images here to measure eta on.",
-                              hint="`prepare --latents` and `train-dit` measure it; write the number that they print instead.")
+            raise RecipeError(f"{name}: eta is measured by `prepare --latents`, `train-dit` and `race` only.",
+                              hint="Write the number that `prepare --latents` prints in place of `measured`.")
         return measured, "measured on the images"
     if asked.eta in PUBLISHED:
         published = PUBLISHED[asked.eta]

@@ -16,5 +16,6 @@ def test_the_page_of_a_race_shows_the_generation_of_every_racer(folder):
     page = next(path for path in RESULTS.glob("*.md") if f"races/{folder.name}/" in path.read_text()).read_text()
     for judge, ranking in result.rankings.items():
         for racer, mean in ranking.generation.racers.items():
-            shown = f"{mean.value:.3f}".removeprefix("0") if mean.value < 10 else f"{mean.value:.0f}"
-            assert shown in page or f"{mean.value:.1f}" in page, f"{racer}, fd_{judge}: {shown}"
+            digits = 3 if mean.value < 10 else 1 if mean.value < 100 else 0
+            shown = f"{mean.value:.{digits}f}".removeprefix("0")
+            assert f" {shown} ±" in page, f"{racer}, fd_{judge}: {shown}"

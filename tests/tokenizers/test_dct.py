@@ -204,7 +204,7 @@ def test_published_sets_are_possible_tokenizers():
     ("dct:2x4,eta=nan", "eta: Input should be a"),
     ("dct:2x4,eta=big", "eta is 'big', but must be a positive number, measured, or one of cifar10"),
     ("dct:2x4,eta=ffhq128", "the published eta of ffhq128 is for blocks of 4, not 2"),
-    ("dct:2x4,eta=measured", "no images here to measure eta on"),
+    ("dct:2x4,eta=measured", "eta is measured by `prepare --latents`, `train-dit` and `race` only"),
     ("dct:2x4,padding=reflect", "there is no setting 'padding=reflect'"),
 ])  # fmt: skip
 def test_an_impossible_name_is_refused_in_one_sentence(name, says):
