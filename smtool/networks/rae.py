@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from smtool.config import LARGEST_WIDTH
 from smtool.networks.posterior import Posterior
 from smtool.networks.recompute import Recomputable
+from smtool.networks.sizes import PublishedSizes
 from smtool.networks.tokenizer import point_posterior
 from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.networks.transformer import MLP, SelfAttention, position_table
@@ -34,7 +35,7 @@ class DecoderShape:
     hidden: int
 
 
-class RAE(AutoencoderConfig):
+class RAE(AutoencoderConfig, PublishedSizes):
     """A frozen vision model as encoder, and a ViT decoder of a published or custom size, which alone is trained."""
 
     SIZES: ClassVar[dict[str, DecoderShape]] = {
@@ -43,6 +44,7 @@ class RAE(AutoencoderConfig):
         "L": DecoderShape(24, 1024, 16, 4096),
         "XL": DecoderShape(28, 1152, 16, 4096),
     }
+    WIDTH_MULTIPLE: ClassVar[tuple[int, str]] = (4, "the sines and cosines of two coordinates")
     has_trained_encoder: ClassVar[bool] = False
 
     kind: Literal["rae"] = "rae"
@@ -74,36 +76,6 @@ class RAE(AutoencoderConfig):
     hidden: int = Field(
         0, ge=0, le=LARGEST_WIDTH, validate_default=True, description="hidden width of its MLPs; absent: that of `size`"
     )
-
-    @field_validator("depth", "width", "heads", "hidden")
-    @classmethod
-    def _published_or_custom(cls, value: int, info: ValidationInfo) -> int:
-        size, key = info.data.get("size"), str(info.field_name)
-        if size is None:
-            return value      # the error of `size` is reported separately
-        if size == "custom":
-            if value == 0:
-                raise ValueError(f'is required with size = "custom", which has no default {key}')
-            return value
-        published: int = getattr(cls.SIZES[size], key)
-        if value not in (0, published):
-            raise ValueError(f'is {published} in size "{size}", but is {value}; use size = "custom" for other values')
-        return published
-
-    @field_validator("width")
-    @classmethod
-    def _holds_sinusoids(cls, width: int) -> int:
-        if width % 4:
-            raise ValueError(f"must be a multiple of 4 for the sines and cosines of two coordinates, but is {width}")
-        return width
-
-    @field_validator("heads")
-    @classmethod
-    def _divides_width(cls, heads: int, info: ValidationInfo) -> int:
-        width = info.data.get("width")
-        if width and heads and width % heads:
-            raise ValueError(f"must divide width = {width}, but is {heads}")
-        return heads
 
     @property
     def image_channels(self) -> int:

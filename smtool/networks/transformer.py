@@ -3,14 +3,14 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from smtool.config import LARGEST_WIDTH, Config
+from smtool.config import LARGEST_WIDTH
+from smtool.networks.sizes import PublishedSizes
 from smtool.spectrum.dct import full_precision
 
 MAX_PERIOD = 10_000.0
@@ -37,12 +37,8 @@ class Prediction:
 torch.export.register_dataclass(Prediction)  # FSDP's hooks need to find the tensors in it
 
 
-class TransformerConfig(Config):
+class TransformerConfig(PublishedSizes):
     """Keys of both transformers."""
-
-    SIZES: ClassVar[dict[str, Shape]]
-    WIDTH_MULTIPLE: ClassVar[tuple[int, str]]
-    """(number of which the width must be a multiple, its purpose)."""
 
     size: str = Field("B", description='published size, or "custom": depth, width and heads as given')
     patch: int = Field(2, ge=1, description="side of a token's patch in latent cells; published: 1, 2, 4, 8")
@@ -57,39 +53,6 @@ class TransformerConfig(Config):
     init: str = Field(
         "", description="start from the weights in this file of train-dit, SiT, REPA, U-ViT or DCTdiff; empty: random weights"
     )
-
-    @field_validator("depth", "width", "heads")
-    @classmethod
-    def _published_or_custom(cls, value: int, info: ValidationInfo) -> int:
-        size, key = info.data.get("size"), info.field_name
-        if size is None:
-            return value  # the error of `size` is reported separately
-        if size == "custom":
-            if value == 0:
-                raise ValueError(f'is required with size = "custom", which has no default {key}')
-            return value
-        published: int = getattr(cls.SIZES[size], str(key))
-        if value not in (0, published):
-            raise ValueError(f'is {published} in size "{size}", but is {value}; use size = "custom" for other values')
-        return published
-
-    @field_validator("width")
-    @classmethod
-    def _holds_sinusoids(cls, width: int) -> int:
-        number, purpose = cls.WIDTH_MULTIPLE
-        if width % number:
-            raise ValueError(f"must be a multiple of {number} for {purpose}, but is {width}")
-        return width
-
-    @field_validator("heads")
-    @classmethod
-    def _divides_width(cls, heads: int, info: ValidationInfo) -> int:
-        width = info.data.get("width")
-        if width and heads and width % heads:
-            divisors = [n for n in range(1, width + 1) if width % n == 0]
-            nearest = min(divisors, key=lambda n: abs(n - heads))
-            raise ValueError(f"must divide width = {width}, but is {heads}; {nearest} does")
-        return heads
 
     @property
     def has_null_class(self) -> bool:
