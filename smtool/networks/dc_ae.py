@@ -229,10 +229,6 @@ class DeepCompressionAutoencoder(TrainableAutoencoder):
         self.last_layers = (*stage, "decoder.norm_out.", "decoder.conv_out.")
 
     @property
-    def network(self) -> "DeepCompressionAutoencoder":  # type: ignore[override]
-        return self
-
-    @property
     def architecture(self) -> str:
         return f"AutoencoderDC f{self.downsample}, {self.latent_channels} channels"
 

@@ -17,8 +17,7 @@ from smtool.config import LARGEST_WIDTH
 from smtool.networks.denoiser import Denoiser
 from smtool.networks.layers import DownsamplePad
 from smtool.networks.noise_field import noise_field
-from smtool.networks.posterior import Posterior
-from smtool.networks.sd_vae import SDVAE, Encoder
+from smtool.networks.sd_vae import SDVAE, EncodedBySDVAE, Encoder
 from smtool.networks.trainable import AutoencoderConfig, DiffusionAutoencoder
 from smtool.storage import tensor_digest
 
@@ -104,11 +103,10 @@ class EpsilonVAE(AutoencoderConfig):
         return self.of_encoder.latent_shape(height, width)
 
 
-class EpsilonAutoencoder(DiffusionAutoencoder):
+class EpsilonAutoencoder(EncodedBySDVAE, DiffusionAutoencoder):
     """Encoder and denoiser with the two 1x1 convolutions between them. Latents are raw; a decoding depends on them alone."""
 
     config: EpsilonVAE
-    encoder: Encoder
     decoder: Denoiser
 
     def __init__(self, config: EpsilonVAE) -> None:
@@ -128,10 +126,6 @@ class EpsilonAutoencoder(DiffusionAutoencoder):
         self.last_layers = (last, "decoder.conv_norm_out.", "decoder.conv_out.")
 
     @property
-    def network(self) -> "EpsilonAutoencoder":  # type: ignore[override]
-        return self
-
-    @property
     def architecture(self) -> str:
         steps = "1 step" if self.config.sampling_steps == 1 else f"{self.config.sampling_steps} steps"
         return f"epsilon-VAE f{self.downsample}, {self.latent_channels} channels, decoded in {steps}"
@@ -143,22 +137,8 @@ class EpsilonAutoencoder(DiffusionAutoencoder):
         settings = f"epsilon-vae|{config.downsample_pad}|{config.norm_groups}|{config.sampling_steps} steps"
         return hashlib.sha256(f"{tensor_digest(self.state_dict())}|{settings}".encode()).hexdigest()
 
-    @property
-    def encoder_last_layer(self) -> Tensor:
-        return self.encoder.conv_out.weight
-
-    @property
-    def decoder_last_layer(self) -> Tensor:
-        return self.decoder.conv_out.weight
-
-    def encode(self, images: Tensor) -> Posterior:
-        self.latent_shape(*images.shape[-2:])
-        moments = self.encoder(images)
-        return Posterior.from_moments(moments if self.quant_conv is None else self.quant_conv(moments))
-
     def velocity(self, x_t: Tensor, t: Tensor, latents: Tensor) -> Tensor:
-        condition = latents if self.post_quant_conv is None else self.post_quant_conv(latents)
-        upsampled = F.interpolate(condition, scale_factor=float(self.downsample), mode="nearest")
+        upsampled = F.interpolate(self.to_decoder(latents), scale_factor=float(self.downsample), mode="nearest")
         velocity: Tensor = self.decoder(x_t, t, upsampled)
         return velocity.to(torch.promote_types(velocity.dtype, torch.float32))
 

@@ -149,10 +149,6 @@ class RepresentationAutoencoder(TrainableAutoencoder):
         return self.decoder.head.weight
 
     @property
-    def network(self) -> "RepresentationAutoencoder":  # type: ignore[override]
-        return self
-
-    @property
     def architecture(self) -> str:
         size = self.config.size if self.config.size != "custom" else f"of {self.config.depth} x {self.config.width}"
         return f"RAE f{self.downsample}, {self.latent_channels} channels, frozen {self.config.encoder}, decoder ViT {size}"

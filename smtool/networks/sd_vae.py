@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
@@ -171,14 +171,38 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(z)))
 
 
-class Autoencoder(TrainableAutoencoder):
+class EncodedBySDVAE(TrainableAutoencoder):
+    """Encoder of the SD-VAE, a decoder that ends in `conv_out`, and the two 1x1 convolutions between them, or none."""
+
+    encoder: Encoder
+    quant_conv: nn.Conv2d | None
+    post_quant_conv: nn.Conv2d | None
+
+    @property
+    def encoder_last_layer(self) -> Tensor:
+        return self.encoder.conv_out.weight
+
+    @property
+    def decoder_last_layer(self) -> Tensor:
+        return cast(nn.Conv2d, self.decoder.conv_out).weight
+
+    def encode(self, images: Tensor) -> Posterior:
+        self.latent_shape(*images.shape[-2:])
+        moments = self.encoder(images)
+        return Posterior.from_moments(moments if self.quant_conv is None else self.quant_conv(moments))
+
+    def to_decoder(self, latents: Tensor) -> Tensor:
+        """What the decoder gets of raw latents."""
+        return latents if self.post_quant_conv is None else self.post_quant_conv(latents)
+
+
+class Autoencoder(EncodedBySDVAE):
     """Encoder and decoder with the two 1x1 convolutions between them. Latents are raw: no scale factor is applied.
 
     stats: normalizes the latents for a diffusion model; stored in the checkpoint's metadata, not in the state dict.
     """
 
     config: SDVAE
-    encoder: Encoder
     decoder: Decoder
 
     def __init__(self, config: SDVAE) -> None:
@@ -198,10 +222,6 @@ class Autoencoder(TrainableAutoencoder):
             pad_by_reflection(self)
 
     @property
-    def network(self) -> "Autoencoder":  # type: ignore[override]
-        return self
-
-    @property
     def architecture(self) -> str:
         config = self.config
         padding = f"{config.downsample_pad} padding" + (", edges reflected" if config.padding == "reflect" else "")
@@ -217,22 +237,12 @@ class Autoencoder(TrainableAutoencoder):
         normalized = "|latent_norm channels" if self.deterministic else ""
         return hashlib.sha256(f"{settings}{reflected}{normalized}".encode()).hexdigest()
 
-    @property
-    def encoder_last_layer(self) -> Tensor:
-        return self.encoder.conv_out.weight
-
-    @property
-    def decoder_last_layer(self) -> Tensor:
-        return self.decoder.conv_out.weight
-
     def encode(self, images: Tensor) -> Posterior:
-        self.latent_shape(*images.shape[-2:])
-        moments = self.encoder(images)
-        posterior = Posterior.from_moments(moments if self.quant_conv is None else self.quant_conv(moments))
+        posterior = super().encode(images)
         return point_posterior(_over_channels(posterior.mean)) if self.deterministic else posterior
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
+        return self.decoder(self.to_decoder(latents))
 
 
 def _over_channels(latents: Tensor) -> Tensor:

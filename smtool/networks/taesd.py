@@ -82,10 +82,6 @@ class TinyAutoencoder(TrainableAutoencoder):
         return cast(nn.Conv2d, self.decoder[-1]).weight
 
     @property
-    def network(self) -> "TinyAutoencoder":  # type: ignore[override]
-        return self
-
-    @property
     def architecture(self) -> str:
         return f"TAESD f{self.downsample}, {self.latent_channels} channels, {self.config.layout}"
 

@@ -1,7 +1,7 @@
 """The interface of autoencoders that `train-ae` can train: their recipe tables, and the names of their parts."""
 
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -44,6 +44,10 @@ class TrainableAutoencoder(Tokenizer):
     encoder: nn.Module
     decoder: nn.Module
     last_layers: tuple[str, ...]
+
+    @property
+    def network(self) -> Self:  # type: ignore[override]
+        return self
 
     @property
     def encoder_last_layer(self) -> Tensor:
