@@ -50,3 +50,10 @@ def test_a_side_that_macro_blocks_do_not_divide_names_sizes_that_work(studio, tm
     with pytest.raises(RecipeError, match=r"36x36 cannot be encoded by dct-4x9: both sides must be multiples of 8") as raised:
         studio.train(tmp_path / "odd", *changes)
     assert raised.value.hint == "Use another size of images."
+
+
+def test_prefixes_beyond_the_latents_channels_are_refused_before_the_first_step(studio, tmp_path):
+    changes = ("latents.autoencoder='dct:4x9'", "latents.stats='published'", "channel_prefix.lengths=[9, 55]", *IMAGES)
+    with pytest.raises(RecipeError, match=r"channel_prefix\.lengths: has 55, but the latents have 54 channels") as raised:
+        studio.train(tmp_path / "long", *changes)
+    assert raised.value.hint == "Use numbers up to 54." and not list(tmp_path.glob("long/*.safetensors"))
