@@ -60,7 +60,7 @@ def race(
     is_recipe = len(what) == 1 and (what[0].endswith(".toml") or not Path(what[0]).exists())
     devices = _devices(device)
     run(
-        load_race(what[0], changes) if is_recipe else adhoc_race(what, out or OUT, changes),
+        load_race(what[0], changes, weights_dir=weights_dir) if is_recipe else adhoc_race(what, out or OUT, changes),
         console=Console(),
         out=out if is_recipe else out or OUT,
         workers=workers_on(devices, jobs or (os.cpu_count() or 1 if devices == ["cpu"] else len(devices)), weights_dir),

@@ -50,7 +50,8 @@ def train_ae(
         raise errors.RecipeError(f"{recipe} is a recipe of train-dit.", hint=f"Use: smtool train-dit {recipe}")
     console = Console()
     changes = [] if data is None else data_changes(recipe, data, console)
-    loaded = load(recipe, TrainAE, [*changes, *([] if max_bad is None else [f"data.max_bad={max_bad}"]), *overrides])
+    limit = [] if max_bad is None else [f"data.max_bad={max_bad}"]
+    loaded = load(recipe, TrainAE, [*changes, *limit, *overrides], weights_dir=weights_dir)
     if dry_run:
         training.dry_run(loaded, console=console, device=computing_device(device), weights_dir=weights_dir)
     else:
@@ -90,7 +91,8 @@ def train_dit(
     if kind_of(recipe) is not TrainDiT:
         raise errors.RecipeError(f"{recipe} is a recipe of train-ae.", hint=f"Use: smtool train-ae {recipe}")
     changes = [f"data.train={data!r}"] if data is not None else []
-    loaded = load(recipe, TrainDiT, [*changes, *overrides, *(["latents.online=true"] if online else [])])
+    latents = ["latents.online=true"] if online else []
+    loaded = load(recipe, TrainDiT, [*changes, *overrides, *latents], weights_dir=weights_dir)
     if dry_run:
         training.dry_run(loaded, diffusion_run, console=Console(), device=computing_device(device), weights_dir=weights_dir)
     else:

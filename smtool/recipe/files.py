@@ -51,8 +51,13 @@ class Recipe(Generic[Tables]):
 _KEY_AND_VALUE = re.compile(r"""((?:"[^"\n]*"|'[^'\n]*'|[^="'\n])+)=(.*)""", re.DOTALL)      # split at the first = outside quotes
 
 
-def load(recipe: str, kind: type[Tables], overrides: Sequence[str] = ()) -> Recipe[Tables]:
-    """Read a recipe, apply KEY=VALUE overrides and validate. Raises one RecipeError that lists all problems."""
+def load(
+    recipe: str, kind: type[Tables], overrides: Sequence[str] = (), *, weights_dir: Path | None = None
+) -> Recipe[Tables]:
+    """Read a recipe, apply KEY=VALUE overrides and validate. Raises one RecipeError that lists all problems.
+
+    weights_dir: searched first for the weights of frozen encoders.
+    """
     path = find(recipe)
     text = read_text(path)
     try:
@@ -62,7 +67,7 @@ def load(recipe: str, kind: type[Tables], overrides: Sequence[str] = ()) -> Reci
     for override in overrides:
         _apply(values, override)
     if issubclass(kind, TrainingTables):
-        values, contradictions = kind.completed(values)
+        values, contradictions = kind.completed(values, weights_dir)
         raise_problems(path, contradictions)
     try:
         tables = kind.model_validate(values)

@@ -21,11 +21,12 @@ ALONE, RAMP = 1000, 1000
 _TABLE: TypeAdapter[Any] = TypeAdapter(AnyAutoencoder)
 
 
-def completed_by_init(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def completed_by_init(values: dict[str, Any], weights_dir: Path | None = None) -> tuple[dict[str, Any], list[str]]:
     """The values of a recipe with the architecture of `model.init` and the defaults that go with it.
 
     Returns (values, contradictions between [model] and that architecture). The architecture of the run of a packaged recipe that
-    was not trained yet is that of the recipe. Raises CheckpointError if it cannot be opened.
+    was not trained yet is that of the recipe. weights_dir: searched first for the frozen encoder of an RAE.
+    Raises CheckpointError if it cannot be opened, WeightsError without that encoder.
     """
     model = values.get("model")
     name = model.get("init") if isinstance(model, Mapping) else None
@@ -33,7 +34,7 @@ def completed_by_init(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]
         return values, []
     assert isinstance(model, Mapping)
     planned = _planned(name)
-    stated = start_of(name).config.model_dump(mode="json") if planned is None else _model_of(planned)
+    stated = start_of(name, weights_dir).config.model_dump(mode="json") if planned is None else _model_of(planned)
     problems = [
         f"model.{key}: is {model[key]!r}, but model.init = {name!r} has {stated[key]!r}; leave the key out"
         for key in model
@@ -66,14 +67,14 @@ def completed_by_encoder(values: dict[str, Any]) -> tuple[dict[str, Any], list[s
     return {**values, "model": {**model, "latent_channels": dim}}, problems
 
 
-def start_of(name: str) -> TrainableAutoencoder:
+def start_of(name: str, weights_dir: Path | None = None) -> TrainableAutoencoder:
     """The autoencoder of `model.init`; errors name the key."""
     if (planned := _planned(name)) is not None:
         raise CheckpointError(
             f"model.init: there is no autoencoder at {name} yet.", hint=f"Train it first: smtool train-ae recipes/{planned}.toml"
         )
     try:
-        return open_trainable(name)
+        return open_trainable(name, weights_dir=weights_dir)
     except (CheckpointError, WeightsError) as error:
         raise type(error)(f"model.init: {error.message}", hint=error.hint) from error
 

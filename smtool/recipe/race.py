@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -121,8 +122,8 @@ class Training:
     def kind(self) -> type[TrainAE] | type[TrainDiT]:
         return type(self.tables)
 
-    def load(self, more: Sequence[str] = ()) -> Recipe[Any]:
-        return load(self.recipe, self.kind, [*self.changes, *more])
+    def load(self, more: Sequence[str] = (), *, weights_dir: Path | None = None) -> Recipe[Any]:
+        return load(self.recipe, self.kind, [*self.changes, *more], weights_dir=weights_dir)
 
 
 @dataclass(frozen=True)
@@ -135,14 +136,19 @@ class Entry:
     transformer: Training
 
 
-def load_race(recipe: str, overrides: Sequence[str] = ()) -> tuple[Recipe[Race], list[Entry]]:
-    """Load a race recipe and all recipes that it names. Raises one RecipeError that lists the problems of all of them."""
+def load_race(
+    recipe: str, overrides: Sequence[str] = (), *, weights_dir: Path | None = None
+) -> tuple[Recipe[Race], list[Entry]]:
+    """Load a race recipe and all recipes that it names. Raises one RecipeError that lists the problems of all of them.
+
+    weights_dir: searched first for the weights of frozen encoders.
+    """
     if not is_race(recipe):
         right = command(find(recipe))
         raise RecipeError(f"{recipe} is a recipe of {right}.", hint=f"Use: smtool {right} {recipe}")
     loaded = load(recipe, Race, overrides)
     problems: list[str] = []
-    entries = [entry for name in loaded.tables.racers if (entry := _entry(loaded.tables, name, problems))]
+    entries = [entry for name in loaded.tables.racers if (entry := _entry(loaded.tables, name, problems, weights_dir))]
     problems += _unequal(entries)
     raise_problems(loaded.path, problems)
     return loaded, entries
@@ -156,7 +162,7 @@ def is_race(recipe: str) -> bool:
         return False
 
 
-def _entry(race: Race, name: str, problems: list[str]) -> Entry | None:
+def _entry(race: Race, name: str, problems: list[str], weights_dir: Path | None) -> Entry | None:
     """Load a racer's recipes; their problems are appended to `problems`, and None is returned."""
     racer = race.racers[name]
     ours = [f"data.{key}={_toml(value)}" for key, value in race.data.model_dump().items() if value]
@@ -164,22 +170,27 @@ def _entry(race: Race, name: str, problems: list[str]) -> Entry | None:
     autoencoder = None
     if racer.recipe:
         changes = (*race.autoencoders.changes, *ours, *racer.changes)
-        autoencoder = _training(f"racers.{name}.recipe", racer.recipe, TrainAE, changes, problems)
+        autoencoder = _training(f"racers.{name}.recipe", racer.recipe, TrainAE, changes, problems, weights_dir)
     where = f"racers.{name}.transformer" if racer.transformer else "transformer.recipe"
     changes = (*race.transformer.changes, *racer.transformer)
-    transformer = _training(where, race.transformer.recipe, TrainDiT, changes, problems)
+    transformer = _training(where, race.transformer.recipe, TrainDiT, changes, problems, weights_dir)
     if len(problems) > before or transformer is None:
         return None
     return Entry(name, racer, autoencoder, transformer)
 
 
 def _training(
-    where: str, recipe: str, kind: type[TrainAE] | type[TrainDiT], changes: tuple[str, ...], problems: list[str]
+    where: str,
+    recipe: str,
+    kind: type[TrainAE] | type[TrainDiT],
+    changes: tuple[str, ...],
+    problems: list[str],
+    weights_dir: Path | None,
 ) -> Training | None:
     try:
         if command(find(recipe)) != ("train-ae" if kind is TrainAE else "train-dit"):
             raise RecipeError(f"{recipe} is a recipe of {command(find(recipe))}")
-        return Training(recipe, changes, load(recipe, kind, changes).tables)
+        return Training(recipe, changes, load(recipe, kind, changes, weights_dir=weights_dir).tables)
     except (RecipeError, tomllib.TOMLDecodeError) as error:
         sentence = f"{where}: {error}"
         if sentence not in problems:      # all racers share the transformer's recipe

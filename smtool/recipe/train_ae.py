@@ -1,6 +1,7 @@
 """The tables of a `train-ae` recipe, and the checks that involve several tables."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, PositiveFloat, SerializeAsAny
@@ -80,8 +81,8 @@ class TrainAE(TrainingTables):
         return Shapes((self.data.batch, self.model.image_channels, *size), (self.data.batch, *latent))
 
     @classmethod
-    def completed(cls, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        values, problems = completed_by_init(values)
+    def completed(cls, values: dict[str, Any], weights_dir: Path | None = None) -> tuple[dict[str, Any], list[str]]:
+        values, problems = completed_by_init(values, weights_dir)
         completed, others = completed_by_encoder(values)
         return _with_velocity(completed), [*problems, *others]
 

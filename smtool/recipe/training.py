@@ -1,6 +1,7 @@
 """Keys that all training recipes share: lengths, intervals, precision, optimizer, EMA, and tracking."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -46,8 +47,11 @@ class TrainingTables(Config):
     tracking: Tracking = Tracking()
 
     @classmethod
-    def completed(cls, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """(the values of a recipe file with those that follow from other files, problems), before validation."""
+    def completed(cls, values: dict[str, Any], weights_dir: Path | None = None) -> tuple[dict[str, Any], list[str]]:
+        """(the values of a recipe file with those that follow from other files, problems), before validation.
+
+        weights_dir: searched first for the weights of a frozen encoder.
+        """
         return values, []
 
     def problems(self) -> Iterator[tuple[str, str]]:

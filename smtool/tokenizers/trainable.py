@@ -11,16 +11,20 @@ from smtool.tokenizers.open import Found, identify, open_tokenizer
 
 
 def open_trainable(
-    name: str | Path, *, device: str = "cpu", downsample_pad: DownsamplePad | None = None
+    name: str | Path,
+    *,
+    device: str = "cpu",
+    downsample_pad: DownsamplePad | None = None,
+    weights_dir: Path | None = None,
 ) -> TrainableAutoencoder:
     """Open an autoencoder of a kind that `train-ae` can train, frozen and in eval mode, with float32 weights.
 
-    downsample_pad: padding of an SD-VAE; None: that of its file.
+    downsample_pad: padding of an SD-VAE; None: that of its file. weights_dir: searched first for the frozen encoder of an RAE.
     Raises CheckpointError for any other tokenizer, for a transformer, and if there is nothing of this name.
     """
     found = identify(name)
     _refuse_transformers(found)
-    opened = open_tokenizer(name, device=device, downsample_pad=downsample_pad)
+    opened = open_tokenizer(name, device=device, downsample_pad=downsample_pad, weights_dir=weights_dir)
     if not isinstance(opened, TrainableAutoencoder):
         raise CheckpointError(
             f"{found.place} is {opened.architecture}, which `train-ae` cannot train.",

@@ -41,7 +41,7 @@ class Train:
     step: int
 
     def do(self, place: Place) -> None:
-        recipe = self.training.load()
+        recipe = self.training.load(weights_dir=place.weights_dir)
         assemble: Callable[..., Any] = autoencoder_run if isinstance(recipe.tables, TrainAE) else diffusion_run
         train(
             recipe,

@@ -40,7 +40,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
             tables.data.train, "train", image_size=tables.data.image_size, channels=tables.model.image_channels,
             max_bad=tables.data.max_bad,
         )
-    start = open_start(tables, folder.recorded(SOURCE))
+    start = open_start(tables, folder.recorded(SOURCE), weights_dir)
     task = build_task(tables, ranks.device, weights_dir, start)
     lines = start_lines(task.autoencoder, tables, start)
     if not folder.has_checkpoint:

@@ -48,7 +48,7 @@ class Start:
         return "patch_mean" in earlier or (self.published and has_patch_norm(self.path, self.settings))
 
 
-def open_start(tables: TrainAE, recorded: str | None) -> Start | None:
+def open_start(tables: TrainAE, recorded: str | None, weights_dir: Path | None = None) -> Start | None:
     """The original autoencoder; None if the recipe starts from random weights.
 
     recorded: its digest when the run was last started, None for a new run. Raises CheckpointError if it has changed.
@@ -56,7 +56,7 @@ def open_start(tables: TrainAE, recorded: str | None) -> Start | None:
     name = tables.model.init
     if not name:
         return None
-    original = start_of(name)
+    original = start_of(name, weights_dir)
     stated = tables.model.model_dump(exclude={"init"})
     if original.config.model_dump(exclude={"init"}) != stated:
         raise CheckpointError(

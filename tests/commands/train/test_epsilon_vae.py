@@ -60,5 +60,6 @@ def test_a_transformer_learns_its_latents_and_every_command_decodes_them(studio,
     run("eval", folder, "--data", "data/classes", "--psnr", "--json", str(tmp_path / "eval.json"))
     psnr = json.loads((tmp_path / "eval.json").read_text())["scores"]["psnr"]["value"]
     assert 0 < psnr < 60
-    run("spectrum", folder, "--data", "data/classes", "--json", str(tmp_path / "spectrum.json"), "--out", str(tmp_path / "report"))
+    measured = ["--json", str(tmp_path / "spectrum.json"), "--out", str(tmp_path / "report")]
+    run("spectrum", folder, "--data", "data/classes", *measured)
     assert json.loads((tmp_path / "spectrum.json").read_text())["autoencoders"]

@@ -106,6 +106,18 @@ def test_without_the_encoders_weights_a_checkpoint_is_refused_with_the_file_to_f
         read_autoencoder(folder / "ckpt.safetensors")
 
 
+def test_the_encoder_of_the_start_comes_from_the_given_folder(run, recipe, command, weights, no_network, tmp_path):
+    folder = run(MODEL.format("squeezenet"), weights_dir=weights)
+    more = ["train-ae", recipe, "--set", f"model={{init='{folder}'}}", "--set", "steps=2", "--out", str(tmp_path / "more")]
+    code, _, said = command(*more)
+    assert code == WeightsError.exit_code and "model.init: " in said and "squeezenet1_1-b8a52dc0.pth" in said
+    code, _, said = command(*more, "--weights-dir", str(weights))
+    assert code == 0, said
+    assert open_tokenizer(tmp_path / "more", weights_dir=weights).encoder.digest == open_tokenizer(
+        folder, weights_dir=weights
+    ).encoder.digest
+
+
 def test_other_weights_of_the_encoder_are_refused(run, weights, tmp_path, no_network):
     folder = run(MODEL.format("squeezenet"), weights_dir=weights)
     (tmp_path / "others").mkdir()
