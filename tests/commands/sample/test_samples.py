@@ -99,6 +99,11 @@ def test_pictures_and_their_classes_do_not_depend_on_the_size_of_parts(studio, f
     difference = np.abs(pixels_of(tmp_path / "whole") - pixels_of(tmp_path / "parts"))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
+    one, two = (json.loads((tmp_path / name / "trace.json").read_text()) for name in ("one", "two"))
+    assert one["images"] == two["images"] == 16      # traced on one rank
+    assert one["times"] == two["times"]
+    for domain in ("pixels", "latents"):
+        np.testing.assert_allclose(one[domain]["final_power"], two[domain]["final_power"], rtol=1e-3)
 
 
 def test_other_settings_in_the_same_folder_are_an_error_and_finished_samples_are_kept(
@@ -130,7 +135,7 @@ def test_the_default_folder_is_next_to_the_checkpoint_and_named_after_the_sample
 @pytest.mark.slow
 def test_sixty_four_images_on_two_ranks_are_those_of_one(studio, finished, command, tmp_path):
     """More than one part of 16 images, so that both ranks draw."""
-    arguments = ["sample", str(finished), "--num-images", "64", "--steps", "4"]
+    arguments = ["sample", str(finished), "--num-images", "64", "--steps", "4", "--trace"]
     assert command(*arguments, "--out", str(tmp_path / "one"))[0] == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     two = subprocess.run(
@@ -146,6 +151,11 @@ def test_sixty_four_images_on_two_ranks_are_those_of_one(studio, finished, comma
     assert len(difference) == 64
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
+    one, two = (json.loads((tmp_path / name / "trace.json").read_text()) for name in ("one", "two"))
+    assert one["images"] == two["images"] == 16      # traced on one rank
+    assert one["times"] == two["times"]
+    for domain in ("pixels", "latents"):
+        np.testing.assert_allclose(one[domain]["final_power"], two[domain]["final_power"], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
