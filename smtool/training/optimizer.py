@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -32,9 +32,17 @@ class AdamW(Config):
         description='rate of update k = 0, 1, ... in the warm-up: lr (k + 1) / warmup; "zero" (released trainers): lr k / warmup',
     )
     schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="rate after the warm-up: constant, or cosine decay to 0 at the end of the run"
+        "constant", description="rate after the warm-up: constant, or cosine decay to lr_end * lr at the end of the run"
     )
+    lr_end: float = Field(0.0, ge=0, lt=1, description="rate at the end of a cosine decay, as a fraction of lr")
     clip: float | Literal["off"] = Field(1.0, description='limit of the norm of the whole gradient; "off": no limit')
+
+    @field_validator("lr_end")
+    @classmethod
+    def _only_of_a_decay(cls, lr_end: float, info: ValidationInfo) -> float:
+        if lr_end and info.data.get("schedule") == "constant":
+            raise ValueError('has no effect with schedule = "constant"; use schedule = "cosine"')
+        return lr_end
 
     def build(
         self, parameters: Iterable[tuple[str, Parameter]], device: str, multipliers: Mapping[str, float] = {}
@@ -53,7 +61,7 @@ class AdamW(Config):
         if self.schedule == "constant":
             return self.lr
         done = (update - self.warmup) / max(1, last_update - self.warmup)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return self.lr * (self.lr_end + (1 - self.lr_end) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
 class NamedOptimizer:

@@ -63,6 +63,16 @@ def test_cosine_ends_at_zero_and_has_half_the_rate_in_the_middle():
     assert table.rate(35, 110) == pytest.approx(1 + math.cos(math.pi / 4))
 
 
+def test_cosine_to_a_fraction_is_the_annealing_of_torch():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=0.2)
+    table = AdamW(lr=2.0, warmup=0, schedule="cosine", lr_end=0.1)
+    for update in range(51):
+        assert table.rate(update, 50) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+
+
 def test_state_survives_a_round_trip_through_named_tensors():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
@@ -109,7 +119,10 @@ def test_a_resumed_channels_last_network_continues_with_equal_updates(fused):
     assert theirs.torch.state[second.weight]["exp_avg"].stride() == second.weight.stride()
 
 
-@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"warmup": -1}, {"schedule": "step"}, {"betas": (0.9,)}, {"betas": (0.9, 1.0)}])
+@pytest.mark.parametrize("bad", [
+    {"lr": -1.0}, {"warmup": -1}, {"schedule": "step"}, {"lr_end": 0.1}, {"lr_end": 1.0, "schedule": "cosine"}, {"betas": (0.9,)},
+    {"betas": (0.9, 1.0)},
+])
 def test_impossible_values_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         AdamW(**bad)
