@@ -44,6 +44,7 @@ def evaluate(
         Literal["alex", "vgg", "squeeze"] | None, _reconstructions(help="Network behind --lpips. Default: alex.")
     ] = None,
     kid: Annotated[bool, _samples("--kid", help="Kernel distance, on every network chosen above; default: Inception.")] = False,
+    mind: Annotated[bool, _samples("--mind", help="MIND, a sliced Wasserstein distance, on the same networks as --kid.")] = False,
     pr: Annotated[bool, _samples("--pr", help="Precision, recall, density, coverage, on the same networks as --kid.")] = False,
     sfid: Annotated[bool, _samples("--sfid", help="sFID: Frechet distance on Inception's 17 x 17 spatial features.")] = False,
     inception_score: Annotated[bool, _samples("--is", help="Inception score.")] = False,
@@ -101,7 +102,7 @@ def evaluate(
 
     if lpips_net is not None and not lpips:
         raise RecipeError("--lpips-net has no effect without --lpips.", hint="Add --lpips.")
-    scores = {"fid": fid, "sfid": sfid, "is": inception_score, "kid": kid, "pr": pr, "psnr": psnr, "ssim": ssim}
+    scores = {"fid": fid, "sfid": sfid, "is": inception_score, "kid": kid, "mind": mind, "pr": pr, "psnr": psnr, "ssim": ssim}
     scores[f"lpips_{lpips_net or 'alex'}"] = lpips
     if image_format != "png" and protocol == "paper":
         raise RecipeError(f"--protocol paper codes samples as JPEG, so --format {image_format} would code them twice.",

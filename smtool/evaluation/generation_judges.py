@@ -11,10 +11,12 @@ from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
 from smtool.features.protocol import Protocol
 
-Kind = Literal["frechet", "kernel", "manifold", "spatial", "recognition"]
-GENERATION_SCORES = ("fid", "sfid", "is", "kid", "pr")
+Kind = Literal["frechet", "kernel", "transport", "manifold", "spatial", "recognition"]
+GENERATION_SCORES = ("fid", "sfid", "is", "kid", "mind", "pr")
+ON_VECTORS = frozenset[Kind]({"frechet", "kernel", "transport", "manifold"})
+"""Kinds that compare feature vectors of samples and reference; all but Frechet distances need the vectors themselves."""
 _INCEPTION_ONLY: dict[str, Kind] = {"fid": "frechet", "sfid": "spatial", "is": "recognition"}
-_ANY_EXTRACTOR: dict[str, Kind] = {"kid": "kernel", "pr": "manifold"}
+_ANY_EXTRACTOR: dict[str, Kind] = {"kid": "kernel", "mind": "transport", "pr": "manifold"}
 _ALL_VIEWS = "a state dict of Inception (pt_inception-2015-12-05-6726825d.pth)"
 
 
@@ -29,7 +31,7 @@ class Question:
     def wanted(self) -> list[Wanted]:
         """The views that are needed of samples and reference; logits are needed of samples only."""
         views: list[Wanted] = []
-        if self.kinds & {"frechet", "kernel", "manifold"}:
+        if self.kinds & ON_VECTORS:
             views.append(Wanted(self.extractor))
         if "spatial" in self.kinds:
             views.append(Wanted(self.extractor, "spatial"))
@@ -43,7 +45,7 @@ def build_questions(
 ) -> list[Question]:
     """Names of GENERATION_SCORES and of extractors -> questions.
 
-    fid, sfid and is use Inception; each extractor in `features` adds its Frechet distance; kid and pr use all requested
+    fid, sfid and is use Inception; each extractor in `features` adds its Frechet distance; kid, mind and pr use all requested
     extractors, or Inception if there is none. By default: Frechet and kernel distance, precision and recall on random features,
     which need no downloaded weights. Raises RecipeError for an unknown score, WeightsError for missing weights, before anything
     is computed.

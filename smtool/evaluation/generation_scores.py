@@ -12,6 +12,7 @@ from smtool.features.extractor import Extractor
 from smtool.metrics.inception_score import inception_score
 from smtool.metrics.kernel import SUBSET_SIZE, SUBSETS, kernel_distance, kernel_distance_of_subsets
 from smtool.metrics.manifold import density_coverage, precision_recall
+from smtool.metrics.mind import DIRECTIONS, mind
 from smtool.randomness import generator
 
 KERNEL_IMAGES = 10_000      # up to this many images per set, all pairs are used
@@ -32,6 +33,8 @@ def generation_scores(comparison: Comparison, question: Question, note: str | No
     reliable = not any(score.notes and score.notes[0].startswith(UNRELIABLE) for score in found)
     if "kernel" in question.kinds or (not reliable and seen.has_features):
         found.insert(len(found) if reliable else 0, _kernel(seen))
+    if "transport" in question.kinds:
+        found.append(_transport(seen))
     if "recognition" in question.kinds:
         found += _recognition(seen)
     if "manifold" in question.kinds:
@@ -58,6 +61,18 @@ def _kernel(seen: Seen) -> SampleScore:
     name = kernel_name(seen.extractor)
     title = "KID" if name == "kid" else name.replace("kid_", "KD ", 1)
     return seen.score(name, title, "lower", value, width, metric)
+
+
+def _transport(seen: Seen) -> SampleScore:
+    """MIND; with fewer reference images than samples, of as many samples."""
+    draws = generator(seen.comparison.seed, "mind", seen.extractor.score)
+    result = mind(seen.samples(), seen.images(), draws=draws)
+    published = seen.extractor.is_published_inception
+    name = "mind" if published else seen.extractor.score.replace("fd_", "mind_", 1)
+    title = "MIND" if published else name.replace("mind_", "MIND ", 1)
+    width = half_width(result.error, result.count - 1) if result.error else None
+    notes = [f"biased upwards, the more the fewer images; of {result.count:,} vectors of each set"]
+    return seen.score(name, title, "lower", result.value, width, f"MIND, {DIRECTIONS:,} directions", notes=notes)
 
 
 def _recognition(seen: Seen) -> list[SampleScore]:

@@ -9,7 +9,7 @@ from smtool.data import open_images
 from smtool.errors import CheckpointError, DataError, RecipeError
 from smtool.evaluation.comparison import Side
 from smtool.evaluation.feature_pass import Table, Wanted, table_of_features
-from smtool.evaluation.generation_judges import Question
+from smtool.evaluation.generation_judges import ON_VECTORS, Question
 from smtool.evaluation.image_sizes import described
 from smtool.evaluation.image_sources import ImageSource, open_source, shards_source
 from smtool.evaluation.moments import write_moments
@@ -94,7 +94,7 @@ def reference_side(real: ImageSource | None, questions: Sequence[Question], read
     wanted = [item for item in wanted if item.view == "pooled" or (item.extractor.score, item.view) not in given]
     if real.count == 0 and real.moments:
         unanswered = [item for item in wanted if (item.extractor.score, item.view) not in given]
-        if unanswered or any(question.kinds & {"kernel", "manifold"} for question in questions):
+        if unanswered or any(question.kinds & ON_VECTORS - {"frechet"} for question in questions):
             raise DataError(
                 f"{real.name} holds only moments, and no images: {real.moments.description}.",
                 hint="Moments are enough only for Frechet distances on the same features.",
@@ -126,7 +126,7 @@ def saved_judge(options: EvalOptions, real: ImageSource | None, questions: Seque
         return None
     if real is not None and real.count == 0:
         raise RecipeError(f"{real.name} already holds moments, and no images.", hint="Leave --save-reference out.")
-    judges = [question.extractor for question in questions if question.kinds & {"frechet", "kernel", "manifold", "spatial"}]
+    judges = [question.extractor for question in questions if question.kinds & (ON_VECTORS | {"spatial"})]
     chosen = [judge for judge in judges if judge.name == "inception"] or judges
     if real is None or len(chosen) != 1:
         what = "nothing is compared" if real is None else "of " + ", ".join(judge.name for judge in chosen)

@@ -21,7 +21,7 @@ def test_without_options_the_defaults_are_those_of_eval_options(called):
     assert options(called) == (None, EvalOptions(scores=set(), features=[]))
 
 
-@pytest.mark.parametrize("flag", ["fid", "sfid", "is", "kid", "pr", "psnr", "ssim"])
+@pytest.mark.parametrize("flag", ["fid", "sfid", "is", "kid", "mind", "pr", "psnr", "ssim"])
 def test_each_flag_requests_the_score_of_its_name(called, flag):
     assert options(called, "runs/x", f"--{flag}") == ("runs/x", EvalOptions(scores={flag}, features=[]))
 

@@ -27,6 +27,7 @@ def options(scores, features=()):
 def test_kernel_and_manifold_use_every_requested_extractor_or_inception():
     assert options([]) == {"random": {"frechet", "kernel", "manifold"}}
     assert options(["kid"]) == {"inception": {"kernel"}}
+    assert options(["mind"], ["random"]) == {"random": {"frechet", "transport"}}
     assert options(["kid", "pr"], ["random", "squeezenet"]) == {
         "random": {"frechet", "kernel", "manifold"},
         "squeezenet": {"frechet", "kernel", "manifold"},

@@ -83,9 +83,10 @@ def compared(samples, images, kinds, *, published=False, seed=0, logits=None):
 def test_intervals_equal_the_scatter_over_draws_of_samples(frechet):
     images = vectors(400, "images")
     found = [
-        compared(vectors(150, f"draw{i}", shift=0.4), images, {"frechet", "kernel", "manifold"}, seed=i) for i in range(40)
+        compared(vectors(150, f"draw{i}", shift=0.4), images, {"frechet", "kernel", "transport", "manifold"}, seed=i)
+        for i in range(40)
     ]
-    for name in ("fd_toy", "kid_toy", "precision_toy", "density_toy"):
+    for name in ("fd_toy", "kid_toy", "mind_toy", "precision_toy", "density_toy"):
         scatter = 1.96 * np.std([scores[name].value for scores in found], ddof=1)      # over 40 draws: precise to 11 %
         assert np.mean([scores[name].half_width for scores in found]) == pytest.approx(scatter, rel=0.4), name
 
@@ -136,9 +137,9 @@ def test_inception_scores_are_given_with_and_without_splits():
 
 
 def test_only_published_weights_give_the_published_names(frechet):
-    kinds = {"frechet", "kernel", "manifold"}
+    kinds = {"frechet", "kernel", "transport", "manifold"}
     published = compared(vectors(40, "x"), vectors(40, "y"), kinds, published=True)
     own = compared(vectors(40, "x"), vectors(40, "y"), kinds)
-    assert list(published)[:3] == ["fid", "kid", "precision_inception"]
-    assert list(own)[:3] == ["fd_toy", "kid_toy", "precision_toy"]
-    assert [score.value for score in published.values()][2:] == [score.value for score in own.values()][2:]
+    assert list(published)[:4] == ["fid", "kid", "mind", "precision_inception"]
+    assert list(own)[:4] == ["fd_toy", "kid_toy", "mind_toy", "precision_toy"]
+    assert [score.value for score in published.values()][3:] == [score.value for score in own.values()][3:]

@@ -66,7 +66,8 @@ def test_the_keys_are_those_that_other_tools_read(files, command):
 
 def test_they_are_used_for_the_same_features_and_protocol_only(files, command):
     _scores(command, "--reference", "real.npz", "--features", "random", "--save-reference", "moments.npz")
-    for arguments in (["--features", "random", "--protocol", "paper"], ["--features", "random", "--kid"], ["--pr"]):
+    for arguments in (["--features", "random", "--protocol", "paper"], ["--features", "random", "--kid"],
+                      ["--features", "random", "--mind"], ["--pr"]):
         arguments = arguments if "--pr" not in arguments else ["--features", "random", "--pr"]
         code, _, err = command("eval", "samples.npz", "--reference", "moments.npz", *arguments)
         assert (code, "holds only moments, and no images: random features by protocol clean" in err) == (3, True), err

@@ -366,7 +366,7 @@ def test_inception_gives_its_scores_in_one_pass_and_takes_adms_reference_file(ch
 
 def test_missing_inception_weights_are_an_error_before_anything_is_drawn(checkpoint, no_network, monkeypatch):
     monkeypatch.setattr("smtool.commands.evaluate.generations.read_diffusion", lambda *args: pytest.fail("opened the model"))
-    for score in ("fid", "sfid", "is", "kid", "pr"):
+    for score in ("fid", "sfid", "is", "kid", "mind", "pr"):
         with pytest.raises(WeightsError, match=r"Inception v3 .* is needed"):
             scored(checkpoint, scores={score})
 
