@@ -33,7 +33,7 @@ def export(
         Literal["asymmetric", "symmetric"] | None, typer.Option(help="Padding of the encoder. Default: read from the file.")
     ] = None,
     autoencoder: Annotated[
-        str | None, typer.Option(help="Autoencoder of the latents, if CKPT is a published SiT, REPA, U-ViT or DCTdiff.")
+        str | None, typer.Option(help="Autoencoder of the latents, if CKPT is a published transformer.")
     ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Factor these latents were multiplied by. Default: the autoencoder's.")

@@ -13,7 +13,10 @@ from smtool.errors import RecipeError
 @app.command()
 def sample(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CKPT", help="A run or checkpoint of train-dit, or a published SiT, REPA, U-ViT or DCTdiff.")
+        str, typer.Argument(
+            metavar="CKPT",
+            help="A run or checkpoint of train-dit, or a published SiT, REPA, LightningDiT, U-ViT or DCTdiff.",
+        )
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to write. Default: a new one next to the checkpoint.")] = None,
     num_images: Annotated[int, typer.Option(min=1, help="Number of images to draw.")] = 64,

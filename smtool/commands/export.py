@@ -40,9 +40,9 @@ def export(
 ) -> list[Path]:
     """Write `what` to `out` (a .safetensors file for smtool, else a folder), which must not exist yet.
 
-    what: any autoencoder that train-ae can train, for diffusers an SD-VAE or what diffusers runs; with `autoencoder`, a published
-    SiT, REPA, U-ViT or DCTdiff file. to: "original" writes a fine-tuned autoencoder with the names and number formats of the file
-    that it started from. symmetric: unlike_padding of write_diffusers. downsample_pad: see load_autoencoder. scale, heads,
+    what: any autoencoder that train-ae can train, for diffusers an SD-VAE or what diffusers runs; with `autoencoder`, the file
+    of a published transformer. to: "original" writes a fine-tuned autoencoder with the names and number formats of the file that
+    it started from. symmetric: unlike_padding of write_diffusers. downsample_pad: see load_autoencoder. scale, heads,
     snr_scale: see import_transformer. half: store the weights of an autoencoder as float16; else they keep their number format.
     align: the autoencoder in whose coordinates the latents are to be (see find_alignment); data: images to fit this map on.
     """
@@ -123,7 +123,7 @@ def _transformer(
     if to != "smtool":
         raise RecipeError("--to diffusers exports autoencoders only.", hint="For a transformer, use --to smtool.")
     if not Path(what).is_file():
-        raise CheckpointError(f"{what}: no such file.", hint="Pass the .pt or .safetensors of a SiT, REPA, U-ViT or DCTdiff.")
+        raise CheckpointError(f"{what}: no such file.", hint="Pass the .pt or .safetensors of a published transformer.")
     model = import_transformer(Path(what), autoencoder, scale=scale, heads=heads, snr_scale=snr_scale)
     write_diffusion(out, model, recipe=model.tables.model_dump(mode="json", exclude_none=True))
     return out

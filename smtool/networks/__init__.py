@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from smtool.networks.dc_ae import DCAE
 from smtool.networks.epsilon_vae import EpsilonVAE
+from smtool.networks.lightning_dit import LightningDiT
 from smtool.networks.rae import RAE
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.sit import SiT
@@ -26,7 +27,7 @@ AnyAutoencoder = Annotated[
     SDVAE | TAESD | DCAE | RAE | EpsilonVAE, Field(discriminator="kind"), BeforeValidator(_sd_vae_unless_told)
 ]
 """[model] of `train-ae`. A member builds a TrainableAutoencoder."""
-AnyBackbone = Annotated[SiT | UViT, Field(discriminator="kind")]
+AnyBackbone = Annotated[SiT | UViT | LightningDiT, Field(discriminator="kind")]
 """[model] of `train-dit`. A member builds a LatentTransformer."""
 
 __all__ = ["AnyAutoencoder", "AnyBackbone"]

@@ -127,7 +127,7 @@ class SiTBlock(Recomputable):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = _modulation(self.adaLN_modulation, x, c).chunk(6, dim=-1)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation(self.adaLN_modulation, x, c).chunk(6, dim=-1)
         x = torch.addcmul(x, gate_1, self.attn(_modulated(x, shift_1, scale_1)))
         return torch.addcmul(x, gate_2, self.mlp(_modulated(x, shift_2, scale_2)))
 
@@ -139,11 +139,11 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = _modulation(self.adaLN_modulation, x, c).chunk(2, dim=-1)
+        shift, scale = modulation(self.adaLN_modulation, x, c).chunk(2, dim=-1)
         return self.linear(_modulated(x, shift, scale))
 
 
-def _modulation(layers: nn.Module, x: Tensor, c: Tensor) -> Tensor:
+def modulation(layers: nn.Module, x: Tensor, c: Tensor) -> Tensor:
     """(B, 1, n * width), in the dtype of x: in bfloat16, 1 + scale would round scales below 0.004 away."""
     return layers(c)[:, None].to(x.dtype)
 

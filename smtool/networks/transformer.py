@@ -1,4 +1,4 @@
-"""Parts that SiT and U-ViT share: recipe table, base class, patches, embeddings of time and position, attention."""
+"""Parts that the transformers share: recipe table, base class, patches, embeddings of time and position, attention."""
 
 import math
 from abc import ABC, abstractmethod
@@ -38,7 +38,7 @@ torch.export.register_dataclass(Prediction)  # FSDP's hooks need to find the ten
 
 
 class TransformerConfig(PublishedSizes):
-    """Keys of both transformers."""
+    """Keys of all transformers."""
 
     size: str = Field("B", description='published size, or "custom": depth, width and heads as given')
     patch: int = Field(2, ge=1, description="side of a token's patch in latent cells; published: 1, 2, 4, 8")
@@ -51,7 +51,9 @@ class TransformerConfig(PublishedSizes):
     )
 
     init: str = Field(
-        "", description="start from the weights in this file of train-dit, SiT, REPA, U-ViT or DCTdiff; empty: random weights"
+        "",
+        description="start from the weights in this file of train-dit, SiT, REPA, LightningDiT, U-ViT or DCTdiff; empty: random "
+        "weights",
     )
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from smtool.networks import AnyBackbone
+from smtool.networks.lightning_dit import LightningDiT
 from smtool.networks.sit import SiT
 from smtool.networks.transformer import LatentTransformer, TransformerConfig
 from smtool.networks.uvit import UViT
@@ -36,6 +37,13 @@ KNOWN: dict[Any, Known] = {
     SiT: Known(
         1000,
         {"S": 32_957_200, "B": 130_500_112, "L": 458_086_416, "XL": 675_111_184},
+        2,
+        ("blocks.0", "blocks.1"),
+        ("final_layer",),
+    ),
+    LightningDiT: Known(
+        1000,
+        {"B": 130_531_600, "L": 458_120_176, "XL": 675_219_856, "1p0B": 1_029_351_952, "1p6B": 1_631_709_760},
         2,
         ("blocks.0", "blocks.1"),
         ("final_layer",),

@@ -35,7 +35,7 @@ def published(tensors: dict[str, Tensor], heads: int | None) -> PublishedTransfo
     config = sized(SiT, count(tensors, "blocks"), width, patch, heads)
     side = square_side(tensors["pos_embed"].shape[1]) * patch
     if whose == "SiT":
-        tensors = _time_reversed(_without_variance(tensors, channels, patch))
+        tensors = time_reversed(_without_variance(tensors, channels, patch))
     num_classes = 0 if table is None else len(table) - 1
     return PublishedTransformer(whose, config, (channels, side, side), num_classes, "flow", tensors)
 
@@ -58,7 +58,7 @@ def _without_variance(tensors: dict[str, Tensor], channels: int, patch: int) -> 
     return {**tensors, **kept}
 
 
-def _time_reversed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def time_reversed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Convert a velocity v(x, t) with data at t = 1 to -v(x, 1 - t), with data at t = 0.
 
     cos and sin of (1 - t) f are linear combinations of cos and sin of t f, so only the time embedder's first layer and the sign

@@ -161,7 +161,7 @@ def _model(
         if path.suffix in PICKLED:
             raise CheckpointError(
                 f"{path} is not a checkpoint of `smtool train-dit`.",
-                hint="For a published SiT, REPA, U-ViT or DCTdiff, also pass the autoencoder of its latents: --autoencoder PATH",
+                hint="For a published transformer, also pass the autoencoder of its latents: --autoencoder PATH",
             )
         return read_diffusion(path, device)
     return import_transformer(path, autoencoder, scale=scale, heads=heads, snr_scale=snr_scale, device=device)
