@@ -22,13 +22,17 @@ Network = Callable[[Tensor, Tensor, Tensor | None], Prediction]
 """(x, network_time, labels (B,) or None) -> the network's prediction."""
 
 
-def guided(network: Network, labels: Tensor | None, *, null: int, scale: float, interval: tuple[float, float]) -> Model:
+def guided(
+    network: Network, labels: Tensor | None, *, null: int, scale: float, interval: tuple[float, float], channels: int = 0
+) -> Model:
     """A Model with guidance u + scale (c - u), where c and u are the network's predictions for `labels` and for `null`.
 
-    Guidance is used only if interval[0] <= time <= interval[1] and scale > 1; otherwise only c is computed. For all calls of a
-    step, the time at the start of the step decides, as in REPA's samplers. The interval is in network time (`Sampler.model`
-    converts it). Each sampler's drift is an affine function of the prediction, so guiding the prediction equals guiding the
-    drift (released-code.md#euler-maruyama). The network computes with float32 inputs; the result has x's dtype.
+    channels: guide the first so many channels, and take c for the others, as LightningDiT's released code does
+    (released-code.md#lightningdit); 0: all. Guidance is used only if interval[0] <= time <= interval[1] and scale > 1; otherwise
+    only c is computed. For all calls of a step, the time at the start of the step decides, as in REPA's samplers. The interval is
+    in network time (`Sampler.model` converts it). Each sampler's drift is an affine function of the prediction, so guiding the
+    prediction equals guiding the drift (released-code.md#euler-maruyama). The network computes with float32 inputs; the result
+    has x's dtype.
     Raises ValueError if scale > 1 without labels.
     """
     if labels is None and scale > 1:
@@ -43,7 +47,8 @@ def guided(network: Network, labels: Tensor | None, *, null: int, scale: float, 
         both = torch.cat([labels, torch.full_like(labels, null)])
         output = network(torch.cat([x.float()] * 2), torch.cat([time.float()] * 2), both).output.to(x.dtype)
         with_label, without = output.chunk(2)
-        return without + scale * (with_label - without)
+        every = without + scale * (with_label - without)
+        return torch.cat([every[:, :channels], with_label[:, channels:]], 1) if channels else every
 
     return model if scale > 1 else conditional
 

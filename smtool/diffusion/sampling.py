@@ -44,6 +44,9 @@ class Sampler(Config):
     cfg_interval: tuple[float, float] = Field(
         (0.0, 1.0), description="interval of times t with guidance, from 0 (data) to 1 (noise)"
     )
+    cfg_channels: int = Field(
+        0, ge=0, description="guide the first so many latent channels only, as LightningDiT's code does with 3 of 32; 0: all"
+    )
 
     @property
     def method(self) -> Method:
@@ -55,9 +58,14 @@ class Sampler(Config):
         return self.method.model_calls(self.steps)
 
     def problems(
-        self, process: Flow | DDPM | VPSDE, num_classes: int, *, null_class: bool = True
+        self, process: Flow | DDPM | VPSDE, num_classes: int, *, null_class: bool = True, channels: int | None = None
     ) -> Iterator[tuple[str, str]]:
-        """(key, sentence) for each value that is impossible with this process and network. null_class: whether it has one."""
+        """(key, sentence) for each value that is impossible with this process and network.
+
+        null_class: whether it has one; channels: of its latents, None if not known yet.
+        """
+        if channels is not None and self.cfg_channels > channels:
+            yield "cfg_channels", f"must be at most {channels}, the channels of the latents, but is {self.cfg_channels}"
         low, high = self.cfg_interval
         if not 0 <= low <= high <= 1:
             yield "cfg_interval", f"must be two times 0 <= low <= high <= 1, but is [{low}, {high}]"
@@ -78,7 +86,7 @@ class Sampler(Config):
     def model(self, process: Process, network: nn.Module, *, labels: Tensor | None, null: int) -> Model:
         """The network with this sampler's guidance. labels: (B,) int64; null: index of the null class."""
         low, high = (float(process.network_time(torch.tensor(t, dtype=torch.float64))) for t in self.cfg_interval)
-        return guided(network, labels, null=null, scale=self.cfg_scale, interval=(low, high))
+        return guided(network, labels, null=null, scale=self.cfg_scale, interval=(low, high), channels=self.cfg_channels)
 
 
 @torch.no_grad()

@@ -69,12 +69,16 @@ class Latents(Config):
 
 
 class DiffusionLoss(Config):
-    """The loss is the mean over batch and elements of w_c (error)^2, where w_c is the weight of channel c."""
+    """The loss is the mean over batch and elements of w_c (error)^2, where w_c is the weight of channel c, plus `cosine` times
+    the mean over positions of 1 - cos, of the angle between prediction and target over channels."""
 
     weights: Literal["uniform", "entropy"] | tuple[Annotated[float, Field(ge=0)], ...] = Field(
         "uniform",
         description='weights of the latent channels: "uniform": 1; "entropy": entropy in bits of a channel of the training '
         "latents, over its mean in the channel's group (DCTdiff, arXiv 2412.15032); or one number for each channel",
+    )
+    cosine: float = Field(
+        0.0, ge=0, description="weight of the cosine term; LightningDiT (arXiv 2501.01423) has 1 with flow matching; 0: none"
     )
 
 

@@ -1,9 +1,11 @@
 """The loss of a diffusion transformer: denoising of normalized latents, and alignment of tokens with a teacher."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -52,7 +54,7 @@ class DiffusionTask:
 
     teacher: uint8 images -> features for the alignment; not used for batches that contain features. channel_weights: factor of
     the squared error of each latent channel, None for 1; the alignment has none. prefixes: also train on the first
-    channels alone.
+    channels alone. cosine: weight of the direction of the prediction at each position.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class DiffusionTask:
         teacher: nn.Module | None = None,
         channel_weights: Sequence[float] | None = None,
         prefixes: ChannelPrefixes | None = None,
+        cosine: float = 0.0,
     ) -> None:
         self.network = network
         self.process = process
@@ -73,6 +76,7 @@ class DiffusionTask:
         self.labels = labels
         self.alignment = alignment
         self.prefixes = prefixes
+        self.cosine = cosine
         self.teacher = teacher
         self.channel_weights = None if channel_weights is None else torch.tensor(channel_weights, dtype=torch.float64)
         modules: dict[str, nn.Module] = {"network": network}
@@ -87,7 +91,10 @@ class DiffusionTask:
         return steps
 
     def loss(self, player: str, batch: LatentBatch, draws: Streams, step: int) -> Loss:
-        """Mean squared error of the prediction with the weights of channels, plus the alignment term; averages over prefixes.
+        """Mean squared error of the prediction with the weights of channels, plus the other terms; averages over prefixes.
+
+        The term "cosine" is 1 - cos of the angle between prediction and target, over the channels of each position
+        (released-code.md#lightningdit).
 
         The log also contains the error per frequency band, without weights, with all channels.
         """
@@ -98,9 +105,12 @@ class DiffusionTask:
         labels = self._labels(batch, draws)
         lengths = self._lengths(draws, shape[1])
         passes = [self._pass(latents, labels, draws, number, length) for number, length in enumerate(lengths)]
-        terms = [Term("diffusion", torch.stack([self._weighted(error.square()).mean() for error, _ in passes]).mean())]
-        loss = weighted_sum([*terms, *self._alignment_terms([found for _, found in passes], batch, device)])
-        return Loss(loss.total, loss.values | band_errors(passes[0][0].detach()))
+        terms = [Term("diffusion", torch.stack([self._weighted(one.error.square()).mean() for one in passes]).mean())]
+        if self.cosine:
+            cosines = [F.cosine_similarity(one.error + one.target, one.target, dim=1).mean() for one in passes]
+            terms.append(Term("cosine", 1 - torch.stack(cosines).mean(), self.cosine))
+        loss = weighted_sum([*terms, *self._alignment_terms([one.prediction for one in passes], batch, device)])
+        return Loss(loss.total, loss.values | band_errors(passes[0].error.detach()))
 
     def _lengths(self, draws: Streams, channels: int) -> list[int]:
         """The prefixes of the step: all channels first."""
@@ -110,15 +120,14 @@ class DiffusionTask:
         drawn = torch.randint(len(known), (count,), generator=draws.shared("channel prefixes"))
         return [channels, *(known[number] for number in drawn.tolist())]
 
-    def _pass(
-        self, latents: Tensor, labels: Tensor | None, draws: Streams, number: int, length: int
-    ) -> tuple[Tensor, Prediction]:
-        """(error of the first `length` channels, prediction), with the number-th times and noise of the step."""
+    def _pass(self, latents: Tensor, labels: Tensor | None, draws: Streams, number: int, length: int) -> "_Pass":
+        """With the number-th times and noise of the step; the network sees the first `length` channels."""
         shape, which = latents.shape, f" {number}" if number else ""
         noised = self.process.noised(latents, draws.batch(f"noise{which}", shape), draws.uniform(f"time{which}", shape[:1]))
         tap = None if self.alignment is None else self.alignment.depth
         prediction = self.network(prefix(noised.x_t, length), noised.network_time, labels, tap=tap)
-        return (full_precision(prediction.output) - noised.target)[:, :length], prediction
+        target = noised.target[:, :length]
+        return _Pass(full_precision(prediction.output)[:, :length] - target, target, prediction)
 
     def _weighted(self, square: Tensor) -> Tensor:
         """Squared errors (B, c', h, w) times the weights of their channels."""
@@ -150,6 +159,15 @@ class DiffusionTask:
         with torch.no_grad():
             features: Tensor = self.teacher(to_device(batch.images, device))
         return features
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """error: prediction - target, of the channels that count (B, c', h, w), as target is."""
+
+    error: Tensor
+    target: Tensor
+    prediction: Prediction
 
 
 def band_errors(error: Tensor) -> dict[str, Tensor]:

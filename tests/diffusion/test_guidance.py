@@ -44,6 +44,13 @@ def test_guidance_extrapolates_from_the_null_class_to_the_label():
     assert labels.tolist() == [3, 7, NULL, NULL]
 
 
+def test_guidance_of_the_first_channels_leaves_the_others_conditional():
+    with_label, without = _predictions(Network(), 0.5)
+    found = guided(Network(), LABELS, null=NULL, scale=1.8, interval=(0, 1), channels=2)(X, torch.full((2,), 0.5)).float()
+    assert_close(found[:, :2], (-0.8 * without + 1.8 * with_label)[:, :2])
+    assert torch.equal(found[:, 2:], with_label[:, 2:])
+
+
 @pytest.mark.parametrize(("t", "calls"), [(0.29, 2), (0.3, 4), (0.5, 4), (0.7, 4), (0.71, 2)])
 def test_guidance_acts_only_inside_its_interval_ends_included(t, calls):
     network = Network()

@@ -57,7 +57,7 @@ def test_a_recipes_autoencoder_is_the_run_of_another_recipe_or_a_folder_that_its
         made = {f"runs/{name}" for name in names()} | {f"runs/{run_name(packaged() / name)}" for name in map(_file, names())}
         assert autoencoder in made
     else:
-        assert autoencoder.startswith(("specimen:", "dct:")) or autoencoder == "pixels" or "diffusers" in text
+        assert autoencoder.startswith(("specimen:", "dct:")) or autoencoder == "pixels" or "diffusers" in text or "hub" in text
 
 
 @pytest.mark.parametrize("path", [p for p in TRANSFORMERS if "paper" not in p.parts], ids=lambda path: path.stem)
@@ -112,7 +112,24 @@ def test_recipes_of_dctdiff_hold_the_released_settings(path):
         assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
-@pytest.mark.parametrize("path", [p for p in TRANSFORMERS if "paper" in p.parts and p not in DCTDIFF], ids=lambda path: path.stem)
+def test_lightning_dit_has_the_released_settings():
+    """Source: released-code.md#lightningdit."""
+    recipe = load("paper/lightning-dit/xl-va-vae.dit", TrainDiT)
+    tables, text = recipe.tables, recipe.path.read_text()
+    assert (tables.steps, tables.data.batch, tables.precision, tables.labels.dropout) == (80_000, 1024, "bf16", 0.1)
+    assert (tables.optimizer.lr, tables.optimizer.betas, tables.optimizer.weight_decay) == (2e-4, (0.9, 0.95), 0)
+    assert (tables.process.time, tables.loss.cosine, tables.ema.decay, tables.data.flip) == ("logit-normal", 1, 0.9999, True)
+    assert (tables.sampler.steps, tables.sampler.cfg_scale, tables.sampler.cfg_channels) == (249, 10, 3)
+    with shapes_only():
+        network = tables.model.build((32, 16, 16), 1000)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert f"{count:,}" in text and "5.14" in text and "2.11" in text and "# Measured: not run." in text
+
+
+PAPERS = [path for path in TRANSFORMERS if "paper" in path.parts and path not in DCTDIFF and "lightning-dit" not in path.parts]
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
 def test_paper_recipes_hold_the_released_settings(path):
     """No mirrored latents, cached in float32; U-ViT's warm-up begins at rate 0.
 
@@ -144,6 +161,8 @@ def test_defaults_of_absent_tables(recipe):
         (["sampler.kind=euler-maruyama", "process.kind=ddpm"], 'sampler.kind: euler-maruyama needs process.kind = "flow"'),
         (["sampler.steps=1001", "process.kind=ddpm"], "sampler.steps: must be at most 1000"),
         (["sampler.cfg_interval=[0.7, 0.2]"], "sampler.cfg_interval: must be two times"),
+        (["sampler.cfg_channels=-1"], "sampler.cfg_channels: must be at least 0"),
+        (["loss.cosine=-1"], "loss.cosine: must be at least 0"),
         (["sampler.cfg_scale=0.5"], "sampler.cfg_scale: must be at least 1"),
         (["accumulate=3"], "accumulate: 3 micro-batches do not divide data.batch = 8"),
         (["alignment.kind=repa-dog", "alignment.teacher=squeezenet"], "alignment.sigma1: is required, but mis"),
@@ -151,7 +170,7 @@ def test_defaults_of_absent_tables(recipe):
         (["alignment.kind=repa", "alignment.teacher=a", "alignment.kernel=3"], "alignment.kernel: no such key. Known"),
         (["alignment.kind=rpa"], "alignment.kind: must be 'repa', 'irepa' or 'repa-dog', but is 'rpa'."),
         (["model.kind="], "model.kind: is required, but missing."),
-        (["model.kind=dit"], "model.kind: must be 'sit' or 'uvit', but is 'dit'."),
+        (["model.kind=dit"], "model.kind: must be 'sit', 'uvit' or 'lightning-dit', but is 'dit'."),
         (["model.pach=4"], "model.pach: no such key. Did you mean `patch`?"),
         (["model.kind=uvit", "model.size=XL"], "model.size: must be 'nano'"),
         (["model.size=custom", "model.depth=2", "model.width=32", "model.heads=3"], "model.heads: must divide width = 32"),

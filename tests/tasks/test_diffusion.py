@@ -6,7 +6,7 @@ from torch import nn
 
 from smtool.data.batches import LatentBatch
 from smtool.diffusion import DDPM, Flow, IRepa, Repa, RepaDog, WeightedAlignment
-from smtool.networks.posterior import LatentStats
+from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.sit import SiT
 from smtool.networks.uvit import UViT
 from smtool.randomness import initializing, streams
@@ -240,3 +240,20 @@ def test_weights_of_channels_apply_to_the_diffusion_loss_and_not_to_the_alignmen
     torch.testing.assert_close(other.values["diffusion"], 3.0 * alone[0] + 0.5 * alone[1])
     torch.testing.assert_close(sum(alone), one.values["diffusion"])
     torch.testing.assert_close(other.total.detach(), other.values["diffusion"] + 0.5 * other.values["alignment"])
+
+
+def test_the_cosine_term_is_that_of_every_position_and_leaves_the_others_alone():
+    plain, turned = task_of(), task_of()
+    turned.cosine = 0.5
+    kept = []
+    turned.network.register_forward_hook(lambda module, inputs, found: kept.append(found.output))
+    batch = batch_of(4)
+    one, other = (task.loss(PLAYER, batch, draws_of(4), 0) for task in (plain, turned))
+    (prediction,) = kept
+    posterior = Posterior(batch.mean, batch.logvar)
+    latents = turned.stats.normalize(posterior.sample(draws_of(4).batch("posterior", batch.mean.shape)))
+    target = draws_of(4).batch("noise", latents.shape) - latents
+    expected = 1 - (prediction * target).sum(1) / (prediction.square().sum(1) * target.square().sum(1)).sqrt()
+    torch.testing.assert_close(other.values["cosine"], expected.mean().detach(), rtol=1e-5, atol=1e-6)
+    assert "cosine" not in one.values and torch.equal(one.values["diffusion"], other.values["diffusion"])
+    torch.testing.assert_close(other.total, one.total + 0.5 * expected.mean())

@@ -137,6 +137,8 @@ def _sampler(tables: TrainDiT) -> str:
     sampler = tables.sampler
     low, high = sampler.cfg_interval
     guidance = f"guidance {sampler.cfg_scale:g} for t in [{low:g}, {high:g}]" if sampler.cfg_scale > 1 else "no guidance"
+    if sampler.cfg_scale > 1 and sampler.cfg_channels:
+        guidance += f" on the first {sampler.cfg_channels} channels"
     return f"{sampler.kind}, {sampler.steps} steps, {guidance}"
 
 

@@ -54,7 +54,7 @@ def sample_images(
 ) -> Path:
     """Draw samples, write them and return the folder. Parts that an earlier call wrote are kept.
 
-    changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale, cfg_interval ...). grid: number of images in
+    changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale ...). grid: number of images in
     grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder: decodes the latents in place of the checkpoint's
     own (see decoded_by). autoencoder, scale, heads, snr_scale: for a published transformer, whose file has no autoencoder (see
     import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time. Under torchrun the ranks share
@@ -180,7 +180,9 @@ def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sample
         sampler = Sampler.model_validate({**tables.sampler.model_dump(), **changes})
     except ValidationError as error:
         raise RecipeError("\n  ".join(["Invalid sampler options:", *validation_problems(error, Sampler)])) from error
-    found = sampler.problems(tables.process, model.num_classes, null_class=tables.model.has_null_class)
+    found = sampler.problems(
+        tables.process, model.num_classes, null_class=tables.model.has_null_class, channels=model.latent_shape[0]
+    )
     if problems := [f"{key}: {sentence}" for key, sentence in found]:
         raise RecipeError("\n  ".join(["Invalid sampler options:", *problems]))
     return sampler

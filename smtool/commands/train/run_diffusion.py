@@ -37,7 +37,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     resumed = folder.ckpt if folder.has_checkpoint else None
     source = open_latent_source(recipe, ranks, resumed=resumed)
     weights = loss_weights(recipe, source, resumed=resumed)
-    _refuse_long_prefixes(recipe, source.shape[0])
+    _refuse_more_channels(recipe, source.shape[0])
     network = _network(recipe, source.shape, _num_classes(tables, source.images), ranks.device)
     if tables.memory == "checkpoint":
         recompute_activations(network)
@@ -108,10 +108,18 @@ def _task(
         teacher=aligned.teacher if aligned and aligned.cache is None else None,
         channel_weights=weights,
         prefixes=tables.channel_prefix,
+        cosine=tables.loss.cosine,
     )
 
 
-def _refuse_long_prefixes(recipe: Recipe[TrainDiT], channels: int) -> None:
+def _refuse_more_channels(recipe: Recipe[TrainDiT], channels: int) -> None:
+    """Raise RecipeError for keys that name more channels than the latents have."""
+    guided = recipe.tables.sampler.cfg_channels
+    if guided > channels:
+        raise RecipeError(
+            f"{recipe.path}: sampler.cfg_channels: is {guided}, but the latents have {channels} channels.",
+            hint=f"Use a number up to {channels}, or 0 for all.",
+        )
     table = recipe.tables.channel_prefix
     if table is not None and max(table.lengths) > channels:
         raise RecipeError(
