@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
+from smtool.cli.options import scale_of
 
 
 @app.command()
@@ -36,7 +37,11 @@ def export(
         str | None, typer.Option(help="Autoencoder of the latents, if CKPT is a published transformer.")
     ] = None,
     scale: Annotated[
-        float | None, typer.Option(help="Factor these latents were multiplied by. Default: the autoencoder's.")
+        str | None,
+        typer.Option(
+            metavar="NUMBER|FILE",
+            help="Factor these latents were multiplied by, or file of their mean and std. Default: the autoencoder's.",
+        ),
     ] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of a transformer of unusual size.")] = None,
     snr_scale: Annotated[
@@ -73,7 +78,7 @@ def export(
         symmetric=symmetric,
         downsample_pad=downsample_pad,
         autoencoder=autoencoder,
-        scale=scale,
+        scale=scale_of(scale),
         heads=heads,
         snr_scale=snr_scale,
         half=half,

@@ -41,6 +41,23 @@ def seconds(time: str) -> float:
     return number * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
 
 
+def scale_of(text: str | None) -> float | Path | None:
+    """The positive number, or the existing file, of --scale. Raises RecipeError for any other text."""
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        if Path(text).is_file():
+            return Path(text)
+        raise errors.RecipeError(
+            f"--scale {text}: neither a number nor a file.", hint="Pass a number such as 0.18215, or a file of mean and std."
+        ) from None
+    if not 0 < number < float("inf"):
+        raise errors.RecipeError(f"--scale {text}: expected a number above 0, such as 0.18215.")
+    return number
+
+
 def image_size(text: str) -> ImageSize:
     """The size of a text such as 256 or 512x768. Raises RecipeError for any other text."""
     try:

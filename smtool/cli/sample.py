@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import SAMPLERS, Device, Tile, computing_device
+from smtool.cli.options import SAMPLERS, Device, Tile, computing_device, scale_of
 from smtool.errors import RecipeError
 
 
@@ -58,8 +58,12 @@ def sample(
         typer.Option(help="Autoencoder that decodes the latents. Default: that in the checkpoint; a published file has none."),
     ] = None,
     scale: Annotated[
-        float | None,
-        typer.Option(help="For a published file: factor its latents were multiplied by. Default: the autoencoder's."),
+        str | None,
+        typer.Option(
+            metavar="NUMBER|FILE",
+            help="For a published file: factor its latents were multiplied by, or file of their mean and std. Default: the "
+            "autoencoder's.",
+        ),
     ] = None,
     heads: Annotated[int | None, typer.Option(min=1, help="For a published file of unusual size: its attention heads.")] = None,
     snr_scale: Annotated[
@@ -102,7 +106,7 @@ def sample(
         rounding=rounding,
         device=computing_device(device),
         autoencoder=autoencoder,
-        scale=scale,
+        scale=scale_of(scale),
         heads=heads,
         snr_scale=snr_scale,
         tile=tile,

@@ -30,7 +30,7 @@ def export(
     symmetric: bool = False,
     downsample_pad: DownsamplePad | None = None,
     autoencoder: str | None = None,
-    scale: float | None = None,
+    scale: float | Path | None = None,
     heads: int | None = None,
     snr_scale: float | None = None,
     half: bool = False,
@@ -118,7 +118,7 @@ def _native(what: str, out: Path, autoencoder: TrainableAutoencoder, alignment: 
 
 
 def _transformer(
-    what: str, to: Target, out: Path, autoencoder: str, scale: float | None, heads: int | None, snr_scale: float | None
+    what: str, to: Target, out: Path, autoencoder: str, scale: float | Path | None, heads: int | None, snr_scale: float | None
 ) -> Path:
     if to != "smtool":
         raise RecipeError("--to diffusers exports autoencoders only.", hint="For a transformer, use --to smtool.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from smtool.checkpoints.tensor_file import TensorFile
 from smtool.checkpoints.transformers import PublishedTransformer, read_transformer
 from smtool.errors import CheckpointError
 from smtool.image_shape import ImageSize
@@ -22,7 +23,7 @@ def import_transformer(
     path: Path,
     autoencoder: str,
     *,
-    scale: float | None = None,
+    scale: float | Path | None = None,
     heads: int | None = None,
     snr_scale: float | None = None,
     device: str = "cpu",
@@ -30,8 +31,9 @@ def import_transformer(
     """Load SiT, REPA, LightningDiT, U-ViT or DCTdiff from a file, for the latents of a tokenizer with a decoder.
 
     scale: factor of the latents in the transformer's training; None: from the autoencoder's statistics (0.18215 for Stable
-    Diffusion), 1 for pixels. heads: see read_transformer. snr_scale: see `process_of`. `write_diffusion` writes the result as an
-    ordinary checkpoint. Raises CheckpointError if the latents have other channels or are other tokens, or without a scale.
+    Diffusion), 1 for pixels; a file: the latents' `mean` and `std` per channel, as LightningDiT's latents_stats.pt. heads: see
+    read_transformer. snr_scale: see `process_of`. `write_diffusion` writes the result as an ordinary checkpoint. Raises
+    CheckpointError if the latents have other channels or are other tokens, or without a scale.
     """
     published = read_transformer(path, heads=heads)
     place = identify(autoencoder).place
@@ -60,15 +62,32 @@ def import_transformer(
     )
 
 
-def _stats(place: str, autoencoder: Tokenizer, scale: float | None) -> LatentStats:
+def _stats(place: str, autoencoder: Tokenizer, scale: float | Path | None) -> LatentStats:
+    if isinstance(scale, Path):
+        return _stats_in(scale, autoencoder.latent_channels)
     if scale is not None:
         return LatentStats("scalar", torch.zeros(1), torch.tensor([1 / scale]), count=0, data="given")
     if autoencoder.stats is None:
         raise CheckpointError(
             f"{place} does not state the scale of its latents.",
-            hint="Pass the factor that latents were multiplied by for this transformer: --scale NUMBER",
+            hint="Pass the factor that latents were multiplied by for this transformer, --scale NUMBER, or a file of their mean "
+            "and std per channel, --scale FILE",
         )
     return autoencoder.stats
+
+
+def _stats_in(path: Path, channels: int) -> LatentStats:
+    """Statistics per channel of a file with tensors `mean` and `std` of C numbers each."""
+    file = TensorFile(path)
+    found = file.read({name: name for name in ("mean", "std") if name in file.shapes})
+    numbers = {name: tensor.flatten() for name, tensor in found.items()}
+    if sorted(numbers) != ["mean", "std"] or any(len(tensor) != channels for tensor in numbers.values()):
+        held = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in list(file.shapes.items())[:4])
+        raise CheckpointError(
+            f"{path} holds {held or 'no tensors'}, but mean and std of {channels} channels are needed.",
+            hint="Pass latents_stats.pt of these latents, or a number.",
+        )
+    return LatentStats("channel", numbers["mean"], numbers["std"], count=0, data="given")
 
 
 def _tables(published: PublishedTransformer, autoencoder: str, process: Mapping[str, Any], kind: str) -> TrainDiT:

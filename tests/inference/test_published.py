@@ -76,6 +76,22 @@ def test_a_given_scale_takes_precedence_over_the_autoencoders(studio, repa_file,
     assert (stats.kind, stats.mean.tolist(), stats.std.tolist()) == ("scalar", [0.0], [2.0])
 
 
+def test_a_file_of_mean_and_std_gives_the_statistics_per_channel(studio, finished, repa_file, command, tmp_path):
+    """As LightningDiT stores them: (1, C, 1, 1)."""
+    stats = LatentStats.from_metadata(read_metadata(finished / "ckpt.safetensors")["stats"])
+    stored = {"mean": stats.mean.view(1, -1, 1, 1), "std": stats.std.view(1, -1, 1, 1)}
+    torch.save(stored, tmp_path / "latents_stats.pt")
+    found = import_transformer(repa_file, "runs/tiny", scale=tmp_path / "latents_stats.pt", heads=2).stats
+    assert found.kind == "channel" and torch.equal(found.mean, stats.mean) and torch.equal(found.std, stats.std)
+    torch.save({"mean": stored["mean"]}, tmp_path / "latents_stats.pt")
+    arguments = ["sample", str(repa_file), "--autoencoder", "runs/tiny", "--heads", "2", "--scale"]
+    code, _, said = command(*arguments, str(tmp_path / "latents_stats.pt"))
+    assert (code, "holds mean 1x2x1x1, but mean and std of 2 channels are needed" in said) == (3, True), said
+    for text, words in (("there.pt", "neither a number nor a file"), ("0", "expected a number above 0")):
+        code, _, said = command(*arguments, text)
+        assert (code, f"--scale {text}: {words}" in said) == (2, True), said
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

@@ -45,7 +45,7 @@ def sample_images(
     rounding: Rounding = "nearest",
     device: str = "cpu",
     autoencoder: str | None = None,
-    scale: float | None = None,
+    scale: float | Path | None = None,
     heads: int | None = None,
     snr_scale: float | None = None,
     tile: int | None = None,
@@ -142,7 +142,7 @@ def sample_images(
 def _model(
     path: Path,
     autoencoder: str | None,
-    scale: float | None,
+    scale: float | Path | None,
     heads: int | None,
     snr_scale: float | None,
     device: str,
@@ -152,7 +152,7 @@ def _model(
         for option, value in (("--scale", scale), ("--heads", heads), ("--snr-scale", snr_scale)):
             if value is not None:
                 raise RecipeError(
-                    f"{option} {value:g} is for published transformers, but {path} was written by `smtool train-dit`.",
+                    f"{option} {value} is for published transformers, but {path} was written by `smtool train-dit`.",
                     hint=f"Remove {option}.",
                 )
         model = read_diffusion(path, device)
