@@ -15,7 +15,7 @@ def sample(
     checkpoint: Annotated[
         str, typer.Argument(
             metavar="CKPT",
-            help="A run or checkpoint of train-dit, or a published SiT, REPA, LightningDiT, U-ViT or DCTdiff.",
+            help="A run or checkpoint of train-dit, or a published SiT, REPA, LightningDiT, DiT-DH, U-ViT or DCTdiff.",
         )
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to write. Default: a new one next to the checkpoint.")] = None,

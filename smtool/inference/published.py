@@ -28,7 +28,7 @@ def import_transformer(
     snr_scale: float | None = None,
     device: str = "cpu",
 ) -> DiffusionModel:
-    """Load SiT, REPA, LightningDiT, U-ViT or DCTdiff from a file, for the latents of a tokenizer with a decoder.
+    """Load SiT, REPA, LightningDiT, DiT-DH, U-ViT or DCTdiff from a file, for the latents of a tokenizer with a decoder.
 
     scale: factor of the latents in the transformer's training; None: from the autoencoder's statistics (0.18215 for Stable
     Diffusion), 1 for pixels; a file: the latents' `mean` and `std` per channel, as LightningDiT's latents_stats.pt. heads: see

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from smtool.networks.dc_ae import DCAE
+from smtool.networks.dit_dh import DiTDH
 from smtool.networks.epsilon_vae import EpsilonVAE
 from smtool.networks.lightning_dit import LightningDiT
 from smtool.networks.rae import RAE
@@ -27,7 +28,7 @@ AnyAutoencoder = Annotated[
     SDVAE | TAESD | DCAE | RAE | EpsilonVAE, Field(discriminator="kind"), BeforeValidator(_sd_vae_unless_told)
 ]
 """[model] of `train-ae`. A member builds a TrainableAutoencoder."""
-AnyBackbone = Annotated[SiT | UViT | LightningDiT, Field(discriminator="kind")]
+AnyBackbone = Annotated[SiT | UViT | LightningDiT | DiTDH, Field(discriminator="kind")]
 """[model] of `train-dit`. A member builds a LatentTransformer."""
 
 __all__ = ["AnyAutoencoder", "AnyBackbone"]

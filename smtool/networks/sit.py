@@ -144,8 +144,12 @@ class FinalLayer(nn.Module):
 
 
 def modulation(layers: nn.Module, x: Tensor, c: Tensor) -> Tensor:
-    """(B, 1, n * width), in the dtype of x: in bfloat16, 1 + scale would round scales below 0.004 away."""
-    return layers(c)[:, None].to(x.dtype)
+    """Of a condition (B, width): (B, 1, n * width); of one per token (B, T, width): (B, T, n * width).
+
+    In the dtype of x: in bfloat16, 1 + scale would round scales below 0.004 away.
+    """
+    found: Tensor = layers(c)
+    return (found if c.ndim == x.ndim else found[:, None]).to(x.dtype)
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

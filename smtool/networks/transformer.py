@@ -52,8 +52,8 @@ class TransformerConfig(PublishedSizes):
 
     init: str = Field(
         "",
-        description="start from the weights in this file of train-dit, SiT, REPA, LightningDiT, U-ViT or DCTdiff; empty: random "
-        "weights",
+        description="start from the weights in this file of train-dit, SiT, REPA, LightningDiT, DiT-DH, U-ViT or DCTdiff; empty: "
+        "random weights",
     )
 
     @property

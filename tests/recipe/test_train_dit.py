@@ -171,7 +171,7 @@ def test_defaults_of_absent_tables(recipe):
         (["alignment.kind=repa", "alignment.teacher=a", "alignment.kernel=3"], "alignment.kernel: no such key. Known"),
         (["alignment.kind=rpa"], "alignment.kind: must be 'repa', 'irepa' or 'repa-dog', but is 'rpa'."),
         (["model.kind="], "model.kind: is required, but missing."),
-        (["model.kind=dit"], "model.kind: must be 'sit', 'uvit' or 'lightning-dit', but is 'dit'."),
+        (["model.kind=dit"], "model.kind: must be 'sit', 'uvit', 'lightning-dit' or 'dit-dh', but is 'dit'."),
         (["model.pach=4"], "model.pach: no such key. Did you mean `patch`?"),
         (["model.kind=uvit", "model.size=XL"], "model.size: must be 'nano'"),
         (["model.size=custom", "model.depth=2", "model.width=32", "model.heads=3"], "model.heads: must divide width = 32"),

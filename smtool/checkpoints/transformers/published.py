@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 from torch import Tensor
 
 from smtool.errors import CheckpointError
+from smtool.networks.dit_dh import DiTDH
 from smtool.networks.lightning_dit import LightningDiT
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.sit import SiT
@@ -21,12 +22,13 @@ Kind = TypeVar("Kind", bound=TransformerConfig)
 class PublishedTransformer:
     """Weights with smtool's names and convention of time (data at t = 0), and the config of their network.
 
-    family: SiT, REPA, LightningDiT, U-ViT or DCTdiff; latent_shape: (C, h, w); num_classes: 0 if unconditional; process: the
-    diffusion process of its training; averaged: whether the file names the weights an average, None if it does not say.
+    family: SiT, REPA, LightningDiT, DiT-DH, U-ViT or DCTdiff; latent_shape: (C, h, w); num_classes: 0 if unconditional;
+    process: the diffusion process of its training; averaged: whether the file names the weights an average, None if it does not
+    say.
     """
 
     family: str
-    config: SiT | LightningDiT | UViT
+    config: SiT | LightningDiT | DiTDH | UViT
     latent_shape: tuple[int, int, int]
     num_classes: int
     process: Literal["flow", "ddpm", "vp-sde"]

@@ -8,16 +8,17 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from smtool.checkpoints.tensor_file import TensorFile
-from smtool.checkpoints.transformers import dctdiff, lightning_dit, sit, uvit
+from smtool.checkpoints.transformers import dctdiff, dit_dh, lightning_dit, sit, uvit
 from smtool.checkpoints.transformers.published import PublishedTransformer
 from smtool.errors import CheckpointError
 from smtool.networks.shapes_only import shapes_only
 
-_READERS = (lightning_dit, sit, uvit, dctdiff)      # of two that fit, the first
+_READERS = (dit_dh, lightning_dit, sit, uvit, dctdiff)      # of two that fit, the first
 _PLACES = {"ema.": True, "nnet_ema.": True, "model.": False, "state_dict.": None, "": None}
 """Prefixes of weights in files, in order of preference -> whether the weights are an average (None: unknown)."""
 _KNOWN = (
-    "SiT (x_embedder., blocks.), REPA (the same with projectors.), LightningDiT (mlp.w12), U-ViT (patch_embed., in_blocks.) "
+    "SiT (x_embedder., blocks.), REPA (the same with projectors.), LightningDiT (mlp.w12), DiT-DH (s_embedder.), "
+    "U-ViT (patch_embed., in_blocks.) "
     "and DCTdiff (proj., in_blocks.)"
 )
 

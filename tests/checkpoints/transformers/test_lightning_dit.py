@@ -1,4 +1,4 @@
-"""Files of LightningDiT: random weights with the released names, and tables of rotary positions as the released code has them."""
+"""Files of LightningDiT and DiT-DH: random weights with the released names, and the released tables of positions."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from smtool.checkpoints.transformers import read_transformer
 from smtool.errors import CheckpointError
+from smtool.networks.dit_dh import DiTDH
 from smtool.networks.lightning_dit import LightningDiT, LightningDiTNetwork
 
 
@@ -51,3 +52,18 @@ def test_variants_are_refused(theirs, tmp_path, change, said):
     torch.save(change(theirs.state_dict() | tables(6, 16)), tmp_path / "lightning.pt")
     with pytest.raises(CheckpointError, match=said):
         read_transformer(tmp_path / "lightning.pt")
+
+
+def test_dit_dh_is_read_unchanged(tmp_path):
+    sizes = {"head_depth": 1, "head_width": 48, "head_heads": 3}
+    theirs = DiTDH(size="custom", depth=2, width=32, heads=4, patch=1, **sizes).build((4, 6, 6), 5)
+    state = theirs.state_dict()
+    for part, head in (("enc", 8), ("dec", 16)):
+        state |= {name.replace("feat", f"{part}_feat"): table for name, table in tables(6, head).items()}
+    torch.save(state, tmp_path / "stage2_model.pt")
+    published = read_transformer(tmp_path / "stage2_model.pt")
+    assert (published.family, published.config, published.process) == ("DiT-DH", theirs.config, "flow")
+    assert all(torch.equal(published.tensors[name], tensor) for name, tensor in theirs.state_dict().items())
+    torch.save(state | {"dec_feat_rope.freqs_sin": 0 * state["dec_feat_rope.freqs_sin"]}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"dec_feat_rope\.freqs_sin' is missing or"):
+        read_transformer(tmp_path / "other.pt")
