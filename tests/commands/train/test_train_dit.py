@@ -44,16 +44,41 @@ def test_a_killed_and_resumed_run_equals_an_unbroken_one_bit_for_bit(studio, wei
     assert sorted(set(steps)) == list(range(1, 61))
 
 
+LIGHTNING = ("model={kind='lightning-dit',size='custom',depth=1,width=16,heads=2,patch=2,qk_norm=true}", "loss.cosine=1")
+DIT_DH = ("model={kind='dit-dh',size='custom',depth=1,width=16,heads=2,patch=2,head_depth=1,head_width=24,head_heads=2}",)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stats", [(), ("latents.stats=spectral", "latents.flatten=1", "latents.online=true")], ids=len)
-def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of, stats):
+@pytest.mark.parametrize("variant", [
+    pytest.param((), id="sit"),
+    pytest.param(("latents.stats=spectral", "latents.flatten=1", "latents.online=true"), id="recoloured"),
+    pytest.param(LIGHTNING, id="lightning-dit"),
+    pytest.param(DIT_DH, id="dit-dh"),
+])
+def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of, variant):
     """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight."""
-    changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2", *stats)
+    changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2", *variant)
     said = _on_two_ranks(studio, tmp_path / "two", *changes)
     studio.train(tmp_path / "one", *changes)
     _assert_same_weights(state_of(tmp_path / "two"), state_of(tmp_path / "one"))
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
     assert said.count("done: ") == 1        # only the first rank prints
+
+
+@pytest.mark.parametrize("model", [LIGHTNING, DIT_DH], ids=["lightning-dit", "dit-dh"])
+def test_other_transformers_resume_bit_for_bit_and_draw_the_same_images(studio, tmp_path, state_of, command, model):
+    studio.train(tmp_path / "whole", *model, "steps=4")
+    studio.train(tmp_path / "parts", *model, "steps=2")
+    studio.train(tmp_path / "parts", *model, "steps=4")
+    expected, found = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")
+    assert expected.keys() == found.keys() and all(torch.equal(expected[name], found[name]) for name in expected)
+    for name in ("whole", "parts"):
+        drawn = ["--num-images", "2", "--steps", "2", "--out", str(tmp_path / f"{name}-s")]
+        code, _, said = command("sample", str(tmp_path / name), *drawn)
+        assert code == 0, said
+    images = [(tmp_path / f"{name}-s" / "000001.png").read_bytes() for name in ("whole", "parts")]
+    assert images[0] == images[1]
+    assert model[0].split("'")[1] in command("inspect", str(tmp_path / "whole"))[1]
 
 
 @pytest.mark.slow
