@@ -26,6 +26,12 @@ class Decoder(Config):
     learned_from: tuple[str, ...] = ()
 
 
+def _stored(sampler: Sampler) -> dict[str, Any]:
+    """All keys, but not guidance of all channels, which versions without the key had too."""
+    values = sampler.model_dump(mode="json")
+    return values if sampler.cfg_channels else {key: value for key, value in values.items() if key != "cfg_channels"}
+
+
 class Sampling(Config):
     """How samples were drawn, as far as it is known; no field is set for images of unknown origin.
 
@@ -41,7 +47,7 @@ class Sampling(Config):
     autoencoder: str | None = None
     step: int | None = None
     weights: Literal["average", "last", "published"] | None = None
-    sampler: Annotated[Sampler, PlainSerializer(lambda sampler: sampler.model_dump(mode="json"))] | None = None
+    sampler: Annotated[Sampler, PlainSerializer(_stored)] | None = None
     labels: str | None = None
     seed: int | None = None
     rounding: Rounding | None = None
