@@ -54,6 +54,16 @@ def test_variants_are_refused(theirs, tmp_path, change, said):
         read_transformer(tmp_path / "lightning.pt")
 
 
+def test_heads_that_are_not_those_of_the_tables_are_refused(theirs, tmp_path):
+    torch.save(theirs.state_dict() | tables(6, 16), tmp_path / "lightning.pt")
+    assert read_transformer(tmp_path / "lightning.pt", heads=2).config.heads == 2
+    with pytest.raises(CheckpointError, match=r"--heads 4: the file's table of positions .* is that of 2 heads"):
+        read_transformer(tmp_path / "lightning.pt", heads=4)
+    torch.save(theirs.state_dict() | tables(5, 16), tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"freqs_cos' is missing or has a wrong shape"):
+        read_transformer(tmp_path / "other.pt")
+
+
 def test_dit_dh_is_read_unchanged(tmp_path):
     sizes = {"head_depth": 1, "head_width": 48, "head_heads": 3}
     theirs = DiTDH(size="custom", depth=2, width=32, heads=4, patch=1, **sizes).build((4, 6, 6), 5)
