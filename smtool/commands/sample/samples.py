@@ -180,6 +180,8 @@ def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sample
         sampler = Sampler.model_validate({**tables.sampler.model_dump(), **changes})
     except ValidationError as error:
         raise RecipeError("\n  ".join(["Invalid sampler options:", *validation_problems(error, Sampler)])) from error
+    if changes.get("cfg_channels") and sampler.cfg_scale == 1:
+        raise RecipeError("--cfg-channels has no effect without guidance.", hint="Add --cfg-scale, with a number above 1.")
     found = sampler.problems(
         tables.process, model.num_classes, null_class=tables.model.has_null_class, channels=model.latent_shape[0]
     )

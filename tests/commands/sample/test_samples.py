@@ -189,6 +189,9 @@ def test_a_diffusion_checkpoint_instead_of_an_autoencoder_has_exit_code_three(st
 
 
 def test_guidance_of_more_channels_than_there_are_is_refused(finished, command, tmp_path):
-    code, _, said = command("sample", str(finished), "--num-images", "2", "--cfg-channels", "99", "--out", str(tmp_path / "out"))
+    arguments = ["sample", str(finished), "--num-images", "2", "--out", str(tmp_path / "out"), "--cfg-channels"]
+    code, _, said = command(*arguments, "99", "--cfg-scale", "2")
     assert code == 2 and "cfg_channels: must be at most 2, the channels of the latents, but is 99" in said
+    code, _, said = command(*arguments, "1")
+    assert code == 2 and "--cfg-channels has no effect without guidance" in said
     assert not (tmp_path / "out").exists()

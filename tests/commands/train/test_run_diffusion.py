@@ -396,6 +396,7 @@ def test_a_u_vit_with_ddpm_and_scalar_statistics_trains(studio, tmp_path, rows_o
         (["data.train=photos/photos-train42-val2-32"], DataError, "has no classes, but the recipe has a [labels] table"),
         (["data.image_size=64"], DataError, "32 px, but 64 px are asked for"),
         (["latents.stats=published"], RecipeError, "has no published statistics"),
+        (["sampler.cfg_channels=3"], RecipeError, "sampler.cfg_channels: is 3, but the latents have 2 channels."),
         (["model.patch=3"], RecipeError, "cannot be cut into patches of patch = 3"),
         (["alignment.kind=repa", "alignment.teacher=dinov9", "alignment.depth=1"], RecipeError, "no teacher is called 'dinov9'"),
     ],
