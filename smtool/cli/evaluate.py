@@ -66,6 +66,9 @@ def evaluate(
         tuple[float, float] | None, _drawn(help="Guide only at times t in this interval; t is 0 for data, 1 for noise.")
     ] = None,
     cfg_channels: Annotated[int | None, _drawn(min=0, help="Guide the first so many latent channels only; 0: all.")] = None,
+    epsilon_scale: Annotated[
+        float | None, _drawn(help="Divide predicted noise by this; a little above 1 corrects exposure bias. 1: off.")
+    ] = None,
     image_format: Annotated[
         Literal["png", "jpeg:75", "jpeg:95"],
         _drawn("--format", help="Code samples as JPEG of a quality before they are scored; png changes nothing."),
@@ -109,7 +112,7 @@ def evaluate(
         raise RecipeError(f"--protocol paper codes samples as JPEG, so --format {image_format} would code them twice.",
                           hint="Leave one of them out.")
     guidance = {"cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "cfg_channels": cfg_channels}
-    changes = {"kind": sampler, "steps": steps, **guidance}
+    changes = {"kind": sampler, "steps": steps, "epsilon_scale": epsilon_scale, **guidance}
     options = EvalOptions(
         scores={name for name, on in scores.items() if on},
         features=[*features, *(["dinov2"] if fd_dinov2 else [])],

@@ -31,6 +31,9 @@ def sample(
         typer.Option(help="Guide only at times t in this interval; t is 0 for data, 1 for noise. Default: the checkpoint's."),
     ] = None,
     cfg_channels: Annotated[int | None, typer.Option(min=0, help="Guide the first so many latent channels only; 0: all.")] = None,
+    epsilon_scale: Annotated[
+        float | None, typer.Option(help="Divide predicted noise by this; a little above 1 corrects exposure bias. 1: off.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed. Image i depends only on the seed and on i.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass; does not change the images.")] = 64,
     grid: Annotated[int, typer.Option(min=0, help="Number of images in grid.png; 0 means no grid.")] = 64,
@@ -92,7 +95,7 @@ def sample(
     if beside and not trace:
         raise RecipeError("--beside compares traces, but there is no --trace.", hint="Add --trace.")
     guidance = {"cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "cfg_channels": cfg_channels}
-    changes = {"kind": sampler, "steps": steps, **guidance}
+    changes = {"kind": sampler, "steps": steps, "epsilon_scale": epsilon_scale, **guidance}
     sample_images(
         checkpoint,
         out=out,

@@ -2,6 +2,7 @@
 
 from smtool.diffusion.alignment import Alignment, AnyAlignment, IRepa, Repa, RepaDog, WeightedAlignment
 from smtool.diffusion.ddpm import DDPM, DDPMProcess
+from smtool.diffusion.exposure import perturbed
 from smtool.diffusion.flow import Flow, FlowProcess
 from smtool.diffusion.guidance import guided
 from smtool.diffusion.observing import Observer, Step
@@ -30,5 +31,6 @@ __all__ = [
     "Warmup",
     "WeightedAlignment",
     "guided",
+    "perturbed",
     "sample",
 ]

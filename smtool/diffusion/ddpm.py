@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smtool.config import Config
 from smtool.devices import to_device
-from smtool.diffusion.process import Noised, at_least_float32, over_samples
+from smtool.diffusion.process import INPUT_PERTURBATION, Noised, at_least_float32, over_samples
 
 NUM_STEPS = 1000
 
@@ -20,9 +20,10 @@ class DDPM(Config):
     snr_scale: float = Field(
         1.0, gt=0, description="factor of the signal-to-noise ratio abar / (1 - abar) of every level; 1: Stable Diffusion's"
     )
+    input_perturbation: float = Field(0.0, ge=0, description=INPUT_PERTURBATION)
 
     def build(self) -> "DDPMProcess":
-        return DDPMProcess(self.snr_scale)
+        return DDPMProcess(self.snr_scale, input_perturbation=self.input_perturbation)
 
 
 class DDPMProcess:
@@ -35,8 +36,9 @@ class DDPMProcess:
     kind = "ddpm"
     start = 1.0
 
-    def __init__(self, snr_scale: float = 1.0) -> None:
+    def __init__(self, snr_scale: float = 1.0, *, input_perturbation: float = 0.0) -> None:
         self.abar = scaled_snr(scaled_linear_abar(), snr_scale)
+        self.input_perturbation = input_perturbation
 
     def noised(self, latents: Tensor, noise: Tensor, uniform: Tensor) -> Noised:
         x, noise = at_least_float32(latents), at_least_float32(noise)
@@ -50,6 +52,9 @@ class DDPMProcess:
 
     def network_time(self, t: Tensor) -> Tensor:
         return (t * NUM_STEPS).round()
+
+    def time_of_network(self, network_time: Tensor) -> Tensor:
+        return network_time / NUM_STEPS
 
     def retimed(self, grid: Tensor) -> Tensor:
         """The grid rounded to multiples of 1 / 1000: for 100 steps n = 1000, 990, ... 10, 0 ("trailing" in diffusers)."""
@@ -67,6 +72,9 @@ class DDPMProcess:
 
     def noise_of(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return prediction
+
+    def prediction_of(self, noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return noise
 
     def velocity(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """d(x_t / alpha) / d(sigma / alpha), which is the noise."""

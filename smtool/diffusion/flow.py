@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from smtool.config import Config
-from smtool.diffusion.process import Noised, Target, at_least_float32, over_samples
+from smtool.diffusion.process import INPUT_PERTURBATION, Noised, Target, at_least_float32, over_samples
 from smtool.diffusion.time import logit_normal, shifted
 
 EPS_START = 0.999
@@ -36,6 +36,7 @@ class Flow(Config):
         description="factor of t / (1 - t) for training times and sampling grids; 1: no shift; on the linear path 1 / sqrt(c) "
         "multiplies the signal-to-noise ratio ((1 - t) / t)^2 by c",
     )
+    input_perturbation: float = Field(0.0, ge=0, description=INPUT_PERTURBATION)
 
     @model_validator(mode="before")
     @classmethod
@@ -59,6 +60,7 @@ class FlowProcess:
     def __init__(self, config: Flow) -> None:
         self.config = config
         self.prediction = config.prediction
+        self.input_perturbation = config.input_perturbation
 
     @property
     def start(self) -> float:
@@ -79,6 +81,9 @@ class FlowProcess:
     def network_time(self, t: Tensor) -> Tensor:
         """t, in [0, 1], unscaled (released-code.md#sit)."""
         return t
+
+    def time_of_network(self, network_time: Tensor) -> Tensor:
+        return network_time
 
     def retimed(self, grid: Tensor) -> Tensor:
         return shifted(grid, self.config.shift)
@@ -105,6 +110,14 @@ class FlowProcess:
             return (x_t - alpha * prediction) / sigma
         alpha_slope, sigma_slope = self._slopes(alpha, sigma)
         return (alpha * prediction - alpha_slope * x_t) / (alpha * sigma_slope - alpha_slope * sigma)
+
+    def prediction_of(self, noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The prediction for a noise and the data that it implies with x_t. Singular at t = 1 for v and x."""
+        if self.prediction == "eps":
+            return noise
+        alpha, sigma = self._at(t, x_t)
+        data = (x_t - sigma * noise) / alpha
+        return data if self.prediction == "x" else self._mixed_slope(data, noise, t)
 
     def velocity(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """dx_t / dt."""

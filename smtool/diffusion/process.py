@@ -23,7 +23,7 @@ class Process(Protocol):
     """x_t = alpha(t) x + sigma(t) noise, and the meaning of a network's prediction.
 
     t is (B,), or a scalar tensor for all samples; x_t and predictions are (B, C, h, w). start: the start time of sampling; kind:
-    as in recipes.
+    as in recipes; input_perturbation: gamma of `exposure.perturbed`, 0 for none.
     """
 
     @property
@@ -31,6 +31,9 @@ class Process(Protocol):
 
     @property
     def start(self) -> float: ...
+
+    @property
+    def input_perturbation(self) -> float: ...
 
     def noised(self, latents: Tensor, noise: Tensor, uniform: Tensor) -> Noised:
         """Training examples from normalized latents and noise; times are computed from `uniform` (B,) in [0, 1).
@@ -47,6 +50,10 @@ class Process(Protocol):
         """t in the unit of the network's time input."""
         ...
 
+    def time_of_network(self, network_time: Tensor) -> Tensor:
+        """The inverse of `network_time`."""
+        ...
+
     def retimed(self, grid: Tensor) -> Tensor:
         """The process's times for an evenly spaced grid over [0, 1]."""
         ...
@@ -59,6 +66,10 @@ class Process(Protocol):
         """The noise that a prediction implies."""
         ...
 
+    def prediction_of(self, noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The prediction that implies a noise: the inverse of `noise_of`."""
+        ...
+
     def velocity(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The slope d(scale x_t) / d(clock) of the deterministic path, in the coordinates of `clock`."""
         ...
@@ -66,6 +77,12 @@ class Process(Protocol):
     def clock(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(scale, clock): coordinates for Euler's and Heun's steps, in which the deterministic path is smooth up to t = 0."""
         ...
+
+
+INPUT_PERTURBATION = (
+    "gamma of noisier inputs in training, x_t = alpha x + sigma (noise + gamma xi), xi standard normal, with unchanged targets; "
+    "DDPM-IP (arXiv 2301.11706) has 0.1 to 0.15; 0: none"
+)
 
 
 def over_samples(t: Tensor, x: Tensor) -> Tensor:

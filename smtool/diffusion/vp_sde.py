@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from smtool.config import Config
-from smtool.diffusion.process import Noised, at_least_float32, over_samples
+from smtool.diffusion.process import INPUT_PERTURBATION, Noised, at_least_float32, over_samples
 
 BETA_START, BETA_END = 0.1, 20.0
 """beta(0) and beta(1)."""
@@ -27,6 +27,7 @@ class VPSDE(Config):
     snr_scale: float = Field(
         1.0, gt=0, description="factor of the signal-to-noise ratio alpha^2 / sigma^2 at every time; 1: the SDE of U-ViT"
     )
+    input_perturbation: float = Field(0.0, ge=0, description=INPUT_PERTURBATION)
 
     def build(self) -> "VPSDEProcess":
         return VPSDEProcess(self)
@@ -43,6 +44,7 @@ class VPSDEProcess:
 
     def __init__(self, config: VPSDE) -> None:
         self.config = config
+        self.input_perturbation = config.input_perturbation
 
     def noised(self, latents: Tensor, noise: Tensor, uniform: Tensor) -> Noised:
         x, noise = at_least_float32(latents), at_least_float32(noise)
@@ -57,6 +59,9 @@ class VPSDEProcess:
 
     def network_time(self, t: Tensor) -> Tensor:
         return t * TIME_SCALE
+
+    def time_of_network(self, network_time: Tensor) -> Tensor:
+        return network_time / TIME_SCALE
 
     def retimed(self, grid: Tensor) -> Tensor:
         return grid
@@ -79,6 +84,13 @@ class VPSDEProcess:
             return prediction
         alpha, sigma = self._at(t, x_t)
         return (x_t - alpha * prediction) / sigma
+
+    def prediction_of(self, noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise, or the data that noise and x_t imply."""
+        if self.config.prediction == "eps":
+            return noise
+        alpha, sigma = self._at(t, x_t)
+        return (x_t - sigma * noise) / alpha
 
     def velocity(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """d(x_t / alpha) / d(sigma / alpha), which is the noise."""

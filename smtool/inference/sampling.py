@@ -13,6 +13,8 @@ from smtool.errors import DataError
 from smtool.inference.diffusion_model import DiffusionModel
 
 SAMPLING_FILE = "samples.json"
+NEWER = ("cfg_channels", "epsilon_scale")
+"""Keys of `[sampler]` that passports of earlier versions do not have."""
 
 
 class Decoder(Config):
@@ -27,9 +29,10 @@ class Decoder(Config):
 
 
 def _stored(sampler: Sampler) -> dict[str, Any]:
-    """All keys, but not guidance of all channels, which versions without the key had too."""
-    values = sampler.model_dump(mode="json")
-    return values if sampler.cfg_channels else {key: value for key, value in values.items() if key != "cfg_channels"}
+    """All keys, but of newer ones only those that change something: passports of versions without them stay equal."""
+    values, usual = sampler.model_dump(mode="json"), Sampler()
+    unused = {key for key in NEWER if getattr(sampler, key) == getattr(usual, key)}
+    return {key: value for key, value in values.items() if key not in unused}
 
 
 class Sampling(Config):

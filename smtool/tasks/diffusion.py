@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from smtool.config import Config
 from smtool.data.batches import LatentBatch
 from smtool.devices import to_device
-from smtool.diffusion import Process, WeightedAlignment
+from smtool.diffusion import Process, WeightedAlignment, perturbed
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.transformer import LatentTransformer, Prediction
 from smtool.randomness import Streams
@@ -124,6 +124,8 @@ class DiffusionTask:
         """With the number-th times and noise of the step; the network sees the first `length` channels."""
         shape, which = latents.shape, f" {number}" if number else ""
         noised = self.process.noised(latents, draws.batch(f"noise{which}", shape), draws.uniform(f"time{which}", shape[:1]))
+        if self.process.input_perturbation:
+            noised = perturbed(self.process, noised, draws.batch(f"input perturbation{which}", shape))
         tap = None if self.alignment is None else self.alignment.depth
         prediction = self.network(prefix(noised.x_t, length), noised.network_time, labels, tap=tap)
         target = noised.target[:, :length]

@@ -127,10 +127,12 @@ def _network_rows(tables: TrainDiT) -> dict[str, str]:
 
 def _process(tables: TrainDiT) -> str:
     process = tables.process
+    noisier = f", inputs perturbed by {process.input_perturbation:g}" if process.input_perturbation else ""
     if process.kind == "flow":
-        return f"flow, {process.path} path, {process.prediction} prediction"
+        return f"flow, {process.path} path, {process.prediction} prediction{noisier}"
     predicted = "data" if process.kind == "vp-sde" and process.prediction == "x0" else "noise"
-    return f"{process.kind}, {predicted} prediction" + (f", SNR times {process.snr_scale:g}" if process.snr_scale != 1 else "")
+    scale = f", SNR times {process.snr_scale:g}" if process.snr_scale != 1 else ""
+    return f"{process.kind}, {predicted} prediction{scale}{noisier}"
 
 
 def _sampler(tables: TrainDiT) -> str:
@@ -139,7 +141,8 @@ def _sampler(tables: TrainDiT) -> str:
     guidance = f"guidance {sampler.cfg_scale:g} for t in [{low:g}, {high:g}]" if sampler.cfg_scale > 1 else "no guidance"
     if sampler.cfg_scale > 1 and sampler.cfg_channels:
         guidance += f" on the first {sampler.cfg_channels} channels"
-    return f"{sampler.kind}, {sampler.steps} steps, {guidance}"
+    scaling = f", epsilon scale {sampler.epsilon_scale:g}" if sampler.epsilon_scale != 1 else ""
+    return f"{sampler.kind}, {sampler.steps} steps, {guidance}{scaling}"
 
 
 def _loss_weights(tables: TrainDiT, used: Sequence[float] | None = None) -> str:

@@ -74,6 +74,7 @@ def sample_images(
         check_beside((size.height, size.width), others)
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-"
         name += kind.replace(":", "")
+        name += "" if sampler.epsilon_scale == 1 else f"-eps{sampler.epsilon_scale:g}"
         name += "" if rounding == "nearest" else f"-{rounding}"
         name += "" if tile is None else f"-tile{tile}"
         name += "" if decoder is None else f"-decoder-{decoder.digest[:8]}"

@@ -45,10 +45,12 @@ def band_floors(latents: Tensor) -> BandFloors:
 
 
 def has_floors(process: Flow | DDPM | VPSDE) -> bool:
-    """Whether `band_floors` applies to this process: velocity prediction on a linear path at uniform times."""
+    """Whether `band_floors` applies to this process: velocity prediction on a linear path at uniform times, inputs as
+    they are."""
     if not isinstance(process, Flow):
         return False
-    return (process.path, process.prediction, process.time, process.shift) == ("linear", "v", "uniform", 1.0)
+    found = (process.path, process.prediction, process.time, process.shift, process.input_perturbation)
+    return found == ("linear", "v", "uniform", 1.0, 0.0)
 
 
 def floor_values(latents: Tensor) -> dict[str, float]:
