@@ -1,7 +1,7 @@
 """Exposure bias: a sampler shows the network states with errors of earlier steps, which training never showed it.
 
 Two corrections: noisier inputs in training (Ning et al., arXiv 2301.11706), and a smaller noise in sampling (Ning et al., arXiv
-2308.15321). Facts and our derivation for flow: released-code.md#exposure-bias.
+2308.15321). Facts: released-code.md#input-perturbation; facts and our derivation for flow: released-code.md#epsilon-scaling.
 """
 
 from dataclasses import replace

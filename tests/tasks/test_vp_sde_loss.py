@@ -24,8 +24,10 @@ class DoubleStreams:
 
     def __init__(self) -> None:
         self.draws = streams(3, 0, PLAYER, batch=COUNT)
+        self.names: list[str] = []
 
     def batch(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        self.names.append(name)
         return self.draws.batch(name, shape).double()
 
     def uniform(self, name: str, shape: tuple[int, ...]) -> Tensor:
@@ -68,15 +70,16 @@ def _forward(w: dict[str, Tensor], x: Tensor, time: Tensor, labels: Tensor | Non
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("prediction", ["eps", "x0"])
-@pytest.mark.parametrize("num_classes", [0, 3])
-def test_loss_and_gradients_equal_the_restatement(num_classes, prediction, weights):
+@pytest.mark.parametrize(("num_classes", "gamma"), [(0, 0.0), (3, 0.0), (0, 0.15)])
+def test_loss_and_gradients_equal_the_restatement(num_classes, gamma, prediction, weights):
+    """gamma: input perturbation (2301.11706, Algorithm 3), with noise of its own, of which nothing is drawn for 0."""
     with initializing(0, "test"):
         config = UViT(size="custom", depth=2, width=WIDTH, heads=HEADS, patch=1, final_conv=False)
         network = config.build((4, 3, 2), num_classes).double()
     scale = 4.0
     task = DiffusionTask(
         network,
-        VPSDE(prediction=prediction, snr_scale=scale).build(),
+        VPSDE(prediction=prediction, snr_scale=scale, input_perturbation=gamma).build(),
         LatentStats("scalar", torch.zeros(1), torch.ones(1), count=0, data="d"),
         labels=Labels(dropout=0.0) if num_classes else None,
         channel_weights=weights,
@@ -84,14 +87,17 @@ def test_loss_and_gradients_equal_the_restatement(num_classes, prediction, weigh
     rng = torch.Generator().manual_seed(1)
     x = torch.randn(COUNT, 4, 3, 2, generator=rng, dtype=torch.float64)
     labels = torch.arange(COUNT) % num_classes if num_classes else None
-    loss = task.loss(PLAYER, LatentBatch(x, torch.full_like(x, -80.0), labels, ("",) * COUNT), DoubleStreams(), 0)
+    draws = DoubleStreams()
+    loss = task.loss(PLAYER, LatentBatch(x, torch.full_like(x, -80.0), labels, ("",) * COUNT), draws, 0)
     loss.total.backward()
+    assert draws.names == ["posterior", "noise", *(["input perturbation"] if gamma else [])]
 
     w = {name: value.detach().clone().requires_grad_() for name, value in network.state_dict().items()}
     t, noise = DoubleStreams().uniform("time", (COUNT,)), DoubleStreams().batch("noise", tuple(x.shape))
     survival = torch.exp(-(0.1 * t + 9.95 * t**2))
     abar = (scale * survival / (1 + (scale - 1) * survival)).view(-1, 1, 1, 1)
-    output = _forward(w, abar.sqrt() * x + (1 - abar).sqrt() * noise, 999 * t, labels)
+    noisier = noise + gamma * DoubleStreams().batch("input perturbation", tuple(x.shape))
+    output = _forward(w, abar.sqrt() * x + (1 - abar).sqrt() * noisier, 999 * t, labels)
     square = (output - (noise if prediction == "eps" else x)) ** 2
     expected = sum((weights or [1.0] * 4)[c] * square[:, c].mean() for c in range(4)) / 4
     expected.backward()

@@ -195,3 +195,20 @@ def test_guidance_of_more_channels_than_there_are_is_refused(finished, command, 
     code, _, said = command(*arguments, "1")
     assert code == 2 and "--cfg-channels has no effect without guidance" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_epsilon_scaling_changes_the_images_their_folder_and_their_passport(finished, command, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    for options in ([], ["--epsilon-scale", "1.2"], ["--epsilon-scale", "1"]):
+        code, _, said = command("sample", str(tmp_path / "run"), "--num-images", "2", *options)
+        assert code == 0, said
+    plain, scaled = sorted((tmp_path / "run").glob("samples-*"), key=lambda folder: len(folder.name))
+    assert scaled.name == f"{plain.name}-eps1.2"
+    assert np.abs(pixels_of(plain) - pixels_of(scaled)).max() > 0
+    passports = [json.loads((folder / "samples.json").read_text())["sampler"] for folder in (plain, scaled)]
+    assert passports[1] == {**passports[0], "epsilon_scale": 1.2} and "epsilon_scale" not in passports[0]
+    for value, words in (("0", "epsilon_scale: must be greater than 0"), ("nan", "epsilon_scale: must be")):
+        code, _, said = command("sample", str(finished), "--epsilon-scale", value)
+        assert code == 2 and words in said
+    code, _, said = command("sample", str(finished), "--epsilon-scale", "1.1", "--steps", "1")
+    assert code == 2 and "epsilon_scale: must be 1 for a flow with steps = 1, but is 1.1: no step begins at" in said

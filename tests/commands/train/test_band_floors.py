@@ -61,7 +61,7 @@ def test_the_optimal_prediction_for_a_gaussian_reaches_the_floor(rng):
 
 def test_floors_are_given_only_for_processes_they_apply_to():
     assert has_floors(Flow())
-    others = [{"path": "cosine"}, {"prediction": "x"}, {"time": "logit-normal"}, {"shift": 2.0}]
+    others = [{"path": "cosine"}, {"prediction": "x"}, {"time": "logit-normal"}, {"shift": 2.0}, {"input_perturbation": 0.1}]
     assert not any(has_floors(Flow(**change)) for change in others)
     assert not has_floors(DDPM())
 

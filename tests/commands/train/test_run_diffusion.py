@@ -364,8 +364,17 @@ def test_a_warm_up_encodes_low_passed_images_and_then_reads_the_cache(studio):
     assert torch.equal(batches_of(assembled(studio, "warmup.steps=2"), 1, first=3)[0].mean, plain[3].mean)
 
 
-def test_a_run_resumed_within_its_warm_up_equals_an_unbroken_one(studio, tmp_path, state_of):
-    changes = ["warmup.steps=3", "save_every=2"]
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["warmup.steps=3"],
+        ["process.kind=flow", "process.input_perturbation=0.2"],
+        ["process.kind=ddpm", "process.input_perturbation=0.2", "sampler.kind=ddim"],
+    ],
+    ids=["low-passed", "perturbed flow", "perturbed ddpm"],
+)
+def test_a_run_with_changed_inputs_resumes_bit_for_bit(studio, tmp_path, state_of, changes):
+    changes = [*changes, "save_every=2"]
     whole = studio.train(tmp_path / "whole", *changes, "steps=4")
     broken = studio.train(tmp_path / "broken", *changes, "steps=2")
     studio.train(broken, *changes, "steps=4")

@@ -54,6 +54,7 @@ DIT_DH = ("model={kind='dit-dh',size='custom',depth=1,width=16,heads=2,patch=2,h
     pytest.param(("latents.stats=spectral", "latents.flatten=1", "latents.online=true"), id="recoloured"),
     pytest.param(LIGHTNING, id="lightning-dit"),
     pytest.param(DIT_DH, id="dit-dh"),
+    pytest.param(("process.kind=flow", "process.input_perturbation=0.5"), id="perturbed"),
 ])
 def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of, variant):
     """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight."""
