@@ -207,8 +207,8 @@ def test_epsilon_scaling_changes_the_images_their_folder_and_their_passport(fini
     assert np.abs(pixels_of(plain) - pixels_of(scaled)).max() > 0
     passports = [json.loads((folder / "samples.json").read_text())["sampler"] for folder in (plain, scaled)]
     assert passports[1] == {**passports[0], "epsilon_scale": 1.2} and "epsilon_scale" not in passports[0]
-    for value, words in (("0", "epsilon_scale: must be greater than 0"), ("nan", "epsilon_scale: input should be a finite number")):
+    for value, words in (("0", "must be greater than 0"), ("nan", "input should be a finite number")):
         code, _, said = command("sample", str(finished), "--epsilon-scale", value)
-        assert code == 2 and words in said
+        assert code == 2 and f"epsilon_scale: {words}" in said
     code, _, said = command("sample", str(finished), "--epsilon-scale", "1.1", "--steps", "1")
     assert code == 2 and "epsilon_scale: must be 1 for a flow with steps = 1, but is 1.1: no step begins at" in said
