@@ -35,6 +35,7 @@ def race(
     """Train the same small transformer on the latents of several autoencoders, and rank them by the quality of its samples.
 
     Given folders of finished races, rank all their autoencoders together, and report which cheap measures predict the ranking.
+    Given one folder and --set judge.KEY=VALUE, judge its samples again into --out, without training.
 
     Repeating the command resumes an unfinished race.
 
@@ -45,25 +46,35 @@ def race(
     smtool race recipes/race/faces.toml --budget 1h
 
     smtool race runs/race-faces runs/race-masks-and-deltas
+
+    smtool race runs/race-faces --set judge.metric=kd --out runs/race-faces-kd
     """
     from smtool.commands.race.adhoc_recipe import OUT, adhoc_race
+    from smtool.commands.race.judge_again import judge_again
     from smtool.commands.race.pool import is_race_folder, pool_races
     from smtool.commands.race.race import race as run
     from smtool.commands.race.workers import workers_on
     from smtool.recipe.race import load_race
     from smtool.report.console import Console
 
-    if all(map(is_race_folder, what)):
+    finished = all(map(is_race_folder, what))
+    if finished and not overrides:
         pool_races(what, console=Console(), out=out)
         return
+    if finished and len(what) > 1:
+        raise errors.RecipeError("--set judges one finished race again, but several are given.", hint="Judge each by itself.")
     changes = [*([f"data.train={data!r}"] if data is not None else []), *overrides]
     is_recipe = len(what) == 1 and (what[0].endswith(".toml") or not Path(what[0]).exists())
     devices = _devices(device)
+    workers = workers_on(devices, jobs or (os.cpu_count() or 1 if devices == ["cpu"] else len(devices)), weights_dir)
+    if finished:
+        judge_again(Path(what[0]), changes, console=Console(), out=out, workers=workers)
+        return
     run(
         load_race(what[0], changes, weights_dir=weights_dir) if is_recipe else adhoc_race(what, out or OUT, changes),
         console=Console(),
         out=out if is_recipe else out or OUT,
-        workers=workers_on(devices, jobs or (os.cpu_count() or 1 if devices == ["cpu"] else len(devices)), weights_dir),
+        workers=workers,
         budget=_budget(budget),
     )
 

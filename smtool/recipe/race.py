@@ -19,6 +19,7 @@ from smtool.recipe.train_ae import TrainAE
 from smtool.recipe.train_dit import TrainDiT
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
+Metric = Literal["fd", "kd", "mind"]
 _BUDGET = ("steps", "accumulate", "precision", "optimizer", "ema")
 
 
@@ -66,8 +67,11 @@ class Transformer(Config):
 
 
 class Judge(Config):
-    """How samples are scored. The first feature extractor ranks the racers; scores of the others are reported too."""
+    """How samples are scored. The metric on the first feature extractor ranks the racers; all others are reported too."""
 
+    metric: Metric = Field(
+        "fd", description="the distance that ranks: Frechet distance, kernel distance or MIND; a race reports all three"
+    )
     features: tuple[str, ...] = Field(("random",), min_length=1, description="feature extractors; the first one ranks")
     num_images: int = Field(2000, ge=10, description="number of samples, and of reconstructions, for each racer and seed")
     predictors: bool = Field(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from smtool.commands.prepare.latents import prepare_latents
-from smtool.commands.race.plan import AutoencoderRun, Trial
+from smtool.commands.race.plan import AutoencoderRun, TrainedTrial
 from smtool.commands.race.predictors import measure_predictors
 from smtool.commands.race.result import Images
 from smtool.commands.race.scoring import score_trial
@@ -81,7 +81,7 @@ class Encode:
 class Score:
     """Draw samples of a transformer, and measure their distance to real images."""
 
-    trial: Trial
+    trial: TrainedTrial
     images: Images
     judge: Judge
     folder: Path

@@ -13,7 +13,15 @@ from smtool.commands.race.figures import curves_figure, predictors_figure, seeds
 from smtool.commands.race.images import training_images
 from smtool.commands.race.result import PooledResult, RaceResult, Result
 from smtool.commands.race.scoring import GRID
-from smtool.commands.race.tables import H100_HOURS, cost_table, pair_table, predictor_table, ranking_table, told
+from smtool.commands.race.tables import (
+    H100_HOURS,
+    cost_table,
+    metrics_table,
+    pair_table,
+    predictor_table,
+    ranking_table,
+    told,
+)
 from smtool.commands.race.trial import scores_path
 from smtool.data.batches import to_uint8
 from smtool.report.grids import image_grid
@@ -25,16 +33,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_report(result: RaceResult, folder: Path) -> list[Path]:
-    """Write report.html and figures/*.png. Returns their paths."""
+def write_report(result: RaceResult, folder: Path, *, runs: Path | None = None) -> list[Path]:
+    """Write report.html and figures/*.png. Returns their paths. runs: folder of the race with the training logs, by default
+    `folder`.
+    """
+    runs = runs or folder
     page = Page("smtool race: on which latents does a small transformer generate best?")
     _ranking(page, result)
     figures = {}
     if result.trials:
         figures = {
             "seeds": seeds_figure(result),
-            "curves": curves_figure(result, folder),
-            "spectra": spectra_figure(result, folder),
+            "curves": curves_figure(result, runs),
+            "spectra": spectra_figure(result, runs),
         } | ({"forecasts": predictors_figure(result)} if result.predictor_correlations else {})
         _seeds(page, figures)
         _samples(page, result, folder)
@@ -79,6 +90,10 @@ def _ranking(page: Page, result: Result) -> None:
         page.table(pair_table(result))
         for features in list(result.rankings)[1:]:
             page.table(ranking_table(result, features))
+        if (table := metrics_table(result)) is not None:
+            page.table(table)
+    for sentence in result.partial:
+        page.text(sentence)
     for key, error in result.broken.items():
         page.text(f"{key} failed ({error.kind}): {error.message} The race continued without it.")
 

@@ -39,6 +39,20 @@ class AutoencoderRun:
 
 
 @dataclass(frozen=True)
+class TrainedTrial:
+    """What scoring needs of a trial. autoencoder: key of its run; path: folder of the transformer's run."""
+
+    racer: str
+    seed: int
+    autoencoder: str
+    path: Path
+
+    @property
+    def key(self) -> str:
+        return f"{self.racer}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
 class Trial:
     """One racer with one seed: a transformer's run on an autoencoder's latents."""
 
@@ -50,7 +64,11 @@ class Trial:
 
     @property
     def key(self) -> str:
-        return f"{self.racer}-seed{self.seed}"
+        return self.trained.key
+
+    @property
+    def trained(self) -> TrainedTrial:
+        return TrainedTrial(self.racer, self.seed, self.autoencoder.key, self.path)
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ def is_race_folder(what: str) -> bool:
 def pool_races(folders: Sequence[str], *, console: Console, out: Path | None = None) -> PooledResult:
     """Rank the racers of all races together and correlate predictors over all their autoencoders.
 
-    out: folder for pooled.json and a page, None to print only. Raises RecipeError if judge, images, transformer steps, tokens,
-    seeds or number of samples differ, because distances are then not comparable. A racer with the same weights of autoencoder
-    and transformer in two races counts once.
+    out: folder for pooled.json and a page, None to print only. Raises RecipeError if the judge (metric, extractor, number of
+    images), images, transformer steps, tokens or seeds differ, because distances are then not comparable. A racer with the same
+    weights of autoencoder and transformer in two races counts once.
     """
     results = [read_race(Path(folder)) for folder in folders]
     for folder, result in zip(folders[1:], results[1:], strict=True):
@@ -68,6 +68,7 @@ def _pooled(folders: Sequence[str], results: Sequence[RaceResult]) -> PooledResu
         step=first.step,
         steps=first.steps,
         tokens=first.tokens,
+        metric=first.metric,
         judge=first.judge,
         images=first.images,
         trials=tuple(trials),
@@ -75,26 +76,36 @@ def _pooled(folders: Sequence[str], results: Sequence[RaceResult]) -> PooledResu
         rankings={features: rankings(names, trials, features) for features in first.rankings},
         points=points,
         predictor_correlations=predictor_correlations(points, trials),
+        partial=tuple(dict.fromkeys(sentence for result in results for sentence in result.partial)),
     )
 
 
 def _check_alike(first: str, ours: RaceResult, other: str, theirs: RaceResult) -> None:
+    if _judge(ours) != _judge(theirs):
+        raise RecipeError(
+            f"{first} and {other} cannot be pooled: one was judged by {ours.judged_by}, the other by {theirs.judged_by}.",
+            hint=f"Judge one of them again: smtool race {other} --set judge.metric={ours.metric} --out FOLDER",
+        )
     pairs = zip(_compared(ours), _compared(theirs), strict=True)
     if unlike := [f"{key}: {a} and {b}" for (key, a), (_, b) in pairs if a != b]:
         raise RecipeError("\n  ".join([f"{first} and {other} cannot be pooled: their distances are not comparable:", *unlike]))
+
+
+def _judge(result: RaceResult) -> tuple[object, ...]:
+    """What ranks: metric, extractor with its weights, number of images."""
+    first = result.trials[0]
+    return result.metric, result.judge, first.distances[result.judge].extractor_sha256, first.cache_key.num_images
 
 
 def _compared(result: RaceResult) -> list[tuple[str, object]]:
     """(name, value) of everything that must be equal for distances to be comparable."""
     scored = result.trials[0].cache_key
     return [
-        ("judge", result.judge),
         ("step", result.step),
         ("steps", result.steps),
         ("tokens", result.tokens),
         ("seeds", list(result.seeds)),
         ("images", scored.images),
-        ("num_images", scored.num_images),
         ("sampler", scored.sampler),
         ("features", list(scored.features)),
     ]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from smtool import __version__
+from smtool.commands.race.distances import features_of
 from smtool.commands.race.images import training_images, validation_images
 from smtool.commands.race.plan import AutoencoderRun
 from smtool.commands.race.result import Images
-from smtool.commands.race.scoring import features_of
 from smtool.commands.race.spectral_predictors import spectral_predictors
 from smtool.commands.race.trial import Measured, Predictors, PredictorsKey, predictors_path, read_kept
 from smtool.data import ImageShards, validation_batches

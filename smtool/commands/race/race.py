@@ -1,7 +1,7 @@
 """`smtool race`: train the same small transformer on the latents of several autoencoders, in turns, and rank them."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +10,19 @@ from smtool.commands.race.costs import Costs
 from smtool.commands.race.images import training_images, validation_images
 from smtool.commands.race.jobs import Encode, Job, Predict, Score, Train
 from smtool.commands.race.page import write_report
+from smtool.commands.race.partial import found_warnings, planned_warnings
 from smtool.commands.race.plan import RacePlan, plan_race
 from smtool.commands.race.ranking import race_result
 from smtool.commands.race.result import RaceResult
 from smtool.commands.race.schedule import Schedule, ScheduledJob
 from smtool.commands.race.tables import show
+from smtool.commands.race.trial import read_kept
 from smtool.commands.race.workers import Outcome, Worker
 from smtool.commands.train.interrupts import StopRequest, stop_request
 from smtool.data.images.unfinished import alone_in
-from smtool.errors import CheckpointError, Interrupted, SmtoolError
-from smtool.evaluation.partiality import lessons_of_transformer, partial_judges
+from smtool.errors import CheckpointError, Interrupted, RecipeError, SmtoolError
 from smtool.recipe import Recipe
-from smtool.recipe.race import Entry, Race
+from smtool.recipe.race import Entry, Judge, Race
 from smtool.report.console import Console
 from smtool.storage import read_metadata, remove_leftovers, write_text
 
@@ -52,18 +53,21 @@ def race(
     recipe, entries = loaded
     folder = out or Path("runs") / recipe.name
     with alone_in(folder):
+        check_judge(folder, recipe.tables.judge)
         plan = plan_race(recipe.tables, entries, folder)
-        for remark in recipe.tables.remarks():
+        for remark in (*recipe.tables.remarks(), *planned_warnings(entries, plan.judge.features)):
             console.print(remark)
         _prepare(plan, console)
         remove_leftovers(folder)
         write_text(folder / "recipe.toml", recipe.text)
         step, failed = _run(plan, budget, workers, console)
         broken = plan.broken | failed
-        result = race_result(plan, step, broken, Costs.read(folder / "costs.json"))
+        trained = [(trial.racer, trial.path / "ckpt.safetensors") for trial in plan.trials if trial.key not in broken]
+        partial = found_warnings(trained, plan.judge.features)
+        result = race_result(plan, step, broken, Costs.read(folder / "costs.json"), partial)
         result.write(folder / "race.json")
         show(result, console)
-        for sentence in partial_sentences(plan, broken):
+        for sentence in partial:
             console.print(sentence)
         for path in (folder / "race.json", *write_report(result, folder)):
             console.print(str(path))
@@ -71,14 +75,19 @@ def race(
     return result
 
 
-def partial_sentences(plan: RacePlan, broken: Mapping[str, SmtoolError]) -> Iterator[str]:
-    """Yield a warning for each judge that a racer learned from."""
-    names, told = plan.judge.features, set()
-    for trial in plan.trials:
-        if trial.key not in broken and (trial.path / "ckpt.safetensors").is_file():
-            lessons = lessons_of_transformer(read_metadata(trial.path / "ckpt.safetensors"))
-            told |= {f"{trial.racer}: {sentence}." for sentence in partial_judges({n: n for n in names}, lessons).values()}
-    yield from sorted(told)
+def check_judge(folder: Path, judge: Judge) -> None:
+    """Raise RecipeError if the folder holds a finished race that another judge ranked. Its scores would be replaced."""
+    earlier = read_kept(folder / "race.json", RaceResult)
+    if earlier is None or not earlier.trials:
+        return
+    ranked = (earlier.metric, earlier.judge, earlier.trials[0].cache_key.num_images)
+    if ranked != (judge.metric, judge.features[0], judge.num_images):
+        raise RecipeError(
+            f"{folder} holds a race judged by {earlier.judged_by}, but the judge is now {judge.metric} on {judge.features[0]}, "
+            f"{judge.num_images:,} images.",
+            hint=f"Keep the old one (judge.metric={ranked[0]}, judge.num_images={ranked[2]}, judge.features[0]: {ranked[1]}), or "
+            f"judge again without training: smtool race {folder} --set judge.metric={judge.metric} --out FOLDER",
+        )
 
 
 def _prepare(plan: RacePlan, console: Console) -> None:
@@ -174,7 +183,7 @@ def _job(plan: RacePlan, scheduled: ScheduledJob) -> Job:
     trial = next(trial for trial in plan.trials if trial.key == scheduled.key)
     if scheduled.stage == "train-dit":
         return Train(trial.training, trial.path, scheduled.step)
-    return Score(trial, plan.images, plan.judge, plan.folder)
+    return Score(trial.trained, plan.images, plan.judge, plan.folder)
 
 
 def _reached(run: Path) -> int:

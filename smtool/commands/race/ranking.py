@@ -10,11 +10,14 @@ from smtool.commands.race.result import SCHEMA, Failure, PairDifference, RaceRes
 from smtool.commands.race.trial import Distances, TrialScores, scores_path
 from smtool.errors import SmtoolError
 from smtool.metrics.ranking import Pair, paired, places, seed_interval
+from smtool.recipe.race import Metric
 from smtool.spectrum.jackknife import student_t_quantile
 
 
-def race_result(plan: RacePlan, step: int, broken: Mapping[str, SmtoolError], costs: Costs) -> RaceResult:
-    """The contents of race.json. Failed trials are left out; `broken` has their errors."""
+def race_result(
+    plan: RacePlan, step: int, broken: Mapping[str, SmtoolError], costs: Costs, partial: Sequence[str] = ()
+) -> RaceResult:
+    """The contents of race.json. Failed trials are left out; `broken` has their errors; partial: warnings about the judge."""
     paths = {trial.key: scores_path(plan.folder, trial.key) for trial in plan.trials if trial.key not in broken}
     trials = [TrialScores.model_validate_json(path.read_bytes()) for path in paths.values() if path.is_file()]
     points = points_of(plan.racers, trials, plan.judge.features, plan.folder)
@@ -26,6 +29,7 @@ def race_result(plan: RacePlan, step: int, broken: Mapping[str, SmtoolError], co
         step=step,
         steps=plan.steps,
         tokens=plan.tokens,
+        metric=plan.judge.metric,
         judge=plan.judge.features[0],
         images=plan.images,
         trials=tuple(trials),
@@ -35,6 +39,7 @@ def race_result(plan: RacePlan, step: int, broken: Mapping[str, SmtoolError], co
         rankings={features: rankings(plan.racers, trials, features) for features in plan.judge.features},
         points=points,
         predictor_correlations=predictor_correlations(points, trials),
+        partial=tuple(partial),
     )
 
 
@@ -52,6 +57,17 @@ def rankings(racers: Sequence[str], trials: Sequence[TrialScores], features: str
         reconstruction=ranking(lambda found: found.reconstruction.value),
         gap=ranking(lambda found: found.gap),
     )
+
+
+def ranking_by(racers: Sequence[str], trials: Sequence[TrialScores], features: str, metric: Metric) -> Ranking | None:
+    """Ranking by the generation distance of any metric; None if a trial does not have it."""
+    scores: dict[str, dict[int, float]] = {}
+    for trial in trials:
+        found = trial.distances[features].by(metric)
+        if found is None:
+            return None
+        scores.setdefault(trial.racer, {})[trial.seed] = found.generation.value
+    return _ranking(racers, scores)
 
 
 def mean_over_seeds(by_seed: Mapping[int, float]) -> SeedMean:

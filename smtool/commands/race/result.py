@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from smtool.commands.race.trial import Part, TrialScores
 from smtool.errors import CheckpointError
 from smtool.image_shape import ImageSize
+from smtool.recipe.race import Metric
 
 SCHEMA: Literal["smtool.race/2"] = "smtool.race/2"
 
@@ -136,8 +137,9 @@ class PredictorCorrelations(Part):
 class Result(Part):
     """Fields that one race and several pooled races share.
 
-    trials: those that did not fail; judge: the extractor that decides the ranking; rankings, predictor_correlations: by
-    extractor, the judge first; points: by racer, but only the first of racers that share an autoencoder.
+    trials: those that did not fail; metric, judge: the distance and the extractor that decide the ranking; rankings,
+    predictor_correlations: by extractor, the judge first, all with this distance; points: by racer, but only the first of racers
+    that share an autoencoder; partial: warnings about extractors that a racer learned from.
     """
 
     schema_: Literal["smtool.race/2"]
@@ -146,6 +148,7 @@ class Result(Part):
     step: int
     steps: int
     tokens: int
+    metric: Metric = "fd"
     judge: str
     images: Images
     trials: tuple[TrialScores, ...]
@@ -153,6 +156,14 @@ class Result(Part):
     rankings: dict[str, Rankings]
     points: dict[str, Point]
     predictor_correlations: dict[str, PredictorCorrelations]
+    partial: tuple[str, ...] = ()
+
+    @property
+    def judged_by(self) -> str:
+        """The judge in words, such as `fd_random of 2,000 images`, with the weights of its extractor; needs a trial."""
+        first = self.trials[0]
+        found = first.distances[self.judge]
+        return f"{found.name} of {first.cache_key.num_images:,} images (weights {found.extractor_sha256[:8]})"
 
     def trials_of(self, racer: str) -> list[TrialScores]:
         return [trial for trial in self.trials if trial.racer == racer]

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from smtool import __version__
+from smtool.commands.race.distances import distances_to
 from smtool.commands.race.images import training_images, validation_images
-from smtool.commands.race.plan import Trial
+from smtool.commands.race.plan import TrainedTrial
 from smtool.commands.race.result import Images
 from smtool.commands.race.trial import (
-    Distances,
     Estimate,
     Losses,
     Parameters,
@@ -26,19 +26,14 @@ from smtool.data import ImageShards
 from smtool.data.batches import ImageBatch, to_signed, to_uint8
 from smtool.errors import DataError
 from smtool.evaluation.feature_pass import Wanted, table_of_features
-from smtool.evaluation.generation_scores import kernel_name
 from smtool.evaluation.image_sources import shards_source
 from smtool.features.extractor import Extractor
 from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
 from smtool.inference.encode import encoded_latents, sampled_in_order
-from smtool.inference.features import pooled_features
 from smtool.inference.generate import class_labels, generate
 from smtool.inference.reconstruct import uint8_reconstructions
-from smtool.metrics.bootstrap import bootstrap_error
-from smtool.metrics.frechet import Gaussian
-from smtool.metrics.kernel import kernel_distance
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.tokenizer import Tokenizer
 from smtool.randomness import generator
@@ -55,14 +50,13 @@ LATE = 0.1      # losses are averaged over this last fraction of the steps
 VALIDATION_IMAGES = 1000
 LARGEST_PSNR = 100.0      # dB, of an exact reconstruction (as by `pixels`); all other 8-bit images are below
 BANDS = tuple(f"band{number}" for number in range(1, NUM_BANDS + 1))
-_REPLICATES = 20
 _BATCH = 64
 _FLOOR_IMAGES = 1024
 
 
 @torch.no_grad()
 def score_trial(
-    trial: Trial, images: Images, judge: Judge, *, folder: Path, device: str = "cpu", weights_dir: Path | None = None
+    trial: TrainedTrial, images: Images, judge: Judge, *, folder: Path, device: str = "cpu", weights_dir: Path | None = None
 ) -> TrialScores:
     """Score a transformer and write folder/cells/KEY.json and .png; reuse these files if the weights are the same.
 
@@ -84,14 +78,16 @@ def score_trial(
     for name in judge.features:
         extractor = load_extractor(name, weights_dir=weights_dir).to(device)
         reference = _reference(shards, extractor, folder)[count:]
-        distances[name] = _distances(extractor, samples, reconstructions, reference)
+        distances[name] = distances_to(
+            reference, extractor, judge.metric, samples=samples, reconstructions=reconstructions
+        )
     write_bytes(path.with_suffix(".png"), png_bytes(image_grid(samples[:GRID])))
     validation = validation_images(images)
     found = TrialScores(
         cache_key=key,
         racer=trial.racer,
         seed=trial.seed,
-        autoencoder=trial.autoencoder.key,
+        autoencoder=trial.autoencoder,
         step=key.step,
         num_images=count,
         num_reference=len(shards) - count,
@@ -108,7 +104,7 @@ def score_trial(
     return found
 
 
-def _cache_key(trial: Trial, checkpoint: Path, images: Images, judge: Judge) -> TrialKey:
+def _cache_key(trial: TrainedTrial, checkpoint: Path, images: Images, judge: Judge) -> TrialKey:
     metadata = read_metadata(checkpoint)
     return TrialKey(
         smtool=__version__,
@@ -118,6 +114,7 @@ def _cache_key(trial: Trial, checkpoint: Path, images: Images, judge: Judge) -> 
         sampler=metadata["recipe"]["sampler"],
         images=metadata["data_digest"],
         validation=images.validation,
+        metric=judge.metric,
         features=judge.features,
         num_images=judge.num_images,
         seed=trial.seed,
@@ -136,41 +133,6 @@ def _reference(shards: ImageShards, extractor: Extractor, folder: Path) -> Tenso
     source, kept = shards_source(shards), folder / "features"
     table = table_of_features(source, [Wanted(extractor)], PROTOCOLS["clean"], count=len(shards), batch=_BATCH, folder=kept)
     return table[extractor.score, "pooled"]
-
-
-def _distances(extractor: Extractor, samples: Tensor, reconstructions: Tensor, reference: Tensor) -> Distances:
-    """Frechet and kernel distances of samples and of reconstructions to the reference, and the gap between them."""
-    fixed = Gaussian.of(reference)
-    generated, reconstructed = features_of(samples, extractor), features_of(reconstructions, extractor)
-    generation = _frechet(generated, fixed, extractor.score, "generation")
-    reconstruction = _frechet(reconstructed, fixed, extractor.score, "reconstruction")
-    return Distances(
-        name=extractor.score,
-        extractor_sha256=extractor.digest,
-        dim=extractor.dim,
-        generation=generation,
-        kernel_generation=kernel_distance(generated, reference).value,
-        reconstruction=reconstruction,
-        kernel_reconstruction=kernel_distance(reconstructed, reference).value,
-        kernel_name=kernel_name(extractor),
-        gap=generation.value - reconstruction.value,
-    )
-
-
-def features_of(images: Tensor, extractor: Extractor) -> Tensor:
-    """Features, float32 (N, dim) on the CPU, of uint8 images (N, C, H, W)."""
-    return pooled_features(extractor, images.split(_BATCH))
-
-
-def _frechet(features: Tensor, reference: Gaussian, *key: str) -> Estimate:
-    """Frechet distance with the half-width of its 95 % bootstrap interval over the images."""
-
-    def distance(chosen: Tensor) -> float:
-        return Gaussian.of(features[chosen]).distance(reference)
-
-    indices = torch.arange(len(features))
-    error = bootstrap_error(distance, indices, replicates=_REPLICATES, draws=generator("race", *key))
-    return Estimate(value=distance(indices), half_width=student_t_quantile(0.975, _REPLICATES - 1) * error)
 
 
 def _psnr(autoencoder: Tokenizer, images: ImageShards) -> Estimate:

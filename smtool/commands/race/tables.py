@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from smtool.commands.race.ranking import mean_over_seeds
+from smtool.commands.race.distances import METRICS
+from smtool.commands.race.ranking import mean_over_seeds, ranking_by
 from smtool.commands.race.result import Correlation, RaceResult, Result, SeedMean, Spent
 from smtool.commands.race.schedule import STAGES, Stage
 from smtool.report.console import Console
@@ -72,6 +73,27 @@ def ranking_table(result: Result, features: str | None = None) -> Table:
         tuple(rows),
         _note(result),
     )
+
+
+def metrics_table(result: Result) -> Table | None:
+    """Generation by every metric and extractor, with places; None for a race of one metric and extractor."""
+    columns = {}
+    for features in result.rankings:
+        for metric in METRICS:
+            found = ranking_by(result.racers, result.trials, features, metric)
+            first = result.trials[0].distances[features].by(metric)
+            if found is not None and first is not None:
+                columns[first.name] = found.racers
+    if len(columns) < 2:
+        return None
+    digits = [_digits((mean.value, mean.half_width) for mean in means.values()) for means in columns.values()]
+    rows = tuple(
+        (name, *(f"{mean_cell(means[name], number)} ({means[name].place})"
+                 for means, number in zip(columns.values(), digits, strict=True)))
+        for name in result.by_generation()
+    )  # fmt: skip
+    title = "The same samples by every distance"
+    return Table(title, ("racer", *columns), rows, f"Generation ± 95 % over seeds, place in brackets. Judge: {result.judged_by}.")
 
 
 def pair_table(result: Result) -> Table:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, JsonValue, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, ValidationError
 
 from smtool.config import Config
 from smtool.image_shape import ImageSize
+from smtool.recipe.race import Metric
 from smtool.storage import write_json
 
 _JSON_NAMES = {"schema_": "schema", "trials": "cells", "cache_key": "facts"} | {
@@ -56,12 +57,22 @@ class Estimate(Part):
     half_width: float
 
 
+class Distance(Part):
+    """A distance of samples (generation) and of reconstructions to the same training images. name: such as fd_random."""
+
+    name: str
+    generation: Estimate
+    reconstruction: Estimate
+
+
 class Distances(Part):
     """Distances of samples (generation) and of reconstructions to the same training images, on one extractor.
 
-    name: of the Frechet distance; kernel_name: of the kernel distance; gap: generation - reconstruction.
+    metric, name: of the distance that ranks; kernel_name: of the kernel distance; gap: generation - reconstruction; others: the
+    distances by the other metrics, {} in files of versions that computed none.
     """
 
+    metric: Metric = "fd"
     name: str
     extractor_sha256: str
     dim: int
@@ -71,6 +82,13 @@ class Distances(Part):
     kernel_reconstruction: float
     kernel_name: str
     gap: float
+    others: dict[Metric, Distance] = Field({})
+
+    def by(self, metric: Metric) -> Distance | None:
+        """The distance by a metric; None if it was not computed."""
+        if metric == self.metric:
+            return Distance(name=self.name, generation=self.generation, reconstruction=self.reconstruction)
+        return self.others.get(metric)
 
 
 class Losses(Part):
@@ -104,7 +122,8 @@ class Parameters(Part):
 
 
 class TrialKey(Part):
-    """Everything a trial's scores depend on. transformer, autoencoder, images: digests; sampler: table of the recipe."""
+    """Everything a trial's scores depend on. transformer, autoencoder, images: digests; sampler: table of the recipe; metric,
+    features, num_images: of the judge."""
 
     smtool: str
     transformer: str
@@ -113,6 +132,7 @@ class TrialKey(Part):
     sampler: dict[str, JsonValue]
     images: str
     validation: str
+    metric: Metric = "fd"
     features: tuple[str, ...]
     num_images: int
     seed: int

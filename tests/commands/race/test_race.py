@@ -3,22 +3,24 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from smtool import load_autoencoder
 from smtool.commands.race.jobs import Place
+from smtool.commands.race.judge_again import judge_again
 from smtool.commands.race.page import write_report
+from smtool.commands.race.partial import found_warnings, planned_warnings
 from smtool.commands.race.pool import pool_races
-from smtool.commands.race.race import Budget, partial_sentences, race
+from smtool.commands.race.race import Budget, race
 from smtool.commands.race.result import PooledResult, RaceResult, read_race
 from smtool.commands.race.workers import Outcome, outcome
 from smtool.data import open_images
@@ -213,6 +215,68 @@ def test_a_budget_ends_all_runs_at_the_same_step_and_can_be_extended(studio):
         assert {trial.step for trial in result.trials} == {step} == {result.step}
 
 
+@pytest.fixture(scope="session")
+def again(studio, unbroken) -> Path:
+    """The race, judged again by a command."""
+    arguments = ("unbroken", "--set", "judge.metric=mind", "--out", "again", "--jobs", "1", "--device", "cpu")
+    command = [sys.executable, "-m", "smtool", "race", *arguments]
+    subprocess.run(command, cwd=studio, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, timeout=300)
+    return studio / "again"
+
+
+@pytest.mark.slow
+def test_a_finished_race_can_be_judged_again_without_training(unbroken, again):
+    before, after = read_race(unbroken), read_race(again)
+    assert (before.metric, after.metric) == ("fd", "mind")
+    assert not (again / "transformers").exists()
+    assert (again / "report.html").is_file()
+    for old, new in zip(before.trials, after.trials, strict=True):
+        old_scores, new_scores = old.distances["random"], new.distances["random"]
+        assert new_scores.name == "mind_random"
+        assert new_scores.others["fd"].generation == old_scores.generation      # the same samples
+        assert new_scores.generation == old_scores.others["mind"].generation
+        assert new_scores.gap == new_scores.generation.value - new_scores.reconstruction.value
+    means = {name: mean.value for name, mean in after.rankings["random"].generation.racers.items()}
+    assert means["dsm"] == pytest.approx(
+        sum(trial.distances["random"].generation.value for trial in after.trials_of("dsm")) / 2, rel=1e-12
+    )
+    assert {name: point.predictors for name, point in after.points.items()} == {
+        name: point.predictors for name, point in before.points.items()
+    }
+    assert after.points["dsm"].distances["random"].generation == pytest.approx(means["dsm"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["race.toml", "--set", "judge.metric=kd"], 2, r"unbroken holds a race judged by fd_random of 24 images"),
+        (["race.toml", "--set", "judge.metric=fid"], 2, r"judge.metric: .*'fd', 'kd' or 'mind'"),
+        (["unbroken", "--set", "seeds=[0]"], 2, r"--set seeds=\[0\]: of a finished race, only the judge can be changed\."),
+        (["unbroken", "--set", "judge.metric=kd"], 2, r"unbroken keeps its judge\."),
+        (["unbroken", "again", "--set", "judge.metric=kd"], 2, r"judges one finished race again, but several are given\."),
+        (["again", "--set", "judge.metric=kd"], 2, r"again.recipe\.toml"),
+        (["unbroken", "again"], 2, r"cannot be pooled: one was judged by fd_random of 24 .*, the other by mind_random of 24 "),
+    ],
+)
+def test_a_finished_race_keeps_its_judge(studio, unbroken, again, command, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(studio)
+    before = (unbroken / "race.json").read_bytes()
+    found, _, said = command("race", *arguments, "--out", "unbroken", "--device", "cpu", "--jobs", "1")
+    assert (found, bool(re.search(words, said))) == (code, True), said
+    assert (unbroken / "race.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_transformer_that_was_trained_on_is_not_judged_again(studio, unbroken):
+    shutil.copytree(unbroken, studio / "longer")
+    result = json.loads((studio / "longer" / "race.json").read_text())
+    result["cells"][0]["facts"]["transformer"] = "another"
+    write_json(studio / "longer" / "race.json", result)
+    with pytest.raises(CheckpointError, match=r"plain-seed0 is not the transformer that .*race\.json scored"):
+        judge_again(studio / "longer", ["judge.metric=kd"], console=Console(quiet=True), out=studio / "new", workers=[Here()])
+
+
 def _pooled(*folders: Path, out: Path | None = None) -> PooledResult:
     return pool_races([str(folder) for folder in folders], console=Console(file=io.StringIO()), out=out)
 
@@ -271,22 +335,28 @@ def test_invalid_arguments_are_errors_of_one_sentence(studio, command, monkeypat
 
 
 def test_a_judge_that_a_racer_learned_from_is_named(tmp_path):
-    def trial(racer: str, seed: int, teacher: list[str], of_autoencoder: list[str]) -> SimpleNamespace:
-        path = tmp_path / f"{racer}-{seed}"
-        path.mkdir()
+    def trained(racer: str, seed: int, teacher: list[str], of_autoencoder: list[str]) -> tuple[str, Path]:
+        path = tmp_path / f"{racer}-{seed}.safetensors"
         metadata = {"learned_from": teacher, "autoencoder": {"learned_from": of_autoencoder}}
-        write_tensors(path / "ckpt.safetensors", {"x": torch.zeros(1)}, metadata)
-        return SimpleNamespace(racer=racer, key=f"{racer}-{seed}", path=path)
+        write_tensors(path, {"x": torch.zeros(1)}, metadata)
+        return racer, path
 
-    trials = [
-        *(trial("aligned", seed, ["dinov2-s"], []) for seed in (0, 1)),
-        trial("lpips", 0, [], ["squeezenet"]),
-        trial("plain", 0, [], []),
-        trial("broken", 0, ["squeezenet"], []),
-        SimpleNamespace(racer="absent", key="absent-0", path=tmp_path / "absent"),
+    checkpoints = [
+        *(trained("aligned", seed, ["dinov2-s"], []) for seed in (0, 1)),
+        trained("lpips", 0, [], ["squeezenet"]),
+        trained("plain", 0, [], []),
+        ("absent", tmp_path / "absent.safetensors"),
     ]
-    plan = SimpleNamespace(trials=trials, judge=SimpleNamespace(features=("dinov2", "squeezenet", "random")))
-    assert list(partial_sentences(plan, {"broken-0": TrainingError("diverged")})) == [
+    assert found_warnings(checkpoints, ("dinov2", "squeezenet", "random")) == [
         "aligned: dinov2-s was this transformer's teacher: rank by another network.",
         "lpips: squeezenet was in the autoencoder's loss: rank by another network.",
     ]
+
+
+def test_a_judge_that_a_racer_will_learn_from_is_named_before_it_is_trained(studio):
+    changes = ["racers.plain.changes=['perceptual.net=\"squeeze\"']", "racers.broken={checkpoint='broken.safetensors'}"]
+    _, entries = load_race(str(studio / "race.toml"), changes)
+    assert planned_warnings(entries, ("squeezenet", "random")) == [
+        "plain: squeezenet is in the autoencoder's loss: rank by another network."
+    ]
+    assert planned_warnings(entries, ("random",)) == []

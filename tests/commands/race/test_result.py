@@ -10,7 +10,7 @@ from smtool.commands.race.figures import predictors_figure, seeds_figure
 from smtool.commands.race.predictor_correlations import predictor_correlations
 from smtool.commands.race.ranking import rankings
 from smtool.commands.race.result import RaceResult, json_schema, read_race
-from smtool.commands.race.tables import show
+from smtool.commands.race.tables import metrics_table, show
 from smtool.commands.race.trial import TrialScores, read_kept
 from smtool.errors import CheckpointError
 from smtool.report.console import Console
@@ -46,6 +46,15 @@ def test_tables_and_sentences_of_an_old_file_have_its_numbers(result, written, m
 def test_rankings_and_correlations_follow_from_trials_and_points(result):
     assert result.rankings == {"random": rankings(result.racers, result.trials, "random")}
     assert result.predictor_correlations == predictor_correlations(result.points, result.trials)
+
+
+def test_an_old_file_is_judged_by_the_frechet_distance_and_has_no_other(result):
+    assert (result.metric, result.partial) == ("fd", ())
+    assert result.judged_by.startswith("fd_random of 24 images (weights ")
+    distances = result.trials[0].distances["random"]
+    assert distances.by("fd").generation == distances.generation
+    assert distances.by("mind") is None
+    assert metrics_table(result) is None
 
 
 def test_figures_show_every_racer_that_did_not_fail_the_best_first(result):
