@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from smtool.config import LARGEST_WIDTH
-from smtool.networks.lightning_dit import LightningBlock, LightningFinalLayer, rotary_table
+from smtool.networks.lightning_dit import LightningBlock, LightningFinalLayer, refuse_broken_pairs, rotation_of
 from smtool.networks.sit import LabelEmbedder
 from smtool.networks.transformer import (
     LatentTransformer,
@@ -18,6 +18,7 @@ from smtool.networks.transformer import (
     Shape,
     TransformerConfig,
     position_table,
+    through,
     unpatchify,
 )
 from smtool.spectrum.dct import full_precision, without_autocast
@@ -59,9 +60,7 @@ class DiTDH(TransformerConfig):
     @field_validator("heads", "head_heads")
     @classmethod
     def _rotates_pairs_of_both_axes(cls, heads: int, info: ValidationInfo) -> int:
-        width = info.data.get(str(info.field_name).replace("heads", "width"))
-        if width and heads and (width % heads or width // heads % 4):
-            raise ValueError(f"a head must have a multiple of 4 numbers, but {heads} of width {width} have {width / heads:g}")
+        refuse_broken_pairs(info.data.get(str(info.field_name).replace("heads", "width")), heads)
         return heads
 
     def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "DiTDHNetwork":
@@ -96,17 +95,12 @@ class DiTDHNetwork(LatentTransformer):
     def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, tap: int | None) -> Prediction:
         tokens = self.s_embedder(x) + self.pos_embed
         time, condition = self._conditions(t, labels)
-        rotation = self._rotation(tokens, self.config.width // self.config.heads)
-        tapped = None
-        for number, block in enumerate(self.blocks[: self.depth], start=1):
-            tokens = block(tokens, condition, rotation)
-            if number == tap:
-                tapped = tokens
+        rotation = rotation_of(tokens, self.token_grid, self.config.width // self.config.heads)
+        tokens, tapped = through(self.blocks[: self.depth], tokens, tap, condition, rotation)
         of_tokens = self.s_projector(F.silu(time[:, None].to(tokens.dtype) + tokens))
         wide = self.x_embedder(x)
-        rotation = self._rotation(wide, self.config.head_width // self.config.head_heads)
-        for block in self.blocks[self.depth :]:
-            wide = block(wide, of_tokens, rotation)
+        rotation = rotation_of(wide, self.token_grid, self.config.head_width // self.config.head_heads)
+        wide, _ = through(self.blocks[self.depth :], wide, None, of_tokens, rotation)
         output = unpatchify(self.final_layer(wide, of_tokens), grid=self.token_grid, patch=self.config.patch)
         return Prediction(output, tapped)
 
@@ -115,9 +109,6 @@ class DiTDHNetwork(LatentTransformer):
         with without_autocast(t):
             time = self.t_embedder(t)
             return time, F.silu(time if self.y_embedder is None else time + self.y_embedder(labels))
-
-    def _rotation(self, tokens: Tensor, size: int) -> Tensor:
-        return rotary_table(self.token_grid, size, tokens.device).to(torch.promote_types(tokens.dtype, torch.float32))
 
     @torch.no_grad()
     def _initialize(self) -> None:

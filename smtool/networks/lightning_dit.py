@@ -8,19 +8,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from smtool.networks.recompute import Recomputable
-from smtool.networks.sit import TIME_FEATURES, LabelEmbedder, TimeEmbedder, modulation
-from smtool.networks.transformer import (
-    MAX_PERIOD,
-    LatentTransformer,
-    PatchEmbed,
-    Prediction,
-    Shape,
-    TransformerConfig,
-    position_table,
-    time_features,
-    unpatchify,
-)
-from smtool.spectrum.dct import without_autocast
+from smtool.networks.sit import ConditionedTransformer, modulation
+from smtool.networks.transformer import MAX_PERIOD, Shape, TransformerConfig, position_table
 
 
 class LightningDiT(TransformerConfig):
@@ -45,55 +34,28 @@ class LightningDiT(TransformerConfig):
     @field_validator("heads")
     @classmethod
     def _rotates_pairs_of_both_axes(cls, heads: int, info: ValidationInfo) -> int:
-        width = info.data.get("width")
-        if width and heads and width % heads == 0 and width // heads % 4:
-            raise ValueError(
-                f"each head must have a multiple of 4 numbers, pairs for rows and for columns, but has {width // heads}"
-            )
+        refuse_broken_pairs(info.data.get("width"), heads)
         return heads
 
     def build(self, latent_shape: tuple[int, int, int], num_classes: int) -> "LightningDiTNetwork":
         return LightningDiTNetwork(self, latent_shape, num_classes)
 
 
-class LightningDiTNetwork(LatentTransformer):
+class LightningDiTNetwork(ConditionedTransformer):
     """The network of LightningDiT. Initially every block is the identity and the output is 0. Key names are the released code's,
     whose files also hold the tables of rotary positions, which are computed here."""
 
     def __init__(self, config: LightningDiT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__(config, latent_shape, num_classes)
-        width, channels = config.width, latent_shape[0]
-        self.config = config
-        self.depth = config.depth
-        self.x_embedder = PatchEmbed(channels, width, patch=config.patch)
-        self.t_embedder = TimeEmbedder(width)
-        self.y_embedder = LabelEmbedder(num_classes, width) if num_classes else None
-        tokens = self.token_grid[0] * self.token_grid[1]
-        self.pos_embed = nn.Parameter(torch.empty(1, tokens, width), requires_grad=False)      # not trained, as published
+        self.head_size = config.width // config.heads
         self.blocks = nn.ModuleList(
-            LightningBlock(width, heads=config.heads, qk_norm=config.qk_norm) for _ in range(config.depth)
+            LightningBlock(config.width, heads=config.heads, qk_norm=config.qk_norm) for _ in range(config.depth)
         )
-        self.final_layer = LightningFinalLayer(width, config.patch**2 * channels)
+        self.final_layer = LightningFinalLayer(config.width, config.patch**2 * latent_shape[0])
         self._initialize()
 
-    def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, tap: int | None) -> Prediction:
-        tokens = self.x_embedder(x) + self.pos_embed
-        condition = self._condition(t, labels)
-        precision = torch.promote_types(tokens.dtype, torch.float32)
-        rotation = rotary_table(self.token_grid, self.config.width // self.config.heads, tokens.device).to(precision)
-        tapped = None
-        for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, condition, rotation)
-            if number == tap:
-                tapped = tokens
-        output = unpatchify(self.final_layer(tokens, condition), grid=self.token_grid, patch=self.config.patch)
-        return Prediction(output, tapped)
-
-    def _condition(self, t: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, width), always in float32: bfloat16 cannot represent differences below 0.004 of times near 1."""
-        with without_autocast(t):
-            condition = self.t_embedder(time_features(t, TIME_FEATURES).to(self.pos_embed.dtype))
-            return condition if self.y_embedder is None else condition + self.y_embedder(labels)
+    def of_positions(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        return (rotation_of(tokens, self.token_grid, self.head_size),)
 
     @torch.no_grad()
     def _initialize(self) -> None:
@@ -181,6 +143,15 @@ class LightningFinalLayer(nn.Module):
         return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
 
 
+def refuse_broken_pairs(width: int | None, heads: int) -> None:
+    """Raise ValueError unless each head has pairs of numbers for rows and for columns. width: None if it is invalid itself."""
+    if width and heads and (width % heads or width // heads % 4):
+        raise ValueError(
+            f"a head must have a multiple of 4 numbers, pairs for rows and for columns, but {heads} of width {width} have "
+            f"{width / heads:g}"
+        )
+
+
 def rotary_table(grid: tuple[int, int], size: int, device: torch.device) -> Tensor:
     """(2, T, size / 2) float64: cosines and sines of the turns of the pairs of a head of `size` numbers, tokens row-major.
 
@@ -192,6 +163,11 @@ def rotary_table(grid: tuple[int, int], size: int, device: torch.device) -> Tens
     row, column = (torch.arange(side, dtype=torch.float64, device=device)[:, None] * frequency for side in grid)
     angle = torch.cat([row[:, None].expand(-1, grid[1], -1), column[None].expand(grid[0], -1, -1)], -1).flatten(0, 1)
     return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotation_of(tokens: Tensor, grid: tuple[int, int], size: int) -> Tensor:
+    """`rotary_table` on the device of tokens, in their precision but at least float32."""
+    return rotary_table(grid, size, tokens.device).to(torch.promote_types(tokens.dtype, torch.float32))
 
 
 def rotated(x: Tensor, rotation: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from smtool.networks.transformer import (
     Shape,
     TransformerConfig,
     position_table,
+    through,
     time_features,
     unpatchify,
 )
@@ -49,39 +50,51 @@ class SiT(TransformerConfig):
         return SiTNetwork(self, latent_shape, num_classes)
 
 
-class SiTNetwork(LatentTransformer):
-    """The network of SiT. Initially every block is the identity and the output is 0 (adaLN-zero). Key names are REPA's."""
+class ConditionedTransformer(LatentTransformer):
+    """Blocks on patches with a table of positions, under one condition, of time and class: SiT and LightningDiT.
 
-    def __init__(self, config: SiT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
+    Subclasses build `blocks` and `final_layer`, and then initialize all weights.
+    """
+
+    blocks: nn.ModuleList
+    final_layer: nn.Module
+
+    def __init__(self, config: TransformerConfig, latent_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__(config, latent_shape, num_classes)
-        width, channels = config.width, latent_shape[0]
         self.config = config
         self.depth = config.depth
-        self.x_embedder = PatchEmbed(channels, width, patch=config.patch)
-        self.t_embedder = TimeEmbedder(width)
-        self.y_embedder = LabelEmbedder(num_classes, width) if num_classes else None
+        self.x_embedder = PatchEmbed(latent_shape[0], config.width, patch=config.patch)
+        self.t_embedder = TimeEmbedder(config.width)
+        self.y_embedder = LabelEmbedder(num_classes, config.width) if num_classes else None
         tokens = self.token_grid[0] * self.token_grid[1]
-        self.pos_embed = nn.Parameter(torch.empty(1, tokens, width), requires_grad=False)  # not trained, as published
-        self.blocks = nn.ModuleList(SiTBlock(width, heads=config.heads) for _ in range(config.depth))
-        self.final_layer = FinalLayer(width, config.patch**2 * channels)
-        self._initialize()
+        self.pos_embed = nn.Parameter(torch.empty(1, tokens, config.width), requires_grad=False)  # not trained, as published
 
     def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, tap: int | None) -> Prediction:
         tokens = self.x_embedder(x) + self.pos_embed
         condition = self._condition(t, labels)
-        tapped = None
-        for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, condition)
-            if number == tap:
-                tapped = tokens
+        tokens, tapped = through(self.blocks, tokens, tap, condition, *self.of_positions(tokens))
         output = unpatchify(self.final_layer(tokens, condition), grid=self.token_grid, patch=self.config.patch)
         return Prediction(output, tapped)
+
+    def of_positions(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Further arguments of every block, which depend on the positions of tokens."""
+        return ()
 
     def _condition(self, t: Tensor, labels: Tensor | None) -> Tensor:
         """(B, width), always in float32: bfloat16 cannot represent differences below 0.004 of times near 1."""
         with without_autocast(t):
             condition = self.t_embedder(time_features(t, TIME_FEATURES).to(self.pos_embed.dtype))
             return condition if self.y_embedder is None else condition + self.y_embedder(labels)
+
+
+class SiTNetwork(ConditionedTransformer):
+    """The network of SiT. Initially every block is the identity and the output is 0 (adaLN-zero). Key names are REPA's."""
+
+    def __init__(self, config: SiT, latent_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(config, latent_shape, num_classes)
+        self.blocks = nn.ModuleList(SiTBlock(config.width, heads=config.heads) for _ in range(config.depth))
+        self.final_layer = FinalLayer(config.width, config.patch**2 * latent_shape[0])
+        self._initialize()
 
     @torch.no_grad()
     def _initialize(self) -> None:

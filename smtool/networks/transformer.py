@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -135,6 +136,16 @@ class PatchEmbed(nn.Module):
         p = self.patch
         patches = x.reshape(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 1, 3, 5)
         return F.linear(patches.reshape(batch, -1, channels * p * p), self.proj.weight.flatten(1), self.proj.bias)
+
+
+def through(blocks: Iterable[nn.Module], tokens: Tensor, tap: int | None, *more: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(tokens after all blocks, tokens after the first `tap` blocks or None). more: further arguments of every block."""
+    tapped = None
+    for number, block in enumerate(blocks, start=1):
+        tokens = block(tokens, *more)
+        if number == tap:
+            tapped = tokens
+    return tokens, tapped
 
 
 def unpatchify(tokens: Tensor, *, grid: tuple[int, int], patch: int) -> Tensor:
