@@ -16,7 +16,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AdamW(Config):
-    """AdamW with linear warm-up, then a constant or cosine-decaying rate (defaults: released-code.md#autoencoder-training)."""
+    """AdamW with linear warm-up, then a constant or decaying rate (defaults: released-code.md#autoencoder-training)."""
 
     lr: float = Field(5e-5, gt=0, description="learning rate after the warm-up; not scaled by batch size or number of ranks")
     betas: tuple[Beta, Beta] = Field(
@@ -31,18 +31,28 @@ class AdamW(Config):
         "first-step",
         description='rate of update k = 0, 1, ... in the warm-up: lr (k + 1) / warmup; "zero" (released trainers): lr k / warmup',
     )
-    schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="rate after the warm-up: constant, or cosine decay to lr_end * lr at the end of the run"
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "constant", description="rate after the warm-up: constant, or a cosine or linear decay to lr_end * lr"
     )
-    lr_end: float = Field(0.0, ge=0, lt=1, description="rate at the end of a cosine decay, as a fraction of lr")
+    lr_end: float = Field(0.0, ge=0, lt=1, description="rate at the end of the decay and after it, as a fraction of lr")
+    decay_start: int = Field(0, ge=0, description="update at which the decay begins; 0: at the end of the warm-up")
+    decay_end: int = Field(0, ge=0, description="update at which the decay ends; 0: with the run")
     clip: float | Literal["off"] = Field(1.0, description='limit of the norm of the whole gradient; "off": no limit')
 
-    @field_validator("lr_end")
+    @field_validator("lr_end", "decay_start", "decay_end")
     @classmethod
-    def _only_of_a_decay(cls, lr_end: float, info: ValidationInfo) -> float:
-        if lr_end and info.data.get("schedule") == "constant":
-            raise ValueError('has no effect with schedule = "constant"; use schedule = "cosine"')
-        return lr_end
+    def _only_of_a_decay(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("schedule") == "constant":
+            raise ValueError('has no effect with schedule = "constant"; use "cosine" or "linear"')
+        return value
+
+    @field_validator("decay_start", "decay_end")
+    @classmethod
+    def _after(cls, update: int, info: ValidationInfo) -> int:
+        before = "warmup" if info.field_name == "decay_start" else "decay_start"
+        if update and update < (earliest := info.data.get(before, 0)):
+            raise ValueError(f"must be at least {before} = {earliest}, but is {update}")
+        return update
 
     def build(
         self, parameters: Iterable[tuple[str, Parameter]], device: str, multipliers: Mapping[str, float] = {}
@@ -55,13 +65,16 @@ class AdamW(Config):
         return NamedOptimizer(self, learning, fused=torch.device(device).type == "cuda", multipliers=multipliers)
 
     def rate(self, update: int, last_update: int) -> float:
-        """The learning rate of update number `update` (from 0); last_update: the last one of the run, where cosine decay ends."""
+        """The learning rate of update number `update` (from 0); last_update: the last one of the run, where a decay ends unless
+        decay_end is set."""
         if update < self.warmup:
             return self.lr * (update + (self.warmup_from == "first-step")) / self.warmup
         if self.schedule == "constant":
             return self.lr
-        done = (update - self.warmup) / max(1, last_update - self.warmup)
-        return self.lr * (self.lr_end + (1 - self.lr_end) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+        first, last = self.decay_start or self.warmup, self.decay_end or last_update
+        done = min(1.0, max(0, update - first) / max(1, last - first))
+        left = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        return self.lr * (self.lr_end + (1 - self.lr_end) * left)
 
 
 class NamedOptimizer:

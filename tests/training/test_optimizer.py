@@ -73,6 +73,28 @@ def test_cosine_to_a_fraction_is_the_annealing_of_torch():
         theirs.step()
 
 
+def test_a_linear_decay_between_two_updates_is_that_of_torch_schedulers():
+    """RAE's second stage in small: constant, then linear from 2 to 0.2, then constant (released-code.md#dit-dh)."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    parts = [torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=20),
+             torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.1, total_iters=30)]
+    theirs = torch.optim.lr_scheduler.SequentialLR(optimizer, parts, milestones=[20])
+    table = AdamW(lr=2.0, warmup=0, schedule="linear", lr_end=0.1, decay_start=20, decay_end=50)
+    for update in range(70):
+        assert table.rate(update, 69) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    assert table.rate(69, 69) == pytest.approx(0.2) and table.rate(35, 69) == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_without_its_two_updates_a_decay_runs_from_the_warm_up_to_the_end(schedule):
+    short = AdamW(lr=1.0, warmup=10, schedule=schedule)
+    given = AdamW(lr=1.0, warmup=10, schedule=schedule, decay_start=10, decay_end=60)
+    assert [short.rate(update, 60) for update in range(61)] == [given.rate(update, 99) for update in range(61)]
+    assert given.rate(99, 99) == pytest.approx(0, abs=1e-12)
+
+
 def test_state_survives_a_round_trip_through_named_tensors():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
@@ -121,7 +143,8 @@ def test_a_resumed_channels_last_network_continues_with_equal_updates(fused):
 
 @pytest.mark.parametrize("bad", [
     {"lr": -1.0}, {"warmup": -1}, {"schedule": "step"}, {"lr_end": 0.1}, {"lr_end": 1.0, "schedule": "cosine"}, {"betas": (0.9,)},
-    {"betas": (0.9, 1.0)},
+    {"betas": (0.9, 1.0)}, {"decay_start": 10}, {"decay_end": 10}, {"decay_start": 5, "warmup": 10, "schedule": "linear"},
+    {"decay_end": 5, "decay_start": 10, "warmup": 0, "schedule": "cosine"},
 ])
 def test_impossible_values_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
