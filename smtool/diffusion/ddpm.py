@@ -22,7 +22,7 @@ class DDPM(Config):
     )
     input_perturbation: float = Field(0.0, ge=0, description=INPUT_PERTURBATION)
 
-    def build(self) -> "DDPMProcess":
+    def build(self, latent_shape: tuple[int, int, int] | None = None) -> "DDPMProcess":
         return DDPMProcess(self.snr_scale, input_perturbation=self.input_perturbation)
 
 

@@ -5,7 +5,7 @@ matching, and SiT's own code, use the opposite direction (SiT's weights are conv
 """
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from smtool.config import Config
 from smtool.diffusion.process import INPUT_PERTURBATION, Noised, Target, at_least_float32, over_samples
-from smtool.diffusion.time import logit_normal, shifted
+from smtool.diffusion.time import dimension_shift, logit_normal, shifted
 
 EPS_START = 0.999
 """Start time of sampling if the network predicts the noise: at t = 1, x = (x_t - sigma noise) / alpha divides by 0."""
@@ -30,11 +30,10 @@ class Flow(Config):
     time: Literal["uniform", "logit-normal"] = Field("uniform", description="distribution of the training times t")
     logit_mean: float = Field(0.0, description="mean of logit(t) for logit-normal times; above 0: more training at high noise")
     logit_std: float = Field(1.0, gt=0, description="standard deviation of logit(t) for logit-normal times")
-    shift: float = Field(
+    shift: Annotated[float, Field(gt=0)] | Literal["dimension"] = Field(
         1.0,
-        gt=0,
         description="factor of t / (1 - t) for training times and sampling grids; 1: no shift; on the linear path 1 / sqrt(c) "
-        "multiplies the signal-to-noise ratio ((1 - t) / t)^2 by c",
+        'multiplies the signal-to-noise ratio ((1 - t) / t)^2 by c; "dimension": sqrt(C h w / 4096) of the latents, as in RAE',
     )
     input_perturbation: float = Field(0.0, ge=0, description=INPUT_PERTURBATION)
 
@@ -45,20 +44,29 @@ class Flow(Config):
             raise ValueError('snr_scale is a key of "ddpm" and "vp-sde"; a flow has `shift`: 1 / sqrt(c) scales its SNR by c')
         return values
 
-    def build(self) -> "FlowProcess":
-        return FlowProcess(self)
+    def shift_of(self, latent_shape: tuple[int, int, int] | None) -> float:
+        """The shift as a number. Raises ValueError if it depends on the latents (C, h, w) and these are not given."""
+        if self.shift != "dimension":
+            return self.shift
+        if latent_shape is None:
+            raise ValueError('shift = "dimension" needs the shape of the latents')
+        return dimension_shift(latent_shape)
+
+    def build(self, latent_shape: tuple[int, int, int] | None = None) -> "FlowProcess":
+        return FlowProcess(self, self.shift_of(latent_shape))
 
 
 class FlowProcess:
-    """The process of a `Flow` table. The velocity is dx_t / dt = alpha' x + sigma' noise.
+    """The process of a `Flow` table; shift: as a number. The velocity is dx_t / dt = alpha' x + sigma' noise.
 
     Source: released-code.md#flow-matching-and-repa.
     """
 
     kind = "flow"
 
-    def __init__(self, config: Flow) -> None:
+    def __init__(self, config: Flow, shift: float) -> None:
         self.config = config
+        self.shift = shift
         self.prediction = config.prediction
         self.input_perturbation = config.input_perturbation
 
@@ -86,7 +94,7 @@ class FlowProcess:
         return network_time
 
     def retimed(self, grid: Tensor) -> Tensor:
-        return shifted(grid, self.config.shift)
+        return shifted(grid, self.shift)
 
     def clock(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), t
@@ -129,7 +137,7 @@ class FlowProcess:
         config = self.config
         if config.time == "logit-normal":
             uniform = logit_normal(uniform, mean=config.logit_mean, std=config.logit_std)
-        return shifted(uniform, config.shift)
+        return shifted(uniform, self.shift)
 
     def _mixed_slope(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         alpha_slope, sigma_slope = self._slopes(*self._at(t, x))

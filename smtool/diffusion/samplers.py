@@ -139,9 +139,9 @@ def fast_orders(steps: int) -> list[int]:
     return [3] * (steps // 3 + 1 - len(ending)) + ending
 
 
-def even_times(process: Process, steps: int) -> Tensor:
-    """(steps + 1,): evenly spaced from the process's start to 0, then `retimed` (shift, discrete noise levels)."""
-    return _strictly_falling(process.retimed(torch.linspace(process.start, 0, steps + 1, dtype=torch.float64)))
+def even_times(process: Process, steps: int, stop: float = 0.0) -> Tensor:
+    """(steps + 1,): evenly spaced from the process's start to `stop`, then `retimed` (shift, discrete noise levels)."""
+    return _strictly_falling(process.retimed(torch.linspace(process.start, stop, steps + 1, dtype=torch.float64)))
 
 
 def stochastic_times(process: Process, steps: int, end_time: float) -> Tensor:
@@ -176,13 +176,14 @@ class Method:
     """A sampler and its properties.
 
     times: (process, steps, end_time) -> time grid, (steps + 1,) float64 from noise to data. model_calls: steps -> calls per
-    sample. processes: kinds of the processes that it can sample.
+    sample. processes: kinds of the processes that it can sample. stops: whether it may stop ahead of t = 0, on `even_times`.
     """
 
     run: SamplerFunction
     times: Callable[[Process, int, float], Tensor] = lambda process, steps, end_time: even_times(process, steps)
     model_calls: Callable[[int], int] = lambda steps: steps
     processes: tuple[str, ...] = ALL_PROCESSES
+    stops: bool = False
 
 
 def _sde_times(process: Process, steps: int, end_time: float) -> Tensor:
@@ -191,9 +192,9 @@ def _sde_times(process: Process, steps: int, end_time: float) -> Tensor:
 
 
 SAMPLERS: dict[str, Method] = {
-    "ddim": Method(ddim),
-    "dpm-solver++": Method(dpm_solver_pp),
-    "euler": Method(euler),
+    "ddim": Method(ddim, stops=True),
+    "dpm-solver++": Method(dpm_solver_pp, stops=True),
+    "euler": Method(euler, stops=True),
     "heun": Method(heun, model_calls=lambda steps: 2 * steps - 1),
     "euler-maruyama": Method(euler_maruyama, times=stochastic_times, processes=("flow",)),
     "dpm-solver-fast": Method(

@@ -1,7 +1,12 @@
 """Times of training examples and of sampling grids: densities over [0, 1], and the time shift."""
 
+import math
+
 import torch
 from torch import Tensor
+
+SHIFT_BASE = 4096
+"""Number of values of a latent at which `dimension_shift` is 1."""
 
 
 def logit_normal(uniform: Tensor, *, mean: float, std: float) -> Tensor:
@@ -20,3 +25,11 @@ def shifted(t: Tensor, shift: float) -> Tensor:
     `spectrum.time_shift` computes the s that gives one latent space the signal-to-noise ratios of another.
     """
     return shift * t / (1 + (shift - 1) * t)
+
+
+def dimension_shift(latent_shape: tuple[int, ...]) -> float:
+    """sqrt(m / 4096), m = C h w: the shift of RAE (arXiv 2510.11690; released-code.md#dit-dh), 6.928 for 768 x 16 x 16.
+
+    A latent of more values keeps more of its information at a given noise level, so its times are moved to higher noise.
+    """
+    return math.sqrt(math.prod(latent_shape) / SHIFT_BASE)

@@ -29,7 +29,7 @@ class VPSDE(Config):
     )
     input_perturbation: float = Field(0.0, ge=0, description=INPUT_PERTURBATION)
 
-    def build(self) -> "VPSDEProcess":
+    def build(self, latent_shape: tuple[int, int, int] | None = None) -> "VPSDEProcess":
         return VPSDEProcess(self)
 
 

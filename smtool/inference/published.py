@@ -58,7 +58,14 @@ def import_transformer(
         "source": f"{path.name}: {published.description}",
     }
     return DiffusionModel(
-        tables, network, tables.process.build(), stats, decoder, published.latent_shape, published.num_classes, summary
+        tables,
+        network,
+        tables.process.build(published.latent_shape),
+        stats,
+        decoder,
+        published.latent_shape,
+        published.num_classes,
+        summary,
     )
 
 

@@ -37,6 +37,7 @@ def process_of(
     """The `[process]` table of a published transformer with these tokens.
 
     snr_scale: of vp-sde, None for the published one. U-ViT on pixels has vp-sde, as released; on latents the discrete process.
+    The times of DiT-DH are shifted for the dimension of its latents (released-code.md#dit-dh).
     Raises CheckpointError if the tokens are not those of a published DCTdiff, or its SNR scale is unknown. Raises RecipeError for
     a scale that is not positive.
     """
@@ -52,7 +53,8 @@ def process_of(
             hint="Remove --snr-scale, which is for DCTdiff and for U-ViT on pixels.",
         )
     else:
-        return {"kind": published.process}
+        shift = {"shift": "dimension"} if published.family == "DiT-DH" else {}
+        return {"kind": published.process, **shift}
     return {"kind": "vp-sde", "snr_scale": scale}
 
 

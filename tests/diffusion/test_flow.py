@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -108,8 +109,33 @@ def test_a_shift_multiplies_t_over_1_minus_t(pair):
     assert_close(Flow(shift=2.5).build().noised(x, noise, t).t, moved)
 
 
+@pytest.mark.parametrize(("shape", "shift"), [((768, 16, 16), 6.928), ((768, 32, 32), 13.856), ((16, 16, 16), 1.0)])
+def test_the_shift_of_the_dimension_is_raes(shape, shift):
+    """Published numbers, and the formula written out, for training times and sampling grid (released-code.md#dit-dh)."""
+    process = Flow(shift="dimension", time="logit-normal").build(shape)
+    assert process.shift == pytest.approx(shift, abs=5e-4)
+    s = np.sqrt(np.prod(shape) / 4096)
+    t = np.linspace(1, 0.001, 50)
+    grid = process.retimed(torch.from_numpy(t)).numpy()
+    np.testing.assert_allclose(grid, s * t / (1 + (s - 1) * t), rtol=1e-12)
+    if shape == (768, 16, 16):
+        assert grid[-1] == pytest.approx(0.0069, abs=5e-5)      # where its sampler ends
+    uniform = torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64)
+    odds = s * np.exp(scipy.stats.norm.ppf(uniform.numpy()))      # t / (1 - t)
+    x = torch.zeros(3, *shape[:1], 1, 1, dtype=torch.float64)
+    np.testing.assert_allclose(process.noised(x, x, uniform).t.numpy(), odds / (1 + odds), rtol=1e-12)
+
+
+def test_a_shift_of_the_dimension_needs_latents():
+    with pytest.raises(ValueError, match=r'shift = "dimension" needs the shape of the latents'):
+        Flow(shift="dimension").build()
+    assert Flow(shift=2).build().shift == Flow(shift=2).build((768, 16, 16)).shift == 2
+
+
 def test_unknown_values_are_refused():
     with pytest.raises(ValueError, match="'linear' or 'cosine'"):
         Flow(path="vp")
     with pytest.raises(ValueError, match="greater than 0"):
         Flow(shift=0)
+    with pytest.raises(ValueError, match="'dimension'"):
+        Flow(shift="size")

@@ -15,13 +15,18 @@ _CLASSES = ("y_embedder.embedding_table.weight", "label_emb.weight")
 
 
 @torch.no_grad()
-def start_from(network: LatentTransformer, what: str, *, heads: int) -> str:
+def start_from(network: LatentTransformer, what: str, *, kind: str, heads: int) -> str:
     """Copy the weights of a run of train-dit, or of a published file, into a network of the same shape.
 
-    heads: number of attention heads, which files do not state. If the classes differ, the class embeddings keep their initial
-    values; any other difference raises CheckpointError. Returns a line for the log.
+    kind: of the network, as in recipes; heads: number of attention heads, which files do not state. If the classes differ, the
+    class embeddings keep their initial values; any other difference raises CheckpointError. Returns a line for the log.
     """
-    path, description, found = _weights(what, heads)
+    path, description, theirs, found = _weights(what, heads)
+    if theirs != kind:
+        raise CheckpointError(
+            f'model.init: {path} ({description}) holds a network of kind "{theirs}", but model.kind is "{kind}".',
+            hint=f'Use model.kind = "{theirs}", or the weights of another file.',
+        )
     own = network.state_dict()
     anew = [name for name in _CLASSES if name in own and (name not in found or found[name].shape != own[name].shape)]
     others = {name: tensor for name, tensor in found.items() if name not in _CLASSES or (name in own and name not in anew)}
@@ -38,11 +43,12 @@ def start_from(network: LatentTransformer, what: str, *, heads: int) -> str:
     return f"starting from {description} in {path}" + (", with new class embeddings" if anew else "")
 
 
-def _weights(what: str, heads: int) -> tuple[Path, str, dict[str, Tensor]]:
-    """The file, a description of it, and its weights by name."""
+def _weights(what: str, heads: int) -> tuple[Path, str, str, dict[str, Tensor]]:
+    """The file, a description of it, the kind of its network, and its weights by name."""
     path = find_diffusion(what)
     if is_diffusion(path):
         model = read_diffusion(path)
-        return path, f"step {model.metadata['step']} of a run of train-dit", dict(model.network.state_dict())
+        description = f"step {model.metadata['step']} of a run of train-dit"
+        return path, description, model.tables.model.kind, dict(model.network.state_dict())
     published = read_transformer(path, heads=heads)
-    return path, published.description, dict(published.tensors)
+    return path, published.description, published.config.kind, dict(published.tensors)

@@ -43,7 +43,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         recompute_activations(network)
     start: tuple[str, ...] = ()
     if tables.model.init and not folder.has_checkpoint:
-        start = (start_from(network, tables.model.init, heads=tables.model.heads),)
+        start = (start_from(network, tables.model.init, kind=tables.model.kind, heads=tables.model.heads),)
     aligned = assemble_alignment(tables, network, source.images, folder, ranks.device, weights_dir)
     task = _task(tables, network, source, aligned, weights)
     training = assemble_training(
@@ -101,7 +101,7 @@ def _task(
 ) -> DiffusionTask:
     return DiffusionTask(
         network,
-        tables.process.build(),
+        tables.process.build(source.shape),
         source.stats,
         labels=tables.labels,
         alignment=aligned.weighted if aligned else None,
@@ -160,7 +160,7 @@ def _model(
     return DiffusionModel(
         tables,
         network,
-        tables.process.build(),
+        tables.process.build(source.shape),
         source.stats,
         source.autoencoder,
         source.shape,

@@ -8,6 +8,8 @@ from safetensors.torch import load_file
 
 from smtool.commands.train.initial_weights import start_from
 from smtool.errors import CheckpointError
+from smtool.networks.dit_dh import DiTDH
+from smtool.networks.lightning_dit import LightningDiT, rotary_table
 from smtool.networks.sit import SiT
 from smtool.networks.uvit import UViT
 
@@ -39,11 +41,11 @@ def test_a_resumed_run_does_not_read_the_file_again(studio, finished, tmp_path):
 def test_with_other_classes_all_but_the_class_embeddings_is_copied(studio, finished):
     network = SiT(**TINY).build((2, 8, 8), 7)
     before = network.y_embedder.embedding_table.weight.clone()
-    assert start_from(network, str(finished), heads=2).endswith("with new class embeddings")
+    assert start_from(network, str(finished), kind="sit", heads=2).endswith("with new class embeddings")
     assert torch.equal(network.y_embedder.embedding_table.weight, before)
     assert torch.equal(network.blocks[1].mlp.fc2.weight, _network_of(finished)["blocks.1.mlp.fc2.weight"])
     unconditional = SiT(**TINY).build((2, 8, 8), 0)
-    start_from(unconditional, str(finished), heads=2)
+    start_from(unconditional, str(finished), kind="sit", heads=2)
     assert torch.equal(unconditional.t_embedder.mlp[0].weight, _network_of(finished)["t_embedder.mlp.0.weight"])
 
 
@@ -52,12 +54,12 @@ def test_with_other_classes_all_but_the_class_embeddings_is_copied(studio, finis
     [
         (SiT(**TINY), (2, 16, 16), r"pos_embed is \(1, 16, 32\) there, \(1, 64, 32\) here"),
         (SiT(**{**TINY, "depth": 3}), (2, 8, 8), r"blocks\.2\..* is absent there"),
-        (UViT(**TINY), (2, 8, 8), "is .* there, absent here"),
+        (UViT(**TINY), (2, 8, 8), 'holds a network of kind "sit", but model.kind is "uvit"'),
     ],
 )
 def test_a_mismatch_is_an_error_that_names_it(studio, finished, config, shape, words):
     with pytest.raises(CheckpointError, match=words):
-        start_from(config.build(shape, 3), str(finished), heads=2)
+        start_from(config.build(shape, 3), str(finished), kind=config.kind, heads=2)
 
 
 def test_a_published_file_fills_a_network_of_its_size(tmp_path):
@@ -67,5 +69,22 @@ def test_a_published_file_fills_a_network_of_its_size(tmp_path):
     buffer = io.BytesIO()
     torch.save({"ema": theirs.state_dict()}, buffer)
     (tmp_path / "nano.pt").write_bytes(buffer.getvalue())
-    assert start_from(ours, str(tmp_path / "nano.pt"), heads=4).startswith("starting from REPA-nano/2")
+    assert start_from(ours, str(tmp_path / "nano.pt"), kind="sit", heads=4).startswith("starting from REPA-nano/2")
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+
+
+def test_a_published_file_of_another_backbone_is_refused(tmp_path):
+    """LightningDiT has all keys of SiT but those of the MLP, and more; DiT-DH has other embeddings."""
+    network = SiT(**TINY).build((2, 8, 8), 3)
+    for config in (LightningDiT(**TINY, patch=2), DiTDH(**TINY, patch=2, head_width=16, head_heads=2)):
+        theirs = config.build((2, 8, 8), 3)
+        grid, tables = theirs.token_grid[0], {"feat_rope": 16}
+        if config.kind == "dit-dh":
+            tables = {"enc_feat_rope": 16, "dec_feat_rope": 8}
+        stated = {}
+        for place, size in tables.items():
+            cos, sin = rotary_table((grid, grid), size, torch.device("cpu")).repeat_interleave(2, -1).float()
+            stated |= {f"{place}.freqs_cos": cos, f"{place}.freqs_sin": sin}
+        torch.save(theirs.state_dict() | stated, tmp_path / "theirs.pt")
+        with pytest.raises(CheckpointError, match=f'holds a network of kind "{config.kind}", but model.kind is "sit"'):
+            start_from(network, str(tmp_path / "theirs.pt"), kind="sit", heads=2)

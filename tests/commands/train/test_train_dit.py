@@ -10,6 +10,8 @@ import time
 import pytest
 import torch
 
+from smtool.inference.diffusion_model import read_diffusion
+
 SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -80,6 +82,20 @@ def test_other_transformers_resume_bit_for_bit_and_draw_the_same_images(studio, 
     images = [(tmp_path / f"{name}-s" / "000001.png").read_bytes() for name in ("whole", "parts")]
     assert images[0] == images[1]
     assert model[0].split("'")[1] in command("inspect", str(tmp_path / "whole"))[1]
+
+
+def test_a_shift_of_the_dimension_is_resolved_from_the_latents_alike_in_training_and_sampling(studio, tmp_path, rows_of, command):
+    """runs/tiny has latents of 2 x 8 x 8: s = sqrt(128 / 4096). The word and its number give the same losses and images."""
+    for name, shift in (("word", "dimension"), ("number", (2 * 8 * 8 / 4096) ** 0.5)):
+        studio.train(tmp_path / name, "process.kind=flow", f"process.shift={shift}", "steps=2")
+        assert command("sample", str(tmp_path / name), "--num-images", "2", "--out", str(tmp_path / f"{name}-s"))[0] == 0
+    losses = [[row["diffusion"] for row in rows_of(tmp_path / name) if "diffusion" in row] for name in ("word", "number")]
+    assert losses[0] == losses[1]
+    images = [(tmp_path / f"{name}-s" / "000001.png").read_bytes() for name in ("word", "number")]
+    assert images[0] == images[1]
+    said = command("inspect", str(tmp_path / "word"))[1]
+    assert "times shifted by 0.1768, for the dimension of the latents" in " ".join(said.split())
+    assert read_diffusion(tmp_path / "word" / "ckpt.safetensors").tables.process.shift == "dimension"
 
 
 @pytest.mark.slow
