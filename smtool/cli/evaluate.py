@@ -61,13 +61,17 @@ def evaluate(
     protocol: Annotated[Literal["clean", "paper", "adm"], _compared(help=_PROTOCOLS)] = "clean",
     sampler: Annotated[str | None, _drawn(help=f"{SAMPLERS}.")] = None,
     steps: Annotated[int | None, _drawn(min=1, help="Number of sampler steps.")] = None,
-    cfg_scale: Annotated[float | None, _drawn(help="Scale of classifier-free guidance; 1 means none.")] = None,
+    cfg_scale: Annotated[float | None, _drawn(help="Scale of guidance, by the null class or --guide; 1 means none.")] = None,
     cfg_interval: Annotated[
         tuple[float, float] | None, _drawn(help="Guide only at times t in this interval; t is 0 for data, 1 for noise.")
     ] = None,
     cfg_channels: Annotated[int | None, _drawn(min=0, help="Guide the first so many latent channels only; 0: all.")] = None,
     epsilon_scale: Annotated[
         float | None, _drawn(help="Divide predicted noise by this; a little above 1 corrects exposure bias. 1: off.")
+    ] = None,
+    guide: Annotated[
+        str | None,
+        _drawn(metavar="CKPT", help="A weaker transformer of the same latents that guides in place of the null class."),
     ] = None,
     image_format: Annotated[
         Literal["png", "jpeg:75", "jpeg:95"],
@@ -124,6 +128,7 @@ def evaluate(
         protocol=protocol,
         labels=labels,
         changes={key: value for key, value in changes.items() if value is not None},
+        guide=guide,
         seed=seed,
         batch=batch,
         device=computing_device(device),

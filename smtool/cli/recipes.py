@@ -28,8 +28,8 @@ def recipes_list() -> None:
 
 @recipes_app.command("table")
 def recipes_table() -> None:
-    """Print the published autoencoders that smtool has recipes for: what each regularizes, in terms of ESM and DSM, its
-    published score with the protocol, and what smtool measured at a small size.
+    """Print the published autoencoders and transformers that smtool has recipes for: what each regularizes, in terms of ESM and
+    DSM, its published score with the protocol, and what smtool measured at a small size.
 
     Example:
 

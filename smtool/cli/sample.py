@@ -24,7 +24,7 @@ def sample(
     sampler: Annotated[str | None, typer.Option(help=f"{SAMPLERS}. Default: the checkpoint's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Number of sampler steps. Default: the checkpoint's.")] = None,
     cfg_scale: Annotated[
-        float | None, typer.Option(help="Scale of classifier-free guidance; 1 means none. Default: the checkpoint's.")
+        float | None, typer.Option(help="Scale of guidance, by the null class or --guide; 1: none. Default: the checkpoint's.")
     ] = None,
     cfg_interval: Annotated[
         tuple[float, float] | None,
@@ -33,6 +33,13 @@ def sample(
     cfg_channels: Annotated[int | None, typer.Option(min=0, help="Guide the first so many latent channels only; 0: all.")] = None,
     epsilon_scale: Annotated[
         float | None, typer.Option(help="Divide predicted noise by this; a little above 1 corrects exposure bias. 1: off.")
+    ] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CKPT",
+            help="A weaker transformer of the same latents, in place of the null class (autoguidance). Needs --cfg-scale.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed. Image i depends only on the seed and on i.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass; does not change the images.")] = 64,
@@ -85,6 +92,8 @@ def sample(
 
     smtool sample runs/sit --num-images 16 --trace
 
+    smtool sample runs/sit --guide runs/small-sit --cfg-scale 1.5
+
     smtool sample SiT-XL-2-256x256.pt --autoencoder sd-vae-ft-mse --labels 207
 
     smtool sample celeba64.pth --autoencoder dct:2x4,eta=celeba64
@@ -109,6 +118,7 @@ def sample(
         rounding=rounding,
         device=computing_device(device),
         autoencoder=autoencoder,
+        guide=guide,
         scale=scale_of(scale),
         heads=heads,
         snr_scale=snr_scale,

@@ -1,4 +1,4 @@
-"""Classifier-free guidance within an interval of time."""
+"""Guidance within an interval of time: by the null class, or by a weaker model."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -23,32 +23,48 @@ Network = Callable[[Tensor, Tensor, Tensor | None], Prediction]
 
 
 def guided(
-    network: Network, labels: Tensor | None, *, null: int, scale: float, interval: tuple[float, float], channels: int = 0
+    network: Network,
+    labels: Tensor | None,
+    *,
+    null: int,
+    scale: float,
+    interval: tuple[float, float],
+    channels: int = 0,
+    guide: Network | None = None,
 ) -> Model:
-    """A Model with guidance u + scale (c - u), where c and u are the network's predictions for `labels` and for `null`.
+    """A Model with guidance u + scale (c - u), where c is the network's prediction for `labels`.
 
-    channels: guide the first so many channels, and take c for the others, as LightningDiT's released code does
-    (released-code.md#lightningdit); 0: all. Guidance is used only if interval[0] <= time <= interval[1] and scale > 1; otherwise
-    only c is computed. For all calls of a step, the time at the start of the step decides, as in REPA's samplers. The interval is
-    in network time (`Sampler.model` converts it). Each sampler's drift is an affine function of the prediction, so guiding the
-    prediction equals guiding the drift (released-code.md#euler-maruyama). The network computes with float32 inputs; the result
-    has x's dtype.
-    Raises ValueError if scale > 1 without labels.
+    u is the network's prediction for `null` (classifier-free guidance), or that of `guide`, a weaker model, for the same labels
+    (autoguidance, arXiv 2406.02507, Eq. 3). channels: guide the first so many channels, and take c for the others, as
+    LightningDiT's released code does (released-code.md#lightningdit); 0: all. Guidance is used only if
+    interval[0] <= time <= interval[1] and scale > 1; otherwise only c is computed. For all calls of a step, the time at the start
+    of the step decides, as in REPA's samplers. The interval is in network time (`Sampler.model` converts it). Each sampler's
+    drift is an affine function of the prediction, so guiding the prediction equals guiding the drift
+    (released-code.md#euler-maruyama). The networks compute with float32 inputs; the result has x's dtype.
+    Raises ValueError if scale > 1 without labels and without a guide.
     """
-    if labels is None and scale > 1:
+    if labels is None and guide is None and scale > 1:
         raise ValueError(f"guidance of scale {scale} needs labels, but this network is unconditional; scale 1 works")
 
     def conditional(x: Tensor, time: Tensor, *, step_time: Tensor | None = None) -> Tensor:
         return network(x.float(), time.float(), labels).output.to(x.dtype)
 
-    def model(x: Tensor, time: Tensor, *, step_time: Tensor | None = None) -> Tensor:
-        if labels is None or not _within(interval, time if step_time is None else step_time):
-            return conditional(x, time)
-        both = torch.cat([labels, torch.full_like(labels, null)])
-        output = network(torch.cat([x.float()] * 2), torch.cat([time.float()] * 2), both).output.to(x.dtype)
+    def both(x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """(c, u)"""
+        if guide is not None:
+            return conditional(x, time), guide(x.float(), time.float(), labels).output.to(x.dtype)
+        assert labels is not None
+        twice = torch.cat([labels, torch.full_like(labels, null)])
+        output = network(torch.cat([x.float()] * 2), torch.cat([time.float()] * 2), twice).output.to(x.dtype)
         with_label, without = output.chunk(2)
-        every = without + scale * (with_label - without)
-        return torch.cat([every[:, :channels], with_label[:, channels:]], 1) if channels else every
+        return with_label, without
+
+    def model(x: Tensor, time: Tensor, *, step_time: Tensor | None = None) -> Tensor:
+        if not _within(interval, time if step_time is None else step_time):
+            return conditional(x, time)
+        strong, weak = both(x, time)
+        every = weak + scale * (strong - weak)
+        return torch.cat([every[:, :channels], strong[:, channels:]], 1) if channels else every
 
     return model if scale > 1 else conditional
 

@@ -11,10 +11,10 @@ from smtool.config import Config
 from smtool.diffusion.ddpm import DDPM, NUM_STEPS
 from smtool.diffusion.exposure import LARGEST_RATIO, epsilon_scaled, scales_at
 from smtool.diffusion.flow import Flow
-from smtool.diffusion.guidance import Model, guided
+from smtool.diffusion.guidance import Model, Network, guided
 from smtool.diffusion.observing import Observer, observed
 from smtool.diffusion.process import Process
-from smtool.diffusion.samplers import SAMPLERS, Method, StepNoise
+from smtool.diffusion.samplers import SAMPLERS, Method, StepNoise, even_times
 from smtool.diffusion.vp_sde import VPSDE
 
 if TYPE_CHECKING:
@@ -41,7 +41,16 @@ class Sampler(Config):
         le=0.9,
         description="euler-maruyama only: start time of the last step, which adds no noise and damps bands of low variance",
     )
-    cfg_scale: float = Field(1.0, ge=1, description="scale of classifier-free guidance; 1: no guidance")
+    stop_time: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="ddim, dpm-solver++ and euler only: time of the even grid, before the shift, at which sampling stops; 0: the "
+        "data; RAE's code has 0.001, and takes the state at that time as the sample",
+    )
+    cfg_scale: float = Field(
+        1.0, ge=1, description="scale of guidance, by the null class unless `sample` gets another model as guide; 1: no guidance"
+    )
     cfg_interval: tuple[float, float] = Field(
         (0.0, 1.0), description="interval of times t with guidance, from 0 (data) to 1 (noise)"
     )
@@ -65,45 +74,66 @@ class Sampler(Config):
         return self.method.model_calls(self.steps)
 
     def problems(
-        self, process: Flow | DDPM | VPSDE, num_classes: int, *, null_class: bool = True, channels: int | None = None
+        self,
+        process: Flow | DDPM | VPSDE,
+        num_classes: int,
+        *,
+        null_class: bool = True,
+        latent_shape: tuple[int, int, int] | None = None,
+        guide: bool = False,
     ) -> Iterator[tuple[str, str]]:
         """(key, sentence) for each value that is impossible with this process and network.
 
-        null_class: whether it has one; channels: of its latents, None if not known yet.
+        null_class: whether it has one; latent_shape: (C, h, w), None if not known yet; guide: whether another network guides.
         """
-        if channels is not None and self.cfg_channels > channels:
-            yield "cfg_channels", f"must be at most {channels}, the channels of the latents, but is {self.cfg_channels}"
+        if latent_shape is not None and self.cfg_channels > latent_shape[0]:
+            yield "cfg_channels", f"must be at most {latent_shape[0]}, the channels of the latents, but is {self.cfg_channels}"
+        if self.stop_time and not self.method.stops:
+            able = ", ".join(name for name, method in SAMPLERS.items() if method.stops)
+            yield "stop_time", f"must be 0 for {self.kind}, but is {self.stop_time:g}; these can stop: {able}"
         low, high = self.cfg_interval
         if not 0 <= low <= high <= 1:
             yield "cfg_interval", f"must be two times 0 <= low <= high <= 1, but is [{low}, {high}]"
-        if self.cfg_scale > 1 and not num_classes:
+        if self.cfg_scale > 1 and not guide and not num_classes:
             yield "cfg_scale", f"must be 1 for a network without classes, but is {self.cfg_scale}"
-        elif self.cfg_scale > 1 and not null_class:
+        elif self.cfg_scale > 1 and not guide and not null_class:
             yield "cfg_scale", f"must be 1 for a network without a null class, but is {self.cfg_scale}"
         if process.kind not in self.method.processes:
             (needed,) = self.method.processes
             yield "kind", f'{self.kind} needs process.kind = "{needed}"; "ddim" works with "{process.kind}"'
         if isinstance(process, DDPM) and self.steps > NUM_STEPS:
             yield "steps", f"must be at most {NUM_STEPS}, the noise levels of ddpm, but is {self.steps}"
-        if self.epsilon_scale != 1 and isinstance(process, Flow) and not self._scales(process):
+        if self.epsilon_scale != 1 and isinstance(process, Flow) and not self._scales(process, latent_shape):
             found = f"but is {self.epsilon_scale:g}: no step begins at sigma / alpha <= {LARGEST_RATIO:g}; use more steps"
             yield "epsilon_scale", f"must be 1 for a flow with steps = {self.steps}, {found}"
 
-    def _scales(self, flow: Flow) -> bool:
+    def _scales(self, flow: Flow, latent_shape: tuple[int, int, int] | None) -> bool:
         """Whether epsilon scaling acts on a flow: the last step is the first candidate, and more steps make it no earlier."""
-        if flow.kind not in self.method.processes:
+        if flow.kind not in self.method.processes or (flow.shift == "dimension" and latent_shape is None):
             return True
-        built, few = flow.build(), self.model_copy(update={"steps": min(self.steps, NUM_STEPS)})
+        built, few = flow.build(latent_shape), self.model_copy(update={"steps": min(self.steps, NUM_STEPS)})
         return scales_at(built, few.times(built)[-2])
 
     def times(self, process: Process) -> Tensor:
         """The time grid, (steps + 1,) float64, from noise to data."""
+        if self.stop_time:
+            return even_times(process, self.steps, self.stop_time)
         return self.method.times(process, self.steps, self.end_time)
 
-    def model(self, process: Process, network: nn.Module, *, labels: Tensor | None, null: int) -> Model:
-        """The network with this sampler's guidance. labels: (B,) int64; null: index of the null class."""
+    def model(
+        self, process: Process, network: nn.Module, *, labels: Tensor | None, null: int, guide: Network | None = None
+    ) -> Model:
+        """The network with this sampler's guidance. labels: (B,) int64; null: index of the null class; guide: see `guided`."""
         low, high = (float(process.network_time(torch.tensor(t, dtype=torch.float64))) for t in self.cfg_interval)
-        return guided(network, labels, null=null, scale=self.cfg_scale, interval=(low, high), channels=self.cfg_channels)
+        return guided(
+            network,
+            labels,
+            null=null,
+            scale=self.cfg_scale,
+            interval=(low, high),
+            channels=self.cfg_channels,
+            guide=guide,
+        )
 
 
 @torch.no_grad()

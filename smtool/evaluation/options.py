@@ -18,11 +18,11 @@ class EvalOptions:
     of further Frechet distances. By default, compute only scores that need no downloaded weights. infinity: also extrapolate
     Frechet distances of samples to N = infinity. reference: images to compare with, instead of the inputs or the training images;
     save_reference: file to write its moments to. data: images to reconstruct, instead of the validation split of the checkpoint's
-    recipe. labels, changes: classes and sampler settings for sampling a transformer. seed: of samples, posterior samples and the
-    bootstrap. num_images: None for all available images, at most 50,000. table_path: of a Markdown or CSV file, by its suffix.
-    features_folder: cache of features of samples and reference, None for no cache. tile: side in pixels of overlapping tiles that
-    are encoded and decoded one at a time, None for whole images. jpeg: quality at which drawn samples are coded before they are
-    scored, None for no codec.
+    recipe. labels, changes, guide: classes, sampler settings and guiding transformer for sampling a transformer. seed: of
+    samples, posterior samples and the bootstrap. num_images: None for all available images, at most 50,000. table_path: of a
+    Markdown or CSV file, by its suffix. features_folder: cache of features of samples and reference, None for no cache. tile:
+    side in pixels of overlapping tiles that are encoded and decoded one at a time, None for whole images. jpeg: quality at which
+    drawn samples are coded before they are scored, None for no codec.
     """
 
     scores: Collection[str] = ()
@@ -35,6 +35,7 @@ class EvalOptions:
     protocol: ProtocolName = "clean"
     labels: str = "balanced"
     changes: Mapping[str, Any] = field(default_factory=dict)
+    guide: str | None = None
     seed: int = 0
     batch: int = 32
     device: str = "cpu"
@@ -52,7 +53,7 @@ class EvalOptions:
     @property
     def draws(self) -> bool:
         """Whether any option concerns sampling."""
-        return bool(self.changes) or self.labels != "balanced" or self.jpeg is not None
+        return bool(self.changes) or self.labels != "balanced" or self.jpeg is not None or self.guide is not None
 
     def check_number(self, available: int, where: str) -> None:
         """Raise DataError if fewer images are available than requested. where: their source, for the message."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smtool.checkpoints.learned_from import learned_from
-from smtool.inference.sampling import Decoder
+from smtool.inference.sampling import Decoder, GuidedBy
 from smtool.tokenizers import identify
 
 Lessons = Mapping[str, Collection[str]]
@@ -33,6 +33,11 @@ def lessons_of_transformer(metadata: Mapping[str, Any]) -> Lessons:
 def lessons_of_decoder(decoder: Decoder | None) -> Lessons:
     """Networks in the loss of an autoencoder that decoded samples in place of the checkpoint's own; {} without one."""
     return {} if decoder is None else {"was in the loss of the decoder": decoder.learned_from}
+
+
+def lessons_of_guide(guide: GuidedBy | None) -> Lessons:
+    """Teachers of a transformer that guided the samples; {} without one."""
+    return {} if guide is None else {"was the guide's teacher": guide.learned_from}
 
 
 def partial_judges(judges: Mapping[str, str], lessons: Lessons) -> dict[str, str]:

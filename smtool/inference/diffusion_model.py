@@ -21,7 +21,7 @@ from smtool.errors import CheckpointError
 from smtool.networks.posterior import LatentStats
 from smtool.networks.shapes_only import shapes_only
 from smtool.networks.tokenizer import Tokenizer
-from smtool.networks.transformer import LatentTransformer
+from smtool.networks.transformer import LatentTransformer, Prediction
 from smtool.recipe import TrainDiT
 from smtool.storage import parsing, shortened
 from smtool.tokenizers import identify, open_tokenizer
@@ -30,11 +30,25 @@ from smtool.tokenizers.tiled import tiled
 
 
 @dataclass(frozen=True)
+class Guide:
+    """A weaker model whose prediction guides another's. path: name that it was opened with; metadata: of its file."""
+
+    network: LatentTransformer
+    path: str
+    metadata: Mapping[str, Any]
+
+    def __call__(self, x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
+        """Its prediction; a network without classes gets no labels."""
+        prediction: Prediction = self.network(x, time, labels if self.network.num_classes else None)
+        return prediction
+
+
+@dataclass(frozen=True)
 class DiffusionModel:
     """Everything that sampling needs: the sampled latents of network and process are denormalized by stats and decoded.
 
     tables: the recipe of its training. latent_shape: (C, h, w). num_classes: 0 for an unconditional network. metadata: of the
-    file: step, digests, data.
+    file: step, digests, data. guide: takes the place of the null class in guidance.
     """
 
     tables: TrainDiT
@@ -45,6 +59,7 @@ class DiffusionModel:
     latent_shape: tuple[int, int, int]
     num_classes: int
     metadata: Mapping[str, Any]
+    guide: Guide | None = None
 
 
 def in_tiles(model: DiffusionModel, tile: int | None) -> DiffusionModel:
@@ -129,7 +144,7 @@ def read_diffusion(path: Path, device: str = "cpu") -> DiffusionModel:
     return DiffusionModel(
         tables,
         network.eval().requires_grad_(False),
-        tables.process.build(),
+        tables.process.build((channels, height, width)),
         _stats(path, metadata["stats"], metadata["latent_shape"]),
         _tokenizer(path, metadata, tokenizer_weights, device),
         (channels, height, width),

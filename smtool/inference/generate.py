@@ -42,7 +42,7 @@ def class_labels(count: int, num_classes: int, which: str, *, seed: int) -> list
     Returns None for an unconditional model. Raises RecipeError for classes that the model does not have.
     """
     if num_classes == 0:
-        if which not in ("balanced", "random"):
+        if which != "balanced":
             raise RecipeError(f"--labels {which}: this model has no classes.", hint="Leave --labels out.")
         return None
     if which == "balanced":
@@ -76,7 +76,7 @@ def sample_latents(
     """
     streams = [generator("sample", seed, index) for index in indices]
     noise = noise_of(streams, model.latent_shape).to(device)
-    guided = sampler.model(model.process, model.network, labels=labels, null=model.num_classes)
+    guided = sampler.model(model.process, model.network, labels=labels, null=model.num_classes, guide=model.guide)
     return sample(
         model.process,
         guided,

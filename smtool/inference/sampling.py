@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import PlainSerializer
 
+from smtool.checkpoints.learned_from import learned_from
 from smtool.config import Config
 from smtool.data.batches import Rounding
 from smtool.diffusion import Sampler
@@ -13,7 +14,7 @@ from smtool.errors import DataError
 from smtool.inference.diffusion_model import DiffusionModel
 
 SAMPLING_FILE = "samples.json"
-NEWER = ("cfg_channels", "epsilon_scale")
+NEWER = ("cfg_channels", "epsilon_scale", "stop_time")
 """Keys of `[sampler]` that passports of earlier versions do not have."""
 
 
@@ -25,6 +26,19 @@ class Decoder(Config):
 
     path: str
     digest: str
+    learned_from: tuple[str, ...] = ()
+
+
+class GuidedBy(Config):
+    """A weaker transformer that guided samples.
+
+    path: name that it was opened with; digest: of its weights; step: of its training, None for published weights; learned_from:
+    its teachers.
+    """
+
+    path: str
+    digest: str
+    step: int | None = None
     learned_from: tuple[str, ...] = ()
 
 
@@ -42,7 +56,7 @@ class Sampling(Config):
     smtool, "published" if the file does not state it; labels: the requested classes, None for a network without classes;
     rounding: of pixels to uint8; tile: side of the tiles that were decoded, None for whole images; decoder: None for the
     checkpoint's own autoencoder. smtool, num_images: of samples in files; format: of files, or the JPEG of samples that were
-    coded without files.
+    coded without files; guide: None without guidance, or if it was by the null class.
     """
 
     smtool: str | None = None
@@ -58,6 +72,7 @@ class Sampling(Config):
     format: str | None = None
     tile: int | None = None
     decoder: Decoder | None = None
+    guide: GuidedBy | None = None
 
     @property
     def known(self) -> bool:
@@ -71,6 +86,13 @@ class Sampling(Config):
 
 def sampling_of(model: DiffusionModel, sampler: Sampler, *, labels: str, seed: int, rounding: Rounding, **more: Any) -> Sampling:
     """The `Sampling` of samples that a model is about to draw. more: further fields of `Sampling`."""
+    if (guide := model.guide) is not None:
+        more["guide"] = GuidedBy(
+            path=guide.path,
+            digest=guide.metadata["digest"],
+            step=guide.metadata["step"],
+            learned_from=learned_from(guide.metadata),
+        )
     return Sampling(
         checkpoint=model.metadata["digest"],
         step=model.metadata["step"],

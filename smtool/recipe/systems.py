@@ -1,4 +1,4 @@
-"""Published autoencoders that smtool has a recipe for: what the heads of recipes/paper/related say of them."""
+"""Published autoencoders and transformers that smtool has a recipe for: what the heads of recipes/paper/related say of them."""
 
 import re
 from dataclasses import dataclass, fields

@@ -36,7 +36,7 @@ def test_options_of_images_and_sampling_are_passed_on(called):
     _, found = options(
         called, "x", "--data", "d", "--reference", "r", "--num-images", "9", "--protocol", "adm", "--infinity",
         "--sampler", "heun", "--steps", "3", "--cfg-scale", "1.5", "--cfg-interval", "0.1", "0.9",
-        "--cfg-channels", "2", "--epsilon-scale", "1.01", "--labels", "1,2",
+        "--cfg-channels", "2", "--epsilon-scale", "1.01", "--guide", "weak", "--labels", "1,2",
         "--batch", "4", "--seed", "5", "--weights-dir", "w", "--json", "j.json", "--table", "t.md", "--save-reference", "m.npz",
     )  # fmt: skip
     assert found == EvalOptions(
@@ -45,6 +45,7 @@ def test_options_of_images_and_sampling_are_passed_on(called):
         changes={
             "kind": "heun", "steps": 3, "cfg_scale": 1.5, "cfg_interval": (0.1, 0.9), "cfg_channels": 2, "epsilon_scale": 1.01,
         },
+        guide="weak",
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ def test_the_table_has_every_related_recipe_with_its_published_score(output, mon
     assert len(rows) >= 9 and all(name.removeprefix("paper/") in text for name in rows)
     (row,) = [line for line in text.splitlines() if line.strip().startswith("VA-VAE, 2025")]
     assert "gFID 5.14, with guidance 2.11" in row
+    assert "LightningDiT, 2025" in text and "DiT-DH on RAE, 2025" in text
 
 
 def test_a_head_may_continue_a_line_and_must_have_every_line(tmp_path, monkeypatch):

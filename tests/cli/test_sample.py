@@ -15,7 +15,7 @@ def test_without_options_the_sampler_of_the_checkpoint_is_unchanged(called):
 def test_all_options_are_passed_on(called):
     _, named = called(
         SAMPLE, "sample", "x.pt", "--out", "o", "--num-images", "3", "--labels", "7", "--sampler", "ddim", "--steps", "9",
-        "--cfg-scale", "2", "--cfg-interval", "0", "0.5", "--cfg-channels", "3", "--epsilon-scale", "1.01",
+        "--cfg-scale", "2", "--cfg-interval", "0", "0.5", "--cfg-channels", "3", "--epsilon-scale", "1.01", "--guide", "weak",
         "--seed", "4", "--batch", "2", "--grid", "1", "--format", "npz",
             "--rounding", "truncate",
         "--device", "cpu", "--autoencoder", "ae", "--scale", "0.5", "--heads", "6", "--tile", "512",
@@ -27,6 +27,6 @@ def test_all_options_are_passed_on(called):
         "changes": {
             "kind": "ddim", "steps": 9, "cfg_scale": 2.0, "cfg_interval": (0.0, 0.5), "cfg_channels": 3, "epsilon_scale": 1.01,
         },
-        "autoencoder": "ae", "scale": 0.5, "heads": 6, "tile": 512, "snr_scale": 4.0, "trace": True,
+        "autoencoder": "ae", "guide": "weak", "scale": 0.5, "heads": 6, "tile": 512, "snr_scale": 4.0, "trace": True,
             "beside": [Path("t.json")],
     }  # fmt: skip

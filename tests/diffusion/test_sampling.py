@@ -1,5 +1,6 @@
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -119,6 +120,34 @@ def test_problems_name_the_key_and_what_works():
     assert '"ddim" works' in found["kind"] and "at most 1000" in found["steps"]
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         Sampler(steps=0)
+
+
+@pytest.mark.parametrize("kind", ["ddim", "euler", "dpm-solver++"])
+def test_sampling_may_stop_ahead_of_the_data(kind):
+    """RAE's grid: 1 - linspace(0, 0.999, 50), shifted (released-code.md#dit-dh); one Gaussian's path is known there."""
+    process = Flow(shift="dimension").build((768, 16, 16))
+    sampler = Sampler(kind=kind, steps=49, stop_time=0.001)
+    grid, s = 1 - np.linspace(0, 0.999, 50), np.sqrt(768 * 16 * 16 / 4096)
+    times = sampler.times(process).numpy()
+    np.testing.assert_allclose(times, s * grid / (1 + (s - 1) * grid), rtol=1e-12)
+
+    def exact(x, t, step_time=None):
+        """Of data N(0, 0.25): x_t / std(t) stays, std(t)^2 = (1 - t)^2 / 4 + t^2."""
+        t = t.view(-1, 1, 1, 1)
+        return (t - (1 - t) / 4) / ((1 - t) ** 2 / 4 + t**2) * x
+
+    noise = _noise(0, 2, "start").double()
+    found = sample(process, exact, noise, Sampler(kind=kind, steps=4000, stop_time=0.1), step_noise=None)
+    end = float(process.retimed(torch.tensor(0.1, dtype=torch.float64)))
+    assert_close(found, noise * ((1 - end) ** 2 / 4 + end**2) ** 0.5, rtol=5e-3, atol=0)
+
+
+def test_samplers_without_an_even_grid_do_not_stop():
+    for kind in ("heun", "euler-maruyama"):
+        found = dict(Sampler(kind=kind, stop_time=0.1).problems(Flow(), 0))
+        assert found == {"stop_time": f"must be 0 for {kind}, but is 0.1; these can stop: ddim, dpm-solver++, euler"}
+    with pytest.raises(ValueError, match="less than or equal to 0"):
+        Sampler(stop_time=1)
 
 
 POSSIBLE = [

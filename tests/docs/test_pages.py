@@ -38,7 +38,7 @@ BUILTIN = "builtin:photos?train=16&val=16"
 NOT_RUN = (
     "torchrun", "export SMTOOL", "--fid", "--lpips", "squeezenet", "--num-images 50000", "--size 256", "photos-256 --dry-run",
     "data/photos-256 --out", "recipes/heal", "runs/healed", "aligned.safetensors", "recipes/repa", "race-faces",
-    "race runs/plain runs/dsm\n", "my-race.toml\n", "celeba64.pth",
+    "race runs/plain runs/dsm\n", "my-race.toml\n", "celeba64.pth", "--guide",
 )
 """Parts of commands that are only parsed; a line ends with a line break."""
 REPLACED = {"data/photos-256": "data/photos-64"}

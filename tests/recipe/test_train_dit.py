@@ -115,7 +115,7 @@ def test_recipes_of_dctdiff_hold_the_released_settings(path):
 
 def test_lightning_dit_has_the_released_settings():
     """Source: released-code.md#lightningdit."""
-    recipe = load("paper/lightning-dit/xl-va-vae.dit", TrainDiT)
+    recipe = load("paper/related/lightning-dit-xl.dit", TrainDiT)
     tables, text = recipe.tables, recipe.path.read_text()
     assert (tables.steps, tables.data.batch, tables.precision, tables.labels.dropout) == (80_000, 1024, "bf16", 0.1)
     assert (tables.optimizer.lr, tables.optimizer.betas, tables.optimizer.weight_decay) == (2e-4, (0.9, 0.95), 0)
@@ -127,7 +127,28 @@ def test_lightning_dit_has_the_released_settings():
     assert f"{count:,}" in text and "5.14" in text and "2.11" in text and "# Measured: not run." in text
 
 
-PAPERS = [path for path in TRANSFORMERS if "paper" in path.parts and path not in DCTDIFF and "lightning-dit" not in path.parts]
+def test_dit_dh_has_the_released_settings():
+    """Source: released-code.md#dit-dh."""
+    recipe = load("paper/related/dit-dh-xl.dit", TrainDiT)
+    tables, text, optimizer = recipe.tables, recipe.path.read_text(), recipe.tables.optimizer
+    epoch = 1_281_167 // 1024
+    assert (tables.steps, tables.data.batch, tables.ema.decay, tables.latents.stats) == (80 * epoch, 1024, 0.9995, "element")
+    assert (optimizer.lr, optimizer.betas, optimizer.weight_decay, optimizer.clip) == (2e-4, (0.9, 0.95), 0, 1)
+    rates = [optimizer.rate(number * epoch, 1400 * epoch) for number in (0, 40, 420, 800, 1000)]
+    assert rates == pytest.approx([2e-4, 2e-4, 1.1e-4, 2e-5, 2e-5])
+    process = tables.process.build((768, 16, 16))
+    times = tables.sampler.times(process)
+    assert (tables.process.time, len(times)) == ("logit-normal", 50)
+    assert (process.shift, float(times[-1])) == (pytest.approx(6.928, abs=5e-4), pytest.approx(0.0069, abs=5e-5))
+    for size, published in (("XL", 838_675_796), ("S", 196_455_764)):
+        sized = load("paper/related/dit-dh-xl.dit", TrainDiT, [f"model.size={size}"]).tables
+        with shapes_only():
+            network = sized.model.build((768, 16, 16), 1000)
+        assert sum(parameter.numel() for parameter in network.parameters()) == published and f"{published:,}" in text
+    assert "2.16" in text and "# Measured: not run." in text and "--guide runs/dit-dh-s --cfg-scale 1.42" in text
+
+
+PAPERS = [path for path in TRANSFORMERS if "paper" in path.parts and path not in DCTDIFF and "related" not in path.parts]
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)

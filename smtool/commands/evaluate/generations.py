@@ -14,10 +14,11 @@ from smtool.evaluation.generation_judges import build_questions
 from smtool.evaluation.generation_scores import generation_scores
 from smtool.evaluation.image_sources import ImageSource, drawn_source, open_source
 from smtool.evaluation.options import EvalOptions
-from smtool.evaluation.partiality import lessons_of_decoder, lessons_of_transformer, partial_judges
+from smtool.evaluation.partiality import lessons_of_decoder, lessons_of_guide, lessons_of_transformer, partial_judges
 from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, reference_side, save_reference, saved_judge
 from smtool.features.pictures import ALPHA
 from smtool.inference.diffusion_model import in_tiles, read_diffusion
+from smtool.inference.guide import guided_by
 from smtool.report.console import Console
 from smtool.storage import printable
 from smtool.training.distributed import Ranks, first_rank_ahead
@@ -64,7 +65,8 @@ def evaluate_generations(what: Path, options: EvalOptions, *, ranks: Ranks, cons
         options.infinity,
     )
     names = [question.extractor.name for question in questions]
-    lessons = {**lessons_of_transformer(metadata), **lessons_of_decoder(samples.sampling.decoder)}
+    drawn = samples.sampling
+    lessons = {**lessons_of_transformer(metadata), **lessons_of_decoder(drawn.decoder), **lessons_of_guide(drawn.guide)}
     notes = partial_judges(dict(zip(names, names, strict=True)), lessons)
     ranked = [
         score
@@ -111,6 +113,8 @@ def _samples(
     if stored is None:
         count = options.num_images or min(MOST_IMAGES, (real.count if real else 0) or MOST_IMAGES)
         model = in_tiles(read_diffusion(what, options.device), options.tile)
+        if options.guide is not None:
+            model = guided_by(model, options.guide, device=options.device)
         sampler = changed_sampler(model, options.changes)
         if options.jpeg is not None:
             refuse_alpha(model, f"jpeg:{options.jpeg}")
@@ -130,7 +134,9 @@ def _samples(
     if options.tile is not None:
         raise RecipeError(f"{what} holds finished images: --tile has no effect on them.")
     if options.draws:
-        raise RecipeError(f"{what} holds finished images: options of the sampler, --labels and --format have no effect on them.")
+        raise RecipeError(
+            f"{what} holds finished images: options of the sampler, --guide, --labels and --format have no effect on them."
+        )
     options.check_number(stored.count, str(what))
     return stored, min(options.num_images or MOST_IMAGES, stored.count)
 

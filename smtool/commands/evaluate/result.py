@@ -193,6 +193,8 @@ def _drawing(drawn: Sampling, protocol: Protocol) -> list[str]:
     if (sampler := drawn.sampler) is None:
         return []
     guidance = f"guidance {sampler.cfg_scale:g}" if sampler.cfg_scale != 1 else "no guidance"
+    if (guide := drawn.guide) is not None:
+        guidance += f" by {guide.path} ({guide.digest[:8]})"
     weights = f"{drawn.weights} weights" + ("" if drawn.step is None else f" of step {drawn.step:,}")
     rounding = drawn.rounding or "nearest"      # older passports do not state it
     coded = f", coded as {drawn.format} before they were scored" if (drawn.format or "").startswith("jpeg") else ""

@@ -9,6 +9,7 @@ from smtool.data.cache.card import CacheCard
 from smtool.data.features.card import read_feature_card
 from smtool.data.features.shards import FeatureShards
 from smtool.data.latents.shards import LatentShards, open_latents
+from smtool.diffusion import Flow
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
 from smtool.networks.tokenizer import Tokenizer
@@ -54,7 +55,7 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         "parameters": f"{sum(p.numel() for p in model.network.parameters()):,}",
         "latent": f"{channels} x {height} x {width}, {model.network.token_grid[0]} x {model.network.token_grid[1]} tokens",
         "classes": f"{model.num_classes}" if model.num_classes else "none",
-        "process": _process(model.tables),
+        "process": _process(model.tables, model.latent_shape),
         "sampler": _sampler(model.tables),
         "loss weights": _loss_weights(model.tables, facts.get("loss_weights")),
         "alignment": _alignment(model.tables),
@@ -125,14 +126,23 @@ def _network_rows(tables: TrainDiT) -> dict[str, str]:
     return {"architecture": f"{model.kind} {model.size}: {shape}"}
 
 
-def _process(tables: TrainDiT) -> str:
+def _process(tables: TrainDiT, latent_shape: tuple[int, int, int] | None = None) -> str:
     process = tables.process
     noisier = f", inputs perturbed by {process.input_perturbation:g}" if process.input_perturbation else ""
     if process.kind == "flow":
-        return f"flow, {process.path} path, {process.prediction} prediction{noisier}"
+        return f"flow, {process.path} path, {process.prediction} prediction{_shift(process, latent_shape)}{noisier}"
     predicted = "data" if process.kind == "vp-sde" and process.prediction == "x0" else "noise"
     scale = f", SNR times {process.snr_scale:g}" if process.snr_scale != 1 else ""
     return f"{process.kind}, {predicted} prediction{scale}{noisier}"
+
+
+def _shift(process: Flow, latent_shape: tuple[int, int, int] | None) -> str:
+    if process.shift == 1:
+        return ""
+    if process.shift != "dimension":
+        return f", times shifted by {process.shift:g}"
+    known = "sqrt(C h w / 4096)" if latent_shape is None else f"{process.shift_of(latent_shape):.4g}"
+    return f", times shifted by {known}, for the dimension of the latents"
 
 
 def _sampler(tables: TrainDiT) -> str:
@@ -142,7 +152,8 @@ def _sampler(tables: TrainDiT) -> str:
     if sampler.cfg_scale > 1 and sampler.cfg_channels:
         guidance += f" on the first {sampler.cfg_channels} channels"
     scaling = f", epsilon scale {sampler.epsilon_scale:g}" if sampler.epsilon_scale != 1 else ""
-    return f"{sampler.kind}, {sampler.steps} steps, {guidance}{scaling}"
+    end = f" to t = {sampler.stop_time:g} before the shift" if sampler.stop_time else ""
+    return f"{sampler.kind}, {sampler.steps} steps{end}, {guidance}{scaling}"
 
 
 def _loss_weights(tables: TrainDiT, used: Sequence[float] | None = None) -> str:

@@ -15,11 +15,13 @@ from smtool.commands.sample.trace import NUM_TRACED, trace_sampling
 from smtool.commands.sample.trace_files import check_beside, read_traces, table, write_trace
 from smtool.data.batches import Rounding
 from smtool.diffusion import Sampler
+from smtool.diffusion.samplers import SAMPLERS
 from smtool.errors import CheckpointError, RecipeError
 from smtool.features.pictures import ALPHA
 from smtool.image_shape import ImageSize
 from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, in_tiles, read_diffusion
 from smtool.inference.generate import class_labels, generate
+from smtool.inference.guide import guided_by
 from smtool.inference.other_decoder import decoded_by, other_decoder
 from smtool.inference.published import import_transformer
 from smtool.inference.sampling import sampling_of
@@ -45,6 +47,7 @@ def sample_images(
     rounding: Rounding = "nearest",
     device: str = "cpu",
     autoencoder: str | None = None,
+    guide: str | None = None,
     scale: float | Path | None = None,
     heads: int | None = None,
     snr_scale: float | None = None,
@@ -56,16 +59,20 @@ def sample_images(
 
     changes: keys of the checkpoint's sampler to set (kind, steps, cfg_scale ...). grid: number of images in
     grid.png. rounding: of pixels to uint8; ADM and REPA truncate. autoencoder: decodes the latents in place of the checkpoint's
-    own (see decoded_by). autoencoder, scale, heads, snr_scale: for a published transformer, whose file has no autoencoder (see
-    import_transformer). tile: side in pixels of overlapping tiles that are decoded one at a time. Under torchrun the ranks share
-    the work; an image does not depend on the rank that draws it. trace: also measure how the first samples emerge over the steps,
-    which does not change them; beside: traces of other runs, drawn in one figure with it.
+    own (see decoded_by). guide: a weaker transformer for guidance in place of the null class (see guided_by). autoencoder,
+    scale, heads, snr_scale: for a published transformer, whose file has no autoencoder (see import_transformer). tile: side in
+    pixels of overlapping tiles that are decoded one at a time. Under torchrun the ranks share the work; an image does not depend
+    on the rank that draws it. trace: also measure how the first samples emerge over the steps, which does not change them;
+    beside: traces of other runs, drawn in one figure with it.
     """
     others = read_traces(beside)
     path = find_diffusion(checkpoint)
     with joined(device) as ranks:
         whole = _model(path, autoencoder, scale, heads, snr_scale, ranks.device)
-        model, decoder = in_tiles(whole, tile), other_decoder(whole)
+        decoder = other_decoder(whole)
+        if guide is not None:
+            whole = _guided(whole, guide, autoencoder, scale, snr_scale, ranks.device)
+        model = in_tiles(whole, tile)
         sampler = changed_sampler(model, changes or {})
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         if kind in LOSSY:
@@ -78,6 +85,7 @@ def sample_images(
         name += "" if rounding == "nearest" else f"-{rounding}"
         name += "" if tile is None else f"-tile{tile}"
         name += "" if decoder is None else f"-decoder-{decoder.digest[:8]}"
+        name += "" if model.guide is None else f"-guide-{model.guide.metadata['digest'][:8]}"
         folder = out or path.parent / name
         of_files = {"smtool": __version__, "num_images": num_images, "format": kind}
         of_files |= {} if tile is None else {"tile": tile}
@@ -168,6 +176,24 @@ def _model(
     return import_transformer(path, autoencoder, scale=scale, heads=heads, snr_scale=snr_scale, device=device)
 
 
+def _guided(
+    model: DiffusionModel,
+    guide: str,
+    autoencoder: str | None,
+    scale: float | Path | None,
+    snr_scale: float | None,
+    device: str,
+) -> DiffusionModel:
+    """The model with a guide. A published transformer may be guided by another published one, with the same options."""
+
+    def read(path: Path, device: str) -> DiffusionModel:
+        if is_diffusion(path) or autoencoder is None:
+            return read_diffusion(path, device)
+        return import_transformer(path, autoencoder, scale=scale, snr_scale=snr_scale, device=device)
+
+    return guided_by(model, guide, device=device, read=read)
+
+
 def refuse_alpha(model: DiffusionModel, kind: str) -> None:
     """Raise RecipeError if the model's images have an alpha channel, which JPEG cannot store."""
     if model.autoencoder.image_channels in ALPHA:
@@ -177,15 +203,28 @@ def refuse_alpha(model: DiffusionModel, kind: str) -> None:
 def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sampler:
     """The checkpoint's sampler with some keys changed. Raises RecipeError if the result is invalid for this model."""
     tables = model.tables
+    values = {**tables.sampler.model_dump(), **changes}
+    if (method := SAMPLERS.get(values["kind"])) is not None and not method.stops:
+        values["stop_time"] = 0.0      # of the checkpoint's sampler, which could stop
     try:
-        sampler = Sampler.model_validate({**tables.sampler.model_dump(), **changes})
+        sampler = Sampler.model_validate(values)
     except ValidationError as error:
         raise RecipeError("\n  ".join(["Invalid sampler options:", *validation_problems(error, Sampler)])) from error
-    if changes.get("cfg_channels") and sampler.cfg_scale == 1:
-        raise RecipeError("--cfg-channels has no effect without guidance.", hint="Add --cfg-scale, with a number above 1.")
     found = sampler.problems(
-        tables.process, model.num_classes, null_class=tables.model.has_null_class, channels=model.latent_shape[0]
+        tables.process,
+        model.num_classes,
+        null_class=tables.model.has_null_class,
+        latent_shape=model.latent_shape,
+        guide=model.guide is not None,
     )
     if problems := [f"{key}: {sentence}" for key, sentence in found]:
         raise RecipeError("\n  ".join(["Invalid sampler options:", *problems]))
+    if sampler.cfg_scale == 1:
+        idle = [f"--{key.replace('_', '-')}" for key in ("cfg_interval", "cfg_channels") if key in changes]
+        if idle := [*idle, *(["--guide"] if model.guide else [])]:
+            have = "has" if len(idle) == 1 else "have"
+            raise RecipeError(
+                f"{' and '.join(idle)} {have} no effect without guidance: the scale is 1.",
+                hint="Add --cfg-scale, with a number above 1.",
+            )
     return sampler

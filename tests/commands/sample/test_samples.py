@@ -192,8 +192,18 @@ def test_guidance_of_more_channels_than_there_are_is_refused(finished, command, 
     arguments = ["sample", str(finished), "--num-images", "2", "--out", str(tmp_path / "out"), "--cfg-channels"]
     code, _, said = command(*arguments, "99", "--cfg-scale", "2")
     assert code == 2 and "cfg_channels: must be at most 2, the channels of the latents, but is 99" in said
-    code, _, said = command(*arguments, "1")
-    assert code == 2 and "--cfg-channels has no effect without guidance" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("options", "idle"), [
+    (["--cfg-channels", "1"], "--cfg-channels has"),
+    (["--cfg-interval", "0.1", "0.6"], "--cfg-interval has"),
+    (["--cfg-interval", "0", "1", "--cfg-channels", "0", "--cfg-scale", "1"], "--cfg-interval and --cfg-channels have"),
+])
+def test_options_of_guidance_without_guidance_are_refused(finished, command, tmp_path, options, idle):
+    code, _, said = command("sample", str(finished), "--num-images", "2", "--out", str(tmp_path / "out"), *options)
+    assert (code, "Traceback" in said) == (2, False)
+    assert f"{idle} no effect without guidance: the scale is 1." in said and "Add --cfg-scale" in said
     assert not (tmp_path / "out").exists()
 
 
