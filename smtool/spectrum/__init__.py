@@ -77,8 +77,10 @@ from smtool.spectrum.shift import ShiftErrors as ShiftErrors
 from smtool.spectrum.shift import latent_shift as latent_shift
 from smtool.spectrum.shift import shift_errors as shift_errors
 from smtool.spectrum.structure import SPATIAL_MEASURES as SPATIAL_MEASURES
+from smtool.spectrum.structure import SPATIAL_TITLES as SPATIAL_TITLES
 from smtool.spectrum.structure import cosine_distance_slope as cosine_distance_slope
 from smtool.spectrum.structure import local_distant_similarity as local_distant_similarity
+from smtool.spectrum.structure import local_distant_similarity_paper as local_distant_similarity_paper
 from smtool.spectrum.theory import RecolouredCrossing as RecolouredCrossing
 from smtool.spectrum.theory import TimeShift as TimeShift
 from smtool.spectrum.theory import crossing_abar as crossing_abar
@@ -94,6 +96,9 @@ from smtool.spectrum.theory import velocity_floor as velocity_floor
 from smtool.spectrum.transfer import BandTransfer as BandTransfer
 from smtool.spectrum.transfer import band_of_cell as band_of_cell
 from smtool.spectrum.transfer import band_transfer as band_transfer
+from smtool.spectrum.uniformity import Uniformity as Uniformity
+from smtool.spectrum.uniformity import direction_uniformity as direction_uniformity
+from smtool.spectrum.uniformity import uniform_limit as uniform_limit
 from smtool.spectrum.upsample import dct_upsample as dct_upsample
 from smtool.spectrum.visualize import PrincipalAxes as PrincipalAxes
 from smtool.spectrum.visualize import cosine_map as cosine_map

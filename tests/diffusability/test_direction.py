@@ -7,7 +7,7 @@ import torch
 
 from smtool.diffusability.sections import direction
 from smtool.networks.posterior import LatentStats
-from smtool.spectrum import rmsc
+from smtool.spectrum import rmsc, uniform_limit
 from smtool.spectrum.units import Units
 
 
@@ -85,6 +85,33 @@ def test_a_grid_too_small_for_lds_and_cds_gives_a_reason_and_still_has_its_rmsc(
     assert "6 tokens apart" in found.lds.reason
     assert "8 tokens apart" in found.after.dog.cds.reason
     assert 0 < found.rmsc.value < 1
+
+
+def test_both_readings_of_lds_have_their_own_name_and_reason(latents):
+    found = direction.measure(latents, stats_of(4), images(6))
+    assert found.lds.value != pytest.approx(found.lds_paper.value, rel=1e-2)
+    small = direction.measure(latents[..., :3, :3], stats_of(4), images(6))
+    assert "6 tokens apart" in small.lds.reason      # never the other one in its place
+    assert small.lds_paper.value > 0
+    columns = direction.table({"a": small})
+    assert columns.columns[3:5] == ("LDS (d >= 6)", "LDS (r = H/2)")
+    assert (columns.rows[0][3], columns.rows[0][4]) == ("-", f"{small.lds_paper.value:.3f} ± {small.lds_paper.half_width:.3f}")
+
+
+def test_uniformity_is_of_tokens_of_different_photographs(latents):
+    """By loops over the normalized tokens; crops of one photograph are not compared."""
+    few, owners = latents[:4, :, :3, :2], ["a", "b", "a", "c"]
+    tokens = ((few - 0.5) / 2).flatten(2).transpose(1, 2).double().numpy()
+    unit = tokens / np.linalg.norm(tokens, axis=2, keepdims=True)
+    kernel = [
+        np.exp(-2 * ((u - v) ** 2).sum())
+        for i in range(4) for j in range(4) if owners[i] != owners[j] for u in unit[i] for v in unit[j]
+    ]
+    found = direction.measure(few, stats_of(4, mean=0.5, std=2.0), Units("photograph", owners))
+    assert found.uniformity.value == pytest.approx(math.log(np.mean(kernel)), abs=1e-5)
+    assert found.uniform_directions == pytest.approx(uniform_limit(4)) != found.uniformity.value
+    assert f"{uniform_limit(4):.2f} (a)" in direction.table({"a": found}).note
+    assert "different images" in direction.measure(few, stats_of(4), Units("photograph", ["a"] * 4)).uniformity.reason
 
 
 def test_one_unit_has_no_interval(latents):

@@ -8,7 +8,7 @@ from smtool.data import ImageShards, to_uint8
 from smtool.data.cache.write import estimated_bytes
 from smtool.data.features.card import prepare_command
 from smtool.data.features.prepare import FeaturePreparation
-from smtool.spectrum import SPATIAL_MEASURES
+from smtool.spectrum import SPATIAL_MEASURES, SPATIAL_TITLES
 
 NUM_IMAGES = 64
 
@@ -44,7 +44,7 @@ def _measured(features: Tensor) -> str:
     parts = []
     for name, measure in SPATIAL_MEASURES.items():
         try:
-            parts.append(f"{name.upper()} {measure(features).mean().item():.3f}")
+            parts.append(f"{SPATIAL_TITLES[name]} {measure(features).mean().item():.3f}")
         except ValueError:
-            parts.append(f"{name.upper()} needs a larger grid")
+            parts.append(f"{SPATIAL_TITLES[name]} needs a larger grid")
     return ", ".join(parts)

@@ -7,12 +7,33 @@ import torch
 from torch import Tensor
 
 from smtool.config import Config
-from smtool.diffusability.sections.parts import Chapter, Estimate, Plot, Reason, Row, array, numbers, or_reason, shown_estimate
+from smtool.diffusability.sections.parts import (
+    Chapter,
+    Estimate,
+    Number,
+    Plot,
+    Reason,
+    Row,
+    array,
+    numbers,
+    or_reason,
+    shown,
+    shown_estimate,
+)
 from smtool.networks.posterior import LatentStats
+from smtool.randomness import generator
 from smtool.report.plots import Curve
 from smtool.report.plots.health import Before, direction_figure
 from smtool.report.tables import Table
-from smtool.spectrum import SPATIAL_MEASURES, dct2, difference_of_gaussians, spatial_normalize
+from smtool.spectrum import (
+    SPATIAL_MEASURES,
+    SPATIAL_TITLES,
+    dct2,
+    difference_of_gaussians,
+    direction_uniformity,
+    spatial_normalize,
+    uniform_limit,
+)
 from smtool.spectrum.transfer import band_of_cell
 from smtool.spectrum.units import Units, mean_and_half_width
 
@@ -26,18 +47,27 @@ DOG_SIGMAS = (0.5, 4.0)
 DOG_ALPHA = 1.0
 
 
+_EARLIER = Reason(reason="not measured by the version that wrote this report")
+
+
 class Measures(Config):
+    """rmsc, lds (of iREPA's code, d >= 6), lds_paper (of its paper, r = H/2) and cds: means over images; uniformity: of the token
+    directions of different images."""
+
     rmsc: Estimate | Reason
     lds: Estimate | Reason
+    lds_paper: Estimate | Reason = _EARLIER
     cds: Estimate | Reason
+    uniformity: Estimate | Reason = _EARLIER
 
     @property
-    def all(self) -> tuple[Estimate | Reason, ...]:
-        return self.rmsc, self.lds, self.cds
+    def spatial(self) -> tuple[Estimate | Reason, ...]:
+        """The measures of single images, in the order of SPATIAL_TITLES."""
+        return self.rmsc, self.lds, self.lds_paper, self.cds
 
 
 class Filtered(Config):
-    """The same three measures after the filters of iREPA (spatial_normalize) and REPA-DoG (dog)."""
+    """The same measures after the filters of iREPA (spatial_normalize) and REPA-DoG (dog)."""
 
     spatial_normalize: Measures
     dog: Measures
@@ -47,28 +77,30 @@ class Filtered(Config):
 
 
 class Direction(Measures):
-    """RMSC, LDS and CDS of the tokens, and their directional energy.
+    """RMSC, LDS, CDS and uniformity of the tokens, and their directional energy.
 
-    energy: spectral energy of the unit tokens by latent band, without DC; the bands sum to the mean of RMSC squared
-    (arXiv 2603.14645, Proposition 3.2).
+    uniform_directions: the uniformity of evenly spread directions in as many channels. energy: spectral energy of the unit tokens
+    by latent band, without DC; the bands sum to the mean of RMSC squared (arXiv 2603.14645, Proposition 3.2).
     """
 
     images: int
     tokens: tuple[int, int]
     bands: int
     energy: Row
+    uniform_directions: Number = None
     after: Filtered
 
 
 @torch.no_grad()
 def measure(latents: Tensor, stats: LatentStats, units: Units) -> Direction:
-    """RMSC, LDS and CDS of raw latents (N, C, h, w), normalized by `stats` first, with jackknife intervals over units."""
+    """Measures of raw latents (N, C, h, w), normalized by `stats` first, with jackknife intervals over units."""
     features = stats.normalize(latents.float())
     height, width = features.shape[-2:]
     energy = _energy(features, units)
     return Direction(
         **dict(_measures(features, units)),
         images=len(latents), tokens=(height, width), bands=len(energy), energy=energy,
+        uniform_directions=uniform_limit(features.shape[1]),
         after=Filtered(
             spatial_normalize=_measures(spatial_normalize(features, GAMMA), units),
             dog=_measures(filtered_by_dog(features), units),
@@ -83,7 +115,14 @@ def filtered_by_dog(features: Tensor) -> Tensor:
 
 
 def _measures(features: Tensor, units: Units) -> Measures:
-    return Measures(**{name: _interval(function, features, units) for name, function in SPATIAL_MEASURES.items()})
+    found = {name: _interval(function, features, units) for name, function in SPATIAL_MEASURES.items()}
+    return Measures(**found, uniformity=_uniformity(features, units))
+
+
+@or_reason
+def _uniformity(features: Tensor, units: Units) -> Estimate:
+    found = direction_uniformity(features, draws=generator("spectrum", "uniformity"), groups=units.numbers())
+    return Estimate(value=found.value, half_width=found.half_width)
 
 
 @or_reason
@@ -114,26 +153,34 @@ def chapter(parts: Mapping[str, Direction]) -> Chapter:
 _WORDS = (
     "RMSC, LDS and CDS of the latents' tokens before and after two filters; right, directional energy by band.",
     "RMSC: how much the directions of token vectors vary over space. LDS: how much more similar neighbouring tokens are than "
-    "distant ones. CDS: how fast similarity falls with distance. Open symbols: after the filters of iREPA and REPA-DoG. Larger "
+    "distant ones, by iREPA's code (neighbours against 6 or more tokens apart) and by its paper (nearer than half a side against "
+    "further). CDS: how fast similarity falls with distance. Open symbols: after the filters of iREPA and REPA-DoG. Larger "
     "means more spatial structure; no threshold is known. Right: energy outside the mean direction, by band.",
 )
 
 
 def table(parts: Mapping[str, Direction]) -> Table:
     rows = [
-        (label if way == "unfiltered" else "", way, *map(shown_estimate, measures.all))
+        (label if way == "unfiltered" else "", way, *map(shown_estimate, (*measures.spatial, measures.uniformity)))
         for label, part in parts.items()
         for way, measures in (("unfiltered", part), ("iREPA", part.after.spatial_normalize), ("REPA-DoG", part.after.dog))
     ]
-    return Table("", ("autoencoder", "tokens", "RMSC", "LDS", "CDS"), tuple(rows))
+    limits = ", ".join(f"{shown(part.uniform_directions)} ({label})" for label, part in parts.items())
+    note = (
+        "A dash: the grid has no tokens so far apart. Uniformity: log of the mean of exp(-2 |u - v|^2) over unit tokens of "
+        f"different images; 0: all have one direction; evenly spread directions in as many channels: {limits}."
+    )
+    return Table("", ("autoencoder", "tokens", *SPATIAL_TITLES.values(), "uniformity"), tuple(rows), note)
 
 
 def draw(parts: Mapping[str, Direction]) -> "Figure":
     """Figure with RMSC, LDS and CDS before and after the two filters, and the directional energy by band."""
-    ways = {label: (part.all, part.after.spatial_normalize.all, part.after.dog.all) for label, part in parts.items()}
+    ways = {
+        label: (part.spatial, part.after.spatial_normalize.spatial, part.after.dog.spatial) for label, part in parts.items()
+    }
     panels = {
         name: {label: Before([_bar(measures[index]) for measures in filtered]) for label, filtered in ways.items()}
-        for index, name in enumerate(("RMSC", "LDS", "CDS"))
+        for index, name in enumerate(SPATIAL_TITLES.values())
     }
     energy = [Curve(label, range(1, len(part.energy) + 1), array(part.energy), colour=colour)
               for colour, (label, part) in enumerate(parts.items())]

@@ -42,4 +42,6 @@ def test_a_measure_that_needs_a_larger_grid_is_named(tmp_path):
             return torch.nn.functional.adaptive_avg_pool2d(images.float(), 3)
 
     images = open_images("builtin:photos?train=4&val=4", "train", image_size=24, root=tmp_path)
-    assert "LDS needs a larger grid" in summary(Small(), lambda x: x, images)[1]
+    line = summary(Small(), lambda x: x, images)[1]
+    assert "LDS (d >= 6) needs a larger grid" in line
+    assert re.search(r"LDS \(r = H/2\) -?\d", line)      # never in place of the other
