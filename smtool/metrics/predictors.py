@@ -1,11 +1,10 @@
-"""Predictors of generation quality that need no generative model: iFID's interpolated neighbours, VIV, equivariance errors.
+"""Predictors of generation quality that need no generative model: iFID's interpolated neighbours, equivariance errors.
 
 Latents are normalized (as the transformer sees them) unless stated otherwise, (N, C, h, w), and compared as flat vectors.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -57,40 +56,6 @@ def interpolated(queries: Tensor, others: Tensor, *, draws: Generator, count: in
     to unrealistic images. No query may be among the others. The random draw makes iFID noisy at small N.
     """
     return halfway(queries, others[drawn_neighbours(queries, others, draws=draws, count=count)])
-
-
-@dataclass(frozen=True)
-class Ambiguity:
-    """value: fraction of the velocity's variance that x_t does not determine; error: standard error over draws of (t, x_t)."""
-
-    value: float
-    error: float
-    num_latents: int
-
-
-def velocity_ambiguity(latents: Tensor, *, draws: Generator, queries: int = 1024) -> Ambiguity:
-    """VIV, the irreducible variance of the velocity (arXiv 2606.03578), read as E Var[v | x_t] / Var[v].
-
-    Linear path x_t = (1 - t) z + t n, v = n - z, t uniform, z one of the N latents. The posterior of the latent given x_t has a
-    closed form: weights softmax(-|x_t - (1 - t) z_i|^2 / (2 t^2)); and v = (x_t - z) / t, so Var[v | x_t] = Var[z | x_t] / t^2.
-    The value is smaller for fewer latents, because these are easier to distinguish: compare at equal N only.
-    """
-    z = latents.flatten(1).double()
-    total = z.var(0, correction=0).sum() + z.shape[1]
-    start = torch.rand(1, generator=draws, dtype=torch.float64)
-    times = ((torch.arange(queries, dtype=torch.float64) + start) / queries).clamp(min=1e-6)      # evenly over (0, 1)
-    own = torch.randint(len(z), (queries,), generator=draws)
-    noise = torch.randn(queries, z.shape[1], generator=draws, dtype=torch.float64).to(z.device)
-    norms, parts = z.square().sum(1), []
-    for rows in torch.arange(queries).split(_ROWS):
-        t = times[rows, None].to(z.device)
-        x = (1 - t) * z[own[rows]] + t * noise[rows]
-        exponent = ((1 - t) * (x @ z.T) - 0.5 * (1 - t).square() * norms) / t.square()
-        weights = torch.softmax(exponent, 1)
-        spread = weights @ norms - (weights @ z).square().sum(1)
-        parts.append(spread.clamp(min=0) / t[:, 0].square())
-    values = torch.cat(parts) / total
-    return Ambiguity(values.mean().item(), values.std().item() / math.sqrt(queries), len(z))
 
 
 def scale_error(decode: Callable[[Tensor], Tensor], latents: Tensor, decoded: Tensor, *, scales: tuple[float, ...]) -> float:

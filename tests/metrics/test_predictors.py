@@ -12,7 +12,6 @@ from smtool.metrics.predictors import (
     interpolated,
     nearest_by_cosine,
     scale_error,
-    velocity_ambiguity,
 )
 from smtool.randomness import generator
 
@@ -67,36 +66,6 @@ def test_interpolated_latents_lie_halfway_to_a_neighbour():
     for i in range(5):
         candidates = [halfway(queries[i : i + 1], others[j : j + 1])[0] for j in nearest[i]]
         assert any(torch.allclose(found[i], candidate) for candidate in candidates)
-
-
-def test_the_ambiguity_of_two_latents_equals_quadrature():
-    """z = +-a in one dimension: Var[v|x_t] = 4 a^2 p (1 - p) / t^2, integrated over x_t and t on a grid with numpy."""
-    a = 0.7
-    latents = torch.tensor([-a, a]).view(2, 1, 1, 1)
-    found = velocity_ambiguity(latents, draws=generator("test"), queries=20_000)
-    t = (np.arange(400) + 0.5)[:, None] / 400
-    x = np.linspace(-8, 8, 8001)[None]
-    density = [np.exp(-((x - (1 - t) * z) ** 2) / (2 * t**2)) / (t * math.sqrt(2 * math.pi)) for z in (-a, a)]
-    mixture = (density[0] + density[1]) / 2
-    p = density[0] / np.maximum(density[0] + density[1], 1e-300)
-    inner = (4 * a**2 * p * (1 - p) / t**2 * mixture).sum(1) * (x[0, 1] - x[0, 0])
-    assert found.value == pytest.approx(inner.mean() / (a**2 + 1), abs=4 * found.error)
-    assert found.num_latents == 2
-
-
-def test_one_latent_has_no_ambiguity_and_many_gaussian_ones_nearly_the_closed_form():
-    assert velocity_ambiguity(_latents(1, 1, 2, 2), draws=generator("test")).value == pytest.approx(0, abs=1e-9)
-    latents = _latents(20_000, 1, 1, 1)
-    found = velocity_ambiguity(latents, draws=generator("test"), queries=2000)
-    t = (np.arange(2000) + 0.5) / 2000
-    floor = 1 / ((1 - t) ** 2 + t**2)      # for unit-variance Gaussian data: S / ((1-t)^2 S + t^2)
-    assert found.value == pytest.approx(floor.mean() / 2, rel=0.03)
-
-
-def test_ambiguity_grows_with_the_number_of_latents():
-    latents = _latents(512, 2, 2, 2)
-    values = [velocity_ambiguity(latents[:count], draws=generator("test")).value for count in (32, 128, 512)]
-    assert values[0] < values[1] < values[2]
 
 
 def _upsampled(z):

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from smtool.commands.race.predictor_correlations import title, value_of
+from smtool.commands.race.predictor_correlations import value_of
 from smtool.commands.race.result import RaceResult, Ranking, Result
 from smtool.commands.race.tables import chance
 from smtool.commands.race.trial import Distances, Predictors, predictors_path, read_kept
@@ -94,7 +94,7 @@ def predictors_figure(result: Result) -> "Figure":
         places = {
             racer: (value_of(point, name, judge), point.distances[judge].generation) for racer, point in result.points.items()
         }
-        found.append(PredictorPanel(_folded(title(name)), places, note))
+        found.append(PredictorPanel(_folded(entry.title), places, note))
     return predictor_panels_figure(found)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smtool.commands.race.figures import curves_figure, predictors_figure, seeds_figure, spectra_figure
 from smtool.commands.race.images import training_images
+from smtool.commands.race.predictor_values import values_table
 from smtool.commands.race.result import PooledResult, RaceResult, Result
 from smtool.commands.race.scoring import GRID
 from smtool.commands.race.tables import (
@@ -150,6 +151,7 @@ def _predictors(page: Page, result: Result, figures: Mapping[str, "Figure"]) -> 
     if not result.points:
         return
     page.section("Predictors of the ranking")
+    page.table(values_table(result))
     if not result.predictor_correlations:
         page.text(f"{len(result.points)} autoencoders are too few for a rank correlation; at least three are needed.")
         return

@@ -1,7 +1,7 @@
 """Rank correlation of each predictor with the racers' distances, and with the FID of published autoencoders."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -19,6 +19,7 @@ from smtool.commands.race.trial import Distances, Predictors, TrialScores, predi
 from smtool.metrics.published import GENERATION, published_autoencoders
 from smtool.metrics.rank_correlation import RankCorrelation, rank_correlation, repeatability
 from smtool.randomness import generator
+from smtool.spectrum import SPATIAL_TITLES
 
 TITLES: Mapping[str, str] = {
     "rfd": "reconstruction distance",
@@ -30,23 +31,31 @@ TITLES: Mapping[str, str] = {
     "flatness": "spectral flatness",
     "kappa": "absolute kappa",
     "low_pass_gap": "low-pass gap (dB at n = 10)",
-    "rmsc": "RMSC",
-    "lds": "LDS",
-    "cds": "CDS",
+    "rmsc": SPATIAL_TITLES["rmsc"],
+    "lds": SPATIAL_TITLES["lds"],
+    "lds_paper": SPATIAL_TITLES["lds_paper"],
+    "cds": SPATIAL_TITLES["cds"],
+    "uniformity": "uniformity of token directions",
     "eq_error": "equivariance error (EQ-VAE's)",
     "scale_error": "scale-equivariance error",
+    "linear_probe": "linear probe, accuracy",
     "viv": "VIV, our reading",
 }
 PUBLISHED: Mapping[str, str] = {
     "rfd": "rfid", "psnr": "psnr", "eq_error": "eq_loss", "scale_error": "se_loss", "viv": "viv", "lds": "lds", "cds": "cds",
-    "ifd": "ifid_bn",
+    "linear_probe": "linear_probe", "ifd": "ifid_bn",
 }  # fmt: skip
-"""Predictor -> its column in the published table."""
+"""Predictor -> its column in the published table, which does not state the definition of its LDS."""
+OF_EQUAL_NUMBERS = ("viv",)
+"""Predictors that depend on the number of latents, and are compared only where it is the same for all autoencoders."""
 
 
-def title(name: str) -> str:
-    """Name of a predictor in tables."""
-    return TITLES.get(name, f"distance of interpolations (iFID's, {name})" if name.startswith("ifd_") else name)
+def title(name: str, num_latents: Collection[int] = ()) -> str:
+    """Name of a predictor in tables. num_latents: of all autoencoders; it is part of the name where the value depends on it."""
+    known = TITLES.get(name, f"distance of interpolations (iFID's, {name})" if name.startswith("ifd_") else name)
+    if name in OF_EQUAL_NUMBERS and num_latents:
+        return f"{known}, N = {', '.join(f'{number:,}' for number in sorted(set(num_latents)))}"
+    return known
 
 
 def points_of(
@@ -97,11 +106,13 @@ def _means(known: Sequence[Predictors]) -> dict[str, float]:
 def predictor_correlations(points: Mapping[str, Point], trials: Sequence[TrialScores]) -> dict[str, PredictorCorrelations]:
     """Extractor -> Spearman's correlation of each predictor with the distances; {} for fewer than three autoencoders.
 
-    There is no correction for multiple predictors.
+    Predictors that depend on the number of latents are left out if it differs. There is no correction for multiple predictors.
     """
     if len(points) < 3:
         return {}
     names = {"rfd"}.union(set.intersection(*(set(point.predictors) for point in points.values())))
+    if len({point.num_latents for point in points.values()}) > 1:
+        names -= set(OF_EQUAL_NUMBERS)
     order = [*(name for name in TITLES if name in names), *sorted(names - set(TITLES))]
     return {
         features: PredictorCorrelations(
@@ -154,7 +165,7 @@ def _correlations(points: Sequence[Point], name: str, features: str) -> Predicto
 
     known = published(name)
     return PredictorCorrelation(
-        title=title(name),
+        title=title(name, [point.num_latents for point in points]),
         generation=correlation("generation", [one.generation for one in distances]),
         gap=correlation("gap", [one.gap for one in distances]),
         published=_described(known) if known is not None else None,

@@ -1,11 +1,13 @@
 """Predictors: measures of an autoencoder that need no transformer on its latents."""
 
+import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from smtool import __version__
+from smtool.commands.race.class_probe import MOST_LATENTS, Labels, probed
 from smtool.commands.race.distances import features_of
 from smtool.commands.race.images import training_images, validation_images
 from smtool.commands.race.plan import AutoencoderRun
@@ -20,18 +22,22 @@ from smtool.inference.encode import encoded_latents, sampled_in_order
 from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import Gaussian
-from smtool.metrics.predictors import NEIGHBOURS, equivariance_error, interpolated, scale_error, velocity_ambiguity
+from smtool.metrics.predictors import NEIGHBOURS, equivariance_error, interpolated, scale_error
+from smtool.metrics.velocity_ambiguity import velocity_ambiguity
 from smtool.networks.posterior import LatentStats
 from smtool.networks.tokenizer import Tokenizer
 from smtool.randomness import generator
 from smtool.recipe.race import Judge
+from smtool.spectrum import direction_uniformity
 from smtool.spectrum.jackknife import student_t_quantile
 from smtool.tokenizers import open_tokenizer
 
-MOST_LATENTS = 10_000
 MOST_QUERIES = 1000
+UNIFORMITY_IMAGES = 1024
 EQUIVARIANCE_IMAGES = 64
 SCALES = (0.5, 0.25)
+MEASURES = 2
+"""Number of the set of predictors; raised when one is added or changed, so that files of an earlier one are measured again."""
 _BATCH, _REPLICATES = 64, 20
 
 
@@ -47,14 +53,16 @@ def measure_predictors(
         autoencoder=autoencoder.digest,
         features=judge.features,
         images=(images.train, images.validation, images.image_size),
+        measures=MEASURES,
     )
     if (known := read_kept(path, Predictors)) is not None and known.cache_key == key:
         return known
     train = training_images(images)
     validation = validation_images(images)
-    latents, stats = _normalized(autoencoder, train)
+    latents, stats, labels = _normalized(autoencoder, train)
     spectral, residual = spectral_predictors(run.path, images, device)
-    values = {**spectral, **_errors(autoencoder, validation), "viv": _ambiguity(latents)}
+    values = {**spectral, **_errors(autoencoder, validation), "uniformity": _uniformity(latents), "viv": _ambiguity(latents)}
+    values["linear_probe"] = probed(autoencoder, validation, latents, labels, stats)
     queries = validation.read(range(min(MOST_QUERIES, len(validation))))
     between = _interpolations(autoencoder, queries, latents, stats)
     for name in judge.features:
@@ -72,14 +80,14 @@ def measure_predictors(
     return found
 
 
-def _normalized(autoencoder: Tokenizer, images: ImageShards) -> tuple[Tensor, LatentStats]:
-    """Sampled latents (N, C, h, w) of training images, each channel with mean 0 and std 1; and their statistics."""
-    batches = validation_batches(images, batch=_BATCH, limit=MOST_LATENTS)
-    drawn = encoded_latents(autoencoder, batches, sampled_in_order(generator("race", "latents")))
+def _normalized(autoencoder: Tokenizer, images: ImageShards) -> tuple[Tensor, LatentStats, Tensor | None]:
+    """Sampled latents (N, C, h, w) of training images, each channel with mean 0 and std 1; their statistics; labels (N,)."""
+    labels = Labels(validation_batches(images, batch=_BATCH, limit=MOST_LATENTS))
+    drawn = encoded_latents(autoencoder, labels, sampled_in_order(generator("race", "latents")))
     latents = torch.cat([part.float() for part in drawn])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3)).clamp(min=1e-12)
     stats = LatentStats("channel", mean.cpu(), std.cpu(), count=len(latents), data=images.digest)
-    return stats.normalize(latents), stats
+    return stats.normalize(latents), stats, labels.all
 
 
 def _interpolations(autoencoder: Tokenizer, images: ImageBatch, others: Tensor, stats: LatentStats) -> Tensor:
@@ -115,9 +123,18 @@ def _errors(autoencoder: Tokenizer, images: ImageShards) -> dict[str, Measured]:
         return dict.fromkeys(("eq_error", "scale_error"), Measured(reason=str(error)))
 
 
+def _uniformity(latents: Tensor) -> Measured:
+    """Uniformity of token directions of the first images, or a reason if a token has no direction."""
+    try:
+        found = direction_uniformity(latents[:UNIFORMITY_IMAGES], draws=generator("race", "uniformity"))
+    except ValueError as error:
+        return Measured(reason=str(error))
+    return Measured(value=found.value, half_width=found.half_width if math.isfinite(found.half_width) else None)
+
+
 def _ambiguity(latents: Tensor) -> Measured:
-    """VIV of all latents, and of a quarter and a half of them, since it grows with their number."""
-    counts = [len(latents) // part for part in (4, 2, 1)]
+    """VIV of all latents, and of the first quarter and half of them, because it grows with their number."""
+    counts = sorted({max(1, len(latents) // part) for part in (4, 2, 1)})
     by_number = {count: velocity_ambiguity(latents[:count], draws=generator("race", "viv")) for count in counts}
     last = by_number[len(latents)]
     return Measured(

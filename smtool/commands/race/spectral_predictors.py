@@ -40,6 +40,7 @@ def spectral_predictors(autoencoder: Path, images: Images, device: str) -> tuple
         "low_pass_gap": _measured(gap),
         "rmsc": _measured(part.direction.rmsc),
         "lds": _measured(part.direction.lds),
+        "lds_paper": _measured(part.direction.lds_paper),
         "cds": _measured(part.direction.cds),
     }, Residual(cycles_per_side=physical.cycles_per_side, residual_db=physical.target.residual_db)
 

@@ -159,11 +159,13 @@ class TrialScores(Part):
 
 
 class Measured(Part):
-    """A predictor's value, or the reason why there is none. by_number: number of latents -> value."""
+    """A predictor's value, or the reason why there is none. by_number: number of latents -> value; chance: accuracy of always
+    naming the most frequent class."""
 
     value: float | None = None
     half_width: float | None = None
     by_number: dict[str, float] | None = None
+    chance: float | None = None
     reason: str | None = None
 
 
@@ -175,12 +177,14 @@ class Residual(Part):
 
 
 class PredictorsKey(Part):
-    """Everything predictors depend on. autoencoder: digest; images: training source, validation source, image size."""
+    """Everything predictors depend on. autoencoder: digest; images: training source, validation source, image size; measures:
+    number of the set of predictors."""
 
     smtool: str
     autoencoder: str
     features: tuple[str, ...]
     images: tuple[str, str, ImageSize]
+    measures: int = 1
 
 
 class Predictors(Part):

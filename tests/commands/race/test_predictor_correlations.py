@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from smtool.commands.race.predictor_correlations import predictor_correlations, value_of
+from smtool.commands.race.predictor_correlations import predictor_correlations, published, title, value_of
+from smtool.commands.race.predictor_values import values_table
 from smtool.commands.race.result import MeanDistances, Point, SeedsAgreement
 from smtool.commands.race.trial import TrialScores
 
@@ -87,3 +88,47 @@ def test_the_reconstruction_distance_is_on_the_same_extractor(points, distances)
 
 def test_two_autoencoders_have_no_rank_correlation(points, trials):
     assert predictor_correlations({name: points[name] for name in NAMES[:2]}, trials) == {}
+
+
+def _with_viv(points, number_of):
+    """The points with a VIV; number_of: position -> number of latents."""
+    return {
+        name: point.model_copy(update={"num_latents": number_of(k), "predictors": {**point.predictors, "viv": 0.1 + 0.01 * k}})
+        for k, (name, point) in enumerate(points.items())
+    }
+
+
+def test_viv_is_compared_at_equal_numbers_of_latents_only(points, trials):
+    equal = predictor_correlations(_with_viv(points, lambda k: 7200), trials)["random"].predictors
+    assert equal["viv"].title == "VIV, our reading, N = 7,200"
+    assert equal["viv"].generation.points == 9
+    unequal = predictor_correlations(_with_viv(points, lambda k: 7200 if k else 3600), trials)["random"].predictors
+    assert list(unequal) == ["rfd", "psnr", "flatness"]
+
+
+def test_the_linear_probe_has_its_published_correlation():
+    """-.82 over 22 autoencoders, as released-code.md states (by scipy over the published table)."""
+    found = published("linear_probe")
+    assert (round(found.value, 2), found.points) == (-0.82, 22)
+    assert published("uniformity") is None
+    assert published("lds_paper") is None
+
+
+def test_the_two_readings_of_lds_have_unlike_titles():
+    assert title("lds") == "LDS (d >= 6)"
+    assert title("lds_paper") == "LDS (r = H/2)"
+
+
+def test_values_are_shown_with_the_number_of_latents(points, trials, ranked):
+    result = ranked({"a": [1.0, 2.0]})
+    equal = values_table(result.model_copy(update={"points": _with_viv(points, lambda k: 7200)}))
+    assert equal.columns == ("predictor", *NAMES)
+    assert [row[0] for row in equal.rows] == ["PSNR", "spectral flatness", "VIV, our reading, N = 7,200"]
+    assert equal.rows[2][1:4] == ("0.1", "0.11", "0.12")
+    mixed = {**_with_viv(points, lambda k: 7200 if k else 3600), "other": points["a0"]}
+    unequal = values_table(result.model_copy(update={"points": mixed}))
+    assert unequal.rows[2][0] == "VIV, our reading, N = 8, 3,600, 7,200"
+    assert unequal.rows[2][1:3] == ("0.1 (N = 3,600)", "0.11 (N = 7,200)")
+    assert unequal.rows[2][-1] == "-"
+    assert "values of unequal N are not comparable" in unequal.note
+    assert "unequal" not in equal.note
