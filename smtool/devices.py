@@ -14,6 +14,21 @@ def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+class ReadLater:
+    """A tensor on its way to the host. `value` waits for the copy and the GPU work before it, not for work queued since then."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copy = tensor.to("cpu", non_blocking=True)      # from a GPU into pinned memory
+        on_gpu = tensor.device.type == "cuda"
+        self._copied = torch.cuda.current_stream(tensor.device).record_event() if on_gpu else None
+
+    @property
+    def value(self) -> Tensor:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._copy
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU or the machine has too little memory. PyTorch raises a RuntimeError for the latter."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -12,7 +12,7 @@ from smtool.networks.transformer import Prediction
 class Model(Protocol):
     """The function that a sampler calls: x (B, C, h, w) and network_time (B,) -> prediction (B, C, h, w).
 
-    step_time: network time (B,) at the start of the sampler's step; None: `network_time`.
+    step_time: network time (B,) at the start of the sampler's step; None: `network_time`. On the CPU, where it is read.
     """
 
     def __call__(self, x: Tensor, network_time: Tensor, /, *, step_time: Tensor | None = None) -> Tensor: ...

@@ -86,7 +86,10 @@ INPUT_PERTURBATION = (
 
 
 def over_samples(t: Tensor, x: Tensor) -> Tensor:
-    """t, (B,) or scalar, in x's dtype and with the shape to multiply x (B, C, h, w)."""
+    """t, (B,) or scalar, in x's dtype and with the shape to multiply x (B, C, h, w). A scalar on the CPU stays there: operators
+    take its value, and a copy to a GPU would wait for it."""
+    if t.ndim == 0:
+        return t.to(x.dtype)
     return t.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 

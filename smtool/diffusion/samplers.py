@@ -213,11 +213,9 @@ def _strictly_falling(times: Tensor) -> Tensor:
 
 
 def _predict(process: Process, model: Model, x: Tensor, t: Tensor, step: Tensor | None = None) -> Tensor:
-    """The model's prediction at time t, in a step that began at time `step` (None: at t)."""
-    time = process.network_time(t).to(x).expand(len(x))
-    if step is None:
-        return model(x, time)
-    return model(x, time, step_time=process.network_time(step).to(x).expand(len(x)))
+    """The model's prediction at time t, in a step that began at time `step` (None: at t). No copy to the device, which waits."""
+    time, begin = (process.network_time(one).to(x.dtype) for one in (t, t if step is None else step))
+    return model(x, torch.full((len(x),), time.item(), dtype=x.dtype, device=x.device), step_time=begin.expand(len(x)))
 
 
 def _slope(process: Process, model: Model, x: Tensor, t: Tensor, step: Tensor | None = None) -> Tensor:

@@ -6,6 +6,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from smtool.devices import to_device
+
 Pictures = Tensor | Sequence[Tensor]
 """A batch (B, C, H, W), or images (C, H, W) of several sizes."""
 ALPHA = (2, 4)
@@ -26,7 +28,7 @@ def each(pictures: Pictures, change: Callable[[Tensor], Tensor]) -> Pictures:
 
 
 def moved(pictures: Pictures, device: torch.device) -> Pictures:
-    return each(pictures, lambda images: images.to(device))
+    return each(pictures, lambda images: to_device(images, device))
 
 
 def as_rgb(images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from smtool.features.pictures import ALPHA, Pictures, as_rgb, each
+from smtool.spectrum.dct import constant
 
 ProtocolName = Literal["clean", "paper", "adm"]
 Resize = Literal["bicubic-antialias", "bilinear", "bilinear-tf1"]
@@ -80,7 +81,7 @@ def resized(images: Tensor, size: int, rule: Resize) -> Tensor:
         return F.interpolate(x, (size, size), mode="bicubic", align_corners=False, antialias=True).clamp(0.0, 255.0)
     if rule == "bilinear":
         return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
-    rows, columns = (_tf1_matrix(side, size).to(x) for side in x.shape[-2:])
+    rows, columns = (_tf1_matrix(side, size, dtype=x.dtype, device=x.device) for side in x.shape[-2:])
     return rows @ x @ columns.T
 
 
@@ -98,6 +99,7 @@ def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(buffer)).reshape(image.shape)
 
 
+@constant
 def _tf1_matrix(side: int, size: int) -> Tensor:
     """(size, side): row i interpolates between the two inputs around i * side / size; the last input is repeated at the end.
 

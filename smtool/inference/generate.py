@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from smtool.data.batches import Rounding, to_uint8
+from smtool.devices import to_device
 from smtool.diffusion import Observer, Sampler, sample
 from smtool.errors import RecipeError
 from smtool.inference.diffusion_model import DiffusionModel
@@ -30,7 +31,7 @@ def generate(
     """
     for start in range(0, len(indices), batch):
         part = indices[start : start + batch]
-        chosen = None if labels is None else torch.tensor(labels[start : start + batch], device=device)
+        chosen = None if labels is None else to_device(torch.tensor(labels[start : start + batch]), device)
         latents = sample_latents(model, part, seed=seed, sampler=sampler, labels=chosen, device=device)
         yield part, to_uint8(model.autoencoder.decode(model.stats.denormalize(latents)), rounding).cpu()
 
@@ -75,13 +76,13 @@ def sample_latents(
     labels: (B,) on the device, None for an unconditional model; observe: called at the start of each step (`sample`).
     """
     streams = [generator("sample", seed, index) for index in indices]
-    noise = noise_of(streams, model.latent_shape).to(device)
+    noise = to_device(noise_of(streams, model.latent_shape), device)
     guided = sampler.model(model.process, model.network, labels=labels, null=model.num_classes, guide=model.guide)
     return sample(
         model.process,
         guided,
         noise,
         sampler,
-        step_noise=lambda step: noise_of(streams, model.latent_shape).to(device),
+        step_noise=lambda step: to_device(noise_of(streams, model.latent_shape), device),
         observe=observe,
     )

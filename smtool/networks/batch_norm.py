@@ -21,7 +21,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def _synchronized(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             values = x.to(torch.promote_types(x.dtype, torch.float32))
-            own_count = values.new_tensor([values.numel() // values.shape[1]])
+            own_count = values.new_full((1,), values.numel() // values.shape[1])
             totals = _SumOverRanks.apply(torch.cat([values.sum((0, 2, 3)), own_count]))  # (C + 1,)
             mean, count = totals[:-1] / totals[-1], totals[-1]
             centred = values - mean.view(1, -1, 1, 1)

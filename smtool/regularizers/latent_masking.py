@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from smtool.devices import to_device
 from smtool.randomness import Streams
 from smtool.regularizers.base import Pair, Regularizer, RegularizerConfig, Shapes
 
@@ -72,7 +73,7 @@ class MaskedLatents(Regularizer):
         return [Pair(pair.images, self._masked(pair.latents, draw), pair.weight) for pair in pairs]
 
     def _masked(self, latents: Tensor, draw: Mask) -> Tensor:
-        masked = masked_cells(draw, latents.shape[-2:], self.block).to(latents.device)
+        masked = to_device(masked_cells(draw, latents.shape[-2:], self.block), latents.device)
         return torch.where(masked, self.token.to(latents.dtype).view(1, -1, 1, 1), latents)
 
 

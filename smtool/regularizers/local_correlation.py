@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig, Shapes
 from smtool.regularizers.features import RELEASED_RATIO
-from smtool.spectrum.dct import full_precision
+from smtool.spectrum.dct import constant, full_precision
 from smtool.training.distributed import averaged
 
 
@@ -62,8 +62,14 @@ def window_correlation(means: Tensor) -> Tensor:
     cells = windows.permute(0, 2, 4, 3, 5, 1).flatten(3, 4)                 # (B, h/2, w/2, 4, C)
     cells = F.normalize(cells - cells.mean(-1, keepdim=True), dim=-1)
     products = cells @ cells.mT
-    first, second = torch.triu_indices(4, 4, 1)
+    first, second = _pairs(4, dtype=torch.int64, device=products.device)
     return products[..., first, second].mean()
+
+
+@constant
+def _pairs(count: int) -> Tensor:
+    """(2, pairs): numbers of both members of each pair of `count` things."""
+    return torch.triu_indices(count, count, 1)
 
 
 def _normalized(means: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from smtool.image_shape import ImageSize, in_channels
 from smtool.networks.tokenizer import Tokenizer
 from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig, Shapes
 from smtool.spectrum import dct2
+from smtool.spectrum.dct import constant
 from smtool.spectrum.transfer import band_of_cell
 from smtool.tokenizers import open_tokenizer
 from smtool.training.terms import AdaptiveWeight
@@ -111,10 +112,16 @@ class StayingNearOriginal(Regularizer):
         moved = (encoding.posterior.mode() - self.original(encoding.images)) / self.std.view(1, -1, 1, 1)
         if len(self.bands) == NUM_BANDS:
             return moved.square().mean()
-        inside = _members(self.bands, *moved.shape[-2:]).to(moved.device)
-        return dct2(moved)[..., inside].square().mean()
+        inside = _cells(self.bands, *moved.shape[-2:], dtype=torch.int64, device=moved.device)
+        return dct2(moved).flatten(-2)[..., inside].square().mean()
 
 
 def _members(bands: tuple[int, ...], height: int, width: int) -> Tensor:
     """(h, w) bool: the DCT cells in these bands, numbered from 1."""
     return torch.isin(band_of_cell(height, width, NUM_BANDS), torch.tensor(bands) - 1)
+
+
+@constant
+def _cells(bands: tuple[int, ...], height: int, width: int) -> Tensor:
+    """Row-major numbers of the cells in these bands."""
+    return _members(bands, height, width).flatten().nonzero()[:, 0]

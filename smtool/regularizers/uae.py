@@ -17,7 +17,7 @@ from smtool.randomness import Streams
 from smtool.regularizers.base import Encoding, Pair, Regularizer, RegularizerConfig, Shapes
 from smtool.regularizers.features import RELEASED_RATIO, features_at
 from smtool.spectrum import dct2, zigzag_low_pass, zigzag_rank
-from smtool.spectrum.dct import full_precision, without_autocast
+from smtool.spectrum.dct import constant, full_precision, without_autocast
 
 
 class UAE(RegularizerConfig):
@@ -103,11 +103,8 @@ class BandAligned(Regularizer):
         features = features_at(self.teacher, encoding.images, latents.shape[-2:], "teacher").to(latents.dtype)
         with without_autocast(latents):
             difference = self.projection(latents) - _normalized(features)
-            return dct2(difference)[..., self._compared(*latents.shape[-2:]).to(latents.device)].square().mean()
-
-    def _compared(self, height: int, width: int) -> Tensor:
-        """(h, w) bool: the first zig-zag cells."""
-        return zigzag_rank(height, width) < max(1, round(self.table.band * height * width))
+            compared = _lowest(*latents.shape[-2:], self.table.band, dtype=torch.int64, device=latents.device)
+            return dct2(difference).flatten(-2)[..., compared].square().mean()
 
     def _perturbed(self, latents: Tensor, draw: Perturbation) -> Tensor:
         height, width = latents.shape[-2:]      # smaller than drawn for if EQ-VAE has shrunk the images
@@ -116,6 +113,12 @@ class BandAligned(Regularizer):
         if draw.kept is None:
             return noisy
         return zigzag_low_pass(noisy, (draw.kept * height * width).round().clamp(min=1).long())
+
+
+@constant
+def _lowest(height: int, width: int, band: float) -> Tensor:
+    """Row-major numbers of the first zig-zag cells, a fraction `band` of all."""
+    return (zigzag_rank(height, width).flatten() < max(1, round(band * height * width))).nonzero()[:, 0]
 
 
 def _normalized(features: Tensor) -> Tensor:

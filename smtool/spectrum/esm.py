@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from smtool.spectrum.estimators import EPS, REFERENCE, Estimator
-from smtool.spectrum.psd import radial_power, ring_frequency
+from smtool.spectrum.psd import cells_per_ring, radial_power
 
 
 def esm_loss(images: Tensor, latents: Tensor, delta: float = 1.0, estimator: Estimator = REFERENCE.loss) -> Tensor:
@@ -25,7 +25,8 @@ def esm_loss(images: Tensor, latents: Tensor, delta: float = 1.0, estimator: Est
     latent_power = radial_power(latents, estimator)
     gain: float | Tensor = 1.0
     if estimator.gain == "match":
-        gain = matched_gain(image_power, latent_power, ring_frequency(*size, estimator)[1], delta=delta)
+        count = cells_per_ring(*size, estimator, dtype=image_power.dtype, device=image_power.device)
+        gain = matched_gain(image_power, latent_power, count, delta=delta)
     return reference_divergence(image_power, latent_power, estimator, delta=delta, gain=gain).mean()
 
 

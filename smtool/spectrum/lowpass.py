@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smtool.devices import to_device
 from smtool.spectrum.dct import constant, dct2, dct_matrix, full_precision, idct2, without_autocast
 
 Shape = Literal["triangle", "square"]
@@ -33,7 +34,7 @@ def block_low_pass(x: Tensor, rows_removed: int | Tensor, *, block: int = 8, sha
     if rows_removed == 0:
         return x
     if block > LARGEST_PROJECTOR:
-        return _masked(x, low_pass_mask(block, rows_removed, shape=shape).to(x.device))
+        return _masked(x, to_device(low_pass_mask(block, rows_removed, shape=shape), x.device))
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return _Projection.apply(x, _projector(block, rows_removed, shape, dtype=dtype, device=x.device))
 
@@ -126,7 +127,7 @@ def _low_pass_per_sample(x: Tensor, rows_removed: Tensor, block: int, shape: Sha
     cutoffs = _cutoffs(rows_removed, len(x))
     low = x.clone()
     for n in sorted(set(cutoffs) - {0}):
-        samples = torch.tensor([sample for sample, cutoff in enumerate(cutoffs) if cutoff == n], device=x.device)
+        samples = to_device(torch.tensor([sample for sample, cutoff in enumerate(cutoffs) if cutoff == n]), x.device)
         low.index_copy_(0, samples, block_low_pass(x[samples], n, block=block, shape=shape))
     return low
 

@@ -77,9 +77,10 @@ def ring_means(power: Tensor, estimator: Estimator) -> Tensor:
     if size[0] * size[1] <= FEW_CELLS:
         with without_autocast(power):
             return power.flatten(1) @ _ring_matrix(*size, estimator, dtype=power.dtype, device=power.device)
-    ring, count = cell_rings(*size, estimator)
-    total = power.new_zeros(len(power), len(count) + 1).index_add(1, ring.to(power.device), power.flatten(1))
-    return total[:, :-1] / (count.to(total) + _counting_eps(estimator))
+    ring = _rings(*size, estimator, dtype=torch.int64, device=power.device)
+    count = cells_per_ring(*size, estimator, dtype=power.dtype, device=power.device)
+    total = power.new_zeros(len(power), len(count) + 1).index_add(1, ring, power.flatten(1))
+    return total[:, :-1] / (count + _counting_eps(estimator))
 
 
 def dct_power(x: Tensor, estimator: Estimator, size: Size | None = None) -> Tensor:
@@ -115,6 +116,18 @@ def _ring_matrix(height: int, width: int, estimator: Estimator) -> Tensor:
     ring, count = cell_rings(height, width, estimator)
     member = F.one_hot(ring, len(count) + 1)[:, :-1].double()
     return member / (count + _counting_eps(estimator))
+
+
+@constant
+def cells_per_ring(height: int, width: int, estimator: Estimator) -> Tensor:
+    """(bins,): number of cells of each ring."""
+    return cell_rings(height, width, estimator)[1]
+
+
+@constant
+def _rings(height: int, width: int, estimator: Estimator) -> Tensor:
+    """(cells,) int64: ring of each cell."""
+    return cell_rings(height, width, estimator)[0]
 
 
 def _counting_eps(estimator: Estimator) -> float:

@@ -1,6 +1,6 @@
 """The size of training images over the steps of a run: smaller images are made from the prepared ones, in the training step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -38,7 +38,7 @@ class SizeSchedule:
         if self.shrink == "resize":
             return F.interpolate(images.float(), (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
         free = torch.tensor([images.shape[-2] - height + 1, images.shape[-1] - width + 1])
-        places = (streams.uniform("crop", (len(images), 2)).cpu() * free).long().tolist()
+        places = (replace(streams, device="cpu").uniform("crop", (len(images), 2)) * free).long().tolist()
         return torch.stack(
             [image[:, top : top + height, left : left + width] for image, (top, left) in zip(images, places, strict=True)]
         )

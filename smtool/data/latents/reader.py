@@ -1,5 +1,6 @@
 """Latent batches for training, from a cache or encoded at each step, with the same order and the same flips."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -17,7 +18,7 @@ from smtool.data.latents.shards import LatentShards
 from smtool.data.order import batch_flips, batch_indices
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer
-from smtool.tokenizers.encode import encoded
+from smtool.tokenizers.encode import Encoded, begin_encoding
 
 _Request = tuple[list[int], list[bool]]  # indices, and which of them are flipped
 
@@ -94,12 +95,24 @@ class _Pictures(NamedTuple):
 
 
 def _encoded(read: Generator[_Pictures], autoencoder: Tokenizer, encode_batch: int) -> Generator[LatentBatch]:
-    home = autoencoder.device
+    """On a GPU, a batch is encoded before the one in front of it is yielded: when it is checked, the host waits for its encoding
+    only, not for the training step that was queued after it."""
+    ahead = 1 if autoencoder.device.type == "cuda" else 0
+    begun: deque[tuple[_Pictures, list[Encoded]]] = deque()
     with closing(read):
-        for batch, changed, features in read:
-            parts = [slice(at, at + encode_batch) for at in range(0, len(batch), encode_batch)]
-            found = Posterior.joined(encoded(autoencoder, changed[part], batch.ids[part], device=home) for part in parts)
-            yield LatentBatch(found.mean, found.logvar, batch.labels, batch.ids, to_uint8(batch.images), features)
+        for pictures in read:
+            size, ids = len(pictures.batch), pictures.batch.ids
+            parts = [slice(at, at + encode_batch) for at in range(0, size, encode_batch)]
+            begun.append((pictures, [begin_encoding(autoencoder, pictures.changed[part], ids[part]) for part in parts]))
+            if len(begun) > ahead:
+                yield _latents(*begun.popleft())
+        for pictures, found in begun:
+            yield _latents(pictures, found)
+
+
+def _latents(pictures: _Pictures, found: list[Encoded]) -> LatentBatch:
+    posterior, batch = Posterior.joined(one.checked() for one in found), pictures.batch
+    return LatentBatch(posterior.mean, posterior.logvar, batch.labels, batch.ids, to_uint8(batch.images), pictures.features)
 
 
 def _check_flip(features: FeatureShards | None) -> None:
