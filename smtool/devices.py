@@ -1,5 +1,6 @@
 """Device transfers, thread count and convolution precision of a block of code, and peak memory."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -62,6 +63,33 @@ def exact_convolutions() -> Iterator[None]:
         yield
     finally:
         convolutions.fp32_precision = before
+
+
+@contextmanager
+def gpu_algorithms(device: str, *, deterministic: bool, same_shapes: bool) -> Iterator[None]:
+    """Choose a GPU's algorithms within the block; no effect on a CPU.
+
+    deterministic: only algorithms that give the same bits in every run; an operator without one raises RuntimeError. Otherwise,
+    with same_shapes (batches have one of a few shapes), cuDNN measures its algorithms for each new shape and keeps the fastest,
+    which may be another one in the next run.
+    """
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    before = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")      # without it, matrix products would raise
+    _set_algorithms(deterministic, same_shapes and not deterministic, deterministic)
+    try:
+        yield
+    finally:
+        _set_algorithms(*before)
+
+
+def _set_algorithms(deterministic: bool, benchmark: bool, cudnn_deterministic: bool) -> None:
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.deterministic = cudnn_deterministic
 
 
 def peak_memory_mb(device: str) -> dict[str, int]:

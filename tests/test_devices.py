@@ -1,7 +1,9 @@
+import os
+
 import pytest
 import torch
 
-from smtool.devices import exact_convolutions, one_thread, peak_memory_mb, to_device
+from smtool.devices import ReadLater, exact_convolutions, gpu_algorithms, one_thread, peak_memory_mb, to_device
 
 
 def test_a_tensor_already_on_the_device_is_not_copied():
@@ -46,3 +48,37 @@ def test_convolutions_are_exact_in_the_block_and_the_setting_is_restored(before)
         assert convolutions.fp32_precision == before
     finally:
         convolutions.fp32_precision = users
+
+
+def _algorithms() -> tuple[bool, bool, bool]:
+    return (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "same_shapes", "expected"),
+    [(False, True, (False, True, False)), (False, False, (False, False, False)), (True, True, (True, False, True))],
+)
+def test_the_algorithms_of_a_gpu_are_chosen_in_the_block_and_restored(monkeypatch, deterministic, same_shapes, expected):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    before = _algorithms()
+    with pytest.raises(KeyError), gpu_algorithms("cuda:1", deterministic=deterministic, same_shapes=same_shapes):
+        assert _algorithms() == expected
+        raise KeyError
+    assert _algorithms() == before
+
+
+def test_deterministic_algorithms_have_the_workspace_that_cublas_needs(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")      # so that it is restored
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with gpu_algorithms("cuda", deterministic=True, same_shapes=True):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_cpu_keeps_its_algorithms():
+    before = _algorithms()
+    with gpu_algorithms("cpu", deterministic=True, same_shapes=True):
+        assert _algorithms() == before
+
+
+def test_a_tensor_of_the_host_is_read_later_as_it_is():
+    assert torch.equal(ReadLater(torch.arange(3)).value, torch.arange(3))

@@ -73,7 +73,11 @@ def computing_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        where = torch.device(name)
+        if where.type != "cuda" or not torch.cuda.is_available():
+            torch.empty(0, device=where)
+        elif (where.index or 0) >= torch.cuda.device_count():      # a tensor would take memory of GPU 0 in each rank
+            raise RuntimeError(f"{torch.cuda.device_count()} GPUs are visible, from cuda:0 on")
     except (RuntimeError, AssertionError) as error:
         message = f"--device {name}: not available here ({first_line(error)})."
         raise errors.RecipeError(message, hint="Try --device cpu.") from error

@@ -66,6 +66,10 @@ class TrainAE(TrainingTables):
         return bool(trained_names(network, self.train) & set(network.part(ENCODER)))
 
     @property
+    def same_shapes(self) -> bool:
+        return self.regularizers.eq_vae is None      # which draws a size per step
+
+    @property
     def shapes(self) -> Shapes:
         """Shapes of a global batch of prepared images and of its latents."""
         return self.shapes_at(self.data.image_size)

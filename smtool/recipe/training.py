@@ -36,6 +36,11 @@ class TrainingTables(Config):
     precision: Precision = Field(
         "fp32", description="fp32, or autocast to bf16 or fp16 with weights in fp32; fp16 uses loss scaling"
     )
+    deterministic: bool = Field(
+        False,
+        description="on a GPU, use only algorithms that give the same bits in every run: slower, and an operator without one is "
+        "an error; runs on a CPU always repeat bit for bit",
+    )
     accumulate: int = Field(1, ge=1, description="micro-batches per step and rank, whose gradients are added; saves memory")
     memory: Literal["plain", "checkpoint"] = Field(
         "plain",
@@ -45,6 +50,11 @@ class TrainingTables(Config):
     optimizer: AdamW
     ema: EMA | None = None
     tracking: Tracking = Tracking()
+
+    @property
+    def same_shapes(self) -> bool:
+        """Whether all training batches have one of a few shapes."""
+        return True
 
     @classmethod
     def completed(cls, values: dict[str, Any], weights_dir: Path | None = None) -> tuple[dict[str, Any], list[str]]:

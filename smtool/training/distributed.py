@@ -17,6 +17,8 @@ from torch import distributed as dist
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn import Parameter
 
+from smtool.errors import RecipeError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -49,18 +51,43 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def device_of_rank(device: str) -> str:
+    """The device of this process under torchrun: of "cuda", the GPU with the process's number on its machine.
+
+    Raises RecipeError for a numbered GPU, on which all processes of a machine would meet, and for more processes than GPUs.
+    """
+    if torch.device(device).type != "cuda":
+        return device
+    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    if device != "cuda" and here > 1:
+        raise RecipeError(
+            f"--device {device}: all {here} processes of this machine would use this GPU.",
+            hint="With --device cuda, each process uses a GPU of its own; CUDA_VISIBLE_DEVICES chooses among the GPUs.",
+        )
+    if device == "cuda" and local >= there:
+        raise RecipeError(
+            f"--device cuda: process {local} of this machine has no GPU of its own, because only {there} can be seen.",
+            hint=f"Start at most {there} processes per machine, and let each of them see all GPUs.",
+        )
+    return f"cuda:{local}" if device == "cuda" else device
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Join torchrun's process group within the block and leave it afterwards; without torchrun, yield a group of one."""
     world = world_size()
+    if world > 1:
+        device = device_of_rank(device)
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
     if world == 1:
         yield Ranks(0, 1, device)
         return
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if device == "cuda":
-        device = f"cuda:{local}"
-        torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_HUNG)
+    if device.startswith("cuda"):
+        dist.init_process_group("nccl", timeout=_HUNG, device_id=torch.device(device))
+    else:
+        dist.init_process_group("gloo", timeout=_HUNG)
     try:
         yield Ranks(dist.get_rank(), world, device)
         wait_for_all()

@@ -23,6 +23,7 @@ _FILES = (
 )
 _FREE_KEYS = {
     *("steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "memory"),
+    "deterministic",
     *("data.workers", "data.max_bad"),
 }
 _FREE_TABLES = {"tracking", "validation", "sampler", "parallel"}

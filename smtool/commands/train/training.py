@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from smtool.commands.train.run import Run
 from smtool.commands.train.run_autoencoder import autoencoder_run
 from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.watch import Watch
-from smtool.devices import is_out_of_memory, reason_of
+from smtool.devices import gpu_algorithms, is_out_of_memory, reason_of
 from smtool.errors import OutOfMemory, TrainingError
 from smtool.recipe import Recipe, TrainAE
 from smtool.recipe.selection import ALL
@@ -46,7 +47,7 @@ def train(
     folder = RunFolder(out or Path("runs") / recipe.name)
     if device == "cpu":
         keep_freed_memory()
-    with joined(device) as ranks:
+    with joined(device) as ranks, _algorithms(recipe, ranks):
         if folder.exists and not fresh:
             folder.check_same(recipe)
         wait_for_all()
@@ -92,7 +93,7 @@ def dry_run(
     """
     if device == "cpu":
         keep_freed_memory()
-    with joined(device) as ranks:
+    with joined(device) as ranks, _algorithms(recipe, ranks):
         run = assemble(recipe, RunFolder(Path("/nonexistent")), ranks, weights_dir)
         steps, summary = run.tables.steps, run.summary
         phases = _phases(run)
@@ -114,6 +115,11 @@ def dry_run(
         *remarks,
     ]
     console.print("\n  ".join(lines))
+
+
+def _algorithms(recipe: Recipe[Any], ranks: Ranks) -> AbstractContextManager[None]:
+    tables = recipe.tables
+    return gpu_algorithms(ranks.device, deterministic=tables.deterministic, same_shapes=tables.same_shapes)
 
 
 @dataclass(frozen=True)
