@@ -123,10 +123,14 @@ class TrainDiT(TrainingTables):
             yield "labels.dropout", f"must be 0 with model.null_class = false, but is {self.labels.dropout:g}"
         for key, sentence in self.sampler.problems(self.process, num_classes=1, null_class=self.model.has_null_class):
             yield f"sampler.{key}", sentence
+        for key, sentence in self.warmup.problems() if self.warmup is not None else ():
+            yield f"warmup.{key}", sentence
         if self.alignment is not None and self.alignment.depth > self.model.depth:
             yield "alignment.depth", f"must be at most the model's {self.model.depth} blocks, but is {self.alignment.depth}"
 
     def remarks(self) -> Iterator[str]:
         if self.validation.grid > self.validation.num_images:
             yield f"validation.grid is more than validation.num_images: {self.validation.num_images} samples are shown."
+        if self.warmup is not None and self.warmup.steps >= self.steps:
+            yield f"warmup.steps = {self.warmup.steps} is all of steps = {self.steps}: no step has latents of unfiltered images."
         yield from super().remarks()

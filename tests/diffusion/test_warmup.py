@@ -60,6 +60,28 @@ def test_the_warm_up_ends():
     assert [warmup.active(step) for step in range(5)] == [True, True, True, False, False]
 
 
+def test_the_corners_of_the_domain_are_beyond_the_ends_of_its_axes():
+    """On 32 pixels, (16, 16) cycles are at 0.707 cycles per pixel, (16, 0) at 0.5."""
+    warmup = Warmup(cutoff=0.6, steps=1)
+    assert_close(warmup.filtered(_wave(32, 16, 0)), _wave(32, 16, 0), rtol=0, atol=1e-12)
+    assert_close(warmup.filtered(_wave(32, 16, 16)), torch.zeros_like(_wave(32, 16, 16)), rtol=0, atol=1e-12)
+
+
+def test_an_ideal_filter_that_removes_nothing_is_a_problem():
+    assert [key for key, _ in Warmup(cutoff=0.75, steps=1).problems()] == ["cutoff"]
+    images = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert_close(Warmup(cutoff=0.7072, steps=1).filtered(images), images, rtol=0, atol=1e-12)
+    for works in (Warmup(kind="gaussian", cutoff=0.75, steps=1), Warmup(cutoff=0.7, steps=1)):
+        assert list(works.problems()) == []
+        assert float((works.filtered(images) - images).abs().max()) > 1e-3
+
+
+def test_nothing_is_clipped():
+    step = torch.ones(1, 1, 32, 32, dtype=torch.float64)
+    step[..., :16] = -1
+    assert Warmup(steps=1).filtered(step).abs().max() > 1.05
+
+
 def test_its_length_is_required():
     with pytest.raises(ValueError, match="steps"):
         Warmup()

@@ -148,6 +148,28 @@ def test_dit_dh_has_the_released_settings():
     assert "2.16" in text and "# Measured: not run." in text and "--guide runs/dit-dh-s --cfg-scale 1.42" in text
 
 
+def test_a_warm_up_as_long_as_the_run_is_remarked_on(recipe):
+    steps = load(recipe, TrainDiT).tables.steps
+    assert f"warmup.steps = {steps} is all of" in next(load(recipe, TrainDiT, [f"warmup.steps={steps}"]).tables.remarks())
+    shorter = load(recipe, TrainDiT, [f"warmup.steps={steps - 1}"]).tables
+    assert not [remark for remark in shorter.remarks() if remark.startswith("warmup.steps")]
+
+
+@pytest.mark.parametrize(
+    ("name", "gamma", "scale", "published"), [("ddpm-ip", 0.15, 1, "gamma 0.15"), ("adm-es", 0, 1.017, "FID 2.17")]
+)
+def test_rows_of_exposure_bias_hold_the_published_settings(name, gamma, scale, published):
+    """Source: released-code.md#exposure-bias."""
+    path = packaged() / f"paper/related/{name}-cifar10.dit.toml"
+    tables = load(str(path), TrainDiT).tables
+    found = (tables.process.input_perturbation, tables.sampler.epsilon_scale, tables.sampler.steps)
+    assert found == (gamma, scale, 100)
+    baseline = load(str(packaged() / "paper/dctdiff/cifar10-pixels.dit.toml"), TrainDiT).tables
+    for table in ("data", "latents", "model", "optimizer", "ema", "steps", "precision"):
+        assert getattr(tables, table) == getattr(baseline, table)
+    assert published in path.read_text() and "# Measured: not run." in path.read_text()
+
+
 PAPERS = [path for path in TRANSFORMERS if "paper" in path.parts and path not in DCTDIFF and "related" not in path.parts]
 
 
@@ -207,6 +229,7 @@ def test_defaults_of_absent_tables(recipe):
         (["latents.onlin=true"], "latents.onlin: no such key. Did you mean `online`?"),
         (["labels.dropout=1"], "labels.dropout: must be less than 1"),
         (["warmup.cutoff=0.2"], "warmup.steps: is required, but missing."),
+        (["warmup.cutoff=0.75", "warmup.steps=2"], "warmup.cutoff: must be below 0.7071, the corners, for an ideal"),
         (["data.image_size=big"], "data.image_size"),
     ],
 )
