@@ -24,6 +24,7 @@ ROOMS = (
     ("diffusion",),
     ("tasks",),
     ("recipe", "report"),
+    ("cost",),
     ("inference",),
     ("evaluation",),
     ("diffusability",),

@@ -17,10 +17,9 @@ from smtool.errors import RecipeError, WeightsError
 from smtool.features.frozen import Frozen
 from smtool.features.random import fixed
 from smtool.features.teachers import DINOV2, patch_side, squeezenet_side, without_last_affine
-from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, fill, find_weights, load_state
+from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, digest_of, fill, find_weights, load_state
 from smtool.networks.rae import RepresentationAutoencoder
 from smtool.networks.tokenizer import Tokenizer
-from smtool.storage import tensor_digest
 
 MODELS = {
     **DINOV2,
@@ -59,7 +58,7 @@ class FrozenEncoder(Frozen):
     ) -> None:
         super().__init__(network)
         self.name, self.dim, self.side, self.features = name, dim, side, features
-        self.digest = tensor_digest(network.state_dict())
+        self.digest = digest_of(network.state_dict())
         self.normalized = without_last_affine(network)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)

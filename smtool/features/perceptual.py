@@ -12,8 +12,7 @@ from smtool.config import LossConfig
 from smtool.errors import WeightsError
 from smtool.features.frozen import Frozen
 from smtool.features.pictures import as_rgb
-from smtool.features.weights import LPIPS_TRUNKS, WEIGHTS, find_weights, load_state
-from smtool.storage import file_digest
+from smtool.features.weights import LPIPS_TRUNKS, WEIGHTS, are_left_out, digest_of, find_weights, load_state
 
 LPIPSNet = Literal["vgg", "alex", "squeeze"]
 
@@ -49,7 +48,7 @@ class PerceptualDistance(Frozen):
         path = find_weights(LPIPS_TRUNKS[net], weights_dir, purpose=f"LPIPS with the {net} network")
         super().__init__(_lpips(net, path))
         self.name, self.trunk = f"lpips_{net}", LPIPS_TRUNKS[net]
-        self.digest = file_digest(path)
+        self.digest = digest_of(path)
         self.smallest_input = _SMALLEST[net]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -69,6 +68,8 @@ def _lpips(net: str, trunk: Path) -> nn.Module:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    if are_left_out():
+        return network
     stored = load_state(trunk, WEIGHTS[LPIPS_TRUNKS[net]].title)
     try:
         # lpips splits torchvision's `features` into slices but keeps the layer numbers: slice2.4.weight is features.4.weight

@@ -59,7 +59,7 @@ def fixed(conv: nn.Conv2d, purpose: str, key: int) -> nn.Conv2d:
     draw = generator(purpose, key)
     with torch.no_grad():
         for values, scale in ((conv.weight, (2.0 / conv.weight[0].numel()) ** 0.5), (conv.bias, 0.5)):
-            drawn = torch.randint(-127, 128, values.shape, generator=draw).double()
+            drawn = torch.randint(-127, 128, values.shape, generator=draw, device="cpu").double()
             values.copy_(drawn * scale / drawn.square().mean().sqrt())
     return conv
 

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from smtool.errors import RecipeError
 from smtool.features.frozen import Frozen
 from smtool.features.pictures import as_rgb
-from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, fill, find_weights, load_state
-from smtool.storage import file_digest, tensor_digest
+from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, digest_of, fill, find_weights, load_state
 
 Grid = tuple[int, int]
 
@@ -109,7 +108,7 @@ def _timm(name: str, model: str, other_files: list[str], token_grid: Grid, weigh
     return Teacher(
         network,
         name=name,
-        digest=tensor_digest(network.state_dict()) if file is None else file_digest(file),
+        digest=digest_of(network.state_dict() if file is None else file),
         size=size or config["input_size"][-2:],
         mean=config["mean"],
         std=config["std"],
@@ -164,7 +163,7 @@ def _squeezenet(token_grid: Grid, weights_dir: Path | None) -> Teacher:
     return Teacher(
         whole.features,
         name="squeezenet",
-        digest=file_digest(path),
+        digest=digest_of(path),
         size=(squeezenet_side(token_grid[0]), squeezenet_side(token_grid[1])),
         mean=tuple(value / 255.0 for value in IMAGENET_MEAN),
         std=tuple(value / 255.0 for value in IMAGENET_STD),

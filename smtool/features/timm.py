@@ -17,7 +17,7 @@ from smtool.errors import RecipeError, WeightsError
 from smtool.features.extractor import Extractor
 from smtool.features.hub_answers import hub_answers
 from smtool.features.protocol import Protocol
-from smtool.features.weights import find_weights, folders
+from smtool.features.weights import are_left_out, find_weights, folders
 from smtool.storage import file_digest, tensor_digest
 
 _DINOV2 = "vit_large_patch14_dinov2.lvd142m"
@@ -58,12 +58,16 @@ def known_model(model: str) -> None:
 
 def stored(model: str, weights_dir: Path | None, other_names: Sequence[str] = ()) -> Path | None:
     """The file of a model in a weights folder, under timm's name or one of `other_names`; None if there is none."""
+    if are_left_out():
+        return None
     names = [*(f"{model}{ending}" for ending in (".safetensors", ".pth", ".bin")), *other_names]
     return next((folder / name for folder in folders(weights_dir) for name in names if (folder / name).is_file()), None)
 
 
 def create(model: str, file: Path | None, **options: Any) -> nn.Module:
     """A pretrained model without its classifier, from a file, or from timm's cache or download (file None)."""
+    if are_left_out():
+        return timm.create_model(model, num_classes=0, **options)
     if file is not None:      # an overlay, because with checkpoint_path timm does not convert upstream files
         options["pretrained_cfg_overlay"] = {"file": str(file)}
     with torch.random.fork_rng(devices=[]):

@@ -8,9 +8,8 @@ from torch.nn import functional as F
 
 from smtool.errors import RecipeError, WeightsError
 from smtool.features.frozen import Frozen
-from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD
+from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, digest_of
 from smtool.networks.dino_gan import DEPTHS, DinoDiscriminator
-from smtool.storage import tensor_digest
 
 SIDE = 224
 _UPSTREAM = {"vit_small_patch8_224.dino": "dino_deitsmall8_pretrain.pth"}
@@ -29,7 +28,7 @@ class Trunk(Frozen):
     def __init__(self, network: nn.Module, *, name: str, dim: int) -> None:
         super().__init__(network)
         self.name, self.dim = name, dim
-        self.digest = tensor_digest(network.state_dict())
+        self.digest = digest_of(network.state_dict())
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) / 255.0, persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) / 255.0, persistent=False)
 

@@ -8,6 +8,9 @@ import os
 import re
 import sys
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from smtool.errors import WeightsError
-from smtool.storage import file_digest
+from smtool.networks.shapes_only import shapes_only
+from smtool.storage import file_digest, tensor_digest
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)      # for intensities in [0, 255]
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -84,6 +88,32 @@ WEIGHTS = {
 }
 
 
+_without: ContextVar[bool] = ContextVar("without weights", default=False)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Build networks within the block by shape only, on the meta device. No weights are searched, read or downloaded."""
+    token = _without.set(True)
+    try:
+        with shapes_only():
+            yield
+    finally:
+        _without.reset(token)
+
+
+def are_left_out() -> bool:
+    """Whether the code runs within `without_weights`."""
+    return _without.get()
+
+
+def digest_of(weights: Path | Mapping[str, Tensor]) -> str:
+    """sha256 of a weight file or of tensors; "" within `without_weights`."""
+    if are_left_out():
+        return ""
+    return file_digest(weights) if isinstance(weights, Path) else tensor_digest(weights)
+
+
 def find_weights(name: str, weights_dir: Path | None = None, *, purpose: str) -> Path:
     """Path of the weight file `name` (a key of WEIGHTS), downloaded if necessary. purpose: why it is needed, for messages.
 
@@ -91,6 +121,8 @@ def find_weights(name: str, weights_dir: Path | None = None, *, purpose: str) ->
     WeightsError for a damaged file, or if it is neither found nor downloadable.
     """
     weights = WEIGHTS[name]
+    if are_left_out():
+        return Path(weights.files[0])
     for folder in folders(weights_dir):
         for file in weights.files:
             if (path := folder / file).is_file():
@@ -100,6 +132,8 @@ def find_weights(name: str, weights_dir: Path | None = None, *, purpose: str) ->
 
 def load_state(path: Path, title: str) -> dict[str, Tensor]:
     """Read a state dict from a weight file, with weights_only=True. Raises WeightsError for an unreadable file."""
+    if are_left_out():
+        return {}
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:      # torch raises various exceptions for a damaged file
@@ -112,6 +146,8 @@ def load_state(path: Path, title: str) -> dict[str, Tensor]:
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path, title: str) -> nn.Module:
     """Load weights of any float type into a float32 network. Raises WeightsError if names or shapes differ."""
+    if are_left_out():
+        return network
     try:
         network.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
     except RuntimeError as error:

@@ -44,9 +44,9 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Context manager that switches autocast off on x's device, so that float32 stays float32."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if kind != "meta" and torch.is_autocast_enabled(kind) else nullcontext()
+    """Context manager that switches autocast off on x's device, so that float32 stays float32. "meta" has the CPU's switch."""
+    kind = "cpu" if x.is_meta else x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 @constant

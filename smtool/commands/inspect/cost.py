@@ -1,0 +1,165 @@
+"""`smtool inspect RECIPE --cost`: what training a recipe costs on GPUs, predicted without running it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from smtool.commands.inspect.cost_text import cost_rows
+from smtool.commands.inspect.network_size import Shape, latents_of
+from smtool.commands.train.without_values import META, autoencoder_task, image_batch, latent_batch, transformer_task
+from smtool.cost.counting import counting
+from smtool.cost.cuda_autocast import cuda_autocast
+from smtool.cost.estimate import Subject, estimate
+from smtool.cost.gpus import GPU, find_gpu
+from smtool.cost.result import Cost, DataCost
+from smtool.cost.storage import Latents, data_cost
+from smtool.cost.turns import planned_turns
+from smtool.data.images.card import is_prepared, read_card
+from smtool.errors import CheckpointError, RecipeError, WeightsError
+from smtool.features.encoder import supply_encoder
+from smtool.features.weights import without_weights
+from smtool.image_shape import ImageSize
+from smtool.networks.trainable import AutoencoderConfig
+from smtool.recipe import TrainAE, TrainDiT, kind_of, load
+from smtool.recipe.catalog import autoencoder_recipe
+from smtool.report.console import Console
+from smtool.tasks.diffusion import PLAYER
+from smtool.tokenizers.dct import is_dct
+
+ENCODE_BATCH = 32      # of `prepare --latents`
+ASSUMED_CLASSES = 1000
+_VARYING = {"eq_vae", "scale_equivariance", "uae", "channel_prefix", "latent_masking"}
+"""Methods whose random choices change the cost of a step."""
+_EXAMPLES = 4
+
+
+def show_cost(what: str, *, gpu: str, gpus: int, as_json: bool, console: Console) -> None:
+    """Print the cost of a recipe. Raises RecipeError for what is no training recipe, an unknown GPU, or an indivisible batch."""
+    found = recipe_cost(what, gpu=gpu, gpus=gpus)
+    if as_json:
+        print(found.model_dump_json(indent=2))
+        return
+    console.rule(found.recipe)
+    console.print(cost_rows(found))
+
+
+def recipe_cost(what: str, *, gpu: str, gpus: int = 1) -> Cost:
+    """The cost of a recipe of `train-ae` or `train-dit`. Data, weights and the autoencoder of latents need not exist."""
+    machine = find_gpu(gpu)
+    if kind_of(what) is TrainDiT:
+        return transformer_cost(load(what, TrainDiT).tables, what, machine, gpus)
+    return autoencoder_cost(load(what, TrainAE).tables, what, machine, gpus)
+
+
+def autoencoder_cost(tables: TrainAE, name: str, gpu: GPU, gpus: int) -> Cost:
+    subject = autoencoder_subject(tables, name)
+    size, channels = tables.data.image_size, tables.model.image_channels
+
+    def data(rate: float) -> DataCost:
+        encode = _encode_seconds(tables.model, size, gpu)
+        latents = Latents(tables.shapes.latents[1:], "bf16", True, encode)
+        return data_cost(size, channels, images_per_second=rate, latents=latents)
+
+    return estimate(subject, gpu, gpus, data)
+
+
+def autoencoder_subject(tables: TrainAE, name: str) -> Subject:
+    task = autoencoder_task(tables)
+    begins: dict[int, list[str]] = {0: []}
+    if table := tables.discriminator:
+        begins.setdefault(table.start, []).append("the discriminator alone" if table.alone else "with the discriminator")
+        begins.setdefault(table.entry, ["with the discriminator"])
+    examples = _EXAMPLES if _VARYING & set(tables.regularizers.present) else 1
+    phases = _at_each_size(tables, {step: " ".join(words) for step, words in begins.items()})
+    turns = tuple(planned_turns(task, tables.steps, phases, examples=examples))
+    return Subject(name, tables, task, lambda count: image_batch(tables, count), tables.data.batch, turns, averaged="autoencoder")
+
+
+def _at_each_size(tables: TrainAE, phases: dict[int, str]) -> list[tuple[int, str]]:
+    """(first step, name) of the phases, split where the size of the training images changes."""
+    sizes = {first: size.words for first, size in tables.data.sizes} or {0: ""}
+    found = []
+    for step in sorted({*phases, *sizes}):
+        phase = phases[max(first for first in phases if first <= step)]
+        size = sizes[max(first for first in sizes if first <= step)]
+        found.append((step, " at ".join(part for part in (phase, size) if part)))
+    return found
+
+
+def transformer_cost(tables: TrainDiT, name: str, gpu: GPU, gpus: int) -> Cost:
+    shape, source = _shape(tables, name)
+    size, channels = _images(tables, shape)
+    subject = transformer_subject(tables, name, shape, num_classes(tables, source), size, channels)
+    cached = not tables.latents.online and not is_dct(tables.latents.autoencoder)
+
+    def data(rate: float) -> DataCost:
+        latents = Latents(shape, tables.latents.dtype, tables.data.flip, _encoder_seconds(tables, size, gpu)) if cached else None
+        return data_cost(size, channels, images_per_second=rate, latents=latents)
+
+    return estimate(subject, gpu, gpus, data)
+
+
+def transformer_subject(
+    tables: TrainDiT, name: str, shape: Shape, classes: int, size: ImageSize, channels: int
+) -> Subject:
+    task = transformer_task(tables, shape, classes)
+    turns = tuple(planned_turns(task, tables.steps, [(0, "")], examples=_EXAMPLES if tables.channel_prefix else 1))
+    return Subject(
+        name, tables, task, lambda count: latent_batch(tables, shape, size, channels, count), tables.data.batch, turns,
+        averaged=PLAYER, parallel=tables.parallel,
+    )  # fmt: skip
+
+
+def num_classes(tables: TrainDiT, source: str) -> int:
+    """Classes of the prepared images; of images that are not there, those of ImageNet; 0 without [labels]."""
+    if tables.labels is None:
+        return 0
+    path = Path(tables.data.train or source)
+    known = read_card(path).num_classes if is_prepared(path) else 0
+    return known or ASSUMED_CLASSES
+
+
+def _shape(tables: TrainDiT, name: str) -> tuple[Shape, str]:
+    try:
+        shape, source = latents_of(tables)
+    except (CheckpointError, WeightsError) as error:
+        raise RecipeError(
+            f"{name}: the shape of the latents is not known, because {tables.latents.autoencoder} is not here.", hint=error.hint
+        ) from error
+    if shape is None:
+        raise RecipeError(
+            f"{name}: the shape of the latents depends on data.image_size.", hint="State data.image_size in the recipe."
+        )
+    return shape, source
+
+
+def _planned(tables: TrainDiT) -> TrainAE | None:
+    """The packaged recipe that trains the autoencoder of the latents; None for other autoencoders."""
+    found = autoencoder_recipe(tables.latents.autoencoder.removesuffix("/ckpt.safetensors"))
+    return None if found is None else load(found[0], TrainAE).tables
+
+
+def _images(tables: TrainDiT, shape: Shape) -> tuple[ImageSize, int]:
+    """Size and channels of the images behind the latents."""
+    asked, trained = tables.data.image_size, _planned(tables)
+    if trained is not None:
+        return (trained.data.image_size if asked == "autoencoder" else asked), trained.model.image_channels
+    return (ImageSize(8 * shape[1], 8 * shape[2]) if asked == "autoencoder" else asked), 3
+
+
+def _encoder_seconds(tables: TrainDiT, size: ImageSize, gpu: GPU) -> float | None:
+    trained = _planned(tables)
+    return None if trained is None else _encode_seconds(trained.model, size, gpu)
+
+
+def _encode_seconds(model: AutoencoderConfig, size: ImageSize, gpu: GPU) -> float:
+    """Seconds to encode one image in float32, as `prepare --latents` does."""
+    with without_weights():
+        network = model.build().to(META)
+        supply_encoder(network)
+    encode: Callable[[torch.Tensor], object] = network.encode
+    images = torch.empty(ENCODE_BATCH, model.image_channels, *size, device=META).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), cuda_autocast(), counting() as count:
+        encode(images)
+    return gpu.seconds(count) / ENCODE_BATCH

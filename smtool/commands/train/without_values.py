@@ -1,0 +1,68 @@
+"""A recipe's training task on the meta device, to count what a step costs: shapes, but no weights, data or autoencoder."""
+
+import torch
+
+from smtool.commands.train.run_autoencoder import build_task
+from smtool.data import ImageBatch, LatentBatch
+from smtool.diffusion import WeightedAlignment
+from smtool.features.teachers import load_teacher
+from smtool.features.weights import without_weights
+from smtool.image_shape import ImageSize
+from smtool.networks.posterior import LatentStats
+from smtool.networks.recompute import recompute_activations
+from smtool.recipe import TrainAE, TrainDiT
+from smtool.regularizers.stay import StayingNearOriginal
+from smtool.tasks.autoencoder import AutoencoderTask
+from smtool.tasks.diffusion import DiffusionTask
+
+META = "meta"
+Shape = tuple[int, int, int]
+
+
+def autoencoder_task(tables: TrainAE) -> AutoencoderTask:
+    """The task of a `train-ae` recipe. Frozen networks that are not on this machine are built by shape too."""
+    stay = tables.regularizers.stay
+    methods = tables.regularizers.model_copy(update={"stay": None})
+    with without_weights():
+        task = build_task(tables.model_copy(update={"regularizers": methods}), META, None)
+        if stay is not None:      # the original need not exist: it has the shape of the model
+            original = tables.model.build()
+            task.methods["stay"] = StayingNearOriginal(original, stay.weight, stay.numbers, adaptive=stay.adaptive)
+    return task
+
+
+def image_batch(tables: TrainAE, samples: int) -> ImageBatch:
+    images = torch.empty(samples, tables.model.image_channels, *tables.data.image_size, device=META)
+    return ImageBatch(images, None, ("",) * samples)
+
+
+def transformer_task(tables: TrainDiT, shape: Shape, num_classes: int) -> DiffusionTask:
+    """The task of a `train-dit` recipe on latents (C, h, w). A teacher computes its features in every step."""
+    alignment, teacher, table = None, None, tables.alignment
+    with without_weights():
+        network = tables.model.build(shape, num_classes)
+        if table is not None:
+            teacher = load_teacher(table.teacher, token_grid=network.token_grid).to(META)
+            module = table.build(network.width, network.token_grid, teacher_dim=teacher.dim, teacher_grid=teacher.grid)
+            alignment = WeightedAlignment(module.to(META), table.weight, table.depth)
+    if tables.memory == "checkpoint":
+        recompute_activations(network)
+    uniform = tables.loss.weights == "uniform"
+    return DiffusionTask(
+        network.to(META),
+        tables.process.build(),
+        LatentStats("scalar", torch.zeros(1), torch.ones(1), count=1, data=""),
+        labels=tables.labels,
+        alignment=alignment,
+        teacher=teacher,
+        channel_weights=None if uniform else (1.0,) * shape[0],
+        prefixes=tables.channel_prefix,
+        cosine=tables.loss.cosine,
+    )
+
+
+def latent_batch(tables: TrainDiT, shape: Shape, image_size: ImageSize, image_channels: int, samples: int) -> LatentBatch:
+    moments = torch.empty(samples, *shape, device=META)
+    labels = None if tables.labels is None else torch.zeros(samples, dtype=torch.int64, device=META)
+    images = torch.empty(samples, image_channels, *image_size, dtype=torch.uint8, device=META)
+    return LatentBatch(moments, moments, labels, ("",) * samples, None if tables.alignment is None else images)

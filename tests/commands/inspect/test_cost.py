@@ -1,0 +1,120 @@
+"""`inspect --cost` of packaged recipes, whose data, weights and autoencoders are not there."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from smtool.commands.inspect.cost import autoencoder_subject, recipe_cost
+from smtool.commands.inspect.cost_text import amount, rows
+from smtool.commands.inspect.inspection import describe
+from smtool.cost.result import Cost
+from smtool.errors import RecipeError
+from smtool.recipe import TrainAE, load
+
+
+@pytest.fixture(scope="module")
+def small() -> Cost:
+    return recipe_cost("esm", gpu="a100")
+
+
+def test_parameters_are_those_of_inspect(small):
+    assert f"{small.parameters['autoencoder']:,} (" in describe("esm").rows["parameters"]
+    assert f"{recipe_cost('sit', gpu='h100').parameters['transformer']:,}" == describe("sit").rows["parameters"]
+
+
+def test_totals_follow_from_the_turns(small):
+    seconds = sum(turn.number * turn.seconds for turn in small.turns)
+    assert small.hours == pytest.approx(seconds / 3600)
+    assert small.images_per_second == pytest.approx(small.steps * small.batch / seconds)
+    assert small.floor_gpu_hours < small.gpu_hours
+    held = small.memory.model_dump(exclude={"total", "available"})
+    assert small.memory.total == pytest.approx(sum(held.values()))
+    assert small.memory.optimizer == 2 * small.memory.gradients == 8 * small.parameters["autoencoder"]
+
+
+def test_a_paper_recipe_is_counted_without_data_and_weights():
+    """500,000 steps in turns are 275,000 updates of the autoencoder (released-code.md#discriminator)."""
+    found = recipe_cost("paper/table2/f16d16-dsm.ae", gpu="h100", gpus=4)
+    players = {player: sum(turn.number for turn in found.turns if turn.player == player) for player in found.parameters}
+    assert players == {"autoencoder": 275_000, "discriminator": 225_000}
+    assert found.samples == 12 and not found.sharded
+    assert found.frozen_parameters == 14_714_688 + 1472      # VGG16's convolutions and the heads of LPIPS
+    assert found.turns[0].sent_bytes == pytest.approx(2 * 3 / 4 * 4 * found.parameters["autoencoder"])
+    assert not any(turn.flops_by_format.get("bf16", 0) == 0 for turn in found.turns)
+    assert found.data.latent_bytes is not None and found.data.encode_gpu_hours > 0
+
+
+def test_more_gpus_share_the_work_and_shard_a_large_transformer():
+    one, four = (recipe_cost("paper/table4/sit-b2-repa.dit", gpu="h200", gpus=n) for n in (1, 4))
+    assert four.turns[0].flops == pytest.approx(one.turns[0].flops, rel=0.01)
+    assert one.turns[0].sent_bytes == 0 < four.turns[0].sent_bytes
+    assert four.memory.activations == pytest.approx(one.memory.activations / 4, rel=0.05)
+    assert one.gpu_hours < four.gpu_hours and four.hours < one.hours
+    large = recipe_cost("paper/lightning-dit/xl-va-vae.dit", gpu="h200", gpus=8)
+    assert large.sharded and large.memory.gathered > 0
+    assert large.memory.optimizer == pytest.approx(large.parameters["transformer"], rel=0.01)      # 8 bytes on 8 GPUs
+
+
+def test_phases_follow_the_discriminator_and_the_sizes_of_images():
+    changes = ["steps=1000", "data.sizes=[[0, 32], [600, 64]]", "discriminator.start=300", "discriminator.num_layers=1"]
+    subject = autoencoder_subject(load("dsm", TrainAE, changes).tables, "dsm")
+    found = [(turns.player[0], turns.phase, turns.number) for turns in subject.turns]
+    assert found == [
+        ("a", "32 px", 300),
+        ("a", "with the discriminator at 32 px", 150), ("d", "with the discriminator at 32 px", 150),
+        ("a", "with the discriminator at 64 px", 200), ("d", "with the discriminator at 64 px", 200),
+    ]  # fmt: skip
+
+
+def test_steps_of_random_sizes_are_averages_of_several():
+    subject = autoencoder_subject(load("eq-vae", TrainAE).tables, "eq-vae")
+    assert [len(turns.steps) for turns in subject.turns] == [4]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("esm", {"gpu": "tpu"}, "this GPU is not known"),
+        ("esm", {"gpu": "h100", "gpus": 3}, "is not a multiple of 3 GPUs"),
+        ("esm", {"gpu": "h100", "gpus": 0}, "must be at least 1"),
+        ("race/faces", {"gpu": "h100"}, "is a recipe of race"),
+        ("nothing", {"gpu": "h100"}, "no such recipe"),
+    ],
+)
+def test_impossible_questions_are_one_sentence(name, options, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe_cost(name, **options)
+
+
+def test_an_autoencoder_of_unknown_shape_is_named(tmp_path):
+    recipe = tmp_path / "of-nothing.toml"
+    recipe.write_text('steps = 1\n[latents]\nautoencoder = "weights/unheard-of"\n[data]\nbatch = 1\nimage_size = 64\n'
+                      '[model]\nkind = "sit"\n[optimizer]\nlr = 1.0\n')
+    with pytest.raises(RecipeError, match="weights/unheard-of is not here"):
+        recipe_cost(str(recipe), gpu="h100")
+
+
+def test_the_table_shows_what_is_too_large(small):
+    assert "does not fit" not in rows(small)["memory"]
+    tight = small.model_copy(update={"memory": small.memory.model_copy(update={"available": 1e6})})
+    assert rows(tight)["memory"].endswith("does not fit into 1.00 MB")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (5, "5.00 B"), (999.4, "999 B"), (999.6, "1.00 kB"), (12_345, "12.3 kB"), (3.2e18, "3.20 EB"), (4e25, "40000 ZB")],
+)
+def test_amounts_have_three_digits(value, text):
+    assert amount(value, "B") == text
+
+
+def test_the_command_prints_a_table_or_json():
+    command = [sys.executable, "-m", "smtool", "inspect", "esm"]
+    asked = [*command, "--cost", "--gpu", "4090", "--json"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=300)
+    found = Cost.model_validate(json.loads(done.stdout))
+    assert (found.gpu, found.gpus, found.steps) == ("4090", 1, load("esm", TrainAE).tables.steps)
+    wrong = subprocess.run([*command, "--gpus", "2"], capture_output=True, text=True, timeout=300)
+    assert wrong.returncode == 2 and "--gpus has no effect without --cost" in wrong.stderr
