@@ -114,7 +114,7 @@ def _backward(
     starts = tuple(torch.ones_like(x) if one is None else one for x, one in zip(ends, given, strict=True))
     wanted = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs or ())
     keep = create if retain is None else retain
-    engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+    engine: Any = torch.autograd.Variable._execution_engine
     found = engine.run_backward(ends, starts, keep, create, wanted, allow_unreachable=True, accumulate_grad=accumulate)
     return tuple(found or ())
 
@@ -152,6 +152,6 @@ def fused_attention(
     assert attn_mask is None and not enable_gqa, "the networks of smtool use neither"
     if query.dtype in (torch.bfloat16, torch.float16):
         flash = torch.ops.aten._scaled_dot_product_flash_attention
-        return flash(query, key, value, dropout_p, is_causal, scale=scale)[0]  # type: ignore[no-any-return]
+        return flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
     efficient = torch.ops.aten._scaled_dot_product_efficient_attention
-    return efficient(query, key, value, None, True, dropout_p, is_causal, scale=scale)[0]  # type: ignore[no-any-return]
+    return efficient(query, key, value, None, True, dropout_p, is_causal, scale=scale)[0]

@@ -159,7 +159,7 @@ def _encode_seconds(model: AutoencoderConfig, size: ImageSize, gpu: GPU) -> floa
         network = model.build().to(META)
         supply_encoder(network)
     encode: Callable[[torch.Tensor], object] = network.encode
-    images = torch.empty(ENCODE_BATCH, model.image_channels, *size, device=META).contiguous(memory_format=torch.channels_last)
+    images = torch.empty(ENCODE_BATCH, network.image_channels, *size, device=META).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), cuda_autocast(), counting() as count:
         encode(images)
     return gpu.seconds(count) / ENCODE_BATCH

@@ -27,7 +27,8 @@ def autoencoder_task(tables: TrainAE) -> AutoencoderTask:
         task = build_task(tables.model_copy(update={"regularizers": methods}), META, None)
         if stay is not None:      # the original need not exist: it has the shape of the model
             original = tables.model.build()
-            task.methods["stay"] = StayingNearOriginal(original, stay.weight, stay.numbers, adaptive=stay.adaptive)
+            staying = StayingNearOriginal(original, stay.weight, stay.numbers, adaptive=stay.adaptive)
+            task.methods = {**task.methods, "stay": staying}
     return task
 
 
