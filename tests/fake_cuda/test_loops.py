@@ -1,0 +1,64 @@
+"""Loops over batches of frozen networks on the fake GPU: encoding for training and for a cache, features, samples."""
+
+from contextlib import closing
+from itertools import islice
+
+import pytest
+import torch
+
+from fake_cuda.allowed import added
+from smtool.data import encoded_batches, open_images
+from smtool.evaluation.feature_pass import Wanted, table_of_features
+from smtool.evaluation.image_sources import ImageSource
+from smtool.features.load import load_extractor
+from smtool.features.protocol import PROTOCOLS
+from smtool.image_shape import ImageSize
+from smtool.inference.features import pooled_features
+from smtool.networks.sd_vae import SDVAE
+from smtool.tokenizers.encode import encoded
+
+pytestmark = pytest.mark.fake_cuda
+
+
+def _autoencoder():
+    return SDVAE(downsample=2, latent_channels=2, channels=(4, 4), norm_groups=2, blocks_per_level=1, mid_attention=False).build()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return open_images("builtin:photos?train=6&val=2", "train", image_size=16, root=tmp_path_factory.mktemp("photos"))
+
+
+def test_batches_that_are_encoded_for_training_wait_for_their_own_encoding_only(card, images):
+    batches = encoded_batches(
+        images, _autoencoder().to("cuda"), seed=0, batch=4, first=0, start=0, stop=4, workers=1, flip=True, encode_batch=2
+    )
+    with closing(batches):
+        next(batches)
+        card.waits.clear()
+        found = list(islice(batches, 3))
+    assert all(batch.mean.device.type == "cuda" and len(batch.ids) == 4 for batch in found)
+    assert not added(card.waits, "batch encoded for training")
+
+
+def test_a_batch_encoded_for_a_cache_is_on_the_host(card, images):
+    posterior = encoded(_autoencoder().to("cuda"), images.read(range(2)).images, ("a", "b"))
+    assert posterior.mean.device.type == "cpu"
+    card.waits.pop(("from pageable memory", "outside of smtool"), None)      # the network, before the loop
+    assert not added(card.waits, "batch encoded for a cache")
+
+
+@pytest.mark.parametrize("protocol", ["clean", "adm"])
+def test_a_pass_of_features_waits_for_its_features_only(card, protocol):
+    def read(positions: range, batch: int):
+        return (torch.zeros(batch, 3, 40, 40, dtype=torch.uint8) for _ in range(0, len(positions), batch))
+
+    extractor = load_extractor("random", protocol=PROTOCOLS[protocol]).to("cuda")
+    extractor.size = 24      # the resize of the protocol is on the card too
+    source, wanted = ImageSource("zeros", "digest", 4, [ImageSize(40, 40)], read), [Wanted(extractor)]
+    table_of_features(source, wanted, PROTOCOLS[protocol], count=2, batch=2, folder=None)      # fills the caches of constants
+    card.waits.clear()
+    (found,) = table_of_features(source, wanted, PROTOCOLS[protocol], count=4, batch=2, folder=None).values()
+    assert found.shape == (4, 64)
+    assert not added(card.waits, "batch of features")
+    assert pooled_features(extractor, read(range(4), 2)).shape == (4, 64)

@@ -1,0 +1,45 @@
+"""Every sampler with every process on the fake GPU: no mixed devices, and no waits."""
+
+import pytest
+import torch
+
+from fake_cuda.allowed import added
+from smtool.diffusion import DDPM, VPSDE, Flow, Sampler, sample
+from smtool.diffusion.samplers import SAMPLERS
+from smtool.networks.transformer import Prediction
+
+pytestmark = pytest.mark.fake_cuda
+
+PROCESSES = {
+    "flow": Flow(),
+    "flow of x": Flow(prediction="x", path="cosine"),
+    "flow of eps": Flow(prediction="eps"),
+    "ddpm": DDPM(),
+    "vp-sde": VPSDE(),
+    "vp-sde of x0": VPSDE(prediction="x0"),
+}
+CASES = [(kind, name) for kind, method in SAMPLERS.items() for name, one in PROCESSES.items() if one.kind in method.processes]
+NULL = 3
+
+
+def _network(x, time, labels):
+    return Prediction(x * time[:, None, None, None] + (labels == NULL)[:, None, None, None])
+
+
+def _draw(name: str, sampler: Sampler, observe=None):
+    process, noise = PROCESSES[name].build(), torch.zeros(2, 4, 4, 4, device="cuda")
+    model = sampler.model(process, _network, labels=torch.zeros(2, dtype=torch.int64, device="cuda"), null=NULL)
+    return sample(process, model, noise, sampler, step_noise=lambda step: torch.zeros_like(noise), observe=observe)
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_no_step_of_a_sampler_waits(card, kind, name):
+    drawn = _draw(name, Sampler(kind=kind, steps=4, cfg_scale=2.0, cfg_interval=(0.2, 0.8)))
+    assert (drawn.device.type, drawn.shape, drawn.dtype) == ("cuda", (2, 4, 4, 4), torch.float32)
+    assert not added(card.waits, "step of a sampler")
+
+
+def test_a_traced_sampler_shows_states_on_the_card(card):
+    seen = []
+    _draw("flow", Sampler(kind="heun", steps=3), observe=seen.append)
+    assert [(step.state.device.type, step.denoised.device.type) for step in seen] == [("cuda", "cuda")] * 3
