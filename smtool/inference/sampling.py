@@ -1,10 +1,11 @@
 """How samples were drawn, for samples.json in their folder and for the passports of their scores."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import PlainSerializer
+from pydantic import JsonValue, PlainSerializer
 
 from smtool.checkpoints.learned_from import learned_from
 from smtool.config import Config
@@ -15,7 +16,7 @@ from smtool.inference.diffusion_model import DiffusionModel
 
 SAMPLING_FILE = "samples.json"
 NEWER = ("cfg_channels", "epsilon_scale", "stop_time")
-"""Keys of `[sampler]` that passports of earlier versions do not have."""
+"""Keys of `[sampler]` that passports and races of earlier versions do not have."""
 
 
 class Decoder(Config):
@@ -42,11 +43,14 @@ class GuidedBy(Config):
     learned_from: tuple[str, ...] = ()
 
 
-def _stored(sampler: Sampler) -> dict[str, Any]:
-    """All keys, but of newer ones only those that change something: passports of versions without them stay equal."""
-    values, usual = sampler.model_dump(mode="json"), Sampler()
-    unused = {key for key in NEWER if getattr(sampler, key) == getattr(usual, key)}
-    return {key: value for key, value in values.items() if key not in unused}
+def stored_sampler(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """A `[sampler]` table without newer keys that change nothing: records of versions without these keys stay equal."""
+    usual = Sampler().model_dump(mode="json", include=set(NEWER))
+    return {key: value for key, value in values.items() if key not in usual or value != usual[key]}
+
+
+def _stored(sampler: Sampler) -> dict[str, JsonValue]:
+    return stored_sampler(sampler.model_dump(mode="json"))
 
 
 class Sampling(Config):

@@ -1,12 +1,13 @@
 """Files in a race's folder: cells/KEY.json with the scores of a trial, predictors/KEY.json with those of an autoencoder."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from smtool.config import Config
 from smtool.image_shape import ImageSize
+from smtool.inference.sampling import stored_sampler
 from smtool.recipe.race import Metric
 from smtool.storage import write_json
 
@@ -129,7 +130,7 @@ class TrialKey(Part):
     transformer: str
     autoencoder: str
     step: int
-    sampler: dict[str, JsonValue]
+    sampler: Annotated[dict[str, JsonValue], AfterValidator(stored_sampler)]
     images: str
     validation: str
     metric: Metric = "fd"

@@ -12,7 +12,7 @@ from smtool.commands.race.predictor_correlations import predictor_correlations
 from smtool.commands.race.ranking import rankings
 from smtool.commands.race.result import PredictorCorrelations, RaceResult, json_schema, read_race
 from smtool.commands.race.tables import metrics_table, show
-from smtool.commands.race.trial import TrialScores, read_kept
+from smtool.commands.race.trial import TrialKey, TrialScores, read_kept
 from smtool.errors import CheckpointError
 from smtool.report.console import Console
 
@@ -35,6 +35,16 @@ def test_what_was_read_is_written_with_the_same_names_and_numbers(result, writte
     result.write(tmp_path / "race.json")
     assert json.loads((tmp_path / "race.json").read_text()) == json.loads(written.read_text())
     assert read_race(tmp_path) == result
+
+
+def test_keys_that_a_sampler_of_an_older_version_lacks_change_a_trial_only_if_they_are_used(result):
+    """Races of both versions can be pooled, and an old race that is resumed is not scored again."""
+    key = result.trials[0].cache_key
+    assert "epsilon_scale" not in key.sampler
+    newer = {**key.model_dump(), "sampler": {**key.sampler, "cfg_channels": 0, "epsilon_scale": 1.0}}
+    assert TrialKey(**newer) == key
+    newer["sampler"]["epsilon_scale"] = 1.01
+    assert TrialKey(**newer) != key
 
 
 def test_tables_and_sentences_of_an_old_file_have_its_numbers(result, written, monkeypatch):
