@@ -29,8 +29,8 @@ def velocity_ambiguity(latents: Tensor, *, draws: Generator, queries: int = QUER
     Var[v | x_t] = Var[z | x_t] / t^2. Var[v] = Var[z] + D. Variances are sums over the D numbers. The mean is over `queries`
     draws of x_t, with t in equal steps over (0, 1), so its error is that of differences between neighbouring steps.
     One latent has VIV 0. The value is smaller for fewer latents, because these are easier to distinguish: compare at equal N
-    only. In many dimensions it grows with log N rather than towards a limit, so none is extrapolated. Oracle: quadrature for two
-    latents; pi / 4 for many latents of one Gaussian number.
+    only. On real latents its additions at each doubling of N do not halve, as a bias of 1 / N would, so no limit is extrapolated.
+    Oracle: quadrature for two latents; pi / 4 for many latents of one Gaussian number.
     """
     if queries < 2 or queries % 2:
         raise ValueError(f"VIV needs an even number of queries, 2 or more, but got {queries}")
