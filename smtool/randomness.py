@@ -83,6 +83,10 @@ class Streams:
         """The streams of another slice of the same global batch."""
         return replace(self, start=start, stop=stop)
 
+    def of_turn(self, turn: str) -> "Streams":
+        """The streams of another turn of the same step, at the same slice."""
+        return replace(self, turn=turn)
+
     def _sample(self, name: str, shape: Sequence[int]) -> Generator:
         if shape[0] != self.stop - self.start:
             raise ValueError(f"stream {name!r}: shape asks for {shape[0]} samples, but the slice is {self.start}:{self.stop}")

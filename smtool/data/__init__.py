@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from smtool.data.images.reader import ImageShards
     from smtool.data.images.streaming import stream_images
     from smtool.data.latents.check import LatentCheck, check_latents
-    from smtool.data.latents.reader import encoded_batches, latent_batches
+    from smtool.data.latents.reader import encoded_batches, image_batches, latent_batches
     from smtool.data.latents.shards import LatentShards, open_latents
     from smtool.data.latents.statistics import measure_latents
     from smtool.data.order import batch_indices
@@ -27,7 +27,7 @@ _HOMES = {
     "images.reader": ("ImageShards",),
     "images.streaming": ("stream_images",),
     "latents.check": ("LatentCheck", "check_latents"),
-    "latents.reader": ("encoded_batches", "latent_batches"),
+    "latents.reader": ("encoded_batches", "image_batches", "latent_batches"),
     "latents.shards": ("LatentShards", "open_latents"),
     "latents.statistics": ("measure_latents",),
     "order": ("batch_indices",),
@@ -44,6 +44,7 @@ __all__ = [
     "batch_indices",
     "check_latents",
     "encoded_batches",
+    "image_batches",
     "latent_batches",
     "measure_latents",
     "open_images",

@@ -17,26 +17,31 @@ class ImageBatch:
     """Images (B, C, H, W), float32 in [-1, 1]; labels (B,) int64 or None; ids: the samples' keys in their shards.
 
     C: 1 gray, 2 gray with alpha, 3 color, 4 color with alpha; alpha is 1 where the image is opaque, -1 where it is clear.
+    features: a teacher's features of the images, (B, D, h, w) float32, or None.
     """
 
     images: Tensor
     labels: Tensor | None
     ids: tuple[str, ...]
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def slice(self, start: int, stop: int) -> "ImageBatch":
-        labels = None if self.labels is None else self.labels[start:stop]
-        return ImageBatch(self.images[start:stop], labels, self.ids[start:stop])
+        labels, features = (None if value is None else value[start:stop] for value in (self.labels, self.features))
+        return ImageBatch(self.images[start:stop], labels, self.ids[start:stop], features)
 
     def split(self, size: int) -> Iterator["ImageBatch"]:
         """Batches of `size` in order; the last may be smaller."""
         return (self.slice(start, start + size) for start in range(0, len(self), size))
 
     def to(self, device: str | torch.device) -> "ImageBatch":
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return ImageBatch(self.images.to(device, non_blocking=True), labels, self.ids)
+        images, labels, features = (
+            None if value is None else value.to(device, non_blocking=True) for value in (self.images, self.labels, self.features)
+        )
+        assert images is not None
+        return ImageBatch(images, labels, self.ids, features)
 
 
 @dataclass(frozen=True)

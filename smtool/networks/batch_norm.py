@@ -27,7 +27,10 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
             centred = values - mean.view(1, -1, 1, 1)
             variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
             self._track(mean.detach(), variance.detach() * count / (count - 1))
-            scale = self.weight * torch.rsqrt(variance + self.eps)
+            scale = torch.rsqrt(variance + self.eps)
+            if not self.affine:
+                return (centred * scale.view(1, -1, 1, 1)).to(x.dtype)
+            scale = self.weight * scale
             return torch.addcmul(self.bias.view(1, -1, 1, 1), centred, scale.view(1, -1, 1, 1)).to(x.dtype)
 
     @torch.no_grad()

@@ -80,6 +80,13 @@ class ConditionedTransformer(LatentTransformer):
         """Further arguments of every block, which depend on the positions of tokens."""
         return ()
 
+    def tokens(self, x: Tensor, t: Tensor, labels: Tensor | None, *, tap: int) -> Tensor:
+        tokens, condition = self.x_embedder(x) + self.pos_embed, self._condition(t, labels)
+        positions = self.of_positions(tokens)
+        for block in self.blocks[:tap]:
+            tokens = block(tokens, condition, *positions)
+        return tokens
+
     def _condition(self, t: Tensor, labels: Tensor | None) -> Tensor:
         """(B, width), always in float32: bfloat16 cannot represent differences below 0.004 of times near 1."""
         with without_autocast(t):

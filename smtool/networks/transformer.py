@@ -115,6 +115,12 @@ class LatentTransformer(nn.Module, ABC):
             raise ValueError(f"no tokens after block {tap}: this network has blocks 1 to {self.depth}")
         return self.predict(x, t, labels, tap)
 
+    def tokens(self, x: Tensor, t: Tensor, labels: Tensor | None, *, tap: int) -> Tensor:
+        """The tokens of `forward` after block `tap`; a network may leave out what comes after it."""
+        tokens = self(x, t, labels, tap=tap).tokens
+        assert isinstance(tokens, Tensor)
+        return tokens
+
     @abstractmethod
     def predict(self, x: Tensor, t: Tensor, labels: Tensor | None, tap: int | None) -> Prediction:
         """`forward` without checks of its arguments."""

@@ -19,6 +19,10 @@ class Activations:
     checkpoint: int
     samples: int
 
+    def __add__(self, other: "Activations") -> "Activations":
+        """Of two networks whose activations are kept at the same time, for the same samples."""
+        return Activations(self.plain + other.plain, self.checkpoint + other.checkpoint, self.samples)
+
     def said(self) -> str:
         return f'about {gib(self.plain)} for {self.samples:,} samples, {gib(self.checkpoint)} with memory = "checkpoint"'
 

@@ -178,6 +178,10 @@ def _entry(race: Race, name: str, problems: list[str], weights_dir: Path | None)
     where = f"racers.{name}.transformer" if racer.transformer else "transformer.recipe"
     changes = (*race.transformer.changes, *racer.transformer)
     transformer = _training(where, race.transformer.recipe, TrainDiT, changes, problems, weights_dir)
+    if transformer is not None and isinstance(transformer.tables, TrainDiT) and transformer.tables.end_to_end is not None:
+        sentence = "has an [end_to_end] table, but racers keep their autoencoders; race autoencoder.safetensors of finished runs"
+        if (problem := f"{where}: {sentence}") not in problems:
+            problems.append(problem)
     if len(problems) > before or transformer is None:
         return None
     return Entry(name, racer, autoencoder, transformer)

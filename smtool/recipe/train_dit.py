@@ -10,6 +10,7 @@ from smtool.data.latents.statistics import Spectral, StatsKind
 from smtool.diffusion import DDPM, VPSDE, AnyAlignment, Flow, Sampler, Warmup
 from smtool.image_shape import ImageSize
 from smtool.networks import AnyBackbone
+from smtool.recipe.end_to_end import EndToEnd
 from smtool.recipe.training import TrainingTables
 from smtool.tasks.diffusion import ChannelPrefixes, Labels
 from smtool.training.sharding import Parallel
@@ -102,6 +103,7 @@ class TrainDiT(TrainingTables):
     labels: Labels | None = None
     channel_prefix: ChannelPrefixes | None = None
     alignment: AnyAlignment | None = None
+    end_to_end: EndToEnd | None = None
     warmup: Warmup | None = None
     sampler: Sampler = Sampler()
     validation: Samples = Samples()
@@ -127,6 +129,29 @@ class TrainDiT(TrainingTables):
             yield f"warmup.{key}", sentence
         if self.alignment is not None and self.alignment.depth > self.model.depth:
             yield "alignment.depth", f"must be at most the model's {self.model.depth} blocks, but is {self.alignment.depth}"
+        yield from self._joint_problems()
+
+    def _joint_problems(self) -> Iterator[tuple[str, str]]:
+        """Tables and values that [end_to_end] needs or excludes."""
+        if self.end_to_end is None:
+            return
+        if self.alignment is None:
+            yield "end_to_end", "needs an [alignment] table, because the autoencoder learns from the loss of alignment"
+        if self.latents.stats != "channel":
+            found = f'but is "{self.latents.stats}"'
+            yield "latents.stats", f'must be "channel" with [end_to_end], whose BatchNorm works per channel, {found}'
+        if not self.latents.embed:
+            yield "latents.embed", "must be true with [end_to_end]: the autoencoder changes with the transformer"
+        if self.warmup is not None:
+            yield "warmup", "cannot be used with [end_to_end], in which both networks use the same latents"
+        if self.channel_prefix is not None:
+            yield "channel_prefix", "cannot be used with [end_to_end]"
+        if self.loss.weights == "entropy":
+            yield "loss.weights", 'cannot be "entropy" with [end_to_end], in which latents change; use "uniform" or numbers'
+        if self.parallel != Parallel():
+            yield "parallel.shard_above", "has no effect with [end_to_end], in which every rank holds all weights; leave it out"
+        for key, sentence in self.end_to_end.problems():
+            yield f"end_to_end.{key}", sentence
 
     def remarks(self) -> Iterator[str]:
         if self.validation.grid > self.validation.num_images:

@@ -39,6 +39,9 @@ class Schedule(Config):
         description="steps after these in which `weight` rises linearly from 0; 1000 if model.init is given and "
         "discriminator.init is not",
     )
+    adaptive: bool = Field(
+        True, description="multiply `weight` by the ratio of gradient norms at the decoder's last layer; false: a fixed weight"
+    )
     augment: float = Field(
         0.0, ge=0, le=1,
         description="probability, per step, that all images for the discriminator are translated, and that they are recoloured "
@@ -69,9 +72,9 @@ class Schedule(Config):
         return ("discriminator",) if step % 2 else ("autoencoder",)
 
     @property
-    def adaptive_weight(self) -> AdaptiveWeight:
+    def adaptive_weight(self) -> AdaptiveWeight | None:
         """The factor of the adversarial term."""
-        return AdaptiveWeight("decoder")
+        return AdaptiveWeight("decoder") if self.adaptive else None
 
     def count_turns(self, player: str, steps: int) -> int:
         """Number of updates of the player in the first `steps` steps."""
@@ -115,8 +118,8 @@ class DinoAdversary(Schedule, DinoGAN):
     init: ClassVar[str] = ""
 
     @property
-    def adaptive_weight(self) -> AdaptiveWeight:
-        return AdaptiveWeight("decoder", offset=1e-6)
+    def adaptive_weight(self) -> AdaptiveWeight | None:
+        return AdaptiveWeight("decoder", offset=1e-6) if self.adaptive else None
 
 
 def _patchgan_unless_told(table: Any) -> Any:

@@ -1,6 +1,7 @@
 """The loss of an autoencoder: reconstruction, regularizers, and an adversarial term."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -36,6 +37,18 @@ class Reconstruction(Config):
     time: Literal["uniform", "logit-normal"] = Field(
         "uniform", description='distribution of the training times t; only for loss = "velocity"'
     )
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A batch through the autoencoder: its encoding, the pairs after all methods, the methods' draws by name, the decodings of
+    the pairs, and the pixel-wise term."""
+
+    encoding: Encoding
+    pairs: list[Pair]
+    draws: dict[str, Any]
+    decodings: list[Tensor]
+    pixel: Term
 
 
 class AutoencoderTask:
@@ -89,33 +102,46 @@ class AutoencoderTask:
             images = _flipped(images, draws)
         if player == "discriminator":
             return self._discriminator_loss(images, draws)
-        return weighted_sum(
-            self._autoencoder_terms(images, draws, step),
-            {"encoder": last_trained(self.autoencoder, "encoder"), "decoder": last_trained(self.autoencoder, "decoder")},
-        )
+        return self.weighted(self.terms(self.passed(images, draws), draws, step))
 
-    def _autoencoder_terms(self, images: Tensor, streams: Streams, step: int) -> list[Term]:
+    def weighted(self, terms: list[Term]) -> Loss:
+        """The weighted sum of the autoencoder's terms."""
+        layers: dict[Layer, Tensor] = {
+            "encoder": last_trained(self.autoencoder, "encoder"), "decoder": last_trained(self.autoencoder, "decoder")
+        }
+        return weighted_sum(terms, layers)
+
+    def passed(self, images: Tensor, streams: Streams) -> "Passed":
+        """Encode images (B, C, H, W) in [-1, 1] and decode the pairs."""
         encoding, pairs, draws = self._encoded(images, streams)
         decodings, pixel = self._decoded(pairs, streams)
-        terms = [pixel, *self._distances(pairs, decodings)]
+        return Passed(encoding, pairs, draws, decodings, pixel)
+
+    def terms(self, passed: "Passed", streams: Streams, step: int) -> list[Term]:
+        """The terms of the autoencoder's loss."""
+        terms = [passed.pixel, *self._distances(passed.pairs, passed.decodings)]
         if self.adversary is not None and step >= self.adversary.entry:
             assert self.discriminator is not None
-            value = hinge_generator(self.discriminator, pairs, self._seen(decodings, streams, "decoding"))
+            value = hinge_generator(self.discriminator, passed.pairs, self._seen(passed.decodings, streams, "decoding"))
             terms.append(Term("adversarial", value, self.adversary.weight_at(step), self.adversary.adaptive_weight))
         for name, method in self.methods.items():
-            if (penalty := method.penalty(encoding, draws[name])) is not None:
+            if (penalty := method.penalty(passed.encoding, passed.draws[name])) is not None:
                 terms.append(Term(name, penalty, method.weight, method.adaptive_weight))
         return terms
 
     def _discriminator_loss(self, images: Tensor, streams: Streams) -> Loss:
         """Hinge loss on targets and decodings, computed without gradients of the autoencoder."""
+        with torch.no_grad():
+            passed = self.passed(images, streams)
+        return self.judged([pair.images for pair in passed.pairs], passed.decodings, streams)
+
+    def judged(self, targets: list[Tensor], decodings: list[Tensor], streams: Streams) -> Loss:
+        """The discriminator's hinge loss; no gradients flow to the images."""
         assert self.discriminator is not None
         with torch.no_grad():
-            _, pairs, _ = self._encoded(images, streams)
-            decodings = self._decoded(pairs, streams)[0]
             if self.adversary is not None and self.adversary.rounded:
                 decodings = [to_signed(to_uint8(x)).to(x.dtype) for x in decodings]
-            targets = self._seen([pair.images for pair in pairs], streams, "target")
+            targets = self._seen(targets, streams, "target")
             decodings = self._seen(decodings, streams, "decoding")
         values = hinge_discriminator(self.discriminator, targets, decodings)
         return Loss(values["discriminator"], {name: value.detach() for name, value in values.items()})

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from smtool.config import Config
 from smtool.data.batches import LatentBatch
 from smtool.devices import to_device
-from smtool.diffusion import Process, WeightedAlignment, perturbed
+from smtool.diffusion import Noised, Process, WeightedAlignment, perturbed
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.transformer import LatentTransformer, Prediction
 from smtool.randomness import Streams
@@ -100,16 +100,20 @@ class DiffusionTask:
         """
         device = draws.device
         posterior = Posterior(to_device(batch.mean, device), to_device(batch.logvar, device))
-        shape = posterior.mean.shape
-        latents = self.stats.normalize(posterior.sample(draws.batch("posterior", shape)))
-        labels = self._labels(batch, draws)
-        lengths = self._lengths(draws, shape[1])
+        latents = self.stats.normalize(posterior.sample(draws.batch("posterior", posterior.mean.shape)))
+        features = None if self.alignment is None else self.features(batch.images, batch.features, device)
+        return self.loss_of(latents, batch.labels, features, draws)
+
+    def loss_of(self, latents: Tensor, labels: Tensor | None, features: Tensor | None, draws: Streams) -> Loss:
+        """`loss` on normalized latents (B, C, h, w). features: the teacher's, None without alignment."""
+        labels = self._dropped(self.labels_on(labels, draws.device), draws)
+        lengths = self._lengths(draws, latents.shape[1])
         passes = [self._pass(latents, labels, draws, number, length) for number, length in enumerate(lengths)]
         terms = [Term("diffusion", torch.stack([self._weighted(one.error.square()).mean() for one in passes]).mean())]
         if self.cosine:
             cosines = [F.cosine_similarity(one.error + one.target, one.target, dim=1).mean() for one in passes]
             terms.append(Term("cosine", 1 - torch.stack(cosines).mean(), self.cosine))
-        loss = weighted_sum([*terms, *self._alignment_terms([one.prediction for one in passes], batch, device)])
+        loss = weighted_sum([*terms, *self._alignment_terms([one.prediction for one in passes], features)])
         return Loss(loss.total, loss.values | band_errors(passes[0].error.detach()))
 
     def _lengths(self, draws: Streams, channels: int) -> list[int]:
@@ -122,14 +126,19 @@ class DiffusionTask:
 
     def _pass(self, latents: Tensor, labels: Tensor | None, draws: Streams, number: int, length: int) -> "_Pass":
         """With the number-th times and noise of the step; the network sees the first `length` channels."""
-        shape, which = latents.shape, f" {number}" if number else ""
-        noised = self.process.noised(latents, draws.batch(f"noise{which}", shape), draws.uniform(f"time{which}", shape[:1]))
-        if self.process.input_perturbation:
-            noised = perturbed(self.process, noised, draws.batch(f"input perturbation{which}", shape))
+        noised = self.noised(latents, draws, number)
         tap = None if self.alignment is None else self.alignment.depth
         prediction = self.network(prefix(noised.x_t, length), noised.network_time, labels, tap=tap)
         target = noised.target[:, :length]
         return _Pass(full_precision(prediction.output)[:, :length] - target, target, prediction)
+
+    def noised(self, latents: Tensor, draws: Streams, number: int = 0) -> Noised:
+        """Normalized latents with the number-th times and noise of the step."""
+        shape, which = latents.shape, f" {number}" if number else ""
+        noised = self.process.noised(latents, draws.batch(f"noise{which}", shape), draws.uniform(f"time{which}", shape[:1]))
+        if self.process.input_perturbation:
+            noised = perturbed(self.process, noised, draws.batch(f"input perturbation{which}", shape))
+        return noised
 
     def _weighted(self, square: Tensor) -> Tensor:
         """Squared errors (B, c', h, w) times the weights of their channels."""
@@ -138,28 +147,34 @@ class DiffusionTask:
         weights = self.channel_weights[: square.shape[1]].to(square.dtype)
         return square * to_device(weights, square.device).view(1, -1, 1, 1)
 
-    def _alignment_terms(self, predictions: list[Prediction], batch: LatentBatch, device: str) -> list[Term]:
-        if self.alignment is None:
+    def _alignment_terms(self, predictions: list[Prediction], features: Tensor | None) -> list[Term]:
+        if self.alignment is None or features is None:
             return []
-        features = self._features(batch, device)
         tokens = [found.tokens for found in predictions if found.tokens is not None]
         distances = torch.stack([self.alignment.module.loss(one, features) for one in tokens])
         return [Term("alignment", distances.mean(), self.alignment.weight)]
 
-    def _labels(self, batch: LatentBatch, draws: Streams) -> Tensor | None:
-        """The labels of the batch, some replaced by the null class; None for an unconditional network."""
+    def labels_on(self, labels: Tensor | None, device: str) -> Tensor | None:
+        """The labels of a batch; None for an unconditional network."""
         if self.labels is None:
             return None
-        assert batch.labels is not None
-        dropped = draws.uniform("label dropout", (len(batch),)) < self.labels.dropout
-        return torch.where(dropped, self.network.num_classes, to_device(batch.labels, draws.device))
+        assert labels is not None
+        return to_device(labels, device)
 
-    def _features(self, batch: LatentBatch, device: str) -> Tensor:
-        if batch.features is not None:
-            return to_device(batch.features, device)
-        assert self.teacher is not None and batch.images is not None
+    def _dropped(self, labels: Tensor | None, draws: Streams) -> Tensor | None:
+        """Labels, some replaced by the null class."""
+        if self.labels is None or labels is None:
+            return None
+        dropped = draws.uniform("label dropout", (len(labels),)) < self.labels.dropout
+        return torch.where(dropped, self.network.num_classes, labels)
+
+    def features(self, images: Tensor | None, cached: Tensor | None, device: str) -> Tensor:
+        """The teacher's features: from a cache, else computed from uint8 images (B, C, H, W)."""
+        if cached is not None:
+            return to_device(cached, device)
+        assert self.teacher is not None and images is not None
         with torch.no_grad():
-            features: Tensor = self.teacher(to_device(batch.images, device))
+            features: Tensor = self.teacher(to_device(images, device))
         return features
 
 

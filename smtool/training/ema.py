@@ -28,7 +28,8 @@ class EMA(Config):
 class MovingAverage:
     """A copy of a module whose trained weights are moving averages of the module's; buffers and integer tensors are copied.
 
-    Parameters without gradients are not averaged: with share_frozen, they are the module's own tensors, and in no state dict.
+    Buffers that a module inside names in `averaged_buffers` are averaged too. Parameters without gradients are not averaged: with
+    share_frozen, they are the module's own tensors, and in no state dict.
     For a module that will be sharded, create it before and shard it in the same way.
     """
 
@@ -38,6 +39,11 @@ class MovingAverage:
         memory = {id(frozen[name]): frozen[name] for name in self.shared}
         self.module = copy.deepcopy(module, memory).requires_grad_(False).eval()
         self.averaged = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self.averaged_buffers = [
+            f"{prefix}.{name}".lstrip(".")
+            for prefix, part in module.named_modules()
+            for name in getattr(part, "averaged_buffers", ())
+        ]
         self.decay = decay
         self.warmup = warmup
 
@@ -51,7 +57,10 @@ class MovingAverage:
         theirs = [local(current[name].detach()) for name in self.averaged]
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         for name, buffer in self.module.named_buffers():
-            buffer.copy_(module.get_buffer(name))
+            if name in self.averaged_buffers:
+                buffer.lerp_(module.get_buffer(name), 1 - decay)
+            else:
+                buffer.copy_(module.get_buffer(name))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in self.module.state_dict().items() if name not in self.shared}

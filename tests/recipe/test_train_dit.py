@@ -66,7 +66,7 @@ def test_small_recipes_train_a_nano_model_and_state_what_a_teacher_downloads(pat
     tables = load(str(path), TrainDiT).tables
     assert tables.model.size in ("nano", "custom")
     if tables.alignment is not None:
-        assert (tables.alignment.kind, tables.alignment.teacher) == (path.stem, "dinov2-s")
+        assert (tables.alignment.kind, tables.alignment.teacher) == (path.stem.removesuffix("-e"), "dinov2-s")
         assert "88 MB" in path.read_text()
         assert load(str(path), TrainDiT, ["alignment.teacher=squeezenet"]).tables.alignment.teacher == "squeezenet"
 
@@ -168,6 +168,24 @@ def test_rows_of_exposure_bias_hold_the_published_settings(name, gamma, scale, p
     for table in ("data", "latents", "model", "optimizer", "ema", "steps", "precision"):
         assert getattr(tables, table) == getattr(baseline, table)
     assert published in path.read_text() and "# Measured: not run." in path.read_text()
+
+
+@pytest.mark.parametrize(("name", "published"), [("sd-vae", ("4.07", "1.67")), ("va-vae", ("4.05", "1.73"))])
+def test_repa_e_has_the_released_settings(name, published):
+    """Source: released-code.md#repa-e."""
+    recipe = load(f"paper/related/repa-e-{name}.dit", TrainDiT)
+    tables, text, joint = recipe.tables, recipe.path.read_text(), recipe.tables.end_to_end
+    assert (tables.steps, tables.data.batch, tables.data.flip, tables.precision) == (400_000, 256, False, "fp16")
+    assert (tables.model.size, tables.model.patch) == ("XL", 2 if name == "sd-vae" else 1)
+    assert (tables.alignment.weight, tables.alignment.depth, joint.alignment_weight) == (0.5, 8, 1.5)
+    assert (joint.momentum, joint.eps, joint.optimizer, joint.discriminator.optimizer) == (0.1, 1e-4, None, None)
+    assert (tables.optimizer.lr, tables.optimizer.weight_decay, tables.optimizer.warmup, tables.optimizer.clip) == (1e-4, 0, 0, 1)
+    assert (joint.reconstruction.loss, joint.perceptual.weight, joint.regularizers.kl.weight) == ("l1", 1, 1e-6)
+    rules = joint.discriminator.table
+    assert (rules.weight, rules.adaptive, rules.entry, rules.updates, rules.num_layers) == (0.1, False, 0, "simultaneous", 3)
+    assert (tables.ema.decay, tables.ema.warmup) == (0.9999, False)
+    assert (tables.sampler.kind, tables.sampler.steps) == ("euler-maruyama", 250)
+    assert all(number in text for number in published) and "# Measured: not run." in text
 
 
 PAPERS = [path for path in TRANSFORMERS if "paper" in path.parts and path not in DCTDIFF and "related" not in path.parts]

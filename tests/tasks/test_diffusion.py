@@ -154,17 +154,17 @@ def test_the_ddpm_loss_has_the_noise_as_target_at_one_of_a_thousand_levels():
 def test_a_fraction_of_labels_is_replaced_by_the_null_class():
     task, count = task_of(dropout=0.2), 4000
     batch = batch_of(count)
-    found = task._labels(batch, draws_of(count))
+    found = task._dropped(batch.labels, draws_of(count))
     dropped = found == 3
     assert 0.2 * count * 0.9 < dropped.sum() < 0.2 * count * 1.1      # 4 standard deviations
     assert torch.equal(found[~dropped], batch.labels[~dropped])
-    assert not torch.equal(dropped, task._labels(batch, draws_of(count, step=1)) == 3)
+    assert not torch.equal(dropped, task._dropped(batch.labels, draws_of(count, step=1)) == 3)
 
 
 def test_which_labels_are_dropped_follows_the_position_in_the_global_batch():
     task, batch = task_of(dropout=0.5), batch_of(64)
-    whole = task._labels(batch, draws_of(64))
-    part = task._labels(batch.slice(16, 32), draws_of(64).at(16, 32))
+    whole = task._dropped(batch.labels, draws_of(64))
+    part = task._dropped(batch.slice(16, 32).labels, draws_of(64).at(16, 32))
     assert torch.equal(part, whole[16:32])
 
 

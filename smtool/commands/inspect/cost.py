@@ -88,6 +88,11 @@ def _at_each_size(tables: TrainAE, phases: dict[int, str]) -> list[tuple[int, st
 
 
 def transformer_cost(tables: TrainDiT, name: str, gpu: GPU, gpus: int) -> Cost:
+    if tables.end_to_end is not None:
+        raise RecipeError(
+            f"{name}: costs are not predicted for [end_to_end], where the autoencoder trains too.",
+            hint=f"`smtool train-dit {name} --dry-run` times a few steps.",
+        )
     shape, source = _shape(tables, name)
     size, channels = _images(tables, shape)
     subject = transformer_subject(tables, name, shape, num_classes(tables, source), size, channels)

@@ -31,6 +31,7 @@ def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
         "labels": "none" if tables.labels is None else f"dropped with probability {tables.labels.dropout:g}",
         "loss weights": _loss_weights(tables),
         "alignment": _alignment(tables),
+        **_end_to_end(tables),
         "steps": f"{tables.steps:,}, {tables.steps * tables.data.batch:,} samples",
         "run": f"runs/{recipe.name}",
     }
@@ -38,7 +39,7 @@ def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
 
 
 def _encoding(tables: TrainDiT) -> str:
-    if tables.latents.online:
+    if tables.latents.online or tables.end_to_end is not None:
         return ", encoded while training"
     cached = f"cached as {tables.latents.dtype}"
     return f", encoded while training unless they are {cached}" if is_dct(tables.latents.autoencoder) else f", {cached}"
@@ -59,6 +60,7 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         "sampler": _sampler(model.tables),
         "loss weights": _loss_weights(model.tables, facts.get("loss_weights")),
         "alignment": _alignment(model.tables),
+        **_end_to_end(model.tables),
         "step": "not known" if facts["step"] is None else f"{facts['step']:,}, {facts['weights']} weights",
         "autoencoder": f"{_short(tokenizer)}, "
         + ("in this file" if facts["autoencoder"]["embedded"] else f"in {facts['autoencoder_path']}")
@@ -67,7 +69,7 @@ def checkpoint_rows(path: Path) -> dict[str, str]:
         f"digest {facts.get('data_digest', 'not known')}"
         if "data" in facts
         else f"not known; imported from {facts['source']}",
-        "statistics": f"{model.stats.name}, {f'of {model.stats.count:,} latents' if model.stats.count else 'published'}",
+        "statistics": f"{model.stats.name}, {f'of {model.stats.count:,} latents' if model.stats.count else model.stats.data}",
         "digest": facts["digest"],
     }
 
@@ -162,6 +164,18 @@ def _loss_weights(tables: TrainDiT, used: Sequence[float] | None = None) -> str:
     numbers = used if used is not None else None if isinstance(asked, str) else asked
     shown = "" if numbers is None else " ".join(f"{number:.3f}" for number in numbers)
     return " ".join(part for part in (asked + ("," if shown else "") if isinstance(asked, str) else "", shown) if part)
+
+
+def _end_to_end(tables: TrainDiT) -> dict[str, str]:
+    """A row about the training of the autoencoder, if it trains together with the transformer."""
+    joint = tables.end_to_end
+    if joint is None:
+        return {}
+    terms = [joint.reconstruction.loss, *joint.regularizers.present]
+    terms += [f"LPIPS ({joint.perceptual.net}), weight {joint.perceptual.weight:g}"] if joint.perceptual else []
+    terms += [f"PatchGAN, weight {joint.discriminator.weight:g}"] if joint.discriminator else []
+    terms.append(f"alignment, weight {joint.alignment_weight:g}")
+    return {"end to end": f"the autoencoder trains too: {'; '.join(terms)}"}
 
 
 def _alignment(tables: TrainDiT) -> str:

@@ -8,7 +8,6 @@ from pydantic import Field
 from torch import Tensor
 
 from smtool.commands.train.live_spectrum import draw_live
-from smtool.commands.train.start import Start
 from smtool.commands.train.validate import Validator, fitted_delta
 from smtool.config import Config
 from smtool.diffusability.strips import ROWS_REMOVED, measure_following, strips
@@ -81,13 +80,20 @@ class Comparison(Config):
 
 @torch.no_grad()
 def compare(
-    validator: Validator, start: Start, result: TrainableAutoencoder, *, folder: Path, trackers: Trackers, step: int
+    validator: Validator,
+    name: str,
+    original: TrainableAutoencoder,
+    result: TrainableAutoencoder,
+    *,
+    folder: Path,
+    trackers: Trackers,
+    step: int,
 ) -> Comparison:
-    """Measure the original and its successor, write comparison.json and two pictures, and return the comparison."""
-    original = start.original.to(result.device).to(memory_format=torch.channels_last)      # as in training: equal to the last bit
+    """Measure the original, called `name`, and its successor; write comparison.json and two pictures."""
+    original = original.to(result.device).to(memory_format=torch.channels_last)      # as in training: equal to the last bit
     autoencoders: dict[str, Tokenizer] = {BEFORE: original, AFTER: result}
     with evaluating(result):
-        return _compared(validator, start.name, autoencoders, folder, trackers, step)
+        return _compared(validator, name, autoencoders, folder, trackers, step)
 
 
 def _compared(

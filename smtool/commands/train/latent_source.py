@@ -111,10 +111,10 @@ def open_latent_source(recipe: Recipe[TrainDiT], ranks: Ranks, *, resumed: Path 
     """
     with first_rank_ahead(ranks):
         tables = recipe.tables
-        place = _fitted(recipe, _place(tables.latents.autoencoder))
+        place = _fitted(recipe, autoencoder_place(tables.latents.autoencoder))
         autoencoder = _tokenizer(recipe, place, ranks.device)
         stored = None if resumed is None else resumed_latents(resumed, place, autoencoder)
-        data, image_size = _images_behind(recipe, place, autoencoder)
+        data, image_size = images_behind(recipe, place, autoencoder)
         images = open_images(data, "train", image_size=image_size, channels=autoencoder.image_channels)
         _check_sizes(recipe, autoencoder, images)
         cache = _cache(tables, autoencoder, images, place)
@@ -127,7 +127,7 @@ def _fitted(recipe: Recipe[TrainDiT], place: str) -> str:
     """The name of the autoencoder; eta=measured of a DCT tokenizer is replaced by the number that the images give."""
     if not needs_measured_eta(place):
         return place
-    data, image_size = _images_behind(recipe, place, dct(place, measured=1.0).build())
+    data, image_size = images_behind(recipe, place, dct(place, measured=1.0).build())
     return with_measured_eta(place, open_images(data, "train", image_size=image_size, channels=3))
 
 
@@ -221,7 +221,7 @@ def _of_elements(tables: TrainDiT, autoencoder: Tokenizer, images: ImageShards, 
         return measure_elements(cache or images, autoencoder, count=count, flip=flip, data=images.digest, report=report)
 
 
-def _place(what: str) -> str:
+def autoencoder_place(what: str) -> str:
     """Path or name of the autoencoder. If it is a missing run of a packaged recipe, the error tells how to train it."""
     try:
         return identify(what).place
@@ -239,7 +239,7 @@ def _training_command(run: str) -> str | None:
     return f"smtool train-ae recipes/{name}.toml" + ("" if own else f" --out {run}")
 
 
-def _images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -> tuple[str, ImageSize]:
+def images_behind(recipe: Recipe[TrainDiT], place: str, tokenizer: Tokenizer) -> tuple[str, ImageSize]:
     """(source, size) of the training images: from the recipe, else those that the autoencoder was trained on."""
     data = recipe.tables.data
     known = tokenizer.recipe.get("data", {})

@@ -45,8 +45,9 @@ def _page(folder: RunFolder) -> Page:
     rows = read_metrics(folder.metrics)
     tables = tomllib.loads((folder.path / "resolved.toml").read_text(encoding="utf-8"))
     environment = json.loads((folder.path / "environment.json").read_text())
-    diffusion = "latents" in tables
-    page = Page(f"{folder.path.name}: {'a transformer on latents' if diffusion else 'an autoencoder'}")
+    diffusion, joint = "latents" in tables, "end_to_end" in tables
+    alone = "a transformer on latents" if diffusion else "an autoencoder"
+    page = Page(f"{folder.path.name}: {'an autoencoder and a transformer, trained together' if joint else alone}")
     page.text(_state(folder, rows, tables))
     # an indented line continues the line before it
     for sentence in "\n".join(environment.get("facts", ())).replace("\n  ", "; ").splitlines():
@@ -74,7 +75,9 @@ def _page(folder: RunFolder) -> Page:
     page.section("Environment")
     page.commands(*_passport(folder, tables, environment))
     page.section("Next commands")
-    page.commands(*_commands(folder, diffusion=diffusion))
+    page.commands(*_commands(folder.path, diffusion=diffusion))
+    if joint:
+        page.commands(*_commands(folder.autoencoder, diffusion=False))
     return page
 
 
@@ -182,8 +185,7 @@ def _passport(folder: RunFolder, tables: Mapping[str, Any], environment: Mapping
     return [f"{name:<17} {value}" for name, value in summary.items()]
 
 
-def _commands(folder: RunFolder, *, diffusion: bool) -> list[str]:
-    path = folder.path
+def _commands(path: Path, *, diffusion: bool) -> list[str]:
     if diffusion:
         return [f"smtool sample {path} --num-images 64", f"smtool eval {path} --num-images 512"]
     return [

@@ -20,6 +20,7 @@ _TITLES = {
     "discriminator": ("discriminator", "hinge loss"),
     "diffusion": ("diffusion, all frequencies", "mean squared error"),
     "alignment": ("alignment with the teacher", "-mean cosine"),
+    "latent_alignment": ("alignment, autoencoder's turn", "-mean cosine"),
     "val_psnr": ("PSNR", "dB"),
     "val_ssim": ("SSIM", "mean over images"),
     "val_lpips": ("LPIPS", "mean over images"),

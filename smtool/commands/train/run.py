@@ -9,7 +9,7 @@ from torch import nn
 
 from smtool.commands.train.run_folder import RunFolder
 from smtool.errors import RecipeError
-from smtool.recipe import Recipe, TrainingTables
+from smtool.recipe import Recipe, TrainAE, TrainingTables
 from smtool.report.trackers import Trackers
 from smtool.training.checkpoint import Checkpoints
 from smtool.training.distributed import Ranks
@@ -33,7 +33,7 @@ class Run:
     player: the network whose updates are counted and whose weights are exported. batches: first step -> this rank's slices of
     the global batches. observer: builds the validation. export: step -> write ckpt.safetensors. summary: lines for the log.
     sources: inputs outside the recipe that must be the same when the run is resumed. conclude: called with the observer after
-    the last step; returns lines for the log.
+    the last step; returns lines for the log. autoencoder: tables of the autoencoder that trains together with a transformer.
     """
 
     recipe: Recipe[Any]
@@ -48,6 +48,7 @@ class Run:
     first_step: int
     sources: Mapping[str, str] = field(default_factory=dict)
     conclude: Callable[[Any, Trackers], Sequence[str]] = lambda observer, trackers: ()
+    autoencoder: TrainAE | None = None
 
     @property
     def tables(self) -> TrainingTables:

@@ -11,7 +11,7 @@ from smtool.commands.train.discriminator import start_discriminator
 from smtool.commands.train.latent_statistics import describe_latents, statistics_line
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_folder import RunFolder
-from smtool.commands.train.start import SOURCE, Start, open_start, rate_factors, select_trained, start_lines
+from smtool.commands.train.start import SOURCE, open_start, rate_factors, select_trained, start_lines
 from smtool.commands.train.validate import Validator
 from smtool.data import ImageShards, open_images, training_batches
 from smtool.features.encoder import supply_encoder
@@ -41,7 +41,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
             max_bad=tables.data.max_bad,
         )
     start = open_start(tables, folder.recorded(SOURCE), weights_dir)
-    task = build_task(tables, ranks.device, weights_dir, start)
+    task = build_task(tables, ranks.device, weights_dir, start.original if start else None)
     lines = start_lines(task.autoencoder, tables, start)
     if not folder.has_checkpoint:
         lines += begin_from_init(task, tables, images)
@@ -65,7 +65,9 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     def conclude(observer: Validator, trackers: Trackers) -> list[str]:
         if start is None:
             return []
-        found = compare(observer, start, result(), folder=folder.path, trackers=trackers, step=tables.steps)
+        found = compare(
+            observer, start.name, start.original, result(), folder=folder.path, trackers=trackers, step=tables.steps
+        )
         changed = statistics_line(start.original.stats, result().stats)
         return [found.line(), *([changed] if changed else [])]
 
@@ -99,12 +101,14 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     )
 
 
-def build_task(tables: TrainAE, device: str, weights_dir: Path | None, start: Start | None = None) -> AutoencoderTask:
-    """Build the networks and their losses, initialized from the recipe's seed or, the autoencoder, from `start`."""
+def build_task(
+    tables: TrainAE, device: str, weights_dir: Path | None, original: TrainableAutoencoder | None = None
+) -> AutoencoderTask:
+    """Build networks and losses, initialized from the recipe's seed. original: has the initial weights of the autoencoder."""
     with initializing(tables.seed, PLAYER):
         autoencoder = tables.model.build().to(device).to(memory_format=torch.channels_last)
-    if start is not None:
-        autoencoder.load_state_dict(start.original.state_dict())
+    if original is not None:
+        autoencoder.load_state_dict(original.state_dict())
     supply_encoder(autoencoder, weights_dir)
     select_trained(autoencoder, tables)
     if tables.memory == "checkpoint":

@@ -4,24 +4,23 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from smtool.commands.train.aligned import Aligned, assemble_alignment
 from smtool.commands.train.initial_weights import start_from
 from smtool.commands.train.latent_source import LatentSource, open_latent_source
 from smtool.commands.train.loss_weights import loss_weights, weights_line
 from smtool.commands.train.observe_diffusion import DiffusionObserver
-from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
+from smtool.commands.train.run import Run, assemble_training, check_batch, newest
+from smtool.commands.train.run_end_to_end import end_to_end_run
 from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.teacher_summary import teacher_summary
-from smtool.data import ImageShards, LatentBatch
+from smtool.commands.train.transformer import build_network, count_classes, current_model, refuse_more_channels
+from smtool.data import LatentBatch
 from smtool.data.latents.check import check_latents
-from smtool.errors import DataError, RecipeError
 from smtool.features.frozen import frozen_digests
 from smtool.inference.diffusion_model import DiffusionModel, write_diffusion
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.transformer import LatentTransformer
-from smtool.randomness import initializing
 from smtool.recipe import Recipe, TrainDiT
 from smtool.tasks.diffusion import PLAYER, DiffusionTask
 from smtool.training.distributed import Ranks
@@ -31,14 +30,19 @@ CHECKED_SAMPLES = 256
 
 
 def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, weights_dir: Path | None) -> Run:
-    """Open latents and data, build the transformer from the recipe's seed, and load the newest checkpoint if there is one."""
+    """Open latents and data, build the transformer from the recipe's seed, and load the newest checkpoint if there is one.
+
+    With an [end_to_end] table, the run trains the autoencoder too (`end_to_end_run`).
+    """
     tables = recipe.tables
+    if tables.end_to_end is not None:
+        return end_to_end_run(recipe, folder, ranks, weights_dir)
     check_batch(recipe, tables.data.batch, ranks)
     resumed = folder.ckpt if folder.has_checkpoint else None
     source = open_latent_source(recipe, ranks, resumed=resumed)
     weights = loss_weights(recipe, source, resumed=resumed)
-    _refuse_more_channels(recipe, source.shape[0])
-    network = _network(recipe, source.shape, _num_classes(tables, source.images), ranks.device)
+    refuse_more_channels(recipe, source.shape[0])
+    network = build_network(recipe, source.shape, count_classes(tables, source.images), ranks.device)
     if tables.memory == "checkpoint":
         recompute_activations(network)
     start: tuple[str, ...] = ()
@@ -67,7 +71,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         return source.batches(tables, ranks, first, with_images=taught, features=features)
 
     def model(step: int) -> DiffusionModel:
-        return _model(tables, training, source, weights, step)
+        return current_model(tables, training, source, step, weights=weights)
 
     return Run(
         recipe,
@@ -112,22 +116,6 @@ def _task(
     )
 
 
-def _refuse_more_channels(recipe: Recipe[TrainDiT], channels: int) -> None:
-    """Raise RecipeError for keys that name more channels than the latents have."""
-    guided = recipe.tables.sampler.cfg_channels
-    if guided > channels:
-        raise RecipeError(
-            f"{recipe.path}: sampler.cfg_channels: is {guided}, but the latents have {channels} channels.",
-            hint=f"Use a number up to {channels}, or 0 for all.",
-        )
-    table = recipe.tables.channel_prefix
-    if table is not None and max(table.lengths) > channels:
-        raise RecipeError(
-            f"{recipe.path}: channel_prefix.lengths: has {max(table.lengths)}, but the latents have {channels} channels.",
-            hint=f"Use numbers up to {channels}.",
-        )
-
-
 def _floors(tables: TrainDiT, source: LatentSource) -> dict[str, float]:
     """Floors of the logged losses; with weights of channels only those of the bands, which are logged without weights."""
     floors = source.floors(tables.process)
@@ -141,34 +129,6 @@ def _check_first(source: LatentSource, tables: TrainDiT, ranks: Ranks) -> None:
         check_latents(list(islice(checked, count)), source.stats, source.autoencoder)
 
 
-def _model(
-    tables: TrainDiT, training: Training, source: LatentSource, weights: tuple[float, ...] | None, step: int
-) -> DiffusionModel:
-    """The current result of a run: the transformer to validate and export, with everything needed for sampling."""
-    network = cast(LatentTransformer, result_of(training, PLAYER).get_submodule("network"))
-    summary = {
-        "step": step,
-        "weights": "average" if training.averages else "last",
-        "data": source.data,
-        "data_digest": source.images.digest,
-        "image_size": source.images.image_size.stored,
-        "image_channels": source.images.channels,
-        "autoencoder_path": source.place,
-        "learned_from": tables.learned_from(),
-        **({} if weights is None else {"loss_weights": list(weights)}),
-    }
-    return DiffusionModel(
-        tables,
-        network,
-        tables.process.build(source.shape),
-        source.stats,
-        source.autoencoder,
-        source.shape,
-        network.num_classes,
-        summary,
-    )
-
-
 def _summary(tables: TrainDiT, training: Training, source: LatentSource) -> Iterator[str]:
     """Lines for the log: latents, images, classes, sharding."""
     origin = "encoded while training" if source.cache is None else f"from {source.cache.folder}"
@@ -178,23 +138,7 @@ def _summary(tables: TrainDiT, training: Training, source: LatentSource) -> Iter
             f"latents recoloured to flatten = {filtered.flatten}: gains {filtered.cell_gains.min():.3g} to "
             f"{filtered.cell_gains.max():.3g}" + (f", {filtered.num_limited} limited" if filtered.num_limited else "")
         )
-    num_classes = _num_classes(tables, source.images)
+    num_classes = count_classes(tables, source.images)
     yield f"{num_classes} classes" if num_classes else "unconditional"
     if training.copies:
         yield f"the transformer is sharded over {training.ranks.world} ranks"
-
-
-def _num_classes(tables: TrainDiT, images: ImageShards) -> int:
-    if tables.labels is None:
-        return 0
-    if not images.num_classes:
-        raise DataError(f"{images.folder} has no classes, but the recipe has a [labels] table.", hint="--set labels= removes it.")
-    return images.num_classes
-
-
-def _network(recipe: Recipe[TrainDiT], shape: tuple[int, int, int], num_classes: int, device: str) -> LatentTransformer:
-    try:
-        with initializing(recipe.tables.seed, PLAYER):
-            return recipe.tables.model.build(shape, num_classes).to(device)
-    except ValueError as error:
-        raise RecipeError(f"{recipe.path}: model: {error}") from error

@@ -19,7 +19,7 @@ from smtool.recipe import Recipe
 
 _FILES = (
     *("recipe.toml", "resolved.toml", "environment.json", "metrics.jsonl", "log.txt"),
-    *("ckpt.safetensors", "comparison.json", "report.html", "DONE", "FAILED"),
+    *("ckpt.safetensors", "autoencoder.safetensors", "comparison.json", "report.html", "DONE", "FAILED"),
 )
 _FREE_KEYS = {
     *("steps", "log_every", "evaluate_every", "save_every", "keep_last", "keep_every", "compile", "memory"),
@@ -48,6 +48,11 @@ class RunFolder:
     @property
     def ckpt(self) -> Path:
         return self.path / "ckpt.safetensors"
+
+    @property
+    def autoencoder(self) -> Path:
+        """The autoencoder that was trained together with the transformer (`[end_to_end]`)."""
+        return self.path / "autoencoder.safetensors"
 
     @property
     def log(self) -> Path:

@@ -86,6 +86,28 @@ def encoded_batches(
     return _encoded(prefetched(read, requests, workers), autoencoder, encode_batch)
 
 
+def image_batches(
+    images: ImageShards,
+    *,
+    seed: int,
+    batch: int,
+    first: int,
+    start: int,
+    stop: int,
+    workers: int,
+    flip: bool,
+    features: FeatureShards | None = None,
+) -> Generator[ImageBatch]:
+    """Yield the images of the batches of `encoded_batches`, with the same order and flips."""
+    if flip:
+        _check_flip(features)
+
+    def read(request: _Request) -> ImageBatch:
+        return replace(_flipped(images.read(request[0]), request[1]), features=_features(features, request))
+
+    return prefetched(read, _requests(len(images), seed, batch, first, start, stop, flip), workers)
+
+
 class _Pictures(NamedTuple):
     """Images, the (possibly transformed) images to encode, and the teacher's features."""
 
