@@ -77,6 +77,17 @@ def load(
     return Recipe(tables, text, run_name(path), path)
 
 
+def overridden(tables: Tables, overrides: Sequence[str], path: Path) -> Tables:
+    """Tables with KEY=VALUE overrides, validated. path: the file that a RecipeError names."""
+    values = tables.model_dump(mode="json", exclude_none=True)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return type(tables).model_validate(values)
+    except ValidationError as error:
+        raise_problems(path, validation_problems(error, type(tables)), cause=error)
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one dotted key in the raw tables; `KEY=` without a value removes it. Parts with a dot are quoted, as in TOML."""
     key, parts, text = _parsed(override)

@@ -70,13 +70,19 @@ class Judge(Config):
     """How samples are scored. The metric on the first feature extractor ranks the racers; all others are reported too."""
 
     metric: Metric = Field(
-        "fd", description="the distance that ranks: Frechet distance, kernel distance or MIND; a race reports all three"
+        "kd", description="the distance that ranks: Frechet distance, kernel distance or MIND; a race reports all three"
     )
     features: tuple[str, ...] = Field(("random",), min_length=1, description="feature extractors; the first one ranks")
     num_images: int = Field(2000, ge=10, description="number of samples, and of reconstructions, for each racer and seed")
     predictors: bool = Field(
         True, description="also compute predictors that need no transformer, and how well they would have ranked"
     )
+
+
+class Judging(Config):
+    """The part of a race that can change after it: its judge."""
+
+    judge: Judge
 
 
 class Race(Config):

@@ -1,7 +1,6 @@
 """Distances of samples and of reconstructions to images by each metric, with 95 % intervals over images."""
 
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +17,6 @@ from smtool.randomness import generator
 from smtool.recipe.race import Metric
 from smtool.spectrum.jackknife import student_t_quantile
 
-METRICS: tuple[Metric, ...] = get_args(Metric)
 _REPLICATES = 20
 _BATCH = 64
 

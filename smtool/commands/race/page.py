@@ -1,6 +1,6 @@
 """HTML page of a race: ranking, every seed, curves, samples, spectra, predictors, cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ def write_report(result: RaceResult, folder: Path, *, runs: Path | None = None) 
             "spectra": spectra_figure(result, runs),
         } | ({"forecasts": predictors_figure(result)} if result.predictor_correlations else {})
         _seeds(page, figures)
-        _samples(page, result, folder)
+        _samples(page, result, (folder, runs))
         _predictors(page, result, figures)
     _cost(page, result)
     return _write(page, result, figures, folder)
@@ -129,14 +129,15 @@ def _seeds(page: Page, figures: Mapping[str, "Figure"]) -> None:
     )
 
 
-def _samples(page: Page, result: RaceResult, folder: Path) -> None:
+def _samples(page: Page, result: RaceResult, folders: Sequence[Path]) -> None:
+    """The first samples of every racer, from the first of the folders that holds them."""
     page.section("Samples")
     shards = training_images(result.images)
     shown = shards.read(range(min(GRID, len(shards)))).images
     pictures = [(image_grid(to_uint8(shown)), "the first training images")]
     for racer in result.racers:
-        path = scores_path(folder, f"{racer}-seed{result.seeds[0]}").with_suffix(".png")
-        if path.is_file():
+        paths = [scores_path(folder, f"{racer}-seed{result.seeds[0]}").with_suffix(".png") for folder in folders]
+        if path := next((path for path in paths if path.is_file()), None):
             caption = f"{racer}: the first samples of seed {result.seeds[0]}, from the same noise for all racers"
             pictures.append((_picture(path), caption))
     page.pixels_beside(pictures)

@@ -79,12 +79,13 @@ def points_of(
             digests=tuple(sorted(one.cache_key.autoencoder for one in known)),
             num_latents=known[0].num_latents,
             predictors={"psnr": fmean(trial.psnr.value for trial in own), **_means(known)},
-            distances={name: _mean_distances([trial.distances[name] for trial in own]) for name in features},
+            distances={name: mean_distances([trial.distances[name] for trial in own]) for name in features},
         )
     return found
 
 
-def _mean_distances(distances: Sequence[Distances]) -> MeanDistances:
+def mean_distances(distances: Sequence[Distances]) -> MeanDistances:
+    """Means over seeds."""
     return MeanDistances(
         generation=fmean(one.generation.value for one in distances),
         reconstruction=fmean(one.reconstruction.value for one in distances),

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from smtool.commands.race.distances import METRICS
 from smtool.commands.race.ranking import mean_over_seeds, ranking_by
 from smtool.commands.race.result import Correlation, RaceResult, Result, SeedMean, Spent
 from smtool.commands.race.schedule import STAGES, Stage
+from smtool.commands.race.trial import METRICS
 from smtool.report.console import Console
 from smtool.report.tables import Table, interval
 

@@ -1,7 +1,7 @@
 """Files in a race's folder: cells/KEY.json with the scores of a trial, predictors/KEY.json with those of an autoencoder."""
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError
 
@@ -16,6 +16,7 @@ _JSON_NAMES = {"schema_": "schema", "trials": "cells", "cache_key": "facts"} | {
 }  # fmt: skip
 """Attribute -> its name in the files, where they differ."""
 Kept = TypeVar("Kept", bound="Part")
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 class Part(Config):
@@ -52,10 +53,10 @@ def predictors_path(folder: Path, autoencoder: str) -> Path:
 
 
 class Estimate(Part):
-    """A value with the half-width of its 95 % interval over images."""
+    """A value with the half-width of its 95 % interval over images, None if it was not measured."""
 
     value: float
-    half_width: float
+    half_width: float | None
 
 
 class Distance(Part):
@@ -89,7 +90,21 @@ class Distances(Part):
         """The distance by a metric; None if it was not computed."""
         if metric == self.metric:
             return Distance(name=self.name, generation=self.generation, reconstruction=self.reconstruction)
+        if metric == "kd" and metric not in self.others:      # earlier versions measured it without an interval
+            generation, reconstruction = (
+                Estimate(value=value, half_width=None) for value in (self.kernel_generation, self.kernel_reconstruction)
+            )
+            return Distance(name=self.kernel_name, generation=generation, reconstruction=reconstruction)
         return self.others.get(metric)
+
+    def judged_by(self, metric: Metric) -> "Distances | None":
+        """The same distances with another one first; None if it was not computed."""
+        found = {name: distance for name in METRICS if (distance := self.by(name)) is not None}
+        if (first := found.pop(metric, None)) is None:
+            return None
+        changed = {"metric": metric, "name": first.name, "generation": first.generation, "reconstruction": first.reconstruction}
+        gap = first.generation.value - first.reconstruction.value
+        return self.model_copy(update={**changed, "gap": gap, "others": found})
 
 
 class Losses(Part):

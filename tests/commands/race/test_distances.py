@@ -84,4 +84,6 @@ def test_racers_are_ranked_by_any_metric_that_all_trials_have(scored, judged):
     ranking = ranking_by(("a", "b"), trials, "random", "mind")
     assert (ranking.racers["a"].place, ranking.racers["b"].place) == ("1", "2")
     assert ranking.racers["b"].value == 1e9
-    assert ranking_by(("a", "b"), trials, "random", "kd") is None
+    assert ranking_by(("a", "b"), trials, "random", "kd").racers["b"].value == better.kernel_generation
+    trials[0].distances["random"] = better.model_copy(update={"others": {}})
+    assert ranking_by(("a", "b"), trials, "random", "mind") is None

@@ -36,7 +36,7 @@ from smtool.storage import write_json, write_tensors
 RECIPE = """
 seeds = [0, 1]
 turn = 2
-judge.num_images = 24
+judge = {{metric = "fd", num_images = 24}}
 [data]
 train = "{data}"
 image_size = 32
@@ -218,7 +218,8 @@ def test_a_budget_ends_all_runs_at_the_same_step_and_can_be_extended(studio):
 @pytest.fixture(scope="session")
 def again(studio, unbroken) -> Path:
     """The race, judged again by a command."""
-    arguments = ("unbroken", "--set", "judge.metric=mind", "--out", "again", "--jobs", "1", "--device", "cpu")
+    changes = ("--set", "judge.metric=mind", "--set", "judge.num_images=20")
+    arguments = ("unbroken", *changes, "--out", "again", "--jobs", "1", "--device", "cpu")
     command = [sys.executable, "-m", "smtool", "race", *arguments]
     subprocess.run(command, cwd=studio, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, timeout=300)
     return studio / "again"
@@ -231,11 +232,11 @@ def test_a_finished_race_can_be_judged_again_without_training(unbroken, again):
     assert not (again / "transformers").exists()
     assert (again / "report.html").is_file()
     for old, new in zip(before.trials, after.trials, strict=True):
-        old_scores, new_scores = old.distances["random"], new.distances["random"]
-        assert new_scores.name == "mind_random"
-        assert new_scores.others["fd"].generation == old_scores.generation      # the same samples
-        assert new_scores.generation == old_scores.others["mind"].generation
-        assert new_scores.gap == new_scores.generation.value - new_scores.reconstruction.value
+        scores = new.distances["random"]
+        assert (scores.name, new.num_images) == ("mind_random", 20)
+        assert scores.gap == scores.generation.value - scores.reconstruction.value
+        assert scores.generation != old.distances["random"].others["mind"].generation
+        assert (new.cache_key.transformer, new.psnr) == (old.cache_key.transformer, old.psnr)
     means = {name: mean.value for name, mean in after.rankings["random"].generation.racers.items()}
     assert means["dsm"] == pytest.approx(
         sum(trial.distances["random"].generation.value for trial in after.trials_of("dsm")) / 2, rel=1e-12
@@ -247,6 +248,26 @@ def test_a_finished_race_can_be_judged_again_without_training(unbroken, again):
 
 
 @pytest.mark.slow
+def test_distances_in_race_json_need_no_samples(studio, unbroken):
+    shutil.copytree(unbroken, studio / "only", ignore=shutil.ignore_patterns("transformers", "autoencoders"))
+    stored, back = (
+        judge_again(studio / where, [f"judge.metric={metric}"], console=Console(quiet=True), out=studio / out, workers=[])
+        for where, metric, out in (("only", "mind", "only-mind"), ("only-mind", "fd", "only-fd"))
+    )
+    before = read_race(unbroken)
+    assert not (studio / "only-mind" / "report.html").exists()
+    assert read_race(studio / "only-mind") == stored
+    for old, new in zip(before.trials, stored.trials, strict=True):
+        assert new.distances["random"].generation == old.distances["random"].others["mind"].generation
+        assert new.distances["random"].others["fd"].generation == old.distances["random"].generation
+    assert stored.metric == "mind"
+    assert back.rankings == before.rankings      # back to the first judge
+    assert {name: point.distances for name, point in back.points.items()} == {
+        name: point.distances for name, point in before.points.items()
+    }
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -255,8 +276,9 @@ def test_a_finished_race_can_be_judged_again_without_training(unbroken, again):
         (["unbroken", "--set", "seeds=[0]"], 2, r"--set seeds=\[0\]: of a finished race, only the judge can be changed\."),
         (["unbroken", "--set", "judge.metric=kd"], 2, r"unbroken keeps its judge\."),
         (["unbroken", "again", "--set", "judge.metric=kd"], 2, r"judges one finished race again, but several are given\."),
-        (["again", "--set", "judge.metric=kd"], 2, r"again.recipe\.toml"),
-        (["unbroken", "again"], 2, r"cannot be pooled: one was judged by fd_random of 24 .*, the other by mind_random of 24 "),
+        (["again", "--set", "judge.num_images=12"], 3, r"again.transformers.plain-seed0.ckpt\.safetensors"),
+        (["again", "--set", "judge.metric=fid"], 2, r"again.race\.json: 1 problem\s+judge.metric: .*'fd', 'kd' or 'mind'"),
+        (["unbroken", "again"], 2, r"cannot be pooled: one was judged by fd_random of 24 .*, the other by mind_random of 20 "),
     ],
 )
 def test_a_finished_race_keeps_its_judge(studio, unbroken, again, command, monkeypatch, arguments, code, words):
@@ -274,7 +296,7 @@ def test_a_transformer_that_was_trained_on_is_not_judged_again(studio, unbroken)
     result["cells"][0]["facts"]["transformer"] = "another"
     write_json(studio / "longer" / "race.json", result)
     with pytest.raises(CheckpointError, match=r"plain-seed0 is not the transformer that .*race\.json scored"):
-        judge_again(studio / "longer", ["judge.metric=kd"], console=Console(quiet=True), out=studio / "new", workers=[Here()])
+        judge_again(studio / "longer", ["judge.num_images=12"], console=Console(quiet=True), out=studio / "new", workers=[Here()])
 
 
 def _pooled(*folders: Path, out: Path | None = None) -> PooledResult:

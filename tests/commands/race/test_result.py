@@ -71,7 +71,8 @@ def test_an_old_file_is_judged_by_the_frechet_distance_and_has_no_other(result):
     distances = result.trials[0].distances["random"]
     assert distances.by("fd").generation == distances.generation
     assert distances.by("mind") is None
-    assert metrics_table(result) is None
+    assert distances.by("kd").generation.value == distances.kernel_generation
+    assert metrics_table(result).columns == ("racer", "fd_random", "kid_random")
 
 
 def test_figures_show_every_racer_that_did_not_fail_the_best_first(result):
