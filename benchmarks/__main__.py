@@ -18,7 +18,8 @@ from benchmarks import Row
 
 
 def main() -> None:
-    modules = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_"))
+    found = pkgutil.iter_modules(benchmarks.__path__)      # a package is a study with a command of its own
+    modules = sorted(module.name for module in found if not module.ispkg and not module.name.startswith("_"))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"benchmarks to run (default: all): {', '.join(modules)}")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the rows and facts about the machine to this file")
