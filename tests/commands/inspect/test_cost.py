@@ -52,7 +52,7 @@ def test_more_gpus_share_the_work_and_shard_a_large_transformer():
     assert one.turns[0].sent_bytes == 0 < four.turns[0].sent_bytes
     assert four.memory.activations == pytest.approx(one.memory.activations / 4, rel=0.05)
     assert one.gpu_hours < four.gpu_hours and four.hours < one.hours
-    large = recipe_cost("paper/lightning-dit/xl-va-vae.dit", gpu="h200", gpus=8)
+    large = recipe_cost("paper/related/lightning-dit-xl.dit", gpu="h200", gpus=8)
     assert large.sharded and large.memory.gathered > 0
     assert large.memory.optimizer == pytest.approx(large.parameters["transformer"], rel=0.01)      # 8 bytes on 8 GPUs
 
