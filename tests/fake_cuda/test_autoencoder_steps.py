@@ -165,7 +165,7 @@ def test_a_wait_that_is_added_to_a_loss_is_found(card):
     with pytest.raises(AssertionError, match="item"):
         _steps(card, task, tables)
     assert added(card.waits, "step of an autoencoder") == {
-        ("item", "tasks/autoencoder.py:AutoencoderTask._autoencoder_terms"): 1
+        ("item", "tasks/autoencoder.py:AutoencoderTask.terms"): 1
     }
 
 

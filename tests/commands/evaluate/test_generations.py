@@ -300,7 +300,7 @@ def test_samples_coded_as_jpeg_have_the_scores_of_the_files_and_their_passport(c
 
 def test_coding_is_refused_for_finished_images_and_for_a_protocol_that_codes_itself(checkpoint, tmp_path, command):
     write_npz(tmp_path / "drawn.npz", drawn(checkpoint, 12).permute(0, 2, 3, 1).numpy(), None)
-    with pytest.raises(RecipeError, match="options of the sampler, --labels and --format have no effect"):
+    with pytest.raises(RecipeError, match="options of the sampler, --guide, --labels and --format have no effect"):
         scored(tmp_path / "drawn.npz", jpeg=75, reference=SOURCE)
     code, _, err = command("eval", str(checkpoint), "--format", "jpeg:75", "--protocol", "paper", "--features", "random")
     assert (code, "would code them twice" in err) == (2, True), err
