@@ -135,8 +135,11 @@ def test_a_run_is_not_resumed_with_another_autoencoder(joint, weights, tmp_path)
 
 @pytest.mark.slow
 def test_two_ranks_give_the_weights_of_one(joint, weights, tmp_path, state_of):
-    """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight."""
-    changes = (*JOINT, *GAN, "steps=4", "optimizer.eps=1e-2")
+    """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight.
+
+    After one step weights differ by 2e-7 at most; each further step of the three players multiplies that.
+    """
+    changes = (*JOINT, *GAN, "steps=2", "optimizer.eps=1e-2")
     one = joint.train(tmp_path / "one", *changes, weights_dir=weights)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     options = [part for change in changes for part in ("--set", change)]
@@ -148,7 +151,7 @@ def test_two_ranks_give_the_weights_of_one(joint, weights, tmp_path, state_of):
     found, expected = everything(tmp_path / "two", state_of), everything(one, state_of)
     assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()}
     for name in (name for name in expected if not name.startswith("optimizer/")):
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5, msg=name)
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize(
