@@ -31,7 +31,7 @@ def generate(
     """
     for start in range(0, len(indices), batch):
         part = indices[start : start + batch]
-        chosen = None if labels is None else to_device(torch.tensor(labels[start : start + batch]), device)
+        chosen = None if labels is None else to_device(torch.tensor(labels[start : start + batch], device="cpu"), device)
         latents = sample_latents(model, part, seed=seed, sampler=sampler, labels=chosen, device=device)
         yield part, to_uint8(model.autoencoder.decode(model.stats.denormalize(latents)), rounding).cpu()
 

@@ -127,7 +127,8 @@ def _low_pass_per_sample(x: Tensor, rows_removed: Tensor, block: int, shape: Sha
     cutoffs = _cutoffs(rows_removed, len(x))
     low = x.clone()
     for n in sorted(set(cutoffs) - {0}):
-        samples = to_device(torch.tensor([sample for sample, cutoff in enumerate(cutoffs) if cutoff == n]), x.device)
+        chosen = [sample for sample, cutoff in enumerate(cutoffs) if cutoff == n]
+        samples = to_device(torch.tensor(chosen, device="cpu"), x.device)
         low.index_copy_(0, samples, block_low_pass(x[samples], n, block=block, shape=shape))
     return low
 
