@@ -27,6 +27,10 @@ def power_figure(rows: Sequence[Row]) -> "Figure":
         for axes_row, (ladder, title) in zip(grid, ladders.items(), strict=True):
             for axes, features in zip(axes_row, columns, strict=True):
                 shown = [row for row in rows if (row.ladder, row.features) == (ladder, features)]
+                if not shown:
+                    axes.set_axis_off()
+                    axes.set_title(f"{title}: {features}: not run", fontsize=8.5, color=GREY)
+                    continue
                 axes.axhline(0.5, color=GREY, linestyle="--", linewidth=0.9)
                 for number, metric in enumerate(metrics):
                     counts = sorted({row.count for row in shown})
