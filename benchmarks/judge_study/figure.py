@@ -45,8 +45,10 @@ def power_figure(rows: Sequence[Row]) -> "Figure":
                 axes.minorticks_off()
                 axes.set_ylim(0, 1.03)
                 axes.set_title(f"{title}: {features}", fontsize=8.5)
-        for axes in grid[-1]:
-            axes.set_xlabel("images")
+        for column in grid.T:
+            lowest = [axes for axes in column if axes.axison][-1]
+            lowest.tick_params(labelbottom=True)
+            lowest.set_xlabel("images")
         for axes_row in grid:
             axes_row[0].set_ylabel("right order")
         handles, labels = grid[0][0].get_legend_handles_labels()
