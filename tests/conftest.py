@@ -124,6 +124,12 @@ def finished(_studio) -> Path:
         os.chdir(before)
 
 
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Networks and inputs that a test makes without a seed of its own are the same in any order of tests, on any worker."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
