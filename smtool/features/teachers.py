@@ -6,6 +6,7 @@ antialiasing, as in REPA (released-code.md#flow-matching-and-repa).
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from smtool.features.pictures import as_rgb
 from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, digest_of, fill, find_weights, load_state
 
 Grid = tuple[int, int]
+TeacherPrecision = Literal["fp32", "bf16"]
 
 DINOV2 = {
     "dinov2-s": ("vit_small_patch14_dinov2.lvd142m", "dinov2_vits14_pretrain.pth"),
@@ -33,8 +35,11 @@ class Teacher(Frozen):
     """uint8 images (B, C, H, W) of one to four channels (`as_rgb`) -> features (B, dim, *grid), float32.
 
     size: (height, width) that images are resized to; mean, std: per channel, for intensities in [0, 1]; features: function that
-    gets the features from the network and its input; digest: sha256 of its weights.
+    gets the features from the network and its input; digest: sha256 of its weights. precision: of the network; "bf16": autocast,
+    after the resize and with float32 weights.
     """
+
+    precision: TeacherPrecision = "fp32"
 
     def __init__(
         self,
@@ -64,13 +69,19 @@ class Teacher(Frozen):
         x = (as_rgb(images).float() / 255.0 - self.mean) / self.std
         if x.shape[-2:] != self.size:
             x = F.interpolate(x, size=self.size, mode="bicubic", align_corners=False)
-        return self.features(self.network, x).float()
+        return self._features(x)
 
     @torch.no_grad()
     def unnormalized(self, images: Tensor) -> Tensor:
         """Features of float images in [-1, 1], resized bilinearly and passed without mean and std (released-code.md#va-vae)."""
         with torch.autocast(self.device.type, enabled=False):
             x = F.interpolate(as_rgb(images).float(), size=self.size, mode="bilinear", align_corners=False)
+            return self._features(x)
+
+    def _features(self, x: Tensor) -> Tensor:
+        if self.precision == "fp32":
+            return self.features(self.network, x).float()
+        with torch.autocast(self.device.type, torch.bfloat16):
             return self.features(self.network, x).float()
 
 

@@ -36,6 +36,11 @@ class TrainingTables(Config):
     precision: Precision = Field(
         "fp32", description="fp32, or autocast to bf16 or fp16 with weights in fp32; fp16 uses loss scaling"
     )
+    teacher_precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="precision of teachers (alignment, va_vae, uae) that compute features while training; caches are computed in "
+        'fp32. "auto": bf16 on a GPU that has it, if `precision` is not fp32; else fp32',
+    )
     deterministic: bool = Field(
         False,
         description="on a GPU, use only algorithms that give the same bits in every run: slower, and an operator without one is "

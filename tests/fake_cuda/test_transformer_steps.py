@@ -81,6 +81,7 @@ def _task(tables: TrainDiT, stats: LatentStats | None = None, weights_dir: Any =
         teacher = load_teacher(table.teacher, token_grid=network.token_grid, weights_dir=weights_dir)
         module = table.build(network.width, network.token_grid, teacher_dim=teacher.dim, teacher_grid=teacher.grid).to("cuda")
         aligned, teacher = WeightedAlignment(module, table.weight, table.depth), teacher.to("cuda")
+        teacher.precision = "bf16"      # the rule on a GPU
     return DiffusionTask(
         network, tables.process.build(), stats or _stats(), labels=tables.labels, alignment=aligned, teacher=teacher,
         channel_weights=None if isinstance(tables.loss.weights, str) else tables.loss.weights,

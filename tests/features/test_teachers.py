@@ -1,6 +1,7 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torchvision.models import squeezenet1_1
 
@@ -62,6 +63,25 @@ def test_a_teacher_is_frozen_and_in_no_state_dict(weights):
     assert not list(teacher.parameters())
     assert not teacher.state_dict()
     assert not teacher(_images()).requires_grad
+
+
+def test_in_bf16_the_network_alone_is_in_autocast(weights):
+    """Features stay float32 and near those of float32, which autocast around the call does not change."""
+    teacher = load_teacher(f"timm:{VIT}", token_grid=(4, 4), weights_dir=weights)
+    images = _images()
+    with torch.autocast("cpu", torch.bfloat16):
+        full = teacher(images)
+    assert torch.equal(full, teacher(images))
+    teacher.precision = "bf16"
+    found = teacher(images)
+    x = (images / 255.0 - teacher.mean) / teacher.std
+    x = F.interpolate(x, size=teacher.size, mode="bicubic", align_corners=False)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        tokens = teacher.network.forward_features(x)[:, 1:]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, tokens.float().mT.unflatten(2, (4, 4)))
+    assert 0.999 < F.cosine_similarity(found, full, dim=1).min() < 1
+    assert teacher.unnormalized(images / 127.5 - 1).dtype == torch.float32
 
 
 def test_unknown_teachers_and_missing_weights_are_one_line_errors(weights, tmp_path, monkeypatch):

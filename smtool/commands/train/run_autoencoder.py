@@ -12,6 +12,7 @@ from smtool.commands.train.latent_statistics import describe_latents, statistics
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.start import SOURCE, open_start, rate_factors, select_trained, start_lines
+from smtool.commands.train.teacher_precision import set_precision
 from smtool.commands.train.validate import Validator
 from smtool.data import ImageShards, open_images, training_batches
 from smtool.features.encoder import supply_encoder
@@ -42,7 +43,8 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         )
     start = open_start(tables, folder.recorded(SOURCE), weights_dir)
     task = build_task(tables, ranks.device, weights_dir, start.original if start else None)
-    lines = start_lines(task.autoencoder, tables, start)
+    taught = set_precision(tables, task.players.values(), folder, ranks.device)
+    lines = [*start_lines(task.autoencoder, tables, start), *taught.lines]
     if not folder.has_checkpoint:
         lines += begin_from_init(task, tables, images)
     own = tables.discriminator.optimizer if tables.discriminator else None
@@ -96,7 +98,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
             *lines,
         ),
         first_step=first_step,
-        sources={} if start is None else start.sources,
+        sources={**({} if start is None else start.sources), **taught.sources},
         conclude=conclude,
     )
 

@@ -13,6 +13,7 @@ from smtool.commands.train.observe_diffusion import DiffusionObserver
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest
 from smtool.commands.train.run_end_to_end import end_to_end_run
 from smtool.commands.train.run_folder import RunFolder
+from smtool.commands.train.teacher_precision import set_precision
 from smtool.commands.train.teacher_summary import teacher_summary
 from smtool.commands.train.transformer import build_network, count_classes, current_model, refuse_more_channels
 from smtool.data import LatentBatch
@@ -50,6 +51,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         start = (start_from(network, tables.model.init, kind=tables.model.kind, heads=tables.model.heads),)
     aligned = assemble_alignment(tables, network, source.images, folder, ranks.device, weights_dir)
     task = _task(tables, network, source, aligned, weights)
+    taught = set_precision(tables, [task.teacher], folder, ranks.device)
     training = assemble_training(
         recipe,
         task,
@@ -89,10 +91,11 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
             *source.remarks,
             *((weights_line(weights, source, measured=tables.loss.weights == "entropy"),) if weights else ()),
             *start,
+            *taught.lines,
             *(teacher_summary(aligned, source.images, flip=tables.data.flip) if aligned else ()),
         ),
         first_step=first_step,
-        sources={"features": aligned.source} if aligned else {},
+        sources={**({"features": aligned.source} if aligned else {}), **taught.sources},
     )
 
 

@@ -14,6 +14,7 @@ from smtool.commands.train.observe_diffusion import DiffusionObserver
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_autoencoder import begin_from_init, build_task
 from smtool.commands.train.run_folder import RunFolder
+from smtool.commands.train.teacher_precision import set_precision
 from smtool.commands.train.teacher_summary import teacher_summary
 from smtool.commands.train.transformer import build_network, count_classes, current_model, refuse_more_channels
 from smtool.commands.train.validate import Validator
@@ -47,6 +48,7 @@ def end_to_end_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, we
     aligned = assemble_alignment(tables, network, source.images, folder, ranks.device, weights_dir)
     assert aligned is not None, "checked when the recipe is loaded"
     task = _task(recipe, source, network, aligned, ranks, weights_dir)
+    taught = set_precision(tables, [task.diffusion.teacher, *task.players.values()], folder, ranks.device)
     start: list[str] = []
     if not folder.has_checkpoint:
         start += begin_from_init(task.autoencoding, source.tables, source.images)
@@ -101,10 +103,11 @@ def end_to_end_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, we
             f"the autoencoder starts from {source.name} ({source.original.architecture}, digest {source.original.digest[:12]}) "
             "and trains together with the transformer",
             *start,
+            *taught.lines,
             *teacher_summary(aligned, source.images, flip=data.flip),
         ),
         first_step=first_step,
-        sources={**source.sources, "features": aligned.source},
+        sources={**source.sources, "features": aligned.source, **taught.sources},
         conclude=conclude,
         autoencoder=source.tables,
     )

@@ -3,6 +3,7 @@
 import torch
 
 from smtool.commands.train.run_autoencoder import build_task
+from smtool.commands.train.teacher_precision import teacher_precision, teachers_in
 from smtool.data import ImageBatch, LatentBatch
 from smtool.diffusion import WeightedAlignment
 from smtool.features.teachers import load_teacher
@@ -29,6 +30,8 @@ def autoencoder_task(tables: TrainAE) -> AutoencoderTask:
             original = tables.model.build()
             staying = StayingNearOriginal(original, stay.weight, stay.numbers, adaptive=stay.adaptive)
             task.methods = {**task.methods, "stay": staying}
+    for teacher in teachers_in(task.players.values()):
+        teacher.precision = teacher_precision(tables, META)
     return task
 
 
@@ -44,6 +47,7 @@ def transformer_task(tables: TrainDiT, shape: Shape, num_classes: int) -> Diffus
         network = tables.model.build(shape, num_classes)
         if table is not None:
             teacher = load_teacher(table.teacher, token_grid=network.token_grid).to(META)
+            teacher.precision = teacher_precision(tables, META)
             module = table.build(network.width, network.token_grid, teacher_dim=teacher.dim, teacher_grid=teacher.grid)
             alignment = WeightedAlignment(module.to(META), table.weight, table.depth)
     if tables.memory == "checkpoint":

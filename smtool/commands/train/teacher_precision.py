@@ -1,0 +1,59 @@
+"""The precision in which the teachers of a run compute features while training."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from smtool.commands.train.run_folder import RunFolder
+from smtool.features.teachers import Teacher, TeacherPrecision
+from smtool.recipe import TrainingTables
+
+SOURCE = "teacher precision"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """sources: for `Run.sources`, empty without teachers; lines: for the log."""
+
+    sources: dict[str, str]
+    lines: tuple[str, ...]
+
+
+def set_precision(tables: TrainingTables, modules: Iterable[nn.Module | None], folder: RunFolder, device: str) -> Taught:
+    """Set the precision of all teachers inside the modules, as the recipe asks.
+
+    A resumed run with "auto" keeps the precision that it was started with: fp32 for runs of versions that did not record it.
+    """
+    teachers = teachers_in(modules)
+    if not teachers:
+        idle = tables.teacher_precision != "auto"
+        return Taught({}, ("teacher_precision has no effect: no teacher computes features while training",) if idle else ())
+    recorded = (folder.recorded(SOURCE) or "fp32") if folder.has_checkpoint else None
+    chosen = teacher_precision(tables, device, recorded)
+    for teacher in teachers:
+        teacher.precision = chosen
+    names = ", ".join(dict.fromkeys(teacher.name for teacher in teachers))
+    return Taught({SOURCE: chosen}, (f"teacher {names} computes in bf16",) if chosen == "bf16" else ())
+
+
+def teachers_in(modules: Iterable[nn.Module | None]) -> list[Teacher]:
+    return [part for module in modules if module is not None for part in module.modules() if isinstance(part, Teacher)]
+
+
+def teacher_precision(tables: TrainingTables, device: str, recorded: str | None = None) -> TeacherPrecision:
+    """The precision of teachers on a device ("meta" stands for a GPU). recorded: that of the start of the run, None: starting.
+
+    bf16, not the fp16 of an fp16 run: features of a frozen network have no loss scaling, and those of some networks overflow.
+    """
+    if tables.teacher_precision != "auto":
+        return tables.teacher_precision
+    if recorded is not None:
+        return "bf16" if recorded == "bf16" else "fp32"
+    mixed = tables.precision != "fp32"
+    return "bf16" if mixed and (device == "meta" or (device.startswith("cuda") and _has_bf16())) else "fp32"
+
+
+def _has_bf16() -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False)
