@@ -76,6 +76,8 @@ def test_a_resumed_run_gives_the_same_weights(folder, smtool, name, command):
     assert found.keys() == expected.keys()
     before = load_file(BEFORE / f"runs/{name}/ckpt.safetensors")
     assert any(not torch.equal(found[key], before[key]) for key in found)
+    states = [json.loads(path.read_text()) for path in Path(f"runs/{name}/checkpoints").glob("*/state.json")]
+    assert max((state["step"], state.get("randomness")) for state in states) == (8, 1)
     for key, value in expected.items():
         told, keys = without_keys(key, found[key], value)
         torch.testing.assert_close(*told, rtol=1e-4, atol=2e-5, msg=lambda text, key=key: f"{key}: {text}")

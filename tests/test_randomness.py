@@ -1,7 +1,13 @@
+import hashlib
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 
-from smtool.randomness import generator, initializing, noise_of, permutation, streams
+from smtool.randomness import Normals, generator, initializing, noise_of, permutation, streams
 
 
 def test_numbers_of_a_sample_do_not_depend_on_how_the_batch_is_divided():
@@ -11,6 +17,40 @@ def test_numbers_of_a_sample_do_not_depend_on_how_the_batch_is_divided():
     assert torch.equal(noise, torch.cat([part.batch("posterior", (4, 2, 5)) for part in parts]))
     assert torch.equal(whole.uniform("t", (12,)), torch.cat([part.uniform("t", (4,)) for part in parts]))
     assert torch.equal(whole.integers("n", 9, (12,)), torch.cat([part.integers("n", 9, (4,)) for part in parts]))
+
+
+def test_noise_of_a_sample_does_not_depend_on_the_size_of_the_batch_or_on_its_neighbours():
+    small, large = (streams(7, 3, "autoencoder", batch=batch).batch("x", (batch, 5, 7, 91)) for batch in (3, 8))
+    assert torch.equal(small, large[:3])
+    for start, stop in ((0, 1), (2, 3), (5, 8)):      # 3,185 numbers a sample: blocks of 8,192 begin within samples
+        part = Normals(7, 3, "autoencoder", "x", (5, 7, 91), start, stop, 8).drawn()
+        assert torch.equal(part, large[start:stop])
+
+
+def test_noise_is_box_mullers_transform_of_philox():
+    key = hashlib.sha256("\x1f".join(["int:7", "int:3", "str:turn", "str:batch", "str:x"]).encode()).digest()[:16]
+    words = np.random.Philox(key=np.frombuffer(key, np.uint64)).random_raw(8192).view(np.uint32)
+    found = Normals(7, 3, "turn", "x", (6000,), 0, 2, 2).drawn().flatten()
+    for place in (0, 1, 4095, 4096, 8191, 8192, 9000, 11_999):
+        block, inside = divmod(place, 8192)
+        radius, angle = (int(words[block * 8192 + half * 4096 + inside % 4096]) for half in (0, 1))
+        radius, angle = math.sqrt(-2 * math.log((radius % 2**31 + 0.5) / 2**31)), angle / 2**31 * math.pi
+        expected = radius * (math.cos(angle) if inside < 4096 else math.sin(angle))
+        assert found[place] == pytest.approx(expected, abs=2e-6)      # float32 of an angle up to 2 pi
+
+
+def test_noise_is_standard_normal_and_independent():
+    noise = torch.stack([Normals(0, step, "a", "x", (2048,), 0, 8, 8).drawn() for step in range(4)]).double()
+    assert scipy.stats.kstest(noise.flatten(), "norm").pvalue > 0.01
+    assert scipy.stats.kstest(noise.square().sum(-1).flatten(), "chi2", args=(2048,)).pvalue > 0.01
+    correlations = torch.corrcoef(noise.flatten(0, 1)) - torch.eye(32)
+    assert correlations.abs().max() < 0.12      # 496 pairs, sd 0.022
+
+
+def test_scheme_1_is_one_draw_for_the_whole_batch():
+    old = replace(streams(7, 3, "a", batch=6, scheme=1), start=2, stop=4)
+    expected = torch.randn(6, 2, 5, generator=generator(7, 3, "a", "batch", "x"))[2:4]
+    assert torch.equal(old.batch("x", (2, 2, 5)), expected)
 
 
 def test_shared_numbers_are_the_same_in_every_part():

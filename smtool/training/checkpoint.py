@@ -12,6 +12,7 @@ from torch import Tensor
 
 from smtool import storage
 from smtool.errors import CheckpointError, DiskError
+from smtool.randomness import SCHEME
 from smtool.training.loop import Training
 from smtool.training.sharding import gathered, refill
 
@@ -19,12 +20,16 @@ _START_OVER = "Start over with --fresh, or pass another --out."
 
 
 class _State(BaseModel):
-    """state.json. updates: number of updates by player; frozen: {} in checkpoints of old versions without digests."""
+    """state.json. updates: number of updates by player; frozen: {} in checkpoints of old versions without digests.
+
+    randomness: scheme of the run's noise; checkpoints of old versions do not state it.
+    """
 
     step: int
     updates: dict[str, Annotated[int, Field(ge=0)]]
     precision: dict[str, Any]
     frozen: dict[str, str] = {}
+    randomness: int = Field(1, ge=1, le=SCHEME)
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,23 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit() and (path / "state.json").is_file())
 
+    def randomness(self) -> int:
+        """The scheme of the run's noise: that of the newest checkpoint; without a checkpoint, that of new runs."""
+        step = self.latest()
+        return SCHEME if step is None else self._state(step).randomness
+
+    def _state(self, step: int) -> _State:
+        path = self.folder / f"{step:08d}" / "state.json"
+        with storage.parsing(path, hint=_START_OVER):
+            return _State.model_validate_json(path.read_bytes())
+
     def load(self, step: int, training: Training) -> None:
         """Restore the players, averages and optimizers of a run to their state after `step`.
 
         Raises CheckpointError if the checkpoint is damaged, of another network, or trained against other frozen networks.
         """
         folder = self.folder / f"{step:08d}"
-        with storage.parsing(folder / "state.json", hint=_START_OVER):
-            state = _State.model_validate_json((folder / "state.json").read_bytes())
+        state = self._state(step)
         _check_frozen(folder, state.frozen, training.frozen)
         try:
             for player, module in training.task.players.items():
@@ -110,6 +124,7 @@ class Checkpoints:
             "updates": {name: optimizer.updates for name, optimizer in training.optimizers.items()},
             "precision": training.precision.state_dict(),
             "frozen": dict(training.frozen),
+            "randomness": training.plan.randomness,
         }
         storage.write_json(folder / "state.json", state)
 

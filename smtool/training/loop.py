@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from smtool.randomness import Streams, streams
+from smtool.randomness import SCHEME, Streams, streams
 from smtool.training.distributed import Ranks, average_gradients
 from smtool.training.ema import MovingAverage
+from smtool.training.noise_ahead import NoiseAhead
 from smtool.training.optimizer import NamedOptimizer
 from smtool.training.precision import MixedPrecision
 from smtool.training.sharding import WholeCopy
@@ -45,12 +46,16 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """Seed of all random streams, size of the global batch, micro-batches per step, and the last step of a run."""
+    """Seed of all random streams, size of the global batch, micro-batches per step, and the last step of a run.
+
+    randomness: the scheme of the noise (`smtool.randomness.Normals`), which stays that of the start of a run.
+    """
 
     seed: int
     batch: int
     accumulate: int
     last_step: int
+    randomness: int = SCHEME
 
 
 @dataclass(frozen=True)
@@ -86,27 +91,31 @@ class StepReport:
 def optimize(training: Training, batches: Iterator[Batch], *, first_step: int) -> Iterator[StepReport]:
     """Train from first_step to the plan's last step; yield a report per step. batches: this rank's slice of each global batch."""
     plan, task = training.plan, training.task
-    for step in range(first_step, plan.last_step):
-        began = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter() - began
-        values: dict[str, Tensor] = {}
-        rates: dict[str, float] = {}
-        for player in task.players_at(step):
-            rates[player] = training.optimizers[player].set_rate(task.count_turns(player, plan.last_step))
-            values |= _turn(training, player, batch, step)
-            if player in training.averages:
-                training.averages[player].update(task.players[player], training.optimizers[player].updates)
-        yield StepReport(step + 1, values, rates, plan.batch, time.perf_counter() - began, waited)
+    with NoiseAhead(training.ranks.device) as noise:
+        for step in range(first_step, plan.last_step):
+            began = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - began
+            values: dict[str, Tensor] = {}
+            rates: dict[str, float] = {}
+            if step + 1 < plan.last_step:
+                noise.prepare(task.players_at(step + 1), step + 1)
+            for player in task.players_at(step):
+                rates[player] = training.optimizers[player].set_rate(task.count_turns(player, plan.last_step))
+                values |= _turn(training, player, batch, step, noise)
+                if player in training.averages:
+                    training.averages[player].update(task.players[player], training.optimizers[player].updates)
+            yield StepReport(step + 1, values, rates, plan.batch, time.perf_counter() - began, waited)
 
 
-def _turn(training: Training, player: str, batch: Batch, step: int) -> dict[str, Tensor]:
+def _turn(training: Training, player: str, batch: Batch, step: int, noise: NoiseAhead) -> dict[str, Tensor]:
     """One update of one player from one batch, in equal micro-batches."""
     plan, optimizer, precision = training.plan, training.optimizers[player], training.precision
     for name, other in training.optimizers.items():
         for parameter in other.parameters.values():      # not module.requires_grad_: some parameters are never trained
             parameter.requires_grad_(name == player)
-    draws = streams(plan.seed, step, player, batch=plan.batch, device=training.ranks.device)
+    drawn = streams(plan.seed, step, player, batch=plan.batch, device=training.ranks.device, scheme=plan.randomness)
+    draws = noise.supplied(drawn, player)
     start, _ = training.ranks.local_slice(plan.batch)
     size = len(batch) // plan.accumulate
     values: dict[str, Tensor] = {}

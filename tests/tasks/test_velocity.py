@@ -80,7 +80,7 @@ def test_losses_and_gradients_are_those_of_the_formulas(time):
     for name, parameter in task.autoencoder.named_parameters():
         # sinusoids of 1000 t see the last bit of a float32 time, which the two logit-normal formulas do not share
         rtol = 1e-5 if time == "uniform" else 1e-3
-        assert_close(found[name], parameter.grad, rtol=rtol, atol=1e-7, msg=lambda said, name=name: f"{name}: {said}")
+        assert_close(found[name], parameter.grad, rtol=rtol, atol=1e-6, msg=lambda said, name=name: f"{name}: {said}")
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in METHODS), tuple(METHODS)], ids="+".join)

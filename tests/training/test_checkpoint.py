@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from smtool.errors import CheckpointError, DiskError
+from smtool.randomness import SCHEME
 from smtool.training.checkpoint import Checkpoints
 from smtool.training.distributed import Ranks
 from smtool.training.ema import EMA
@@ -47,6 +48,24 @@ def _state(training: Training) -> dict[str, torch.Tensor]:
     state = {f"{name}.{k}": v for name, module in training.task.players.items() for k, v in module.state_dict().items()}
     state |= {f"{name}~{k}": v for name, optimizer in training.optimizers.items() for k, v in optimizer.state_dict().items()}
     return state | {f"ema.{k}": v for k, v in training.averages["autoencoder"].state_dict().items()}
+
+
+def test_a_run_keeps_its_scheme_of_noise(tmp_path):
+    checkpoints, training = Checkpoints(tmp_path, keep_last=2, keep_every=0), _training(0)
+    assert checkpoints.randomness() == SCHEME == 2
+    checkpoints.save(5, training)
+    assert checkpoints.randomness() == 2
+    checkpoints.save(6, replace(training, plan=replace(training.plan, randomness=1)))
+    assert checkpoints.randomness() == 1
+    path = tmp_path / "00000006/state.json"
+    state = json.loads(path.read_text())
+    for stated, found in ((None, 1), (3, None)):      # absent: a run of an old version; 3: of a version to come
+        path.write_text(json.dumps({key: value for key, value in {**state, "randomness": stated}.items() if value is not None}))
+        if found:
+            assert checkpoints.randomness() == found
+        else:
+            with pytest.raises(CheckpointError, match=r"state\.json"):
+                checkpoints.randomness()
 
 
 def test_load_restores_everything(tmp_path):

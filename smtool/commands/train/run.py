@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import nn
@@ -118,13 +118,14 @@ def assemble_training(
     )
 
 
-def newest(folder: RunFolder, tables: TrainingTables, training: Training) -> tuple[Checkpoints, int]:
-    """Load the newest checkpoint of a folder into the training. Returns the checkpoints and its step, 0 if there is none."""
+def newest(folder: RunFolder, tables: TrainingTables, training: Training) -> tuple[Training, Checkpoints, int]:
+    """Load the newest checkpoint of a folder into the training. Returns the training, which draws noise as the run did from its
+    start, the checkpoints, and the step of the newest, 0 if there is none."""
     checkpoints = Checkpoints(folder.checkpoints, tables.keep_last, tables.keep_every)
     step = checkpoints.latest() or 0
     if step:
         checkpoints.load(step, training)
-    return checkpoints, step
+    return replace(training, plan=replace(training.plan, randomness=checkpoints.randomness())), checkpoints, step
 
 
 def check_batch(recipe: Recipe[Any], batch: int, ranks: Ranks) -> None:

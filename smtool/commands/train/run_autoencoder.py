@@ -58,7 +58,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         multipliers={PLAYER: rate_factors(task.autoencoder, tables)},
         frozen=frozen_digests(task.perceptual[0] if task.perceptual else None, *task.players.values()),
     )
-    checkpoints, first_step = newest(folder, tables, training)
+    training, checkpoints, first_step = newest(folder, tables, training)
     data, (low, high) = tables.data, ranks.local_slice(tables.data.batch)
 
     def result() -> TrainableAutoencoder:

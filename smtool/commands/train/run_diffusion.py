@@ -62,7 +62,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         frozen=frozen_digests(task.teacher, *task.players.values()),
         parallel=tables.parallel,
     )
-    checkpoints, first_step = newest(folder, tables, training)
+    training, checkpoints, first_step = newest(folder, tables, training)
     if tables.compile:
         network.compile()
     if first_step == 0 and ranks.first:

@@ -59,7 +59,7 @@ def end_to_end_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, we
         )
         task.norm.start_from(measured)
     training = _training(recipe, task, source, aligned, ranks)
-    checkpoints, first_step = newest(folder, tables, training)
+    training, checkpoints, first_step = newest(folder, tables, training)
     if tables.compile:
         network.compile()
     results = _Results(tables, training, source, folder.autoencoder)
