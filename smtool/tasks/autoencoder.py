@@ -22,7 +22,7 @@ from smtool.tasks.augment import augmented, draw_augmentation
 from smtool.tasks.sizes import SizeSchedule
 from smtool.tasks.velocity import denoise
 from smtool.tasks.wavelet import Wavelet
-from smtool.training.terms import Layer, Loss, Term, weighted_sum
+from smtool.training.terms import Cut, Layer, Loss, Term, weighted_sum
 
 
 class Reconstruction(Config):
@@ -42,13 +42,13 @@ class Reconstruction(Config):
 @dataclass(frozen=True)
 class Passed:
     """A batch through the autoencoder: its encoding, the pairs after all methods, the methods' draws by name, the decodings of
-    the pairs, and the pixel-wise term."""
+    the pairs, and of a diffusion decoder the error of the velocity."""
 
     encoding: Encoding
     pairs: list[Pair]
     draws: dict[str, Any]
     decodings: list[Tensor]
-    pixel: Term
+    velocity: Term | None
 
 
 class AutoencoderTask:
@@ -114,16 +114,19 @@ class AutoencoderTask:
     def passed(self, images: Tensor, streams: Streams) -> "Passed":
         """Encode images (B, C, H, W) in [-1, 1] and decode the pairs."""
         encoding, pairs, draws = self._encoded(images, streams)
-        decodings, pixel = self._decoded(pairs, streams)
-        return Passed(encoding, pairs, draws, decodings, pixel)
+        decodings, velocity = self._decoded(pairs, streams)
+        return Passed(encoding, pairs, draws, decodings, velocity)
 
     def terms(self, passed: "Passed", streams: Streams, step: int) -> list[Term]:
         """The terms of the autoencoder's loss."""
-        terms = [passed.pixel, *self._distances(passed.pairs, passed.decodings)]
+        cut = self._cut(passed.decodings, step)
+        decodings = passed.decodings if cut is None else list(cut.copies)
+        terms = [] if passed.velocity is None else [passed.velocity]
+        terms += self._distances(passed.pairs, decodings, cut, pixels=passed.velocity is None)
         if self.adversary is not None and step >= self.adversary.entry:
             assert self.discriminator is not None
-            value = hinge_generator(self.discriminator, passed.pairs, self._seen(passed.decodings, streams, "decoding"))
-            terms.append(Term("adversarial", value, self.adversary.weight_at(step), self.adversary.adaptive_weight))
+            value = hinge_generator(self.discriminator, passed.pairs, self._seen(decodings, streams, "decoding"))
+            terms.append(Term("adversarial", value, self.adversary.weight_at(step), self.adversary.adaptive_weight, cut=cut))
         for name, method in self.methods.items():
             if (penalty := method.penalty(passed.encoding, passed.draws[name])) is not None:
                 terms.append(Term(name, penalty, method.weight, method.adaptive_weight))
@@ -167,29 +170,38 @@ class AutoencoderTask:
             pairs = method.before_decode(pairs, draws[name])
         return encoding, pairs, draws
 
-    def _decoded(self, pairs: list[Pair], streams: Streams) -> tuple[list[Tensor], Term]:
-        """Decodings of the pairs, of a diffusion decoder its one-step estimates at random times, and the pixel-wise term."""
+    def _decoded(self, pairs: list[Pair], streams: Streams) -> tuple[list[Tensor], Term | None]:
+        """Decodings of the pairs; of a diffusion decoder one-step estimates at random times, and the error of its velocity."""
+        if not isinstance(self.autoencoder, DiffusionAutoencoder):
+            return [self.autoencoder.decode(pair.latents) for pair in pairs], None
         kind = self.reconstruction
-        if isinstance(self.autoencoder, DiffusionAutoencoder):
-            found = denoise(self.autoencoder, pairs, streams, Flow(time=kind.time))
-            errors = [pair.weight * F.mse_loss(x.velocity, x.target) for pair, x in zip(pairs, found, strict=True)]
-            return [x.images for x in found], Term("velocity", torch.stack(errors).sum(), kind.weight, reconstruction=True)
-        decodings = [self.autoencoder.decode(pair.latents) for pair in pairs]
-        pixel: Callable[[Tensor, Tensor], Tensor] = F.l1_loss if kind.loss == "l1" else F.mse_loss
-        difference = _weighted(pairs, decodings, lambda x, y: pixel(x.float(), y.float()))
-        return decodings, Term(kind.loss, difference, kind.weight, reconstruction=True)
+        found = denoise(self.autoencoder, pairs, streams, Flow(time=kind.time))
+        errors = [pair.weight * F.mse_loss(x.velocity, x.target) for pair, x in zip(pairs, found, strict=True)]
+        return [x.images for x in found], Term("velocity", torch.stack(errors).sum(), kind.weight, reconstruction=True)
 
-    def _distances(self, pairs: list[Pair], decodings: list[Tensor]) -> list[Term]:
-        """The other reconstruction terms: wavelet bands and perceptual distance."""
-        terms = []
+    def _cut(self, decodings: list[Tensor], step: int) -> Cut | None:
+        """A cut at the decodings if a term of the step has an adaptive weight; None: terms are differentiated with the rest."""
+        adversary = self.adversary
+        ratios = [method.adaptive_weight for method in self.methods.values()]
+        if adversary is not None and step >= adversary.entry:
+            ratios.append(adversary.adaptive_weight)
+        return Cut.of(decodings) if any(ratios) and all(x.requires_grad for x in decodings) else None
+
+    def _distances(self, pairs: list[Pair], decodings: list[Tensor], cut: Cut | None, *, pixels: bool) -> list[Term]:
+        """The reconstruction terms between images: by pixels if asked, by wavelet bands, and the perceptual distance."""
+        terms, kind = [], self.reconstruction
+        if pixels:
+            pixel: Callable[[Tensor, Tensor], Tensor] = F.l1_loss if kind.loss == "l1" else F.mse_loss
+            value = _weighted(pairs, decodings, lambda x, y: pixel(x.float(), y.float()))
+            terms.append(Term(kind.loss, value, kind.weight, reconstruction=True, cut=cut))
         if self.wavelet is not None:
             bands = self.wavelet.loss
             value = _weighted(pairs, decodings, lambda x, y: bands(x.float(), y.float()))
-            terms.append(Term("wavelet", value, self.wavelet.weight, reconstruction=True))
+            terms.append(Term("wavelet", value, self.wavelet.weight, reconstruction=True, cut=cut))
         if self.perceptual is not None:
             network, weight = self.perceptual
-            distance = _weighted(pairs, decodings, lambda x, y: network(x, y).mean())
-            terms.append(Term("lpips", distance, weight, reconstruction=True))
+            value = _weighted(pairs, decodings, lambda x, y: network(x, y).mean())
+            terms.append(Term("lpips", value, weight, reconstruction=True, cut=cut))
         return terms
 
     def _shapes(self, images: Tensor) -> Shapes:

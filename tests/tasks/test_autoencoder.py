@@ -222,6 +222,35 @@ def test_with_a_frozen_encoder_no_gradient_reaches_it():
     assert all(has == name.startswith(("decoder.", "post_")) for name, has in grads.items())
 
 
+@pytest.mark.parametrize("names", [("dsm", "scale_equivariance"), ("kl",)])
+def test_gradients_of_a_step_with_a_discriminator_are_those_of_the_released_formula(names):
+    """All gradients of the autoencoder, restated without a cut: two extra backward passes, then that of the whole sum."""
+    task = _task(*names, adversary=Adversary(num_layers=1, channels=4, start=0), perceptual=(Distance(), 0.5))
+    if "dsm" in names:
+        task.methods["scale_equivariance"] = ScaleEquivariance(form="append", scales=(0.5,)).build(SHAPES, None)
+    task.autoencoder.double(), task.discriminator.double().requires_grad_(False)
+    batch = _batch()
+    images = batch.images.double()
+    loss = task.loss("autoencoder", ImageBatch(images, None, batch.ids), _draws(), 0)
+    weights = list(task.autoencoder.parameters())
+    found = torch.autograd.grad(loss.total, weights)
+
+    passed = task.passed(images, _draws())
+    both = list(zip(passed.pairs, passed.decodings, strict=True))
+    assert len(both) == len(names)
+    l1 = sum(pair.weight * (x - pair.images).abs().mean() for pair, x in both)
+    lpips = sum(pair.weight * (x - pair.images).square().mean() for pair, x in both)
+    adversarial = -sum(pair.weight * task.discriminator(x).mean() for pair, x in both)
+    last = task.autoencoder.decoder_last_layer
+    pull, push = (torch.autograd.grad(value, last, retain_graph=True)[0].norm() for value in (l1 + 0.5 * lpips, adversarial))
+    total = l1 + 0.5 * lpips + 0.5 * pull / push * adversarial
+    if "kl" in names:
+        total = total + 1e-6 * task.methods["kl"].penalty(passed.encoding, None)
+    torch.testing.assert_close(loss.values["adversarial_factor"].double(), pull / push, rtol=1e-6, atol=0)
+    for one, wanted in zip(found, torch.autograd.grad(total, weights), strict=True):
+        torch.testing.assert_close(one, wanted, rtol=2e-6, atol=1e-9)
+
+
 def test_the_ramp_scales_the_adversarial_term():
     adversary = Adversary(num_layers=1, channels=4, start=0, alone=2, ramp=4, updates="simultaneous")
     task = _task(adversary=adversary)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from smtool.training.terms import AdaptiveWeight, Term, weighted_sum
+from smtool.training.terms import AdaptiveWeight, Cut, Term, weighted_sum
 
 
 def _layers() -> tuple[nn.Linear, nn.Linear, torch.Tensor]:
@@ -123,3 +123,78 @@ def test_a_loss_without_adaptive_weights_needs_no_layers():
     loss = weighted_sum([Term("a", out.mean(), 2.0), Term("b", out.square().mean())])
     torch.testing.assert_close(loss.total.double(), 2 * out.mean() + out.square().mean(), rtol=1e-6, atol=1e-7)
     assert set(loss.values) == {"a", "b"}
+
+
+class _Behind(nn.Module):
+    """A frozen network behind the cut; counts its backward passes."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.weight = torch.randn(4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        self.passes = 0
+
+    def forward(self, x):
+        value = (x @ self.weight).tanh()
+        value.register_hook(self._count)
+        return value.square().mean()
+
+    def _count(self, gradient):
+        self.passes += 1
+
+
+def _terms_of(images, latents, cut, networks, numerator):
+    """Terms of two pairs as an autoencoder has them: behind the cut, and one ("velocity") that does not pass it."""
+    seen = images if cut is None else cut.copies
+    lpips, judge = networks
+    return [
+        Term("velocity", sum(x.exp().mean() for x in images), 0.3, reconstruction=True),
+        Term("l1", sum(x.abs().mean() for x in seen), 2.0, reconstruction=True, cut=cut),
+        Term("lpips", sum(lpips(x) for x in seen), 0.5, reconstruction=True, cut=cut),
+        Term("adversarial", -sum(judge(x) for x in seen), 0.7, AdaptiveWeight("decoder", offset=1e-6), cut=cut),
+        Term("va_vae", latents.cos().mean(), 0.1, AdaptiveWeight("encoder", numerator, offset=1e-4, cap=1e8)),
+        Term("style", seen[0].mean(), 0.2, cut=cut),
+        Term("kl", latents.square().mean(), 1e-3),
+    ]
+
+
+@pytest.mark.parametrize("numerator", [(), ("l1",), ("lpips", "velocity")])
+def test_terms_behind_a_cut_give_the_gradients_of_the_formula_in_one_backward_pass_each(numerator):
+    """In float64, against ratios and total written out with autograd and no cut. Tolerance: the total is a sum in float32."""
+    encoder, decoder, images = _layers()
+    latents = torch.tanh(encoder(torch.ones(8, 4, dtype=torch.float64)))
+    images = [images, decoder(0.5 * latents)]
+    weights = [encoder.weight, encoder.bias, decoder.weight, decoder.bias]
+    layers = {"encoder": encoder.weight, "decoder": decoder.weight}
+
+    named = {term.name: term for term in _terms_of(images, latents, None, [_Behind(1), _Behind(2)], numerator)}
+
+    def norm(value, layer):
+        return torch.autograd.grad(value, layer, retain_graph=True)[0].norm()
+
+    def over(names):
+        return sum(named[name].weight * named[name].value for name in names)
+
+    whole = ("velocity", "l1", "lpips")
+    of_judge = norm(over(whole), decoder.weight) / (norm(named["adversarial"].value, decoder.weight) + 1e-6)
+    of_latents = norm(over(numerator or whole), encoder.weight) / (norm(named["va_vae"].value, encoder.weight) + 1e-4)
+    total = over([*whole, "style", "kl"]) + of_judge * over(["adversarial"]) + of_latents * over(["va_vae"])
+    expected = torch.autograd.grad(total, weights, retain_graph=True)
+
+    networks = [_Behind(1), _Behind(2)]
+    loss = weighted_sum(_terms_of(images, latents, Cut.of(images), networks, numerator), layers)
+    torch.testing.assert_close(loss.total.double(), total, rtol=1e-6, atol=0)
+    torch.testing.assert_close(loss.values["adversarial_factor"], of_judge, rtol=1e-12, atol=0)
+    torch.testing.assert_close(loss.values["va_vae_factor"], of_latents, rtol=1e-12, atol=0)
+    for found, wanted in zip(torch.autograd.grad(loss.total, weights), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-12)
+    assert [network.passes for network in networks] == [2, 2]      # one for each pair
+
+
+def test_a_scaled_total_scales_the_gradients_behind_the_cut():
+    """As for loss scaling and for micro-batches."""
+    encoder, _, out = _layers()
+    cut = Cut.of([out])
+    terms = [Term("l1", cut.copies[0].abs().mean(), reconstruction=True, cut=cut), Term("kl", out.square().mean())]
+    expected = torch.autograd.grad(1024 * (out.abs().mean() + out.square().mean()) / 4, encoder.weight, retain_graph=True)[0]
+    (found,) = torch.autograd.grad(1024 * weighted_sum(terms).total / 4, encoder.weight)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
