@@ -150,6 +150,8 @@ class TrainAE(TrainingTables):
         if self.regularizers.kl and self.model.kind in _DETERMINISTIC:
             network = _DETERMINISTIC[self.model.kind]
             yield "regularizers.kl", f"cannot be used: {network} is deterministic, so its posterior has no variance"
+        if self.perceptual and self.perceptual.precision == "bf16" and self.precision == "fp32":
+            yield "perceptual.precision", 'cannot be "bf16" with precision = "fp32"; use "auto", or precision = "bf16"'
         if self.regularizers.uae and not self.model.has_trained_encoder:
             yield "regularizers.uae", f"cannot be used with {chosen}: it aligns latents, but the encoder is frozen"
         yield from self._unsuited_latents()

@@ -121,6 +121,13 @@ def test_every_other_term_trains_without_waiting(card, squeezenet_weights, name,
     _steps(card, build_task(tables, "cuda", squeezenet_weights), tables)
 
 
+def test_lpips_with_its_trunk_in_bf16_trains_without_waiting(card, squeezenet_weights):
+    tables = _tables(perceptual={"net": "squeeze"})
+    task = build_task(tables, "cuda", squeezenet_weights)
+    task.perceptual[0].precision = "bf16"
+    _steps(card, task, tables)
+
+
 class _TinyTrunk(nn.Module):
     def __init__(self) -> None:
         super().__init__()

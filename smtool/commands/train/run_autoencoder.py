@@ -9,6 +9,7 @@ from smtool.checkpoints.autoencoder import write_autoencoder
 from smtool.commands.train.comparison import compare
 from smtool.commands.train.discriminator import start_discriminator
 from smtool.commands.train.latent_statistics import describe_latents, statistics_line
+from smtool.commands.train.lpips_precision import set_lpips_precision
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.start import SOURCE, open_start, rate_factors, select_trained, start_lines
@@ -44,7 +45,8 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
     start = open_start(tables, folder.recorded(SOURCE), weights_dir)
     task = build_task(tables, ranks.device, weights_dir, start.original if start else None)
     taught = set_precision(tables, task.players.values(), folder, ranks.device)
-    lines = [*start_lines(task.autoencoder, tables, start), *taught.lines]
+    judged = set_lpips_precision(tables, tables.perceptual, task.perceptual, folder, ranks.device)
+    lines = [*start_lines(task.autoencoder, tables, start), *taught.lines, *judged.lines]
     if not folder.has_checkpoint:
         lines += begin_from_init(task, tables, images)
     own = tables.discriminator.optimizer if tables.discriminator else None
@@ -98,7 +100,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
             *lines,
         ),
         first_step=first_step,
-        sources={**({} if start is None else start.sources), **taught.sources},
+        sources={**({} if start is None else start.sources), **taught.sources, **judged.sources},
         conclude=conclude,
     )
 

@@ -10,6 +10,7 @@ from smtool.commands.train.comparison import compare
 from smtool.commands.train.initial_weights import start_from
 from smtool.commands.train.joint_source import JointSource, open_joint_source
 from smtool.commands.train.loss_weights import loss_weights
+from smtool.commands.train.lpips_precision import set_lpips_precision
 from smtool.commands.train.observe_diffusion import DiffusionObserver
 from smtool.commands.train.run import Run, assemble_training, check_batch, newest, result_of
 from smtool.commands.train.run_autoencoder import begin_from_init, build_task
@@ -49,6 +50,7 @@ def end_to_end_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, we
     assert aligned is not None, "checked when the recipe is loaded"
     task = _task(recipe, source, network, aligned, ranks, weights_dir)
     taught = set_precision(tables, [task.diffusion.teacher, *task.players.values()], folder, ranks.device)
+    judged = set_lpips_precision(tables, source.tables.perceptual, task.autoencoding.perceptual, folder, ranks.device)
     start: list[str] = []
     if not folder.has_checkpoint:
         start += begin_from_init(task.autoencoding, source.tables, source.images)
@@ -104,10 +106,11 @@ def end_to_end_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, we
             "and trains together with the transformer",
             *start,
             *taught.lines,
+            *judged.lines,
             *teacher_summary(aligned, source.images, flip=data.flip),
         ),
         first_step=first_step,
-        sources={**source.sources, "features": aligned.source, **taught.sources},
+        sources={**source.sources, "features": aligned.source, **taught.sources, **judged.sources},
         conclude=conclude,
         autoencoder=source.tables,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from smtool.commands.train.run_folder import RunFolder
 from smtool.features.teachers import Teacher, TeacherPrecision
 from smtool.recipe import TrainingTables
+from smtool.training.precision import Precision
 
 SOURCE = "teacher precision"
 
@@ -43,15 +45,22 @@ def teachers_in(modules: Iterable[nn.Module | None]) -> list[Teacher]:
 
 
 def teacher_precision(tables: TrainingTables, device: str, recorded: str | None = None) -> TeacherPrecision:
-    """The precision of teachers on a device ("meta" stands for a GPU). recorded: that of the start of the run, None: starting.
+    """The precision of teachers on a device. recorded: that of the start of the run, None: starting.
 
     bf16, not the fp16 of an fp16 run: features of a frozen network have no loss scaling, and those of some networks overflow.
     """
-    if tables.teacher_precision != "auto":
-        return tables.teacher_precision
+    return resolved(tables.teacher_precision, tables.precision, device, recorded)
+
+
+def resolved(
+    asked: Literal["auto", "fp32", "bf16"], precision: Precision, device: str, recorded: str | None
+) -> TeacherPrecision:
+    """What "auto" means for a frozen network of a run with this precision. device: "meta" stands for a GPU."""
+    if asked != "auto":
+        return asked
     if recorded is not None:
         return "bf16" if recorded == "bf16" else "fp32"
-    mixed = tables.precision != "fp32"
+    mixed = precision != "fp32"
     return "bf16" if mixed and (device == "meta" or (device.startswith("cuda") and _has_bf16())) else "fp32"
 
 

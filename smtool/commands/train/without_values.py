@@ -3,9 +3,10 @@
 import torch
 
 from smtool.commands.train.run_autoencoder import build_task
-from smtool.commands.train.teacher_precision import teacher_precision, teachers_in
+from smtool.commands.train.teacher_precision import resolved, teacher_precision, teachers_in
 from smtool.data import ImageBatch, LatentBatch
 from smtool.diffusion import WeightedAlignment
+from smtool.features.perceptual import PerceptualDistance
 from smtool.features.teachers import load_teacher
 from smtool.features.weights import without_weights
 from smtool.image_shape import ImageSize
@@ -32,6 +33,10 @@ def autoencoder_task(tables: TrainAE) -> AutoencoderTask:
             task.methods = {**task.methods, "stay": staying}
     for teacher in teachers_in(task.players.values()):
         teacher.precision = teacher_precision(tables, META)
+    if tables.perceptual is not None and task.perceptual is not None:
+        distance = task.perceptual[0]
+        assert isinstance(distance, PerceptualDistance)
+        distance.precision = resolved(tables.perceptual.precision, tables.precision, META, None)
     return task
 
 
