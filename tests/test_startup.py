@@ -31,9 +31,9 @@ WHOLE = {      # commands that run to their end
 }
 UP_TO = {      # commands that run up to the call of a function, which may then use slow packages
     "train-ae": (["train-ae", "ae.toml"], "smtool.commands.train.training.train"),
-    "train-ae --dry-run": (["train-ae", "ae.toml", "--dry-run"], "smtool.commands.train.training.dry_run"),
+    "train-ae --dry-run": (["train-ae", "ae.toml", "--dry-run"], "smtool.commands.train.dry_run.dry_run"),
     "train-dit": (["train-dit", "dit.toml"], "smtool.commands.train.training.train"),
-    "train-dit --dry-run": (["train-dit", "dit.toml", "--dry-run"], "smtool.commands.train.training.dry_run"),
+    "train-dit --dry-run": (["train-dit", "dit.toml", "--dry-run"], "smtool.commands.train.dry_run.dry_run"),
     "spectrum": (["spectrum", "runs/ae"], "smtool.diffusability.spectrum.spectrum"),
     "export": (["export", "runs/ae", "--out", "exported"], "smtool.commands.export.export"),
     "race": (["race", "race/faces"], "smtool.commands.race.race.race"),

@@ -22,7 +22,7 @@ def train_ae(
     overrides: Overrides = (),  # type: ignore[assignment]
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in the folder and start from step 0.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Time a few steps, print memory and duration, save nothing.")
+        bool, typer.Option("--dry-run", help="Time a few steps beside their predicted time, print memory, save nothing.")
     ] = False,
     max_bad: Annotated[
         float | None,
@@ -42,6 +42,7 @@ def train_ae(
     smtool train-ae recipes/heal/dsm.toml --data FOLDER --set model.init=VAE
     """
     from smtool.commands.train import training
+    from smtool.commands.train.dry_run import dry_run as time_steps
     from smtool.commands.train.given_data import data_changes, run_of
     from smtool.recipe import TrainAE, kind_of, load
     from smtool.report.console import Console
@@ -53,7 +54,7 @@ def train_ae(
     limit = [] if max_bad is None else [f"data.max_bad={max_bad}"]
     loaded = load(recipe, TrainAE, [*changes, *limit, *overrides], weights_dir=weights_dir)
     if dry_run:
-        training.dry_run(loaded, console=console, device=computing_device(device), weights_dir=weights_dir)
+        time_steps(loaded, console=console, device=computing_device(device), weights_dir=weights_dir)
     else:
         out = out if out is not None or data is None else run_of(loaded.name, data)
         training.train(loaded, console=console, out=out, fresh=fresh, device=computing_device(device), weights_dir=weights_dir)
@@ -70,7 +71,7 @@ def train_dit(
     online: Annotated[bool, typer.Option("--online", help="Encode the images in every step; do not cache latents.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in the folder and start from step 0.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Time a few steps, print memory and duration, save nothing.")
+        bool, typer.Option("--dry-run", help="Time a few steps beside their predicted time, print memory, save nothing.")
     ] = False,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
@@ -84,6 +85,7 @@ def train_dit(
     smtool train-dit recipes/sit.toml --set latents.autoencoder=runs/sd-vae --out runs/sit-sd-vae
     """
     from smtool.commands.train import training
+    from smtool.commands.train.dry_run import dry_run as time_steps
     from smtool.commands.train.run_diffusion import diffusion_run
     from smtool.recipe import TrainDiT, kind_of, load
     from smtool.report.console import Console
@@ -94,7 +96,7 @@ def train_dit(
     latents = ["latents.online=true"] if online else []
     loaded = load(recipe, TrainDiT, [*changes, *overrides, *latents], weights_dir=weights_dir)
     if dry_run:
-        training.dry_run(loaded, diffusion_run, console=Console(), device=computing_device(device), weights_dir=weights_dir)
+        time_steps(loaded, diffusion_run, console=Console(), device=computing_device(device), weights_dir=weights_dir)
     else:
         where = computing_device(device)
         training.train(loaded, diffusion_run, console=Console(), out=out, fresh=fresh, device=where, weights_dir=weights_dir)

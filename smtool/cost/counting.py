@@ -24,11 +24,13 @@ _WRITE_ONLY = {_ATEN.fill_, _ATEN.zero_, _ATEN.copy_}
 
 @dataclass(frozen=True)
 class Kernel:
-    """One operation. unit: where its FLOPs run (bf16, fp16, tf32, fp32, fp64; "" without FLOPs); bytes: read and written."""
+    """One operation. unit: where its FLOPs run (bf16, fp16, tf32, fp32, fp64; "" without FLOPs); bytes: read and written;
+    name: of the operation in PyTorch, "" for several that are counted together."""
 
     unit: str
     flops: int
     bytes: int
+    name: str = ""
 
 
 @dataclass
@@ -124,7 +126,7 @@ class _Counter(TorchDispatchMode):
             read = _distinct(inputs[1:])
         flops = int(flop_registry[packet](*args, **named, out_val=out)) if packet in flop_registry else 0
         unit = _unit(packet, inputs) if flops else ""
-        self.count.kernels.append(Kernel(unit, flops, read + _distinct(outputs)))
+        self.count.kernels.append(Kernel(unit, flops, read + _distinct(outputs), packet.__name__))
 
     def _numbered(self, func: Any, args: Sequence[Any]) -> Sequence[Any]:
         """Arguments of indexing with masks replaced by as many places as the mask has true cells; unknown masks: all cells."""

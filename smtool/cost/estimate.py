@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Protocol
 
 from torch import nn
 
@@ -27,7 +28,7 @@ the gradient two reads and a write; by the average two reads and a write."""
 @dataclass(frozen=True)
 class Subject:
     """A recipe whose cost is wanted. task: on the meta device; batch: number of images -> micro-batch; averaged: the player with
-    an average; parallel: how its parameters are sharded, None: never."""
+    an average; parallel: how its parameters are sharded, None: never; remarks: what else is assumed."""
 
     recipe: str
     tables: TrainingTables
@@ -37,6 +38,7 @@ class Subject:
     turns: Sequence[Turns]
     averaged: str
     parallel: Parallel | None = None
+    remarks: tuple[str, ...] = ()
 
     def samples(self, gpus: int) -> int:
         """Images of one micro-batch on one GPU. Raises RecipeError if the batch cannot be divided."""
@@ -48,6 +50,10 @@ class Subject:
                 hint="Choose another --gpus.",
             )
         return self.batch_size // parts
+
+    def count(self, player: str, step: int, batch: Batch) -> Count:
+        """One turn on a micro-batch. Turns of a step must be counted in their order, because a task may hand things on."""
+        return count_turn(self.task, player, step, batch, precision=self.tables.precision, seed=self.tables.seed)
 
     def is_sharded(self, player: str, gpus: int) -> bool:
         return self.parallel is not None and self.parallel.applies(self.task.players[player], Ranks(0, gpus, "meta"))
@@ -63,13 +69,9 @@ def estimate(subject: Subject, gpu: GPU, gpus: int, data: Callable[[float], Data
         raise RecipeError(f"--gpus must be at least 1, but is {gpus}.")
     tables, samples = subject.tables, subject.samples(gpus)
     batch = subject.batch(samples)
-    counted = [
-        [
-            count_turn(subject.task, turns.player, step, batch, precision=tables.precision, seed=tables.seed)
-            for step in turns.steps
-        ]
-        for turns in subject.turns
-    ]
+    counted: list[list[Count]] = [[] for _ in subject.turns]
+    for step, kind in sorted((step, kind) for kind, turns in enumerate(subject.turns) for step in turns.steps):
+        counted[kind].append(subject.count(subject.turns[kind].player, step, batch))
     costs = tuple(_turn_cost(subject, turns, counts, gpu, gpus) for turns, counts in zip(subject.turns, counted, strict=True))
     seconds = sum(cost.number * cost.seconds for cost in costs)
     floor = sum(cost.number * cost.floor_seconds for cost in costs)
@@ -92,8 +94,25 @@ def estimate(subject: Subject, gpu: GPU, gpus: int, data: Callable[[float], Data
         gpu_hours=gpus * seconds / 3600,
         floor_gpu_hours=gpus * floor / 3600,
         data=data(rate),
-        assumptions=_assumptions(gpu),
+        assumptions=(*_assumptions(gpu), *subject.remarks),
     )
+
+
+class Processor(Protocol):
+    """What computes: a GPU of a datasheet, or the CPU of this machine."""
+
+    def seconds(self, count: Count) -> float: ...
+
+    def link_seconds(self, sent: float, gpus: int) -> float: ...
+
+
+def step_seconds(subject: Subject, processor: Processor, gpus: int, batch: Batch, steps: Sequence[int]) -> float:
+    """Predicted mean seconds of some steps, counted from 0, on a micro-batch of one GPU on the meta device."""
+    seconds = [
+        _seconds(subject, player, _whole(subject, player, subject.count(player, step, batch), gpus), processor, gpus)
+        for step in steps for player in subject.task.players_at(step)
+    ]  # fmt: skip
+    return sum(seconds) / len(steps)
 
 
 def update_kernels(trained: int, averaged: int) -> list[Kernel]:
@@ -102,18 +121,7 @@ def update_kernels(trained: int, averaged: int) -> list[Kernel]:
 
 
 def _turn_cost(subject: Subject, turns: Turns, counts: Sequence[Count], gpu: GPU, gpus: int) -> TurnCost:
-    micro_batches, module = subject.tables.accumulate, subject.task.players[turns.player]
-    trained, sharded = _size(module, trained=True), subject.is_sharded(turns.player, gpus)
-    share = gpus if sharded else 1
-    averaged = trained if subject.tables.ema and turns.player == subject.averaged else 0
-    updates = update_kernels(trained // share, averaged // share)
-    whole = [Count([*(count.kernels * micro_batches), *updates]) for count in counts]
-    if sharded:      # blocks are gathered while others compute
-        sent = shard_bytes(_size(module), gpus, micro_batches)
-        waits = [max(0.0, gpu.link_seconds(sent, gpus) - gpu.seconds(count)) for count in whole]
-    else:
-        sent = all_reduce_bytes(_FLOAT * trained, gpus)
-        waits = [gpu.link_seconds(sent, gpus)] * len(whole)
+    whole = [_whole(subject, turns.player, count, gpus) for count in counts]
     formats = {unit for count in whole for unit in count.flops_by_unit()}
     return TurnCost(
         player=turns.player,
@@ -124,10 +132,31 @@ def _turn_cost(subject: Subject, turns: Turns, counts: Sequence[Count], gpu: GPU
         bytes=gpus * fmean(count.bytes for count in whole),
         kernels=round(fmean(len(count.kernels) for count in whole)),
         activation_bytes=max(count.peak_bytes for count in counts),
-        sent_bytes=sent,
+        sent_bytes=_sent_bytes(subject, turns.player, gpus),
         floor_seconds=fmean(gpu.floor_seconds(count) for count in whole),
-        seconds=fmean(gpu.seconds(count) + wait for count, wait in zip(whole, waits, strict=True)),
+        seconds=fmean(_seconds(subject, turns.player, count, gpu, gpus) for count in whole),
     )
+
+
+def _whole(subject: Subject, player: str, count: Count, gpus: int) -> Count:
+    """A whole turn: all micro-batches, then clipping, update and average."""
+    trained = _size(subject.task.players[player], trained=True) // (gpus if subject.is_sharded(player, gpus) else 1)
+    averaged = trained if subject.tables.ema and player == subject.averaged else 0
+    return Count([*(count.kernels * subject.tables.accumulate), *update_kernels(trained, averaged)])
+
+
+def _sent_bytes(subject: Subject, player: str, gpus: int) -> float:
+    """Bytes that each GPU sends in a turn."""
+    module = subject.task.players[player]
+    if subject.is_sharded(player, gpus):
+        return shard_bytes(_size(module), gpus, subject.tables.accumulate)
+    return all_reduce_bytes(_FLOAT * _size(module, trained=True), gpus)
+
+
+def _seconds(subject: Subject, player: str, whole: Count, processor: Processor, gpus: int) -> float:
+    """Of a whole turn. Sharded blocks are gathered while others compute; gradients are averaged afterwards."""
+    computing, sending = processor.seconds(whole), processor.link_seconds(_sent_bytes(subject, player, gpus), gpus)
+    return max(computing, sending) if subject.is_sharded(player, gpus) else computing + sending
 
 
 def _memory(subject: Subject, gpu: GPU, gpus: int, peak: int) -> MemoryCost:
@@ -153,13 +182,19 @@ def _size(module: nn.Module, *, trained: bool = False) -> int:
 
 def frozen_parameters(task: Task) -> int:
     """Parameters of all frozen networks of a task, each network once."""
-    held = [value for value in vars(task).values() if isinstance(value, nn.Module | tuple | dict)]
+    return sum(_size(network) for network in _frozen(task).values())
+
+
+def _frozen(task: object) -> dict[int, nn.Module]:
+    """By identity, also those of the tasks of which a task is made."""
     networks: dict[int, nn.Module] = {}
-    for value in held:
-        for module in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,):
-            if isinstance(module, nn.Module):
-                networks |= {id(part.network): part.network for part in module.modules() if isinstance(part, Frozen)}
-    return sum(_size(network) for network in networks.values())
+    for value in vars(task).values():
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,):
+            if isinstance(part, nn.Module):
+                networks |= {id(one.network): one.network for one in part.modules() if isinstance(one, Frozen)}
+            elif hasattr(part, "players_at"):
+                networks |= _frozen(part)
+    return networks
 
 
 def _assumptions(gpu: GPU) -> tuple[str, ...]:

@@ -70,6 +70,17 @@ GPUS: Final = {
 DEFAULT_GPU: Final = "h100"
 
 
+_INSTALLED: Final = {
+    "NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200", "NVIDIA A100-SXM4-80GB": "a100", "NVIDIA GeForce RTX 4090": "4090"
+}
+"""Names by which CUDA knows these GPUs; versions of other forms (PCIe, NVL, laptops) have other peaks."""
+
+
+def installed_gpu(name: str) -> GPU | None:
+    """A GPU by the name that CUDA gives it; None for others."""
+    return GPUS[_INSTALLED[name]] if name in _INSTALLED else None
+
+
 def find_gpu(name: str) -> GPU:
     """A GPU by name. Raises RecipeError, which lists the names, for another one."""
     if name.lower() not in GPUS:

@@ -6,7 +6,7 @@ from torch import nn
 
 from smtool.cost.counting import Count, Kernel, counting
 from smtool.cost.cuda_autocast import cuda_autocast
-from smtool.cost.gpus import GPUS, LAUNCH_SECONDS, LINK_EFFICIENCY, MATRIX_EFFICIENCY, MEMORY_EFFICIENCY, find_gpu
+from smtool.cost.gpus import GPUS, LAUNCH_SECONDS, LINK_EFFICIENCY, MATRIX_EFFICIENCY, MEMORY_EFFICIENCY, find_gpu, installed_gpu
 from smtool.cost.traffic import all_reduce_bytes, largest_unit, shard_bytes
 from smtool.errors import RecipeError, WeightsError
 from smtool.features.perceptual import PerceptualDistance
@@ -37,6 +37,11 @@ def test_an_unknown_gpu_is_an_error_that_names_the_known_ones():
     with pytest.raises(RecipeError, match="--gpu v100") as error:
         find_gpu("v100")
     assert error.value.hint == "Known are h100, h200, a100, 4090."
+
+
+def test_an_installed_gpu_is_known_by_its_whole_name():
+    assert installed_gpu("NVIDIA H200") is GPUS["h200"]
+    assert installed_gpu("NVIDIA H100 PCIe") is None      # of lower peaks than that of the datasheet
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 7])

@@ -7,31 +7,30 @@ import torch
 
 from smtool.commands.inspect.cost_text import cost_rows
 from smtool.commands.inspect.network_size import Shape, latents_of
-from smtool.commands.train.without_values import META, autoencoder_task, image_batch, latent_batch, transformer_task
+from smtool.commands.train.cost_subject import autoencoder_subject, end_to_end_subject, transformer_subject
+from smtool.commands.train.joint_source import joint_tables
+from smtool.commands.train.without_values import META, latent_batch
 from smtool.cost.counting import counting
 from smtool.cost.cuda_autocast import cuda_autocast
-from smtool.cost.estimate import Subject, estimate
+from smtool.cost.estimate import estimate
 from smtool.cost.gpus import GPU, find_gpu
 from smtool.cost.result import Cost, DataCost
 from smtool.cost.storage import Latents, data_cost
-from smtool.cost.turns import planned_turns
 from smtool.data.images.card import is_prepared, read_card
 from smtool.errors import CheckpointError, RecipeError, WeightsError
 from smtool.features.encoder import supply_encoder
 from smtool.features.weights import without_weights
 from smtool.image_shape import ImageSize
+from smtool.networks.sd_vae import SDVAE
 from smtool.networks.trainable import AutoencoderConfig
 from smtool.recipe import TrainAE, TrainDiT, kind_of, load
 from smtool.recipe.catalog import autoencoder_recipe
 from smtool.report.console import Console
-from smtool.tasks.diffusion import PLAYER
 from smtool.tokenizers.dct import is_dct
+from smtool.tokenizers.trainable import open_trainable
 
 ENCODE_BATCH = 32      # of `prepare --latents`
 ASSUMED_CLASSES = 1000
-_VARYING = {"eq_vae", "scale_equivariance", "uae", "channel_prefix", "latent_masking"}
-"""Methods whose random choices change the cost of a step."""
-_EXAMPLES = 4
 
 
 def show_cost(what: str, *, gpu: str, gpus: int, as_json: bool, console: Console) -> None:
@@ -64,56 +63,24 @@ def autoencoder_cost(tables: TrainAE, name: str, gpu: GPU, gpus: int) -> Cost:
     return estimate(subject, gpu, gpus, data)
 
 
-def autoencoder_subject(tables: TrainAE, name: str) -> Subject:
-    task = autoencoder_task(tables)
-    begins: dict[int, list[str]] = {0: []}
-    if table := tables.discriminator:
-        begins.setdefault(table.start, []).append("the discriminator alone" if table.alone else "with the discriminator")
-        begins.setdefault(table.entry, ["with the discriminator"])
-    examples = _EXAMPLES if _VARYING & set(tables.regularizers.present) else 1
-    phases = _at_each_size(tables, {step: " ".join(words) for step, words in begins.items()})
-    turns = tuple(planned_turns(task, tables.steps, phases, examples=examples))
-    return Subject(name, tables, task, lambda count: image_batch(tables, count), tables.data.batch, turns, averaged="autoencoder")
-
-
-def _at_each_size(tables: TrainAE, phases: dict[int, str]) -> list[tuple[int, str]]:
-    """(first step, name) of the phases, split where the size of the training images changes."""
-    sizes = {first: size.words for first, size in tables.data.sizes} or {0: ""}
-    found = []
-    for step in sorted({*phases, *sizes}):
-        phase = phases[max(first for first in phases if first <= step)]
-        size = sizes[max(first for first in sizes if first <= step)]
-        found.append((step, " at ".join(part for part in (phase, size) if part)))
-    return found
-
-
 def transformer_cost(tables: TrainDiT, name: str, gpu: GPU, gpus: int) -> Cost:
-    if tables.end_to_end is not None:
-        raise RecipeError(
-            f"{name}: costs are not predicted for [end_to_end], where the autoencoder trains too.",
-            hint=f"`smtool train-dit {name} --dry-run` times a few steps.",
-        )
     shape, source = _shape(tables, name)
     size, channels = _images(tables, shape)
-    subject = transformer_subject(tables, name, shape, num_classes(tables, source), size, channels)
-    cached = not tables.latents.online and not is_dct(tables.latents.autoencoder)
+    classes = num_classes(tables, source)
+    if tables.end_to_end is not None:
+        model, remarks = _joint_model(tables, shape)
+        subject = end_to_end_subject(tables, joint_tables(tables, model, tables.data.train, size), name, classes, remarks)
+    else:
+        subject = transformer_subject(
+            tables, name, shape, classes, lambda count: latent_batch(tables, shape, size, channels, count)
+        )
+    cached = not tables.latents.online and not is_dct(tables.latents.autoencoder) and tables.end_to_end is None
 
     def data(rate: float) -> DataCost:
         latents = Latents(shape, tables.latents.dtype, tables.data.flip, _encoder_seconds(tables, size, gpu)) if cached else None
         return data_cost(size, channels, images_per_second=rate, latents=latents)
 
     return estimate(subject, gpu, gpus, data)
-
-
-def transformer_subject(
-    tables: TrainDiT, name: str, shape: Shape, classes: int, size: ImageSize, channels: int
-) -> Subject:
-    task = transformer_task(tables, shape, classes)
-    turns = tuple(planned_turns(task, tables.steps, [(0, "")], examples=_EXAMPLES if tables.channel_prefix else 1))
-    return Subject(
-        name, tables, task, lambda count: latent_batch(tables, shape, size, channels, count), tables.data.batch, turns,
-        averaged=PLAYER, parallel=tables.parallel,
-    )  # fmt: skip
 
 
 def num_classes(tables: TrainDiT, source: str) -> int:
@@ -151,6 +118,20 @@ def _images(tables: TrainDiT, shape: Shape) -> tuple[ImageSize, int]:
     if trained is not None:
         return (trained.data.image_size if asked == "autoencoder" else asked), trained.model.image_channels
     return (ImageSize(8 * shape[1], 8 * shape[2]) if asked == "autoencoder" else asked), 3
+
+
+def _joint_model(tables: TrainDiT, shape: Shape) -> tuple[AutoencoderConfig, tuple[str, ...]]:
+    """The autoencoder of [end_to_end] by its file, else by the packaged recipe that trains it, else an SD-VAE with such latents;
+    and what is assumed of it."""
+    place, size = tables.latents.autoencoder, tables.data.image_size
+    try:
+        return open_trainable(place).config, ()
+    except (CheckpointError, WeightsError):
+        if (trained := _planned(tables)) is not None:
+            return trained.model, ()
+        factor = (ImageSize(8 * shape[1], 8 * shape[2]) if size == "autoencoder" else size).height // shape[1]
+        model = SDVAE(downsample=factor, latent_channels=shape[0])
+        return model, (f"{place} is not here; its network is taken to be that of an SD-VAE with the same latents",)
 
 
 def _encoder_seconds(tables: TrainDiT, size: ImageSize, gpu: GPU) -> float | None:

@@ -7,8 +7,9 @@ from smtool.commands.train.latent_source import STATS_SAMPLES, LatentSource, aut
 from smtool.commands.train.run_folder import RunFolder
 from smtool.data import ImageShards, measure_latents, open_images
 from smtool.errors import CheckpointError, RecipeError, WeightsError
+from smtool.image_shape import ImageSize
 from smtool.networks.posterior import LatentStats
-from smtool.networks.trainable import DiffusionAutoencoder, TrainableAutoencoder
+from smtool.networks.trainable import AutoencoderConfig, DiffusionAutoencoder, TrainableAutoencoder
 from smtool.recipe import Data, Recipe, TrainAE, TrainDiT
 from smtool.recipe.problems import raise_problems
 from smtool.recipe.train_ae import Validation
@@ -93,11 +94,23 @@ def _trainable(recipe: Recipe[TrainDiT], place: str, weights_dir: Path | None) -
 
 def _autoencoder_tables(recipe: Recipe[TrainDiT], original: TrainableAutoencoder, data: str, images: ImageShards) -> TrainAE:
     """The recipe of `train-ae` that has the losses of [end_to_end]. Raises RecipeError if it is invalid."""
-    tables, joint = recipe.tables, recipe.tables.end_to_end
+    joint = recipe.tables.end_to_end
     assert joint is not None
     known = original.recipe.get("data", {})
     validation = joint.validation or (known.get("validation", "") if known.get("train") == data else "")
-    made = TrainAE(
+    made = joint_tables(recipe.tables, original.config, data, images.image_size, validation)
+    raise_problems(
+        recipe.path,
+        [f"{'end_to_end.' if key.startswith(_OWN) else ''}{key}: {sentence}" for key, sentence in made.problems()],
+    )
+    return made
+
+
+def joint_tables(tables: TrainDiT, model: AutoencoderConfig, data: str, image_size: ImageSize, validation: str = "") -> TrainAE:
+    """The recipe of `train-ae` that has the losses of [end_to_end], for an autoencoder and its images; not checked."""
+    joint = tables.end_to_end
+    assert joint is not None
+    return TrainAE(
         seed=tables.seed,
         steps=tables.steps,
         precision=tables.precision,
@@ -105,18 +118,13 @@ def _autoencoder_tables(recipe: Recipe[TrainDiT], original: TrainableAutoencoder
         memory=tables.memory,
         optimizer=joint.optimizer or tables.optimizer,
         data=Data(
-            train=data, validation=validation, image_size=images.image_size, batch=tables.data.batch, flip=tables.data.flip,
+            train=data, validation=validation, image_size=image_size, batch=tables.data.batch, flip=tables.data.flip,
             workers=tables.data.workers,
         ),
-        model=original.config.model_copy(update={"init": ""}),
+        model=model.model_copy(update={"init": ""}),
         reconstruction=joint.reconstruction,
         perceptual=joint.perceptual,
         discriminator=joint.discriminator.table if joint.discriminator else None,
         regularizers=joint.regularizers,
         validation=Validation(num_images=tables.validation.num_images, grid=min(_GRID, tables.validation.num_images)),
     )
-    raise_problems(
-        recipe.path,
-        [f"{'end_to_end.' if key.startswith(_OWN) else ''}{key}: {sentence}" for key, sentence in made.problems()],
-    )
-    return made

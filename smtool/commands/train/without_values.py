@@ -10,12 +10,14 @@ from smtool.features.perceptual import PerceptualDistance
 from smtool.features.teachers import load_teacher
 from smtool.features.weights import without_weights
 from smtool.image_shape import ImageSize
+from smtool.networks.latent_norm import LatentNorm
 from smtool.networks.posterior import LatentStats
 from smtool.networks.recompute import recompute_activations
 from smtool.recipe import TrainAE, TrainDiT
 from smtool.regularizers.stay import StayingNearOriginal
 from smtool.tasks.autoencoder import AutoencoderTask
 from smtool.tasks.diffusion import DiffusionTask
+from smtool.tasks.end_to_end import EndToEndTask
 
 META = "meta"
 Shape = tuple[int, int, int]
@@ -40,13 +42,14 @@ def autoencoder_task(tables: TrainAE) -> AutoencoderTask:
     return task
 
 
-def image_batch(tables: TrainAE, samples: int) -> ImageBatch:
+def image_batch(tables: TrainAE, samples: int, *, labelled: bool = False) -> ImageBatch:
     images = torch.empty(samples, tables.model.image_channels, *tables.data.image_size, device=META)
-    return ImageBatch(images, None, ("",) * samples)
+    labels = torch.zeros(samples, dtype=torch.int64, device=META) if labelled else None
+    return ImageBatch(images, labels, ("",) * samples)
 
 
 def transformer_task(tables: TrainDiT, shape: Shape, num_classes: int) -> DiffusionTask:
-    """The task of a `train-dit` recipe on latents (C, h, w). A teacher computes its features in every step."""
+    """The task of a `train-dit` recipe on latents (C, h, w). A teacher computes the features of batches that have none."""
     alignment, teacher, table = None, None, tables.alignment
     with without_weights():
         network = tables.model.build(shape, num_classes)
@@ -60,7 +63,7 @@ def transformer_task(tables: TrainDiT, shape: Shape, num_classes: int) -> Diffus
     uniform = tables.loss.weights == "uniform"
     return DiffusionTask(
         network.to(META),
-        tables.process.build(),
+        tables.process.build(shape),
         LatentStats("scalar", torch.zeros(1), torch.ones(1), count=1, data=""),
         labels=tables.labels,
         alignment=alignment,
@@ -69,6 +72,15 @@ def transformer_task(tables: TrainDiT, shape: Shape, num_classes: int) -> Diffus
         prefixes=tables.channel_prefix,
         cosine=tables.loss.cosine,
     )
+
+
+def end_to_end_task(tables: TrainDiT, autoencoder: TrainAE, num_classes: int) -> EndToEndTask:
+    """The task of a `train-dit` recipe with [end_to_end]. autoencoder: the tables of its autoencoder (`joint_tables`)."""
+    joint, shape = tables.end_to_end, autoencoder.shapes.latents[1:]
+    assert joint is not None
+    norm = LatentNorm(shape[0], momentum=joint.momentum, eps=joint.eps).to(META)
+    diffusion = transformer_task(tables, shape, num_classes)
+    return EndToEndTask(autoencoder_task(autoencoder), diffusion, norm, weight=joint.alignment_weight)
 
 
 def latent_batch(tables: TrainDiT, shape: Shape, image_size: ImageSize, image_channels: int, samples: int) -> LatentBatch:

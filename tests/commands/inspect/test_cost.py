@@ -6,12 +6,13 @@ import sys
 
 import pytest
 
-from smtool.commands.inspect.cost import autoencoder_subject, recipe_cost
+from smtool.commands.inspect.cost import recipe_cost
 from smtool.commands.inspect.cost_text import amount, rows
 from smtool.commands.inspect.inspection import describe
+from smtool.commands.train.cost_subject import autoencoder_subject
 from smtool.cost.result import Cost
 from smtool.errors import RecipeError
-from smtool.recipe import TrainAE, load
+from smtool.recipe import TrainAE, TrainDiT, load
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,26 @@ def test_more_gpus_share_the_work_and_shard_a_large_transformer():
     large = recipe_cost("paper/related/lightning-dit-xl.dit", gpu="h200", gpus=8)
     assert large.sharded and large.memory.gathered > 0
     assert large.memory.optimizer == pytest.approx(large.parameters["transformer"], rel=0.01)      # 8 bytes on 8 GPUs
+
+
+def test_players_that_train_together_are_counted_together():
+    """The autoencoder costs more than by itself: the alignment loss goes through the transformer, and back to the latents."""
+    found = recipe_cost("repa-e", gpu="h100")
+    autoencoder, transformer = found.turns
+    assert [(turn.player, turn.number) for turn in found.turns] == [("autoencoder", 1000), ("transformer", 1000)]
+    assert found.parameters["autoencoder"] == recipe_cost("sd-vae", gpu="h100").parameters["autoencoder"]
+    assert autoencoder.flops > transformer.flops > 0
+    assert found.frozen_parameters == pytest.approx(22e6, rel=0.03)      # DINOv2 ViT-S/14
+    assert found.data.latent_bytes is None
+
+
+def test_an_unknown_autoencoder_that_trains_too_is_taken_to_be_an_sd_vae(tmp_path):
+    recipe = tmp_path / "joint.toml"
+    text = load("repa-e", TrainDiT).text.replace('"runs/sd-vae"', '"weights/of-someone-f8d4"')
+    recipe.write_text(text.replace("batch = 32", "batch = 1\nimage_size = 64\ntrain = 'data'"))
+    found = recipe_cost(str(recipe), gpu="h100")
+    assert found.parameters["autoencoder"] == 83_653_863      # SD-VAE f8d4
+    assert found.assumptions[-1].startswith("weights/of-someone-f8d4 is not here")
 
 
 def test_phases_follow_the_discriminator_and_the_sizes_of_images():

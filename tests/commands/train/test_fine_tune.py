@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from smtool.commands.export import export
 from smtool.commands.train import training
 from smtool.commands.train.comparison import Comparison
+from smtool.commands.train.dry_run import dry_run
 from smtool.errors import CheckpointError, RecipeError
 from smtool.networks.discriminator import PatchGAN
 from smtool.networks.taesd import TAESD
@@ -290,6 +291,6 @@ def test_a_descendant_of_a_fine_tune_still_knows_the_original(heal, tmp_path):
 def test_a_dry_run_says_what_trains_and_times_all_of_it_beside(heal, tmp_path):
     said = io.StringIO()
     loaded = load(str(tmp_path / "heal.toml"), TrainAE, ["train=decoder"])
-    training.dry_run(loaded, console=Console(file=said))
+    dry_run(loaded, console=Console(file=said))
     shown = " ".join(said.getvalue().split())
     assert "training decoder:" in shown and 'for comparison, train = "all": step' in shown

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -264,6 +265,9 @@ def test_a_dry_run_prints_memory_time_and_parameters_and_saves_nothing(recipe, h
     assert code == 0, said
     for words in ("40 steps; dry run", "8 a step", "latents (2, 8, 8)", "discriminator:", "peak memory", "from step 5"):
         assert words in shown
+    lines = [line for line in shown.splitlines() if "; predicted " in line]
+    assert len(lines) == 2 and all(re.search(r"step \d+ ms.*; predicted \d+ ms \([+-]\d+%\)$", line) for line in lines)
+    assert "of this CPU, measured now: matrix products" in shown
     assert not (here / "runs").exists()
 
 
