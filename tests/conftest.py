@@ -14,6 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torchvision.models import squeezenet1_1
+from undrawn import leave_out_drawings
 
 from smtool import cli
 from smtool.checkpoints import write_autoencoder
@@ -128,6 +129,13 @@ def finished(_studio) -> Path:
 def _same_random_numbers() -> None:
     """Networks and inputs that a test makes without a seed of its own are the same in any order of tests, on any worker."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _drawings(request, monkeypatch) -> None:
+    """Runs in this process draw nothing, but for tests that are marked `draws`."""
+    if request.node.get_closest_marker("draws") is None:
+        leave_out_drawings(monkeypatch.setattr)
 
 
 @pytest.fixture

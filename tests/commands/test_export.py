@@ -1,11 +1,10 @@
 """Exports: diffusers computes the same values and gradients, and the exported folder can be imported again."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm_process
 from diffusers import AutoencoderKL
 from torch.testing import assert_close
 
@@ -51,7 +50,7 @@ def saved(tmp_path):
 
 
 def smtool(*arguments):
-    done = subprocess.run([sys.executable, "-m", "smtool", *map(str, arguments)], capture_output=True, text=True)
+    done = warm_process.run(*arguments)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+import warm_process
 from diffusers import AutoencoderKL
 from PIL import Image
 from torch.testing import assert_close
@@ -70,8 +69,7 @@ grid = 2
 @pytest.fixture
 def smtool(tmp_path):
     def run(*arguments):
-        command = [sys.executable, "-m", "smtool", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "300"})
+        done = warm_process.run(*arguments, cwd=tmp_path, env={**os.environ, "COLUMNS": "300"})
         return done.returncode, done.stdout + done.stderr
 
     return run

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+import warm_process
 from safetensors.torch import load_file
 
 from smtool.checkpoints import write_autoencoder
@@ -163,8 +164,8 @@ def workshop(tmp_path_factory) -> Path:
     for name in ("sd-vae-ft-mse", "my-vae"):
         export(str(folder / "ae.safetensors"), to="diffusers", out=folder / name, console=Console(file=io.StringIO()))
     prepare(str(folder / "photos"), out=folder / "data" / "photos-64", size=64, val_fraction=0.4, workers=1)
-    call = [sys.executable, "-m", "smtool", "train-dit", "recipes/sit.toml", *_set(SMALL_TRANSFORMER), "--data", "data/photos-64"]
-    done = subprocess.run(call, cwd=folder, env=_environment(folder), capture_output=True, text=True)
+    call = ["train-dit", "recipes/sit.toml", *_set(SMALL_TRANSFORMER), "--data", "data/photos-64"]
+    done = warm_process.run(*call, cwd=folder, env=_environment(folder))
     assert done.returncode == 0, done.stderr
     tensors = load_file(folder / "runs" / "sit" / "ckpt.safetensors")
     network = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}

@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm_process
 
 from smtool.devices import one_thread
 from smtool.inference import rank_files as rank_shares
@@ -64,9 +63,7 @@ def test_two_ranks_give_the_scores_of_one(studio, finished, command, tmp_path, w
     assert code == 0, err
     kept = sorted(features.glob("*"))
     shutil.rmtree(features, ignore_errors=True)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    again = [*torchrun, "-m", "smtool", *arguments, str(two)]
-    ended = subprocess.run(again, capture_output=True, text=True, env=SINGLE_THREADED, timeout=200)
+    ended = warm_process.run(*arguments, two, ranks=2)
     assert two.exists(), ended.stderr[-2000:]
     expected, found = (json.loads(path.read_text())["scores"] for path in (one, two))
     assert found == expected

@@ -1,11 +1,10 @@
 """A regularizer of the user's own code in a recipe: `[regularizers."module:Class"]`."""
 
 import json
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
+import warm_process
 
 from smtool.errors import RecipeError
 from smtool.recipe import TrainAE, load
@@ -88,15 +87,12 @@ def test_a_run_learns_from_it_and_its_checkpoint_opens_without_the_module(own, t
         "steps=2", "model.channels=[8, 8, 8]", "data.image_size=32", "validation.num_images=4", "validation.grid=2",
         "data.train=builtin:photos?train=8&val=24", f"{own}.weight=0.5",
     ]
-    call = [sys.executable, "-m", "smtool", "train-ae", "sd-vae", "--out", "run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*call, *(part for change in changes for part in ("--set", change))], capture_output=True, text=True,
-                          env=environment, timeout=200)
+    options = [part for change in changes for part in ("--set", change)]
+    done = warm_process.run("train-ae", "sd-vae", "--out", "run", *options)
     assert done.returncode == 0, done.stderr
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     name = own.removeprefix("regularizers.").strip('"')
     assert row[name] > 0
-    inspect = [sys.executable, "-m", "smtool", "inspect", tmp_path / "run" / "ckpt.safetensors"]
-    shown = subprocess.run(inspect, capture_output=True, text=True, cwd="/", env=environment, timeout=100)
+    shown = warm_process.run("inspect", tmp_path / "run" / "ckpt.safetensors", cwd=Path("/"))
     assert shown.returncode == 0, shown.stderr
     assert "TotalVariation" in shown.stdout

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_process
 from PIL import Image
 
 HEIGHT, WIDTH, COUNT = 16, 24, 24
@@ -42,13 +41,7 @@ tracking = { tensorboard = false }
 
 
 def in_a_process_of_its_own(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "smtool", *arguments],
-        env={**os.environ, "COLUMNS": "500", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = warm_process.run(*arguments, env={**os.environ, "COLUMNS": "500"})
     return done.returncode, done.stdout, done.stderr
 
 

@@ -1,9 +1,8 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 
 from smtool.checkpoints import write_autoencoder
 from smtool.commands.inspect.inspection import describe
@@ -26,8 +25,7 @@ def trained(tmp_path_factory) -> Path:
     write_autoencoder(folder / "ae.safetensors", autoencoder, metadata)
     sizes = ["model.size=custom", "model.depth=2", "model.width=32", "model.heads=2", "validation.num_images=4"]
     changes = [part for key in ("latents.autoencoder=ae.safetensors", "steps=2", *sizes) for part in ("--set", key)]
-    command = [sys.executable, "-m", "smtool", "train-dit", "sit", "--out", "run", *changes]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = warm_process.run("train-dit", "sit", "--out", "run", *changes, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 
 from smtool import load_autoencoder
 from smtool.commands.race.jobs import Place
@@ -220,8 +221,7 @@ def again(studio, unbroken) -> Path:
     """The race, judged again by a command."""
     changes = ("--set", "judge.metric=mind", "--set", "judge.num_images=20")
     arguments = ("unbroken", *changes, "--out", "again", "--jobs", "1", "--device", "cpu")
-    command = [sys.executable, "-m", "smtool", "race", *arguments]
-    subprocess.run(command, cwd=studio, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, timeout=300)
+    warm_process.run("race", *arguments, cwd=studio, env=ENVIRONMENT).check_returncode()
     return studio / "again"
 
 

@@ -4,10 +4,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+import warm_process
 from PIL import Image
 
 from smtool.commands.sample import files
@@ -132,14 +132,7 @@ def test_sixty_four_images_on_two_ranks_are_those_of_one(studio, finished, comma
     """More than one part of 16 images, so that both ranks draw."""
     arguments = ["sample", str(finished), "--num-images", "64", "--steps", "4", "--trace"]
     assert command(*arguments, "--out", str(tmp_path / "one"))[0] == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    two = subprocess.run(
-        [*torchrun, "-m", "smtool", *arguments, "--out", str(tmp_path / "two"), "--batch", "16"],
-        capture_output=True,
-        text=True,
-        env=SINGLE_THREADED,
-        timeout=300,
-    )
+    two = warm_process.run(*arguments, "--out", tmp_path / "two", "--batch", "16", ranks=2)
     assert two.returncode == 0, two.stderr[-2000:]
     assert contents(tmp_path / "one").keys() == contents(tmp_path / "two").keys()
     difference = np.abs(pixels_of(tmp_path / "one") - pixels_of(tmp_path / "two"))

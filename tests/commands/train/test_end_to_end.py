@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 from safetensors.torch import load_file, save_file
 
 from smtool import load_autoencoder
@@ -141,12 +140,9 @@ def test_two_ranks_give_the_weights_of_one(joint, weights, tmp_path, state_of):
     """
     changes = (*JOINT, *GAN, "steps=2", "optimizer.eps=1e-2")
     one = joint.train(tmp_path / "one", *changes, weights_dir=weights)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     options = [part for change in changes for part in ("--set", change)]
-    places = ["--out", str(tmp_path / "two"), "--weights-dir", str(weights)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*torchrun, "-m", "smtool", "train-dit", joint.recipe, *places, *options]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    places = ["--out", tmp_path / "two", "--weights-dir", weights]
+    ended = warm_process.run("train-dit", joint.recipe, *places, *options, ranks=2)
     assert (tmp_path / "two" / "DONE").exists(), ended.stderr[-2000:]
     found, expected = everything(tmp_path / "two", state_of), everything(one, state_of)
     assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()}

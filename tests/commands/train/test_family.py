@@ -1,12 +1,10 @@
 """Methods with own weights, draws or adaptive weights in whole runs: resume, two ranks, and together with DSM and ESM."""
 
 import io
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm_process
 from safetensors.torch import load_file
 
 from smtool.commands.train import training
@@ -126,12 +124,9 @@ WITH_WEIGHTS = {"va_vae", "uae", "latent_masking"}
 def test_two_ranks_have_the_gradients_of_one(recipe, weights, tmp_path):
     """Sums over 6 steps, so that all draws occur. Differences are those of float32 sums of other order."""
     (tmp_path / "worker.py").write_text(WORKER)
-    arguments = [recipe, str(weights), *(" ".join([name, *changes]) for name, changes in METHODS.items())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    for out, launch in (("one", []), ("two", torchrun)):
-        command = [sys.executable, *launch, str(tmp_path / "worker.py"), str(tmp_path / out), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    arguments = [recipe, weights, *(" ".join([name, *changes]) for name, changes in METHODS.items())]
+    for ranks, out in enumerate(("one", "two"), 1):
+        done = warm_process.run(tmp_path / "worker.py", tmp_path / out, *arguments, ranks=ranks, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = load_file(tmp_path / "one"), load_file(tmp_path / "two")
     assert one.keys() == two.keys()

@@ -1,12 +1,10 @@
 """Fine-tunes of gray and rectangular images, and on two ranks: the same weights as on one rank, and as of an unbroken run."""
 
 import io
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm_process
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -36,7 +34,6 @@ CHANGES = {
     "decoder": ["train=decoder", "regularizers.dsm={block='fit'}", "lr_multipliers.decoder=2"],
     "stay": [*STAY, "train=['encoder', 'decoder.conv_out.*']"],
 }
-LAUNCHED = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
 
 
 @pytest.fixture
@@ -59,9 +56,8 @@ def run(name: str, *changes: str, ranks: int = 1, **options) -> None:
         loaded = load("heal.toml", TrainAE, changes)
         training.train(loaded, console=Console(file=io.StringIO()), out=name, **options)
         return
-    command = [sys.executable, *LAUNCHED, "-m", "smtool", "train-ae", "heal.toml", "--out", str(name)]
-    command += [part for change in changes for part in ("--set", change)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    options = [part for change in changes for part in ("--set", change)]
+    done = warm_process.run("train-ae", "heal.toml", "--out", name, *options, ranks=ranks)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -1,22 +1,14 @@
 """`smtool train-dit` on the command line: interruptions, ranks, errors. See test_run_diffusion.py for the rest."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+import warm_process
 
 from smtool.inference.diffusion_model import read_diffusion
-
-SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "smtool", *arguments]
 
 
 @pytest.mark.slow
@@ -24,20 +16,19 @@ def test_a_killed_and_resumed_run_equals_an_unbroken_one_bit_for_bit(studio, wei
     """Labels, EMA and an alignment on; killed at a random moment, then resumed."""
     aligned = ["alignment.kind=irepa", "alignment.teacher=squeezenet", "alignment.depth=1", "steps=60"]
     arguments = ["train-dit", studio.recipe, "--weights-dir", str(weights), *(part for a in aligned for part in ("--set", a))]
-    quiet = {"env": SINGLE_THREADED, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    whole = subprocess.Popen(_command(*arguments, "--out", str(tmp_path / "whole")), **quiet)
-    killed = subprocess.Popen(_command(*arguments, "--out", str(tmp_path / "killed")), **quiet)
+    whole = warm_process.start(*arguments, "--out", tmp_path / "whole")
+    killed = warm_process.start(*arguments, "--out", tmp_path / "killed")
     goal = tmp_path / "killed" / "checkpoints" / "00000008"
     while killed.poll() is None and not goal.exists():
         time.sleep(0.002)
     time.sleep(0.05)
-    assert killed.poll() is None, killed.stderr.read()
+    assert killed.poll() is None, killed.output()
     killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.wait()
     assert not (tmp_path / "killed" / "DONE").exists()
-    again = subprocess.run(_command(*arguments, "--out", str(tmp_path / "killed")), timeout=300, check=False, **quiet)
+    again = warm_process.run(*arguments, "--out", tmp_path / "killed")
     assert again.returncode == 0, again.stderr
-    _, errors = whole.communicate(timeout=300)
+    _, errors = whole.communicate()
     assert whole.returncode == 0, errors
     expected, found = state_of(tmp_path / "whole"), state_of(tmp_path / "killed")
     assert expected.keys() == found.keys()
@@ -119,11 +110,9 @@ def test_shards_give_the_weights_of_one_rank_and_the_same_files(studio, weights,
 
 
 def _on_two_ranks(studio, out, *changes: str) -> str:
-    """`train-dit` under torchrun, with --set for each change; returns its output."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    """`train-dit` on two ranks, with --set for each change; returns its output."""
     options = [part for change in changes for part in (("--set", change) if "=" in change else (change,))]
-    command = [*torchrun, "-m", "smtool", "train-dit", studio.recipe, "--out", str(out), *options]
-    ended = subprocess.run(command, capture_output=True, text=True, env=SINGLE_THREADED, timeout=300)
+    ended = warm_process.run("train-dit", studio.recipe, "--out", out, *options, ranks=2)
     assert (out / "DONE").exists() and "done: " in ended.stdout, ended.stderr[-2000:]
     return ended.stdout
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 from safetensors.torch import load_file
 
 from smtool import load_autoencoder
@@ -82,15 +83,11 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "smtool", *arguments]
 
 
-def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(*arguments), capture_output=True, text=True, cwd=cwd, env=SINGLE_THREADED, timeout=300)
-
-
 @pytest.fixture(scope="session")
 def unbroken(recipe, tmp_path_factory) -> Path:
     """A complete run; tests must not change it."""
     folder = tmp_path_factory.mktemp("runs")
-    done = _run("train-ae", str(recipe), "--out", "unbroken", cwd=folder)
+    done = warm_process.run("train-ae", str(recipe), "--out", "unbroken", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "unbroken"
 
@@ -130,21 +127,19 @@ def test_a_run_killed_three_times_equals_an_unbroken_one_bit_for_bit(recipe, unb
     rng = random.Random(0)
     kills = 0
     while kills < 3:
-        process = subprocess.Popen(
-            _command("train-ae", str(recipe), "--out", "killed"), cwd=tmp_path, env=SINGLE_THREADED, stderr=subprocess.PIPE
-        )
+        process = warm_process.start("train-ae", recipe, "--out", "killed", cwd=tmp_path)
         checkpoints = tmp_path / "killed" / "checkpoints"
         goal = 4 + 8 * kills      # killed at a random moment after this step
         while process.poll() is None and not (checkpoints / f"{goal:08d}").exists():
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.3))
         if process.poll() is not None:
-            pytest.fail(f"the run ended before the kill: {process.stderr.read().decode()}")
+            pytest.fail(f"the run ended before the kill: {process.output()}")
         process.send_signal(signal.SIGKILL)
         process.wait()
         kills += 1
     assert not (tmp_path / "killed" / "DONE").exists()
-    done = _run("train-ae", str(recipe), "--out", "killed", cwd=tmp_path)
+    done = warm_process.run("train-ae", str(recipe), "--out", "killed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     expected, found = state_of(unbroken), state_of(tmp_path / "killed")
     assert expected.keys() == found.keys()
@@ -164,7 +159,7 @@ def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
     command = [*torchrun, "-m", "smtool", "train-ae", str(recipe), "--out", "two", *changes]
     two = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=SINGLE_THREADED, timeout=300)
     assert (tmp_path / "two" / "DONE").exists(), two.stderr[-2000:]
-    one = _run("train-ae", str(recipe), "--out", "one", *changes, cwd=tmp_path)
+    one = warm_process.run("train-ae", str(recipe), "--out", "one", *changes, cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     expected, found = state_of(tmp_path / "one"), state_of(tmp_path / "two")
     for name in (name for name in expected if not name.startswith("optimizer/")):
@@ -176,9 +171,7 @@ def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
 
 @pytest.mark.slow
 def test_sigterm_saves_after_the_step_and_the_run_can_be_resumed(recipe, unbroken, tmp_path, state_of):
-    command = _command("train-ae", str(recipe), "--out", "stopped", "--set", "save_every=1000")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=tmp_path, env=SINGLE_THREADED, **pipes)
+    process = warm_process.start("train-ae", recipe, "--out", "stopped", "--set", "save_every=1000", cwd=tmp_path)
     metrics = tmp_path / "stopped" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text()):
         time.sleep(0.005)
@@ -188,7 +181,7 @@ def test_sigterm_saves_after_the_step_and_the_run_can_be_resumed(recipe, unbroke
     assert "the run is saved" in errors
     assert "Repeat the command to resume" in errors
     assert (tmp_path / "stopped" / "ckpt.safetensors").exists()
-    assert _run("train-ae", str(recipe), "--out", "stopped", cwd=tmp_path).returncode == 0
+    assert warm_process.run("train-ae", str(recipe), "--out", "stopped", cwd=tmp_path).returncode == 0
     expected, found = state_of(unbroken), state_of(tmp_path / "stopped")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
