@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smtool.config import Config
-from smtool.data.batches import ImageBatch, to_signed, to_uint8
+from smtool.data.batches import ImageBatch, signed, to_signed, to_uint8
 from smtool.devices import to_device
 from smtool.diffusion import Flow
 from smtool.features.pictures import as_rgb
@@ -94,7 +94,7 @@ class AutoencoderTask:
         return steps if self.adversary is None else self.adversary.count_turns(player, steps)
 
     def loss(self, player: str, batch: ImageBatch, draws: Streams, step: int) -> Loss:
-        images = to_device(batch.images, draws.device)
+        images = signed(to_device(batch.images, draws.device))
         if self.sizes is not None:
             images = self.sizes.apply(images, draws, step)
         images = images.contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smtool.config import Config
-from smtool.data.batches import LatentBatch
+from smtool.data.batches import LatentBatch, widened
 from smtool.devices import to_device
 from smtool.diffusion import Noised, Process, WeightedAlignment, perturbed
 from smtool.networks.posterior import LatentStats, Posterior
@@ -99,7 +99,7 @@ class DiffusionTask:
         The log also contains the error per frequency band, without weights, with all channels.
         """
         device = draws.device
-        posterior = Posterior(to_device(batch.mean, device), to_device(batch.logvar, device))
+        posterior = Posterior(widened(to_device(batch.mean, device)), widened(to_device(batch.logvar, device)))
         latents = self.stats.normalize(posterior.sample(draws.batch("posterior", posterior.mean.shape)))
         features = None if self.alignment is None else self.features(batch.images, batch.features, device)
         return self.loss_of(latents, batch.labels, features, draws)
@@ -171,7 +171,7 @@ class DiffusionTask:
     def features(self, images: Tensor | None, cached: Tensor | None, device: str) -> Tensor:
         """The teacher's features: from a cache, else computed from uint8 images (B, C, H, W)."""
         if cached is not None:
-            return to_device(cached, device)
+            return widened(to_device(cached, device))
         assert self.teacher is not None and images is not None
         with torch.no_grad():
             features: Tensor = self.teacher(to_device(images, device))

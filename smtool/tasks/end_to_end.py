@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from smtool.data.batches import ImageBatch, to_uint8
+from smtool.data.batches import ImageBatch, signed, to_uint8
 from smtool.devices import to_device
 from smtool.networks.latent_norm import LatentNorm
 from smtool.randomness import Streams
@@ -71,9 +71,11 @@ class EndToEndTask:
         return self.diffusion.loss_of(self.norm(shared.latents), batch.labels, shared.features, draws)
 
     def _autoencoder_loss(self, batch: ImageBatch, draws: Streams, step: int) -> Loss:
-        images = to_device(batch.images, draws.device)
+        given = to_device(batch.images, draws.device)
+        images = signed(given)
         with torch.no_grad():
-            features = self.diffusion.features(to_uint8(images), batch.features, draws.device)
+            pixels = given if given.dtype == torch.uint8 else to_uint8(given)
+            features = self.diffusion.features(pixels, batch.features, draws.device)
         images = images.contiguous(memory_format=torch.channels_last)
         passed = self.autoencoding.passed(images, draws)
         terms = self.autoencoding.terms(passed, draws, step)

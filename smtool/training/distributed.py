@@ -32,6 +32,10 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def on_gpu(self) -> bool:
+        return torch.device(self.device).type == "cuda"
+
     def local_slice(self, total: int) -> tuple[int, int]:
         """Positions start:stop of this rank in a global batch of `total` samples."""
         size = total // self.world

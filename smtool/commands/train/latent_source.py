@@ -89,7 +89,7 @@ class LatentSource:
         """
         data, (start, stop) = tables.data, ranks.local_slice(tables.data.batch)
         order: dict[str, Any] = {"seed": tables.seed, "batch": data.batch, "start": start, "stop": stop}
-        reading = {**order, "workers": data.workers, "flip": data.flip, "features": features}
+        reading = {**order, "workers": data.workers, "flip": data.flip, "features": features, "pin": ranks.on_gpu}
         if tables.warmup is not None and tables.warmup.active(first):
             early = encoded_batches(self.images, self.autoencoder, first=first, transform=tables.warmup.filtered, **reading)
             with closing(early):

@@ -89,7 +89,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         training,
         player=PLAYER,
         batches=lambda first: training_batches(
-            images, seed=tables.seed, batch=data.batch, first=first, start=low, stop=high, workers=data.workers
+            images, seed=tables.seed, batch=data.batch, first=first, start=low, stop=high, workers=data.workers, pin=ranks.on_gpu
         ),
         observer=lambda: Validator(tables, ranks.device, task.perceptual, result),
         export=export,

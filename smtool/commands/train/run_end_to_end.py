@@ -91,7 +91,7 @@ def end_to_end_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, we
         player=PLAYER,
         batches=lambda first: image_batches(
             source.images, seed=tables.seed, batch=data.batch, first=first, start=low, stop=high, workers=data.workers,
-            flip=data.flip, features=aligned.cache,
+            flip=data.flip, features=aligned.cache, pin=ranks.on_gpu,
         ),
         observer=lambda: EndToEndObserver(
             DiffusionObserver(tables, source.images, results.model, ranks.device, weights_dir, {}),

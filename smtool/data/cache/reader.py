@@ -35,7 +35,10 @@ class CacheShards:
         return len(self._rows)
 
     def read(self, indices: Sequence[int], flipped: Sequence[bool]) -> dict[str, Tensor]:
-        """The stored tensors (B, ...) by name for the images at these indices, in this order; flipped: for the mirrored image."""
+        """The stored tensors (B, ...) by name for the images at these indices, in this order, of the cache's dtype.
+
+        flipped: per index, whether they are those of the mirrored image.
+        """
         if any(flipped):
             self.check_flip()
         return unpacked(self._bytes(index, int(side)) for index, side in zip(indices, flipped, strict=True))

@@ -46,12 +46,12 @@ def packed(tensors: Mapping[str, Tensor], dtype: CacheDtype) -> list[bytes]:
 
 
 def unpacked(members: Iterable[bytes]) -> dict[str, Tensor]:
-    """The inverse of `packed`: tensors (B, ...), float32."""
+    """The inverse of `packed`: tensors (B, ...), of the stored dtype."""
     try:
         samples = [safetensors.torch.load(data) for data in members]
     except SafetensorError as error:
         raise DataError(f"A stored sample is not a safetensors file ({error}).", hint="Make the cache again.") from error
-    return {name: torch.stack([sample[name] for sample in samples]).float() for name in samples[0]}
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def rounded(value: Tensor, dtype: CacheDtype) -> Tensor:

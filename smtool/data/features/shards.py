@@ -27,6 +27,10 @@ class FeatureShards:
 
     def read(self, indices: Sequence[int], flipped: Sequence[bool]) -> Tensor:
         """Features (B, D, h, w), float32, at these indices, in this order; flipped: those of the mirrored image."""
+        return self.read_stored(indices, flipped).float()
+
+    def read_stored(self, indices: Sequence[int], flipped: Sequence[bool]) -> Tensor:
+        """As `read`, with the dtype of the cache."""
         return self.shards.read(indices, flipped)["features"]
 
 

@@ -16,17 +16,23 @@ Batch = TypeVar("Batch")
 
 
 def training_batches(
-    images: ImageShards, *, seed: int, batch: int, first: int, start: int, stop: int, workers: int
+    images: ImageShards, *, seed: int, batch: int, first: int, start: int, stop: int, workers: int, pin: bool = False
 ) -> Generator[ImageBatch]:
-    """Yield positions start:stop of the global batches first, first + 1, ... endlessly; `close()` ends the threads.
+    """Yield positions start:stop of the global batches first, first + 1, ... endlessly, uint8; `close()` ends the threads.
 
-    batch: size of the global batch. The slices of all ranks together are the batch of a run with one rank.
+    batch: size of the global batch. The slices of all ranks together are the batch of a run with one rank. pin: the threads put
+    batches into pinned memory.
     """
     if not 0 <= start < stop <= batch:
         raise ValueError(f"positions {start}:{stop} do not lie in a batch of {batch}")
     length = len(images)
+
+    def read(indices: list[int]) -> ImageBatch:
+        found = images.read_stored(indices)
+        return found.pinned() if pin else found
+
     return prefetched(
-        images.read, (batch_indices(length, seed=seed, batch=batch, index=k)[start:stop] for k in count(first)), workers
+        read, (batch_indices(length, seed=seed, batch=batch, index=k)[start:stop] for k in count(first)), workers
     )
 
 

@@ -59,11 +59,28 @@ class ImageShards:
         return [names[number] for number in self._rows["group"]] if names else None
 
     def read(self, indices: Sequence[int]) -> ImageBatch:
-        """The images at these indices, in this order. Raises DataError if the stored bytes have changed since writing."""
-        rows = self._rows[list(indices)]
-        images = np.empty((len(rows), self.channels, *self.image_size), np.float32)
+        """The images at these indices, in this order, in [-1, 1].
+
+        Raises DataError if the stored bytes have changed since writing.
+        """
+        images = np.empty((len(indices), self.channels, *self.image_size), np.float32)
         for image, index in zip(images, indices, strict=True):
             _write_signed(self._pixels(index), image)
+        return self._batch(images, indices)
+
+    def read_stored(self, indices: Sequence[int], flipped: Sequence[bool] | None = None) -> ImageBatch:
+        """As `read`, but uint8 as stored, which costs a third of the time after decoding and a quarter of the bytes.
+
+        flipped: per index, whether the image is mirrored; None: none is.
+        """
+        images = np.empty((len(indices), self.channels, *self.image_size), np.uint8)
+        for image, index, mirrored in zip(images, indices, flipped or [False] * len(indices), strict=True):
+            pixels = self._pixels(index)
+            image[:] = (pixels[:, ::-1] if mirrored else pixels).transpose(2, 0, 1)
+        return self._batch(images, indices)
+
+    def _batch(self, images: np.ndarray, indices: Sequence[int]) -> ImageBatch:
+        rows = self._rows[list(indices)]
         return ImageBatch(torch.from_numpy(images), self._labels(rows), tuple(f"{key:08d}" for key in rows["key"]))
 
     def _labels(self, rows: np.ndarray) -> Tensor | None:

@@ -49,7 +49,7 @@ def check_latents(batches: Iterable[LatentBatch], stats: LatentStats, autoencode
     denormalizing must not change their decoding; and, if the batches have images, the latents must be those of the images and
     reconstruct them.
     """
-    found = list(batches)
+    found = [batch.in_float32() for batch in batches]
     latents = torch.cat([batch.posterior.sample(_noise(batch, seed, k)).cpu() for k, batch in enumerate(found)])
     mean, std = _check_normalized(stats.normalize(latents), stats, any_std=autoencoder.scaled_by_bound and _is_identity(stats))
     if stats.kind == "element":      # its groups are channels: the mean and std of every cell are checked beside them

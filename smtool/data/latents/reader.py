@@ -1,21 +1,21 @@
 """Latent batches for training, from a cache or encoded at each step, with the same order and the same flips."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from smtool.data.batches import ImageBatch, LatentBatch, to_uint8
+from smtool.data.batches import ImageBatch, LatentBatch, signed, to_signed
 from smtool.data.features.shards import FeatureShards
 from smtool.data.images.loading import prefetched
 from smtool.data.images.reader import ImageShards
 from smtool.data.latents.shards import LatentShards
 from smtool.data.order import batch_flips, batch_indices
+from smtool.devices import to_device
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer
 from smtool.tokenizers.encode import Encoded, begin_encoding
@@ -35,11 +35,13 @@ def latent_batches(
     flip: bool,
     images: ImageShards | None = None,
     features: FeatureShards | None = None,
+    pin: bool = False,
 ) -> Generator[LatentBatch]:
     """Yield positions start:stop of the global batches first, first + 1, ... endlessly, in the order of `training_batches`.
 
-    flip: flip each sample with probability 1/2, by seed, batch number and position. images: the images of the latents, to add
-    to the batches with the same flips. features: a teacher's features of the same images, to add to the batches.
+    Latents and features have the dtype of their cache. flip: flip each sample with probability 1/2, by seed, batch number and
+    position. images: the images of the latents, to add to the batches with the same flips. features: a teacher's features of the
+    same images, to add to the batches. pin: the threads put batches into pinned memory.
     """
     if flip:
         latents.check_flip()
@@ -48,8 +50,9 @@ def latent_batches(
         latents.check_images(images)
 
     def read(request: _Request) -> LatentBatch:
-        pictures = None if images is None else to_uint8(_flipped(images.read(request[0]), request[1]).images)
-        return replace(latents.read(*request), images=pictures, features=_features(features, request))
+        pictures = None if images is None else images.read_stored(*request).images
+        found = replace(latents.read_stored(*request), images=pictures, features=_features(features, request))
+        return found.pinned() if pin else found
 
     return prefetched(read, _requests(len(latents), seed, batch, first, start, stop, flip), workers)
 
@@ -68,6 +71,7 @@ def encoded_batches(
     features: FeatureShards | None = None,
     encode_batch: int = 32,
     transform: Callable[[Tensor], Tensor] | None = None,
+    pin: bool = False,
 ) -> Generator[LatentBatch]:
     """Yield the batches of `latent_batches`, with images, encoded on the autoencoder's device, `encode_batch` images per pass.
 
@@ -78,9 +82,9 @@ def encoded_batches(
         _check_flip(features)
 
     def read(request: _Request) -> _Pictures:
-        batch = _flipped(images.read(request[0]), request[1])
-        changed = batch.images if transform is None else transform(batch.images)
-        return _Pictures(batch, changed, _features(features, request))
+        batch = replace(images.read_stored(*request), features=_features(features, request))
+        batch = batch.pinned() if pin else batch
+        return _Pictures(batch, batch.images if transform is None else transform(to_signed(batch.images)))
 
     requests = _requests(len(images), seed, batch, first, start, stop, flip)
     return _encoded(prefetched(read, requests, workers), autoencoder, encode_batch)
@@ -97,23 +101,24 @@ def image_batches(
     workers: int,
     flip: bool,
     features: FeatureShards | None = None,
+    pin: bool = False,
 ) -> Generator[ImageBatch]:
-    """Yield the images of the batches of `encoded_batches`, with the same order and flips."""
+    """Yield the images of the batches of `encoded_batches`, with the same order and flips, uint8."""
     if flip:
         _check_flip(features)
 
     def read(request: _Request) -> ImageBatch:
-        return replace(_flipped(images.read(request[0]), request[1]), features=_features(features, request))
+        found = replace(images.read_stored(*request), features=_features(features, request))
+        return found.pinned() if pin else found
 
     return prefetched(read, _requests(len(images), seed, batch, first, start, stop, flip), workers)
 
 
 class _Pictures(NamedTuple):
-    """Images, the (possibly transformed) images to encode, and the teacher's features."""
+    """Images, uint8, with the teacher's features, and the images to encode: the same, or transformed ones in [-1, 1]."""
 
     batch: ImageBatch
     changed: Tensor
-    features: Tensor | None
 
 
 def _encoded(read: Generator[_Pictures], autoencoder: Tokenizer, encode_batch: int) -> Generator[LatentBatch]:
@@ -125,7 +130,8 @@ def _encoded(read: Generator[_Pictures], autoencoder: Tokenizer, encode_batch: i
         for pictures in read:
             size, ids = len(pictures.batch), pictures.batch.ids
             parts = [slice(at, at + encode_batch) for at in range(0, size, encode_batch)]
-            begun.append((pictures, [begin_encoding(autoencoder, pictures.changed[part], ids[part]) for part in parts]))
+            images = to_device(pictures.changed, autoencoder.device)
+            begun.append((pictures, [begin_encoding(autoencoder, signed(images[part]), ids[part]) for part in parts]))
             if len(begun) > ahead:
                 yield _latents(*begun.popleft())
         for pictures, found in begun:
@@ -134,7 +140,7 @@ def _encoded(read: Generator[_Pictures], autoencoder: Tokenizer, encode_batch: i
 
 def _latents(pictures: _Pictures, found: list[Encoded]) -> LatentBatch:
     posterior, batch = Posterior.joined(one.checked() for one in found), pictures.batch
-    return LatentBatch(posterior.mean, posterior.logvar, batch.labels, batch.ids, to_uint8(batch.images), pictures.features)
+    return LatentBatch(posterior.mean, posterior.logvar, batch.labels, batch.ids, batch.images, batch.features)
 
 
 def _check_flip(features: FeatureShards | None) -> None:
@@ -143,7 +149,7 @@ def _check_flip(features: FeatureShards | None) -> None:
 
 
 def _features(features: FeatureShards | None, request: _Request) -> Tensor | None:
-    return None if features is None else features.read(*request)
+    return None if features is None else features.read_stored(*request)
 
 
 def _requests(length: int, seed: int, batch: int, first: int, start: int, stop: int, flip: bool) -> Iterator[_Request]:
@@ -157,8 +163,3 @@ def _requests(length: int, seed: int, batch: int, first: int, start: int, stop: 
 
 def _decided(seed: int, batch: int, index: int, flip: bool) -> list[bool]:
     return batch_flips(seed=seed, batch=batch, index=index) if flip else [False] * batch
-
-
-def _flipped(batch: ImageBatch, flipped: Sequence[bool]) -> ImageBatch:
-    chosen: Tensor = torch.tensor(flipped).view(-1, 1, 1, 1)
-    return replace(batch, images=torch.where(chosen, batch.images.flip(-1), batch.images))

@@ -61,7 +61,11 @@ class LatentShards:
         refuse_stale_latents(self.folder, self.card, autoencoder=None, data=images.digest)
 
     def read(self, indices: Sequence[int], flipped: Sequence[bool]) -> LatentBatch:
-        """The moments at these indices, in this order; flipped: those of the flipped image."""
+        """The moments at these indices, in this order, float32; flipped: those of the flipped image."""
+        return self.read_stored(indices, flipped).in_float32()
+
+    def read_stored(self, indices: Sequence[int], flipped: Sequence[bool]) -> LatentBatch:
+        """As `read`, with the dtype of the cache."""
         moments = self.shards.read(indices, flipped)
         return LatentBatch(moments["mean"], moments["logvar"], self.shards.labels(indices), self.shards.ids(indices))
 

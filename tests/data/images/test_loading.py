@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from smtool.data import batch_indices, open_images, to_signed, training_batches, validation_batches
+from smtool.data.batches import signed
 from smtool.errors import DataError
 
 
@@ -38,17 +39,22 @@ def test_images_are_the_pixels_of_the_shard_in_the_requested_order(images):
     for image, name in zip(batch.images, batch.ids, strict=True):
         np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), pixels[name] / 127.5 - 1, atol=1e-6)
         assert torch.equal(image, to_signed(torch.from_numpy(pixels[name])).permute(2, 0, 1))
+    stored, mirrored = images.read_stored([7, 3]), images.read_stored([7, 3], [False, True])
+    assert stored.images.dtype == torch.uint8 and stored.ids == mirrored.ids == batch.ids[:2]
+    assert torch.equal(signed(stored.images), batch.images[:2])      # bit for bit
+    assert torch.equal(mirrored.images, torch.stack([stored.images[0], stored.images[1].flip(-1)]))
+    assert signed(batch.images) is batch.images
 
 
 @pytest.mark.parametrize("workers", [1, 5])
 def test_the_batches_follow_the_stateless_order_whatever_the_number_of_threads(images, workers):
     batches = taken(images, 9, workers=workers)
     for index, batch in enumerate(batches):
-        assert same(batch, images.read(batch_indices(30, seed=0, batch=8, index=index)))
+        assert same(batch, images.read_stored(batch_indices(30, seed=0, batch=8, index=index)))
 
 
 def test_the_order_holds_when_early_batches_are_the_slowest_to_read(images, monkeypatch):
-    read, lock, started = images.read, threading.Lock(), iter(range(100))
+    read, lock, started = images.read_stored, threading.Lock(), iter(range(100))
 
     def slow_first(indices):
         with lock:
@@ -56,7 +62,7 @@ def test_the_order_holds_when_early_batches_are_the_slowest_to_read(images, monk
         time.sleep(0.05 if number < 3 else 0)
         return read(indices)
 
-    monkeypatch.setattr(images, "read", slow_first)
+    monkeypatch.setattr(images, "read_stored", slow_first)
     assert [batch.ids for batch in taken(images, 6, workers=4)] == [batch.ids for batch in taken(images, 6, workers=1)]
 
 

@@ -22,7 +22,7 @@ import torch
 import webdataset
 
 from smtool.data import encoded_batches, latent_batches, measure_latents, open_images, open_latents, training_batches
-from smtool.data.batches import LatentBatch, to_uint8
+from smtool.data.batches import LatentBatch
 from smtool.data.cache.shards import packed, unpacked
 from smtool.data.cache.write import estimated_bytes
 from smtool.data.images.prepare import Preparation, prepare_images
@@ -135,7 +135,7 @@ def test_packing_keeps_float32_exactly_and_bf16_to_a_256th():
     assert exact.keys() == rough.keys() == draws.keys()
     for name, original in draws.items():
         assert torch.equal(exact[name], original)
-        assert rough[name].dtype == torch.float32
+        assert rough[name].dtype == torch.bfloat16
         assert 0 < ((rough[name] - original) / original).abs().max() <= 1 / 256
 
 
@@ -257,7 +257,7 @@ def test_cached_and_online_batches_are_the_same_order_mirrored_alike_and_equal_t
         assert torch.equal(a.images, b.images)
         flips = batch_flips(seed=5, batch=6, index=2 + k)
         for n, mirrored in enumerate(flips):
-            picture = to_uint8(c.images[n])
+            picture = c.images[n]
             assert torch.equal(a.images[n], picture.flip(-1) if mirrored else picture)
     assert 0 < sum(sum(batch_flips(seed=5, batch=6, index=2 + k)) for k in range(4)) < 24
 
@@ -273,6 +273,14 @@ def test_ranks_worker_counts_and_a_later_start_do_not_change_the_batches(exact):
     (later,) = some(latent_batches(exact, flip=True, **{**ORDER, "first": 4}), 1)
     assert torch.equal(later.mean, whole[2].mean)
     assert later.images is None and later.features is None
+
+
+def test_batches_of_a_bf16_cache_are_bf16_and_have_the_values_that_read_returns(tmp_path, autoencoder, images):
+    cache = opened(written(tmp_path / "rough", autoencoder, images, dtype="bf16"))
+    (batch,) = some(latent_batches(cache, flip=False, **ORDER), 1)
+    read = cache.read(batch_indices(18, seed=5, batch=6, index=2), [False] * 6)
+    assert (batch.mean.dtype, batch.logvar.dtype, read.mean.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    assert torch.equal(batch.posterior.mean, read.mean) and torch.equal(batch.in_float32().logvar, read.logvar)
 
 
 def test_without_flip_every_latent_is_the_images_own(exact):
