@@ -1,13 +1,16 @@
 """`smtool prepare`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from smtool.cli.app import app
 from smtool.cli.options import Device, Tile, WeightsDir, computing_device, image_size
 from smtool.errors import RecipeError
+
+if TYPE_CHECKING:
+    from smtool.data.images.card import JpegPrice
 
 _OF_IMAGES = {
     "crop": "--crop",
@@ -222,6 +225,8 @@ def _summary(folder: Path) -> list[str]:
     classes = f"{card.num_classes:,} classes" if card.num_classes else "no classes"
     classes += f" ({card.unlabelled})" if card.unlabelled else ""
     lines = [f"{card.count('train'):,} images for training, {card.count('val'):,} for validation, {classes}"]
+    if card.jpeg is not None:
+        lines.append(_price(card.image_format, card.jpeg))
     remarks = {**({f"smaller than {card.image_size.words}, enlarged": card.upscaled} if card.upscaled else {}), **card.remarks}
     total = card.count("train") + card.count("val")
     lines += [f"{count:,} of {total:,} images: {remark}" for remark, count in remarks.items()]
@@ -232,6 +237,15 @@ def _summary(folder: Path) -> list[str]:
         more = f"; {len(reasons) - _REASONS:,} other reasons" if len(reasons) > _REASONS else ""
         lines.append(f"left out: {sum(card.left_out.values()):,} (skipped.jsonl): {'; '.join(reasons[:_REASONS])}{more}")
     return lines
+
+
+def _price(stored: str, price: "JpegPrice") -> str:
+    """What an image takes as PNG and as JPEG, and what JPEG loses."""
+    png, jpeg = f"{price.png_bytes / 1e3:,.1f} kB", f"{price.jpeg_bytes / 1e3:,.1f} kB"
+    loss = f"{f'PSNR {price.psnr:.1f} dB' if price.psnr is not None else 'without loss'} ({price.images} images)"
+    if stored == "png":
+        return f"an image takes {png} as PNG; --format {price.format} would take {jpeg}, {loss}"
+    return f"an image takes {jpeg} as {price.format} instead of {png} as PNG, {loss}"
 
 
 def _is_prepared(source: str) -> bool:

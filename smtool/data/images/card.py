@@ -57,6 +57,16 @@ class MeanSpectrum(Config):
     power: tuple[float, ...]
 
 
+class JpegPrice(Config):
+    """The same images as PNG and as JPEG: mean bytes of an image, and the PSNR in dB of JPEG (None: it loses nothing)."""
+
+    format: str
+    images: int
+    png_bytes: int
+    jpeg_bytes: int
+    psnr: float | None
+
+
 class DatasetCard(Config):
     """The contents of dataset.json."""
 
@@ -96,6 +106,8 @@ class DatasetCard(Config):
     upsample: str = "bicubic"
     """How those were enlarged."""
     spectrum: MeanSpectrum | None
+    jpeg: JpegPrice | None = None
+    """Measured on the first training images; None for images with alpha, and in cards of earlier versions."""
     plan: str
     """Digest of all inputs and settings that determine the contents; a repeated `prepare` compares it."""
 

@@ -12,6 +12,7 @@ from smtool.data.images.card import CARD_NAME, UNFINISHED, DatasetCard, SourceNo
 from smtool.data.images.columns import AUTO, LabelRule
 from smtool.data.images.decoding import WHITE
 from smtool.data.images.entries import Entry
+from smtool.data.images.jpeg_price import jpeg_price
 from smtool.data.images.listing import Listing, list_entries
 from smtool.data.images.mean_spectrum import mean_spectrum
 from smtool.data.images.progress import ImageNote, Kept, Progress, Report, without_numbers
@@ -114,7 +115,8 @@ def _run(
         raise DataError(
             f"{out}: none of {len(listing.entries)} images is usable for training.", hint="Its skipped.jsonl gives the reasons."
         )
-    card = card.model_copy(update={"spectrum": mean_spectrum(out, card)})
+    price = jpeg_price(splits["train"], preparation.rule)
+    card = card.model_copy(update={"spectrum": mean_spectrum(out, card), "jpeg": price})
     write_json(out / CARD_NAME, card.model_dump(mode="json"))
     return card
 

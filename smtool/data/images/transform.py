@@ -6,7 +6,7 @@ Imports only Pillow and numpy, so that the worker processes of `prepare` start i
 import hashlib
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -70,6 +70,10 @@ class Rule:
     def crop_rule(self) -> str:
         """The crop in words."""
         return (CROP_RULES if self.size.is_square else RECTANGLE_RULES)[self.crop]
+
+    def lossless(self) -> "Rule":
+        """The same rule with PNG."""
+        return replace(self, image_format="png")
 
     @property
     def suffix(self) -> str:

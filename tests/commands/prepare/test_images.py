@@ -63,7 +63,14 @@ def test_the_command_prints_counts_classes_and_the_folder(tmp_path, photographs,
     assert code == 0, err
     card = read_card(tmp_path / "out")
     found = f"{card.count('train')} images for training, {card.count('val')} for validation, no classes"
-    assert out.splitlines()[-3:] == [found, "left out: 1 (skipped.jsonl): 1 not an image of a known format", folder]
+    price, jpeg = out.splitlines()[-3], card.jpeg
+    assert price == (
+        f"an image takes {jpeg.png_bytes / 1e3:.1f} kB as PNG; --format jpeg:95 would take {jpeg.jpeg_bytes / 1e3:.1f} kB, "
+        f"PSNR {jpeg.psnr} dB (16 images)"
+    )
+    assert [*out.splitlines()[-4:-3], *out.splitlines()[-2:]] == [
+        found, "left out: 1 (skipped.jsonl): 1 not an image of a known format", folder
+    ]
 
 
 def test_the_command_says_how_many_pictures_were_enlarged(tmp_path, photographs, command):
