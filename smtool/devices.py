@@ -30,6 +30,11 @@ class ReadLater:
         return self._copy
 
 
+def is_autocast_on(device: torch.device) -> bool:
+    """Whether autocast is on for tensors on the device; those on the meta device have the CPU's switch."""
+    return torch.is_autocast_enabled("cpu" if device.type == "meta" else device.type)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU or the machine has too little memory. PyTorch raises a RuntimeError for the latter."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

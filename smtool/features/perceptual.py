@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smtool.config import LossConfig
+from smtool.devices import is_autocast_on
 from smtool.errors import WeightsError
 from smtool.features.frozen import Frozen
 from smtool.features.lpips_head import head
@@ -62,7 +63,7 @@ class PerceptualDistance(Frozen):
         self.smallest_input = _SMALLEST[net]
 
     def __call__(self, *images: Any) -> Tensor:
-        if self.precision == "fp32" or not _is_autocast_on(self.device):
+        if self.precision == "fp32" or not is_autocast_on(self.device):
             return super().__call__(*images)
         x, y = images
         self._check(x, y)
@@ -93,10 +94,6 @@ class PerceptualDistance(Frozen):
 
 def _in_half(x: Tensor) -> Tensor:
     return x.to(torch.bfloat16, memory_format=torch.channels_last if x.ndim == 4 else torch.preserve_format)
-
-
-def _is_autocast_on(device: torch.device) -> bool:
-    return torch.is_autocast_enabled("cpu" if device.type == "meta" else device.type)      # meta tensors have the CPU's switch
 
 
 def _lpips(net: str, trunk: Path) -> nn.Module:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smtool.networks.layers import Attention, Downsample, DownsamplePad, Upsample, group_norm
+from smtool.networks.norm_silu import norm_silu
 from smtool.networks.recompute import Recomputable
 from smtool.networks.transformer import time_features
 
@@ -36,7 +37,7 @@ class TimedBlock(Recomputable):
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
         scale, shift = self.time(F.silu(embedded))[:, :, None, None].chunk(2, 1)
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(norm_silu(self.norm1, x))
         h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
@@ -121,4 +122,4 @@ class Denoiser(nn.Module):
                 x = layer(torch.cat([x, skips.pop()], 1), embedded)
             if level.resample is not None:
                 x = level.resample(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(norm_silu(self.conv_norm_out, x))

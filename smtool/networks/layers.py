@@ -6,9 +6,12 @@ Sources: released-code.md#sd-vae, released-code.md#keys-of-diffusers.
 from itertools import pairwise, zip_longest
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smtool.devices import is_autocast_on
+from smtool.networks.norm_silu import norm_only, norm_silu
 from smtool.networks.recompute import Recomputable
 
 DownsamplePad = Literal["asymmetric", "symmetric"]
@@ -31,8 +34,8 @@ class ResnetBlock(Recomputable):
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(norm_silu(self.norm1, x))
+        h = self.conv2(norm_silu(self.norm2, h))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -48,7 +51,7 @@ class Attention(Recomputable):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.group_norm(x).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, H*W, C): a view if x is channels_last
+        tokens = norm_only(self.group_norm, x).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, H*W, C), a view if channels_last
         attended = F.scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
         return x + self.to_out[0](attended).squeeze(1).transpose(1, 2).unflatten(2, x.shape[-2:])
 
@@ -100,7 +103,15 @@ class Upsample(Recomputable):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(enlarged(x))
+
+
+def enlarged(x: Tensor) -> Tensor:
+    """Nearest-neighbor upsampling by 2. It copies numbers, so that a GPU's autocast has no reason for its float32."""
+    if x.device.type == "cpu" or not is_autocast_on(x.device):
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class Blocks(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from smtool.config import LARGEST_WIDTH
 from smtool.networks.layers import DownBlock, DownsamplePad, MidBlock, Padding, UpBlock, group_norm, pad_by_reflection
+from smtool.networks.norm_silu import norm_silu
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import point_posterior
 from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
@@ -138,7 +139,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        return self.conv_out(norm_silu(self.conv_norm_out, self.mid_block(x)))
 
 
 class Decoder(nn.Module):
@@ -168,7 +169,7 @@ class Decoder(nn.Module):
         z = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             z = block(z)
-        return self.conv_out(F.silu(self.conv_norm_out(z)))
+        return self.conv_out(norm_silu(self.conv_norm_out, z))
 
 
 class EncodedBySDVAE(TrainableAutoencoder):

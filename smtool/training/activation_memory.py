@@ -1,12 +1,13 @@
 """Predicts the memory of activations by running a network without values, on the meta device."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from smtool.networks.norm_silu import meta_as_cpu
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.shapes_only import shapes_only
 from smtool.training.precision import Precision
@@ -14,15 +15,16 @@ from smtool.training.precision import Precision
 _NOT_ACTIVATIONS = {"PARAM", "BUFFER", "GRAD", "OPT"}
 
 
-def peak_bytes(step: Callable[[], object]) -> int:
+def peak_bytes(step: Callable[[], object], *, fused: bool = False) -> int:
     """Peak bytes of the tensors that `step` makes on the meta device, without parameters, buffers and gradients.
 
-    The tracker is PyTorch's. Allocators need more, because they round and keep blocks, and so do libraries' workspaces.
+    fused: with the kernels of `networks/norm_silu.py` for a GPU. The tracker is PyTorch's. Allocators need more, because they
+    round and keep blocks, and so do libraries' workspaces.
     """
     from torch.distributed._tools.mem_tracker import MemTracker  # takes a second; imported only where it is asked for
 
     tracker = MemTracker()
-    with tracker, _fused_attention():
+    with tracker, _fused_attention(), nullcontext() if fused else meta_as_cpu():
         step()
     peak = tracker.get_tracker_snapshot("peak")
     kinds = [(kind, size) for sizes in peak.values() for kind, size in sizes.items()]
@@ -53,14 +55,14 @@ def training_bytes(
     """Predicted peak bytes of activations in one forward and backward pass.
 
     build: makes the network; loss: network on the meta device -> scalar; recomputed: as with memory = "checkpoint". With bf16 or
-    fp16, half of the bytes in float32.
+    fp16, as on a GPU: half of the bytes in float32, with its kernels.
     """
     with shapes_only():
         network = build()
     network.requires_grad_(True)      # PyTorch's tracker accepts no frozen parameters
     if recomputed:
         recompute_activations(network)
-    found = peak_bytes(lambda: loss(network).backward())
+    found = peak_bytes(lambda: loss(network).backward(), fused=precision != "fp32")
     return found if precision == "fp32" else found // 2
 
 

@@ -128,6 +128,14 @@ def test_lpips_with_its_trunk_in_bf16_trains_without_waiting(card, squeezenet_we
     _steps(card, task, tables)
 
 
+def test_an_sd_vae_trains_with_fused_norms_without_waiting(card, monkeypatch):
+    """Convolutions of the fake card do not have cuDNN's layouts, which decide on a GPU."""
+    monkeypatch.setattr("smtool.networks.norm_silu._can_fuse", lambda norm, x: True)
+    monkeypatch.setattr(nn.GroupNorm, "forward", None)
+    tables = _tables(model=MODELS["sd-vae"])
+    _steps(card, build_task(tables, "cuda", None), tables)
+
+
 class _TinyTrunk(nn.Module):
     def __init__(self) -> None:
         super().__init__()

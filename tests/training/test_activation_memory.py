@@ -49,7 +49,7 @@ def test_the_prediction_for_an_autoencoder_is_near_what_autograd_stores():
 def test_recomputed_activations_are_predicted_to_need_less_than_half():
     plain, checkpoint = (training_bytes(CONFIG.build, loss, recomputed=way) for way in (False, True))
     assert checkpoint < plain / 2
-    assert training_bytes(CONFIG.build, loss, recomputed=False, precision="bf16") == plain // 2
+    assert plain / 4 < training_bytes(CONFIG.build, loss, recomputed=False, precision="bf16") < plain / 2      # fused kernels
 
 
 @pytest.mark.parametrize(("size", "said"), [(2**30 * 2.1, "2.1 GiB"), (2**20 * 130, "130 MiB")])
