@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,24 @@ class ReadLater:
 def is_autocast_on(device: torch.device) -> bool:
     """Whether autocast is on for tensors on the device; those on the meta device have the CPU's switch."""
     return torch.is_autocast_enabled("cpu" if device.type == "meta" else device.type)
+
+
+_meta_is_cpu: ContextVar[bool] = ContextVar("meta_is_cpu", default=False)
+
+
+@contextmanager
+def meta_as_cpu() -> Iterator[None]:
+    """Within the block, the meta device stands for a CPU, elsewhere for a GPU: what runs there is predicted."""
+    token = _meta_is_cpu.set(True)
+    try:
+        yield
+    finally:
+        _meta_is_cpu.reset(token)
+
+
+def stands_for_gpu(device: str | torch.device) -> bool:
+    """Whether the device is the meta device, and not within `meta_as_cpu`."""
+    return torch.device(device).type == "meta" and not _meta_is_cpu.get()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,9 +6,7 @@ between norm and SiLU are computed again. Kernels are written in Triton (norm_si
 and for tensors that are not in channels_last, PyTorch's own functions run.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -18,21 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from smtool.devices import stands_for_gpu
+
 WIDEST = 4096
 """Channels that the kernels can hold."""
-
-
-_meta_is_cpu: ContextVar[bool] = ContextVar("meta_is_cpu", default=False)
-
-
-@contextmanager
-def meta_as_cpu() -> Iterator[None]:
-    """Within the block, tensors on the meta device are treated as those on a CPU."""
-    token = _meta_is_cpu.set(True)
-    try:
-        yield
-    finally:
-        _meta_is_cpu.reset(token)
 
 
 def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -49,7 +36,7 @@ def _can_fuse(norm: nn.GroupNorm, x: Tensor) -> bool:
     """Meta tensors stand for those on a GPU; their convolutions forget the layout. Modules with hooks are called."""
     in_layout = x.is_contiguous(memory_format=torch.channels_last)
     return (
-        ((x.is_cuda and in_layout) or (x.device.type == "meta" and not _meta_is_cpu.get()))
+        ((x.is_cuda and in_layout) or stands_for_gpu(x.device))
         and x.dtype in (torch.bfloat16, torch.float16, torch.float32)
         and x.shape[1] <= WIDEST
         and not norm._forward_hooks

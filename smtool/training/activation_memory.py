@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from smtool.networks.norm_silu import meta_as_cpu
+from smtool.devices import meta_as_cpu
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.shapes_only import shapes_only
 from smtool.training.precision import Precision

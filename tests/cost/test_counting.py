@@ -8,8 +8,8 @@ from smtool.cost.counting import counting
 from smtool.cost.cuda_autocast import cuda_autocast
 from smtool.cost.turns import count_turn
 from smtool.data import ImageBatch, LatentBatch
+from smtool.devices import meta_as_cpu
 from smtool.diffusion import Flow
-from smtool.networks.norm_silu import meta_as_cpu
 from smtool.networks.posterior import LatentStats
 from smtool.networks.sd_vae import SDVAE
 from smtool.networks.sit import SiT

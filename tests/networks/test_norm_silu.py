@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from smtool.devices import meta_as_cpu
 from smtool.networks import norm_silu as fused
 from smtool.networks.layers import ResnetBlock
-from smtool.networks.norm_silu import meta_as_cpu, norm_only, norm_silu
+from smtool.networks.norm_silu import norm_only, norm_silu
 from smtool.randomness import generator, initializing
 
 

@@ -1,7 +1,7 @@
 """The predicted time of a run's steps, which a dry run prints beside the measured time."""
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,6 +12,7 @@ from smtool.commands.train.run import Run
 from smtool.cost.cpu import CPU, measure_cpu
 from smtool.cost.estimate import Subject, step_seconds
 from smtool.cost.gpus import GPU, installed_gpu
+from smtool.devices import meta_as_cpu
 from smtool.recipe import TrainAE, TrainDiT
 from smtool.tasks.diffusion import DiffusionTask
 from smtool.tasks.end_to_end import EndToEndTask
@@ -34,7 +35,8 @@ class Predictor:
         with closing(run.batches(steps[0])) as batches:
             batch = next(batches)
         micro_batch = batch.slice(0, len(batch) // run.tables.accumulate).to(_META)
-        return step_seconds(_subject(run, micro_batch), self.processor, run.training.ranks.world, micro_batch, steps)
+        with meta_as_cpu() if isinstance(self.processor, CPU) else nullcontext():
+            return step_seconds(_subject(run, micro_batch), self.processor, run.training.ranks.world, micro_batch, steps)
 
 
 def predictor_for(run: Run) -> Predictor:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from smtool.commands.train.run_folder import RunFolder
+from smtool.devices import stands_for_gpu
 from smtool.features.teachers import Teacher, TeacherPrecision
 from smtool.recipe import TrainingTables
 from smtool.training.precision import Precision
@@ -55,13 +56,13 @@ def teacher_precision(tables: TrainingTables, device: str, recorded: str | None 
 def resolved(
     asked: Literal["auto", "fp32", "bf16"], precision: Precision, device: str, recorded: str | None
 ) -> TeacherPrecision:
-    """What "auto" means for a frozen network of a run with this precision. device: "meta" stands for a GPU."""
+    """What "auto" means for a frozen network of a run with this precision. device: also "meta", see `stands_for_gpu`."""
     if asked != "auto":
         return asked
     if recorded is not None:
         return "bf16" if recorded == "bf16" else "fp32"
     mixed = precision != "fp32"
-    return "bf16" if mixed and (device == "meta" or (device.startswith("cuda") and _has_bf16())) else "fp32"
+    return "bf16" if mixed and (stands_for_gpu(device) or (device.startswith("cuda") and _has_bf16())) else "fp32"
 
 
 def _has_bf16() -> bool:

@@ -5,6 +5,8 @@ import torch
 
 from smtool.commands.train.lpips_precision import SOURCE, set_lpips_precision
 from smtool.commands.train.run_folder import RunFolder
+from smtool.commands.train.teacher_precision import resolved
+from smtool.devices import meta_as_cpu
 from smtool.features.perceptual import Perceptual
 from smtool.features.weights import without_weights
 from smtool.recipe import TrainAE
@@ -41,6 +43,12 @@ def test_on_a_cpu_and_without_lpips_nothing_changes(tmp_path, distance):
     assert set_lpips_precision(tables, tables.perceptual, (distance, 1.0), RunFolder(tmp_path), "cpu").lines == ()
     assert distance.precision == "fp32"
     assert set_lpips_precision(tables, None, None, RunFolder(tmp_path), "cuda").sources == {}
+
+
+def test_a_prediction_for_a_cpu_counts_fp32_and_one_for_a_gpu_bf16():
+    assert resolved("auto", "bf16", "meta", None) == "bf16"
+    with meta_as_cpu():
+        assert resolved("auto", "bf16", "meta", None) == "fp32"
 
 
 def test_bf16_without_mixed_precision_is_a_problem_of_the_recipe():
