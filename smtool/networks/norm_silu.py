@@ -6,9 +6,6 @@ between norm and SiLU are computed again. Kernels are written in Triton (norm_si
 and for tensors that are not in channels_last, PyTorch's own functions run.
 """
 
-from collections.abc import Callable
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,9 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from smtool.devices import stands_for_gpu
-
-WIDEST = 4096
-"""Channels that the kernels can hold."""
+from smtool.networks.operations import has_triton, operation, suits_triton
 
 
 def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -34,19 +29,7 @@ def norm_only(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 def _can_fuse(norm: nn.GroupNorm, x: Tensor) -> bool:
     """Meta tensors stand for those on a GPU; their convolutions forget the layout. Modules with hooks are called."""
-    in_layout = x.is_contiguous(memory_format=torch.channels_last)
-    return (
-        ((x.is_cuda and in_layout) or stands_for_gpu(x.device))
-        and x.dtype in (torch.bfloat16, torch.float16, torch.float32)
-        and x.shape[1] <= WIDEST
-        and not norm._forward_hooks
-        and _has_triton()
-    )
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    return not norm._forward_hooks and (suits_triton(x) or (stands_for_gpu(x.device) and has_triton() and x.dtype.itemsize <= 4))
 
 
 class _Fused(torch.autograd.Function):
@@ -168,30 +151,18 @@ def _of_input_without_values(gradient: Tensor, x: Tensor, *others: Any) -> Tenso
     return torch.empty_like(x)
 
 
-_LIBRARY = torch.library.Library("smtool", "DEF")      # not torch.library.custom_op, which imports PyTorch's compiler for a call
 _NORM = "Tensor mean, Tensor rstd, Tensor weight, Tensor bias"
-
-
-def _operation(schema: str, compute: Callable[..., Any], without_values: Callable[..., Any]) -> Callable[..., Any]:
-    name = schema.split("(")[0]
-    _LIBRARY.define(schema)
-    _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
-    _LIBRARY.impl(name, without_values, "Meta")
-    operation: Callable[..., Any] = getattr(torch.ops.smtool, name).default
-    return operation
-
-
-moments = _operation(
+moments = operation(
     "norm_silu_moments(Tensor x, int groups, float eps) -> (Tensor, Tensor)", _moments, _moments_without_values
 )
 """Mean and 1 / sqrt(variance + eps) of every group of channels of x (B, C, H, W): (B, groups) each, float32 or wider."""
-apply = _operation(f"norm_silu_apply(Tensor x, {_NORM}, bool silu) -> Tensor", _apply, _apply_without_values)
+apply = operation(f"norm_silu_apply(Tensor x, {_NORM}, bool silu) -> Tensor", _apply, _apply_without_values)
 """silu(weight * (x - mean) * rstd + bias), or without silu, in the dtype and layout of x."""
-sums = _operation(
+sums = operation(
     f"norm_silu_sums(Tensor gradient, Tensor x, {_NORM}, bool silu) -> (Tensor, Tensor)", _sums, _sums_without_values
 )
 """Gradients of bias and weight of each image, (B, C) each."""
-of_input = _operation(
+of_input = operation(
     f"norm_silu_input(Tensor gradient, Tensor x, {_NORM}, Tensor offset, Tensor slope, bool silu) -> Tensor", _of_input,
     _of_input_without_values,
 )

@@ -132,7 +132,7 @@ def _input(
 
 def moments(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(variance + eps) of every group of channels of x (B, C, H, W): (B, groups) each."""
-    grid, sizes = _sizes(x)
+    grid, sizes = launch_sizes(x)
     images, channels = x.shape[:2]
     mean, m2 = (x.new_empty((*grid, channels), dtype=torch.float32) for _ in range(2))
     pixels = x.shape[2] * x.shape[3]
@@ -148,7 +148,7 @@ def moments(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
 
 def apply(x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, silu: bool) -> Tensor:
     """silu(weight * (x - mean) * rstd + bias), or without silu, in the dtype and layout of x."""
-    grid, sizes = _sizes(x)
+    grid, sizes = launch_sizes(x)
     y = torch.empty_like(x)
     _apply[grid](x, mean, rstd, weight, bias, y, x.shape[2] * x.shape[3], GROUPS=mean.shape[1], SILU=silu, **sizes)
     return y
@@ -158,7 +158,7 @@ def sums(
     gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradients of bias and weight of each image, (B, C) each."""
-    grid, sizes = _sizes(x)
+    grid, sizes = launch_sizes(x)
     plain, scaled = (x.new_empty((*grid, x.shape[1]), dtype=torch.float32) for _ in range(2))
     keys = {"GROUPS": mean.shape[1], "SILU": silu, **sizes}
     _sums[grid](gradient, x, mean, rstd, weight, bias, plain, scaled, x.shape[2] * x.shape[3], **keys)
@@ -170,14 +170,14 @@ def of_input(
     silu: bool,
 ) -> Tensor:
     """The gradient at x. offset, slope (B, groups): means over a group of weight * gradient, and of this times norm(x)."""
-    grid, sizes = _sizes(x)
+    grid, sizes = launch_sizes(x)
     result = torch.empty_like(x)
     keys = {"GROUPS": mean.shape[1], "SILU": silu, **sizes}
     _input[grid](gradient, x, mean, rstd, weight, bias, offset, slope, result, x.shape[2] * x.shape[3], **keys)
     return result
 
 
-def _sizes(x: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
+def launch_sizes(x: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
     """The grid (images, chunks), and the constants of the kernels."""
     images, channels, height, width = x.shape
     lanes = triton.next_power_of_2(channels)

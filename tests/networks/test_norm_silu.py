@@ -120,6 +120,7 @@ def test_shapes_dtypes_and_layouts_without_values_are_those_with_values(silu):
 KERNELS = """
 import torch
 from torch.testing import assert_close
+from smtool.features import lpips_head, lpips_head_kernels
 from smtool.networks import norm_silu, norm_silu_kernels as kernels
 
 generator = torch.Generator().manual_seed(0)
@@ -131,7 +132,7 @@ for shape, groups, dtype, silu in [
     x, gradient = (torch.randn(shape, generator=generator) for _ in range(2))
     x, gradient = (y.to(dtype).contiguous(memory_format=torch.channels_last) for y in (3 * x + 50, gradient))
     weight, bias = (torch.randn(shape[1], generator=generator) for _ in range(2))
-    grid, sizes = kernels._sizes(x)
+    grid, sizes = kernels.launch_sizes(x)
     chunks.add((grid[1] > 1, sizes["CHUNK"] > sizes["TILE"]))
     rounding = {"rtol": 2**-8, "atol": 2**-6} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 2e-5}
     close = {"rtol": 1e-4, "atol": 1e-4}
@@ -147,6 +148,13 @@ for shape, groups, dtype, silu in [
     found, wanted = (room.of_input(gradient, x, *terms, *means, silu) for room in (kernels, norm_silu))
     assert_close(found, wanted, **rounding)
     assert found.dtype == dtype and found.is_contiguous(memory_format=torch.channels_last)
+    x[0, :, 0, 0] = 0
+    pull = torch.randn(2, generator=generator)[: len(x)]
+    ours, plain = (room.distance(x, gradient, weight, *eps) for room, eps in ((lpips_head_kernels, (1e-10,)), (lpips_head, ())))
+    assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+    found, wanted = lpips_head_kernels.gradient(pull, x, gradient, weight, 1e-10), lpips_head.gradient(pull, x, gradient, weight)
+    assert_close(found, wanted, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-7)
+    assert found.dtype == dtype and found.any() and not found[0, :, 0, 0].any()
 assert (True, True) in chunks, chunks
 """
 
