@@ -22,7 +22,7 @@ WRITTEN: dict[tuple[str, str], dict[str, Any]] = {
     ("train-ae", "validation"): {"num_images": 256, "grid": 16},
     ("train-dit", "tracking"): {"tensorboard": True, "wandb": "my-project"},
     ("train-dit", "warmup"): {"kind": "gaussian", "cutoff": 0.2, "steps": 1000},
-    ("train-dit", "parallel"): {"shard_above": 1_000_000_000},
+    ("train-dit", "parallel"): {"shard_above": 300_000_000, "gather": "fp32"},
 }
 """(command, table) -> keys, for tables that no recipe has."""
 

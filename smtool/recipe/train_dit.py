@@ -148,8 +148,8 @@ class TrainDiT(TrainingTables):
             yield "channel_prefix", "cannot be used with [end_to_end]"
         if self.loss.weights == "entropy":
             yield "loss.weights", 'cannot be "entropy" with [end_to_end], in which latents change; use "uniform" or numbers'
-        if self.parallel != Parallel():
-            yield "parallel.shard_above", "has no effect with [end_to_end], in which every rank holds all weights; leave it out"
+        for key in self.parallel.model_dump(exclude_defaults=True):
+            yield f"parallel.{key}", "has no effect with [end_to_end], in which every rank holds all weights; leave it out"
         for key, sentence in self.end_to_end.problems():
             yield f"end_to_end.{key}", sentence
 

@@ -1,7 +1,6 @@
 """Ranks under torchrun: rank and device, this rank's slice of the global batch, and averages over ranks.
 
-After a player's backward pass its gradients are averaged in one flat buffer per dtype. The result for a global batch depends
-on the number of ranks only by rounding.
+The result for a global batch depends on the number of ranks only by rounding.
 """
 
 import itertools
@@ -101,7 +100,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 def averaged(value: Tensor) -> Tensor:
     """The mean of a tensor over all ranks; with one rank, the tensor itself."""
-    if not _several():
+    if not several_ranks():
         return value
     total = value.clone()
     dist.all_reduce(total)
@@ -113,7 +112,7 @@ def average_gradients(parameters: Iterable[Parameter]) -> None:
 
     Gradients of sharded parameters are left as they are: FSDP averages them in the backward pass.
     """
-    if not _several():
+    if not several_ranks():
         return
     from torch.distributed.tensor import DTensor  # takes half a second; imported only with several ranks
 
@@ -137,7 +136,7 @@ def average_values(values: dict[str, Tensor]) -> dict[str, float]:
 
 def any_rank(flag: bool, device: str) -> bool:
     """Whether the flag is set on any rank, so that all ranks stop or save at the same step."""
-    if not _several():
+    if not several_ranks():
         return flag
     total = torch.tensor(float(flag), device=device)
     dist.all_reduce(total, op=dist.ReduceOp.MAX)
@@ -159,7 +158,7 @@ def wait_for_all() -> None:
 
     It uses the store of the process group, because a collective operation would time out after half an hour.
     """
-    if not _several():
+    if not several_ranks():
         return
     store, key = dist.distributed_c10d._get_default_store(), f"smtool/{next(_waits)}"
     if store.add(key, 1) == dist.get_world_size():
@@ -167,5 +166,6 @@ def wait_for_all() -> None:
     store.wait([f"{key}/all"], _PATIENCE)
 
 
-def _several() -> bool:
+def several_ranks() -> bool:
+    """Whether this process belongs to a group of two or more."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -5,14 +5,16 @@ A player is a module with its own optimizer, such as the autoencoder or the disc
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from smtool.randomness import SCHEME, Streams, streams
-from smtool.training.distributed import Ranks, average_gradients
+from smtool.training.distributed import Ranks
 from smtool.training.ema import MovingAverage
+from smtool.training.gradient_average import GradientAverage
 from smtool.training.noise_ahead import NoiseAhead
 from smtool.training.optimizer import NamedOptimizer
 from smtool.training.precision import MixedPrecision
@@ -91,7 +93,11 @@ class StepReport:
 def optimize(training: Training, batches: Iterator[Batch], *, first_step: int) -> Iterator[StepReport]:
     """Train from first_step to the plan's last step; yield a report per step. batches: this rank's slice of each global batch."""
     plan, task = training.plan, training.task
-    with NoiseAhead(training.ranks.device) as noise:
+    with ExitStack() as stack:
+        noise = stack.enter_context(NoiseAhead(training.ranks.device))
+        averages = {name: GradientAverage(optimizer.parameters.values()) for name, optimizer in training.optimizers.items()}
+        for average in averages.values():
+            stack.callback(average.close)
         for step in range(first_step, plan.last_step):
             began = time.perf_counter()
             batch = next(batches)
@@ -102,13 +108,15 @@ def optimize(training: Training, batches: Iterator[Batch], *, first_step: int) -
                 noise.prepare(task.players_at(step + 1), step + 1)
             for player in task.players_at(step):
                 rates[player] = training.optimizers[player].set_rate(task.count_turns(player, plan.last_step))
-                values |= _turn(training, player, batch, step, noise)
+                values |= _turn(training, player, batch, step, noise, averages[player])
                 if player in training.averages:
                     training.averages[player].update(task.players[player], training.optimizers[player].updates)
             yield StepReport(step + 1, values, rates, plan.batch, time.perf_counter() - began, waited)
 
 
-def _turn(training: Training, player: str, batch: Batch, step: int, noise: NoiseAhead) -> dict[str, Tensor]:
+def _turn(
+    training: Training, player: str, batch: Batch, step: int, noise: NoiseAhead, average: GradientAverage
+) -> dict[str, Tensor]:
     """One update of one player from one batch, in equal micro-batches."""
     plan, optimizer, precision = training.plan, training.optimizers[player], training.precision
     for name, other in training.optimizers.items():
@@ -120,14 +128,15 @@ def _turn(training: Training, player: str, batch: Batch, step: int, noise: Noise
     size = len(batch) // plan.accumulate
     values: dict[str, Tensor] = {}
     optimizer.torch.zero_grad(set_to_none=True)
-    for low in range(0, size * plan.accumulate, size):
+    stop = size * plan.accumulate
+    for low in range(0, stop, size):
         with precision.autocast():
             loss = training.task.loss(player, batch.slice(low, low + size), draws.at(start + low, start + low + size), step)
-        precision.backward(loss.total / plan.accumulate)
+        with average.overlapped() if low + size == stop else nullcontext():      # in the last micro-batch
+            precision.backward(loss.total / plan.accumulate)
         for name, value in loss.values.items():
             values[name] = values.get(name, 0) + value.detach() / plan.accumulate
     # Gradients are averaged before they are unscaled, so that with fp16 every rank detects the same overflow.
-    average_gradients(optimizer.parameters.values())
     precision.unscale(optimizer.torch)
     values[f"{player}_gradient"] = optimizer.clip()
     precision.step(optimizer.torch)

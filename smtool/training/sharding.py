@@ -8,7 +8,7 @@ import copy
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 import torch
 from pydantic import Field
@@ -25,33 +25,46 @@ class Parallel(Config):
     """How a transformer is distributed over the ranks of torchrun."""
 
     shard_above: int = Field(
-        300_000_000, ge=0,
-        description="number of parameters above which ranks hold shards instead of copies; no effect with one rank",
+        1_000_000_000, ge=0,
+        description="number of parameters above which ranks hold shards instead of copies; a copy takes 20 bytes per parameter "
+        "(weights, gradients, two moments, average); no effect with one rank",
     )
+    gather: Literal["precision", "fp32"] = Field(
+        "precision",
+        description="dtype in which the blocks of a sharded transformer are gathered and their gradients computed: that of "
+        "`precision`, if it is bf16, or fp32; gradients are always summed over the ranks in fp32",
+    )
+
+    def gathered_in(self, precision: str) -> torch.dtype | None:
+        """The argument of `shard` for a run of this precision."""
+        return torch.bfloat16 if self.gather == "precision" and precision == "bf16" else None
 
     def applies(self, module: nn.Module, ranks: Ranks) -> bool:
         return ranks.world > 1 and sum(parameter.numel() for parameter in module.parameters()) > self.shard_above
 
 
-def shard(module: nn.Module, ranks: Ranks) -> None:
+def shard(module: nn.Module, ranks: Ranks, gathered_in: torch.dtype | None = None) -> None:
     """Replace every parameter by this rank's shard along the first axis; each member of a ModuleList is gathered as a unit.
 
     All ranks must hold the same values before the call. A module without its own forward is not wrapped, only its children are.
+    gathered_in: dtype in which the members of ModuleLists are gathered, None for their own. Shards stay float32, and so does the
+    rest of the network (embeddings of time and position, last layer).
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     if type(module).forward is nn.Module.forward:
         for part in module.children():
-            shard(part, ranks)
+            shard(part, ranks, gathered_in)
         return
+    policy = MixedPrecisionPolicy(gathered_in, torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(torch.device(ranks.device).type, (ranks.world,))
     for unit in (member for part in module.modules() if isinstance(part, nn.ModuleList) for member in part):
-        fully_shard(unit, mesh=mesh)
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
     fully_shard(module, mesh=mesh)
 
 
-def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Whether a tensor is a DTensor. False if torch.distributed.tensor, whose import takes half a second, is not yet imported."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
@@ -59,12 +72,12 @@ def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
 
 def local(tensor: Tensor) -> Tensor:
     """This rank's part of a tensor, sharing its memory."""
-    return tensor.to_local() if _is_sharded(tensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor gathered from all ranks; every rank must call it. A tensor that is not sharded is returned unchanged."""
-    return tensor.full_tensor() if _is_sharded(tensor) else tensor
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Tensor]:
@@ -77,7 +90,7 @@ def gathered(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Tensor]
     for name, tensor in tensors.items():
         value = whole(tensor)
         if first:
-            found[name] = value.cpu() if _is_sharded(tensor) else value
+            found[name] = value.cpu() if is_sharded(tensor) else value
     return found
 
 
@@ -101,7 +114,7 @@ def refill(destinations: Mapping[str, Tensor], whole_tensors: Iterable[tuple[str
 def like(tensor: Tensor, other: Tensor) -> Tensor:
     """An unsharded tensor, equal on all ranks, moved to the device of `other` and sharded like `other`."""
     tensor = tensor.to(other.device)
-    if not _is_sharded(other):
+    if not is_sharded(other):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 

@@ -15,6 +15,7 @@ from smtool.training.sharding import Parallel, WholeCopy, refill
 
 WORKER = """
 import json, sys, torch
+from copy import deepcopy
 from pathlib import Path
 from torch import nn
 from smtool.networks.sit import SiT
@@ -64,6 +65,26 @@ with joined("cpu") as ranks:
     spared = gathered(player.state_dict(), first=True)
     refill(player.state_dict(), before.items())
     again = gathered(player.state_dict(), first=True)
+    torch.manual_seed(1)
+    plain = SiT(size="custom", depth=2, width=32, heads=2).build((4, 4, 4), 5)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.normal_(0, 0.1)      # the gates and the last layer begin with 0
+    rough = deepcopy(plain)
+    shard(rough, ranks, torch.bfloat16)
+    x = torch.randn(2, 4, 4, 4)
+    used = []
+    rough.blocks[0].register_forward_pre_hook(lambda block, given: used.append(next(block.parameters()).dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = [net(x, torch.tensor([0.3, 0.7]), torch.tensor([1, 2])).output for net in (plain, rough)]
+    for out in outputs:
+        out.float().square().mean().backward()
+    pairs = [(a.grad, b.grad) for a, b in zip(plain.parameters(), rough.parameters()) if a.grad is not None]
+    gathered_in_bf16 = {
+        "dtypes": str(used[0]) == "torch.bfloat16" and all(b.dtype == torch.float32 for a, b in pairs),
+        "output": float((outputs[0] - outputs[1]).norm() / outputs[0].norm()),
+        "gradients": max(float((a - b.full_tensor()).norm() / (a.norm() + 1e-6)) for a, b in pairs),
+    }
     equal = lambda a, b: a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps({
         **held,
@@ -72,6 +93,7 @@ with joined("cpu") as ranks:
         "averaged": all(torch.allclose(averaged[name], middle[name], atol=1e-7) for name in middle),
         "spared": equal(spared, after),
         "refilled": equal(again, before),
+        "bf16": gathered_in_bf16,
         "elsewhere": len(gathered(player.state_dict(), first=ranks.first)),
     }))
 """
@@ -106,6 +128,20 @@ def test_gathered_tensors_are_complete_on_the_first_rank(found, what):
 @pytest.mark.slow
 def test_an_overflow_in_one_shard_skips_the_update_on_all_ranks(found):
     assert all(rank["spared"] for rank in found)
+
+
+@pytest.mark.slow
+def test_blocks_gathered_in_bf16_give_the_gradients_of_autocast_in_fp32_shards(found):
+    for rank in found:
+        assert rank["bf16"]["dtypes"]
+        assert rank["bf16"]["output"] < 0.01 and rank["bf16"]["gradients"] < 0.03      # bf16 has 8 bits
+
+
+@pytest.mark.parametrize(("precision", "gather", "expected"), [
+    ("bf16", "precision", torch.bfloat16), ("bf16", "fp32", None), ("fp32", "precision", None), ("fp16", "precision", None),
+])
+def test_blocks_are_gathered_in_bf16_if_the_run_is_bf16(precision, gather, expected):
+    assert Parallel(gather=gather).gathered_in(precision) is expected
 
 
 @pytest.mark.parametrize(("world", "above", "expected"), [(2, 100, True), (2, 10_000, False), (1, 0, False)])

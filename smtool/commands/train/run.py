@@ -102,7 +102,7 @@ def assemble_training(
             held = [module, *([averages[player].module] if player in averages else [])]
             copies[player] = WholeCopy(held[-1])
             for part in held:
-                shard(part, ranks)
+                shard(part, ranks, parallel.gathered_in(tables.precision))
     return Training(
         task=task,
         optimizers={
