@@ -6,14 +6,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import warm_process
+from undrawn import leave_out_drawings
 
 from smtool import load_autoencoder
 from smtool.commands.race.jobs import Place
@@ -87,7 +86,8 @@ def _race(studio: Path, recipe: str, out: str, *changes: str, budget: Budget = B
     before = os.getcwd()
     os.chdir(studio)
     try:
-        with one_thread():
+        with one_thread(), pytest.MonkeyPatch.context() as patch:
+            leave_out_drawings(patch.setattr)
             loaded = load_race(recipe, changes)
             return race(loaded, out=Path(out), workers=[Here()], budget=budget, console=Console(file=io.StringIO()))
     finally:
@@ -95,7 +95,7 @@ def _race(studio: Path, recipe: str, out: str, *changes: str, budget: Budget = B
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "smtool", "race", "race.toml", "--out", "killed", "--jobs", "2", "--device", "cpu", *arguments]
+    return ["race", "race.toml", "--out", "killed", "--jobs", "2", "--device", "cpu", *arguments]
 
 
 def _found(folder: Path) -> dict:
@@ -174,7 +174,7 @@ def test_the_page_can_be_written_again_from_race_json(unbroken, tmp_path):
 def test_a_race_of_processes_killed_and_stopped_gives_the_same_table(studio, unbroken):
     for what, number in (("autoencoders/dsm-seed0", signal.SIGKILL), ("transformers/plain-seed0", signal.SIGTERM)):
         command = _command("--set", "judge.predictors=false")
-        process = subprocess.Popen(command, cwd=studio, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        process = warm_process.start(*command, cwd=studio, env=ENVIRONMENT)
         ckpt, until = studio / "killed" / what / "ckpt.safetensors", time.monotonic() + 120
         while not ckpt.exists() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
