@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from smtool.devices import meta_as_cpu
+from smtool.devices import exact_convolutions, meta_as_cpu
 from smtool.networks import norm_silu as fused
 from smtool.networks.layers import ResnetBlock
 from smtool.networks.norm_silu import norm_only, norm_silu
+from smtool.networks.sd_vae import SDVAE
 from smtool.randomness import generator, initializing
 
 
@@ -115,6 +116,27 @@ def test_shapes_dtypes_and_layouts_without_values_are_those_with_values(silu):
         (fused.of_input, (x, x, *terms, mean, rstd, silu)),
     ):
         torch.library.opcheck(operation, inputs, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_all_norms_of_an_autoencoder_are_fused_and_gradients_are_those_of_a_cpu(monkeypatch):
+    """Small numbers of channels, and TF32 off: float32 differs by rounding only."""
+    with initializing("on a gpu"):
+        network = SDVAE(downsample=4, latent_channels=4, channels=(8, 16, 16), norm_groups=4, blocks_per_level=1).build()
+    images = torch.rand(2, 3, 32, 32, generator=generator("images")).contiguous(memory_format=torch.channels_last) * 2 - 1
+
+    def gradients(device: str) -> list[torch.Tensor]:
+        network.to(device).to(memory_format=torch.channels_last).zero_grad()
+        found = network.decode(network.encode(images.to(device)).mean)
+        (found - images.to(device)).square().mean().backward()
+        return [found.detach().cpu(), *(parameter.grad.cpu() for parameter in network.parameters() if parameter.grad is not None)]
+
+    expected = gradients("cpu")
+    monkeypatch.setattr(nn.GroupNorm, "forward", None)
+    with exact_convolutions():
+        found = gradients("cuda")
+    for one, wanted in zip(found, expected, strict=True):
+        assert_close(one, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
 
 
 KERNELS = """
