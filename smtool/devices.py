@@ -1,4 +1,4 @@
-"""Device transfers, thread count and convolution precision of a block of code, and peak memory."""
+"""What devices can do, device transfers, thread count and convolution precision of a block of code, and peak memory."""
 
 import os
 from collections.abc import Iterator
@@ -17,11 +17,14 @@ def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
 
 
 class ReadLater:
-    """A tensor on its way to the host. `value` waits for the copy and the GPU work before it, not for work queued since then."""
+    """A tensor on its way to the host. `value` waits for the copy and the GPU work before it, not for work queued since then.
+
+    From other devices than CUDA the copy is made at once.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
-        self._copy = tensor.to("cpu", non_blocking=True)      # from a GPU into pinned memory
         on_gpu = tensor.device.type == "cuda"
+        self._copy = tensor.to("cpu", non_blocking=on_gpu)      # from a GPU into pinned memory
         self._copied = torch.cuda.current_stream(tensor.device).record_event() if on_gpu else None
 
     @property
@@ -52,6 +55,33 @@ def meta_as_cpu() -> Iterator[None]:
 def stands_for_gpu(device: str | torch.device) -> bool:
     """Whether the device is the meta device, and not within `meta_as_cpu`."""
     return torch.device(device).type == "meta" and not _meta_is_cpu.get()
+
+
+def best_device() -> str:
+    """"cuda" with an NVIDIA or AMD GPU, else "mps" with an Apple GPU, else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def has_float64(device: str | torch.device) -> bool:
+    """Whether the device computes in float64. Apple GPUs do not: PyTorch raises an error for such a tensor on "mps"."""
+    return torch.device(device).type != "mps"
+
+
+def float64_device(device: str | torch.device) -> torch.device:
+    """Where float64 is computed for this device: there, or on the CPU."""
+    return torch.device(device) if has_float64(device) else torch.device("cpu")
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """x in float64, on its device if that has float64, else on the CPU. `.to(x)` brings a result back."""
+    return x.to(float64_device(x.device)).double()
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the device is a GPU that computes in bfloat16 itself."""
+    return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

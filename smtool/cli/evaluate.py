@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import SAMPLERS, Device, JsonFile, Tile, WeightsDir, computing_device
+from smtool.cli.options import COMPILE, PRECISION, SAMPLERS, Device, JsonFile, PrecisionName, Tile, WeightsDir, computing_device
 from smtool.errors import RecipeError
 
 _both = partial(typer.Option, rich_help_panel="Scores of reconstructions and of samples")
@@ -69,6 +69,8 @@ def evaluate(
     epsilon_scale: Annotated[
         float | None, _drawn(help="Divide predicted noise by this; a little above 1 corrects exposure bias. 1: off.")
     ] = None,
+    precision: Annotated[PrecisionName | None, _drawn(help=PRECISION)] = None,
+    compiled: Annotated[bool, _drawn("--compile", help=COMPILE)] = False,
     guide: Annotated[
         str | None,
         _drawn(metavar="CKPT", help="A weaker transformer of the same latents that guides in place of the null class."),
@@ -116,7 +118,7 @@ def evaluate(
         raise RecipeError(f"--protocol paper codes samples as JPEG, so --format {image_format} would code them twice.",
                           hint="Leave one of them out.")
     guidance = {"cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "cfg_channels": cfg_channels}
-    changes = {"kind": sampler, "steps": steps, "epsilon_scale": epsilon_scale, **guidance}
+    changes = {"kind": sampler, "steps": steps, "epsilon_scale": epsilon_scale, "precision": precision, **guidance}
     options = EvalOptions(
         scores={name for name, on in scores.items() if on},
         features=[*features, *(["dinov2"] if fd_dinov2 else [])],
@@ -136,6 +138,7 @@ def evaluate(
         json_path=json_path,
         table_path=table_path,
         tile=tile,
+        compiled=compiled,
         jpeg=None if image_format == "png" else int(image_format.removeprefix("jpeg:")),
     )
     evaluate(what, options, console=Console())

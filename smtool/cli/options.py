@@ -1,8 +1,9 @@
 """Options that several commands share, and functions that parse their values."""
 
+import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,7 +13,7 @@ from smtool.image_shape import ImageSize
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A .toml file, or the name of a packaged recipe (`smtool recipes list`).")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU if there is one, else the CPU.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, mps, or auto: a GPU if there is one, else the CPU.")]
 Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; KEY= removes the key. May be repeated."),
@@ -23,6 +24,12 @@ WeightsDir = Annotated[
 ]
 SAMPLERS = "ddim, dpm-solver++, euler, heun, euler-maruyama, dpm-solver-fast, euler-maruyama-sde, euler-maruyama-ode"
 """A copy of the names in smtool.diffusion, which would import torch for `--help`."""
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISION = (
+    "Precision of the transformer: fp32, or autocast to bf16 or fp16. auto: on a GPU that of its training, else fp32. "
+    "Default: the checkpoint's."
+)
+COMPILE = "Compile the transformer with torch.compile: slow start, faster steps on a GPU."
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the result to this file, as JSON.")]
 
 Tile = Annotated[
@@ -66,12 +73,19 @@ def image_size(text: str) -> ImageSize:
         raise errors.RecipeError(f"--size {error}.") from None
 
 
-def computing_device(name: str) -> str:
-    """The device of that name; "auto" is a GPU if there is one, else the CPU. Raises RecipeError if it is not available."""
+def computing_device(name: str, *, float64: bool = False) -> str:
+    """The device of that name; "auto" is a GPU that works for the command if there is one, else the CPU.
+
+    float64: whether the command computes in float64 on the device, which Apple's GPUs cannot. Raises RecipeError if the device is
+    not available, or cannot do what the command needs.
+    """
     import torch
 
+    from smtool.devices import best_device
+
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        best = best_device()
+        return "cpu" if _reason(best, float64=float64) else best
     try:
         where = torch.device(name)
         if where.type != "cuda" or not torch.cuda.is_available():
@@ -81,7 +95,22 @@ def computing_device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         message = f"--device {name}: not available here ({first_line(error)})."
         raise errors.RecipeError(message, hint="Try --device cpu.") from error
+    if reason := _reason(name, float64=float64):
+        raise errors.RecipeError(f"--device {name}: {reason}.", hint="Try --device cpu.")
     return name
+
+
+def _reason(device: str, *, float64: bool) -> str:
+    """Why a device that is there cannot be used; "" if it can."""
+    from smtool.devices import has_float64
+
+    if has_float64(device):
+        return ""
+    if float64:
+        return "this command computes in float64, which an Apple GPU does not have"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return "an Apple GPU has no collective operations, so that several processes cannot use it"
+    return ""
 
 
 def first_line(error: BaseException) -> str:

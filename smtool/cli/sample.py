@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from smtool.cli.app import app
-from smtool.cli.options import SAMPLERS, Device, Tile, computing_device, scale_of
+from smtool.cli.options import COMPILE, PRECISION, SAMPLERS, Device, PrecisionName, Tile, computing_device, scale_of
 from smtool.errors import RecipeError
 
 
@@ -34,6 +34,8 @@ def sample(
     epsilon_scale: Annotated[
         float | None, typer.Option(help="Divide predicted noise by this; a little above 1 corrects exposure bias. 1: off.")
     ] = None,
+    precision: Annotated[PrecisionName | None, typer.Option(help=PRECISION)] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help=COMPILE)] = False,
     guide: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +106,7 @@ def sample(
     if beside and not trace:
         raise RecipeError("--beside compares traces, but there is no --trace.", hint="Add --trace.")
     guidance = {"cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "cfg_channels": cfg_channels}
-    changes = {"kind": sampler, "steps": steps, "epsilon_scale": epsilon_scale, **guidance}
+    changes = {"kind": sampler, "steps": steps, "epsilon_scale": epsilon_scale, "precision": precision, **guidance}
     sample_images(
         checkpoint,
         out=out,
@@ -125,5 +127,6 @@ def sample(
         tile=tile,
         trace=trace,
         beside=beside,
+        compiled=compiled,
         console=Console(),
     )

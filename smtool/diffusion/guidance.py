@@ -1,4 +1,4 @@
-"""Guidance within an interval of time: by the null class, or by a weaker model."""
+"""Guidance within an interval of time, by the null class or by a weaker model; the precision of networks while sampling."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smtool.networks.transformer import Prediction
+from smtool.training.precision import Precision, autocast
 
 
 class Model(Protocol):
@@ -20,6 +21,20 @@ class Model(Protocol):
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Prediction]
 """(x, network_time, labels (B,) or None) -> the network's prediction."""
+
+
+def in_precision(network: Network, precision: Precision, device: str | None = None) -> Network:
+    """The network in autocast to that precision. device: the network's, if its inputs and outputs are on another."""
+    if precision == "fp32" and device is None:
+        return network
+
+    def call(x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
+        there = x.device if device is None else torch.device(device)
+        inputs = (x.to(there), time.to(there), None if labels is None else labels.to(there))
+        with autocast(precision, there.type):
+            return Prediction(network(*inputs).output.to(x.device))
+
+    return call
 
 
 def guided(
@@ -40,7 +55,7 @@ def guided(
     interval[0] <= time <= interval[1] and scale > 1; otherwise only c is computed. For all calls of a step, the time at the start
     of the step decides, as in REPA's samplers. The interval is in network time (`Sampler.model` converts it). Each sampler's
     drift is an affine function of the prediction, so guiding the prediction equals guiding the drift
-    (released-code.md#euler-maruyama). The networks compute with float32 inputs; the result has x's dtype.
+    (released-code.md#euler-maruyama). The networks get float32 inputs; the result has x's dtype.
     Raises ValueError if scale > 1 without labels and without a guide.
     """
     if labels is None and guide is None and scale > 1:

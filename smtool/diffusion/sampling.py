@@ -11,11 +11,12 @@ from smtool.config import Config
 from smtool.diffusion.ddpm import DDPM, NUM_STEPS
 from smtool.diffusion.exposure import LARGEST_RATIO, epsilon_scaled, scales_at
 from smtool.diffusion.flow import Flow
-from smtool.diffusion.guidance import Model, Network, guided
+from smtool.diffusion.guidance import Model, Network, guided, in_precision
 from smtool.diffusion.observing import Observer, observed
 from smtool.diffusion.process import Process
 from smtool.diffusion.samplers import SAMPLERS, Method, StepNoise, even_times
 from smtool.diffusion.vp_sde import VPSDE
+from smtool.training.precision import Precision
 
 if TYPE_CHECKING:
     SamplerName = str
@@ -63,6 +64,11 @@ class Sampler(Config):
         description="epsilon scaling: divide the noise that a prediction implies by this; a little above 1 reduces exposure bias "
         "(ADM-ES, arXiv 2308.15321: 1.0006 to 1.02, more for fewer steps); 1: none",
     )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="precision of the transformer: fp32, or autocast; the sampler computes in float64, the decoder in fp32. "
+        '"auto": on a GPU that of the transformer\'s training (`precision`), else fp32',
+    )
 
     @property
     def method(self) -> Method:
@@ -72,6 +78,11 @@ class Sampler(Config):
     def model_calls(self) -> int:
         """Model calls for one sample; a call with guidance counts once."""
         return self.method.model_calls(self.steps)
+
+    @property
+    def network_precision(self) -> Precision:
+        """The precision, with fp32 for "auto", which `smtool.inference.precision` states for a model and a device."""
+        return "fp32" if self.precision == "auto" else self.precision
 
     def problems(
         self,
@@ -121,18 +132,23 @@ class Sampler(Config):
         return self.method.times(process, self.steps, self.end_time)
 
     def model(
-        self, process: Process, network: nn.Module, *, labels: Tensor | None, null: int, guide: Network | None = None
+        self, process: Process, network: nn.Module, *, labels: Tensor | None, null: int, guide: Network | None = None,
+        device: str | None = None,
     ) -> Model:
-        """The network with this sampler's guidance. labels: (B,) int64; null: index of the null class; guide: see `guided`."""
+        """The network with this sampler's guidance and `network_precision`.
+
+        labels: (B,) int64; null: index of the null class; guide: see `guided`; device: of the networks, if the sampler's state
+        and the labels are on another.
+        """
         low, high = (float(process.network_time(torch.tensor(t, dtype=torch.float64))) for t in self.cfg_interval)
         return guided(
-            network,
+            in_precision(network, self.network_precision, device),
             labels,
             null=null,
             scale=self.cfg_scale,
             interval=(low, high),
             channels=self.cfg_channels,
-            guide=guide,
+            guide=None if guide is None else in_precision(guide, self.network_precision, device),
         )
 
 

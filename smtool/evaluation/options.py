@@ -22,7 +22,7 @@ class EvalOptions:
     samples, posterior samples and the bootstrap. num_images: None for all available images, at most 50,000. table_path: of a
     Markdown or CSV file, by its suffix. features_folder: cache of features of samples and reference, None for no cache. tile:
     side in pixels of overlapping tiles that are encoded and decoded one at a time, None for whole images. jpeg: quality at which
-    drawn samples are coded before they are scored, None for no codec.
+    drawn samples are coded before they are scored, None for no codec. compiled: compile a sampled transformer with torch.compile.
     """
 
     scores: Collection[str] = ()
@@ -45,6 +45,7 @@ class EvalOptions:
     features_folder: Path | None = FEATURES_FOLDER
     tile: int | None = None
     jpeg: int | None = None
+    compiled: bool = False
 
     @property
     def rules(self) -> Protocol:
@@ -53,7 +54,8 @@ class EvalOptions:
     @property
     def draws(self) -> bool:
         """Whether any option concerns sampling."""
-        return bool(self.changes) or self.labels != "balanced" or self.jpeg is not None or self.guide is not None
+        asked = bool(self.changes) or self.labels != "balanced" or self.compiled
+        return asked or self.jpeg is not None or self.guide is not None
 
     def check_number(self, available: int, where: str) -> None:
         """Raise DataError if fewer images are available than requested. where: their source, for the message."""

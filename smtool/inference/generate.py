@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from smtool.data.batches import Rounding, to_uint8
-from smtool.devices import to_device
+from smtool.devices import float64_device, to_device
 from smtool.diffusion import Observer, Sampler, sample
 from smtool.errors import RecipeError
 from smtool.inference.diffusion_model import DiffusionModel
+from smtool.inference.precision import with_precision
 from smtool.randomness import generator, noise_of
+from smtool.training.precision import weights_cast_once
 
 
 @torch.no_grad()
@@ -73,16 +75,29 @@ def sample_latents(
 ) -> Tensor:
     """Sample normalized latents (B, C, h, w). Each image has its own generator, for the initial noise and that of each step.
 
+    The sampler computes on the device, or on the CPU if the device has no float64.
+
     labels: (B,) on the device, None for an unconditional model; observe: called at the start of each step (`sample`).
     """
+    sampler = with_precision(sampler, model, device)
     streams = [generator("sample", seed, index) for index in indices]
-    noise = to_device(noise_of(streams, model.latent_shape), device)
-    guided = sampler.model(model.process, model.network, labels=labels, null=model.num_classes, guide=model.guide)
-    return sample(
+    home = float64_device(device)
+    noise = to_device(noise_of(streams, model.latent_shape), home)
+    guided = sampler.model(
         model.process,
-        guided,
-        noise,
-        sampler,
-        step_noise=lambda step: to_device(noise_of(streams, model.latent_shape), device),
-        observe=observe,
+        model.network,
+        labels=None if labels is None else labels.to(home),
+        null=model.num_classes,
+        guide=model.guide,
+        device=None if home.type == torch.device(device).type else device,
     )
+    networks = [model.network, *([model.guide.network] if model.guide else [])]
+    with weights_cast_once(networks, sampler.network_precision, device):
+        return sample(
+            model.process,
+            guided,
+            noise,
+            sampler,
+            step_noise=lambda step: to_device(noise_of(streams, model.latent_shape), home),
+            observe=observe,
+        ).to(device)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import JsonValue, PlainSerializer
+from pydantic import AfterValidator, JsonValue, PlainSerializer
 
 from smtool.checkpoints.learned_from import learned_from
 from smtool.config import Config
@@ -15,8 +15,14 @@ from smtool.errors import DataError
 from smtool.inference.diffusion_model import DiffusionModel
 
 SAMPLING_FILE = "samples.json"
-NEWER = ("cfg_channels", "epsilon_scale", "stop_time")
-"""Keys of `[sampler]` that passports and races of earlier versions do not have."""
+NEWER: Mapping[str, tuple[JsonValue, ...]] = {
+    "cfg_channels": (0,),
+    "epsilon_scale": (1.0,),
+    "stop_time": (0.0,),
+    "precision": ("fp32", "auto"),
+}
+"""Keys of `[sampler]` that passports and races of earlier versions do not have, with the values that mean what these versions
+did. All computed in fp32."""
 
 
 class Decoder(Config):
@@ -45,8 +51,12 @@ class GuidedBy(Config):
 
 def stored_sampler(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """A `[sampler]` table without newer keys that change nothing: records of versions without these keys stay equal."""
-    usual = Sampler().model_dump(mode="json", include=set(NEWER))
-    return {key: value for key, value in values.items() if key not in usual or value != usual[key]}
+    return {key: value for key, value in values.items() if value not in NEWER.get(key, ())}
+
+
+def _stated(sampler: Sampler) -> Sampler:
+    """A record without a precision is of a version that had fp32 only."""
+    return sampler.model_copy(update={"precision": "fp32"}) if sampler.precision == "auto" else sampler
 
 
 def _stored(sampler: Sampler) -> dict[str, JsonValue]:
@@ -68,7 +78,7 @@ class Sampling(Config):
     autoencoder: str | None = None
     step: int | None = None
     weights: Literal["average", "last", "published"] | None = None
-    sampler: Annotated[Sampler, PlainSerializer(_stored)] | None = None
+    sampler: Annotated[Sampler, AfterValidator(_stated), PlainSerializer(_stored)] | None = None
     labels: str | None = None
     seed: int | None = None
     rounding: Rounding | None = None
@@ -89,7 +99,7 @@ class Sampling(Config):
 
 
 def sampling_of(model: DiffusionModel, sampler: Sampler, *, labels: str, seed: int, rounding: Rounding, **more: Any) -> Sampling:
-    """The `Sampling` of samples that a model is about to draw. more: further fields of `Sampling`."""
+    """The `Sampling` of samples that a model is about to draw. sampler: with a stated precision; more: further fields."""
     if (guide := model.guide) is not None:
         more["guide"] = GuidedBy(
             path=guide.path,

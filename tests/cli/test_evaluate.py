@@ -37,6 +37,7 @@ def test_options_of_images_and_sampling_are_passed_on(called):
         called, "x", "--data", "d", "--reference", "r", "--num-images", "9", "--protocol", "adm", "--infinity",
         "--sampler", "heun", "--steps", "3", "--cfg-scale", "1.5", "--cfg-interval", "0.1", "0.9",
         "--cfg-channels", "2", "--epsilon-scale", "1.01", "--guide", "weak", "--labels", "1,2",
+        "--precision", "fp16", "--compile",
         "--batch", "4", "--seed", "5", "--weights-dir", "w", "--json", "j.json", "--table", "t.md", "--save-reference", "m.npz",
     )  # fmt: skip
     assert found == EvalOptions(
@@ -44,8 +45,9 @@ def test_options_of_images_and_sampling_are_passed_on(called):
         protocol="adm", labels="1,2", seed=5, batch=4, weights_dir=Path("w"), json_path=Path("j.json"), table_path=Path("t.md"),
         changes={
             "kind": "heun", "steps": 3, "cfg_scale": 1.5, "cfg_interval": (0.1, 0.9), "cfg_channels": 2, "epsilon_scale": 1.01,
+            "precision": "fp16",
         },
-        guide="weak",
+        guide="weak", compiled=True,
     )  # fmt: skip
 
 

@@ -20,11 +20,31 @@ def test_an_invalid_time_is_an_error(text):
         seconds(text)
 
 
-def test_auto_is_a_gpu_if_there_is_one(monkeypatch):
-    for there, name in ((True, "cuda"), (False, "cpu")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert computing_device("auto") == name
-    assert computing_device("cpu") == "cpu"
+@pytest.mark.parametrize(
+    ("nvidia", "apple", "processes", "float64", "expected"),
+    [
+        (True, False, 1, True, "cuda"),
+        (True, True, 4, False, "cuda"),
+        (False, True, 1, False, "mps"),
+        (False, True, 1, True, "cpu"),      # the command needs float64
+        (False, True, 2, False, "cpu"),
+        (False, False, 1, False, "cpu"),
+    ],
+)
+def test_auto_is_a_gpu_that_works_for_the_command(monkeypatch, nvidia, apple, processes, float64, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: nvidia)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    assert computing_device("auto", float64=float64) == expected
+    assert computing_device("cpu", float64=float64) == "cpu"
+
+
+@pytest.mark.parametrize(("processes", "words"), [(1, "computes in float64, which an Apple GPU"), (2, "no collective")])
+def test_an_apple_gpu_that_cannot_do_it_is_an_error_with_the_reason(monkeypatch, processes, words):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setattr(torch, "empty", lambda *args, device: None)      # as if it were there
+    with pytest.raises(RecipeError, match=f"--device mps: .*{words}"):
+        computing_device("mps", float64=processes == 1)
 
 
 @pytest.mark.parametrize("name", ["abacus", "cuda:99"])

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from smtool.diffusion import DDPM, VPSDE, Flow, Sampler, sample
 from smtool.diffusion.samplers import SAMPLERS
+from smtool.networks.transformer import Prediction
 from smtool.randomness import generator
 
 KINDS = tuple(SAMPLERS)
@@ -55,6 +56,34 @@ def test_the_state_is_float64_and_no_graph_is_kept(kind):
     out = sample(_process_of(kind), model, noise, sampler, step_noise=lambda i: _noise(0, 2, i))
     assert set(seen) == {(torch.float64, torch.float64)}
     assert not out.requires_grad
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_networks_alone_compute_in_the_samplers_precision(precision):
+    """The same samples as from networks in autocast by hand, in a sampler that is in fp32; guidance is not in autocast."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(4, 4).requires_grad_(False) for _ in range(2)]
+
+    def by(layer):
+        return lambda x, time, labels: Prediction(layer(x) * (1 + time[:, None, None, None]))
+
+    def by_hand(layer):
+        def network(x, time, labels):
+            assert (x.dtype, time.dtype) == (torch.float32, torch.float32)
+            with torch.autocast("cpu", dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision]):
+                return by(layer)(x, time, labels)
+
+        return network
+
+    process, noise = Flow().build(), _noise(0, 2, "start")
+    drawn = []
+    for wrap, used in ((by, precision), (by_hand, "fp32"), (by, "auto")):
+        sampler = Sampler(kind="heun", steps=3, cfg_scale=2.0, precision=used)
+        network, guide = map(wrap, layers)
+        model = sampler.model(process, network, labels=torch.zeros(2).long(), null=1, guide=guide)
+        drawn.append(sample(process, model, noise, sampler, step_noise=lambda i: noise))
+    assert torch.equal(drawn[0], drawn[1])
+    assert 1e-4 < (drawn[0] - drawn[2]).abs().max() < 0.1      # "auto" is fp32 until a device is known
 
 
 def test_one_step_of_every_sampler_gives_the_denoised_latents():

@@ -115,7 +115,9 @@ def _samples(
         model = in_tiles(read_diffusion(what, options.device), options.tile)
         if options.guide is not None:
             model = guided_by(model, options.guide, device=options.device)
-        sampler = changed_sampler(model, options.changes)
+        sampler = changed_sampler(model, options.changes, options.device)
+        if options.compiled:
+            model.network.compile()
         if options.jpeg is not None:
             refuse_alpha(model, f"jpeg:{options.jpeg}")
         source = drawn_source(

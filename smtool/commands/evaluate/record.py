@@ -20,7 +20,7 @@ COLUMNS = (
     *("num_images", "images_sha256", "num_reference", "reference_sha256", "seed"),
     *("checkpoint", "step", "weights", "labels", "sampler", "steps", "cfg_scale", "notes"),
     *("image_sizes", "reference_sizes", "channels", "warning"),
-    "decoder",
+    "decoder", "precision",
 )
 """Columns of a CSV file, the same for every evaluation."""
 
@@ -74,6 +74,7 @@ def _drawing(drawn: Sampling) -> dict[str, Any]:
     columns = {name: getattr(drawn, name) for name in ("checkpoint", "step", "weights", "labels", "rounding", "format")}
     if (sampler := drawn.sampler) is not None:
         columns |= {"sampler": sampler.kind, "steps": sampler.steps, "cfg_scale": sampler.cfg_scale}
+        columns["precision"] = sampler.precision
     if drawn.decoder is not None:
         columns["decoder"] = drawn.decoder.digest
     return columns

@@ -198,7 +198,8 @@ def _drawing(drawn: Sampling, protocol: Protocol) -> list[str]:
     weights = f"{drawn.weights} weights" + ("" if drawn.step is None else f" of step {drawn.step:,}")
     rounding = drawn.rounding or "nearest"      # older passports do not state it
     coded = f", coded as {drawn.format} before they were scored" if (drawn.format or "").startswith("jpeg") else ""
-    said = [f"Drawn by {sampler.kind}, {sampler.steps} steps, {guidance}, {weights}, seed {drawn.seed}{coded}."]
+    precise = "" if sampler.precision == "fp32" else f", in {sampler.precision}"
+    said = [f"Drawn by {sampler.kind}, {sampler.steps} steps, {guidance}, {weights}, seed {drawn.seed}{precise}{coded}."]
     if (decoder := drawn.decoder) is not None:
         said.append(f"Decoded by {decoder.path} ({decoder.digest[:8]}) in place of the checkpoint's own autoencoder.")
     if rounding != protocol.rounding:

@@ -24,6 +24,7 @@ from smtool.commands.race.trial import (
 from smtool.commands.train.band_floors import band_floors
 from smtool.data import ImageShards
 from smtool.data.batches import ImageBatch, to_signed, to_uint8
+from smtool.diffusion import Sampler
 from smtool.errors import DataError
 from smtool.evaluation.feature_pass import Wanted, table_of_features
 from smtool.evaluation.image_sources import shards_source
@@ -33,6 +34,7 @@ from smtool.features.protocol import PROTOCOLS
 from smtool.inference.diffusion_model import DiffusionModel, read_diffusion
 from smtool.inference.encode import encoded_latents, sampled_in_order
 from smtool.inference.generate import class_labels, generate
+from smtool.inference.precision import stated_precision
 from smtool.inference.reconstruct import uint8_reconstructions
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.tokenizer import Tokenizer
@@ -65,7 +67,7 @@ def score_trial(
     """
     path = scores_path(folder, trial.key)
     checkpoint = trial.path / "ckpt.safetensors"
-    key = _cache_key(trial, checkpoint, images, judge)
+    key = _cache_key(trial, checkpoint, images, judge, device)
     if (known := read_kept(path, TrialScores)) is not None and known.cache_key == key:
         return known
     model = read_diffusion(checkpoint, device)
@@ -104,14 +106,16 @@ def score_trial(
     return found
 
 
-def _cache_key(trial: TrainedTrial, checkpoint: Path, images: Images, judge: Judge) -> TrialKey:
+def _cache_key(trial: TrainedTrial, checkpoint: Path, images: Images, judge: Judge, device: str) -> TrialKey:
     metadata = read_metadata(checkpoint)
+    recipe = metadata["recipe"]
+    precision = stated_precision(Sampler.model_validate(recipe["sampler"]), recipe["precision"], device)
     return TrialKey(
         smtool=__version__,
         transformer=metadata["digest"],
         autoencoder=metadata["autoencoder"]["digest"],
         step=metadata["step"],
-        sampler=metadata["recipe"]["sampler"],
+        sampler={**recipe["sampler"], "precision": precision},
         images=metadata["data_digest"],
         validation=images.validation,
         metric=judge.metric,

@@ -23,6 +23,7 @@ from smtool.inference.diffusion_model import DiffusionModel, find_diffusion, in_
 from smtool.inference.generate import class_labels, generate
 from smtool.inference.guide import guided_by
 from smtool.inference.other_decoder import decoded_by, other_decoder
+from smtool.inference.precision import with_precision
 from smtool.inference.published import import_transformer
 from smtool.inference.sampling import sampling_of
 from smtool.inference.tile_advice import advising_tiles
@@ -54,6 +55,7 @@ def sample_images(
     tile: int | None = None,
     trace: bool = False,
     beside: Sequence[Path] = (),
+    compiled: bool = False,
 ) -> Path:
     """Draw samples, write them and return the folder. Parts that an earlier call wrote are kept.
 
@@ -63,7 +65,7 @@ def sample_images(
     scale, heads, snr_scale: for a published transformer, whose file has no autoencoder (see import_transformer). tile: side in
     pixels of overlapping tiles that are decoded one at a time. Under torchrun the ranks share the work; an image does not depend
     on the rank that draws it. trace: also measure how the first samples emerge over the steps, which does not change them;
-    beside: traces of other runs, drawn in one figure with it.
+    beside: traces of other runs, drawn in one figure with it. compiled: compile the transformer with torch.compile.
     """
     others = read_traces(beside)
     path = find_diffusion(checkpoint)
@@ -73,7 +75,9 @@ def sample_images(
         if guide is not None:
             whole = _guided(whole, guide, autoencoder, scale, snr_scale, ranks.device)
         model = in_tiles(whole, tile)
-        sampler = changed_sampler(model, changes or {})
+        sampler = changed_sampler(model, changes or {}, ranks.device)
+        if compiled:
+            model.network.compile()
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         if kind in LOSSY:
             refuse_alpha(model, kind)
@@ -82,6 +86,7 @@ def sample_images(
         name = f"samples-{sampler.kind}-{sampler.steps}-cfg{sampler.cfg_scale:g}-seed{seed}-{num_images}-{labels}-"
         name += kind.replace(":", "")
         name += "" if sampler.epsilon_scale == 1 else f"-eps{sampler.epsilon_scale:g}"
+        name += "" if sampler.precision == "fp32" else f"-{sampler.precision}"
         name += "" if rounding == "nearest" else f"-{rounding}"
         name += "" if tile is None else f"-tile{tile}"
         name += "" if decoder is None else f"-decoder-{decoder.digest[:8]}"
@@ -200,8 +205,11 @@ def refuse_alpha(model: DiffusionModel, kind: str) -> None:
         raise RecipeError(f"--format {kind}: JPEG has no alpha channel, but these images have one.", hint="Use --format png.")
 
 
-def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sampler:
-    """The checkpoint's sampler with some keys changed. Raises RecipeError if the result is invalid for this model."""
+def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any], device: str = "cpu") -> Sampler:
+    """The checkpoint's sampler with some keys changed, and with a stated precision on this device.
+
+    Raises RecipeError if the result is invalid for this model.
+    """
     tables = model.tables
     values = {**tables.sampler.model_dump(), **changes}
     if (method := SAMPLERS.get(values["kind"])) is not None and not method.stops:
@@ -227,4 +235,4 @@ def changed_sampler(model: DiffusionModel, changes: Mapping[str, Any]) -> Sample
                 f"{' and '.join(idle)} {have} no effect without guidance: the scale is 1.",
                 hint="Add --cfg-scale, with a number above 1.",
             )
-    return sampler
+    return with_precision(sampler, model, device)

@@ -4,11 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import nn
 
 from smtool.commands.train.run_folder import RunFolder
-from smtool.devices import stands_for_gpu
+from smtool.devices import has_bf16, stands_for_gpu
 from smtool.features.teachers import Teacher, TeacherPrecision
 from smtool.recipe import TrainingTables
 from smtool.training.precision import Precision
@@ -62,8 +61,4 @@ def resolved(
     if recorded is not None:
         return "bf16" if recorded == "bf16" else "fp32"
     mixed = precision != "fp32"
-    return "bf16" if mixed and (stands_for_gpu(device) or (device.startswith("cuda") and _has_bf16())) else "fp32"
-
-
-def _has_bf16() -> bool:
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if mixed and (stands_for_gpu(device) or has_bf16(device)) else "fp32"

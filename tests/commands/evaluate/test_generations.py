@@ -275,8 +275,9 @@ def test_invalid_classes_and_options_are_errors(checkpoint, tmp_path):
     with pytest.raises(RecipeError, match="--data is for reconstructions"):
         scored(checkpoint, data=SOURCE)
     write_npz(tmp_path / "drawn.npz", drawn(checkpoint, 12).permute(0, 2, 3, 1).numpy(), None)
-    with pytest.raises(RecipeError, match="holds finished images"):
-        scored(tmp_path / "drawn.npz", changes={"steps": 3}, reference=SOURCE)
+    for ignored in ({"changes": {"steps": 3}}, {"changes": {"precision": "bf16"}}, {"compiled": True}):
+        with pytest.raises(RecipeError, match="holds finished images"):
+            scored(tmp_path / "drawn.npz", reference=SOURCE, **ignored)
     with pytest.raises(DataError, match=r"--num-images 13: .*drawn\.npz holds only 12 images"):
         scored(tmp_path / "drawn.npz", num_images=13, reference=SOURCE)
 

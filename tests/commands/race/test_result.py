@@ -41,8 +41,11 @@ def test_keys_that_a_sampler_of_an_older_version_lacks_change_a_trial_only_if_th
     """Races of both versions can be pooled, and an old race that is resumed is not scored again."""
     key = result.trials[0].cache_key
     assert "epsilon_scale" not in key.sampler
-    newer = {**key.model_dump(), "sampler": {**key.sampler, "cfg_channels": 0, "epsilon_scale": 1.0}}
+    unused = {"cfg_channels": 0, "epsilon_scale": 1.0, "precision": "fp32"}
+    newer = {**key.model_dump(), "sampler": {**key.sampler, **unused}}
     assert TrialKey(**newer) == key
+    for precision, same in (("auto", True), ("bf16", False), ("fp16", False)):
+        assert (TrialKey(**{**newer, "sampler": {**key.sampler, "precision": precision}}) == key) == same
     newer["sampler"]["epsilon_scale"] = 1.01
     assert TrialKey(**newer) != key
 

@@ -129,12 +129,15 @@ def test_a_passport_is_written_once_and_differences_are_named(tmp_path):
     passport = {"rounding": "nearest", "seed": 0, "sampler": {"kind": "euler", "cfg_interval": (0.0, 1.0)}, "labels": None}
     assert check_passport(tmp_path, Sampling(**passport)) == []
     written = json.loads((tmp_path / "samples.json").read_text())
-    newer = {"cfg_channels", "epsilon_scale", "stop_time"}
+    newer = {"cfg_channels", "epsilon_scale", "stop_time", "precision"}
     sampler = Sampler(kind="euler").model_dump(mode="json", exclude=newer)      # as before these keys
     assert written == {**passport, "sampler": sampler}      # unknown fields are left out
     assert Sampling(sampler={"cfg_channels": 3}).to_json()["sampler"]["cfg_channels"] == 3
     assert Sampling(sampler={"epsilon_scale": 1.01}).to_json()["sampler"] == {**sampler, "kind": "ddim", "epsilon_scale": 1.01}
     assert check_passport(tmp_path, Sampling(**passport)) == []
+    for precision, differing in (("fp32", []), ("bf16", ["sampler"])):
+        other = {**passport["sampler"], "precision": precision}
+        assert check_passport(tmp_path, Sampling(**{**passport, "sampler": other})) == differing
     assert check_passport(tmp_path, Sampling(**{**passport, "seed": 1, "labels": "random"})) == ["labels", "seed"]
     assert check_passport(tmp_path, Sampling(**{**passport, "sampler": {"kind": "ddim"}})) == ["sampler"]
     assert check_passport(tmp_path, Sampling(**passport)) == []      # the check did not change it

@@ -7,6 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 import warm_process
 from PIL import Image
 
@@ -215,3 +216,20 @@ def test_epsilon_scaling_changes_the_images_their_folder_and_their_passport(fini
         assert code == 2 and f"epsilon_scale: {words}" in said
     code, _, said = command("sample", str(finished), "--epsilon-scale", "1.1", "--steps", "1")
     assert code == 2 and "epsilon_scale: must be 1 for a flow with steps = 1, but is 1.1: no step begins at" in said
+
+
+def test_precision_changes_the_folder_and_the_passport_and_is_not_mixed(finished, command, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "run")
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    for options in ([], ["--precision", "bf16", "--compile"], ["--precision", "auto"]):
+        code, _, said = command("sample", str(tmp_path / "run"), "--num-images", "2", *options)
+        assert code == 0, said
+    plain, half = sorted((tmp_path / "run").glob("samples-*"), key=lambda folder: len(folder.name))
+    assert half.name == f"{plain.name}-bf16" and compiled == ["SiTNetwork"]
+    passports = [json.loads((folder / "samples.json").read_text())["sampler"] for folder in (plain, half)]
+    assert passports[1] == {**passports[0], "precision": "bf16"} and "precision" not in passports[0]
+    code, _, said = command("sample", str(tmp_path / "run"), "--num-images", "2", "--out", str(half))
+    assert code == 2 and "other settings (sampler differ)" in said
+    code, _, said = command("sample", str(tmp_path / "run"), "--precision", "int8")
+    assert code == 2 and "int8" in said
