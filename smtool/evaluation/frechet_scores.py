@@ -6,12 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from smtool.devices import to_device
 from smtool.evaluation.comparison import Seen
 from smtool.evaluation.scores import FRECHET, SampleScore, half_width
 from smtool.features.extractor import Extractor, View
 from smtool.metrics.bootstrap import bias_of_size, bootstrap_error
 from smtool.metrics.extrapolation import GROUPS, extrapolated
-from smtool.metrics.frechet import Gaussian
+from smtool.metrics.frechet import Gaussian, finite_features
 from smtool.randomness import generator
 
 SMALL_REPLICATES = 50
@@ -23,12 +24,12 @@ HALVINGS = 2
 
 def frechet_scores(seen: Seen, view: View) -> list[SampleScore]:
     """Frechet distance with a bootstrap over the samples, for a fixed reference; also its limit, if `infinity` is set."""
-    samples, given = seen.samples(view), seen.comparison.reference.moments.get((seen.extractor.score, view))
+    samples, given = finite_features(seen.samples(view)), seen.comparison.reference.moments.get((seen.extractor.score, view))
     fixed = Gaussian.of(seen.images(view)) if given is None else Gaussian.of_stats(given)
     count, dim = samples.shape
 
     def distance(chosen: Tensor) -> float:
-        return Gaussian.of(samples[chosen.to(samples.device)]).distance(fixed)
+        return Gaussian.of_finite(samples[to_device(chosen, samples.device)]).distance(fixed)
 
     draws = generator(seen.comparison.seed, "bootstrap", seen.extractor.score, view)
     replicates = replicates_for(dim)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from smtool.devices import to_device
 from smtool.evaluation.frechet_scores import replicates_for, too_few
 from smtool.evaluation.image_sizes import compared, described
 from smtool.evaluation.judges import Judges, PairJudge
@@ -18,7 +19,7 @@ from smtool.features.pictures import ALPHA, seen_by_both, seen_channels
 from smtool.features.protocol import Protocol
 from smtool.image_shape import ImageSize
 from smtool.metrics.bootstrap import bootstrap_error
-from smtool.metrics.frechet import frechet_distance_of_features
+from smtool.metrics.frechet import Gaussian, finite_features
 from smtool.randomness import generator
 
 MEAN_REPLICATES = 1000
@@ -100,23 +101,24 @@ class _Scorer:
 
     def frechet(self, extractor: Extractor, images: Tensor, decoded: Tensor) -> ReconstructionScore:
         """The Frechet distance of the decoded images to the originals, or to `origin.reference`."""
-        images, decoded = images.to(self.device), decoded.to(self.device)
+        images, decoded = (finite_features(features.to(self.device)) for features in (images, decoded))
         other = self.origin.reference.get(extractor.score)
-        fixed = None if other is None else other.to(self.device)
+        fixed = None if other is None else Gaussian.of(other.to(self.device))
 
         def distance(chosen: Tensor) -> float:
-            chosen = chosen.to(self.device)
-            return frechet_distance_of_features(images[chosen] if fixed is None else fixed, decoded[chosen])
+            chosen = to_device(chosen, self.device)
+            against = Gaussian.of_finite(images[chosen]) if fixed is None else fixed
+            return against.distance(Gaussian.of_finite(decoded[chosen]))
 
         width, notes = self._half_width(distance, replicates_for(extractor.dim), extractor.score)
-        if unreliable := too_few(self.count if fixed is None else min(self.count, len(fixed)), extractor.dim):
+        if unreliable := too_few(self.count if other is None else min(self.count, len(other)), extractor.dim):
             notes = (unreliable, *notes)
         passport = self._passport(
             FRECHET,
             extractor,
             resize=extractor.resize,
             codec=self.protocol.codec,
-            num_reference=None if fixed is None else len(fixed),
+            num_reference=None if other is None else len(other),
         )
         is_fid = extractor.score == "fid"
         name, title = ("rfid", "rFID") if is_fid else (extractor.score, extractor.score.replace("fd_", "FD "))

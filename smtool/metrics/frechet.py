@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from smtool.devices import ReadLater
+
 
 @dataclass(frozen=True)
 class FeatureStats:
@@ -21,7 +23,11 @@ class FeatureStats:
     @classmethod
     def of(cls, features: Tensor) -> "FeatureStats":
         """Moments of features (N, D), N >= 1. Raises ValueError for values that are not finite."""
-        values = finite_features(features)
+        return cls.of_finite(finite_features(features))
+
+    @classmethod
+    def of_finite(cls, values: Tensor) -> "FeatureStats":
+        """`of` for rows of what `finite_features` returned, which is not checked again: a GPU would wait for the check."""
         mean = values.mean(0)
         deviation = values - mean
         return cls(len(values), mean, deviation.T @ deviation)
@@ -87,9 +93,13 @@ class Gaussian:
     @classmethod
     def of(cls, features: Tensor) -> "Gaussian":
         """The Gaussian of features (N, D), N >= 2; for N <= D much faster than through moments."""
-        if len(features) > features.shape[-1]:
-            return cls.of_stats(FeatureStats.of(features))
-        values = finite_features(features)
+        return cls.of_finite(finite_features(features))
+
+    @classmethod
+    def of_finite(cls, values: Tensor) -> "Gaussian":
+        """`of` for rows of what `finite_features` returned, which is not checked again."""
+        if len(values) > values.shape[-1]:
+            return cls.of_stats(FeatureStats.of_finite(values))
         if len(values) < 2:
             raise ValueError("a covariance needs at least 2 feature vectors, found 1")
         mean = values.mean(0)
@@ -104,9 +114,9 @@ class Gaussian:
         if len(self.mean) != len(other.mean):
             raise ValueError(f"features of {len(self.mean)} and of {len(other.mean)} dimensions cannot be compared")
         mean, root = other.mean.to(self.mean.device), other.root.to(self.mean.device)
+        total = ReadLater((self.mean - mean).square().sum() + self.root.square().sum() + root.square().sum())
         overlap = torch.linalg.svdvals((self.root.T @ root).cpu()).sum()      # GPUs are slow at this one
-        total = (self.mean - mean).square().sum() + self.root.square().sum() + root.square().sum()
-        return max(0.0, float(total) - 2.0 * float(overlap))
+        return max(0.0, float(total.value) - 2.0 * float(overlap))
 
 
 def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:

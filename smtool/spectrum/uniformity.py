@@ -56,7 +56,7 @@ def direction_uniformity(
     group = numbers.to(units.device)
     sums = units.new_zeros(total, len(group)).index_add(0, group, by_image)
     sums = units.new_zeros(total, total).index_add(1, group, sums)
-    counts = torch.bincount(group, minlength=total).double() * per_image
+    counts = units.new_zeros(total).index_add(0, group, units.new_ones(len(group))) * per_image      # bincount waits on a GPU
     outer = torch.outer(counts, counts)
     sums, outer = sums.fill_diagonal_(0), outer.fill_diagonal_(0)
     value = math.log(float(sums.sum() / outer.sum()))
