@@ -96,5 +96,5 @@ def _devices(name: str) -> list[str]:
     """All GPUs for "auto" (if there are any) and "cuda"; else the named device alone."""
     import torch
 
-    device = computing_device(name)
+    device = computing_device(name, float64=True)
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device == "cuda" else [device]

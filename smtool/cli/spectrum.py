@@ -74,7 +74,7 @@ def spectrum(
 
     if full and budget is not None:
         raise RecipeError("--full has no time limit, but --budget sets one.", hint="Give one of the two.")
-    chosen = computing_device(device)
+    chosen = computing_device(device, float64=True)
     spectrum(
         what,
         plot=plot,

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from smtool.config import Config
-from smtool.devices import to_device
+from smtool.devices import float64_device, to_device
 from smtool.diffusion.process import INPUT_PERTURBATION, Noised, at_least_float32, over_samples
 
 NUM_STEPS = 1000
@@ -47,8 +47,9 @@ class DDPMProcess:
         return Noised(alpha * x + sigma * noise, noise, t, self.network_time(t))
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        abar = to_device(self.abar, t.device)[self.network_time(t).long()]
-        return abar.sqrt().to(t.dtype), (1 - abar).sqrt().to(t.dtype)
+        home = float64_device(t.device)
+        abar = to_device(self.abar, home)[self.network_time(t).long().to(home)]
+        return abar.sqrt().to(t), (1 - abar).sqrt().to(t)
 
     def network_time(self, t: Tensor) -> Tensor:
         return (t * NUM_STEPS).round()

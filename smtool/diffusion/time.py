@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from smtool.devices import in_float64
+
 SHIFT_BASE = 4096
 """Number of values of a latent at which `dimension_shift` is 1."""
 
@@ -15,8 +17,8 @@ def logit_normal(uniform: Tensor, *, mean: float, std: float) -> Tensor:
     With mean 0 and std 1 this equals t = s / (1 + s), s = exp(z), the "lognormal" option of SiT and REPA
     (released-code.md#flow-matching-and-repa). Stable Diffusion 3 (arXiv 2403.03206, section 3.1) calls mean and std m and s.
     """
-    z = torch.special.ndtri(uniform.double())
-    return torch.sigmoid(mean + std * z).to(uniform.dtype)
+    z = torch.special.ndtri(in_float64(uniform))
+    return torch.sigmoid(mean + std * z).to(uniform)
 
 
 def shifted(t: Tensor, shift: float) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
+from smtool.devices import float64_device
 from smtool.networks.recompute import Recomputable
 from smtool.networks.sit import ConditionedTransformer, modulation
 from smtool.networks.transformer import MAX_PERIOD, Shape, TransformerConfig, position_table
@@ -167,7 +168,8 @@ def rotary_table(grid: tuple[int, int], size: int, device: torch.device) -> Tens
 
 def rotation_of(tokens: Tensor, grid: tuple[int, int], size: int) -> Tensor:
     """`rotary_table` on the device of tokens, in their precision but at least float32."""
-    return rotary_table(grid, size, tokens.device).to(torch.promote_types(tokens.dtype, torch.float32))
+    table = rotary_table(grid, size, float64_device(tokens.device))
+    return table.to(tokens.device, torch.promote_types(tokens.dtype, torch.float32))
 
 
 def rotated(x: Tensor, rotation: Tensor) -> Tensor:

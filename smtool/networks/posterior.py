@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smtool.devices import to_device
+from smtool.devices import in_float64, to_device
 from smtool.spectrum.recolour import Recolouring
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -77,13 +77,13 @@ class LatentStats:
         """Raw latents (B, C, h, w) -> normalized latents. Raises ValueError for sizes that the statistics do not fit."""
         if self.recolouring is None:
             return self.standardize(latents)
-        return self.recolouring.apply(self.standardize(latents.double())).to(latents.dtype)
+        return self.recolouring.apply(self.standardize(in_float64(latents))).to(latents)
 
     def denormalize(self, latents: Tensor) -> Tensor:
         """Normalized latents (B, C, h, w) -> raw latents. Raises ValueError for sizes that the statistics do not fit."""
         if self.recolouring is None:
             return self._restore(latents)
-        return self._restore(self.recolouring.undo(latents.double())).to(latents.dtype)
+        return self._restore(self.recolouring.undo(in_float64(latents))).to(latents)
 
     def standardize(self, latents: Tensor) -> Tensor:
         """(z - mean) / std of raw latents (B, C, h, w), without a recolouring."""

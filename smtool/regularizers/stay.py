@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from smtool.devices import in_float64
 from smtool.errors import RecipeError
 from smtool.features.frozen import Frozen
 from smtool.image_shape import ImageSize, in_channels
@@ -106,7 +107,7 @@ class StayingNearOriginal(Regularizer):
     def measure(self, images: Tensor) -> None:
         size = max(1, _AT_ONCE // images[0, 0].numel())
         means = torch.cat([self.original(part.to(self.original.device)) for part in images.split(size)])
-        self.std.copy_(means.double().std((0, 2, 3)).clamp(min=1e-6))
+        self.std.copy_(in_float64(means).std((0, 2, 3)).clamp(min=1e-6))
 
     def penalty(self, encoding: Encoding, draw: Any) -> Tensor:
         moved = (encoding.posterior.mode() - self.original(encoding.images)) / self.std.view(1, -1, 1, 1)

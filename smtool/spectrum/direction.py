@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smtool.devices import float64_device
 from smtool.spectrum.dct import dct2, full_precision, idct2, without_autocast
 
 
@@ -76,9 +77,9 @@ def _directions(features: Tensor) -> Tensor:
 
 def _gain(size: int, sigma: float, like: Tensor) -> Tensor:
     """Gain of a Gaussian along one axis of the DCT domain: (size,); 1 at DC for every sigma, also for infinity."""
-    k = torch.arange(1, size, dtype=torch.float64, device=like.device)
+    k = torch.arange(1, size, dtype=torch.float64, device=float64_device(like.device))
     rest = torch.exp(-0.5 * (sigma * math.pi / size * k).square())
-    return torch.cat([rest.new_ones(1), rest]).to(like.dtype)
+    return torch.cat([rest.new_ones(1), rest]).to(like)
 
 
 def _token_std(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from smtool.devices import to_device
+from smtool.devices import in_float64, to_device
 from smtool.spectrum.calibration import FitRange, expected_power
 from smtool.spectrum.dct import dct2, idct2
 from smtool.spectrum.delta import highest_frequency
@@ -77,7 +77,8 @@ class Recolouring:
     def _filtered(self, latents: Tensor, factor: Tensor) -> Tensor:
         if latents.shape[-3:] != factor.shape:
             raise ValueError(f"recolouring was measured on latents of {tuple(factor.shape)}, not {tuple(latents.shape[-3:])}")
-        return idct2(dct2(latents.double()) * to_device(factor, latents.device)).to(latents.dtype)
+        exact = in_float64(latents)
+        return idct2(dct2(exact) * to_device(factor, exact.device)).to(latents)
 
 
 def check_size(size: Size, flatten: Flatten) -> None:

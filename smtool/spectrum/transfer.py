@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from smtool.devices import float64_device, in_float64
 from smtool.spectrum.dct import dct2, full_precision, idct2, without_autocast
 
 LEAST_FRACTION_OF_ENERGY = 1e-9
@@ -139,9 +140,9 @@ def band_transfer(
         def response(band: int, size: float) -> Tensor:
             """Energy of D(z + e) - D(z) per image cell, mean over images, divided by size^2: (H, W)."""
             perturbed = latents + size * idct2(noise * (latent_map == band))
-            total = torch.zeros(images.shape[-2:], dtype=torch.float64, device=images.device)
+            total = torch.zeros(images.shape[-2:], dtype=torch.float64, device=float64_device(images.device))
             for z, unperturbed in zip(perturbed.split(batch), images.split(batch), strict=True):
-                total += dct2(full_precision(decode(z)) - unperturbed).double().square().sum((0, 1))
+                total += in_float64(dct2(full_precision(decode(z)) - unperturbed)).square().sum((0, 1))
             return total / size**2 / len(latents)
 
         energy = torch.stack([response(band, eps) for band in range(num_bands)])
@@ -150,7 +151,7 @@ def band_transfer(
         if not absolute[loudest].sum() > 0:
             raise ValueError("decode returns the same images for all perturbed latents: there is no response to measure")
         again = _gather(response(loudest, eps / 3)[None], absolute_map, num_bands + 1)[0]
-    own = noise.double().square().sum((0, 1)) / len(latents)
+    own = in_float64(noise).square().sum((0, 1)) / len(latents)
     return BandTransfer(
         absolute_energy=absolute,
         relative_energy=_gather(energy, relative_map, num_bands),

@@ -24,7 +24,7 @@ def test_an_invalid_budget_is_an_error(text):
 
 def test_auto_uses_all_gpus_and_a_named_device_only_itself(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr("smtool.cli.race.computing_device", lambda name: "cuda" if name == "auto" else name)
+    monkeypatch.setattr("smtool.cli.race.computing_device", lambda name, float64: "cuda" if name == "auto" else name)
     assert _devices("auto") == ["cuda:0", "cuda:1", "cuda:2"]
     assert _devices("cuda:1") == ["cuda:1"]
     assert _devices("cpu") == ["cpu"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from smtool.commands.train.live_spectrum import draw_live
 from smtool.commands.train.validate import Validator, fitted_delta
 from smtool.config import Config
+from smtool.devices import in_float64
 from smtool.diffusability.strips import ROWS_REMOVED, measure_following, strips
 from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.reconstruction import psnr
@@ -103,8 +104,8 @@ def _compared(
     readings: dict[str, Reading] = {}
     for moment, autoencoder in autoencoders.items():
         latents[moment], readings[moment] = _reading(validator, autoencoder)
-    std = latents[BEFORE].double().std((0, 2, 3), keepdim=True).clamp(min=1e-12)
-    moved = (latents[AFTER].double() - latents[BEFORE].double()) / std
+    before, after = in_float64(latents[BEFORE]), in_float64(latents[AFTER])
+    moved = (after - before) / before.std((0, 2, 3), keepdim=True).clamp(min=1e-12)
     found = Comparison(
         original=name, images=len(validator.images), before=readings[BEFORE], after=readings[AFTER],
         drift=moved.square().mean().item(),

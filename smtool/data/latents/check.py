@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from smtool.data.batches import LatentBatch, to_signed
+from smtool.devices import in_float64
 from smtool.errors import DataError
 from smtool.metrics.reconstruction import psnr
 from smtool.networks.posterior import LatentStats
@@ -88,7 +89,7 @@ def _check_normalized(latents: Tensor, stats: LatentStats, *, any_std: bool) -> 
     """Mean and std of normalized latents (N, C, h, w), else DataError. Standard errors are over images: pixels are correlated."""
     if len(latents) < 2:
         raise ValueError("the latents of at least 2 images are needed to check their statistics")
-    cells = stats.groups(latents.double())  # (N, G, P)
+    cells = stats.groups(in_float64(latents))  # (N, G, P)
     num, groups, _ = cells.shape
     mean = cells.mean((0, 2))
     energy = (cells - mean[:, None]).square().mean(2)  # (N, G)

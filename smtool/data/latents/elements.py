@@ -29,7 +29,7 @@ class ElementMoments:
     @classmethod
     def of(cls, latents: Tensor) -> "ElementMoments":
         """Of latents (B, C, h, w). Raises ValueError for values that are not finite."""
-        values = latents.detach().double().cpu()
+        values = latents.detach().cpu().double()
         if not torch.isfinite(values).all():
             raise ValueError("latents hold NaN or infinity")
         mean = values.mean(0)
