@@ -10,7 +10,7 @@ Not seen: waits inside of C++ code that is not an operator of PyTorch, hooks of 
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,7 +29,19 @@ from smtool import storage
 from .engine import backward, grad
 
 PACKAGE = f"{Path(smtool.__file__).parent}/"
-FAKE = FakeTensorMode(allow_non_fake_inputs=True)
+
+
+class _FakeMode(FakeTensorMode):
+    """Without the wrapper that keeps PyTorch's compiler out, and that imports it."""
+
+    __torch_dispatch__ = FakeTensorMode.__torch_dispatch__.__wrapped__      # type: ignore[attr-defined]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+FAKE = _FakeMode(allow_non_fake_inputs=True)
 """One for the whole process, because caches of constants keep its tensors."""
 aten = torch.ops.aten
 SHAPED_BY_NUMBERS = {
@@ -41,12 +53,20 @@ CHECKED_BY_HOST = {aten.equal.default, aten._linalg_eigh.default, aten.linalg_ch
 
 
 class Card(TorchDispatchMode):
-    """Sends each operation to the host or to the fake GPU. waits: (what, "file:function" of smtool) -> how often."""
+    """Sends each operation to the host or to the fake GPU.
+
+    waits: (what, "file:function" of smtool) -> how often. doubles: functions that made float64 on the GPU of something else.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[tuple[str, str]] = Counter()
+        self.doubles: Counter[str] = Counter()
         self._pinned: dict[int, Tensor] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
 
     def pin(self, tensor: Tensor) -> Tensor:
         """Tensor.pin_memory; the copy is kept, so that its address is not used again."""
@@ -80,9 +100,9 @@ class Card(TorchDispatchMode):
             if not isinstance(source, FakeTensor) and not (direct and self._is_pinned(source)):
                 self.wait("from pageable memory")
         if func is aten.index.Tensor:
-            args = (args[0], [self._index(one) for one in args[1]])
+            args = (args[0], self._places(args[1]))
         elif func in (aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default):
-            args = (args[0], [self._index(one) for one in args[1]], *args[2:])
+            args = (args[0], self._places(args[1]), *args[2:])
         elif func in SHAPED_BY_NUMBERS or func in CHECKED_BY_HOST:
             self.wait(func._opname)
         if func is aten.equal.default:
@@ -90,20 +110,33 @@ class Card(TorchDispatchMode):
         with FAKE:
             if func is aten.nonzero.default:      # as many rows as there can be
                 return torch.empty(args[0].numel(), args[0].ndim, dtype=torch.int64, device=args[0].device)
-            return func(*args, **kwargs)
+            found = func(*args, **kwargs)
+        if _has_double(tree_leaves(found)) and not _has_double(leaves):
+            self.doubles[_caller()] += 1
+        return found
 
     def _is_pinned(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage().data_ptr() in self._pinned
 
-    def _index(self, one: Tensor | None) -> Tensor | None:
-        """An index by positions on the card. Masks are counted by the host first; positions on the host are copied."""
-        if one is None or (isinstance(one, FakeTensor) and one.dtype not in (torch.bool, torch.uint8)):
-            return one
-        self.wait("index by a mask" if isinstance(one, FakeTensor) else "index from the host")
-        if isinstance(one, FakeTensor):
-            with FAKE:
-                return torch.empty(one.shape if one.ndim == 1 else one.numel(), dtype=torch.int64, device=one.device)
-        return one
+    def _places(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Indices by positions on the card. Masks, all of whose cells are taken as true, are counted by the host first and become
+        positions along each of their dimensions; positions on the host are copied."""
+        found: list[Tensor | None] = []
+        for one in indices:
+            if one is None or (isinstance(one, FakeTensor) and one.dtype not in (torch.bool, torch.uint8)):
+                found.append(one)
+            elif not isinstance(one, FakeTensor):
+                self.wait("index from the host")
+                found.append(one)
+            else:
+                self.wait("index by a mask")
+                with FAKE:
+                    found += [torch.empty(one.numel(), dtype=torch.int64, device=one.device) for _ in range(one.ndim)]
+        return found
+
+
+def _has_double(values: Sequence[Any]) -> bool:
+    return any(isinstance(x, FakeTensor) and x.dtype == torch.float64 for x in values)
 
 
 def _made_up(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

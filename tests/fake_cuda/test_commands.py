@@ -21,7 +21,7 @@ tensorboard = false
 AUTOENCODER = f"""precision = "fp16"
 {COMMON}
 [data]
-train = "builtin:photos?train=6&val=4"
+train = "builtin:photos?train=10&val=4"
 image_size = 16
 batch = 2
 [model]
@@ -30,6 +30,7 @@ latent_channels = 2
 channels = [4, 4]
 norm_groups = 2
 blocks_per_level = 1
+mid_attention = false
 [regularizers.dsm]
 [validation]
 num_images = 2
@@ -64,6 +65,7 @@ def lenient(monkeypatch):
     monkeypatch.setattr(check, "DISTANCE", 1e9)
     monkeypatch.setattr(check, "_check_normalized", lambda latents, stats, any_std: ((0.0,), (1.0,)))
     monkeypatch.setattr(run_diffusion, "CHECKED_SAMPLES", 4)
+    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)      # which takes longer than the rest
 
 
 def test_commands_run_from_images_to_samples(card, command, lenient, tmp_path, monkeypatch):
@@ -85,3 +87,7 @@ def test_commands_run_from_images_to_samples(card, command, lenient, tmp_path, m
     run("train-dit", "dit.toml", "--out", "runs/online", "--online")
     run("train-dit", "dit.toml", "--dry-run")
     run("sample", "runs/dit", "--num-images", "4", "--batch", "2", "--out", "samples", "--trace")
+    assert json.loads(Path("samples/samples.json").read_text())["sampler"]["precision"] == "bf16"      # that of the training
+    run("eval", "runs/dit", "--num-images", "10", "--batch", "5", "--features", "random")
+    run("eval", "runs/ae", "--num-images", "4", "--psnr", "--features", "random")
+    run("spectrum", "runs/ae", "--data", images, "--num-images", "8", "--out", "spectrum")

@@ -8,12 +8,15 @@ import torch
 
 from fake_cuda.allowed import added
 from smtool.data import encoded_batches, open_images
+from smtool.devices import to_device
 from smtool.evaluation.feature_pass import Wanted, table_of_features
 from smtool.evaluation.image_sources import ImageSource
 from smtool.features.load import load_extractor
 from smtool.features.protocol import PROTOCOLS
 from smtool.image_shape import ImageSize
 from smtool.inference.features import pooled_features
+from smtool.metrics.bootstrap import bootstrap_error
+from smtool.metrics.frechet import Gaussian, finite_features
 from smtool.networks.sd_vae import SDVAE
 from smtool.tokenizers.encode import encoded
 
@@ -46,6 +49,18 @@ def test_a_batch_encoded_for_a_cache_is_on_the_host(card, images):
     assert posterior.mean.device.type == "cpu"
     card.waits.pop(("from pageable memory", "outside of smtool"), None)      # the network, before the loop
     assert not added(card.waits, "batch encoded for a cache")
+
+
+def test_a_draw_of_a_bootstrap_waits_for_its_distance_only(card):
+    """As `frechet_scores` draws: with fewer images than features, so that no root is computed."""
+    samples, fixed = finite_features(torch.rand(6, 8).to("cuda")), Gaussian.of(torch.rand(6, 8).to("cuda"))
+    card.waits.clear()
+    distance = bootstrap_error(
+        lambda chosen: Gaussian.of_finite(samples[to_device(chosen, "cuda")]).distance(fixed),
+        torch.arange(6), replicates=3, draws=torch.Generator(),
+    )
+    assert distance >= 0
+    assert not added(card.waits, "draw of a bootstrap") and max(card.waits.values()) == 3
 
 
 @pytest.mark.parametrize("protocol", ["clean", "adm"])

@@ -7,7 +7,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from fake_cuda.allowed import added
+from fake_cuda.allowed import DOUBLES, added
+from smtool import devices
 from smtool.commands.train.run import assemble_training
 from smtool.data.batches import LatentBatch
 from smtool.diffusion import DDPM, VPSDE, AnyAlignment, Flow, WeightedAlignment
@@ -89,15 +90,13 @@ def _task(tables: TrainDiT, stats: LatentStats | None = None, weights_dir: Any =
     )
 
 
-def _steps(card, task: DiffusionTask) -> None:
-    def loss():
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            return task.loss(PLAYER, _batch(), streams(0, 1, PLAYER, batch=BATCH, device="cuda"), 1).total
-
-    loss()      # fills the caches of constants
+def _steps(card, task: DiffusionTask, *, loop: str = "step of a transformer") -> None:
     card.waits.clear()
-    loss().backward()
-    assert not added(card.waits, "step of a transformer")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        loss = task.loss(PLAYER, _batch(), streams(0, 1, PLAYER, batch=BATCH, device="cuda"), 1).total
+    loss.backward()
+    assert not added(card.waits, loop, first=True)
+    assert set(card.doubles) <= DOUBLES
     assert all(p.grad is not None for p in task.network.parameters() if p.requires_grad)
 
 
@@ -134,6 +133,21 @@ def test_every_kind_of_statistics_normalizes_without_waiting(card, kind):
     card.waits.clear()
     assert stats.denormalize(stats.normalize(latents)).device.type == "cuda"
     assert not added(card.waits, "step of a transformer")
+
+
+@pytest.mark.parametrize("tables", [
+    {"model": {"kind": "lightning-dit"}, "process": {"kind": "flow", "time": "logit-normal"}},
+    {"process": {"kind": "ddpm"}, "alignment": {"kind": "repa-dog", "teacher": "squeezenet", "depth": 1, "resize": "bilinear",
+                                                "sigma1": 0.5, "sigma2": 2.0}},
+    {"process": {"kind": "vp-sde"}},
+])
+def test_devices_without_float64_get_none(card, squeezenet_weights, tables, monkeypatch):
+    """All that `DOUBLES` names. On such a device a step may wait for numbers that the host computes."""
+    monkeypatch.setattr(devices, "has_float64", lambda device: torch.device(device).type == "cpu")
+    law = Recolouring("white", SHAPE[1:], torch.ones(4, len(band_count(SHAPE[1:])), dtype=torch.float64))
+    stats = LatentStats("spectral", torch.zeros(4), torch.ones(4), 10, "data", recolouring=law)
+    _steps(card, _task(_tables(**tables), stats, squeezenet_weights), loop="step without float64")
+    assert not card.doubles
 
 
 def test_whole_steps_do_not_wait(card):
