@@ -110,7 +110,7 @@ def titled(figure: "Figure", axes: "Axes", title: str, note: str) -> "Figure":
 
 def frozen(figure: "Figure") -> "Figure":
     """Solve the layout once and keep it, so that drawing again gives the same bytes."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
 
