@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from recorder import stand_ins, watch
 from recorder.checkouts import EQVAE
-from smtool.checkpoints.foreign.key_names import our_names
+from smtool.checkpoints.foreign.ldm import LDM
 
 
 class Plain(nn.Module):
@@ -91,7 +91,7 @@ def _network(module: Any, *, anisotropic: bool) -> Any:
     }
     network = module.AutoencoderKL(layout, {}, cases.LATENT_CHANNELS, anisotropic=anisotropic)
     parameters = {name: value for name, value in network.named_parameters() if not name.startswith("loss.")}
-    names = our_names(parameters, "LDM")
+    names = LDM.our_names(parameters)
     ours = {names[name]: value for name, value in parameters.items()}
     numbers.fill(ours, "autoencoder")
     watch.watch("autoencoder", ours)

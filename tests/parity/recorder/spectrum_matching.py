@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from recorder import stand_ins, watch
 from recorder.checkouts import DSM_TRAINER, ESM_TRAINER
-from smtool.checkpoints.foreign.key_names import our_names
+from smtool.checkpoints.foreign.released import RELEASED
 
 RANK = int(os.environ.get("RANK", "0"))
 
@@ -63,7 +63,7 @@ def _replaced(trainer: Any, case: cases.Case) -> dict[str, nn.Module]:
 
     def autoencoder(config: Any) -> nn.Module:
         players["autoencoder"] = network = make_autoencoder(config)
-        names = our_names(dict(network.named_parameters()), "released")
+        names = RELEASED.our_names(name for name, _ in network.named_parameters())
         _fill("autoencoder", {names[name]: value for name, value in network.named_parameters()})
         return network
 
