@@ -54,7 +54,7 @@ def table(rows: dict[str, list[Row]], machine: dict[str, object]) -> Table:
         result.add_section()
         for row in module_rows:
             yardstick = "" if row.yardstick is None else f"{row.yardstick:.3g} {row.unit}"
-            ratio, best = ("" if value is None else f"{value:.1f}" for value in (row.ratio, row.best_ratio))
+            ratio, best = ("" if value is None else f"{value:.2f}" for value in (row.ratio, row.best_ratio))
             aim = "" if row.aim is None else f"{row.aim:.2g}"
             result.add_row(f"{name}: {row.name}", f"{row.ours:.3g} {row.unit}", yardstick, row.against, ratio, best, aim)
     return result
