@@ -57,6 +57,12 @@ class DiskError(SmtoolError):
     exit_code = 7
 
 
+class RankLost(SmtoolError):
+    """Another rank of a distributed command has ended or cannot be reached."""
+
+    exit_code = 8
+
+
 class Interrupted(SmtoolError):
     """Stopped by Ctrl-C or SIGTERM, after saving the state so far."""
 

@@ -5,6 +5,8 @@ The result for a global batch depends on the number of ranks only by rounding.
 
 import itertools
 import os
+import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,9 @@ from torch import distributed as dist
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn import Parameter
 
+from smtool.devices import reason_of
 from smtool.errors import RecipeError
+from smtool.training.heartbeat import Heartbeat, lost
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ ALONE = Ranks(0, 1, "cpu")
 """A group of one rank: the default where a function accepts ranks."""
 
 _HUNG = timedelta(minutes=30)
-_PATIENCE = timedelta(days=7)
+_FAREWELL = 10.0
+_heartbeat: Heartbeat | None = None
 _waits = itertools.count()
 
 
@@ -78,7 +83,11 @@ def device_of_rank(device: str) -> str:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join torchrun's process group within the block and leave it afterwards; without torchrun, yield a group of one."""
+    """Join torchrun's process group within the block and leave it afterwards; without torchrun, yield a group of one.
+
+    Raises RankLost if another rank ends early or gives no sign of life: within seconds for one that was killed (gloo), 2 minutes
+    where ranks wait for each other, and half an hour for one that hangs in the middle of a step.
+    """
     world = world_size()
     if world > 1:
         device = device_of_rank(device)
@@ -91,11 +100,31 @@ def joined(device: str) -> Iterator[Ranks]:
         dist.init_process_group("nccl", timeout=_HUNG, device_id=torch.device(device))
     else:
         dist.init_process_group("gloo", timeout=_HUNG)
+    global _heartbeat
+    rank = dist.get_rank()
+    _heartbeat = Heartbeat(_store(), rank, world)
     try:
-        yield Ranks(dist.get_rank(), world, device)
+        yield Ranks(rank, world, device)
         wait_for_all()
+        _leave(rank, world)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        reason = re.sub(r"^\[\S*\] ", "", reason_of(error))[:60].rstrip(": ")      # without the place in gloo's source
+        raise lost(rank, world, f"the connection to another rank is lost ({reason})") from error
     finally:
+        _heartbeat.stop()
         dist.destroy_process_group()
+
+
+def _leave(rank: int, world: int) -> None:
+    """The first rank, which may hold the store, leaves last."""
+    store, key = _store(), "smtool/left"
+    left = store.add(key, 1)
+    until = time.monotonic() + _FAREWELL
+    while rank == 0 and left < world and time.monotonic() < until:
+        time.sleep(0.01)
+        left = store.add(key, 0)
 
 
 def averaged(value: Tensor) -> Tensor:
@@ -154,16 +183,21 @@ def first_rank_ahead(ranks: Ranks) -> Iterator[None]:
 
 
 def wait_for_all() -> None:
-    """Wait until every rank has called this, for up to 7 days: one may be filling a cache or drawing 10,000 samples.
+    """Wait until every rank has called this, however long that takes: one may be filling a cache or drawing 10,000 samples.
 
     It uses the store of the process group, because a collective operation would time out after half an hour.
     """
     if not several_ranks():
         return
-    store, key = dist.distributed_c10d._get_default_store(), f"smtool/{next(_waits)}"
+    store, key = _store(), f"smtool/{next(_waits)}"
     if store.add(key, 1) == dist.get_world_size():
         store.set(f"{key}/all", "here")
-    store.wait([f"{key}/all"], _PATIENCE)
+    assert _heartbeat is not None
+    _heartbeat.wait_for(f"{key}/all")
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()
 
 
 def several_ranks() -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from smtool.data.batches import ImageBatch, to_signed
 from smtool.data.images.decoding import AS_STORED, UnusableImage, decode
+from smtool.data.images.remote import Patience, RemoteFile
 from smtool.errors import DataError
 
 SCHEMES = ("http", "https", "gs", "hf")
@@ -19,14 +20,25 @@ _SUFFIXES = ("png", "jpg", "jpeg", "webp")
 
 
 def stream_images(
-    pattern: str, *, batch: int, seed: int, epoch: int, shuffle: int = 4096, rank: int = 0, ranks: int = 1
+    pattern: str,
+    *,
+    batch: int,
+    seed: int,
+    epoch: int,
+    shuffle: int = 4096,
+    rank: int = 0,
+    ranks: int = 1,
+    patience: Patience = Patience(),
 ) -> Iterator[ImageBatch]:
     """Yield one epoch of this rank's remote shards, such as https://host/train-{000000..000063}.tar; full batches only.
 
     The order of the shards is drawn from (seed, epoch); samples are shuffled in a buffer of `shuffle`. Ranks read different
     shards, so their epochs may differ in length. Color profiles are ignored: `smtool prepare` has converted them. Only the URL
-    schemes in SCHEMES are opened: no pipes, no local paths. Raises DataError for a failed download. A remote shard that was
-    truncated between two members is not detected.
+    schemes in SCHEMES are opened: no pipes, no local paths.
+
+    A connection by http or https that stalls, breaks or ends early is renewed at the byte where it stopped, as often as
+    `patience` says; a download that fails raises DataError. Other schemes are read by webdataset, which does not try again, and
+    does not detect a shard that was truncated between two members.
     """
     os.environ.setdefault("WDS_SECURE", "1")  # read by webdataset when it is imported
     import webdataset
@@ -44,15 +56,27 @@ def stream_images(
         raise DataError(
             f"{pattern}: {len(urls)} shards cannot be shared by {ranks} ranks.", hint="Use at least one shard per rank."
         )
-    dataset = webdataset.WebDataset(urls[rank::ranks], shardshuffle=False, nodesplitter=None, seed=seed)
-    samples = iter(dataset.shuffle(shuffle, rng=order))
+    stages = webdataset.tariterators
+    files = stages.tar_file_expander(_opened(urls[rank::ranks], patience))
+    samples = iter(webdataset.filters.shuffle(shuffle, rng=order)(stages.group_by_keys(files)))
     try:
         while len(drawn := list(islice(samples, batch))) == batch:
             yield _batch(drawn)
     except (OSError, ValueError, tarfile.TarError) as error:
+        reason = next((part for part in error.args if isinstance(part, str)), error)      # webdataset adds objects
         raise DataError(
-            f"{pattern}: cannot be streamed ({error}).", hint="Check that each shard can be downloaded completely."
+            f"{pattern}: cannot be streamed ({reason}).", hint="Check that each shard can be downloaded completely."
         ) from error
+
+
+def _opened(urls: list[str], patience: Patience) -> Iterator[dict[str, Any]]:
+    """Shards as webdataset's stages expect them."""
+    from webdataset.gopen import gopen
+
+    for url in urls:
+        stream = RemoteFile(url, patience) if url.startswith(("http://", "https://")) else gopen(url)
+        yield {"url": url, "stream": stream}
+        stream.close()
 
 
 def _batch(samples: list[dict[str, Any]]) -> ImageBatch:
