@@ -45,7 +45,9 @@ DOUBLES = {
 the device has no float64."""
 
 
-FIRST = {("from pageable memory", "spectrum/dct.py:constant.cached")}
+FIRST = {
+    ("from pageable memory", "networks/rae.py:ViTDecoder._table"), ("from pageable memory", "spectrum/dct.py:constant.cached"),
+}
 """Waits of the first step only, which fills the caches of constants."""
 
 

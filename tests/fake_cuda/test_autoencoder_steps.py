@@ -28,6 +28,8 @@ BATCH, SIDE = 2, 32
 SD_VAE: dict[str, Any] = {
     "downsample": 2, "latent_channels": 4, "channels": [4, 4], "norm_groups": 2, "blocks_per_level": 1, "mid_attention": False,
 }
+ONE_LEVEL: dict[str, Any] = {**SD_VAE, "downsample": 1, "channels": [4]}
+"""For tests of losses, which need no second level and take half as long without."""
 MODELS: dict[str, dict[str, Any]] = {
     "sd-vae": {**SD_VAE, "mid_attention": True},
     "taesd": {"width": 4},
@@ -70,7 +72,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 def _tables(precision: str = "bf16", **tables: Any) -> TrainAE:
     data = {"train": "none", "image_size": SIDE, "batch": BATCH, **tables.pop("data", {})}
-    rest = {"steps": 2, "precision": precision, "optimizer": {"warmup": 0}, "model": SD_VAE, **tables}
+    rest = {"steps": 2, "precision": precision, "optimizer": {"warmup": 0}, "model": ONE_LEVEL, **tables}
     return TrainAE.model_validate({"data": data, **rest})
 
 
