@@ -152,7 +152,8 @@ def test_recipes_that_are_named_exist_and_take_the_changes(page, words):
         return      # a file of the reader's, a run, or a name of its own
     kind = {"train-ae": TrainAE, "train-dit": TrainDiT, "race": Race}[words[0]]
     changes = [value for option, value in pairwise(words) if option == "--set"]
-    changes = [re.sub(r"^model\.init=.*", "model.init=specimen:plain", change) for change in changes]      # runs of the reader
+    init = r"^(model\.init=|model={init=)[^}]*"      # a run of the reader
+    changes = [re.sub(init, r"\g<1>'specimen:plain'", change) for change in changes]
     load(words[1], kind, [change for change in changes if not re.search(r"[A-Z]{3}|\.\.\.", change)])
 
 
