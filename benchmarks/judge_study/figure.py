@@ -29,7 +29,8 @@ def power_figure(rows: Sequence[Row]) -> "Figure":
                 shown = [row for row in rows if (row.ladder, row.features) == (ladder, features)]
                 if not shown:
                     axes.set_axis_off()
-                    axes.set_title(f"{title}: {features}: not run", fontsize=8.5, color=GREY)
+                    axes.set_title(f"{title}: {features}", fontsize=8.5, color=GREY)
+                    axes.text(0.5, 0.5, "not run", color=GREY, ha="center", transform=axes.transAxes)
                     continue
                 axes.axhline(0.5, color=GREY, linestyle="--", linewidth=0.9)
                 for number, metric in enumerate(metrics):
