@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from smtool.networks.operations import operation, suits_triton
+from smtool.networks.operations import kernels_agree, operation, suits_triton
 
 _EPS = 1e-10      # of the package `lpips`
 
@@ -18,6 +18,25 @@ def head(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     anyway, and computes again in the backward pass. The gradient of a vector of zeros is 0. On a GPU it is one kernel each way.
     """
     return _Head.apply(a, b, weight)
+
+
+def _suits(a: Tensor, b: Tensor) -> bool:
+    return suits_triton(a, b) and kernels_agree("the heads of LPIPS", _agrees_with_pytorch, a)
+
+
+def _agrees_with_pytorch(device: torch.device, dtype: torch.dtype) -> bool:
+    """Compare the kernels with PyTorch's functions on small features, to twice the rounding of the dtype."""
+    from smtool.features import lpips_head_kernels as kernels
+
+    numbers = torch.arange(2 * 64 * 6 * 10, dtype=torch.float32, device=device).view(2, 64, 6, 10)
+    a, b = ((1 + torch.sin(k * numbers)).to(dtype).contiguous(memory_format=torch.channels_last) for k in (1.0, 1.3))
+    weight, pull = torch.linspace(0, 1, 64, device=device), torch.tensor([1.0, -0.5], device=device)
+    found = kernels.distance(a, b, weight, _EPS), kernels.gradient(pull, a, b, weight, _EPS)
+    for one, wanted in zip(found, (_plain_distance(a, b, weight), _plain_gradient(pull, a, b, weight)), strict=True):
+        allowed = max(2 * torch.finfo(dtype).eps, 1e-4) * wanted.float().abs().max()
+        if not bool((one - wanted).float().abs().max() <= allowed):
+            return False
+    return True
 
 
 class _Head(torch.autograd.Function):
@@ -37,20 +56,28 @@ class _Head(torch.autograd.Function):
 
 
 def _distance(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    if suits_triton(a, b):
+    if _suits(a, b):
         from smtool.features import lpips_head_kernels
 
         return lpips_head_kernels.distance(a, b, weight, _EPS)
+    return _plain_distance(a, b, weight)
+
+
+def _plain_distance(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     difference = _unit(a)[0] - _unit(b)[0]
     return torch.einsum("bchw,c->bhw", difference.square(), weight).mean((1, 2))
 
 
 def _gradient(pull: Tensor, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """At a; the norm's eps matters for |a| = 0 only."""
-    if suits_triton(a, b):
+    if _suits(a, b):
         from smtool.features import lpips_head_kernels
 
         return lpips_head_kernels.gradient(pull, a, b, weight, _EPS)
+    return _plain_gradient(pull, a, b, weight)
+
+
+def _plain_gradient(pull: Tensor, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     (unit, norm), (other, _) = _unit(a), _unit(b)
     scale = 2 * pull / (a.shape[-2] * a.shape[-1])
     of_unit = (unit - other) * weight.view(1, -1, 1, 1) * scale.view(-1, 1, 1, 1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from smtool.devices import stands_for_gpu
-from smtool.networks.operations import has_triton, operation, suits_triton
+from smtool.networks.operations import has_triton, kernels_agree, operation, suits_triton
 
 
 def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -29,7 +29,31 @@ def norm_only(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 def _can_fuse(norm: nn.GroupNorm, x: Tensor) -> bool:
     """Meta tensors stand for those on a GPU; their convolutions forget the layout. Modules with hooks are called."""
-    return not norm._forward_hooks and (suits_triton(x) or (stands_for_gpu(x.device) and has_triton() and x.dtype.itemsize <= 4))
+    if norm._forward_hooks:
+        return False
+    if suits_triton(x):
+        return kernels_agree("GroupNorm with SiLU", _agrees_with_pytorch, x)
+    return stands_for_gpu(x.device) and has_triton() and x.dtype.itemsize <= 4
+
+
+def _agrees_with_pytorch(device: torch.device, dtype: torch.dtype) -> bool:
+    """Compare values and gradients of a small image, to twice the rounding of the dtype."""
+    numbers = torch.arange(2 * 64 * 12 * 20, dtype=torch.float32, device=device).view(2, 64, 12, 20)
+    x = (1 + torch.sin(numbers)).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = (torch.linspace(low, 1.5, 64, device=device).requires_grad_() for low in (0.5, -1.0))
+    pull = torch.cos(1.7 * numbers).to(dtype).float()
+    for silu in (True, False):
+        ours = _Fused.apply(x, weight, bias, 8, 1e-6, silu)
+        theirs = F.group_norm(x.float(), 8, weight, bias, 1e-6)
+        theirs = F.silu(theirs) if silu else theirs
+        found, expected = (
+            [y.float(), *torch.autograd.grad((y.float() * pull).sum(), (x, weight, bias))] for y in (ours, theirs)
+        )
+        for one, wanted in zip(found, expected, strict=True):
+            allowed = max(2 * torch.finfo(dtype).eps, 1e-4) * wanted.abs().max()
+            if not bool((one - wanted).abs().max() <= allowed):
+                return False
+    return True
 
 
 class _Fused(torch.autograd.Function):
