@@ -47,13 +47,15 @@ def test_a_paper_recipe_is_counted_without_data_and_weights():
     assert found.data.latent_bytes is not None and found.data.encode_gpu_hours > 0
 
 
-def test_more_gpus_share_the_work_and_shard_a_large_transformer():
+def test_more_gpus_share_the_work_and_shard_a_large_transformer(tmp_path):
     one, four = (recipe_cost("paper/table4/sit-b2-repa.dit", gpu="h200", gpus=n) for n in (1, 4))
     assert four.turns[0].flops == pytest.approx(one.turns[0].flops, rel=0.01)
     assert one.turns[0].sent_bytes == 0 < four.turns[0].sent_bytes
     assert four.memory.activations == pytest.approx(one.memory.activations / 4, rel=0.05)
     assert one.gpu_hours < four.gpu_hours and four.hours < one.hours
-    large = recipe_cost("paper/related/lightning-dit-xl.dit", gpu="h200", gpus=8)
+    recipe = tmp_path / "large.toml"
+    recipe.write_text(load("paper/related/lightning-dit-xl.dit", TrainDiT).text + "\n[parallel]\nshard_above = 300\n")
+    large = recipe_cost(str(recipe), gpu="h200", gpus=8)
     assert large.sharded and large.memory.gathered > 0
     assert large.memory.optimizer == pytest.approx(large.parameters["transformer"], rel=0.01)      # 8 bytes on 8 GPUs
 

@@ -51,7 +51,7 @@ def gaussian_model(config, power) -> DiffusionModel:
     process = config.build()
     network = Gaussian(process, power, "eps" if config.kind == "ddpm" else "v")
     stats = LatentStats("scalar", torch.zeros(1), torch.ones(1), 1, "")
-    tables = type("Tables", (), {"process": config})
+    tables = type("Tables", (), {"process": config, "precision": "fp32"})
     return DiffusionModel(tables, network, process, stats, open_tokenizer("pixels"), (3, SIDE, SIDE), 0, {})
 
 

@@ -22,6 +22,7 @@ from smtool.recipe import TrainAE, load
 from smtool.report.console import Console
 from smtool.report.curves import curves_figure
 
+pytestmark = pytest.mark.draws
 AUTOENCODER = """
 steps = 4
 log_every = 1
@@ -64,8 +65,17 @@ def trained(tmp_path_factory) -> Path:
     return training.train(load(str(folder / "ae.toml"), TrainAE), console=Console(file=io.StringIO()), out=folder / "run")
 
 
-def test_a_run_of_train_dit_leaves_curves_bands_scores_samples_recipe_and_passport(finished, rows_of):
-    page = (finished / "report.html").read_text()
+@pytest.fixture
+def drawn(finished, tmp_path) -> Path:
+    """A copy of the finished run whose page has its drawings."""
+    run = tmp_path / "drawn"
+    shutil.copytree(finished, run)
+    write_report(RunFolder(run))
+    return run
+
+
+def test_a_run_of_train_dit_leaves_curves_bands_scores_samples_recipe_and_passport(drawn, rows_of):
+    finished, page = drawn, (drawn / "report.html").read_text()
     text = words(page)
     last = [row for row in rows_of(finished) if "diffusion" in row][-1]
     assert "Finished: 8 steps" in text
@@ -85,13 +95,13 @@ def test_a_run_of_train_dit_leaves_curves_bands_scores_samples_recipe_and_passpo
     assert f"smtool sample {finished}" in text
 
 
-def test_floors_of_the_bands_are_logged_and_drawn_where_they_are_known(finished, rows_of):
-    rows = rows_of(finished)
+def test_floors_of_the_bands_are_logged_and_drawn_where_they_are_known(drawn, rows_of):
+    rows = rows_of(drawn)
     floors = rows[-1]
     assert 0 < floors["floor_band1"] < 20
     assert min(floors[f"floor_band{n}"] for n in range(1, 5)) <= floors["floor_diffusion"]
     assert floors["floor_diffusion"] <= max(floors[f"floor_band{n}"] for n in range(1, 5))
-    assert (finished / "report.html").read_text().count("floor if Gaussian") == 5
+    assert (drawn / "report.html").read_text().count("floor if Gaussian") == 5
 
 
 def test_a_run_of_train_ae_shows_its_terms_scores_and_reconstructions(trained, rows_of):
