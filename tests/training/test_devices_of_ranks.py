@@ -8,6 +8,7 @@ import torch
 from torch import distributed as dist
 
 from smtool.errors import RecipeError
+from smtool.training import distributed
 from smtool.training.distributed import device_of_rank, joined
 
 
@@ -58,6 +59,8 @@ def test_nccl_gets_the_device_of_its_rank(torchrun, monkeypatch):
     for name in ("init_process_group", "destroy_process_group"):
         monkeypatch.setattr(dist, name, getattr(asked, name))
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    store = dist.HashStore()      # that of the group, which is not started
+    monkeypatch.setattr(distributed, "_store", lambda: store)
     monkeypatch.setattr(torch.cuda, "set_device", asked.set_device)
     with joined("cuda") as ranks:
         assert (ranks.rank, ranks.world, ranks.device) == (1, 2, "cuda:1")
