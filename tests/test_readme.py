@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_process
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -30,9 +31,8 @@ def _run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     arguments = shlex.split(command)[1:]
     for change in SHORT.get(arguments[0], ()):
         arguments += ["--set", change]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_HOME": str(folder / "no-weights"), "SMTOOL_WEIGHTS": ""}
-    call = [sys.executable, "-m", "smtool", *arguments]
-    return subprocess.run(call, cwd=folder, capture_output=True, text=True, env=environment, timeout=600)
+    environment = {**os.environ, "TORCH_HOME": str(folder / "no-weights"), "SMTOOL_WEIGHTS": ""}
+    return warm_process.run(*arguments, cwd=folder, env=environment, timeout=600)
 
 
 def test_the_readme_has_the_lines_that_must_work():
