@@ -238,7 +238,7 @@ def test_gradients_of_a_step_with_a_discriminator_are_those_of_the_released_form
     passed = task.passed(images, _draws())
     both = list(zip(passed.pairs, passed.decodings, strict=True))
     assert len(both) == len(names)
-    l1 = sum(pair.weight * (x.float() - pair.images.float()).abs().mean() for pair, x in both)      # pixels are compared in float32
+    l1 = sum(pair.weight * (x.float() - pair.images.float()).abs().mean() for pair, x in both)      # compared in float32
     lpips = sum(pair.weight * (x - pair.images).square().mean() for pair, x in both)
     adversarial = -sum(pair.weight * task.discriminator(x).mean() for pair, x in both)
     last = task.autoencoder.decoder_last_layer
