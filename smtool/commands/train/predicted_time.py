@@ -48,7 +48,7 @@ def predictor_for(run: Run) -> Predictor:
         found = installed_gpu(name)
         if found is None:
             return Predictor(None, f"no prediction: the peaks of {name} are not known")
-        return Predictor(found, f"predicted from the datasheet of {found.title}, kernels not fused")
+        return Predictor(found, f"predicted from the datasheet of {found.title}, without a compiler that fuses kernels")
     if kind != "cpu" or world > 1:
         return Predictor(None, "no prediction for " + ("several processes on CPUs" if kind == "cpu" else kind))
     cpu = measure_cpu(training.precision.dtype, torch.get_num_threads())
