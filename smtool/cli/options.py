@@ -93,7 +93,8 @@ def computing_device(name: str, *, float64: bool = False) -> str:
         elif (where.index or 0) >= torch.cuda.device_count():      # a tensor would take memory of GPU 0 in each rank
             raise RuntimeError(f"{torch.cuda.device_count()} GPUs are visible, from cuda:0 on")
     except (RuntimeError, AssertionError) as error:
-        message = f"--device {name}: not available here ({first_line(error)})."
+        reason = first_line(error).split(". ")[0]      # a page follows for devices that PyTorch was not built for
+        message = f"--device {name}: not available here ({reason.rstrip('.')})."
         raise errors.RecipeError(message, hint="Try --device cpu.") from error
     if reason := _reason(name, float64=float64):
         raise errors.RecipeError(f"--device {name}: {reason}.", hint="Try --device cpu.")

@@ -47,11 +47,12 @@ def test_an_apple_gpu_that_cannot_do_it_is_an_error_with_the_reason(monkeypatch,
         computing_device("mps", float64=processes == 1)
 
 
-@pytest.mark.parametrize("name", ["abacus", "cuda:99"])
+@pytest.mark.parametrize("name", ["abacus", "cuda:99", "xpu", "meta2"])
 def test_an_unavailable_device_is_an_error(name):
     with pytest.raises(RecipeError, match=f"--device {name}: not available here") as caught:
         computing_device(name)
     assert "--device cpu" in str(caught.value)
+    assert len(str(caught.value)) < 300      # one sentence
 
 
 def test_the_first_line_of_an_empty_message_is_empty():
