@@ -102,13 +102,23 @@ def without_weights() -> Iterator[None]:
         _without.reset(token)
 
 
+@contextmanager
+def random_weights() -> Iterator[None]:
+    """Build frozen networks within the block with weights drawn from torch's global generator, to measure speed without files."""
+    token = _without.set(True)
+    try:
+        yield
+    finally:
+        _without.reset(token)
+
+
 def are_left_out() -> bool:
-    """Whether the code runs within `without_weights`."""
+    """Whether the code runs within `without_weights` or `random_weights`."""
     return _without.get()
 
 
 def digest_of(weights: Path | Mapping[str, Tensor]) -> str:
-    """sha256 of a weight file or of tensors; "" within `without_weights`."""
+    """sha256 of a weight file or of tensors; "" where weights are left out."""
     if are_left_out():
         return ""
     return file_digest(weights) if isinstance(weights, Path) else tensor_digest(weights)

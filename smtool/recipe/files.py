@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import tomli_w
 from pydantic import ValidationError
 
 from smtool.config import Config
@@ -45,6 +44,8 @@ class Recipe(Generic[Tables]):
             return dict(values)
 
     def resolved_toml(self) -> str:
+        import tomli_w
+
         return tomli_w.dumps(self.resolved())
 
 
