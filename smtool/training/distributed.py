@@ -1,4 +1,4 @@
-"""Ranks under torchrun: rank and device, this rank's slice of the global batch, and averages over ranks.
+"""Ranks under torchrun: rank and device, this rank's slice of the global batch, averages over ranks and gathered rows.
 
 The result for a global batch depends on the number of ranks only by rounding.
 """
@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +20,7 @@ from torch.nn import Parameter
 
 from smtool.devices import reason_of
 from smtool.errors import RecipeError
-from smtool.training.heartbeat import Heartbeat, lost
+from smtool.training.heartbeat import Heartbeat, lost, say_failed
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,13 @@ class Ranks:
         """Positions start:stop of this rank in a global batch of `total` samples."""
         size = total // self.world
         return self.rank * size, (self.rank + 1) * size
+
+    def positions(self, count: int) -> list[int]:
+        """This rank's share of `count` positions: every world-th. All shares have one length; past the end the last is repeated.
+
+        `gathered_rows` restores the order; what it returns beyond `count` rows are the repetitions.
+        """
+        return [min(position, count - 1) for position in range(self.rank, count + self.rank, self.world)]
 
 
 ALONE = Ranks(0, 1, "cpu")
@@ -85,8 +92,8 @@ def device_of_rank(device: str) -> str:
 def joined(device: str) -> Iterator[Ranks]:
     """Join torchrun's process group within the block and leave it afterwards; without torchrun, yield a group of one.
 
-    Raises RankLost if another rank ends early or gives no sign of life: within seconds for one that was killed (gloo), 2 minutes
-    where ranks wait for each other, and half an hour for one that hangs in the middle of a step.
+    Raises RankLost if another rank ends early or gives no sign of life: within seconds for one that was killed (gloo) or ended by
+    an error, 2 minutes where ranks wait for each other, and half an hour for one that hangs in the middle of a step.
     """
     world = world_size()
     if world > 1:
@@ -107,8 +114,9 @@ def joined(device: str) -> Iterator[Ranks]:
         yield Ranks(rank, world, device)
         wait_for_all()
         _leave(rank, world)
-    except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+    except BaseException as error:
+        if not isinstance(error, RuntimeError) or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            say_failed(_store(), rank, error)
             raise
         reason = re.sub(r"^\[\S*\] ", "", reason_of(error))[:60].rstrip(": ")      # without the place in gloo's source
         raise lost(rank, world, f"the connection to another rank is lost ({reason})") from error
@@ -161,6 +169,26 @@ def average_values(values: dict[str, Tensor]) -> dict[str, float]:
         return {}
     stacked = averaged(torch.stack([value.detach().float() for value in values.values()]))
     return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def gathered_rows(rows: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """Rows of all ranks, on the CPU of the first; {} on other ranks. Every rank must call it.
+
+    rows: name -> one row for each, or each of the first, of `Ranks.positions`; names, shapes and dtypes are equal on all ranks.
+    The result has rows in the order of positions, and at its end repetitions, which the caller cuts off. The ranks first wait for
+    each other, however long the rows of one take.
+    """
+    if ranks.world == 1:
+        return {name: value.cpu() for name, value in rows.items()}
+    wait_for_all()
+    found = {}
+    for name, value in rows.items():
+        value = value.to(ranks.device).contiguous()
+        parts = [torch.empty_like(value) for _ in range(ranks.world)] if ranks.first else None
+        dist.gather(value, parts)
+        if parts is not None:
+            found[name] = torch.stack(parts, 1).flatten(0, 1).cpu()
+    return found
 
 
 def any_rank(flag: bool, device: str) -> bool:

@@ -1,16 +1,17 @@
-"""Signs of life of the ranks, by which a waiting rank notices that another one has ended."""
+"""Signs of life of the ranks, and last words, by which a waiting rank notices that another one has ended."""
 
 import threading
 import time
 
 from torch.distributed import Store
 
-from smtool.errors import RankLost
+from smtool.errors import RankLost, SmtoolError
 
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 120.0
 """A rank that has given no sign of life for so long is taken for lost."""
 _PAUSES = (0.005, 0.2)
+_FAILED = "smtool/failed"
 
 
 class Heartbeat:
@@ -27,11 +28,13 @@ class Heartbeat:
         self._thread.join()
 
     def wait_for(self, key: str) -> None:
-        """Wait until a key is in the store. Raises RankLost if a rank gives no sign of life."""
+        """Wait until a key is in the store. Raises RankLost if a rank has ended with an error, or gives no sign of life."""
         pause, longest = _PAUSES
         seen: dict[int, tuple[int, float]] = {}
         looked = time.monotonic()
         while not self._store.check([key]):
+            if self._store.check([_FAILED]):
+                raise lost(self._rank, self._world, self._store.get(_FAILED).decode())
             time.sleep(pause)
             pause = min(longest, 1.5 * pause)
             if time.monotonic() - looked > BEAT_SECONDS:
@@ -53,6 +56,17 @@ class Heartbeat:
                 self._store.add(f"smtool/beat/{self._rank}", 1)
             except RuntimeError:      # the store has ended, which the main thread notices too
                 return
+
+
+def say_failed(store: Store, rank: int, error: BaseException) -> None:
+    """Tell the ranks that wait, or will wait, that this one ends with an error. Of several errors they read the first."""
+    if isinstance(error, RankLost):
+        return
+    said = error.message if isinstance(error, SmtoolError) else type(error).__name__
+    try:
+        store.compare_set(_FAILED, "", f"rank {rank} has ended with an error ({said.rstrip('.')})")
+    except RuntimeError:      # the store has ended before
+        return
 
 
 def lost(rank: int, world: int, what: str) -> RankLost:

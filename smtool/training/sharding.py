@@ -123,7 +123,7 @@ def like(tensor: Tensor, other: Tensor) -> Tensor:
 
 
 class WholeCopy:
-    """An unsharded copy of a sharded module: without values (on "meta"), except on the first rank within `filled`."""
+    """An unsharded copy of a sharded module: without values (on "meta") except within `filled`."""
 
     def __init__(self, module: nn.Module) -> None:
         """Must be called before `module` is sharded."""
@@ -132,14 +132,17 @@ class WholeCopy:
         self.module = copy.deepcopy(module, {id(tensor): _without_values(tensor) for tensor in tensors})
 
     @contextmanager
-    def filled(self, ranks: Ranks) -> Iterator[None]:
-        """Within the block the first rank's copy has the module's values, on its device. Every rank must enter the block."""
+    def filled(self, *, here: bool) -> Iterator[None]:
+        """Within the block the copy has the module's values, on its device. Every rank must enter the block.
+
+        here: whether this rank needs the values, 4 bytes per parameter beside its shards.
+        """
         state = {}
         for name, tensor in self.source.state_dict().items():
             value = whole(tensor)
-            if ranks.first:
+            if here:
                 state[name] = value
-        if ranks.first:
+        if here:
             self.module.load_state_dict(state, assign=True)
         del state
         try:

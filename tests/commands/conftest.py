@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 DINOV2_S = "vit_small_patch14_dinov2.lvd142m"
@@ -28,3 +30,20 @@ def state_of() -> Callable[[Path], dict[str, torch.Tensor]]:
 def rows_of() -> Callable[[Path], list[dict[str, float]]]:
     """Run folder -> the rows of its log."""
     return lambda run: [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def assert_same_validation(rows_of) -> Callable[[Path, Path, set[int]], None]:
+    """Two runs have validated these steps, with equal scores and pictures up to rounding."""
+
+    def check(found: Path, expected: Path, steps: set[int]) -> None:
+        scores, others = ({row["step"]: row for row in rows_of(run) if "val_" in str(row)} for run in (found, expected))
+        for step in steps:
+            assert scores[step] == pytest.approx(others[step], rel=1e-3, abs=1e-4), step
+            pictures = sorted(path.name for path in (expected / "samples").glob(f"*{step}*.png") if "spectrum" not in path.name)
+            assert pictures
+            for name in pictures:
+                one, other = (numpy.asarray(Image.open(run / "samples" / name)).astype(int) for run in (found, expected))
+                assert abs(one - other).max() <= 2, name
+
+    return check

@@ -6,9 +6,9 @@ import time
 import pytest
 from torch.distributed import HashStore
 
-from smtool.errors import RankLost
+from smtool.errors import CheckpointError, RankLost
 from smtool.training import heartbeat
-from smtool.training.heartbeat import Heartbeat
+from smtool.training.heartbeat import Heartbeat, say_failed
 
 
 @pytest.fixture
@@ -37,3 +37,13 @@ def test_a_rank_that_works_for_longer_than_the_silence_is_waited_for(store):
     for one in ranks:
         one.stop()
     assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+
+
+def test_a_rank_that_ended_with_an_error_is_not_waited_for_and_the_first_error_is_told(store):
+    mine = Heartbeat(store, 0, 3)
+    say_failed(store, 2, CheckpointError("image 7 holds NaN."))
+    say_failed(store, 1, RankLost("Rank 1 of 3 stops"))
+    say_failed(store, 1, ValueError("later"))
+    with pytest.raises(RankLost, match=r"^Rank 0 of 3 stops: rank 2 has ended with an error \(image 7 holds NaN\)\."):
+        mine.wait_for("never")
+    mine.stop()

@@ -56,7 +56,7 @@ with joined("cpu") as ranks:
         "total": sum(p.numel() for p in player.parameters()),
     }
     after = gathered(player.state_dict(), first=True)
-    with copy.filled(ranks):
+    with copy.filled(here=ranks.first):
         whole = {name: value.clone() for name, value in copy.module.state_dict().items()} if ranks.first else {}
         outside = "meta" in {p.device.type for p in copy.module.parameters()}
     averaged = gathered(average.state_dict(), first=True)
@@ -153,7 +153,7 @@ def test_a_whole_copy_has_the_modules_values_only_within_filled():
     module = SiT(size="custom", depth=1, width=16, heads=2).build((2, 4, 4), 0)
     copy = WholeCopy(module)
     assert {parameter.device.type for parameter in copy.module.parameters()} == {"meta"}
-    with copy.filled(Ranks(0, 1, "cpu")):
+    with copy.filled(here=True):
         x, t = torch.ones(1, 2, 4, 4), torch.ones(1)
         assert torch.equal(copy.module(x, t, None).output, module(x, t, None).output)
     assert {parameter.device.type for parameter in copy.module.parameters()} == {"meta"}
@@ -162,7 +162,7 @@ def test_a_whole_copy_has_the_modules_values_only_within_filled():
 def test_a_whole_copy_does_not_move_a_shared_frozen_network():
     module = nn.Sequential(nn.Linear(2, 2), Frozen(nn.Linear(2, 2)))
     copy = WholeCopy(module)
-    with copy.filled(Ranks(0, 1, "cpu")):
+    with copy.filled(here=True):
         assert torch.equal(copy.module[0].weight, module[0].weight)
     assert copy.module[0].weight.is_meta and copy.module[1] is module[1]
     assert not module[1].network.weight.is_meta and not module[0].weight.is_meta

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from smtool.commands.train.live_spectrum import draw_live
-from smtool.commands.train.validate import Validator, fitted_delta
+from smtool.commands.train.validate import Validator
 from smtool.config import Config
 from smtool.devices import in_float64
 from smtool.diffusability.strips import ROWS_REMOVED, measure_following, strips
@@ -107,7 +107,7 @@ def _compared(
     before, after = in_float64(latents[BEFORE]), in_float64(latents[AFTER])
     moved = (after - before) / before.std((0, 2, 3), keepdim=True).clamp(min=1e-12)
     found = Comparison(
-        original=name, images=len(validator.images), before=readings[BEFORE], after=readings[AFTER],
+        original=name, images=validator.count, before=readings[BEFORE], after=readings[AFTER],
         drift=moved.square().mean().item(),
     )
     write_json(folder / FILE, found.model_dump(mode="json"))
@@ -116,21 +116,21 @@ def _compared(
         figure = strips_figure(blocks, [f"n = {rows}" for rows in ROWS_REMOVED])
         trackers.image(step, "before-and-after", rasterized(figure))
     if validator.fits_delta:
-        note = f"{len(validator.images)} validation images, posterior mean, each channel at unit std"
-        trackers.image(step, "spectra", draw_live(validator.images, latents, delta=validator.delta, note=note))
+        note = f"{validator.count} validation images, posterior mean, each channel at unit std"
+        trackers.image(step, "spectra", draw_live(validator.all_images.images, latents, delta=validator.delta, note=note))
     return found
 
 
 def _reading(validator: Validator, autoencoder: Tokenizer) -> tuple[Tensor, Reading]:
     """Posterior means on the CPU, and the measured values."""
     latents, values = [], []
-    for part in reconstructed(autoencoder, validator.validation.split(validator.batch)):
+    for part in reconstructed(autoencoder, validator.all_images.split(validator.batch)):
         latents.append(part.latents.float().cpu())
         values.append(psnr(part.decoded.float().clamp(-1, 1), part.images).cpu())
     means = torch.cat(latents)
     reading = Reading(
         psnr=torch.cat(values).mean().item(),
-        delta=fitted_delta(validator.images, means) if validator.fits_delta else None,
+        delta=validator.fitted_delta(means) if validator.fits_delta else None,
         kappa=_or_none(lambda: _kappa(autoencoder, means[:TRANSFER_IMAGES])),
         gap=_or_none(lambda: measure_following({BEFORE: autoencoder}, validator.shards, FOLLOWING_IMAGES).gap(BEFORE)),
     )

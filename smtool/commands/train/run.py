@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from smtool.commands.train.run_folder import RunFolder
 from smtool.errors import RecipeError
@@ -20,10 +20,13 @@ from smtool.training.sharding import Parallel, WholeCopy, shard
 
 
 class Observer(Protocol):
-    """Validates a run at regular steps; built on the first rank only."""
+    """Validates a run at regular steps. Every rank measures its share; scores do not depend on the number of ranks."""
 
-    def look(self, trackers: Trackers, step: int) -> dict[str, float]:
-        """Log pictures, and return a row of scores."""
+    def share(self, step: int) -> dict[str, Tensor]:
+        """What this rank measures, without communication: rows that `gathered_rows` brings together."""
+
+    def look(self, trackers: Trackers, step: int, rows: Mapping[str, Tensor]) -> dict[str, float]:
+        """On the first rank, from the gathered rows: log pictures, and return a row of scores."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ class Run:
             yield from optimize(self.training, batches, first_step=first_step)
 
     @contextmanager
-    def whole_results(self) -> Iterator[None]:
-        """Context in which `result_of` gives the complete weights on the first rank. Every rank must enter it."""
+    def whole_results(self, *, everywhere: bool) -> Iterator[None]:
+        """Context in which `result_of` gives the complete weights on the first rank, or on all. Every rank must enter it."""
         with ExitStack() as stack:
             for copy in self.training.copies.values():
-                stack.enter_context(copy.filled(self.training.ranks))
+                stack.enter_context(copy.filled(here=everywhere or self.training.ranks.first))
             yield
 
 

@@ -91,7 +91,7 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         batches=lambda first: training_batches(
             images, seed=tables.seed, batch=data.batch, first=first, start=low, stop=high, workers=data.workers, pin=ranks.on_gpu
         ),
-        observer=lambda: Validator(tables, ranks.device, task.perceptual, result),
+        observer=lambda: Validator(tables, ranks, task.perceptual, result),
         export=export,
         summary=(
             f"{len(images):,} images of {tables.shapes.images[1:]}, {data.batch} a step",

@@ -82,9 +82,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
         training,
         player=PLAYER,
         batches=batches,
-        observer=lambda: DiffusionObserver(
-            tables, source.images, model, ranks.device, weights_dir, _floors(tables, source)
-        ),
+        observer=lambda: DiffusionObserver(tables, source.images, model, ranks, weights_dir, _floors(tables, source)),
         export=lambda step: write_diffusion(folder.ckpt, model(step), recipe=recipe.resolved()),
         summary=(
             *_summary(tables, training, source),

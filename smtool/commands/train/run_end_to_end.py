@@ -1,8 +1,11 @@
 """Assembly of a `train-dit` run with [end_to_end]: the autoencoder, its discriminator and the transformer train together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+
+from torch import Tensor
 
 from smtool.checkpoints.autoencoder import write_autoencoder
 from smtool.commands.train.aligned import Aligned, assemble_alignment
@@ -94,8 +97,8 @@ def end_to_end_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, we
             flip=data.flip, features=aligned.cache, pin=ranks.on_gpu,
         ),
         observer=lambda: EndToEndObserver(
-            DiffusionObserver(tables, source.images, results.model, ranks.device, weights_dir, {}),
-            Validator(source.tables, ranks.device, task.autoencoding.perceptual, lambda: results.autoencoder),
+            DiffusionObserver(tables, source.images, results.model, ranks, weights_dir, {}),
+            Validator(source.tables, ranks, task.autoencoding.perceptual, lambda: results.autoencoder),
             results,
         ),
         export=export,
@@ -124,10 +127,13 @@ class EndToEndObserver:
     reconstructions: Validator
     results: "_Results"
 
-    def look(self, trackers: Trackers, step: int) -> dict[str, float]:
-        row = self.reconstructions.look(trackers, step)
+    def share(self, step: int) -> dict[str, Tensor]:
+        rows = self.reconstructions.share(step)
         with evaluating(self.results.autoencoder):
-            return row | self.samples.look(trackers, step)
+            return rows | self.samples.share(step)
+
+    def look(self, trackers: Trackers, step: int, rows: Mapping[str, Tensor]) -> dict[str, float]:
+        return self.reconstructions.look(trackers, step, rows) | self.samples.look(trackers, step, rows)
 
 
 @dataclass(frozen=True)

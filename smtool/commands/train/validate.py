@@ -1,13 +1,14 @@
 """Validation of an autoencoder run: scores, a grid of reconstructions, and the spectrum of the latents."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
 from smtool.commands.train.live_spectrum import live_spectrum
 from smtool.data import ImageShards, open_images
+from smtool.data.batches import ImageBatch
 from smtool.errors import DataError
 from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.reconstruction import SSIM_WINDOW, psnr, ssim
@@ -15,7 +16,8 @@ from smtool.networks.trainable import TrainableAutoencoder
 from smtool.recipe import Data, TrainAE
 from smtool.report.plots import reconstruction_grid
 from smtool.report.trackers import Trackers
-from smtool.spectrum import REFERENCE, fit_delta, radial_power, reference_divergence
+from smtool.spectrum import PHYSICAL, REFERENCE, Spectrum, fit_delta_spectra, radial_power, reference_divergence, spectrum_of
+from smtool.training.distributed import Ranks
 from smtool.training.selection import evaluating
 
 SMALLEST_FITTED = 8
@@ -36,66 +38,78 @@ def open_validation(data: Data, channels: int | None = None) -> ImageShards:
 
 
 class Validator:
-    """Scores the autoencoder of a run on its validation images, decoding the posterior's mode."""
+    """Scores the autoencoder of a run on its validation images, decoding the posterior's mode.
+
+    images: those of this rank's share, `batch` of which are encoded at once. count: number of validation images.
+    """
 
     def __init__(
-        self, tables: TrainAE, device: str, perceptual: tuple[nn.Module, float] | None, result: Callable[[], TrainableAutoencoder]
+        self,
+        tables: TrainAE,
+        ranks: Ranks,
+        perceptual: tuple[nn.Module, float] | None,
+        result: Callable[[], TrainableAutoencoder],
     ) -> None:
-        self.result = result
+        self.result, self.ranks = result, ranks
         self.shards = open_validation(tables.data, tables.model.image_channels)
-        count = min(tables.validation.num_images, len(self.shards))
-        self.validation = self.shards.read(range(count))
-        self.images = self.validation.images
-        self.grid = min(tables.validation.grid, count)
-        self.batch = tables.data.batch
-        self.device = device
+        self.count = min(tables.validation.num_images, len(self.shards))
+        self.images = self.shards.read(ranks.positions(self.count))
+        self.grid = min(tables.validation.grid, self.count)
+        self.batch = tables.data.batch // ranks.world
         self.perceptual = perceptual
         esm = tables.regularizers.esm
         self.delta = esm.delta if esm else 1.0
-        self.fits_delta = count > 1 and min(tables.shapes.latents[-2:]) >= SMALLEST_FITTED
+        self.latent_size = tables.shapes.latents[-2:]
+        self.fits_delta = self.count > 1 and min(self.latent_size) >= SMALLEST_FITTED
+
+    @cached_property
+    def all_images(self) -> ImageBatch:
+        """Every validation image, in order; the first rank needs them for pictures."""
+        return self.images if self.ranks.world == 1 else self.shards.read(range(self.count))
 
     @torch.no_grad()
-    def look(self, trackers: Trackers, step: int) -> dict[str, float]:
-        """Log a grid and the spectrum, and return a row of scores: val_psnr, val_ssim, val_delta ..."""
-        autoencoder = self.result()
+    def share(self, step: int) -> dict[str, Tensor]:
+        """Latents and scores of this rank's images, and the first decodings."""
+        autoencoder, shown = self.result(), -(-self.grid // self.ranks.world)
+        parts: list[dict[str, Tensor]] = []
         with evaluating(autoencoder):
-            latents, decodings = self._passed(autoencoder)
-        trackers.image(step, "reconstructions", reconstruction_grid(self.images[: self.grid], decodings[: self.grid]))
+            for part in reconstructed(autoencoder, self.images.split(self.batch)):
+                scores = self._scores(part.decoded.float().clamp(-1, 1), part.images)
+                parts.append({"latents": part.latents.float().cpu(), "decodings": part.decoded[:shown].float().cpu(), **scores})
+        rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        power = radial_power(rows["latents"], REFERENCE.loss)
+        divergence = reference_divergence(self._image_power, power, REFERENCE.loss, delta=self.delta)
+        return {**rows, "decodings": rows["decodings"][:shown], "val_esm_divergence": divergence}
+
+    @torch.no_grad()
+    def look(self, trackers: Trackers, step: int, rows: Mapping[str, Tensor]) -> dict[str, float]:
+        """Log a grid and the spectrum, and return a row of scores: val_psnr, val_ssim, val_delta ..."""
+        images, latents = self.all_images.images, rows["latents"][: self.count]
+        trackers.image(step, "reconstructions", reconstruction_grid(images[: self.grid], rows["decodings"][: self.grid]))
         if self.fits_delta:
             note = f"step {step:,}, {len(latents)} validation images, posterior mean, each channel at unit std"
-            trackers.image(step, "spectrum", live_spectrum(self.images, latents, delta=self.delta, note=note))
-        return {**self._scores(decodings), **self._spectra(latents)}
+            trackers.image(step, "spectrum", live_spectrum(images, latents, delta=self.delta, note=note))
+        means = {name: value[: self.count].mean().item() for name, value in rows.items() if name.startswith("val_")}
+        delta = {"val_delta": self.fitted_delta(latents)} if self.fits_delta else {}
+        return {**means, "val_latent_std": latents.std().item(), **delta}
 
-    def _passed(self, autoencoder: TrainableAutoencoder) -> tuple[Tensor, Tensor]:
-        latents, decodings = [], []
-        for part in reconstructed(autoencoder, self.validation.split(self.batch)):
-            latents.append(part.latents.float().cpu())
-            decodings.append(part.decoded.float().cpu())
-        return torch.cat(latents), torch.cat(decodings)
+    def fitted_delta(self, latents: Tensor) -> float:
+        """PHYSICAL delta of all latents, scaled to unit std per channel over the set, as a transformer would get them."""
+        normalized = latents / latents.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-12)
+        return fit_delta_spectra(self._image_spectrum, spectrum_of(normalized, PHYSICAL)).delta
 
-    def _scores(self, decodings: Tensor) -> dict[str, float]:
-        clamped = decodings.clamp(-1, 1)
-        scores = {"val_psnr": psnr(clamped, self.images).mean().item()}
-        if min(self.images.shape[-2:]) >= SSIM_WINDOW:
-            scores["val_ssim"] = ssim(clamped, self.images).mean().item()
-        if self.perceptual is not None:
-            network = self.perceptual[0]
-            parts = zip(clamped.split(self.batch), self.images.split(self.batch), strict=True)
-            values = [network(x.to(self.device), y.to(self.device)).float().cpu() for x, y in parts]
-            scores["val_lpips"] = torch.cat(values).mean().item()
-        return scores
+    @cached_property
+    def _image_power(self) -> Tensor:
+        return radial_power(self.images.images, REFERENCE.loss, self.latent_size)
 
-    def _spectra(self, latents: Tensor) -> dict[str, float]:
-        """Std and REFERENCE divergence of the latents, and their PHYSICAL delta if they are large enough to fit it."""
-        size = (latents.shape[-2], latents.shape[-1])
-        image_power = radial_power(self.images, REFERENCE.loss, size)
-        divergence = reference_divergence(image_power, radial_power(latents, REFERENCE.loss), REFERENCE.loss, delta=self.delta)
-        values = {"val_latent_std": latents.std().item(), "val_esm_divergence": divergence.mean().item()}
-        if self.fits_delta:
-            values["val_delta"] = fitted_delta(self.images, latents)
-        return values
+    @cached_property
+    def _image_spectrum(self) -> Spectrum:
+        return spectrum_of(self.all_images.images, PHYSICAL, self.latent_size)
 
-
-def fitted_delta(images: Tensor, latents: Tensor) -> float:
-    """PHYSICAL delta of latents scaled to unit std per channel over the set, as a transformer would get them."""
-    return fit_delta(images, latents / latents.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-12)).delta
+    def _scores(self, decodings: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """A value for each image, on the CPU; decodings in [-1, 1]."""
+        scores = {} if self.perceptual is None else {"val_lpips": self.perceptual[0](decodings, images).float().flatten().cpu()}
+        decodings, images = decodings.cpu(), images.cpu()      # a GPU would filter in TF32, too coarse for SSIM's variances
+        if min(images.shape[-2:]) >= SSIM_WINDOW:
+            scores["val_ssim"] = ssim(decodings, images)
+        return {"val_psnr": psnr(decodings, images), **scores}

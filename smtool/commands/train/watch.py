@@ -10,7 +10,7 @@ from smtool.errors import CheckpointError, Interrupted, TrainingError
 from smtool.report.console import Console, TrainingLine
 from smtool.report.trackers import Trackers, read_metrics
 from smtool.storage import read_metadata
-from smtool.training.distributed import any_rank, wait_for_all
+from smtool.training.distributed import any_rank, first_rank_ahead, gathered_rows, wait_for_all
 from smtool.training.loop import StepReport
 from smtool.training.meter import Meter
 
@@ -19,13 +19,14 @@ STEPS_BETWEEN_VOTES = 8
 
 
 class Watch:
-    """Consumes the loop's reports. Every rank calls collectives at the same steps; only the first validates and writes."""
+    """Consumes the loop's reports. Every rank calls collectives at the same steps and validates its share; the first writes."""
 
     def __init__(self, run: Run, console: Console, stop: StopRequest, pause_at: int | None = None) -> None:
         self.run, self.console, self.stop, self.pause_at = run, console, stop, pause_at
         self.tables, self.ranks = run.tables, run.training.ranks
         self.meter = Meter()
-        self.observer = run.observer() if self.ranks.first else None
+        with first_rank_ahead(self.ranks):      # which prepares missing images and downloads missing weights
+            self.observer = run.observer()
         self.trackers: Trackers | None = None
 
     def run_training(self) -> None:
@@ -38,7 +39,7 @@ class Watch:
                 self.trackers = stack.enter_context(self._trackers())
             if not self._train_steps():
                 return
-            with run.whole_results():
+            with run.whole_results(everywhere=False):
                 if self.trackers:
                     for said in run.conclude(self.observer, self.trackers):
                         self.console.log(said)
@@ -156,16 +157,18 @@ class Watch:
 
     def _export(self, step: int) -> None:
         """Write ckpt.safetensors."""
-        with self.run.whole_results():
+        with self.run.whole_results(everywhere=False):
             if self.ranks.first:
                 self.run.export(step)
         wait_for_all()
 
     def _look(self, step: int) -> None:
         """Validate, and rewrite the report; after the last step the report is written at the end."""
-        with self.run.whole_results():
-            if self.trackers and self.observer:
-                self.trackers.log(step, self.observer.look(self.trackers, step))
+        with self.run.whole_results(everywhere=True):
+            own = self.observer.share(step)
+        rows = gathered_rows(own, self.ranks)
+        if self.trackers:
+            self.trackers.log(step, self.observer.look(self.trackers, step, rows))
         if self.ranks.first and step < self.tables.steps:
             write_report(self.run.folder)
         wait_for_all()

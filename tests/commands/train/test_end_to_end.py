@@ -133,7 +133,7 @@ def test_a_run_is_not_resumed_with_another_autoencoder(joint, weights, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_ranks_give_the_weights_of_one(joint, weights, tmp_path, state_of):
+def test_two_ranks_give_the_weights_and_the_validation_of_one(joint, weights, tmp_path, state_of, assert_same_validation):
     """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight.
 
     After one step weights differ by 2e-7 at most; each further step of the three players multiplies that.
@@ -148,6 +148,7 @@ def test_two_ranks_give_the_weights_of_one(joint, weights, tmp_path, state_of):
     assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()}
     for name in (name for name in expected if not name.startswith("optimizer/")):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5, msg=name)
+    assert_same_validation(tmp_path / "two", one, {2})
 
 
 @pytest.mark.parametrize(

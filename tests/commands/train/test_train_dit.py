@@ -49,14 +49,15 @@ DIT_DH = ("model={kind='dit-dh',size='custom',depth=1,width=16,heads=2,patch=2,h
     pytest.param(DIT_DH, id="dit-dh"),
     pytest.param(("process.kind=flow", "process.input_perturbation=0.5"), id="perturbed"),
 ])
-def test_two_ranks_give_the_weights_of_one(studio, tmp_path, state_of, variant):
+def test_two_ranks_give_the_weights_and_the_validation_of_one(studio, tmp_path, state_of, assert_same_validation, variant):
     """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight."""
-    changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2", *variant)
+    changes = ("steps=6", "optimizer.eps=1e-2", "accumulate=2", "validation.num_images=7", *variant)
     said = _on_two_ranks(studio, tmp_path / "two", *changes)
     studio.train(tmp_path / "one", *changes)
     _assert_same_weights(state_of(tmp_path / "two"), state_of(tmp_path / "one"))
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
     assert said.count("done: ") == 1        # only the first rank prints
+    assert_same_validation(tmp_path / "two", tmp_path / "one", {6})
 
 
 @pytest.mark.parametrize("model", [LIGHTNING, DIT_DH], ids=["lightning-dit", "dit-dh"])
@@ -90,16 +91,18 @@ def test_a_shift_of_the_dimension_is_resolved_from_the_latents_alike_in_training
 
 
 @pytest.mark.slow
-def test_shards_give_the_weights_of_one_rank_and_the_same_files(studio, weights, tmp_path, state_of, rows_of):
+def test_shards_give_the_weights_of_one_rank_and_the_same_files(
+    studio, weights, tmp_path, state_of, rows_of, assert_same_validation
+):
     """Three steps on one rank, three on two that hold a shard each, three on one again, against nine on one.
 
     With an average, and an alignment whose projector is sharded too; gradients are clipped by a norm over all shards.
     """
     alignment = ("alignment.kind=irepa", "alignment.teacher=squeezenet", "alignment.depth=1")
-    changes = ("optimizer.eps=1e-2", "optimizer.clip=0.2", "accumulate=2", *alignment)
+    changes = ("optimizer.eps=1e-2", "optimizer.clip=0.2", "accumulate=2", "evaluate_every=3", *alignment)
     studio.train(tmp_path / "one", *changes, "steps=9", weights_dir=weights)
     studio.train(tmp_path / "mixed", *changes, "steps=3", weights_dir=weights)
-    sharded = ("steps=6", "parallel.shard_above=1000", "evaluate_every=2")
+    sharded = ("steps=6", "parallel.shard_above=1000")
     said = _on_two_ranks(studio, tmp_path / "mixed", *changes, *sharded, "--weights-dir", str(weights))
     assert "the transformer is sharded over 2 ranks" in said
     studio.train(tmp_path / "mixed", *changes, "steps=9", weights_dir=weights)
@@ -107,6 +110,7 @@ def test_shards_give_the_weights_of_one_rank_and_the_same_files(studio, weights,
     norms = [[row["transformer_gradient"] for row in rows_of(tmp_path / name) if "diffusion" in row] for name in ("mixed", "one")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
     assert min(norms[1]) > 0.2      # so gradients were clipped
+    assert_same_validation(tmp_path / "mixed", tmp_path / "one", {3, 6, 9})
 
 
 def _on_two_ranks(studio, out, *changes: str) -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -149,12 +150,12 @@ def test_a_run_killed_three_times_equals_an_unbroken_one_bit_for_bit(recipe, unb
 
 
 @pytest.mark.slow
-def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
+def test_two_ranks_give_the_weights_and_the_validation_of_one(recipe, tmp_path, state_of, assert_same_validation):
     """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight.
 
-    One rank with another number of threads differs by as much: 7e-5 in the discriminator, 1e-5 in the autoencoder.
+    The discriminator, from step 5 on, multiplies differences: from 2e-6 after 4 steps to 5e-5 after 8, on some processors less.
     """
-    changes = ["--set", "steps=12", "--set", "optimizer.eps=1e-2"]
+    changes = ["--set", "steps=8", "--set", "optimizer.eps=1e-2", "--set", "validation.num_images=7"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     command = [*torchrun, "-m", "smtool", "train-ae", str(recipe), "--out", "two", *changes]
     two = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=SINGLE_THREADED, timeout=300)
@@ -163,10 +164,42 @@ def test_two_ranks_give_the_weights_of_one(recipe, tmp_path, state_of):
     assert one.returncode == 0, one.stderr
     expected, found = state_of(tmp_path / "one"), state_of(tmp_path / "two")
     for name in (name for name in expected if not name.startswith("optimizer/")):
-        tolerance = 2e-4 if "discriminator" in name else 2e-5
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=tolerance, msg=name)
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-4, msg=name)
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
     assert two.stdout.count("done: ") == 1        # only the first rank prints
+    assert_same_validation(tmp_path / "two", tmp_path / "one", {8})
+
+
+FAILING = """
+import sys
+from pathlib import Path
+from smtool.commands.train import training
+from smtool.commands.train.validate import Validator
+from smtool.errors import CheckpointError, SmtoolError
+from smtool.recipe import TrainAE, load
+from smtool.report.console import Console
+
+share = Validator.share
+
+def failing(self, step):
+    if self.ranks.rank == 1:
+        raise CheckpointError("the reconstruction of image 3 holds NaN.")
+    return share(self, step)
+
+Validator.share = failing
+try:
+    training.train(load(sys.argv[1], TrainAE, ["steps=1"]), console=Console(quiet=True), out=Path("run"))
+except SmtoolError as error:
+    print(error.exit_code, error.message)
+"""
+
+
+@pytest.mark.slow
+def test_when_one_rank_cannot_validate_the_other_ends_at_once_and_says_why(recipe, tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING)
+    ended = warm_process.run(tmp_path / "failing.py", recipe, cwd=tmp_path, ranks=2, timeout=60)      # silence: 120 s
+    reason = "the reconstruction of image 3 holds NaN"
+    assert ended.stdout.splitlines() == [f"8 Rank 0 of 2 stops: rank 1 has ended with an error ({reason}).", f"3 {reason}."]
 
 
 @pytest.mark.slow
@@ -192,11 +225,11 @@ def test_a_run_interrupted_in_validation_is_already_saved_and_validated_when_res
     loaded, out = load(str(recipe), TrainAE, ["steps=8", "evaluate_every=4"]), tmp_path / "run"
     look, deadly = Validator.look, {4, 8}
 
-    def once_killed(self: Validator, trackers: Trackers, step: int) -> dict[str, float]:
+    def once_killed(self: Validator, trackers: Trackers, step: int, rows: Mapping[str, torch.Tensor]) -> dict[str, float]:
         if step in deadly:
             deadly.remove(step)
             raise KeyboardInterrupt
-        return look(self, trackers, step)
+        return look(self, trackers, step, rows)
 
     monkeypatch.setattr(Validator, "look", once_killed)
     for step in (4, 8):
