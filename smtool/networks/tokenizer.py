@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ class Tokenizer(nn.Module):
     learned_from: names of the frozen networks in its training losses; config: table from which smtool rebuilds it (with the
     weights, if any), None if another library runs it; network: the module that computes, for hooks on its layers, None for plain
     arithmetic; channel_groups: groups of channels for `smtool.spectrum.entropy_weights`, None for one group; scaled_by_bound:
-    raw latents are already divided by a bound, and may be used without further normalization.
+    raw latents are already divided by a bound, and may be used without further normalization; encodes_in: precision in which it
+    encodes as a frozen network (`smtool.tokenizers.encode`).
     """
 
     label: str = ""
@@ -36,6 +37,7 @@ class Tokenizer(nn.Module):
     network: nn.Module | None
     channel_groups: tuple[tuple[int, int], ...] | None = None
     scaled_by_bound: bool = False
+    encodes_in: Literal["fp32", "bf16"] = "fp32"
 
     def __init__(self) -> None:
         super().__init__()

@@ -49,6 +49,11 @@ class Latents(Config):
         'f^delta) or "white"',
     )
     dtype: Literal["bf16", "fp32"] = Field("bf16", description="number format of the cached moments")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="precision of the autoencoder while it encodes, for a cache or in every step: bf16 is faster on a GPU, and "
+        "rounds latents",
+    )
     online: bool = Field(
         False, description="encode images in every step instead of reading a cache; dct:BxM does so too unless there is a cache"
     )
@@ -140,6 +145,8 @@ class TrainDiT(TrainingTables):
         if self.latents.stats != "channel":
             found = f'but is "{self.latents.stats}"'
             yield "latents.stats", f'must be "channel" with [end_to_end], whose BatchNorm works per channel, {found}'
+        if self.latents.precision != "fp32":
+            yield "latents.precision", "has no effect with [end_to_end], where `precision` is that of all networks; leave it out"
         if not self.latents.embed:
             yield "latents.embed", "must be true with [end_to_end]: the autoencoder changes with the transformer"
         if self.warmup is not None:

@@ -24,9 +24,10 @@ ALLOWED: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("event", "devices.py:ReadLater.value"): "says whether an image's encoding is finite; the batch was encoded before the "
         "last step was queued, so the GPU goes on with that step",
     },
-    "batch encoded for a cache": {
-        ("event", "devices.py:ReadLater.value"): "says whether an image's encoding is finite",
-        ("to host", "tokenizers/encode.py:encoded"): "mean and logvar, which are written to disk",
+    "batch encoded for a cache": {},
+    "batch written to a cache": {
+        ("event", "devices.py:ReadLater.value"): "mean and logvar, and whether they are finite; the thread that writes waits for "
+        "them, while the next batches are encoded",
     },
     "draw of a bootstrap": {
         ("to host", "metrics/frechet.py:Gaussian.distance"): "a matrix whose singular values are computed on the host",

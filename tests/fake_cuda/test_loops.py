@@ -8,6 +8,7 @@ import torch
 
 from fake_cuda.allowed import added
 from smtool.data import encoded_batches, open_images
+from smtool.data.latents.prepare import LatentPreparation
 from smtool.devices import to_device
 from smtool.evaluation.feature_pass import Wanted, table_of_features
 from smtool.evaluation.image_sources import ImageSource
@@ -18,7 +19,7 @@ from smtool.inference.features import pooled_features
 from smtool.metrics.bootstrap import bootstrap_error
 from smtool.metrics.frechet import Gaussian, finite_features
 from smtool.networks.sd_vae import SDVAE
-from smtool.tokenizers.encode import encoded
+from smtool.tokenizers.encode import encoding_in
 
 pytestmark = pytest.mark.fake_cuda
 
@@ -44,11 +45,18 @@ def test_batches_that_are_encoded_for_training_wait_for_their_own_encoding_only(
     assert not added(card.waits, "batch encoded for training")
 
 
-def test_a_batch_encoded_for_a_cache_is_on_the_host(card, images):
-    posterior = encoded(_autoencoder().to("cuda"), images.read(range(2)).images, ("a", "b"))
-    assert posterior.mean.device.type == "cpu"
-    card.waits.pop(("from pageable memory", "outside of smtool"), None)      # the network, before the loop
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_only_the_thread_that_writes_a_cache_waits_for_the_encoding(card, images, precision):
+    autoencoder = encoding_in(_autoencoder().to("cuda"), precision)
+    preparation = LatentPreparation(autoencoder, images, autoencoder_digest="a" * 64, checkpoint="x")
+    batch = images.read_stored(range(2)).pinned()
+    preparation.outputs(batch, flipped=False)      # fills the caches of constants
+    card.waits.clear()
+    sides = [preparation.outputs(batch, flipped=flipped) for flipped in (False, True)]
     assert not added(card.waits, "batch encoded for a cache")
+    assert all(side.begun.posterior.mean.dtype == torch.float32 for side in sides)
+    assert all(later.value.device.type == "cpu" for side in sides for later in (side.mean, side.logvar, side.begun.finite))
+    assert card.waits and not added(card.waits, "batch written to a cache")
 
 
 def test_a_draw_of_a_bootstrap_waits_for_its_distance_only(card):

@@ -39,9 +39,10 @@ def recipe_rows(recipe: Recipe[TrainDiT]) -> dict[str, str]:
 
 
 def _encoding(tables: TrainDiT) -> str:
+    encoded = "encoded in bf16" if tables.latents.precision == "bf16" else "encoded"
     if tables.latents.online or tables.end_to_end is not None:
-        return ", encoded while training"
-    cached = f"cached as {tables.latents.dtype}"
+        return f", {encoded} while training"
+    cached = f"{'encoded in bf16, ' if tables.latents.precision == 'bf16' else ''}cached as {tables.latents.dtype}"
     return f", encoded while training unless they are {cached}" if is_dct(tables.latents.autoencoder) else f", {cached}"
 
 
@@ -105,7 +106,7 @@ def cache_rows(folder: Path) -> dict[str, str]:
     return {
         "kind": "latent cache",
         "latents": f"{len(latents):,} of {channels} x {height} x {width}, {card.dtype} moments"
-        + (", with mirrored images" if card.flip else ""),
+        + (", with mirrored images" if card.flip else "") + (", encoded in bf16" if card.precision == "bf16" else ""),
         "autoencoder": f"{card.checkpoint}, digest {card.autoencoder}",
         "classes": f"{card.num_classes}" if card.num_classes else "none",
         "statistics": f"of {latents.stats.count:,} latents: std {std}",

@@ -20,6 +20,7 @@ from smtool.image_shape import SizeLike
 from smtool.inference.tile_advice import advising_tiles
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.dct import DCT, needs_measured_eta, stale_eta
+from smtool.tokenizers.encode import EncodingPrecision, encoding_in
 from smtool.tokenizers.tiled import tiled
 
 ENCODE_BATCH = 32
@@ -44,13 +45,15 @@ def prepare_latents(
     report: Report | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
     tile: int | None = None,
+    precision: EncodingPrecision = "fp32",
 ) -> Path:
     """Encode a split of `data` with the tokenizer `checkpoint` and return the cache's folder, which open_latents reads.
 
     data: a prepared folder; with image_size, any source. stats_images: number of images to measure the statistics on, None for
-    all. tile: side in pixels of overlapping tiles that are encoded one at a time; None: whole images. announce(folder, bytes) is
-    called before encoding, with the expected size; report(done, total) after each batch. The same call resumes an unfinished
-    cache and verifies a finished one. An eta=measured is measured on these images, and the number takes its place in the card.
+    all. tile: side in pixels of overlapping tiles that are encoded one at a time; None: whole images. precision: of the network;
+    moments and statistics are computed from its results in float32. announce(folder, bytes) is called before encoding, with the
+    expected size; report(done, total) after each batch, in the thread that writes. The same call resumes an unfinished cache and
+    verifies a finished one. An eta=measured is measured on these images, and the number takes its place in the card.
     """
     identify(checkpoint)      # raises for an unknown name before anything is opened
     size, channels = size_of(data, image_size), known_channels(data)
@@ -61,7 +64,7 @@ def prepare_latents(
     )
     images = open_split(data, split, size, autoencoder.image_channels)
     preparation = LatentPreparation(
-        tiled(autoencoder, tile),
+        encoding_in(tiled(autoencoder, tile), precision),
         images,
         autoencoder_digest=autoencoder.digest,
         checkpoint=checkpoint,

@@ -72,6 +72,7 @@ class Encode:
                 image_size=self.images.image_size,
                 flip=tables.data.flip,
                 dtype=tables.latents.dtype,
+                precision=tables.latents.precision,
                 workers=1,
                 device=place.device,
             )

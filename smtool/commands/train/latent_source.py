@@ -33,7 +33,7 @@ from smtool.report.console import Console
 from smtool.spectrum.recolour import check_size
 from smtool.tokenizers import identify, open_tokenizer
 from smtool.tokenizers.dct import DCT, dct, needs_measured_eta, stale_eta
-from smtool.tokenizers.encode import encoded
+from smtool.tokenizers.encode import encoded, encoding_in
 from smtool.training.distributed import Ranks, first_rank_ahead
 
 FLOOR_SAMPLES = 512
@@ -154,7 +154,7 @@ def _tokenizer(recipe: Recipe[TrainDiT], place: str, device: str) -> Tokenizer:
             f"{place} has no decoder: samples of a transformer on its latents could not be decoded into images.",
             hint="Use an autoencoder with a decoder. `smtool spectrum` and `prepare --latents` accept encoders.",
         )
-    return tokenizer
+    return encoding_in(tokenizer, recipe.tables.latents.precision)
 
 
 def _check_sizes(recipe: Recipe[TrainDiT], autoencoder: Tokenizer, images: ImageShards) -> None:

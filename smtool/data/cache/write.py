@@ -1,14 +1,20 @@
-"""Write a cache of a network's outputs for images: resumable, with bytes that do not depend on interruptions."""
+"""Write a cache of a network's outputs for images: resumable, with bytes that do not depend on interruptions.
+
+Threads read images ahead of the network, and one thread packs, measures and writes its outputs behind it.
+"""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
 
 from smtool.data.batches import ImageBatch
+from smtool.data.cache.behind import consumed_behind
 from smtool.data.cache.card import CacheCard, CacheDtype
 from smtool.data.cache.shards import CacheSample, bytes_per_image, write_cache_shard
 from smtool.data.images.card import Shard, verify_shards
@@ -24,11 +30,18 @@ NoteMade = TypeVar("NoteMade", bound=ShardNote, covariant=True)
 Card = TypeVar("Card", bound=CacheCard, covariant=True)
 
 
-class Contents(Protocol[NoteMade]):
-    """One shard while it is being written."""
+BATCHES_BEHIND = 4
+"""Batches of outputs that may wait for the thread that writes them."""
 
-    def members(self, piece: range, batch: ImageBatch, *, flipped: bool) -> list[bytes]:
-        """Packed outputs for each image (numbers `piece` in the split) or, if flipped, for each mirrored image."""
+
+class Contents(Protocol[NoteMade]):
+    """One shard while it is being written, by a thread behind the network."""
+
+    def members(self, piece: range, batch: ImageBatch, outputs: Any, *, flipped: bool) -> list[bytes]:
+        """Packed outputs for each image (numbers `piece` in the split) or, if flipped, for each mirrored image.
+
+        outputs: what `CachePreparation.outputs` returned, for which this waits.
+        """
 
     def note(self, shard: Shard) -> NoteMade:
         """The note of the written shard."""
@@ -37,12 +50,14 @@ class Contents(Protocol[NoteMade]):
 class CachePreparation(Protocol[Note, Card]):
     """All inputs and settings that determine the contents of a cache.
 
-    shapes: of the tensors of one image, by name; card_name: file name of the card; what: name of the outputs in messages;
-    note: type of the note of a shard.
+    device: of the network; shapes: of the tensors of one image, by name; card_name: file name of the card; what: name of the
+    outputs in messages; note: type of the note of a shard.
     """
 
     @property
     def images(self) -> ImageShards: ...
+    @property
+    def device(self) -> torch.device: ...
     @property
     def flip(self) -> bool: ...
     @property
@@ -60,6 +75,9 @@ class CachePreparation(Protocol[Note, Card]):
 
     def plan(self) -> dict[str, Any]:
         """Settings that must be equal in a repeated or resumed run. Without the batch size, which changes only rounding."""
+
+    def outputs(self, batch: ImageBatch, *, flipped: bool) -> Any:
+        """Begin to compute the outputs for a batch, uint8, or for its mirrored images. On a GPU, without waiting for it."""
 
     def begin_shard(self) -> Contents[Note]: ...
 
@@ -125,14 +143,36 @@ def _written(
     progress = _Progress(len(images), report)
     progress.add(done)
     pieces = {name: _pieces(chunk, batch) for name, chunk in todo.items()}
-    with closing(prefetched(images.read, list(chain(*pieces.values())), workers)) as batches:
+
+    def write(computed: Iterator[_Computed]) -> None:
         for name in todo:
             contents = preparation.begin_shard()
-            pairs = zip(pieces[name], islice(batches, len(pieces[name])), strict=True)
-            shard = write_cache_shard(out / f"{name}.tar", _samples(contents, pairs, preparation.flip, progress))
-            notes[name] = contents.note(shard)
+            samples = _samples(contents, islice(computed, len(pieces[name])), progress)
+            notes[name] = contents.note(write_cache_shard(out / f"{name}.tar", samples))
             write_note(out, name, notes[name])
+
+    asked = [piece for name in todo for piece in pieces[name]]
+    sides = (False, True)[: 1 + preparation.flip]
+    with (
+        closing(prefetched(lambda piece: _read(preparation, piece), asked, workers)) as batches,
+        consumed_behind(write, waiting=BATCHES_BEHIND) as hand_over,
+    ):
+        for piece, read in zip(asked, batches, strict=True):
+            hand_over(_Computed(piece, read, [preparation.outputs(read, flipped=flipped) for flipped in sides]))
     return [notes[name] for name in chunks]
+
+
+class _Computed(NamedTuple):
+    """The images of a piece, and the network's outputs for them and, if they are stored, for their mirrored images."""
+
+    piece: range
+    batch: ImageBatch
+    sides: list[Any]
+
+
+def _read(preparation: CachePreparation[Note, Card], piece: range) -> ImageBatch:
+    found = preparation.images.read_stored(piece)
+    return found.pinned() if preparation.device.type == "cuda" else found
 
 
 def _pieces(chunk: range, batch: int) -> list[range]:
@@ -140,11 +180,9 @@ def _pieces(chunk: range, batch: int) -> list[range]:
     return [chunk[start : start + batch] for start in range(0, len(chunk), batch)]
 
 
-def _samples(
-    contents: Contents[Note], pairs: Iterator[tuple[range, ImageBatch]], flip: bool, progress: "_Progress"
-) -> Iterator[CacheSample]:
-    for piece, batch in pairs:
-        sides = [contents.members(piece, batch, flipped=flipped) for flipped in (False, True)[: 1 + flip]]
+def _samples(contents: Contents[Note], computed: Iterator[_Computed], progress: "_Progress") -> Iterator[CacheSample]:
+    for piece, batch, outputs in computed:
+        sides = [contents.members(piece, batch, found, flipped=bool(side)) for side, found in enumerate(outputs)]
         labels = [None] * len(batch) if batch.labels is None else batch.labels.tolist()
         for key, label, members in zip(batch.ids, labels, zip(*sides, strict=True), strict=True):
             yield CacheSample(key, label, members)
@@ -169,11 +207,17 @@ def _verified(preparation: CachePreparation[Note, Card], out: Path) -> Card:
     if differing := [name for name in have if have[name] != plan.get(name)]:
         name = differing[0]
         raise DataError(
-            f"{out} already holds {preparation.what} with {name} = {have[name]}, but {name} = {plan[name]} was requested.",
+            f"{out} already holds {preparation.what} with {name} = {_said(have[name])}, but {name} = {_said(plan.get(name))} was "
+            "requested.",
             hint="Choose another --out, or delete that folder first.",
         )
     verify_shards(out, card.shards)
     return card
+
+
+def _said(value: Any) -> Any:
+    """A setting in words. Plans leave defaults of settings out that earlier versions did not have."""
+    return "the default" if value is None else value
 
 
 def _refuse_small_disk(out: Path, what: str, needed: int) -> None:

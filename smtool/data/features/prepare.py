@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from smtool.data.batches import ImageBatch, to_uint8
+import torch
+
+from smtool.data.batches import ImageBatch
 from smtool.data.cache.card import CacheDtype
 from smtool.data.cache.shards import packed
 from smtool.data.cache.write import shared_fields
@@ -14,6 +16,7 @@ from smtool.data.images.card import Shard
 from smtool.data.images.prepare import IMAGES_PER_SHARD
 from smtool.data.images.reader import ImageShards
 from smtool.data.images.unfinished import ShardNote
+from smtool.devices import ReadLater, to_device
 from smtool.errors import DataError
 from smtool.features.teachers import Teacher
 
@@ -58,6 +61,15 @@ class FeaturePreparation:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"features": (self.teacher.dim, *self.teacher.grid)}
 
+    @property
+    def device(self) -> torch.device:
+        return self.teacher.device
+
+    def outputs(self, batch: ImageBatch, *, flipped: bool) -> "Features":
+        pictures = to_device(batch.images, self.device)
+        features = self.teacher(pictures.flip(-1) if flipped else pictures)
+        return Features(ReadLater(features.isfinite().flatten(1).all(1)), ReadLater(features))
+
     def begin_shard(self) -> "FeatureContents":
         return FeatureContents(self.teacher, self.dtype)
 
@@ -79,6 +91,13 @@ class FeaturePreparation:
         return card, card.model_dump(mode="json", include=stated)
 
 
+class Features(NamedTuple):
+    """Features (B, D, h, w) of a batch on their way to the host, and whether those of each image are finite."""
+
+    finite: ReadLater
+    features: ReadLater
+
+
 @dataclass(frozen=True)
 class FeatureContents:
     """A shard of features while it is written."""
@@ -86,16 +105,14 @@ class FeatureContents:
     teacher: Teacher
     dtype: CacheDtype
 
-    def members(self, piece: range, batch: ImageBatch, *, flipped: bool) -> list[bytes]:
-        pictures = to_uint8(batch.images.flip(-1) if flipped else batch.images)
-        features = self.teacher(pictures.to(self.teacher.device))
-        finite = features.isfinite().flatten(1).all(1).tolist()
+    def members(self, piece: range, batch: ImageBatch, outputs: Features, *, flipped: bool) -> list[bytes]:
+        finite = outputs.finite.value.tolist()
         if not all(finite):
             raise DataError(
                 f"The features of {self.teacher.name} for image {batch.ids[finite.index(False)]} are not finite.",
                 hint="Its weights are damaged, or this image makes them overflow: check the image, or use another teacher.",
             )
-        return packed({"features": features}, self.dtype)
+        return packed({"features": outputs.features.value}, self.dtype)
 
     def note(self, shard: Shard) -> ShardNote:
         return ShardNote(shard=shard)

@@ -7,6 +7,7 @@ from smtool.data.cache.card import CacheCard, CacheDtype, Origin, absent, depart
 from smtool.data.images.card import parse_card
 from smtool.data.latents.dct_measures import DCTMeasures
 from smtool.data.latents.statistics import Measured
+from smtool.tokenizers.encode import EncodingPrecision
 
 LATENT_CARD_NAME = "latents.json"
 
@@ -27,6 +28,8 @@ class LatentCard(CacheCard):
     measured: Measured
     tile: int | None = None
     """Side in pixels of the overlapping tiles that were encoded; None: whole images."""
+    precision: EncodingPrecision = "fp32"
+    """In which images were encoded."""
     dct: DCTMeasures | None = None
     """For `dct:BxM` only: eta and entropies of the images, and what the coefficients lose."""
 
@@ -34,9 +37,12 @@ class LatentCard(CacheCard):
         return prepare_command(self.images_folder, self.checkpoint)
 
 
-def latents_folder(data_name: str, *, autoencoder: str, data: str, flip: bool, dtype: CacheDtype) -> Path:
-    """Default folder of a cache; autoencoder and data are digests. The name states dtype and flip only if not bf16 and true."""
-    return Path("data") / "latents" / f"{data_name}-{autoencoder[:8]}-{data[:8]}{departures(flip=flip, dtype=dtype)}"
+def latents_folder(
+    data_name: str, *, autoencoder: str, data: str, flip: bool, dtype: CacheDtype, precision: EncodingPrecision
+) -> Path:
+    """Default folder of a cache; autoencoder and data are digests. The name states settings other than the defaults."""
+    encoded = "" if precision == "fp32" else f"-encoded-{precision}"
+    return Path("data") / "latents" / f"{data_name}-{autoencoder[:8]}-{data[:8]}{departures(flip=flip, dtype=dtype)}{encoded}"
 
 
 def read_latent_card(folder: Path) -> LatentCard:

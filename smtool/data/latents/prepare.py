@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from smtool.data.batches import ImageBatch
+from smtool.data.batches import ImageBatch, signed
 from smtool.data.cache.card import CacheDtype
 from smtool.data.cache.shards import packed, rounded
 from smtool.data.cache.write import shared_fields, write_cache
@@ -19,12 +19,13 @@ from smtool.data.images.unfinished import ShardNote
 from smtool.data.latents.card import LATENT_CARD_NAME, LatentCard, latents_folder, read_latent_card
 from smtool.data.latents.dct_measures import measure_dct
 from smtool.data.latents.statistics import LatentMoments, Measured, MeasuredPower
+from smtool.devices import ReadLater, to_device
 from smtool.errors import DataError
 from smtool.metrics.frechet import FeatureStats
 from smtool.networks.posterior import Posterior
 from smtool.networks.tokenizer import Tokenizer
 from smtool.tokenizers.dct import DCT
-from smtool.tokenizers.encode import encoded
+from smtool.tokenizers.encode import Encoded, EncodingPrecision, begin_encoding
 
 
 class LatentNote(ShardNote):
@@ -95,7 +96,13 @@ class LatentPreparation:
             "seed": self.seed,
             "images_per_shard": self.images_per_shard,
             **({} if self.tile is None else {"tile": self.tile}),
+            **({} if self.precision == "fp32" else {"precision": self.precision}),
         }
+
+    @property
+    def precision(self) -> EncodingPrecision:
+        """In which images are encoded."""
+        return self.autoencoder.encodes_in
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -117,11 +124,21 @@ class LatentPreparation:
             data=self.images.digest,
             flip=self.flip,
             dtype=self.dtype,
+            precision=self.precision,
         )
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(("mean", "logvar"), self.latent_shape)
+
+    @property
+    def device(self) -> torch.device:
+        return self.autoencoder.device
+
+    def outputs(self, batch: ImageBatch, *, flipped: bool) -> "Moments":
+        images = to_device(batch.images, self.device)
+        begun = begin_encoding(self.autoencoder, signed(images.flip(-1) if flipped else images), batch.ids)
+        return Moments(begun, ReadLater(begun.posterior.mean), ReadLater(begun.posterior.logvar))
 
     def begin_shard(self) -> "LatentContents":
         return LatentContents(self)
@@ -138,6 +155,7 @@ class LatentPreparation:
             seed=self.seed,
             measured=Measured.of(moments),
             tile=self.tile,
+            precision=self.precision,
             dct=measure_dct(described, self.images) if isinstance(described, DCT) else None,
             **shared_fields(self, notes),
         )
@@ -145,7 +163,16 @@ class LatentPreparation:
     def finished(self, folder: Path) -> tuple[LatentCard, dict[str, Any]]:
         card = read_latent_card(folder)
         stated = card.model_dump(include={"autoencoder", "data", "flip", "dtype", "seed", "tile"})
-        return card, {**stated, "stats_images": card.measured.count // (1 + card.flip)}
+        precision = None if card.precision == "fp32" else card.precision
+        return card, {**stated, "stats_images": card.measured.count // (1 + card.flip), "precision": precision}
+
+
+class Moments(NamedTuple):
+    """The encoding of a batch, and its moments on their way to the host."""
+
+    begun: Encoded
+    mean: ReadLater
+    logvar: ReadLater
 
 
 @dataclass
@@ -155,13 +182,13 @@ class LatentContents:
     preparation: LatentPreparation
     moments: LatentMoments | None = None
 
-    def members(self, piece: range, batch: ImageBatch, *, flipped: bool) -> list[bytes]:
+    def members(self, piece: range, batch: ImageBatch, outputs: Moments, *, flipped: bool) -> list[bytes]:
         dtype = self.preparation.dtype
-        posterior = encoded(self.preparation.autoencoder, batch.images.flip(-1) if flipped else batch.images, batch.ids)
-        mean, logvar = (rounded(value, dtype) for value in (posterior.mean, posterior.logvar))
+        outputs.begun.checked()
+        mean, logvar = (rounded(later.value, dtype) for later in (outputs.mean, outputs.logvar))
         if count := len(range(piece.start, min(piece.stop, self.preparation.measured_images))):
             measured = Posterior(mean[:count], logvar[:count])
-            images = batch.images[:count]
+            images = signed(batch.images[:count])
             part = LatentMoments.of(measured, images, piece[:count], flipped=flipped, seed=self.preparation.seed)
             self.moments = part if self.moments is None else self.moments + part
         return packed({"mean": mean, "logvar": logvar}, dtype)

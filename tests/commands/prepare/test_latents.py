@@ -1,5 +1,6 @@
 """`prepare --latents`: from a checkpoint and a source to a cache that is found again."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,36 @@ def test_a_cache_is_written_on_first_use_and_opened_afterwards(run):
     assert "again" not in seen
     assert (again.stats.kind, again.digest) == ("scalar", first.digest)
     assert torch.equal(again.read([3], [True]).mean, first.read([3], [True]).mean)
+
+
+def test_latents_encoded_in_bf16_are_those_of_autocast_and_are_told_apart(run):
+    images = open_images("data/photos", "train", image_size=16)
+    rough, exact = (prepare_latents("runs/tiny", data="data/photos", dtype="fp32", precision=name) for name in ("bf16", "fp32"))
+    assert rough.name == f"{exact.name}-encoded-bf16"
+    ours, theirs = (open_latents(folder, autoencoder=run, data=images.digest) for folder in (rough, exact))
+    assert (ours.card.precision, theirs.card.precision) == ("bf16", "fp32") and ours.digest != theirs.digest
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = load_autoencoder("runs/tiny").encode(images.read(range(12)).images)
+    found = ours.read(range(12), [False] * 12)
+    assert torch.equal(found.mean, expected.mean.float()) and torch.equal(found.logvar, expected.logvar.float())
+    difference = (found.mean - theirs.read(range(12), [False] * 12).mean).std() / found.mean.std()
+    assert 1e-4 < difference < 2e-2
+    with pytest.raises(DataError, match="already holds latents with precision = bf16, but precision = the default was requested"):
+        prepare_latents("runs/tiny", data="data/photos", dtype="fp32", out=rough)
+    with pytest.raises(RecipeError, match="has no weights, so that encoding in bf16 would only round"):
+        prepare_latents("pixels", data="data/photos", precision="bf16")
+
+
+def test_caches_of_versions_without_a_precision_are_fp32_and_go_on(run):
+    folder = prepare_latents("runs/tiny", data="data/photos")
+    card = json.loads((folder / "latents.json").read_text())
+    assert card.pop("precision") == "fp32"
+    (folder / "latents.json").write_text(json.dumps(card))
+    assert prepare_latents("runs/tiny", data="data/photos") == folder
+    preparation = LatentPreparation(
+        load_autoencoder("runs/tiny"), open_images("data/photos", "train", image_size=16), autoencoder_digest=run, checkpoint="x"
+    )
+    assert "precision" not in preparation.plan()
 
 
 def test_decoding_bf16_latents_costs_little(run):

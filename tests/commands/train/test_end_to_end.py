@@ -156,6 +156,7 @@ def test_two_ranks_give_the_weights_and_the_validation_of_one(joint, weights, tm
     [
         (["alignment="], 2, "end_to_end: needs an [alignment] table"),
         (["latents.stats=scalar"], 2, 'latents.stats: must be "channel" with [end_to_end]'),
+        (["latents.precision=bf16"], 2, "latents.precision: has no effect with [end_to_end]"),
         (["latents.embed=false"], 2, "latents.embed: must be true with [end_to_end]"),
         (["warmup={steps=2}"], 2, "warmup: cannot be used with [end_to_end]"),
         (["channel_prefix={lengths=[1,2]}"], 2, "channel_prefix: cannot be used with [end_to_end]"),

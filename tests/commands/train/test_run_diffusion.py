@@ -313,9 +313,9 @@ def test_the_loss_falls_to_the_floor_of_white_latents(studio):
     assert 1.45 < sum(losses[-100:]) / 100 < 1.75
 
 
-@pytest.mark.parametrize("stats", ["channel", "scalar"])
-def test_online_latents_are_those_of_a_float32_cache(studio, tmp_path, stats):
-    changes = ["latents.dtype=fp32", f"latents.stats={stats}", "steps=2"]
+@pytest.mark.parametrize(("stats", "precision"), [("channel", "fp32"), ("scalar", "bf16")])
+def test_online_latents_are_those_of_a_float32_cache(studio, tmp_path, stats, precision):
+    changes = ["latents.dtype=fp32", f"latents.stats={stats}", f"latents.precision={precision}", "steps=2"]
     cached = assembled(studio, *changes)
     online = assembled(studio, *changes, "latents.online=true")
     ours, theirs = cached.training.task.stats, online.training.task.stats
@@ -325,6 +325,8 @@ def test_online_latents_are_those_of_a_float32_cache(studio, tmp_path, stats):
         assert mine.ids == other.ids
         assert torch.equal(mine.labels, other.labels)
         torch.testing.assert_close(mine.mean, other.mean, rtol=0, atol=1e-5)
+        rounded = mine.mean.bfloat16().float().equal(mine.mean)
+        assert rounded == (precision == "bf16")
     first = [next(islice(run.reports(0), 1)).values["diffusion"] for run in (cached, online)]
     torch.testing.assert_close(*first, rtol=1e-5, atol=0)
 
@@ -433,8 +435,9 @@ def test_an_autoencoder_without_training_data_needs_data_train(studio, tmp_path)
 
 
 def caches() -> set[Path]:
-    """The latent caches of data/classes in their default folder."""
-    return {path.absolute() for path in Path("data/latents").glob("classes-*") if not path.name.endswith(("-fp32", "-noflip"))}
+    """The latent caches of data/classes in their default folder, of default settings."""
+    others = {"fp32", "noflip"}
+    return {path.absolute() for path in Path("data/latents").glob("classes-*") if not others & {*path.name.split("-")}}
 
 
 @pytest.fixture

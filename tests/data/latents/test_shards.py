@@ -419,6 +419,36 @@ def test_an_unfinished_cache_is_not_resumed_with_another_autoencoder(tmp_path, a
         written(tmp_path / "out", autoencoder, images, autoencoder_digest="b" * 64)
 
 
+def test_an_encoding_that_is_not_finite_or_an_interruption_leaves_finished_shards_only(tmp_path, images):
+    broken, count = small_autoencoder(), 0
+    encode = broken.encode
+
+    def failing(batch):
+        nonlocal count
+        count += 1
+        posterior = encode(batch)
+        if count == 6:      # of the second shard, with mirrored images
+            posterior.mean[1] = torch.nan
+        return posterior
+
+    broken.encode, first = failing, ["train-000000.npy", "train-000000.tar"]
+    with pytest.raises(DataError, match="encoding of image 00000009 is not finite"):
+        written(tmp_path / "out", broken, images)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*") if path.is_file()) == first
+
+    def interrupted(batch):
+        raise KeyboardInterrupt
+
+    broken.encode = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        written(tmp_path / "out", broken, images)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*") if path.is_file()) == first
+    broken.encode = encode
+    written(tmp_path / "out", broken, images)
+    written(tmp_path / "unbroken", broken, images)
+    assert contents(tmp_path / "out") == contents(tmp_path / "unbroken")
+
+
 def test_a_finished_cache_of_other_settings_is_left_alone(tmp_path, autoencoder, images):
     folder = written(tmp_path / "out", autoencoder, images)
     before = contents(folder)
