@@ -86,7 +86,7 @@ class WorkerProcess:
         )
 
 
-def _serve() -> None:
+def serve() -> None:
     """Main loop of the worker process: answer calls until the parent closes the pipe."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)      # redirect printed text to stderr: stdout carries the answers
@@ -124,4 +124,4 @@ def _answer(call: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    _serve()
+    serve()

@@ -1,10 +1,11 @@
 """Processes of the command line that start in milliseconds: forks of one that has imported torch and the commands.
 
 Each is a process of its own, with arguments, working folder, environment, output and exit code; it only saves the seconds of
-imports, and of drawing pages. Tests of the start itself, and one of each command (tests/commands/test_every_command.py), use new
-interpreters, which draw.
+imports, and of drawing pages. Worker processes that they start are such forks too (`fork_workers`). Tests of the start itself, and
+one of each command (tests/commands/test_every_command.py), use new interpreters, which draw.
 """
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -13,14 +14,20 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
 
+from smtool import worker_process
+from smtool.worker_process import WorkerProcess
+
 IMPORTED = [
-    "matplotlib.backends.backend_agg", "matplotlib.figure", "rich.live", "smtool.cli", "smtool.commands.sample.samples",
-    "smtool.commands.train.run_autoencoder", "smtool.commands.train.run_diffusion", "smtool.commands.train.training",
-    "torch._dynamo", "torch.utils.tensorboard", "torchvision", "typer",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure", "rich.live", "smtool.cli",
+    "smtool.commands.race.race", "smtool.commands.sample.samples", "smtool.commands.train.run_autoencoder",
+    "smtool.commands.train.run_diffusion", "smtool.commands.train.training", "timm", "torch._dynamo", "torch.utils.tensorboard",
+    "torchvision", "typer",
 ]  # fmt: skip
 
 
@@ -63,6 +70,50 @@ class Running:
         return stdout, stderr
 
 
+class Worker:
+    """What smtool.worker_process.WorkerProcess uses of subprocess.Popen, of a fork that answers its calls."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        pipes = [os.path.join(self._folder.name, name) for name in ("questions", "answers")]
+        for pipe in pipes:
+            os.mkfifo(pipe)
+        stderr = f"/proc/{os.getpid()}/fd/2"
+        request = {"files": [*pipes, stderr if os.path.exists(stderr) else os.devnull], "cwd": os.getcwd(), "env": {**os.environ, **environment}, "path": sys.path}
+        self._process = _SERVER.Process(target=runpy.run_path, args=(__file__, {"REQUEST": request}, "worker"))
+        self._process.start()
+        self._lock = threading.Lock()      # one thread waits for the end, another asks for it
+        self.stdin = open(pipes[0], "wb")      # noqa: SIM115 - open until the end of the process
+        self.stdout = open(pipes[1], "rb")      # noqa: SIM115
+
+    def poll(self) -> int | None:
+        with self._lock:
+            return self._process.exitcode
+
+    def wait(self) -> int:
+        while (code := self.poll()) is None:
+            connection.wait([self._process.sentinel])
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        self.wait()
+        self.stdout.close()
+
+
+def fork_workers(put: Callable[[Any, str, Any], None]) -> None:
+    """From now on, worker processes of smtool are forks. put: sets an attribute, such as `setattr`."""
+    put(WorkerProcess, "_started", lambda worker: Worker(worker._environment))
+
+
 def start(*arguments: Any, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Running:
     """Start `smtool ARGUMENTS`, or a script if the first argument ends in .py. env: of the process, by default this one's."""
     environment = {**(os.environ if env is None else env), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -93,19 +144,11 @@ def run(
 
 def _become(request: dict[str, Any]) -> None:
     """In the fork: take on the requested arguments, folder, environment and outputs, and run."""
-    os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["cwd"])
     for number, path in enumerate([os.devnull, *request["outputs"]]):
         file = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", 1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    import torch
-    from undrawn import leave_out_drawings
-
-    torch.set_num_threads(1)
-    leave_out_drawings(setattr)
+    _prepare(request)
     program, *arguments = request["arguments"]
     try:
         if program.endswith(".py"):
@@ -119,8 +162,36 @@ def _become(request: dict[str, Any]) -> None:
         sys.stderr.flush()
 
 
+def _answer(request: dict[str, Any]) -> None:
+    """In the fork: serve calls, through the requested pipes, as `python -m smtool.worker_process` does."""
+    os.setsid()
+    for number, path in enumerate(request["files"]):
+        os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND), number)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+    sys.path[:] = request["path"]
+    _prepare(request)
+    worker_process.serve()
+
+
+def _prepare(request: dict[str, Any]) -> None:
+    """Environment, folder, signals, threads; without drawings, and with forks of the same server as workers."""
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    import torch
+    from undrawn import leave_out_drawings
+
+    torch.set_num_threads(1)
+    leave_out_drawings(setattr)
+    forkserver._forkserver.ensure_running = lambda: None      # the server whose fork this is
+    fork_workers(setattr)
+
+
+_SERVER = multiprocessing.get_context("forkserver")
 if __name__ == "forked":
     _become(globals()["REQUEST"])
+elif __name__ == "worker":
+    _answer(globals()["REQUEST"])
 else:
-    _SERVER = multiprocessing.get_context("forkserver")
     _SERVER.set_forkserver_preload(IMPORTED)

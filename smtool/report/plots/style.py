@@ -110,8 +110,8 @@ def titled(figure: "Figure", axes: "Axes", title: str, note: str) -> "Figure":
 
 def frozen(figure: "Figure") -> "Figure":
     """Solve the layout once and keep it, so that drawing again gives the same bytes."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine(None)
     return figure
 
 

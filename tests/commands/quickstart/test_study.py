@@ -5,9 +5,12 @@ import signal
 import threading
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+import warm_process
 
+from smtool.checkpoints import write_autoencoder
 from smtool.commands.evaluate.result import ReconstructionEvaluation
 from smtool.commands.quickstart import study as pipeline
 from smtool.commands.quickstart.scores import Look, score_tables
@@ -16,9 +19,11 @@ from smtool.diffusability import strips
 from smtool.errors import Interrupted, RecipeError
 from smtool.evaluation.scores import Passport, ReconstructionScore
 from smtool.inference.diffusion_model import read_diffusion
+from smtool.networks.sd_vae import SDVAE
+from smtool.randomness import initializing
 from smtool.recipe import TrainAE, TrainDiT, load, packaged
 from smtool.report.console import Console
-from smtool.tokenizers import open_tokenizer
+from smtool.tokenizers import identify, open_tokenizer
 
 TINY = """
 steps = 2
@@ -68,6 +73,17 @@ tensorboard = false
 """
 
 
+SHIPPED = dict(pipeline.SPECIMENS)
+SPECIMEN = SDVAE(downsample=4, latent_channels=4, channels=(8, 8, 8), norm_groups=4, blocks_per_level=1)
+
+
+def write_specimen(path: Path, seed: int) -> None:
+    """An autoencoder of random weights for images of 32 px, in the place of one that was trained for an hour."""
+    with initializing("test", seed):
+        autoencoder = SPECIMEN.build()
+    write_autoencoder(path, autoencoder, {"recipe": {"data": {"train": "builtin:photos", "image_size": 32}}})
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(folder, page, what was shown) of a quickstart whose recipes take a few steps."""
@@ -77,7 +93,12 @@ def finished(tmp_path_factory):
     (folder / "sit.toml").write_text(TINY_SIT)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        warm_process.fork_workers(patch.setattr)
         patch.setattr(pipeline, "RECIPES", {"plain": "plain.toml", "dsm": "dsm.toml"})
+        specimens = {name: f"specimen-{name}.safetensors" for name in ("plain", "dsm")}
+        for seed, path in enumerate(specimens.values()):
+            write_specimen(folder / path, seed)
+        patch.setattr(pipeline, "SPECIMENS", specimens)
         patch.setattr(strips, "NUM_CROPS", 13)      # a second crop of one photograph
         patch.setattr(pipeline.generation, "RECIPE", "sit.toml")
         patch.setattr(pipeline.generation, "NUM_SAMPLES", 24)
@@ -150,6 +171,9 @@ def test_the_recipes_differ_in_dsm_only_and_are_small():
     assert plain == dsm
     assert plain["steps"] * plain["data"]["batch"] <= 320 * 16
     assert "perceptual" not in plain
+    assert {name: identify(what).metadata["recipe"]["data"]["image_size"] for name, what in SHIPPED.items()} == {
+        "plain": 64, "dsm": 64,
+    }  # fmt: skip
     sit = load("quickstart/sit", TrainDiT).tables
     assert sit.steps * sit.data.batch <= 500 * 32
     assert sit.model.depth * sit.model.width <= 4 * 128
@@ -158,16 +182,19 @@ def test_the_recipes_differ_in_dsm_only_and_are_small():
 @pytest.mark.slow
 def test_each_transformer_is_trained_on_the_latents_of_its_own_specimen(finished):
     folder = finished[0] / "runs" / "quickstart"
+    specimens = [open_tokenizer(str(finished[0] / f"specimen-{name}.safetensors")) for name in ("plain", "dsm")]
     models = [read_diffusion(folder / f"{name}-sit" / "ckpt.safetensors") for name in ("plain", "dsm")]
-    for name, model in zip(("plain", "dsm"), models, strict=True):
-        assert model.metadata["autoencoder"]["digest"] == open_tokenizer(f"specimen:{name}").digest
+    for specimen, model in zip(specimens, models, strict=True):
+        assert model.metadata["autoencoder"]["digest"] == specimen.digest
+    assert specimens[0].digest != specimens[1].digest
     first, second = (dict(model.metadata["recipe"]) for model in models)
     assert first.pop("latents") != second.pop("latents")
     assert first == second
 
 
 @pytest.mark.slow
-def test_a_recipe_that_fails_is_named_with_its_reason(finished, tmp_path):
+def test_a_recipe_that_fails_is_named_with_its_reason(finished, tmp_path, monkeypatch):
+    warm_process.fork_workers(monkeypatch.setattr)
     (tmp_path / "bad.toml").write_text(TINY.replace("steps = 2", "stepz = 2"))
     recipe = replace(load(str(finished[0] / "plain.toml"), TrainAE), path=tmp_path / "bad.toml")
     with pytest.raises(RecipeError, match=r"bad\.toml: .*[\s\S]*stepz: no such key"):
@@ -175,7 +202,8 @@ def test_a_recipe_that_fails_is_named_with_its_reason(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stop_reaches_the_runs_and_is_no_failure(finished, tmp_path):
+def test_a_stop_reaches_the_runs_and_is_no_failure(finished, tmp_path, monkeypatch):
+    warm_process.fork_workers(monkeypatch.setattr)
     (tmp_path / "long.toml").write_text(TINY.replace("steps = 2", "steps = 1000000"))
     recipe = load(str(tmp_path / "long.toml"), TrainAE)
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
