@@ -1,8 +1,8 @@
 """Processes of the command line that start in milliseconds: forks of one that has imported torch and the commands.
 
 Each is a process of its own, with arguments, working folder, environment, output and exit code; it only saves the seconds of
-imports, and of drawing pages. Worker processes that they start are such forks too (`fork_workers`). Tests of the start itself, and
-one of each command (tests/commands/test_every_command.py), use new interpreters, which draw.
+imports, and of drawing pages. Worker processes that they start are such forks too (`fork_workers`). Tests of the start itself,
+and one of each command (tests/commands/test_every_command.py), use new interpreters, which draw.
 """
 
 import contextlib
@@ -79,7 +79,8 @@ class Worker:
         for pipe in pipes:
             os.mkfifo(pipe)
         stderr = f"/proc/{os.getpid()}/fd/2"
-        request = {"files": [*pipes, stderr if os.path.exists(stderr) else os.devnull], "cwd": os.getcwd(), "env": {**os.environ, **environment}, "path": sys.path}
+        files = [*pipes, stderr if os.path.exists(stderr) else os.devnull]
+        request = {"files": files, "cwd": os.getcwd(), "env": {**os.environ, **environment}, "path": sys.path}
         self._process = _SERVER.Process(target=runpy.run_path, args=(__file__, {"REQUEST": request}, "worker"))
         self._process.start()
         self._lock = threading.Lock()      # one thread waits for the end, another asks for it
