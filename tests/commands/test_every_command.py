@@ -1,4 +1,8 @@
-"""A folder of diffusers' AutoencoderDC with random weights, and tiles: every command, on images of 96 px in tiles of 64 px."""
+"""A folder of diffusers' AutoencoderDC with random weights, and tiles: every command, on images of 96 px in tiles of 64 px.
+
+Each command but inspect is driven once in a new interpreter, with its drawings, and again, with other options, in a fork
+(warm_process); tests/commands/inspect/test_cost.py starts inspect.
+"""
 
 import json
 import os
@@ -9,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm_process
 from diffusers import AutoencoderDC
 from PIL import Image
 from torch.testing import assert_close
@@ -61,21 +66,30 @@ def place(tmp_path_factory) -> Path:
         made = AutoencoderDC(**sizes, latent_channels=8, attention_head_dim=4, scaling_factor=0.5)
     made.save_pretrained(folder / "dc-ae")
     (folder / "dit.toml").write_text(RECIPE)
-    smtool(folder, "prepare", "builtin:photos?train=12&val=8", "--out", "images", "--size", "96")
+    in_new_interpreter(folder, "prepare", "builtin:photos?train=12&val=8", "--out", "images", "--size", "96")
     return folder
 
 
 @pytest.fixture(scope="module")
 def dit(place) -> Path:
-    smtool(place, "train-dit", "dit.toml", "--out", "dit")
+    in_new_interpreter(place, "train-dit", "dit.toml", "--out", "dit")
     return place / "dit"
 
 
-def smtool(folder: Path, *arguments: str, code: int = 0) -> str:
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+
+
+def in_new_interpreter(folder: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "smtool", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=900)
-    assert done.returncode == code, f"{done.stdout[-500:]}{done.stderr[-2000:]}"
+    return said(subprocess.run(command, capture_output=True, text=True, cwd=folder, env=ENVIRONMENT, timeout=900))
+
+
+def smtool(folder: Path, *arguments: str) -> str:
+    return said(warm_process.run(*arguments, cwd=folder, env=ENVIRONMENT))
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, f"{done.stdout[-500:]}{done.stderr[-2000:]}"
     return done.stdout + done.stderr
 
 
@@ -101,7 +115,7 @@ def test_latents_are_those_of_diffusers(place, tile):
 
 @pytest.mark.slow
 def test_a_transformer_trains_on_its_latents_and_samples_are_decoded(place, dit):
-    smtool(place, "sample", "dit", "--num-images", "2", "--out", "whole")
+    in_new_interpreter(place, "sample", "dit", "--num-images", "2", "--out", "whole")
     smtool(place, "sample", "dit", "--num-images", "2", "--tile", "64", "--out", "tiled")
     assert json.loads((place / "tiled" / "samples.json").read_text())["tile"] == 64
     one, two = (np.asarray(Image.open(place / folder / "000000.png")).astype(float) for folder in ("whole", "tiled"))
@@ -112,7 +126,7 @@ def test_a_transformer_trains_on_its_latents_and_samples_are_decoded(place, dit)
 
 @pytest.mark.slow
 def test_scores_are_those_of_diffusers(place):
-    smtool(place, "eval", "dc-ae", "--data", "images", "--json", "whole.json")
+    in_new_interpreter(place, "eval", "dc-ae", "--data", "images", "--json", "whole.json")
     smtool(place, "eval", "dc-ae", "--data", "images", "--tile", "64", "--json", "tiled.json")
     whole, tiled = (json.loads((place / f"{name}.json").read_text()) for name in ("whole", "tiled"))
     images = open_images(str(place / "images"), "val", image_size=96).read(range(8)).images
@@ -128,9 +142,9 @@ def test_scores_are_those_of_diffusers(place):
 
 @pytest.mark.slow
 def test_its_spectrum_is_measured_whole_and_in_tiles(place):
-    for name, options in (("whole", []), ("tiled", ["--tile", "64"])):
+    for name, run, options in (("whole", in_new_interpreter, []), ("tiled", smtool, ["--tile", "64"])):
         outputs = ["--out", f"spectrum-{name}", "--json", f"{name}-spectrum.json"]
-        smtool(place, "spectrum", "dc-ae", "--data", "images", *outputs, *options)
+        run(place, "spectrum", "dc-ae", "--data", "images", *outputs, *options)
     whole, tiled = (json.loads((place / f"{name}-spectrum.json").read_text()) for name in ("whole", "tiled"))
     assert tiled["passport"]["tile"] == 64 and whole["passport"]["tile"] is None
     one, two = (found["autoencoders"][0]["normalization"]["std"] for found in (whole, tiled))
@@ -153,13 +167,14 @@ def test_tiles_below_the_receptive_field_are_refused_everywhere(place, dit, comm
 @pytest.mark.slow
 def test_it_is_inspected_exported_and_raced(place):
     assert "AutoencoderDC" in smtool(place, "inspect", "dc-ae")
-    smtool(place, "export", "dc-ae", "--to", "diffusers", "--out", "exported")
+    in_new_interpreter(place, "export", "dc-ae", "--to", "diffusers", "--out", "exported")
     images = torch.rand(1, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         again = AutoencoderDC.from_pretrained(place / "exported").eval().encode(images).latent
         assert_close(again, theirs(place).encode(images).latent, rtol=1e-5, atol=1e-6)
-    smtool(place, "race", "dc-ae", "control:crop", "--data", "images", "--budget", "2", "--jobs", "1", "--out", "race",
-           "--set", f"transformer.changes={json.dumps(RACE)}")
+    changes = ["--set", f"transformer.changes={json.dumps(RACE)}", "--set", "seeds=[0]"]
+    options = ["--data", "images", "--budget", "2", "--jobs", "1", "--out", "race"]
+    in_new_interpreter(place, "race", "dc-ae", "control:crop", *options, *changes)
     assert "dc-ae" in (place / "race" / "race.json").read_text()
 
 
@@ -167,9 +182,9 @@ def test_it_is_inspected_exported_and_raced(place):
 def test_it_is_trained_further(place):
     changes = ["model.init=dc-ae", "data.image_size=96", "data.batch=4", "steps=2", "optimizer.warmup=0",
                "validation.num_images=4"]
-    said = smtool(place, "train-ae", "heal/dsm", *(part for change in changes for part in ("--set", change)), "--data", "images",
-                  "--out", "run")
-    assert "starting from dc-ae (AutoencoderDC f4, 8 channels" in said and "latents measured anew" in said
+    changes = [part for change in changes for part in ("--set", change)]
+    text = in_new_interpreter(place, "train-ae", "heal/dsm", *changes, "--data", "images", "--out", "run")
+    assert "starting from dc-ae (AutoencoderDC f4, 8 channels" in text and "latents measured anew" in text
     smtool(place, "export", "run", "--to", "original", "--out", "again")
     stats = json.loads((place / "again" / "config.json").read_text())["scaling_factor"]
     images = open_images(str(place / "images"), "train", image_size=96).read(range(12)).images

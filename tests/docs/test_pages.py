@@ -199,6 +199,7 @@ def test_a_page_works_from_its_first_line_to_its_last(page, workshop, tmp_path, 
     if page.stem == "own-autoencoder":
         _save_patch_vae(tmp_path / "patch-vae.pt")
     monkeypatch.chdir(tmp_path)
+    warm_process.fork_workers(monkeypatch.setattr)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-weights"))
     monkeypatch.delenv("SMTOOL_WEIGHTS", raising=False)
     monkeypatch.setattr("smtool.report.html.inline_svg", lambda *figure, **words: "<svg></svg>")      # takes half of the time
