@@ -1,26 +1,22 @@
 """PatchGAN's size and smallest input, and its BatchNorm compared with nn.BatchNorm2d in one and in two processes."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 from torch import nn
 from torch.testing import assert_close
 
 from smtool.networks.batch_norm import GlobalBatchNorm2d
 from smtool.networks.discriminator import PatchGAN
 
-REPOSITORY = Path(__file__).parents[2]
-
 # One rank's share of a global batch of 5 (2 + 3 samples); its parameters' gradients are summed over the ranks.
 RANK = """
 import os, sys
 import torch, torch.distributed as dist
 from smtool.networks.discriminator import PatchGAN
-rank, folder = int(sys.argv[1]), sys.argv[2]
+rank, folder = int(os.environ["RANK"]), sys.argv[1]
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 images, weights, state = torch.load(f"{folder}/input.pt")
 share = slice(0, 2) if rank == 0 else slice(2, 5)
@@ -103,14 +99,9 @@ def test_two_ranks_of_unequal_share_equal_one_rank_with_the_whole_batch(tmp_path
 
 
 def run_ranks(folder: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(REPOSITORY)}
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for rank in ranks:
-        _, error = rank.communicate(timeout=120)
-        assert rank.returncode == 0, error.decode()
+    (folder / "rank.py").write_text(RANK)
+    done = warm_process.run(folder / "rank.py", folder, ranks=2)
+    assert done.returncode == 0, done.stderr
 
 
 def assert_states_close(found: dict, expected: dict) -> None:

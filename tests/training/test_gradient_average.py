@@ -1,11 +1,10 @@
 """Gradients averaged during the backward pass on two gloo ranks equal those of the whole batch on one."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm_process
 
 from smtool.training.gradient_average import GradientAverage
 
@@ -64,8 +63,7 @@ with joined("cpu") as ranks:
 def test_gradients_are_those_of_the_whole_batch(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    ended = subprocess.run([*launch, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120)
+    ended = warm_process.run(script, tmp_path, ranks=2)
     assert ended.returncode == 0, ended.stderr[-2000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second

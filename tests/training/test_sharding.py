@@ -1,11 +1,10 @@
 """Sharding on two gloo ranks: size of shards, gathered tensors, and an overflow on one rank only."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm_process
 from torch import nn
 
 from smtool.features.frozen import Frozen
@@ -103,8 +102,7 @@ with joined("cpu") as ranks:
 def found(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("sharding")
     (folder / "worker.py").write_text(WORKER)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    ended = subprocess.run([*launch, str(folder / "worker.py"), str(folder)], capture_output=True, text=True, timeout=120)
+    ended = warm_process.run(folder / "worker.py", folder, ranks=2)
     files = [folder / f"{rank}.json" for rank in (0, 1)]
     assert all(file.exists() for file in files), ended.stderr[-2000:]
     return [json.loads(file.read_text()) for file in files]

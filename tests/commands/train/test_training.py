@@ -156,9 +156,7 @@ def test_two_ranks_give_the_weights_and_the_validation_of_one(recipe, tmp_path, 
     The discriminator, from step 5 on, multiplies differences: from 2e-6 after 4 steps to 5e-5 after 8, on some processors less.
     """
     changes = ["--set", "steps=8", "--set", "optimizer.eps=1e-2", "--set", "validation.num_images=7"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    command = [*torchrun, "-m", "smtool", "train-ae", str(recipe), "--out", "two", *changes]
-    two = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=SINGLE_THREADED, timeout=300)
+    two = warm_process.run("train-ae", recipe, "--out", "two", *changes, cwd=tmp_path, ranks=2)
     assert (tmp_path / "two" / "DONE").exists(), two.stderr[-2000:]
     one = warm_process.run("train-ae", str(recipe), "--out", "one", *changes, cwd=tmp_path)
     assert one.returncode == 0, one.stderr
