@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.released.alternation import Alternation, largest_difference
+from benchmarks.released.alternation import Alternation, Difference, differences
 
 
 def test_both_trainers_get_each_batch_and_each_pays_for_its_own_step():
@@ -31,9 +31,10 @@ def test_both_trainers_get_each_batch_and_each_pays_for_its_own_step():
 
 
 def test_losses_are_compared_by_the_names_that_both_have():
-    assert largest_difference([{"a": 1.0, "b": 5.0}, {"a": 2.0}], [{"a": 1.0}, {"a": 1.6, "c": 0.0}]) == pytest.approx(0.25)
+    found = differences([{"a": 1.0, "b": 5.0}, {"a": 2.0}], [{"a": 1.0}, {"a": 1.6, "c": 0.0}])
+    assert found == [Difference(0.0, "a", 0), Difference(pytest.approx(0.25), "a", 1)] and max(found).step == 1
     with pytest.raises(ValueError, match="step 0 has no loss that both report"):
-        largest_difference([{"a": 1.0}], [{"b": 1.0}])
+        differences([{"a": 1.0}], [{"b": 1.0}])
 
 
 def test_without_a_checkout_one_sentence_says_so(tmp_path):

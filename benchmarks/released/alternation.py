@@ -54,12 +54,24 @@ class Alternation:
         return Row(name, 1e3 * means[0], "ms", 1e3 * means[1], "released code", aim, best)
 
 
-def largest_difference(ours: Sequence[dict[str, float]], released: Sequence[dict[str, float]]) -> float:
-    """The largest relative difference of a loss that both report. Raises ValueError if a step has none in common."""
-    worst = 0.0
+@dataclass(frozen=True, order=True)
+class Difference:
+    """The relative difference of a loss, its name and its step, counted from 0."""
+
+    value: float
+    name: str
+    step: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.1e} ({self.name}, step {self.step})"
+
+
+def differences(ours: Sequence[dict[str, float]], released: Sequence[dict[str, float]]) -> list[Difference]:
+    """The relative difference of each loss that both report, by step. Raises ValueError if a step has none in common."""
+    found = []
     for step, (mine, theirs) in enumerate(zip(ours, released, strict=False)):
-        shared = mine.keys() & theirs.keys()
+        shared = sorted(mine.keys() & theirs.keys())
         if not shared:
             raise ValueError(f"step {step} has no loss that both report: {sorted(mine)} and {sorted(theirs)}")
-        worst = max(worst, *(abs(mine[name] - theirs[name]) / max(abs(theirs[name]), 1e-3) for name in shared))
-    return worst
+        found += [Difference(abs(mine[name] - theirs[name]) / max(abs(theirs[name]), 1e-3), name, step) for name in shared]
+    return found

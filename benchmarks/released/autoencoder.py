@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks import Row
 from benchmarks.released.accelerator import LoggingAccelerator
-from benchmarks.released.alternation import Alternation, largest_difference
+from benchmarks.released.alternation import Alternation, Difference, differences
 from benchmarks.released.given_draws import normal, numbers, streams
 from smtool.checkpoints.foreign.released import RELEASED
 from smtool.data import ImageBatch
@@ -48,8 +48,8 @@ class RandomPerceptual(PerceptualDistance):
 
 def compare(
     checkout: Path, clock: Callable[[], float], *, side: int, batch: int, config: str, before: int, playing: int
-) -> tuple[list[Row], float]:
-    """Rows of the steps before the discriminator and with it, and the largest relative difference of a loss.
+) -> tuple[list[Row], list[Difference]]:
+    """Rows of the steps before the discriminator and with it, and the relative differences of all losses.
 
     config: of the checkout, such as ldm_f16d16. before, playing: numbers of steps, of which the first two do not count.
     """
@@ -80,7 +80,7 @@ def compare(
         alternation.row(f"before the discriminator: {name}", range(2, before), ALONE_AIM),
         alternation.row(f"while it plays: {name}", range(before + 2, steps), ADVERSARIAL_AIM),
     ]
-    return rows, largest_difference(alternation.losses, logged)
+    return rows, differences(alternation.losses, logged)
 
 
 def _task(widths: tuple[int, ...], channels: int, shape: tuple[int, int, int, int], *, start: int) -> AutoencoderTask:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks import Row
 from benchmarks.released.accelerator import LoggingAccelerator
-from benchmarks.released.alternation import Alternation, largest_difference
+from benchmarks.released.alternation import Alternation, Difference, differences
 from benchmarks.released.given_draws import normal, numbers, streams, uniform
 from smtool.data import LatentBatch
 from smtool.diffusion import Flow, Repa, WeightedAlignment
@@ -51,8 +51,8 @@ class RandomDino(nn.Module):
         return {"x_norm_patchtokens": self.network.forward_features(x)[:, 1:]}
 
 
-def compare(checkout: Path, clock: Callable[[], float], *, batch: int, steps: int) -> tuple[list[Row], float]:
-    """Rows with the teacher in every step and with cached features, and the largest relative difference of a loss.
+def compare(checkout: Path, clock: Callable[[], float], *, batch: int, steps: int) -> tuple[list[Row], list[Difference]]:
+    """Rows with the teacher in every step and with cached features, and the relative differences of all losses.
 
     steps: of which the first does not count.
     """
@@ -85,7 +85,7 @@ def compare(checkout: Path, clock: Callable[[], float], *, batch: int, steps: in
     first = alternation.row(f"teacher in every step: {name}", range(1, steps), ONLINE_AIM)
     alternation.ours = of_stored
     second = alternation.row(f"cached features: {name}", range(1, steps), CACHED_AIM)
-    return [first, second], largest_difference(alternation.losses, LoggingAccelerator.logged)
+    return [first, second], differences(alternation.losses, LoggingAccelerator.logged)
 
 
 def _task(dino: RandomDino) -> DiffusionTask:
