@@ -12,6 +12,8 @@ from torch.nn import Parameter
 from smtool.config import Config
 from smtool.training.sharding import like, local, whole
 
+_FUSED = ("cuda", "cpu")
+"""Devices on which one kernel updates weights and moments."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -62,7 +64,7 @@ class AdamW(Config):
         multipliers: parameter name -> factor of its learning rate, 1 for names that are absent.
         """
         learning = {name: parameter for name, parameter in parameters if parameter.requires_grad}
-        return NamedOptimizer(self, learning, fused=torch.device(device).type == "cuda", multipliers=multipliers)
+        return NamedOptimizer(self, learning, fused=torch.device(device).type in _FUSED, multipliers=multipliers)
 
     def rate(self, update: int, last_update: int) -> float:
         """The learning rate of update number `update` (from 0); last_update: the last one of the run, where a decay ends unless
