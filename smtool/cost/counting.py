@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,28 +57,38 @@ class Count:
 
 
 @contextmanager
-def counting(module: nn.Module | None = None) -> Iterator[Count]:
+def counting(module: nn.Module | None = None, compiled: Sequence[nn.Module] = ()) -> Iterator[Count]:
     """Count what the block does with meta tensors; operations on real tensors are the host's and do not count.
 
     module: gradients that arrive at its parameters leave the memory that is counted. FLOPs are those of PyTorch's FLOP counter
     (`torch.utils.flop_counter`): matrix products, convolutions and attention, 2 for each multiplication with addition, backward
-    passes included. Every operation counts as one kernel that reads each input once and writes each output once: a compiler that
-    fuses kernels saves some of these bytes. Views cost nothing.
+    passes included. Every operation counts as one kernel that reads each input and writes each output once.
+    Views cost nothing. compiled: blocks that torch.compile fuses, which count with the kernels of their compiled graphs.
     """
-    counter = _Counter()
+    counter = Counter()
     hooks = [
         parameter.register_post_accumulate_grad_hook(counter.forget_gradient)
         for parameter in (() if module is None else module.parameters()) if parameter.requires_grad
     ]  # fmt: skip
     try:
-        with counter:
+        with counter, _compiled(compiled, counter):
             yield counter.count
     finally:
         for hook in hooks:
             hook.remove()
 
 
-class _Counter(TorchDispatchMode):
+def _compiled(blocks: Sequence[nn.Module], counter: "Counter") -> AbstractContextManager[None]:
+    if not blocks:
+        return nullcontext()
+    from smtool.cost.compiled import as_compiled  # imports PyTorch's compiler, which takes seconds
+
+    return as_compiled(blocks, counter)
+
+
+class Counter(TorchDispatchMode):
+    """Sees every operation inside `counting`."""
+
     def __init__(self) -> None:
         super().__init__()
         self.count = Count()
@@ -125,8 +135,13 @@ class _Counter(TorchDispatchMode):
         if packet in _WRITE_ONLY:
             read = _distinct(inputs[1:])
         flops = int(flop_registry[packet](*args, **named, out_val=out)) if packet in flop_registry else 0
-        unit = _unit(packet, inputs) if flops else ""
+        unit = unit_of(packet, inputs) if flops else ""
         self.count.kernels.append(Kernel(unit, flops, read + _distinct(outputs), packet.__name__))
+
+    def add(self, kernels: Sequence[Kernel], transient_bytes: int) -> None:
+        """Add kernels that are not run, and the memory that they take meanwhile beside their inputs and outputs."""
+        self.count.kernels += kernels
+        self.count.peak_bytes = max(self.count.peak_bytes, self._total + transient_bytes)
 
     def _numbered(self, func: Any, args: Sequence[Any]) -> Sequence[Any]:
         """Arguments of indexing with masks replaced by as many places as the mask has true cells; unknown masks: all cells."""
@@ -167,7 +182,7 @@ def _distinct(tensors: Sequence[Tensor]) -> int:
     return sum(sizes.values())
 
 
-def _unit(packet: Any, inputs: Sequence[Tensor]) -> str:
+def unit_of(packet: Any, inputs: Sequence[Tensor]) -> str:
     dtype = next(x.dtype for x in inputs if x.is_floating_point())
     if dtype == torch.float32:      # PyTorch's defaults: TF32 for convolutions, not for matrix products
         return "tf32" if packet in _CONVOLUTIONS else "fp32"

@@ -50,20 +50,21 @@ def cuda_autocast() -> Iterator[None]:
 
     setattr(torch, "autocast", autocast)      # noqa: B010
     try:
-        with _CudaAutocast():
+        with CudaAutocast():
             yield
     finally:
         setattr(torch, "autocast", usual)      # noqa: B010
 
 
-class _CudaAutocast(TorchFunctionMode):
+class CudaAutocast(TorchFunctionMode):
     """Casts the inputs of functions by name, and runs attention by a fused kernel.
 
-    As on a GPU, the cast of a trained weight is kept until autocast ends, so that each is cast once per pass.
+    keep_weights: as on a GPU, the cast of a trained weight is kept until autocast ends, so that each is cast once per pass.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_weights: bool = True) -> None:
         super().__init__()
+        self._keep = keep_weights
         self._weights: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(
@@ -98,7 +99,7 @@ class _CudaAutocast(TorchFunctionMode):
     def _as(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         if not x.is_meta or not x.is_floating_point() or x.dtype in (dtype, torch.float64):
             return x
-        if not (x.is_leaf and x.requires_grad and x.dtype == torch.float32):
+        if not (self._keep and x.is_leaf and x.requires_grad and x.dtype == torch.float32):
             return x.to(dtype)
         if id(x) not in self._weights:
             self._weights[id(x)] = (x, x.to(dtype))

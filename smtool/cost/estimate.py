@@ -28,7 +28,8 @@ the gradient two reads and a write; by the average two reads and a write."""
 @dataclass(frozen=True)
 class Subject:
     """A recipe whose cost is wanted. task: on the meta device; batch: number of images -> micro-batch; averaged: the player with
-    an average; parallel: how its parameters are sharded, None: never; remarks: what else is assumed."""
+    an average; parallel: how its parameters are sharded, None: never; compiled: blocks that torch.compile fuses; remarks: further
+    assumptions."""
 
     recipe: str
     tables: TrainingTables
@@ -38,6 +39,7 @@ class Subject:
     turns: Sequence[Turns]
     averaged: str
     parallel: Parallel | None = None
+    compiled: tuple[nn.Module, ...] = ()
     remarks: tuple[str, ...] = ()
 
     def samples(self, gpus: int) -> int:
@@ -53,7 +55,9 @@ class Subject:
 
     def count(self, player: str, step: int, batch: Batch) -> Count:
         """One turn on a micro-batch. Turns of a step must be counted in their order, because a task may hand things on."""
-        return count_turn(self.task, player, step, batch, precision=self.tables.precision, seed=self.tables.seed)
+        return count_turn(
+            self.task, player, step, batch, precision=self.tables.precision, seed=self.tables.seed, compiled=self.compiled
+        )
 
     def is_sharded(self, player: str, gpus: int) -> bool:
         return self.parallel is not None and self.parallel.applies(self.task.players[player], Ranks(0, gpus, "meta"))
@@ -94,7 +98,7 @@ def estimate(subject: Subject, gpu: GPU, gpus: int, data: Callable[[float], Data
         gpu_hours=gpus * seconds / 3600,
         floor_gpu_hours=gpus * floor / 3600,
         data=data(rate),
-        assumptions=(*_assumptions(gpu), *subject.remarks),
+        assumptions=(*_assumptions(gpu, len(subject.compiled)), *subject.remarks),
     )
 
 
@@ -197,12 +201,13 @@ def _frozen(task: object) -> dict[int, nn.Module]:
     return networks
 
 
-def _assumptions(gpu: GPU) -> tuple[str, ...]:
+def _assumptions(gpu: GPU, compiled: int) -> tuple[str, ...]:
+    fused = f"kernels of {compiled} compiled blocks as PyTorch's compiler plans them for an H100, other " if compiled else ""
     return (
         f"peaks of {gpu.title}: {gpu.source}",
         f"{MATRIX_EFFICIENCY:.0%} of the peak in matrix products and convolutions, {MEMORY_EFFICIENCY:.0%} of the bandwidth in "
         f"other kernels, {LINK_EFFICIENCY:.0%} of the interconnect, {LAUNCH_SECONDS * 1e6:g} us to start a kernel",
-        "kernels are not fused; float32 convolutions use TF32, other float32 products do not",
+        f"{fused}kernels are not fused; float32 convolutions use TF32, other float32 products do not",
         "gradients are averaged after the backward pass; shards are gathered while other blocks compute",
         "data arrive in time; validation and saving are left out",
     )

@@ -38,10 +38,11 @@ def planned_turns(task: Task, steps: int, begins: Sequence[tuple[int, str]], *, 
             yield Turns(player, name, number, chosen)
 
 
-def count_turn(task: Task, player: str, step: int, batch: Batch, *, precision: Precision, seed: int = 0) -> Count:
+def count_turn(task: Task, player: str, step: int, batch: Batch, *, precision: Precision, seed: int = 0,
+               compiled: Sequence[nn.Module] = ()) -> Count:
     """Operations of a player's loss and of its backward pass on a micro-batch; those of the optimizer are not counted.
 
-    task, batch: on the meta device. Random choices of the step are those of the seed and the step.
+    task, batch: on the meta device. Random choices of the step are those of the seed and the step. compiled: as in `counting`.
     """
     trained = {name: _trained(module) for name, module in task.players.items()}
     for name, parameters in trained.items():
@@ -51,7 +52,7 @@ def count_turn(task: Task, player: str, step: int, batch: Batch, *, precision: P
     draws = streams(seed, step, player, batch=len(batch), device="meta")
     mixed = MixedPrecision(precision, "cpu")      # meta tensors have the CPU's switch
     try:
-        with cuda_autocast(), counting(task.players[player]) as count:
+        with cuda_autocast(), counting(task.players[player], compiled) as count:
             with mixed.autocast():
                 loss = task.loss(player, batch.slice(0, len(batch)), draws, step)
             loss.total.backward()

@@ -141,12 +141,13 @@ class Alignment(nn.Module):
         self.target = target
         self.token_grid = token_grid
 
-    def loss(self, tokens: Tensor, features: Tensor) -> Tensor:
-        """Negative mean cosine between projected tokens (B, T, width) and target features (B, teacher_dim, h, w), in float32.
+    def __call__(self, tokens: Tensor, features: Tensor) -> Tensor:
+        """The loss, in float32: negative mean cosine of projected tokens (B, T, width) and targets, which are made of features
+        (B, teacher_dim, h, w). Features with another grid are resampled first. Gradients flow to tokens and projector only."""
+        loss: Tensor = super().__call__(tokens, self.target(self._on_token_grid(features.detach().float())).flatten(2).mT)
+        return loss      # the target is made here, outside of what `compile` compiles
 
-        Features with another grid are resampled first. Gradients flow to the tokens and the projector only.
-        """
-        target = self.target(self._on_token_grid(features.detach().float())).flatten(2).mT
+    def forward(self, tokens: Tensor, target: Tensor) -> Tensor:
         projected = self.projector(tokens).float()
         return -(F.normalize(projected, dim=-1) * F.normalize(target, dim=-1)).sum(-1).mean()
 

@@ -13,6 +13,8 @@ from smtool.config import Config
 from smtool.data.batches import LatentBatch, widened
 from smtool.devices import to_device
 from smtool.diffusion import Noised, Process, WeightedAlignment, perturbed
+from smtool.features.frozen import Frozen
+from smtool.networks.compiling import blocks_of
 from smtool.networks.posterior import LatentStats, Posterior
 from smtool.networks.transformer import LatentTransformer, Prediction
 from smtool.randomness import Streams
@@ -84,6 +86,12 @@ class DiffusionTask:
             modules["alignment"] = alignment.module
         self.players: dict[str, nn.Module] = {PLAYER: nn.ModuleDict(modules)}
 
+    @property
+    def regions(self) -> list[nn.Module]:
+        """What `compile` compiles, each by itself: the blocks of the transformer and of the teacher, and the alignment."""
+        frozen = blocks_of(self.teacher.network) if isinstance(self.teacher, Frozen) else []
+        return [*blocks_of(self.network), *frozen, *([] if self.alignment is None else [self.alignment.module])]
+
     def players_at(self, step: int) -> tuple[str, ...]:
         return (PLAYER,)
 
@@ -151,7 +159,7 @@ class DiffusionTask:
         if self.alignment is None or features is None:
             return []
         tokens = [found.tokens for found in predictions if found.tokens is not None]
-        distances = torch.stack([self.alignment.module.loss(one, features) for one in tokens])
+        distances = torch.stack([self.alignment.module(one, features) for one in tokens])
         return [Term("alignment", distances.mean(), self.alignment.weight)]
 
     def labels_on(self, labels: Tensor | None, device: str) -> Tensor | None:

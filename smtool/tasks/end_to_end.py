@@ -96,4 +96,4 @@ class EndToEndTask:
         noised = self.diffusion.noised(self.norm.running(latents), draws.of_turn(PLAYER))
         known = self.diffusion.labels_on(labels, draws.device)
         tokens = self.diffusion.network.tokens(noised.x_t, noised.network_time, known, tap=alignment.depth)
-        return alignment.module.loss(tokens, features)
+        return alignment.module(tokens, features)

@@ -65,7 +65,7 @@ def test_the_loss_is_the_mean_cosine_token_by_token():
             for column in range(GRID[1]):
                 a, f = projected[b, row * GRID[1] + column].double(), features[b, :, row, column].double()
                 total += (a @ f / (a.norm() * f.norm())).item()
-    assert alignment.loss(tokens, features).item() == pytest.approx(-total / (3 * GRID[0] * GRID[1]), abs=1e-6)
+    assert alignment(tokens, features).item() == pytest.approx(-total / (3 * GRID[0] * GRID[1]), abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", SECTIONS)
@@ -75,8 +75,8 @@ def test_a_perfect_projection_has_loss_minus_one(kind):
     _, features = _inputs()
     alignment.projector = torch.nn.Identity()
     tokens = 3 * config.target(features).flatten(2).transpose(1, 2)
-    assert alignment.loss(tokens, features).item() == pytest.approx(-1, abs=1e-6)
-    assert alignment.loss(-tokens, features).item() == pytest.approx(1, abs=1e-6)
+    assert alignment(tokens, features).item() == pytest.approx(-1, abs=1e-6)
+    assert alignment(-tokens, features).item() == pytest.approx(1, abs=1e-6)
 
 
 def test_irepa_subtracts_part_of_the_mean_and_divides_by_the_spread():
@@ -113,7 +113,7 @@ def test_the_convolution_takes_tokens_in_row_major_order():
 def test_gradient_reaches_tokens_and_projector_and_nothing_else(kind):
     alignment = _built(SECTIONS[kind])
     tokens, features = (value.requires_grad_() for value in _inputs())
-    alignment.loss(tokens, features).backward()
+    alignment(tokens, features).backward()
     assert features.grad is None
     assert tokens.grad.abs().sum() > 0
     for name, parameter in alignment.named_parameters():
@@ -124,16 +124,16 @@ def test_gradient_reaches_tokens_and_projector_and_nothing_else(kind):
 def test_under_autocast_target_and_cosine_stay_in_float32(kind):
     alignment = _built(SECTIONS[kind])
     tokens, features = _inputs()
-    reference = alignment.loss(tokens, features)
+    reference = alignment(tokens, features)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert alignment.projector(tokens).dtype == torch.bfloat16
-        mixed = alignment.loss(tokens, features)
+        mixed = alignment(tokens, features)
     assert mixed.dtype == torch.float32
     assert mixed.item() == pytest.approx(reference.item(), abs=5e-3)
     alignment.projector = torch.nn.Identity()
     exact = SECTIONS[kind].target(features).flatten(2).mT
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert alignment.loss(exact, features).item() == pytest.approx(-1, abs=1e-6)
+        assert alignment(exact, features).item() == pytest.approx(-1, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", SECTIONS)
@@ -146,7 +146,7 @@ def test_different_grids_are_refused_unless_the_recipe_resamples(kind):
     tokens, features = _inputs()
     constant_over_cells = features.repeat_interleave(2, 2).repeat_interleave(2, 3)
     expected = torch.nn.functional.interpolate(constant_over_cells, size=GRID, mode="bilinear", antialias=True)
-    assert_close(alignment.loss(tokens, constant_over_cells), alignment.loss(tokens, expected))
+    assert_close(alignment(tokens, constant_over_cells), alignment(tokens, expected))
 
 
 def test_the_table_is_chosen_by_kind_and_survives_json():

@@ -174,17 +174,6 @@ def test_every_trained_parameter_is_used(kind):
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
-@pytest.mark.parametrize("num_classes", [0, 3])
-def test_compiled_as_one_graph_it_is_the_same_function(kind, num_classes):
-    network = randomized(kind(**tiny(kind)).build((4, 4, 6), num_classes))
-    x, t, labels = torch.randn(2, 4, 4, 6), torch.rand(2), torch.tensor([0, 3]) if num_classes else None
-    expected = network(x, t, labels, tap=1)
-    found = torch.compile(network, fullgraph=True, backend="aot_eager")(x, t, labels, tap=1)
-    assert_close(found.output, expected.output)
-    assert_close(found.tokens, expected.tokens)
-
-
-@pytest.mark.parametrize("kind", BACKBONES)
 def test_a_sample_does_not_depend_on_its_batch(kind):
     network = randomized(kind(**tiny(kind)).build((4, 4, 6), 3)).double()
     x, t, labels = torch.randn(3, 4, 4, 6, dtype=torch.float64), torch.rand(3, dtype=torch.float64), torch.tensor([0, 3, 1])

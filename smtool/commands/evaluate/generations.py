@@ -19,6 +19,7 @@ from smtool.evaluation.references import MOST_IMAGES, Reading, find_reference, r
 from smtool.features.pictures import ALPHA
 from smtool.inference.diffusion_model import in_tiles, read_diffusion
 from smtool.inference.guide import guided_by
+from smtool.networks.compiling import blocks_of, compile_each
 from smtool.report.console import Console
 from smtool.storage import printable
 from smtool.training.distributed import Ranks, first_rank_ahead
@@ -117,7 +118,7 @@ def _samples(
             model = guided_by(model, options.guide, device=options.device)
         sampler = changed_sampler(model, options.changes, options.device)
         if options.compiled:
-            model.network.compile()
+            compile_each(blocks_of(model.network))
         if options.jpeg is not None:
             refuse_alpha(model, f"jpeg:{options.jpeg}")
         source = drawn_source(

@@ -27,6 +27,7 @@ from smtool.inference.precision import with_precision
 from smtool.inference.published import import_transformer
 from smtool.inference.sampling import sampling_of
 from smtool.inference.tile_advice import advising_tiles
+from smtool.networks.compiling import blocks_of, compile_each
 from smtool.recipe.problems import validation_problems
 from smtool.report.console import Console
 from smtool.report.grids import image_grid, png_bytes
@@ -77,7 +78,7 @@ def sample_images(
         model = in_tiles(whole, tile)
         sampler = changed_sampler(model, changes or {}, ranks.device)
         if compiled:
-            model.network.compile()
+            compile_each(blocks_of(model.network))
         classes = class_labels(num_images, model.num_classes, labels, seed=seed)
         if kind in LOSSY:
             refuse_alpha(model, kind)

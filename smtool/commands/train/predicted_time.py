@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -36,23 +36,27 @@ class Predictor:
             batch = next(batches)
         micro_batch = batch.slice(0, len(batch) // run.tables.accumulate).to(_META)
         with meta_as_cpu() if isinstance(self.processor, CPU) else nullcontext():
-            return step_seconds(_subject(run, micro_batch), self.processor, run.training.ranks.world, micro_batch, steps)
+            subject = _subject(run, micro_batch)
+            if isinstance(self.processor, CPU):      # rates are those of PyTorch's own kernels
+                subject = replace(subject, compiled=())
+            return step_seconds(subject, self.processor, run.training.ranks.world, micro_batch, steps)
 
 
 def predictor_for(run: Run) -> Predictor:
     """For the device of a run: a GPU by its datasheet; a CPU by rates that are measured now, in about a second."""
-    training = run.training
+    training, compiled = run.training, isinstance(run.tables, TrainDiT) and run.tables.compile
     kind, world = torch.device(training.ranks.device).type, training.ranks.world
     if kind == "cuda":
         name = torch.cuda.get_device_name(training.ranks.device)
         found = installed_gpu(name)
         if found is None:
             return Predictor(None, f"no prediction: the peaks of {name} are not known")
-        return Predictor(found, f"predicted from the datasheet of {found.title}, without a compiler that fuses kernels")
+        fused = "with compiled blocks" if compiled else "without a compiler that fuses kernels"
+        return Predictor(found, f"predicted from the datasheet of {found.title}, {fused}")
     if kind != "cpu" or world > 1:
         return Predictor(None, "no prediction for " + ("several processes on CPUs" if kind == "cpu" else kind))
     cpu = measure_cpu(training.precision.dtype, torch.get_num_threads())
-    return Predictor(cpu, f"predicted for {cpu.title}")
+    return Predictor(cpu, f"predicted for {cpu.title}" + (", as if it were not compiled" if compiled else ""))
 
 
 def _subject(run: Run, batch: Batch) -> Subject:

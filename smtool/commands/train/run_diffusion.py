@@ -20,6 +20,7 @@ from smtool.data import LatentBatch
 from smtool.data.latents.check import check_latents
 from smtool.features.frozen import frozen_digests
 from smtool.inference.diffusion_model import DiffusionModel, write_diffusion
+from smtool.networks.compiling import compile_each
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.transformer import LatentTransformer
 from smtool.recipe import Recipe, TrainDiT
@@ -64,7 +65,7 @@ def diffusion_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, wei
     )
     training, checkpoints, first_step = newest(folder, tables, training)
     if tables.compile:
-        network.compile()
+        compile_each(task.regions)
     if first_step == 0 and ranks.first:
         _check_first(source, tables, ranks)
 

@@ -25,6 +25,7 @@ from smtool.commands.train.validate import Validator
 from smtool.data import image_batches
 from smtool.features.frozen import frozen_digests
 from smtool.inference.diffusion_model import DiffusionModel, write_diffusion
+from smtool.networks.compiling import compile_each
 from smtool.networks.latent_norm import LatentNorm
 from smtool.networks.recompute import recompute_activations
 from smtool.networks.trainable import TrainableAutoencoder
@@ -66,7 +67,7 @@ def end_to_end_run(recipe: Recipe[TrainDiT], folder: RunFolder, ranks: Ranks, we
     training = _training(recipe, task, source, aligned, ranks)
     training, checkpoints, first_step = newest(folder, tables, training)
     if tables.compile:
-        network.compile()
+        compile_each(task.diffusion.regions)
     results = _Results(tables, training, source, folder.autoencoder)
     data, (low, high) = tables.data, ranks.local_slice(tables.data.batch)
 

@@ -177,7 +177,7 @@ def test_the_alignment_has_gradients_only_in_blocks_up_to_its_depth_and_the_proj
             parameter.add_(torch.randn(parameter.shape, generator=draws), alpha=0.02)
     x = torch.randn((8, 2, 8, 8), generator=draws)
     tokens = task.network(x, torch.full((8,), 0.5), batch.labels, tap=task.alignment.depth).tokens
-    task.alignment.module.loss(tokens, task.teacher(batch.images)).backward()
+    task.alignment.module(tokens, task.teacher(batch.images)).backward()
     felt = {name for name, p in task.network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert {"blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "x_embedder.proj.weight"} <= felt
     assert not [name for name in felt if name.startswith(("blocks.1", "final_layer"))]
