@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import _disable_current_modes
 
-from smtool.cost.counting import Counter, counting
+from smtool.cost.counting import add_kernels, counting
 from smtool.cost.cuda_autocast import CudaAutocast
 
 if TYPE_CHECKING:
@@ -18,22 +18,19 @@ if TYPE_CHECKING:
 
 Block = Callable[..., Tensor]
 _traced: dict[object, Block] = {}
-_counters: list[Counter] = []
 
 
 @contextmanager
-def as_compiled(blocks: Sequence[nn.Module], counter: Counter) -> Iterator[None]:
-    """Within the block, calls of these modules add compiled kernels to the counter. Blocks of one kind share a graph.
+def as_compiled(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Within the block, calls of these modules add compiled kernels to the current count. Blocks of one kind share a graph.
 
     Inside, nothing is computed: values that a compiled forward pass stores for the backward pass are made, and no others.
     """
     for block in blocks:
         block._compiled_call_impl = partial(_call, block)      # type: ignore[assignment]
-    _counters.append(counter)
     try:
         yield
     finally:
-        _counters.pop()
         for block in blocks:
             del block._compiled_call_impl
 
@@ -43,7 +40,7 @@ def obstacle() -> str | None:
     """Why this installation's compiler cannot be asked for its kernels, in one sentence; None if it can. Takes seconds."""
     block = nn.Sequential(nn.Linear(8, 8), nn.GELU()).to("meta")
     try:
-        with counting(compiled=[block]) as count:
+        with counting() as count, as_compiled([block]):
             block(torch.empty(4, 8, device="meta", requires_grad=True)).sum().backward()
     except Exception as error:      # its interfaces are internal and may change with every version
         return f"PyTorch {torch.__version__} does not say what its compiler would do ({type(error).__name__})"
@@ -90,16 +87,11 @@ def _trace(block: nn.Module, state: dict[str, Tensor], inputs: Sequence[Tensor],
         function, fw_compiler=partial(_graph, backward=False), bw_compiler=partial(_graph, backward=True),
         decompositions=select_decomp_table(), partition_fn=partition, keep_inference_input_mutations=True,
     )  # fmt: skip
-    counters = _counters[:]
-    _counters.clear()
-    try:
-        keep = saved_tensors_hooks(_same, _same)      # in place of those of a recomputed block, which count what is stored
-        with _disable_current_modes(), CudaAutocast(keep_weights=False), keep:
-            result = compiled({name: _like(x) for name, x in state.items()}, *map(_like, inputs))
-            if result.requires_grad:
-                result.sum().backward()
-    finally:
-        _counters.extend(counters)
+    keep = saved_tensors_hooks(_same, _same)      # in place of those of a recomputed block, which count what is stored
+    with counting(), _disable_current_modes(), CudaAutocast(keep_weights=False), keep:
+        result = compiled({name: _like(x) for name, x in state.items()}, *map(_like, inputs))
+        if result.requires_grad:
+            result.sum().backward()
     return compiled
 
 
@@ -134,8 +126,7 @@ def _graph(graph: "fx.GraphModule", inputs: Sequence[Any], *, backward: bool) ->
 
     def run(given: list[Any]) -> list[Tensor | None]:
         given.clear()
-        for counter in _counters[-1:]:
-            counter.add(counted.kernels, counted.transient_bytes)
+        add_kernels(counted.kernels, counted.transient_bytes)
         return [None if x is None else torch.empty_strided(x[0], x[1], dtype=x[2], device="meta") for x in shapes]
 
     run._boxed_call = True      # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,43 +57,43 @@ class Count:
 
 
 @contextmanager
-def counting(module: nn.Module | None = None, compiled: Sequence[nn.Module] = ()) -> Iterator[Count]:
+def counting(module: nn.Module | None = None) -> Iterator[Count]:
     """Count what the block does with meta tensors; operations on real tensors are the host's and do not count.
 
     module: gradients that arrive at its parameters leave the memory that is counted. FLOPs are those of PyTorch's FLOP counter
     (`torch.utils.flop_counter`): matrix products, convolutions and attention, 2 for each multiplication with addition, backward
-    passes included. Every operation counts as one kernel that reads each input and writes each output once.
-    Views cost nothing. compiled: blocks that torch.compile fuses, which count with the kernels of their compiled graphs.
+    passes included. Every operation counts as one kernel that reads each input and writes each output once. Views
+    cost nothing. Blocks inside of `smtool.cost.compiled.as_compiled` count with the kernels of their compiled graphs.
     """
-    counter = Counter()
+    counter = _Counter()
     hooks = [
         parameter.register_post_accumulate_grad_hook(counter.forget_gradient)
         for parameter in (() if module is None else module.parameters()) if parameter.requires_grad
     ]  # fmt: skip
     try:
-        with counter, _compiled(compiled, counter):
+        _running.append(counter)
+        with counter:
             yield counter.count
     finally:
+        _running.remove(counter)
         for hook in hooks:
             hook.remove()
 
 
-def _compiled(blocks: Sequence[nn.Module], counter: "Counter") -> AbstractContextManager[None]:
-    if not blocks:
-        return nullcontext()
-    from smtool.cost.compiled import as_compiled  # imports PyTorch's compiler, which takes seconds
+def add_kernels(kernels: Sequence[Kernel], transient_bytes: int) -> None:
+    """Add kernels that are not run to the innermost `counting`, and the memory that they take meanwhile beside their inputs and
+    outputs."""
+    counter = _running[-1]
+    counter.count.kernels += kernels
+    counter.count.peak_bytes = max(counter.count.peak_bytes, counter.total + transient_bytes)
 
-    return as_compiled(blocks, counter)
 
-
-class Counter(TorchDispatchMode):
-    """Sees every operation inside `counting`."""
-
+class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.count = Count()
         self._alive: dict[int, int] = {}      # storage -> bytes
-        self._total = 0
+        self.total = 0
         self._trues: dict[int, int] = {}      # storage of a mask -> number of its true cells
 
     @classmethod
@@ -138,11 +138,6 @@ class Counter(TorchDispatchMode):
         unit = unit_of(packet, inputs) if flops else ""
         self.count.kernels.append(Kernel(unit, flops, read + _distinct(outputs), packet.__name__))
 
-    def add(self, kernels: Sequence[Kernel], transient_bytes: int) -> None:
-        """Add kernels that are not run, and the memory that they take meanwhile beside their inputs and outputs."""
-        self.count.kernels += kernels
-        self.count.peak_bytes = max(self.count.peak_bytes, self._total + transient_bytes)
-
     def _numbered(self, func: Any, args: Sequence[Any]) -> Sequence[Any]:
         """Arguments of indexing with masks replaced by as many places as the mask has true cells; unknown masks: all cells."""
         if func is not _ATEN.index.Tensor:
@@ -162,18 +157,21 @@ class Counter(TorchDispatchMode):
         if key in self._alive:
             return
         self._alive[key] = storage.nbytes()
-        self._total += storage.nbytes()
-        self.count.peak_bytes = max(self.count.peak_bytes, self._total)
+        self.total += storage.nbytes()
+        self.count.peak_bytes = max(self.count.peak_bytes, self.total)
         weakref.finalize(storage, self._forget, key)
 
     def _forget(self, key: int) -> None:
-        self._total -= self._alive.pop(key, 0)
+        self.total -= self._alive.pop(key, 0)
         self._trues.pop(key, None)
 
     def forget_gradient(self, parameter: Tensor) -> None:
         if parameter.grad is not None:
-            self._total -= self._alive.get(key := parameter.grad.untyped_storage()._cdata, 0)
+            self.total -= self._alive.get(key := parameter.grad.untyped_storage()._cdata, 0)
             self._alive[key] = 0
+
+
+_running: list[_Counter] = []
 
 
 def _distinct(tensors: Sequence[Tensor]) -> int:

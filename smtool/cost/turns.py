@@ -1,6 +1,7 @@
 """The turns of a recipe's players: which kinds there are, how many of each, and what one of them computes."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -42,7 +43,8 @@ def count_turn(task: Task, player: str, step: int, batch: Batch, *, precision: P
                compiled: Sequence[nn.Module] = ()) -> Count:
     """Operations of a player's loss and of its backward pass on a micro-batch; those of the optimizer are not counted.
 
-    task, batch: on the meta device. Random choices of the step are those of the seed and the step. compiled: as in `counting`.
+    task, batch: on the meta device. Random choices of the step are those of the seed and the step. compiled: blocks
+    that torch.compile fuses.
     """
     trained = {name: _trained(module) for name, module in task.players.items()}
     for name, parameters in trained.items():
@@ -52,7 +54,7 @@ def count_turn(task: Task, player: str, step: int, batch: Batch, *, precision: P
     draws = streams(seed, step, player, batch=len(batch), device="meta")
     mixed = MixedPrecision(precision, "cpu")      # meta tensors have the CPU's switch
     try:
-        with cuda_autocast(), counting(task.players[player], compiled) as count:
+        with cuda_autocast(), counting(task.players[player]) as count, _as_compiled(compiled):
             with mixed.autocast():
                 loss = task.loss(player, batch.slice(0, len(batch)), draws, step)
             loss.total.backward()
@@ -66,3 +68,11 @@ def count_turn(task: Task, player: str, step: int, batch: Batch, *, precision: P
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _as_compiled(blocks: Sequence[nn.Module]) -> AbstractContextManager[None]:
+    if not blocks:
+        return nullcontext()
+    from smtool.cost.compiled import as_compiled  # imports PyTorch's compiler, which takes seconds
+
+    return as_compiled(blocks)

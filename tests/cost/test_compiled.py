@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from smtool.cost import compiled
+from smtool.cost.compiled import as_compiled
 from smtool.cost.counting import counting
 from smtool.cost.cuda_autocast import cuda_autocast
 from smtool.networks.compiling import blocks_of
@@ -36,7 +37,7 @@ class Step(nn.Module):
 def counted(module, *shapes, use=(), backward=False):
     module.to("meta")
     inputs = [torch.empty(shape, device="meta", requires_grad=backward) for shape in shapes]
-    with counting(compiled=list(use)) as count:
+    with counting() as count, as_compiled(list(use)):
         out = module(*inputs)
         if backward:
             out.backward(torch.empty_like(out))
@@ -86,7 +87,7 @@ def test_a_compiled_transformer_has_the_flops_of_pytorchs_counter_and_fewer_byte
         if recompute:
             recompute_activations(network)
         inputs = [torch.empty(shape, device="meta", requires_grad=True) for shape in SHAPES]
-        with cuda_autocast(), counting(network, blocks_of(network) if use else ()) as found[use]:
+        with cuda_autocast(), counting(network) as found[use], as_compiled(blocks_of(network) if use else []):
             network(*inputs, classes.to("meta")).output.sum().backward()
         assert all(parameter.grad is not None for parameter in network.parameters() if parameter.requires_grad)
     assert found[True].flops == found[False].flops == counter.get_total_flops()
