@@ -170,7 +170,7 @@ def _memory(subject: Subject, gpu: GPU, gpus: int, peak: int) -> MemoryCost:
         share = gpus if sharded else 1
         trained, size = _size(module, trained=True), _size(module)
         held["parameters"] += _FLOAT * size / share
-        held["gradients"] += _FLOAT * trained / share
+        held["gradients"] += _FLOAT * trained / (share if subject.tables.accumulate == 1 else 1)      # unsharded until the last
         held["optimizer"] += 2 * _FLOAT * trained / share
         held["average"] += _FLOAT * trained / share if subject.tables.ema and player == subject.averaged else 0
         held["gathered"] += 2 * _FLOAT * largest_unit(module) if sharded else 0      # this block and the next

@@ -12,8 +12,9 @@ def all_reduce_bytes(size: float, ranks: int) -> float:
 
 def shard_bytes(parameters: int, ranks: int, micro_batches: int = 1) -> float:
     """Sent by each rank for a network whose parameters are sharded (FSDP): in every micro-batch, parameters are gathered for the
-    forward and for the backward pass, and gradients are summed and scattered; each moves (N - 1) / N of 4 bytes per parameter."""
-    return 3 * micro_batches * (ranks - 1) / ranks * _FLOAT * parameters
+    forward and for the backward pass, and in the last one gradients are summed and scattered; each moves (N - 1) / N of
+    4 bytes per parameter."""
+    return (2 * micro_batches + 1) * (ranks - 1) / ranks * _FLOAT * parameters
 
 
 def largest_unit(network: nn.Module) -> int:

@@ -18,7 +18,7 @@ from smtool.training.gradient_average import GradientAverage
 from smtool.training.noise_ahead import NoiseAhead
 from smtool.training.optimizer import NamedOptimizer
 from smtool.training.precision import MixedPrecision
-from smtool.training.sharding import WholeCopy
+from smtool.training.sharding import WholeCopy, sum_in_next_backward
 from smtool.training.terms import Loss
 
 
@@ -132,7 +132,10 @@ def _turn(
     for low in range(0, stop, size):
         with precision.autocast():
             loss = training.task.loss(player, batch.slice(low, low + size), draws.at(start + low, start + low + size), step)
-        with average.overlapped() if low + size == stop else nullcontext():      # in the last micro-batch
+        last = low + size == stop      # gradients are summed over the ranks in the last micro-batch only
+        if player in training.copies:
+            sum_in_next_backward(training.task.players[player], last)
+        with average.overlapped() if last else nullcontext():
             precision.backward(loss.total / plan.accumulate)
         for name, value in loss.values.items():
             values[name] = values.get(name, 0) + value.detach() / plan.accumulate

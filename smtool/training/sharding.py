@@ -64,6 +64,19 @@ def shard(module: nn.Module, ranks: Ranks, gathered_in: torch.dtype | None = Non
     fully_shard(module, mesh=mesh)
 
 
+def sum_in_next_backward(module: nn.Module, wanted: bool) -> None:
+    """Whether the next backward passes through a sharded module sum its gradients over the ranks, as is the default.
+
+    In a step of several micro-batches only the last one should, as with `no_sync` of DistributedDataParallel: until then each
+    rank keeps its gradients of all parameters unsharded, 4 bytes per parameter, instead of sending them in every micro-batch.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.set_requires_gradient_sync(wanted, recurse=False)
+
+
 def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Whether a tensor is a DTensor. False if torch.distributed.tensor, whose import takes half a second, is not yet imported."""
     module = sys.modules.get("torch.distributed.tensor")

@@ -22,7 +22,7 @@ from smtool.training.distributed import joined
 from smtool.training.ema import EMA
 from smtool.training.optimizer import AdamW
 from smtool.training.precision import MixedPrecision
-from smtool.training.sharding import WholeCopy, gathered, local, refill, shard
+from smtool.training.sharding import WholeCopy, gathered, local, refill, shard, sum_in_next_backward
 
 with joined("cpu") as ranks:
     torch.manual_seed(0)
@@ -69,8 +69,26 @@ with joined("cpu") as ranks:
     with torch.no_grad():
         for parameter in plain.parameters():
             parameter.normal_(0, 0.1)      # the gates and the last layer begin with 0
-    rough = deepcopy(plain)
+    rough, twice = deepcopy(plain), deepcopy(plain)
     shard(rough, ranks, torch.bfloat16)
+    shard(twice, ranks)
+    parts = torch.randn(2, 2, 2, 4, 4, 4)      # of each rank, two micro-batches of two latents
+
+    def backward(network, x):
+        network(x, torch.tensor([0.3, 0.7]), torch.tensor([1, 2])).output.square().mean().backward()
+
+    early = []
+    for number in range(2):
+        sum_in_next_backward(twice, number == 1)
+        backward(twice, parts[ranks.rank, number])
+        early.append(all(p.grad is None for p in twice.parameters()))
+    expected = deepcopy(plain)
+    for x in parts.flatten(0, 1):
+        backward(expected, x)
+    pairs = [(a.grad / 2, b.grad) for a, b in zip(expected.parameters(), twice.parameters()) if a.grad is not None]
+    accumulated = {
+        "early": early, "gradients": max(float((a - b.full_tensor()).norm() / (a.norm() + 1e-6)) for a, b in pairs),
+    }
     x = torch.randn(2, 4, 4, 4)
     used = []
     rough.blocks[0].register_forward_pre_hook(lambda block, given: used.append(next(block.parameters()).dtype))
@@ -93,6 +111,7 @@ with joined("cpu") as ranks:
         "spared": equal(spared, after),
         "refilled": equal(again, before),
         "bf16": gathered_in_bf16,
+        "accumulated": accumulated,
         "elsewhere": len(gathered(player.state_dict(), first=ranks.first)),
     }))
 """
@@ -106,6 +125,13 @@ def found(tmp_path_factory) -> list[dict]:
     files = [folder / f"{rank}.json" for rank in (0, 1)]
     assert all(file.exists() for file in files), ended.stderr[-2000:]
     return [json.loads(file.read_text()) for file in files]
+
+
+@pytest.mark.slow
+def test_gradients_of_two_micro_batches_are_summed_over_the_ranks_in_the_last_one(found):
+    for rank in found:
+        assert rank["accumulated"]["early"] == [True, False]      # unsharded before
+        assert rank["accumulated"]["gradients"] < 1e-5
 
 
 @pytest.mark.slow
