@@ -37,6 +37,11 @@ def test_a_step_has_a_rate_beside_the_measured_peak(tmp_path):
     assert step["share_of_peak"] == pytest.approx(step["tflop"] / (1e-3 * step["ms"]) / peak["used_tflops"])
 
 
+def test_jpeg_files_are_decoded_beside_pillow(tmp_path):
+    (row,) = _run(tmp_path, "JPEG*")
+    assert (row["part"], row["outcome"], row["largest_levels"]) == ("decoder", "ok", 0)      # on a CPU by the same library
+
+
 def test_every_method_of_the_recipes_is_compared(monkeypatch):
     """By its tables, which are validated here; nothing is built."""
     monkeypatch.setattr(methods, "autoencoder_task", lambda tables, device: tables)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import benchmarks.card
-from benchmarks.card import correctness, kernels, rates
+from benchmarks.card import correctness, jpeg, kernels, rates
 from benchmarks.card.findings import Findings, Row
 from benchmarks.card.methods import Method, methods
 from benchmarks.card.timing import product_rate
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, check in kernels.checks(asked.device, tiny=asked.tiny):
             if fnmatch(name, asked.only):
                 findings.add("kernel", name, check, seconds=_OF_KERNEL)
+    if fnmatch(jpeg.NAME, asked.only):
+        findings.add("decoder", jpeg.NAME, lambda: jpeg.row(asked.device, tiny=asked.tiny), seconds=_OF_KERNEL)
     wanted = [one for one in rates.loads(compiled=asked.compile) if fnmatch(one.name, asked.only)]
     if wanted:
         card = _card(findings, asked)

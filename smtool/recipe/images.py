@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import Field, NonNegativeInt
 
@@ -29,6 +30,11 @@ class Data(Config):
     batch: int = Field(ge=1, description="images per step, over all ranks and micro-batches")
     flip: bool = Field(True, description="mirror each training image with probability 1/2")
     workers: int = Field(2, ge=1, description="threads that read and decode images, per rank")
+    decode: Literal["cpu", "gpu"] = Field(
+        "cpu",
+        description="where training images are decoded; gpu: by nvJPEG on an NVIDIA GPU, only images prepared as JPEG; pixels "
+        "differ by some levels",
+    )
     max_bad: float = Field(
         0.01, ge=0, le=1, description="largest fraction of unreadable images when images are prepared; more are an error"
     )

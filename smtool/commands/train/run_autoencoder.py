@@ -16,6 +16,7 @@ from smtool.commands.train.start import SOURCE, open_start, rate_factors, select
 from smtool.commands.train.teacher_precision import set_precision
 from smtool.commands.train.validate import Validator
 from smtool.data import ImageShards, open_images, training_batches
+from smtool.data.images.jpeg_on_gpu import refuse_undecodable
 from smtool.features.encoder import supply_encoder
 from smtool.features.frozen import frozen_digests
 from smtool.features.trunk import supply_trunk
@@ -42,6 +43,8 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
             tables.data.train, "train", image_size=tables.data.image_size, channels=tables.model.image_channels,
             max_bad=tables.data.max_bad,
         )
+    if tables.data.decode == "gpu":
+        refuse_undecodable(images.card, ranks.device)
     start = open_start(tables, folder.recorded(SOURCE), weights_dir)
     task = build_task(tables, ranks.device, weights_dir, start.original if start else None)
     taught = set_precision(tables, task.players.values(), folder, ranks.device)
@@ -89,7 +92,8 @@ def autoencoder_run(recipe: Recipe[TrainAE], folder: RunFolder, ranks: Ranks, we
         training,
         player=PLAYER,
         batches=lambda first: training_batches(
-            images, seed=tables.seed, batch=data.batch, first=first, start=low, stop=high, workers=data.workers, pin=ranks.on_gpu
+            images, seed=tables.seed, batch=data.batch, first=first, start=low, stop=high, workers=data.workers, pin=ranks.on_gpu,
+            jpegs_on=ranks.device if data.decode == "gpu" else "",
         ),
         observer=lambda: Validator(tables, ranks, task.perceptual, result),
         export=export,

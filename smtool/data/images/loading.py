@@ -16,18 +16,21 @@ Batch = TypeVar("Batch")
 
 
 def training_batches(
-    images: ImageShards, *, seed: int, batch: int, first: int, start: int, stop: int, workers: int, pin: bool = False
+    images: ImageShards, *, seed: int, batch: int, first: int, start: int, stop: int, workers: int, pin: bool = False,
+    jpegs_on: str = "",
 ) -> Generator[ImageBatch]:
     """Yield positions start:stop of the global batches first, first + 1, ... endlessly, uint8; `close()` ends the threads.
 
     batch: size of the global batch. The slices of all ranks together are the batch of a run with one rank. pin: the threads put
-    batches into pinned memory.
+    batches into pinned memory. jpegs_on: a GPU on which the threads have JPEG files decoded; the batches are then there.
     """
     if not 0 <= start < stop <= batch:
         raise ValueError(f"positions {start}:{stop} do not lie in a batch of {batch}")
     length = len(images)
 
     def read(indices: list[int]) -> ImageBatch:
+        if jpegs_on:
+            return images.read_jpegs(indices, jpegs_on)
         found = images.read_stored(indices)
         return found.pinned() if pin else found
 

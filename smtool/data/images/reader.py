@@ -11,7 +11,9 @@ from torch import Tensor
 
 from smtool.data.batches import ImageBatch
 from smtool.data.images.card import CARD_NAME, DatasetCard, Split, check_present, damaged
+from smtool.data.images.jpeg_on_gpu import decoded_jpegs
 from smtool.data.images.shards import INDEX, read_index, read_member
+from smtool.devices import is_out_of_memory, reason_of
 from smtool.image_shape import ImageSize
 
 
@@ -66,7 +68,7 @@ class ImageShards:
         images = np.empty((len(indices), self.channels, *self.image_size), np.float32)
         for image, index in zip(images, indices, strict=True):
             _write_signed(self._pixels(index), image)
-        return self._batch(images, indices)
+        return self._batch(torch.from_numpy(images), indices)
 
     def read_stored(self, indices: Sequence[int], flipped: Sequence[bool] | None = None) -> ImageBatch:
         """As `read`, but uint8 as stored, which costs a third of the time after decoding and a quarter of the bytes.
@@ -77,35 +79,55 @@ class ImageShards:
         for image, index, mirrored in zip(images, indices, flipped or [False] * len(indices), strict=True):
             pixels = self._pixels(index)
             image[:] = (pixels[:, ::-1] if mirrored else pixels).transpose(2, 0, 1)
-        return self._batch(images, indices)
+        return self._batch(torch.from_numpy(images), indices)
 
-    def _batch(self, images: np.ndarray, indices: Sequence[int]) -> ImageBatch:
+    def read_jpegs(self, indices: Sequence[int], device: str) -> ImageBatch:
+        """As `read_stored`, but JPEG files are decoded on a GPU, where the images then are (`jpeg_on_gpu`)."""
+        try:
+            decoded = decoded_jpegs([self._bytes(index) for index in indices], device)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            shard = self._paths[self._shard_of[indices[0]]]
+            raise damaged(shard, f"an image cannot be decoded on {device} ({reason_of(error)})") from error
+        for image, index in zip(decoded, indices, strict=True):
+            self._check_shape(index, *image.shape[1:], image.shape[0])
+        return self._batch(torch.stack(decoded), indices)
+
+    def _batch(self, images: Tensor, indices: Sequence[int]) -> ImageBatch:
         rows = self._rows[list(indices)]
-        return ImageBatch(torch.from_numpy(images), self._labels(rows), tuple(f"{key:08d}" for key in rows["key"]))
+        return ImageBatch(images, self._labels(rows), tuple(f"{key:08d}" for key in rows["key"]))
 
     def _labels(self, rows: np.ndarray) -> Tensor | None:
         return torch.from_numpy(rows["label"].astype(np.int64)) if self.num_classes else None
 
     def _pixels(self, index: int) -> np.ndarray:
         try:
-            with Image.open(io.BytesIO(self._bytes(index))) as image:
-                pixels = np.asarray(image)
+            pixels = pixels_of(self._bytes(index))
         except (OSError, ValueError, SyntaxError) as error:
             raise damaged(self._paths[self._shard_of[index]], "the bytes of an image are no image") from error
-        pixels = pixels.reshape(*pixels.shape[:2], -1)  # Pillow gives gray images no axis of channels
-        if pixels.shape != (*self.image_size, self.channels):
-            height, width, channels = pixels.shape
+        self._check_shape(index, *pixels.shape)
+        return pixels
+
+    def _check_shape(self, index: int, height: int, width: int, channels: int) -> None:
+        if (height, width, channels) != (*self.image_size, self.channels):
             raise damaged(
                 self._paths[self._shard_of[index]],
                 f"its images are {height} high and {width} wide with {channels} channels, which the card denies",
             )
-        return pixels
 
     def _bytes(self, index: int) -> bytes:
         row = self._rows[index]
         offset, size, crc32 = int(row["offset"]), int(row["bytes"]), int(row["crc32"])
         path = self._paths[self._shard_of[index]]
         return read_member(path, offset=offset, size=size, crc32=crc32, what=f"image {row['key']:08d}")
+
+
+def pixels_of(file: bytes) -> np.ndarray:
+    """(H, W, C) uint8, as Pillow decodes a stored file."""
+    with Image.open(io.BytesIO(file)) as image:
+        pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], -1)  # Pillow gives gray images no axis of channels
 
 
 def _write_signed(pixels: np.ndarray, image: np.ndarray) -> None:
