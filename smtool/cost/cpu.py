@@ -1,20 +1,25 @@
 """Rates of this machine's CPU, measured by short operations, and the time of counted kernels at these rates."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from statistics import median
 from typing import Final
 
 import torch
 
 from smtool.cost.counting import Count, Kernel, counting
-from smtool.cost.cpu_probes import ELEMENTWISE, Call, Probe, attention, convolution, product
+from smtool.cost.cpu_probes import ELEMENTWISE, Call, Probe, attention, convolution, forget_operands, linear, product
 from smtool.cost.cuda_autocast import cuda_autocast
 
 _REPEATS: Final = 5
+_KEPT: Final = 4
 _PRODUCTS: Final = "mm"
 _OTHERS: Final = "add"
+_LIKE: Final = {"stack": "clone", "cat": "clone", "copy_": "clone"}
+"""Operations at the rate of another one."""
 _FORMATS: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -58,33 +63,35 @@ class CPU:
 
     def _rate(self, kernel: Kernel) -> Rate:
         dtype = _FORMATS.get(kernel.unit, torch.float32)
-        found = self.rates.get((kernel.name, dtype))
+        found = self.rates.get((_LIKE.get(kernel.name, kernel.name), dtype))
         return found or (self.rates[_PRODUCTS, dtype] if kernel.flops else self.rates[_OTHERS, torch.float32])
 
 
 @cache
 def measure_cpu(precision: torch.dtype | None, threads: int, clock: Callable[[], float] = time.perf_counter) -> CPU:
-    """Measure the CPU's rates in about a second, once in a process. precision: of autocast, None without; threads: those of
+    """Measure the CPU's rates in one to two seconds, once in a process. precision: of autocast, None without; threads: those of
     PyTorch now; clock: returns seconds.
 
-    Matrix products and convolutions are measured at a large and at a narrow shape, from which follow seconds per FLOP and per
-    byte. Attention, GroupNorm, LayerNorm, SiLU and GELU have rates of their own, forward and backward. Every other operation has
-    the rate of an addition, or with FLOPs that of a matrix product; float64 counts as float32.
+    Matrix products, with and without bias, convolutions and attention are measured at a large and at a narrow shape, from which
+    follow seconds per FLOP and per byte. GroupNorm, LayerNorm, SiLU and GELU, forward and backward, and copies of transposed
+    tensors have rates of their own. Every other operation has the rate of an addition of tensors that are not in the cache, or
+    with FLOPs that of a matrix product; float64 counts as float32.
     """
     rates = {}
-    pairs = [(product(768), product(64))]
+    pairs = [(product(512), product(64)), (linear(256, 512), linear(2048, 64))]
+    pairs += [(attention(4, 256, 64), attention(32, 64, 32))]
     pairs += [(convolution(128, 16, backward=on), convolution(16, 64, backward=on)) for on in (False, True)]
     for dtype in (torch.float32, *([precision] if precision else [])):
         for shapes in pairs:
             (large, slow), (narrow, fast) = (_measured(probe, dtype, clock) for probe in shapes)
-            rates[large.kernels[0].name, dtype] = two_rates(large, slow, narrow, fast)
-        count, seconds = _measured(attention, dtype, clock)
-        rates |= {(kernel.name, dtype): Rate(seconds / count.flops, 0.0) for kernel in count.kernels if kernel.flops}
+            found = two_rates(large, slow, narrow, fast)
+            rates |= {(kernel.name, dtype): found for kernel in large.kernels if kernel.flops}
     for probe in ELEMENTWISE:
         count, seconds = _measured(probe, torch.float32, clock)
         rates[count.kernels[0].name, torch.float32] = Rate(0.0, seconds / count.bytes)
     tiny, times = torch.zeros(8), 200
-    start = _fastest(lambda: [tiny.add(1) for _ in range(times)], clock) / times
+    forget_operands()
+    start = _typical(lambda: [tiny.add(1) for _ in range(times)], clock) / times
     return CPU(rates, start, threads)
 
 
@@ -103,15 +110,19 @@ def _measured(probe: Probe, dtype: torch.dtype, clock: Callable[[], float]) -> t
     call = probe("meta", dtype)
     with cuda_autocast(), counting() as count:
         call()
-    return count, _fastest(probe("cpu", dtype), clock)
+    return count, _typical(probe("cpu", dtype), clock)
 
 
-def _fastest(call: Call, clock: Callable[[], float]) -> float:
-    """Seconds of the fastest of several calls, since other load on the machine only adds to them."""
-    call()
+def _typical(call: Call, clock: Callable[[], float]) -> float:
+    """Median seconds of several calls: what else the machine does slows steps as it slows these.
+
+    Some results are kept, as a step keeps its activations, so that a call writes to memory that is not in the cache.
+    """
+    kept = deque((call() for _ in range(_KEPT)), maxlen=_KEPT)
     seconds = []
     for _ in range(_REPEATS):
+        kept.popleft()
         began = clock()
-        call()
+        kept.append(call())
         seconds.append(clock() - began)
-    return min(seconds)
+    return median(seconds)

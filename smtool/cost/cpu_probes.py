@@ -1,6 +1,8 @@
 """Short operations by which the rates of a CPU are measured; on the meta device they are counted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import cycle, islice
 from typing import Any, Final
 
 import torch
@@ -8,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _ATEN = torch.ops.aten
-_ROWS, _IMAGES, _TOKENS = 256, 8, 256
+_ROWS, _IMAGES = 256, 8
+_COLD = 16
+"""Operands of element-wise operations, used in turn: 64 MB, so that they come from memory, as in a step."""
 
 Call = Callable[[], object]
 Probe = Callable[[str, torch.dtype], Call]
@@ -42,35 +46,65 @@ def convolution(channels: int, side: int, *, backward: bool) -> Probe:
     return probe
 
 
-def attention(device: str, dtype: torch.dtype) -> Call:
-    """Self-attention of 8 x 256 tokens with 4 heads of 64, forward and backward."""
-    tokens = torch.ones(_IMAGES, 4, _TOKENS, 64, device=device, dtype=dtype).requires_grad_()
+def linear(rows: int, width: int) -> Probe:
+    """A linear layer with bias, which a CPU writes into the result before the product is added."""
 
-    def both() -> object:
-        out = F.scaled_dot_product_attention(tokens, tokens, tokens)
-        return torch.autograd.grad(out, tokens, torch.ones_like(out))
+    def probe(device: str, dtype: torch.dtype) -> Call:
+        shapes = ((rows, width), (4 * width, width), (4 * width,))
+        x, weight, bias = (torch.ones(*shape, device=device, dtype=dtype) for shape in shapes)
+        return lambda: torch.addmm(bias, x, weight.t())
 
-    return both
+    return probe
 
 
-def _images(device: str) -> Tensor:
-    """2**20 numbers: 32 images of 32 channels."""
-    return torch.ones(32, 32, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+def attention(images: int, tokens: int, width: int) -> Probe:
+    """Self-attention with 4 heads of this width, forward and backward."""
+
+    def probe(device: str, dtype: torch.dtype) -> Call:
+        x = torch.ones(images, 4, tokens, width, device=device, dtype=dtype).requires_grad_()
+
+        def both() -> object:
+            out = F.scaled_dot_product_attention(x, x, x)
+            return torch.autograd.grad(out, x, torch.ones_like(out))
+
+        return both
+
+    return probe
+
+
+def operands(device: str) -> Iterator[Tensor]:
+    """Endlessly: 2**20 numbers each, 32 images of 32 channels. The same for all probes."""
+    return cycle(_all_operands(device))
+
+
+def forget_operands() -> None:
+    """Free their memory."""
+    _all_operands.cache_clear()
+
+
+@cache
+def _all_operands(device: str) -> list[Tensor]:
+    return [torch.ones(32, 32, 32, 32, device=device).contiguous(memory_format=torch.channels_last) for _ in range(_COLD)]
 
 
 def _group_norm(device: str, dtype: torch.dtype) -> Call:
-    x, scale = _images(device), torch.ones(32, device=device)
-    return lambda: _ATEN.native_group_norm(x, scale, scale, 32, 32, 1024, 8, 1e-6)
+    scale, given = torch.ones(32, device=device), operands(device)
+    return lambda: _ATEN.native_group_norm(next(given), scale, scale, 32, 32, 1024, 8, 1e-6)
 
 
 def _group_norm_backward(device: str, dtype: torch.dtype) -> Call:
-    x, scale, moments = _images(device), torch.ones(32, device=device), torch.ones(32, 8, device=device)
-    return lambda: _ATEN.native_group_norm_backward(x, x, moments, moments, scale, 32, 32, 1024, 8, [True, True, True])
+    scale, moments, given = torch.ones(32, device=device), torch.ones(32, 8, device=device), operands(device)
+
+    def call() -> object:
+        gradient, x = next(given), next(given)
+        return _ATEN.native_group_norm_backward(gradient, x, moments, moments, scale, 32, 32, 1024, 8, [True, True, True])
+
+    return call
 
 
 def _layer_norm(device: str, dtype: torch.dtype) -> Call:
-    x, scale = torch.ones(4096, 256, device=device), torch.ones(256, device=device)
-    return lambda: _ATEN.native_layer_norm(x, [256], scale, scale, 1e-6)
+    x = torch.ones(4096, 128, device=device)
+    return lambda: _ATEN.native_layer_norm(x, [128], None, None, 1e-6)
 
 
 def _layer_norm_backward(device: str, dtype: torch.dtype) -> Call:
@@ -78,12 +112,18 @@ def _layer_norm_backward(device: str, dtype: torch.dtype) -> Call:
     return lambda: _ATEN.native_layer_norm_backward(x, x, [256], moments, moments, scale, scale, [True, True, True])
 
 
+def _transposed(device: str, dtype: torch.dtype) -> Call:
+    """A copy of tokens whose heads are moved, in runs of 32 numbers."""
+    given = operands(device)
+    return lambda: _ATEN.clone(next(given).permute(0, 2, 3, 1).transpose(1, 2), memory_format=torch.contiguous_format)
+
+
 def _of(operation: Any, number: int, **options: str) -> Probe:
     """An element-wise operation of `number` tensors."""
 
     def probe(device: str, dtype: torch.dtype) -> Call:
-        given = [_images(device) for _ in range(number)]
-        return lambda: operation(*given, **options)
+        given = operands(device)
+        return lambda: operation(*islice(given, number), **options)
 
     return probe
 
@@ -98,5 +138,6 @@ ELEMENTWISE: Final[tuple[Probe, ...]] = (
     _group_norm_backward,
     _layer_norm,
     _layer_norm_backward,
+    _transposed,
 )
 """In float32, whatever the precision: autocast computes them so, or the difference is small."""

@@ -42,9 +42,10 @@ def dry_run(
         steps, summary = run.tables.steps, run.summary
         phases = _phases(run)
         seconds = [_step_seconds(run, phase.start) for phase in phases]
+        memory = peak_memory()      # before the probes of the predictor
         predictor = predictor_for(run)
         predicted = [predictor.seconds(run, _timed(run, phase.start)) for phase in phases]
-        memory, remarks = peak_memory(), list(run.tables.remarks())
+        remarks = list(run.tables.remarks())
         activations = predicted_activations(run).said()
         sizes = {player: sum(p.numel() for p in module.parameters()) for player, module in run.training.task.players.items()}
         del run

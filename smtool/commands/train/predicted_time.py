@@ -43,7 +43,7 @@ class Predictor:
 
 
 def predictor_for(run: Run) -> Predictor:
-    """For the device of a run: a GPU by its datasheet; a CPU by rates that are measured now, in about a second."""
+    """For the device of a run: a GPU by its datasheet; a CPU by rates that are measured now, in one to two seconds."""
     training, compiled = run.training, isinstance(run.tables, TrainDiT) and run.tables.compile
     kind, world = torch.device(training.ranks.device).type, training.ranks.world
     if kind == "cuda":
