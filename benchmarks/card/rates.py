@@ -29,6 +29,7 @@ from smtool.features.perceptual import PerceptualDistance
 from smtool.features.teachers import Teacher
 from smtool.image_shape import ImageSize
 from smtool.inference.generate import sample_latents
+from smtool.networks.compiling import blocks_of, compile_each
 from smtool.networks.shapes_only import shapes_only
 from smtool.recipe import Recipe, TrainAE, TrainDiT, load
 from smtool.training.distributed import Ranks
@@ -65,7 +66,7 @@ class Load:
         if self.kind == "autoencoder":
             return load(str(ROOT / _AE), TrainAE, [*given, *_PLAYING, *(_SMALL_AE if tiny else ())]).tables
         tables = load(str(ROOT / _DIT), TrainDiT, [*given, *(_SMALL_DIT if tiny else ())]).tables
-        return tables if self.aligned else tables.model_copy(update={"alignment": None})
+        return tables.model_copy(update={"compile": self.compiled, **({} if self.aligned else {"alignment": None})})
 
 
 _XL = ("model.size=XL",)
@@ -115,7 +116,7 @@ def _steps(asked: Load, tables: Any, batch: int, card: Card) -> Row:
     training, fed = _training(tables, card)
     if asked.compiled:
         task: Any = training.task
-        task.network.compile()
+        compile_each(task.regions)
     with (
         gpu_algorithms(card.device, deterministic=False, same_shapes=True),
         closing(optimize(training, repeat(fed), first_step=0)) as steps,
@@ -177,7 +178,7 @@ def _samples(asked: Load, tables: TrainDiT, batch: int, card: Card) -> Row:
     task = diffusion_task(tables, card.device, shape, CLASSES)
     network = task.network.requires_grad_(False).eval()
     if asked.compiled:
-        network.compile()
+        compile_each(blocks_of(network))
     calls = 2 if card.tiny else _CALLS
     sampler = Sampler(kind=tables.sampler.kind, steps=calls, cfg_scale=tables.sampler.cfg_scale, precision="bf16")
     model: Any = SimpleNamespace(
