@@ -26,10 +26,18 @@ the gradient two reads and a write; by the average two reads and a write."""
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """An autoencoder that encodes images while a transformer trains. count: number of images -> operations; parameters: all."""
+
+    count: Callable[[int], Count]
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Subject:
     """A recipe whose cost is wanted. task: on the meta device; batch: number of images -> micro-batch; averaged: the player with
-    an average; parallel: how its parameters are sharded, None: never; compiled: blocks that torch.compile fuses; remarks: further
-    assumptions."""
+    an average; parallel: how its parameters are sharded, None: never; compiled: blocks that torch.compile fuses; encoding: what
+    encodes images before each turn, None: nothing; remarks: further assumptions."""
 
     recipe: str
     tables: TrainingTables
@@ -40,6 +48,7 @@ class Subject:
     averaged: str
     parallel: Parallel | None = None
     compiled: tuple[nn.Module, ...] = ()
+    encoding: Encoding | None = None
     remarks: tuple[str, ...] = ()
 
     def samples(self, gpus: int) -> int:
@@ -55,16 +64,20 @@ class Subject:
 
     def count(self, player: str, step: int, batch: Batch) -> Count:
         """One turn on a micro-batch. Turns of a step must be counted in their order, because a task may hand things on."""
-        return count_turn(
+        turn = count_turn(
             self.task, player, step, batch, precision=self.tables.precision, seed=self.tables.seed, compiled=self.compiled
         )
+        if self.encoding is None:
+            return turn
+        before = self.encoding.count(len(batch))
+        return Count([*before.kernels, *turn.kernels], max(before.peak_bytes, turn.peak_bytes))
 
     def is_sharded(self, player: str, gpus: int) -> bool:
         return self.parallel is not None and self.parallel.applies(self.task.players[player], Ranks(0, gpus, "meta"))
 
     def frozen(self) -> int:
-        """Parameters of the networks in the losses that never train."""
-        return frozen_parameters(self.task)
+        """Parameters of the networks in the losses, and of the autoencoder that encodes in every step, that never train."""
+        return frozen_parameters(self.task) + (self.encoding.parameters if self.encoding else 0)
 
 
 def estimate(subject: Subject, gpu: GPU, gpus: int, data: Callable[[float], DataCost]) -> Cost:

@@ -1,6 +1,7 @@
 """`smtool inspect RECIPE --cost`: what training a recipe costs on GPUs, predicted without running it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,9 +11,9 @@ from smtool.commands.inspect.network_size import Shape, latents_of
 from smtool.commands.train.cost_subject import autoencoder_subject, end_to_end_subject, transformer_subject
 from smtool.commands.train.joint_source import joint_tables
 from smtool.commands.train.without_values import META, latent_batch
-from smtool.cost.counting import counting
+from smtool.cost.counting import Count, counting
 from smtool.cost.cuda_autocast import cuda_autocast
-from smtool.cost.estimate import estimate
+from smtool.cost.estimate import Encoding, Subject, estimate
 from smtool.cost.gpus import GPU, find_gpu
 from smtool.cost.result import Cost, DataCost
 from smtool.cost.storage import Latents, data_cost
@@ -22,12 +23,14 @@ from smtool.features.encoder import supply_encoder
 from smtool.features.weights import without_weights
 from smtool.image_shape import ImageSize
 from smtool.networks.sd_vae import SDVAE
-from smtool.networks.trainable import AutoencoderConfig
+from smtool.networks.trainable import AutoencoderConfig, TrainableAutoencoder
 from smtool.recipe import TrainAE, TrainDiT, kind_of, load
 from smtool.recipe.catalog import autoencoder_recipe
 from smtool.report.console import Console
 from smtool.tokenizers.dct import is_dct
+from smtool.tokenizers.pixels import PIXELS
 from smtool.tokenizers.trainable import open_trainable
+from smtool.training.precision import Precision, autocast
 
 ENCODE_BATCH = 32      # of `prepare --latents`
 ASSUMED_CLASSES = 1000
@@ -71,9 +74,12 @@ def transformer_cost(tables: TrainDiT, name: str, gpu: GPU, gpus: int) -> Cost:
         model, remarks = _joint_model(tables, shape)
         subject = end_to_end_subject(tables, joint_tables(tables, model, tables.data.train, size), name, classes, remarks)
     else:
-        subject = transformer_subject(
-            tables, name, shape, classes, lambda count: latent_batch(tables, shape, size, channels, count)
-        )
+        subject = _with_encoding(
+            transformer_subject(
+                tables, name, shape, classes, lambda count: latent_batch(tables, shape, size, channels, count)
+            ),
+            tables, shape, size,
+        )  # fmt: skip
     cached = not tables.latents.online and not is_dct(tables.latents.autoencoder) and tables.end_to_end is None
 
     def data(rate: float) -> DataCost:
@@ -134,18 +140,40 @@ def _joint_model(tables: TrainDiT, shape: Shape) -> tuple[AutoencoderConfig, tup
         return model, (f"{place} is not here; its network is taken to be that of an SD-VAE with the same latents",)
 
 
+def _with_encoding(subject: Subject, tables: TrainDiT, shape: Shape, size: ImageSize) -> Subject:
+    """With the encoder's forward pass in every turn, if images are encoded while training, by a network."""
+    place, precision = tables.latents.autoencoder, tables.latents.precision
+    if not tables.latents.online or is_dct(place) or place == PIXELS:
+        return subject
+    model, assumed = _joint_model(tables, shape)
+    network = _without_weights(model)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    encoding = Encoding(lambda count: _encoding_count(network, size, count, precision), parameters)
+    said = f"images are encoded in every step, in {precision}, which is counted with the transformer's turn"
+    return replace(subject, encoding=encoding, remarks=(*subject.remarks, said, *assumed))
+
+
 def _encoder_seconds(tables: TrainDiT, size: ImageSize, gpu: GPU) -> float | None:
     trained = _planned(tables)
-    return None if trained is None else _encode_seconds(trained.model, size, gpu)
+    return None if trained is None else _encode_seconds(trained.model, size, gpu, tables.latents.precision)
 
 
-def _encode_seconds(model: AutoencoderConfig, size: ImageSize, gpu: GPU) -> float:
-    """Seconds to encode one image in float32, as `prepare --latents` does."""
+def _encode_seconds(model: AutoencoderConfig, size: ImageSize, gpu: GPU, precision: Precision = "fp32") -> float:
+    """Seconds to encode one image, as `prepare --latents` does."""
+    return gpu.seconds(_encoding_count(_without_weights(model), size, ENCODE_BATCH, precision)) / ENCODE_BATCH
+
+
+def _without_weights(model: AutoencoderConfig) -> TrainableAutoencoder:
     with without_weights():
         network = model.build().to(META)
         supply_encoder(network)
+    return network
+
+
+def _encoding_count(network: TrainableAutoencoder, size: ImageSize, count: int, precision: Precision) -> Count:
+    """Operations that encode a number of images; not those that normalize images and draw latents."""
     encode: Callable[[torch.Tensor], object] = network.encode
-    images = torch.empty(ENCODE_BATCH, network.image_channels, *size, device=META).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad(), cuda_autocast(), counting() as count:
+    images = torch.empty(count, network.image_channels, *size, device=META).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), cuda_autocast(), counting() as found, autocast(precision, "cpu"):      # meta tensors have its switch
         encode(images)
-    return gpu.seconds(count) / ENCODE_BATCH
+    return found

@@ -5,11 +5,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from smtool.commands.inspect.cost import recipe_cost
+from smtool.commands.inspect.cost import recipe_cost, transformer_cost
 from smtool.commands.inspect.cost_text import amount, rows
 from smtool.commands.inspect.inspection import describe
 from smtool.commands.train.cost_subject import autoencoder_subject
+from smtool.cost.gpus import find_gpu
 from smtool.cost.result import Cost
 from smtool.errors import RecipeError
 from smtool.recipe import TrainAE, TrainDiT, load
@@ -58,6 +61,31 @@ def test_more_gpus_share_the_work_and_shard_a_large_transformer(tmp_path):
     large = recipe_cost(str(recipe), gpu="h200", gpus=8)
     assert large.sharded and large.memory.gathered > 0
     assert large.memory.optimizer == pytest.approx(large.parameters["transformer"], rel=0.01)      # 8 bytes on 8 GPUs
+
+
+@pytest.mark.parametrize(("precision", "unit"), [("fp32", "tf32"), ("bf16", "bf16")])
+def test_images_that_are_encoded_in_every_step_are_counted_as_pytorch_counts_them(precision, unit):
+    changes = ["precision=bf16", "data.batch=16", f"latents.precision={precision}"]
+    cached, online = (
+        transformer_cost(load("sit", TrainDiT, [*changes, *more]).tables, "sit", find_gpu("h100"), 2)
+        for more in ([], ["latents.online=true"])
+    )
+    trained = load("dsm", TrainAE).tables
+    network = trained.model.build()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.encode(torch.zeros(16, 3, *trained.data.image_size))
+    (before,), (after,) = cached.turns, online.turns
+    assert after.flops - before.flops == counter.get_total_flops() > 0
+    added = {name: flops - before.flops_by_format.get(name, 0) for name, flops in after.flops_by_format.items()}
+    assert max(added, key=lambda name: added[name]) == unit      # attention of fp32 is not TF32
+    assert after.seconds > before.seconds and online.data.latent_bytes is None
+    assert online.frozen_parameters - cached.frozen_parameters == sum(p.numel() for p in network.parameters())
+    assert any(f"encoded in every step, in {precision}" in said for said in online.assumptions)
+
+
+def test_coefficients_are_encoded_without_a_network():
+    changes = ["latents.autoencoder=pixels", "latents.online=true", "data.train=data/x", "data.image_size=32"]
+    assert transformer_cost(load("sit", TrainDiT, changes).tables, "sit", find_gpu("h100"), 1).frozen_parameters == 0
 
 
 def test_players_that_train_together_are_counted_together():
