@@ -65,7 +65,8 @@ def lenient(monkeypatch):
     monkeypatch.setattr(check, "DISTANCE", 1e9)
     monkeypatch.setattr(check, "_check_normalized", lambda latents, stats, any_std: ((0.0,), (1.0,)))
     monkeypatch.setattr(run_diffusion, "CHECKED_SAMPLES", 4)
-    monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: None)      # which takes longer than the rest
+    for name in ("figure.Figure.draw", "layout_engine.ConstrainedLayoutEngine.execute"):      # which take longer than the rest
+        monkeypatch.setattr(f"matplotlib.{name}", lambda *given: None)
 
 
 def test_commands_run_from_images_to_samples(card, command, lenient, tmp_path, monkeypatch):
