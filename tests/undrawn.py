@@ -1,4 +1,4 @@
-"""Training without its drawings, which take four fifths of the time of a tiny run, for tests that look at other results."""
+"""Trainings and races without their drawings, which take most of the time of tiny ones, for tests that look at other results."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,16 +6,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smtool.commands.race import page as race_page
 from smtool.commands.train import comparison, report, validate
 from smtool.report.curves import Panel
 from smtool.report.html import Page
+from smtool.report.plots.style import new_figure
 
 
 def leave_out_drawings(put: Callable[[Any, str, Any], None]) -> None:
-    """Replace the spectrum of each validation by a small black picture, and the curves of report.html by their titles.
+    """Replace the spectrum of each validation by a small black picture, the curves of report.html by their titles, and figures of
+    races by empty ones.
 
     put: sets an attribute, such as `setattr`.
     """
+    leave_out_curves(put)
+    for figure in ("curves_figure", "predictors_figure", "seeds_figure", "spectra_figure"):
+        put(race_page, figure, lambda *results: new_figure(1, 1, solved=False))
+
+
+def leave_out_curves(put: Callable[[Any, str, Any], None]) -> None:
+    """The same for trainings only."""
     put(validate, "live_spectrum", _picture)
     put(comparison, "draw_live", _picture)
     put(report, "_figure", _titles)

@@ -245,7 +245,7 @@ def _small(arguments: list[str]) -> list[str]:
         return [*arguments, "--num-images", "12" if drawn or loose else "4", *(("--steps", "2") if drawn else ())]
     if name == "spectrum":
         tables = [word for word in arguments if word != "--plot"]      # a page of plots takes 5 seconds, and has tests of its own
-        return [*tables, "--num-images", "16", *(() if "--data" in arguments else ("--data", BUILTIN))]
+        return [*tables, "--num-images", "8", *(() if "--data" in arguments else ("--data", BUILTIN))]
     return arguments
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import warm_process
-from undrawn import leave_out_drawings
+from undrawn import leave_out_curves
 
 from smtool import load_autoencoder
 from smtool.commands.race.jobs import Place
@@ -87,7 +87,7 @@ def _race(studio: Path, recipe: str, out: str, *changes: str, budget: Budget = B
     os.chdir(studio)
     try:
         with one_thread(), pytest.MonkeyPatch.context() as patch:
-            leave_out_drawings(patch.setattr)
+            leave_out_curves(patch.setattr)
             loaded = load_race(recipe, changes)
             return race(loaded, out=Path(out), workers=[Here()], budget=budget, console=Console(file=io.StringIO()))
     finally:
@@ -153,6 +153,7 @@ def test_racers_with_one_autoencoder_share_it_and_seeds_differ(unbroken):
     assert set(result.points) == {"plain", "dsm"}
 
 
+@pytest.mark.draws
 @pytest.mark.slow
 def test_a_finished_race_trains_nothing_and_prints_the_same(studio, unbroken):
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("ckpt.safetensors")}
@@ -162,6 +163,7 @@ def test_a_finished_race_trains_nothing_and_prints_the_same(studio, unbroken):
     assert _found(unbroken) == expected
 
 
+@pytest.mark.draws
 @pytest.mark.slow
 def test_the_page_can_be_written_again_from_race_json(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "again")
@@ -304,6 +306,7 @@ def _pooled(*folders: Path, out: Path | None = None) -> PooledResult:
     return pool_races([str(folder) for folder in folders], console=Console(file=io.StringIO()), out=out)
 
 
+@pytest.mark.draws
 @pytest.mark.slow
 def test_races_are_pooled_over_all_their_autoencoders(studio, unbroken):
     other = json.loads((unbroken / "race.json").read_text())
