@@ -23,9 +23,9 @@ HEAT = "cividis"
 
 SETTINGS: dict[Any, Any] = {
     "font.size": 9.5, "axes.titlelocation": "left", "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False,
-    "legend.handlelength": 2.4, "legend.labelspacing": 0.9, "lines.linewidth": 1.8, "lines.markersize": 4,
-    "svg.hashsalt": "smtool",
+    "axes.titley": 1.0, "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "legend.frameon": False, "legend.handlelength": 2.4, "legend.labelspacing": 0.9, "lines.linewidth": 1.8,
+    "lines.markersize": 4, "svg.hashsalt": "smtool",
 }
 
 Role = Literal["image", "target", "fitted", "latent", "control", "published"]

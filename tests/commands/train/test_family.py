@@ -83,7 +83,7 @@ with joined("cpu") as ranks:
     for method in methods:
         name, *changes = method.split(" ")
         task = build_task(load(recipe, TrainAE, changes).tables, "cpu", Path(weights))
-        for step in range(6):
+        for step in range(2 if name == "dino" else 6):      # dino takes half of the time
             draws = streams(0, step, "autoencoder", batch=4).at(low, high)
             task.loss("autoencoder", ImageBatch(images[low:high], None, tuple("abcd"[low:high])), draws, step).total.backward()
         player = task.players["autoencoder"]
@@ -122,7 +122,7 @@ WITH_WEIGHTS = {"va_vae", "uae", "latent_masking"}
 
 @pytest.mark.slow
 def test_two_ranks_have_the_gradients_of_one(recipe, weights, tmp_path):
-    """Sums over 6 steps, so that all draws occur. Differences are those of float32 sums of other order."""
+    """Sums over 6 steps, so that all draws occur; over 2 for dino. Differences are those of float32 sums of other order."""
     (tmp_path / "worker.py").write_text(WORKER)
     arguments = [recipe, weights, *(" ".join([name, *changes]) for name, changes in METHODS.items())]
     for ranks, out in enumerate(("one", "two"), 1):
