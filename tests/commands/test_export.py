@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-import warm_process
 from diffusers import AutoencoderKL
 from torch.testing import assert_close
 
@@ -49,9 +48,15 @@ def saved(tmp_path):
     return write
 
 
-def smtool(*arguments):
-    done = warm_process.run(*arguments)
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture
+def smtool(command):
+    """The command line in this process, which keeps the calibration of spectra from one export to the next."""
+
+    def run(*arguments):
+        code, *said = command(*map(str, arguments))
+        return code, "".join(said)
+
+    return run
 
 
 def both_ways(ours, theirs, images):
@@ -69,7 +74,7 @@ def both_ways(ours, theirs, images):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
-def test_diffusers_computes_the_same_with_the_same_gradients(shape, saved, tmp_path):
+def test_diffusers_computes_the_same_with_the_same_gradients(smtool, shape, saved, tmp_path):
     path = saved(STATS[shape], **SHAPES[shape])
     code, said = smtool("export", path, "--to", "diffusers", "--out", tmp_path / "vae")
     assert code == 0, said
@@ -83,7 +88,7 @@ def test_diffusers_computes_the_same_with_the_same_gradients(shape, saved, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_exported_folder_is_imported_with_weights_digest_and_statistics(shape, saved, tmp_path):
+def test_an_exported_folder_is_imported_with_weights_digest_and_statistics(smtool, shape, saved, tmp_path):
     path = saved(STATS[shape], **SHAPES[shape])
     assert smtool("export", path, "--out", tmp_path / "vae")[0] == 0
     assert smtool("export", tmp_path / "vae", "--to", "smtool", "--out", tmp_path / "back.safetensors")[0] == 0
@@ -99,7 +104,7 @@ def test_an_exported_folder_is_imported_with_weights_digest_and_statistics(shape
 
 
 @pytest.mark.slow
-def test_symmetric_padding_is_an_error_and_with_the_note_gives_the_same_function(saved, tmp_path):
+def test_symmetric_padding_is_an_error_and_with_the_note_gives_the_same_function(smtool, saved, tmp_path):
     path = saved(**SHAPES["sd1"], downsample_pad="symmetric")
     code, said = smtool("export", path, "--out", tmp_path / "vae")
     assert code == 3 and "symmetric" in said and not (tmp_path / "vae").exists()
@@ -116,7 +121,7 @@ def test_symmetric_padding_is_an_error_and_with_the_note_gives_the_same_function
 
 
 @pytest.mark.slow
-def test_an_existing_file_or_folder_is_not_overwritten(saved, tmp_path):
+def test_an_existing_file_or_folder_is_not_overwritten(smtool, saved, tmp_path):
     path = saved(**SHAPES["sd1"])
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text(json.dumps({"mine": 1}))
@@ -127,7 +132,7 @@ def test_an_existing_file_or_folder_is_not_overwritten(saved, tmp_path):
 
 
 @pytest.mark.parametrize("to", ["smtool", "diffusers"])
-def test_half_stores_float16_values_that_are_read_as_float32(tmp_path, to):
+def test_half_stores_float16_values_that_are_read_as_float32(smtool, tmp_path, to):
     made = autoencoder(**SHAPES["sd1"])
     write_autoencoder(tmp_path / "ckpt.safetensors", made, {"recipe": {"steps": 7}, "step": 7})
     out = tmp_path / ("half.safetensors" if to == "smtool" else "half")
@@ -143,7 +148,7 @@ def test_half_stores_float16_values_that_are_read_as_float32(tmp_path, to):
         assert (metadata["step"], metadata["recipe"], metadata["digest"]) == (7, {"steps": 7}, opened.digest)
 
 
-def test_half_refuses_weights_beyond_its_range(tmp_path):
+def test_half_refuses_weights_beyond_its_range(smtool, tmp_path):
     made = autoencoder(**SHAPES["sd1"])
     with torch.no_grad():
         made.decoder.conv_in.bias[0] = 7e4

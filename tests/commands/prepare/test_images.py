@@ -73,11 +73,15 @@ def test_the_command_prints_counts_classes_and_the_folder(tmp_path, photographs,
     ]
 
 
-def test_the_command_says_how_many_pictures_were_enlarged(tmp_path, photographs, command):
-    code, out, err = command("prepare", photographs, "--out", str(tmp_path / "out"), "--size", "512", "--workers", "1")
+def test_the_command_says_how_many_pictures_were_enlarged(tmp_path, command):
+    (tmp_path / "pictures").mkdir()
+    for number, side in enumerate((15, 16, 12)):
+        Image.new("RGB", (20, side), (number, 0, 0)).save(tmp_path / "pictures" / f"{number}.png")
+    options = ["--out", str(tmp_path / "out"), "--size", "16", "--workers", "1"]
+    code, out, err = command("prepare", str(tmp_path / "pictures"), *options)
     assert code == 0, err
     count = read_card(tmp_path / "out").upscaled
-    assert count == 24 and "24 of 24 images: smaller than 512 px, enlarged" in out.splitlines()
+    assert count == 2 and "2 of 3 images: smaller than 16 px, enlarged" in out.splitlines()
 
 
 def test_dark_images_of_16_bits_are_said_with_the_option_that_shows_them(tmp_path, command):
