@@ -77,7 +77,7 @@ def measure_cpu(precision: torch.dtype | None, threads: int, clock: Callable[[],
     tensors have rates of their own. Every other operation has the rate of an addition of tensors that are not in the cache, or
     with FLOPs that of a matrix product; float64 counts as float32.
     """
-    rates = {}
+    rates: dict[tuple[str, torch.dtype], Rate] = {}
     pairs = [(product(512), product(64)), (linear(256, 512), linear(2048, 64))]
     pairs += [(attention(4, 256, 64), attention(32, 64, 32))]
     pairs += [(convolution(128, 16, backward=on), convolution(16, 64, backward=on)) for on in (False, True)]

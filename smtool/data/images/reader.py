@@ -91,7 +91,7 @@ class ImageShards:
             shard = self._paths[self._shard_of[indices[0]]]
             raise damaged(shard, f"an image cannot be decoded on {device} ({reason_of(error)})") from error
         for image, index in zip(decoded, indices, strict=True):
-            self._check_shape(index, *image.shape[1:], image.shape[0])
+            self._check_shape(index, (*image.shape[1:], image.shape[0]))
         return self._batch(torch.stack(decoded), indices)
 
     def _batch(self, images: Tensor, indices: Sequence[int]) -> ImageBatch:
@@ -106,11 +106,13 @@ class ImageShards:
             pixels = pixels_of(self._bytes(index))
         except (OSError, ValueError, SyntaxError) as error:
             raise damaged(self._paths[self._shard_of[index]], "the bytes of an image are no image") from error
-        self._check_shape(index, *pixels.shape)
+        self._check_shape(index, pixels.shape)
         return pixels
 
-    def _check_shape(self, index: int, height: int, width: int, channels: int) -> None:
-        if (height, width, channels) != (*self.image_size, self.channels):
+    def _check_shape(self, index: int, shape: tuple[int, ...]) -> None:
+        """Raise DataError unless (height, width, channels) are those of the card."""
+        if shape != (*self.image_size, self.channels):
+            height, width, channels = shape
             raise damaged(
                 self._paths[self._shard_of[index]],
                 f"its images are {height} high and {width} wide with {channels} channels, which the card denies",
