@@ -99,7 +99,11 @@ class Samples(Config):
 class TrainDiT(TrainingTables):
     """A recipe of `smtool train-dit`."""
 
-    compile: bool = Field(False, description="compile the network with torch.compile: slower start, faster steps on a GPU")
+    compile: bool = Field(
+        False,
+        description="compile the blocks of the transformer and of the teacher, and the alignment, with torch.compile: slower start, "
+        "faster steps on a GPU, equal to rounding",
+    )
     data: LatentData
     latents: Latents
     model: AnyBackbone

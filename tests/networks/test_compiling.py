@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
 from smtool.diffusion.alignment import IRepa, RepaDog
+from smtool.errors import RecipeError
 from smtool.networks.compiling import blocks_of, compile_each
 from smtool.networks.dit_dh import DiTDH
 from smtool.networks.lightning_dit import LightningDiT
@@ -26,6 +27,11 @@ def without_code_for_processors(monkeypatch):
     torch._dynamo.reset()
     counters.clear()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+def graphs_made() -> int:
+    """Without the one that shows that PyTorch can compile."""
+    return counters["stats"]["unique_graphs"] - 1
 
 
 def gradients(network, alignment=None):
@@ -53,7 +59,7 @@ def test_blocks_of_one_kind_share_a_graph_and_change_nothing(config, graphs):
     expected = gradients(network)
     compile_each(blocks_of(network))
     assert_close(gradients(network), expected, rtol=1e-4, atol=1e-6)
-    assert counters["stats"]["unique_graphs"] == graphs
+    assert graphs_made() == graphs
     assert len(list(copy.deepcopy(network).parameters())) == len(list(network.parameters()))
 
 
@@ -65,7 +71,7 @@ def test_an_alignment_is_one_graph_also_with_recomputed_blocks(table):
     expected = gradients(network, alignment)
     compile_each([*blocks_of(network), alignment])
     assert_close(gradients(network, alignment), expected, rtol=1e-4, atol=1e-6)
-    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]
+    assert graphs_made() == 2 and not counters["graph_break"]
 
 
 def test_blocks_of_a_frozen_vit_are_found():
@@ -74,5 +80,16 @@ def test_blocks_of_a_frozen_vit_are_found():
         expected = vit.forward_features(torch.ones(1, 3, 32, 32))
         compile_each(blocks_of(vit))
         assert_close(vit.forward_features(torch.ones(1, 3, 32, 32)), expected)
-    assert len(blocks_of(vit)) == 3 and counters["stats"]["unique_graphs"] == 1
+    assert len(blocks_of(vit)) == 3 and graphs_made() == 1
     assert blocks_of(torch.nn.Conv2d(1, 1, 1)) == []
+
+
+def test_a_machine_that_cannot_compile_is_said_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile.func, backend=broken))
+    said = r"compile: PyTorch \S+ cannot compile for cpu on this machine: RuntimeError: no C\+\+ compiler"
+    with pytest.raises(RecipeError, match=rf"^{said}\n  Leave out compile = true"):
+        compile_each([torch.nn.Linear(1, 1)])
+
+
+def broken(graph, inputs):
+    raise RuntimeError("no C++ compiler\nand more lines")
