@@ -10,7 +10,7 @@ from smtool.networks.recompute import Recomputable
 
 
 def compile_each(regions: Sequence[nn.Module]) -> None:
-    """Compile modules of one device in place, each by itself. Raises RecipeError if PyTorch cannot compile for it on this machine.
+    """Compile modules of one device in place, each by itself. Raises RecipeError if this machine cannot compile for it.
 
     Not the whole network: blocks of one kind and shape share one compiled graph, so that the start does not grow with the depth,
     and gradients arrive block by block in the backward pass, while those of others are sent to other ranks.

@@ -101,8 +101,8 @@ class TrainDiT(TrainingTables):
 
     compile: bool = Field(
         False,
-        description="compile the blocks of the transformer and of the teacher, and the alignment, with torch.compile: slower start, "
-        "faster steps on a GPU, equal to rounding",
+        description="compile the blocks of the transformer and of the teacher, and the alignment, with torch.compile: slower "
+        "start, faster steps on a GPU, equal to rounding",
     )
     data: LatentData
     latents: Latents
