@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.card import kernels, methods
+from benchmarks.card import kernels, methods, rates
 from benchmarks.card.__main__ import main
 from benchmarks.card.correctness import compared
 from benchmarks.card.findings import Findings
@@ -35,6 +35,17 @@ def test_a_step_has_a_rate_beside_the_measured_peak(tmp_path):
     peak, step = _run(tmp_path, "SiT-B/2")
     assert (peak["part"], step["name"], step["outcome"]) == ("peak", "SiT-B/2", "ok")
     assert step["share_of_peak"] == pytest.approx(step["tflop"] / (1e-3 * step["ms"]) / peak["used_tflops"])
+
+
+@pytest.mark.parametrize("load", rates.LOADS, ids=lambda load: load.name)
+def test_loads_are_valid_recipes_of_the_size_that_their_names_say(load):
+    tables = load.tables(load.batches[0], tiny=False)
+    assert tables.data.batch == load.batches[0] and tables.precision == "bf16"
+    if load.kind == "autoencoder":
+        assert (tables.model.downsample, tables.data.image_size.height, tables.perceptual.net) == (16, 256, "vgg")
+        return
+    assert f"SiT-{tables.model.size}/{tables.model.patch}" in load.name
+    assert tables.compile == load.compiled and (tables.alignment is not None) == load.aligned
 
 
 def test_jpeg_files_are_decoded_beside_pillow(tmp_path):
