@@ -26,7 +26,7 @@ from smtool.worker_process import WorkerProcess
 IMPORTED = [
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure", "rich.live", "smtool.cli",
     "smtool.commands.race.race", "smtool.commands.sample.samples", "smtool.commands.train.run_autoencoder",
-    "smtool.commands.train.run_diffusion", "smtool.commands.train.training", "timm", "torch._dynamo", "torch.utils.tensorboard",
+    "smtool.commands.train.run_diffusion", "smtool.commands.train.training", "torch._dynamo", "torch.utils.tensorboard",
     "torchvision", "typer",
 ]  # fmt: skip
 

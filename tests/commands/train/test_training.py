@@ -1,13 +1,10 @@
 """`smtool train-ae` on the command line: complete runs, interruptions, ranks, errors."""
 
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +54,6 @@ start = 5
 num_images = 8
 grid = 4
 """
-SINGLE_THREADED = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture(scope="session")
@@ -78,10 +74,6 @@ def here(tmp_path, monkeypatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "smtool", *arguments]
 
 
 @pytest.fixture(scope="session")
@@ -355,9 +347,13 @@ def test_a_diverging_run_has_exit_code_six_and_keeps_its_last_good_checkpoint(re
 @pytest.mark.slow
 def test_a_full_disk_has_exit_code_seven_and_keeps_the_last_checkpoint(recipe, tmp_path):
     """Files are limited to 200 kB, which is less than the optimizer's state."""
-    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", *_command("train-ae", str(recipe), "--out", "run")]
+    (tmp_path / "limited.py").write_text(
+        "import resource, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200 << 10, 200 << 10))\n"
+        "runpy.run_module('smtool', run_name='__main__')\n"
+    )
     wide = ["--set", "model.channels=[16, 16, 32]"]
-    done = subprocess.run([*limited, *wide], capture_output=True, text=True, cwd=tmp_path, env=SINGLE_THREADED, timeout=300)
+    done = warm_process.run(tmp_path / "limited.py", "train-ae", recipe, "--out", "run", *wide, cwd=tmp_path)
     assert done.returncode == 7, done.stderr
     assert "no space left on the disk" in done.stderr
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
