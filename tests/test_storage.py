@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 from safetensors.torch import load_file
 
 from smtool import storage
@@ -59,20 +60,20 @@ def test_a_truncated_file_and_a_missing_one_are_refused(tmp_path):
 
 
 def test_a_full_disk_is_a_disk_error_and_the_old_file_remains(tmp_path):
-    """`ulimit -f` limits files to 64 kB, so that a write really fails, as on a full disk."""
+    """Files are limited to 64 kB, so that a write really fails, as on a full disk."""
     storage.write_tensors(tmp_path / "f.safetensors", {"x": torch.ones(4)}, {})
-    code = (
-        "import signal, torch; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    (tmp_path / "full.py").write_text(
+        "import resource, signal, torch; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from pathlib import Path; from smtool import storage, errors\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))\n"
         f"path = Path({str(tmp_path)!r}) / 'f.safetensors'\n"
         "try: storage.write_tensors(path, {'x': torch.ones(1_000_000)}, {})\n"
         "except errors.DiskError as error: print(error)"
     )
-    shell = f'ulimit -f 64; exec "{sys.executable}" -c "$1"'
-    done = subprocess.run(["bash", "-c", shell, "-", code], capture_output=True, text=True)
+    done = warm_process.run(tmp_path / "full.py")
     assert "no space left on the disk" in done.stdout, done.stderr
     assert torch.equal(storage.read_tensors(tmp_path / "f.safetensors")["x"], torch.ones(4))
-    assert os.listdir(tmp_path) == ["f.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == ["f.safetensors", "full.py"]
 
 
 def test_a_folder_in_the_way_of_a_file_is_an_error_with_its_path(tmp_path):

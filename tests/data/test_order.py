@@ -1,7 +1,6 @@
-import subprocess
-import sys
 
 import pytest
+import warm_process
 
 from smtool.data import batch_indices
 
@@ -28,10 +27,11 @@ def test_the_order_does_not_depend_on_how_it_is_cut_into_batches():
     assert large == small
 
 
-def test_a_late_batch_is_fast_and_is_the_same_in_another_process():
+def test_a_late_batch_is_fast_and_is_the_same_in_another_process(tmp_path):
     late = batch_indices(1000, seed=3, batch=8, index=10**9)
     code = "from smtool.data import batch_indices; print(batch_indices(1000, seed=3, batch=8, index=10**9))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == str(late)
+    (tmp_path / "late.py").write_text(code)
+    assert warm_process.run(tmp_path / "late.py").stdout.strip() == str(late)
 
 
 @pytest.mark.parametrize("wrong", [{"length": 0}, {"batch": 0}, {"index": -1}])

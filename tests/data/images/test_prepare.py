@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.fft
+import warm_process
 from PIL import Image
 
 from smtool.data import read_card
@@ -97,10 +98,13 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 def killed_at(source, out, done, workers, tmp_path):
     """Prepare in a process that kills itself after `done` images; returns the ids of its worker processes."""
     (tmp_path / "killed.py").write_text(KILLED)
-    run = subprocess.run(
-        [sys.executable, tmp_path / "killed.py", source, out, str(done), str(workers)],
-        capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=60,
-    )  # fmt: skip
+    command = [tmp_path / "killed.py", source, out, str(done), str(workers)]
+    if workers == 1:
+        run = warm_process.run(*command)
+    else:      # worker processes of a fork would be forks too
+        run = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=60
+        )
     assert run.returncode == -signal.SIGKILL, run.stderr
     return [int(word) for word in run.stdout.split()]
 

@@ -4,12 +4,9 @@ import hashlib
 import io
 import json
 import math
-import os
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import tarfile
 from contextlib import closing
 from itertools import islice
@@ -19,6 +16,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+import warm_process
 import webdataset
 
 from smtool.data import encoded_batches, latent_batches, measure_latents, open_images, open_latents, training_batches
@@ -387,10 +385,7 @@ def killed_at(images, out, done, tmp_path):
     """Encode in a process that kills itself after `done` images."""
     script = KILLED.format(file=__file__, threads=torch.get_num_threads())
     (tmp_path / "killed.py").write_text(script)
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", tmp_path / "killed.py", images.folder, out, str(done)],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}, check=False,
-    )  # fmt: skip
+    run = warm_process.run(tmp_path / "killed.py", images.folder, out, done)
     assert run.returncode == -signal.SIGKILL, run.stderr
 
 
