@@ -110,7 +110,9 @@ def titled(figure: "Figure", axes: "Axes", title: str, note: str) -> "Figure":
 
 def frozen(figure: "Figure") -> "Figure":
     """Solve the layout once and keep it, so that drawing again gives the same bytes."""
-    figure.get_layout_engine().execute(figure)
+    engine = figure.get_layout_engine()
+    assert engine is not None, "the figure was made with solved=False"
+    engine.execute(figure)
     figure.set_layout_engine(None)
     return figure
 
