@@ -54,7 +54,7 @@ METHODS = {
     ],
     "dino": [
         "discriminator={kind='dino',trunk='vit_tiny_patch16_224',channels=192,start=1,updates='simultaneous'}",
-        "regularizers.esm=",
+        "regularizers.esm=", "data.batch=2",      # at 224 px
     ],
     "dc-ae": [
         "model={kind='dc-ae',downsample=4,latent_channels=4,channels=[8,8,16],encoder_blocks=[0,1,1],decoder_blocks=[0,1,1],"

@@ -238,7 +238,8 @@ def test_a_resumed_run_uses_the_same_source_of_features(studio, weights, own_fea
     broken = studio.train(tmp_path / "broken", *changes, "steps=2", weights_dir=weights)
     folder = own_features("bf16")      # written meanwhile, but not used: its features are rounded
     studio.train(broken, *changes, "steps=4", weights_dir=weights)
-    assert all(torch.equal(tensor, state_of(broken)[name]) for name, tensor in state_of(whole).items())
+    found = state_of(broken)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in state_of(whole).items())
     cached = studio.train(tmp_path / "cached", *changes, "steps=2", weights_dir=weights)
     shutil.rmtree(folder)
     with pytest.raises(DataError, match=r"cached features [0-9a-f]{8} of squeezenet; that cache no longer exists"):
