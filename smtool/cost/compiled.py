@@ -27,7 +27,7 @@ def as_compiled(blocks: Sequence[nn.Module]) -> Iterator[None]:
     Inside, nothing is computed: values that a compiled forward pass stores for the backward pass are made, and no others.
     """
     for block in blocks:
-        block._compiled_call_impl = partial(_call, block)      # type: ignore[assignment]
+        block._compiled_call_impl = partial(_call, block)
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from torch._inductor.ir import Layout
 from torch._inductor.runtime.hints import DeviceProperties
 from torch._inductor.scheduler import ExternKernelSchedulerNode
 from torch._inductor.virtualized import V
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
@@ -78,13 +79,13 @@ def kernels_of(graph: fx.GraphModule, *, backward: bool) -> Kernels:
             return Kernels([kernel for kernel in kernels if kernel.bytes], _transient(lowering, nodes))
 
 
-def _on_gpu(graph: fx.GraphModule) -> list[Tensor]:
+def _on_gpu(graph: fx.GraphModule) -> list[FakeTensor]:
     """Put all values of a graph on the GPU, and return the inputs."""
 
     def moved(value: object) -> object:
-        if not isinstance(value, Tensor) or value.device == _GPU:
+        if not isinstance(value, FakeTensor) or value.device == _GPU:
             return value
-        with value.fake_mode:      # type: ignore[attr-defined]
+        with value.fake_mode:
             return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=_GPU)
 
     for node in graph.graph.nodes:
@@ -98,7 +99,7 @@ def _flops(graph: fx.GraphModule) -> dict[str, Kernel]:
     """Name of a node -> kernel without bytes, for the operations with FLOPs."""
     found = {}
     for node in graph.graph.nodes:
-        packet = getattr(node.target, "_overloadpacket", None)
+        packet: Any = getattr(node.target, "_overloadpacket", None)
         if packet in flop_registry:
             args, kwargs = tree_map_only(fx.Node, lambda given: given.meta["val"], (node.args, node.kwargs))
             unit = unit_of(packet, [value for value in args if isinstance(value, Tensor)])
@@ -110,7 +111,7 @@ def _flops(graph: fx.GraphModule) -> dict[str, Kernel]:
 def _kernel(node: Any, flops: dict[str, Kernel]) -> Kernel:
     """flops: of the operations that no earlier kernel has computed."""
     size = int(node.get_read_write_buffers_sizes())
-    if isinstance(node, ExternKernelSchedulerNode):      # an operation whose kernel Inductor does not write itself
+    if isinstance(node, ExternKernelSchedulerNode) and node.node is not None:      # a kernel that Inductor does not write
         for origin in node.node.get_origins():
             if origin.name in flops:
                 return replace(flops.pop(origin.name), bytes=size)
@@ -121,7 +122,8 @@ def _transient(lowering: GraphLowering, nodes: Sequence[Any]) -> int:
     """Peak bytes of the buffers inside a graph: from the kernel that writes one to the last that reads it."""
     outside = {*lowering.graph_inputs, *lowering.get_output_names()}
     last = {name: number for number, node in enumerate(nodes) for name in {*node.used_buffer_names()}}
-    alive, peak = {}, 0
+    alive: dict[str, int] = {}
+    peak = 0
     for number, node in enumerate(nodes):
         alive |= {name: _size(lowering, name) for name in node.get_buffer_names() if name not in outside and name in last}
         peak = max(peak, sum(alive.values()))
@@ -155,4 +157,4 @@ def _gpu() -> Iterator[None]:
             stack.enter_context(mock.patch.object(CudaInterface, "get_device_properties", staticmethod(lambda *device: _H100)))
             yield
     finally:
-        DeviceProperties.create.cache_clear()      # type: ignore[attr-defined]
+        DeviceProperties.create.cache_clear()

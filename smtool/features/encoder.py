@@ -6,15 +6,18 @@ them.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smtool.devices import is_autocast_on
 from smtool.errors import RecipeError, WeightsError
-from smtool.features.frozen import Frozen
+from smtool.features.frozen import FrozenInTraining
 from smtool.features.random import fixed
 from smtool.features.teachers import DINOV2, patch_side, squeezenet_side, without_last_affine
 from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, digest_of, fill, find_weights, load_state
@@ -34,12 +37,12 @@ RANDOM_CHANNELS, CELL, SQUEEZENET_CHANNELS = 128, 16, 512
 _EPS = 1e-6
 
 
-class FrozenEncoder(Frozen):
+class FrozenEncoder(FrozenInTraining):
     """Images (B, 3, H, W) in [-1, 1] and a grid (h, w) -> features (B, dim, h, w), float32.
 
     Images are resized by bicubic interpolation without antialiasing to the sides that give the grid, then normalized.
     side: number of cells -> pixels; features: (network, normalized images, grid) -> (B, dim, h, w); mean, std: (1, 3, 1, 1), for
-    intensities in [0, 1].
+    intensities in [0, 1]. precision: under autocast, as in training; everywhere else the network computes in float32.
     """
 
     mean: Tensor
@@ -63,12 +66,16 @@ class FrozenEncoder(Frozen):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    def __call__(self, *args: Any) -> Tensor:
+        return super().__call__(*args, is_autocast_on(self.device))
+
+    def forward(self, images: Tensor, grid: tuple[int, int], lowered: bool) -> Tensor:
         size = (self.side(grid[0]), self.side(grid[1]))
         x = images.float() / 2 + 0.5
         if x.shape[-2:] != size:
             x = F.interpolate(x, size=size, mode="bicubic", align_corners=False)
-        found = self.features(self.network, (x - self.mean.float()) / self.std.float(), grid).float()
+        with self.in_precision() if lowered else nullcontext():
+            found = self.features(self.network, (x - self.mean.float()) / self.std.float(), grid).float()
         return found if self.normalized else F.layer_norm(found.movedim(1, -1), (self.dim,), eps=_EPS).movedim(-1, 1)
 
 

@@ -1,10 +1,13 @@
 """Frozen networks: judges of scores, teachers and perceptual losses."""
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+TeacherPrecision = Literal["fp32", "bf16"]
 
 
 class Frozen(nn.Module):
@@ -43,6 +46,18 @@ class Frozen(nn.Module):
         """Run the forward pass in float32, also under autocast."""
         with torch.autocast(self.device.type, enabled=False):
             return super().__call__(*args)
+
+
+class FrozenInTraining(Frozen):
+    """A frozen network that computes in the steps of a training: teachers, encoders, the trunk of a discriminator.
+
+    precision: of the network there. "bf16": autocast, with float32 weights.
+    """
+
+    precision: TeacherPrecision = "fp32"
+
+    def in_precision(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
 
 def frozen_digests(*modules: nn.Module | None) -> dict[str, str]:

@@ -6,19 +6,17 @@ antialiasing, as in REPA (released-code.md#flow-matching-and-repa).
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smtool.errors import RecipeError
-from smtool.features.frozen import Frozen
+from smtool.features.frozen import FrozenInTraining
 from smtool.features.pictures import as_rgb
 from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, digest_of, fill, find_weights, load_state
 
 Grid = tuple[int, int]
-TeacherPrecision = Literal["fp32", "bf16"]
 
 DINOV2 = {
     "dinov2-s": ("vit_small_patch14_dinov2.lvd142m", "dinov2_vits14_pretrain.pth"),
@@ -31,15 +29,12 @@ DINOV2 = {
 }
 
 
-class Teacher(Frozen):
+class Teacher(FrozenInTraining):
     """uint8 images (B, C, H, W) of one to four channels (`as_rgb`) -> features (B, dim, *grid), float32.
 
     size: (height, width) that images are resized to; mean, std: per channel, for intensities in [0, 1]; features: function that
-    gets the features from the network and its input; digest: sha256 of its weights. precision: of the network; "bf16": autocast,
-    after the resize and with float32 weights.
+    gets the features from the network and its input; digest: sha256 of its weights. precision: of the network, after the resize.
     """
-
-    precision: TeacherPrecision = "fp32"
 
     def __init__(
         self,
@@ -79,9 +74,7 @@ class Teacher(Frozen):
             return self._features(x)
 
     def _features(self, x: Tensor) -> Tensor:
-        if self.precision == "fp32":
-            return self.features(self.network, x).float()
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with self.in_precision():
             return self.features(self.network, x).float()
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smtool.errors import RecipeError, WeightsError
-from smtool.features.frozen import Frozen
+from smtool.features.frozen import FrozenInTraining
 from smtool.features.weights import IMAGENET_MEAN, IMAGENET_STD, digest_of
 from smtool.networks.dino_gan import DEPTHS, DinoDiscriminator
 
@@ -15,7 +15,7 @@ SIDE = 224
 _UPSTREAM = {"vit_small_patch8_224.dino": "dino_deitsmall8_pretrain.pth"}
 
 
-class Trunk(Frozen):
+class Trunk(FrozenInTraining):
     """Images (B, 3, H, W) in [-1, 1] -> tokens (heads, B, C, T) of the last block, then of the blocks DEPTHS; float32.
 
     Images are resized bilinearly to 224 px and normalized by ImageNet's mean and std. The class token is dropped, and no norm
@@ -37,8 +37,9 @@ class Trunk(Frozen):
         if x.shape[-2:] != (SIDE, SIDE):
             x = F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         x = (x / 2 + 0.5 - self.mean.float()) / self.std.float()
-        tokens = self.network.get_intermediate_layers(x, n=list(DEPTHS))  # type: ignore[operator]
-        maps = [one.mT for one in tokens]      # (B, C, T)
+        with self.in_precision():
+            tokens = self.network.get_intermediate_layers(x, n=list(DEPTHS))  # type: ignore[operator]
+        maps = [one.mT.float() for one in tokens]      # (B, C, T)
         return torch.stack([maps[-1], *maps])
 
 

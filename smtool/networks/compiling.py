@@ -29,7 +29,7 @@ def compile_each(regions: Sequence[nn.Module]) -> None:
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a transformer of smtool or timm; none of other networks."""
-    own = [module for module in network.modules() if isinstance(module, Recomputable)]
+    own: list[nn.Module] = [module for module in network.modules() if isinstance(module, Recomputable)]
     return own or list(getattr(network, "blocks", ()))
 
 

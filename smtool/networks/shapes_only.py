@@ -20,13 +20,14 @@ def shapes_only() -> Iterator[None]:
 
 
 class _NothingWritten(TorchFunctionMode):
-    """Makes in-place operations on meta tensors return them unchanged."""
+    """Makes operations that write numbers into meta tensors return them unchanged."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name, named = getattr(func, "__name__", ""), kwargs or {}
         target = args[0] if args else named.get("tensor")      # nn.init functions pass it by this name
-        if name.endswith("_") and not name.endswith("__") and isinstance(target, Tensor) and target.is_meta:
+        writes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+        if writes and isinstance(target, Tensor) and target.is_meta:
             return target
         return func(*args, **named)

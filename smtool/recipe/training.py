@@ -38,8 +38,9 @@ class TrainingTables(Config):
     )
     teacher_precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="precision of teachers (alignment, va_vae, uae) that compute features while training; caches are computed in "
-        'fp32. "auto": bf16 on a GPU that has it, if `precision` is not fp32; else fp32',
+        description="precision of frozen networks that compute in every step: teachers (alignment, va_vae, uae), the original of "
+        "stay, the encoder of an RAE, the DINO of a discriminator; caches, validation and scores stay fp32. "
+        '"auto": bf16 on a GPU that has it, if `precision` is not fp32; else fp32',
     )
     deterministic: bool = Field(
         False,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smtool.devices import in_float64
 from smtool.errors import RecipeError
-from smtool.features.frozen import Frozen
+from smtool.features.frozen import FrozenInTraining
 from smtool.image_shape import ImageSize, in_channels
 from smtool.networks.tokenizer import Tokenizer
 from smtool.regularizers.base import Encoding, Regularizer, RegularizerConfig, Shapes
@@ -76,8 +76,8 @@ class Stay(RegularizerConfig):
         return StayingNearOriginal(opened, self.weight, self.numbers, adaptive=self.adaptive)
 
 
-class OriginalEncoder(Frozen):
-    """The posterior mean of a frozen tokenizer: images (B, 3, H, W) -> (B, C, h, w), in float32."""
+class OriginalEncoder(FrozenInTraining):
+    """The posterior mean of a frozen tokenizer: images (B, 3, H, W) -> (B, C, h, w), float32."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer)
@@ -87,7 +87,8 @@ class OriginalEncoder(Frozen):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        return self._encode(images.float()).mode()
+        with self.in_precision():
+            return self._encode(images.float()).mode().float()
 
 
 class StayingNearOriginal(Regularizer):

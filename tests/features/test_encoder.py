@@ -50,6 +50,18 @@ def test_features_are_timms_patch_tokens_without_the_affine_of_the_last_norm(wei
     assert_close(encoder(images(*size), grid), tokens.mT.reshape(2, 192, *grid), rtol=1e-3, atol=1e-3)
 
 
+def test_bf16_is_for_training_alone(weights):
+    """Which runs under autocast; validation and scores do not."""
+    encoder = load_encoder(f"timm:{VIT}", weights)
+    exact = encoder(images(32, 32), (4, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encoder(images(32, 32), (4, 4)), exact)
+        encoder.precision = "bf16"
+        lowered = encoder(images(32, 32), (4, 4))
+    assert lowered.dtype == torch.float32 and 1e-4 < (lowered - exact).abs().mean() < 0.05
+    assert torch.equal(encoder(images(32, 32), (4, 4)), exact)
+
+
 def test_registers_and_the_class_token_are_dropped(weights, monkeypatch):
     shallow = timm.create_model
     monkeypatch.setattr("timm.create_model", lambda *args, **keys: shallow(*args, **{**keys, "depth": 1}))

@@ -97,6 +97,10 @@ def test_the_trunk_gives_the_patch_tokens_of_its_blocks_and_gradients_reach_the_
     assert_close(found, expected, rtol=1e-3, atol=1e-3)      # zero biases of keys change no attention
     found.square().mean().backward()
     assert given.grad.abs().sum() > 0 and not any(p.requires_grad for p in trunk.network.parameters())
+    trunk.precision = "bf16"
+    lowered = trunk(images())
+    assert lowered.dtype == torch.float32 and not torch.equal(lowered, found)
+    assert F.cosine_similarity(lowered.flatten(), found.flatten(), dim=0) > 0.999
 
 
 def test_heads_alone_are_trained_and_stored(weights):

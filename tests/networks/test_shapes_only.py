@@ -25,3 +25,10 @@ def test_tensors_on_other_devices_are_written():
     with shapes_only():
         values = torch.zeros(3, device="cpu").fill_(2.0)
     assert torch.equal(values, torch.full((3,), 2.0))
+
+
+def test_parameters_can_be_frozen():
+    with shapes_only():
+        layer = torch.nn.Linear(2, 2).requires_grad_(False)
+        layer.bias.requires_grad_(True)
+    assert [parameter.requires_grad for parameter in layer.parameters()] == [False, True]

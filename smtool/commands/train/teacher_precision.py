@@ -1,4 +1,4 @@
-"""The precision in which the teachers of a run compute features while training."""
+"""The precision in which the teachers and other frozen networks of a run compute while training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import nn
 
 from smtool.commands.train.run_folder import RunFolder
 from smtool.devices import has_bf16, stands_for_gpu
-from smtool.features.teachers import Teacher, TeacherPrecision
+from smtool.features.frozen import FrozenInTraining, TeacherPrecision
 from smtool.recipe import TrainingTables
 from smtool.training.precision import Precision
 
@@ -40,8 +40,8 @@ def set_precision(tables: TrainingTables, modules: Iterable[nn.Module | None], f
     return Taught({SOURCE: chosen}, (f"teacher {names} computes in bf16",) if chosen == "bf16" else ())
 
 
-def teachers_in(modules: Iterable[nn.Module | None]) -> list[Teacher]:
-    return [part for module in modules if module is not None for part in module.modules() if isinstance(part, Teacher)]
+def teachers_in(modules: Iterable[nn.Module | None]) -> list[FrozenInTraining]:
+    return [part for module in modules if module is not None for part in module.modules() if isinstance(part, FrozenInTraining)]
 
 
 def teacher_precision(tables: TrainingTables, device: str, recorded: str | None = None) -> TeacherPrecision:
