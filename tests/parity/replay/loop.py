@@ -56,5 +56,5 @@ def run(
             }
 
 
-def _given(seed: int, step: int, turn: str, *, batch: int, device: str = "cpu") -> Streams:
+def _given(seed: int, step: int, turn: str, *, batch: int, device: str = "cpu", **others: int) -> Streams:
     return GivenStreams(seed, step, turn, start=0, stop=batch, total=batch, device=device)
