@@ -139,19 +139,22 @@ def update_kernels(trained: int, averaged: int) -> list[Kernel]:
 
 def _turn_cost(subject: Subject, turns: Turns, counts: Sequence[Count], gpu: GPU, gpus: int) -> TurnCost:
     whole = [_whole(subject, turns.player, count, gpus) for count in counts]
+    flops = fmean(count.flops for count in whole)
+    seconds = fmean(_seconds(subject, turns.player, count, gpu, gpus) for count in whole)
     formats = {unit for count in whole for unit in count.flops_by_unit()}
     return TurnCost(
         player=turns.player,
         phase=turns.phase,
         number=turns.number,
-        flops=gpus * fmean(count.flops for count in whole),
+        flops=gpus * flops,
         flops_by_format={unit: gpus * fmean(count.flops_by_unit().get(unit, 0) for count in whole) for unit in sorted(formats)},
         bytes=gpus * fmean(count.bytes for count in whole),
         kernels=round(fmean(len(count.kernels) for count in whole)),
         activation_bytes=max(count.peak_bytes for count in counts),
         sent_bytes=_sent_bytes(subject, turns.player, gpus),
         floor_seconds=fmean(gpu.floor_seconds(count) for count in whole),
-        seconds=fmean(_seconds(subject, turns.player, count, gpu, gpus) for count in whole),
+        seconds=seconds,
+        peak_share=flops / (seconds * gpu.peak["bf16"]),
     )
 
 

@@ -15,12 +15,13 @@ class TurnCost(_Result):
     number: int = Field(description="turns of this kind in the whole recipe")
     flops: float = Field(description="FLOPs over the global batch, 2 for a multiplication with an addition")
     flops_by_format: dict[str, float] = Field(description="the same by number format")
-    bytes: float = Field(description="bytes that unfused kernels read and write, over all GPUs")
+    bytes: float = Field(description="bytes that kernels read and write, over all GPUs")
     kernels: int = Field(description="kernels started on each GPU")
     activation_bytes: int = Field(description="largest memory of activations and temporary tensors on a GPU")
     sent_bytes: float = Field(description="bytes that each GPU sends to others")
     floor_seconds: float = Field(description="no kernel order or compiler is faster without doing less: peaks of the datasheet")
     seconds: float = Field(description="predicted, at the stated efficiencies")
+    peak_share: float = Field(description="predicted FLOP/s as a share of the datasheet's peak of dense bf16 products")
 
 
 class MemoryCost(_Result):

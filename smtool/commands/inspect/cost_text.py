@@ -1,5 +1,7 @@
 """The cost of a recipe as a table for the console."""
 
+from collections.abc import Iterator
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -39,10 +41,19 @@ def rows(cost: Cost) -> dict[str, str]:
         "whole recipe": f"{cost.steps:,} steps of {cost.batch:,} images, {amount(cost.flops, 'FLOP')}",
         "predicted": f"{cost.images_per_second:,.0f} images/s, {cost.hours:,.1f} hours, {cost.gpu_hours:,.1f} GPU-hours "
         f"(floor {cost.floor_gpu_hours:,.1f})",
+        "of the peak": f"{', '.join(_shares(cost))} of {GPUS[cost.gpu].peak['bf16'] / 1e12:,.0f} TFLOP/s in bf16",
         f"{count} images": f"{stored}; {data.prepare_core_hours:,.0f} core-hours to prepare{encode}",
         "reading": f"{data.readers:.1f} cores decode images as fast as this trains; one pass over {count} images takes "
         f"{data.read_core_hours:,.0f} core-hours",
     }
+
+
+def _shares(cost: Cost) -> Iterator[str]:
+    """Of each player, over all its turns."""
+    for player in dict.fromkeys(turn.player for turn in cost.turns):
+        turns = [turn for turn in cost.turns if turn.player == player]
+        seconds = sum(turn.number * turn.seconds for turn in turns)
+        yield f"{player} {sum(turn.number * turn.seconds * turn.peak_share for turn in turns) / seconds:.0%}"
 
 
 def _memory(memory: MemoryCost) -> str:
