@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from smtool.devices import float64_device
 from smtool.networks.recompute import Recomputable
 from smtool.networks.sit import ConditionedTransformer, modulation
 from smtool.networks.transformer import MAX_PERIOD, Shape, TransformerConfig, position_table
+from smtool.spectrum.dct import constant
 
 
 class LightningDiT(TransformerConfig):
@@ -153,23 +153,25 @@ def refuse_broken_pairs(width: int | None, heads: int) -> None:
         )
 
 
-def rotary_table(grid: tuple[int, int], size: int, device: torch.device) -> Tensor:
-    """(2, T, size / 2) float64: cosines and sines of the turns of the pairs of a head of `size` numbers, tokens row-major.
+def rotary_table(grid: tuple[int, int], size: int) -> Tensor:
+    """(2, T, size / 2) float64, on the CPU: cosines and sines of the turns of a head's pairs of numbers, tokens row-major.
 
     Pair i of an axis turns by position / MAX_PERIOD^(i / pairs) radians: by the token's row in the first half of the head, by its
     column in the second.
     """
     pairs = size // 4
-    frequency = MAX_PERIOD ** (-torch.arange(pairs, dtype=torch.float64, device=device) / pairs)
-    row, column = (torch.arange(side, dtype=torch.float64, device=device)[:, None] * frequency for side in grid)
+    frequency = MAX_PERIOD ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+    row, column = (torch.arange(side, dtype=torch.float64)[:, None] * frequency for side in grid)
     angle = torch.cat([row[:, None].expand(-1, grid[1], -1), column[None].expand(grid[0], -1, -1)], -1).flatten(0, 1)
     return torch.stack([angle.cos(), angle.sin()])
 
 
+_rotation = constant(rotary_table)
+
+
 def rotation_of(tokens: Tensor, grid: tuple[int, int], size: int) -> Tensor:
-    """`rotary_table` on the device of tokens, in their precision but at least float32."""
-    table = rotary_table(grid, size, float64_device(tokens.device))
-    return table.to(tokens.device, torch.promote_types(tokens.dtype, torch.float32))
+    """`rotary_table` on the device of tokens, in their precision but at least float32; computed once."""
+    return _rotation(grid, size, dtype=torch.promote_types(tokens.dtype, torch.float32), device=tokens.device)
 
 
 def rotated(x: Tensor, rotation: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def test_keys_and_shapes_are_those_of_the_released_checkpoints():
 
 def test_pairs_turn_by_row_and_column(turned):
     x = torch.randn(2, 3, 6, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    table = rotary_table((2, 3), 16, torch.device("cpu"))
+    table = rotary_table((2, 3), 16)
     assert_close(rotated(x, table), turned(x, (2, 3)), rtol=1e-12, atol=1e-12)
     cos, sin = (part.repeat_interleave(2, -1) for part in table)
     assert_close(rotated(x, table), apply_rot_embed_cat(x, torch.cat([sin, cos], -1)), rtol=1e-12, atol=1e-12)
@@ -60,7 +60,7 @@ def test_attention_depends_on_the_distance_of_tokens_only():
     """The product of a rotated query and key is that of the tokens moved by one row."""
     generator = torch.Generator().manual_seed(0)
     query, key = (torch.randn(1, 1, 1, 8, dtype=torch.float64, generator=generator).expand(-1, -1, 12, -1) for _ in range(2))
-    table = rotary_table((4, 3), 8, torch.device("cpu"))
+    table = rotary_table((4, 3), 8)
     products = (rotated(query, table) @ rotated(key, table).mT)[0, 0]
     assert products[0, 4].item() == pytest.approx(products[3, 7].item()) == pytest.approx(products[6, 10].item())
     assert products[0, 4].item() != pytest.approx(products[0, 5].item())

@@ -37,7 +37,7 @@ def heads_of(tensors: Mapping[str, Tensor], place: str, side: int, width: int, *
     """
     names = [f"{place}.freqs_{function}" for function in ("cos", "sin")]
     size = tensors[names[0]].shape[-1]
-    known = rotary_table((side, side), size, torch.device("cpu")).repeat_interleave(2, -1).float()
+    known = rotary_table((side, side), size).repeat_interleave(2, -1).float()
     for name, expected in zip(names, known, strict=True):
         if tensors[name].shape != expected.shape or not torch.allclose(tensors[name], expected, atol=1e-4):      # in float32
             raise KeyError(name)
