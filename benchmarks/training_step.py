@@ -30,7 +30,7 @@ SMALL = SDVAE(downsample=4, latent_channels=4, channels=(16, 32, 32), norm_group
 
 def run() -> list[Row]:
     images = torch.randn(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    autoencoder = SMALL.build().to(memory_format=torch.channels_last)
+    autoencoder = SMALL.build()
     methods = {"ESM": ESM().build(SHAPES, None), "DSM": DSM(rows_removed=(8, 10, 12)).build(SHAPES, None)}
     candidates: dict[str, Callable[[], object]] = {"step": lambda: _step(autoencoder, images)}
     candidates |= {name: _alone(method, images) for name, method in methods.items()}
@@ -81,7 +81,7 @@ def _adversarial_task(kind: type[AutoencoderTask]) -> AutoencoderTask:
     adversary = Adversary(start=0)
     torch.manual_seed(0)
     return kind(
-        SMALL.build().to(memory_format=torch.channels_last), {}, reconstruction=Reconstruction(), perceptual=(_VGG(), 0.5),
+        SMALL.build(), {}, reconstruction=Reconstruction(), perceptual=(_VGG(), 0.5),
         adversary=adversary, discriminator=adversary.build().requires_grad_(False), flip=False,
     )  # fmt: skip
 

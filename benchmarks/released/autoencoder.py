@@ -93,12 +93,12 @@ def _task(widths: tuple[int, ...], channels: int, shape: tuple[int, int, int, in
         network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     latents = (shape[0], channels, shape[2] // config.downsample, shape[3] // config.downsample)
     return AutoencoderTask(
-        autoencoder.to(memory_format=torch.channels_last),
+        autoencoder,
         {"kl": KL(weight=KL_WEIGHT).build(Shapes(shape, latents), None)},
         reconstruction=Reconstruction(loss="l1"),
         perceptual=(RandomPerceptual(network), 0.5),
         adversary=adversary,
-        discriminator=discriminator.to(memory_format=torch.channels_last),
+        discriminator=discriminator,
         flip=False,
     )
 

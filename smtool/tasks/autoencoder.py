@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from smtool.config import Config
 from smtool.data.batches import ImageBatch, signed, to_signed, to_uint8
-from smtool.devices import to_device
+from smtool.devices import image_layout, to_device
 from smtool.diffusion import Flow
 from smtool.features.pictures import as_rgb
 from smtool.networks.trainable import DiffusionAutoencoder, TrainableAutoencoder
@@ -97,7 +97,7 @@ class AutoencoderTask:
         images = signed(to_device(batch.images, draws.device))
         if self.sizes is not None:
             images = self.sizes.apply(images, draws, step)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=image_layout(draws.device))
         if self.flip:
             images = _flipped(images, draws)
         if player == "discriminator":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from smtool.data.batches import ImageBatch, signed, to_uint8
-from smtool.devices import to_device
+from smtool.devices import image_layout, to_device
 from smtool.networks.latent_norm import LatentNorm
 from smtool.randomness import Streams
 from smtool.tasks.autoencoder import AutoencoderTask
@@ -76,7 +76,7 @@ class EndToEndTask:
         with torch.no_grad():
             pixels = given if given.dtype == torch.uint8 else to_uint8(given)
             features = self.diffusion.features(pixels, batch.features, draws.device)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=image_layout(draws.device))
         passed = self.autoencoding.passed(images, draws)
         terms = self.autoencoding.terms(passed, draws, step)
         distance = self._alignment(passed.encoding.latents, batch.labels, features, draws)

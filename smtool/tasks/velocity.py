@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from smtool.devices import image_layout
 from smtool.diffusion import Flow
 from smtool.networks.trainable import DiffusionAutoencoder
 from smtool.randomness import Streams
@@ -27,7 +27,7 @@ def denoise(autoencoder: DiffusionAutoencoder, pairs: Sequence[Pair], streams: S
     for number, pair in enumerate(pairs):
         noise = streams.batch(f"decoder-noise-{number}", pair.images.shape)
         noised = process.noised(pair.images, noise, streams.uniform(f"decoder-time-{number}", (len(pair.images),)))
-        x_t = noised.x_t.contiguous(memory_format=torch.channels_last)
+        x_t = noised.x_t.contiguous(memory_format=image_layout(noised.x_t.device))
         velocity = autoencoder.velocity(x_t, noised.t, pair.latents)
         found.append(Denoised(process.denoised(velocity, x_t, noised.t), velocity, noised.target))
     return found

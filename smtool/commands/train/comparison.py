@@ -10,7 +10,7 @@ from torch import Tensor
 from smtool.commands.train.live_spectrum import draw_live
 from smtool.commands.train.validate import Validator
 from smtool.config import Config
-from smtool.devices import in_float64
+from smtool.devices import image_layout, in_float64
 from smtool.diffusability.strips import ROWS_REMOVED, measure_following, strips
 from smtool.inference.reconstruct import reconstructed
 from smtool.metrics.reconstruction import psnr
@@ -91,7 +91,7 @@ def compare(
     step: int,
 ) -> Comparison:
     """Measure the original, called `name`, and its successor; write comparison.json and two pictures."""
-    original = original.to(result.device).to(memory_format=torch.channels_last)      # as in training: equal to the last bit
+    original = original.to(result.device).to(memory_format=image_layout(result.device))      # as in training, to the last bit
     autoencoders: dict[str, Tokenizer] = {BEFORE: original, AFTER: result}
     with evaluating(result):
         return _compared(validator, name, autoencoders, folder, trackers, step)

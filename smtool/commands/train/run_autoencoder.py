@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import cast
 
-import torch
-
 from smtool.checkpoints.autoencoder import write_autoencoder
 from smtool.commands.train.comparison import compare
 from smtool.commands.train.discriminator import start_discriminator
@@ -17,6 +15,7 @@ from smtool.commands.train.teacher_precision import set_precision
 from smtool.commands.train.validate import Validator
 from smtool.data import ImageShards, open_images, training_batches
 from smtool.data.images.jpeg_on_gpu import refuse_undecodable
+from smtool.devices import image_layout
 from smtool.features.encoder import supply_encoder
 from smtool.features.frozen import frozen_digests
 from smtool.features.trunk import supply_trunk
@@ -114,7 +113,7 @@ def build_task(
 ) -> AutoencoderTask:
     """Build networks and losses, initialized from the recipe's seed. original: has the initial weights of the autoencoder."""
     with initializing(tables.seed, PLAYER):
-        autoencoder = tables.model.build().to(device).to(memory_format=torch.channels_last)
+        autoencoder = tables.model.build().to(device).to(memory_format=image_layout(device))
     if original is not None:
         autoencoder.load_state_dict(original.state_dict())
     supply_encoder(autoencoder, weights_dir)
@@ -130,7 +129,7 @@ def build_task(
         with initializing(tables.seed, "discriminator"):
             discriminator = tables.discriminator.build()
         supply_trunk(discriminator, weights_dir)
-        discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
+        discriminator = discriminator.to(device).to(memory_format=image_layout(device))
     perceptual = tables.perceptual
     return AutoencoderTask(
         autoencoder,
