@@ -52,16 +52,31 @@ def test_a_paper_recipe_is_counted_without_data_and_weights():
 
 
 def test_more_gpus_share_the_work_and_shard_a_large_transformer(tmp_path):
-    one, four = (recipe_cost("paper/table4/sit-b2-repa.dit", gpu="h200", gpus=n) for n in (1, 4))
+    small, large = (tmp_path / f"{name}.toml" for name in ("small", "large"))
+    small.write_text(eager("paper/table4/sit-b2-repa.dit"))
+    one, four = (recipe_cost(str(small), gpu="h200", gpus=n) for n in (1, 4))
     assert four.turns[0].flops == pytest.approx(one.turns[0].flops, rel=0.01)
     assert one.turns[0].sent_bytes == 0 < four.turns[0].sent_bytes
     assert four.memory.activations == pytest.approx(one.memory.activations / 4, rel=0.05)
     assert one.gpu_hours < four.gpu_hours and four.hours < one.hours
-    recipe = tmp_path / "large.toml"
-    recipe.write_text(load("paper/related/lightning-dit-xl.dit", TrainDiT).text + "\n[parallel]\nshard_above = 300\n")
-    large = recipe_cost(str(recipe), gpu="h200", gpus=8)
-    assert large.sharded and large.memory.gathered > 0
-    assert large.memory.optimizer == pytest.approx(large.parameters["transformer"], rel=0.01)      # 8 bytes on 8 GPUs
+    large.write_text(eager("paper/related/lightning-dit-xl.dit") + "\n[parallel]\nshard_above = 300\n")
+    found = recipe_cost(str(large), gpu="h200", gpus=8)
+    assert found.sharded and found.memory.gathered > 0
+    assert found.memory.optimizer == pytest.approx(found.parameters["transformer"], rel=0.01)      # 8 bytes on 8 GPUs
+
+
+def eager(name: str) -> str:
+    """A recipe without its compilation, which takes long to count."""
+    return load(name, TrainDiT).text.replace("compile = true\n", "")
+
+
+def test_a_compiled_recipe_has_the_flops_of_the_plain_one_fewer_bytes_and_a_floor_below_75_ms(tmp_path):
+    """The step of REPA in the paper's Table 4, with its teacher, on one H100."""
+    plain = tmp_path / "plain.toml"
+    plain.write_text(eager("paper/table4/sit-b2-repa.dit"))
+    (before,), (after,) = (recipe_cost(name, gpu="h100").turns for name in (str(plain), "paper/table4/sit-b2-repa.dit"))
+    assert after.flops == before.flops and after.bytes < 0.65 * before.bytes and after.kernels < before.kernels
+    assert after.floor_seconds < 0.075 < before.floor_seconds and after.peak_share > 1.3 * before.peak_share
 
 
 @pytest.mark.parametrize(("precision", "unit"), [("fp32", "tf32"), ("bf16", "bf16")])
