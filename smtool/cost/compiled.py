@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from smtool.cost.counting import add_kernels, counting
 from smtool.cost.cuda_autocast import CudaAutocast
+from smtool.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import fx
@@ -42,8 +43,8 @@ def obstacle() -> str | None:
     try:
         with counting() as count, as_compiled([block]):
             block(torch.empty(4, 8, device="meta", requires_grad=True)).sum().backward()
-    except Exception as error:      # its interfaces are internal and may change with every version
-        return f"PyTorch {torch.__version__} does not say what its compiler would do ({type(error).__name__})"
+    except RecipeError as error:      # the compiler's interfaces are internal and may change with every version
+        return error.message
     named = {kernel.name for kernel in count.kernels}
     return None if "compiled" in named else f"PyTorch {torch.__version__} compiles nothing here"
 
@@ -56,7 +57,14 @@ def _call(block: nn.Module, *inputs: Tensor) -> Tensor:
         _kind(block), dtype, torch.is_grad_enabled(), tuple((x.shape, x.stride(), x.dtype, x.requires_grad) for x in tensors),
     )  # fmt: skip
     if key not in _traced:
-        _traced[key] = _trace(block, state, inputs, dtype)
+        try:
+            _traced[key] = _trace(block, state, inputs, dtype)
+        except Exception as error:
+            raise RecipeError(
+                f"PyTorch {torch.__version__} does not say which kernels it would compile of a {type(block).__name__}: "
+                f"{type(error).__name__}.",
+                hint="Count a copy of the recipe without compile = true.",
+            ) from error
     return _traced[key](state, *inputs)
 
 

@@ -46,10 +46,6 @@ class Kernels:
     transient_bytes: int
 
 
-class CannotCount(RuntimeError):
-    """This version of PyTorch's compiler answers in a way that is not known here."""
-
-
 def partition(joint: fx.GraphModule, inputs: Sequence[Any], **options: Any) -> tuple[fx.GraphModule, fx.GraphModule]:
     """Cut a graph of forward and backward pass, for AOTAutograd, as Inductor does: cheap values are computed again."""
     _on_gpu(joint)
@@ -60,10 +56,10 @@ def partition(joint: fx.GraphModule, inputs: Sequence[Any], **options: Any) -> t
 def kernels_of(graph: fx.GraphModule, *, backward: bool) -> Kernels:
     """Lower a graph of ATen operations. Changes the graph."""
     inputs = _on_gpu(graph)
-    flops = _flops(graph)
     with _gpu():
         with V.set_fake_mode(inputs[0].fake_mode):
             _recursive_post_grad_passes(graph, False)
+        flops = _flops(graph)
         lowering = GraphLowering(graph, example_inputs=inputs, is_backward=backward)
         with (
             V.set_fake_mode(inputs[0].fake_mode), V.set_graph_handler(lowering), V.set_extern_kernel_nodes([]),
@@ -73,10 +69,8 @@ def kernels_of(graph: fx.GraphModule, *, backward: bool) -> Kernels:
             lowering.init_wrapper_code()
             lowering._update_scheduler()
             nodes = lowering.scheduler.nodes
-            kernels = [_kernel(node, flops) for node in nodes]
-            if flops:
-                raise CannotCount(f"no kernel computes {', '.join(flops)}")
-            return Kernels([kernel for kernel in kernels if kernel.bytes], _transient(lowering, nodes))
+            kernels = [kernel for node in nodes if (kernel := _kernel(node, flops)).bytes]
+            return Kernels([*kernels, *flops.values()], _transient(lowering, nodes))      # the last are inside of written kernels
 
 
 def _on_gpu(graph: fx.GraphModule) -> list[FakeTensor]:
@@ -109,7 +103,7 @@ def _flops(graph: fx.GraphModule) -> dict[str, Kernel]:
 
 
 def _kernel(node: Any, flops: dict[str, Kernel]) -> Kernel:
-    """flops: of the operations that no earlier kernel has computed."""
+    """flops: of the operations that no earlier kernel has computed; one that this kernel computes is taken out."""
     size = int(node.get_read_write_buffers_sizes())
     if isinstance(node, ExternKernelSchedulerNode) and node.node is not None:      # a kernel that Inductor does not write
         for origin in node.node.get_origins():

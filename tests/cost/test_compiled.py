@@ -101,6 +101,7 @@ def test_an_unknown_compiler_is_said(monkeypatch):
 
     monkeypatch.setattr(compiled, "_traced", {})
     monkeypatch.setattr("torch._functorch.aot_autograd.aot_function", broken)
-    assert f"PyTorch {torch.__version__} does not say" in (compiled.obstacle.__wrapped__() or "")
+    why = compiled.obstacle.__wrapped__()
+    assert why == f"PyTorch {torch.__version__} does not say which kernels it would compile of a Sequential: AttributeError."
     monkeypatch.undo()
     assert compiled.obstacle() is None
