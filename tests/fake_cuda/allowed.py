@@ -39,8 +39,7 @@ ALLOWED: Mapping[str, Mapping[tuple[str, str], str]] = {
 }
 
 DOUBLES = {
-    "devices.py:in_float64", "devices.py:to_device", "networks/lightning_dit.py:rotary_table",
-    "networks/lightning_dit.py:rotary_table.<genexpr>", "spectrum/dct.py:constant.cached", "spectrum/direction.py:_gain",
+    "devices.py:in_float64", "devices.py:to_device", "spectrum/dct.py:constant.cached", "spectrum/direction.py:_gain",
 }
 """What may make float64 on a device in a step of training. `test_devices_without_float64` shows that all of it is on the CPU if
 the device has no float64."""

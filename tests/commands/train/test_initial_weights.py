@@ -83,7 +83,7 @@ def test_a_published_file_of_another_backbone_is_refused(tmp_path):
             tables = {"enc_feat_rope": 16, "dec_feat_rope": 8}
         stated = {}
         for place, size in tables.items():
-            cos, sin = rotary_table((grid, grid), size, torch.device("cpu")).repeat_interleave(2, -1).float()
+            cos, sin = rotary_table((grid, grid), size).repeat_interleave(2, -1).float()
             stated |= {f"{place}.freqs_cos": cos, f"{place}.freqs_sin": sin}
         torch.save(theirs.state_dict() | stated, tmp_path / "theirs.pt")
         with pytest.raises(CheckpointError, match=f'holds a network of kind "{config.kind}", but model.kind is "sit"'):
