@@ -1,7 +1,7 @@
 """What devices can do, device transfers, thread count and convolution precision of a block of code, and peak memory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -57,10 +57,16 @@ def stands_for_gpu(device: str | torch.device) -> bool:
     return torch.device(device).type == "meta" and not _meta_is_cpu.get()
 
 
-def image_layout(device: str | torch.device) -> torch.memory_format:
-    """The layout in which autoencoders train fastest: channels_last on a GPU; on a CPU, where it costs up to 9 %, contiguous."""
+_WIDE = 192 * 192
+
+
+def image_layout(device: str | torch.device, size: Sequence[int]) -> torch.memory_format:
+    """The layout in which autoencoders train fastest on images of this (height, width).
+
+    channels_last on a GPU, and on a CPU for large images: it saves 5 % of a step at 256 px, and costs 4 % at 128, 8 % at 64.
+    """
     on_gpu = torch.device(device).type == "cuda" or stands_for_gpu(device)
-    return torch.channels_last if on_gpu else torch.contiguous_format
+    return torch.channels_last if on_gpu or size[0] * size[1] >= _WIDE else torch.contiguous_format
 
 
 def best_device() -> str:

@@ -3,7 +3,16 @@ import os
 import pytest
 import torch
 
-from smtool.devices import ReadLater, exact_convolutions, gpu_algorithms, one_thread, peak_memory_mb, to_device
+from smtool.devices import (
+    ReadLater,
+    exact_convolutions,
+    gpu_algorithms,
+    image_layout,
+    meta_as_cpu,
+    one_thread,
+    peak_memory_mb,
+    to_device,
+)  # fmt: skip
 
 
 def test_a_tensor_already_on_the_device_is_not_copied():
@@ -82,3 +91,10 @@ def test_a_cpu_keeps_its_algorithms():
 
 def test_a_tensor_of_the_host_is_read_later_as_it_is():
     assert torch.equal(ReadLater(torch.arange(3)).value, torch.arange(3))
+
+
+def test_images_are_channels_last_on_a_gpu_and_on_a_cpu_if_they_are_large():
+    layouts = {(device, side): image_layout(device, (side, side)) for device in ("cpu", "cuda", "meta") for side in (64, 256)}
+    assert [key for key, layout in layouts.items() if layout == torch.contiguous_format] == [("cpu", 64)]
+    with meta_as_cpu():
+        assert image_layout("meta", (64, 64)) == torch.contiguous_format

@@ -21,6 +21,7 @@ from benchmarks.released.alternation import Alternation, Difference, differences
 from benchmarks.released.given_draws import normal, numbers, streams
 from smtool.checkpoints.foreign.released import RELEASED
 from smtool.data import ImageBatch
+from smtool.devices import image_layout
 from smtool.features.frozen import Frozen
 from smtool.features.perceptual import PerceptualDistance
 from smtool.networks.sd_vae import SDVAE
@@ -92,13 +93,14 @@ def _task(widths: tuple[int, ...], channels: int, shape: tuple[int, int, int, in
         autoencoder, discriminator = config.build(), adversary.build()
         network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     latents = (shape[0], channels, shape[2] // config.downsample, shape[3] // config.downsample)
+    layout = image_layout("cpu", shape[2:])
     return AutoencoderTask(
-        autoencoder,
+        autoencoder.to(memory_format=layout),
         {"kl": KL(weight=KL_WEIGHT).build(Shapes(shape, latents), None)},
         reconstruction=Reconstruction(loss="l1"),
         perceptual=(RandomPerceptual(network), 0.5),
         adversary=adversary,
-        discriminator=discriminator,
+        discriminator=discriminator.to(memory_format=layout),
         flip=False,
     )
 

@@ -97,7 +97,7 @@ class AutoencoderTask:
         images = signed(to_device(batch.images, draws.device))
         if self.sizes is not None:
             images = self.sizes.apply(images, draws, step)
-        images = images.contiguous(memory_format=image_layout(draws.device))
+        images = images.contiguous(memory_format=image_layout(draws.device, images.shape[-2:]))
         if self.flip:
             images = _flipped(images, draws)
         if player == "discriminator":

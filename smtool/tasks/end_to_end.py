@@ -76,7 +76,7 @@ class EndToEndTask:
         with torch.no_grad():
             pixels = given if given.dtype == torch.uint8 else to_uint8(given)
             features = self.diffusion.features(pixels, batch.features, draws.device)
-        images = images.contiguous(memory_format=image_layout(draws.device))
+        images = images.contiguous(memory_format=image_layout(draws.device, images.shape[-2:]))
         passed = self.autoencoding.passed(images, draws)
         terms = self.autoencoding.terms(passed, draws, step)
         distance = self._alignment(passed.encoding.latents, batch.labels, features, draws)

@@ -27,7 +27,7 @@ def denoise(autoencoder: DiffusionAutoencoder, pairs: Sequence[Pair], streams: S
     for number, pair in enumerate(pairs):
         noise = streams.batch(f"decoder-noise-{number}", pair.images.shape)
         noised = process.noised(pair.images, noise, streams.uniform(f"decoder-time-{number}", (len(pair.images),)))
-        x_t = noised.x_t.contiguous(memory_format=image_layout(noised.x_t.device))
+        x_t = noised.x_t.contiguous(memory_format=image_layout(noised.x_t.device, noised.x_t.shape[-2:]))
         velocity = autoencoder.velocity(x_t, noised.t, pair.latents)
         found.append(Denoised(process.denoised(velocity, x_t, noised.t), velocity, noised.target))
     return found

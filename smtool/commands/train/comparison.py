@@ -91,7 +91,8 @@ def compare(
     step: int,
 ) -> Comparison:
     """Measure the original, called `name`, and its successor; write comparison.json and two pictures."""
-    original = original.to(result.device).to(memory_format=image_layout(result.device))      # as in training, to the last bit
+    layout = image_layout(result.device, validator.images.images.shape[-2:])      # as in training, to the last bit
+    original = original.to(result.device).to(memory_format=layout)
     autoencoders: dict[str, Tokenizer] = {BEFORE: original, AFTER: result}
     with evaluating(result):
         return _compared(validator, name, autoencoders, folder, trackers, step)

@@ -112,8 +112,9 @@ def build_task(
     tables: TrainAE, device: str, weights_dir: Path | None, original: TrainableAutoencoder | None = None
 ) -> AutoencoderTask:
     """Build networks and losses, initialized from the recipe's seed. original: has the initial weights of the autoencoder."""
+    layout = image_layout(device, tuple(tables.data.image_size))
     with initializing(tables.seed, PLAYER):
-        autoencoder = tables.model.build().to(device).to(memory_format=image_layout(device))
+        autoencoder = tables.model.build().to(device).to(memory_format=layout)
     if original is not None:
         autoencoder.load_state_dict(original.state_dict())
     supply_encoder(autoencoder, weights_dir)
@@ -129,7 +130,7 @@ def build_task(
         with initializing(tables.seed, "discriminator"):
             discriminator = tables.discriminator.build()
         supply_trunk(discriminator, weights_dir)
-        discriminator = discriminator.to(device).to(memory_format=image_layout(device))
+        discriminator = discriminator.to(device).to(memory_format=layout)
     perceptual = tables.perceptual
     return AutoencoderTask(
         autoencoder,
