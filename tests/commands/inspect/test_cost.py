@@ -65,6 +65,17 @@ def test_more_gpus_share_the_work_and_shard_a_large_transformer(tmp_path):
     assert found.memory.optimizer == pytest.approx(found.parameters["transformer"], rel=0.01)      # 8 bytes on 8 GPUs
 
 
+def test_no_frozen_network_of_a_step_computes_in_fp32():
+    """RAE: encoder, LPIPS and the DINO of the discriminator, of which no weight has a gradient: its turn is forward but for the
+    heads, so that it costs less than the autoencoder's."""
+    found = recipe_cost("paper/related/rae-dinov2-b.ae", gpu="h100", gpus=8)
+    assert all(turn.flops_by_format.get("fp32", 0) < 0.01 * turn.flops for turn in found.turns)
+    autoencoder, discriminator = (
+        max(turn.flops for turn in found.turns if turn.player == player) for player in ("autoencoder", "discriminator")
+    )
+    assert discriminator < 0.5 * autoencoder
+
+
 def eager(name: str) -> str:
     """A recipe without its compilation, which takes long to count."""
     return load(name, TrainDiT).text.replace("compile = true\n", "")

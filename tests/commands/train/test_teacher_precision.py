@@ -6,8 +6,13 @@ from torch import nn
 
 from smtool.commands.train.run_folder import RunFolder
 from smtool.commands.train.teacher_precision import SOURCE, set_precision, teacher_precision
+from smtool.features.encoder import load_encoder
 from smtool.features.teachers import Teacher
+from smtool.features.trunk import load_trunk
+from smtool.features.weights import random_weights
+from smtool.networks.sd_vae import SDVAE
 from smtool.recipe import TrainDiT
+from smtool.regularizers.stay import OriginalEncoder
 
 
 def _tables(asked: str = "auto", precision: str = "bf16") -> TrainDiT:
@@ -43,6 +48,16 @@ def test_teachers_follow_mixed_precision_on_a_gpu(monkeypatch, asked, precision,
 def test_a_gpu_that_only_emulates_bf16_computes_teachers_in_fp32(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     assert teacher_precision(_tables(), "cuda") == "fp32"
+
+
+def test_encoders_and_trunks_that_are_frozen_follow_too(tmp_path):
+    """The encoder of an RAE, the DINO of a discriminator and the original of `stay`, wherever they are inside."""
+    with random_weights():
+        trunk = load_trunk("vit_tiny_patch16_224")
+    original = OriginalEncoder(SDVAE(channels=(8, 8), downsample=2, norm_groups=4).build())
+    frozen = [_teacher(), load_encoder("random"), trunk, original]
+    found = set_precision(_tables("bf16"), [nn.Sequential(nn.Sequential(*frozen))], RunFolder(tmp_path), "cpu")
+    assert [one.precision for one in frozen] == ["bf16"] * 4 and found.sources == {SOURCE: "bf16"}
 
 
 def test_a_run_of_a_version_without_the_key_resumes_in_fp32_and_a_newer_one_as_recorded(monkeypatch, tmp_path):

@@ -146,18 +146,20 @@ def test_two_ranks_give_the_weights_and_the_validation_of_one(recipe, tmp_path, 
     """With a large eps Adam is smooth; with the usual one, the sign of a gradient that is only rounding error moves a weight.
 
     The discriminator, from step 5 on, multiplies differences: from 2e-6 after 4 steps to 5e-5 after 8, on some processors less.
+    So six steps, of which the last two are one of each player.
     """
-    changes = ["--set", "steps=8", "--set", "optimizer.eps=1e-2", "--set", "validation.num_images=7"]
+    changes = ["--set", "steps=6", "--set", "optimizer.eps=1e-2", "--set", "validation.num_images=7"]
     two = warm_process.run("train-ae", recipe, "--out", "two", *changes, cwd=tmp_path, ranks=2)
     assert (tmp_path / "two" / "DONE").exists(), two.stderr[-2000:]
     one = warm_process.run("train-ae", str(recipe), "--out", "one", *changes, cwd=tmp_path)
     assert one.returncode == 0, one.stderr
     expected, found = state_of(tmp_path / "one"), state_of(tmp_path / "two")
     for name in (name for name in expected if not name.startswith("optimizer/")):
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-4, msg=name)
+        tolerance = 2e-4 if "discriminator" in name else 2e-5
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=tolerance, msg=name)
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["ranks"] == 2
     assert two.stdout.count("done: ") == 1        # only the first rank prints
-    assert_same_validation(tmp_path / "two", tmp_path / "one", {8})
+    assert_same_validation(tmp_path / "two", tmp_path / "one", {6})
 
 
 FAILING = """
